@@ -1,0 +1,54 @@
+"""The sizes that define a model: plain numbers, no arrays, shared by training and deployment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+STRIDE = 16  # pixels per latent cell, each way
+HYPER_STRIDE = 4  # latent cells per hyper-latent cell, each way
+
+ANCHORS = 8  # qualities at which gains are learned; in between they are interpolated
+SUBSTEPS = 128  # quality steps from one anchor to the next
+STEPS = (ANCHORS - 1) * SUBSTEPS + 1  # quality steps in a file header: 0 .. 896
+LEVEL_STEPS = 8  # the prior is conditioned on step // 8, so that its integer tables stay small
+LEVELS = (STEPS - 1) // LEVEL_STEPS + 1
+
+LAMBDA_MIN, LAMBDA_MAX = 0.0010, 0.18  # rate-distortion trade-off at the first and the last anchor
+
+# The scale ladder: row r stands for sigma = SCALE_MIN * SCALE_RATIO ** r, in quantisation steps.
+SCALES = 64
+SCALE_MIN, SCALE_RATIO = 0.11, 1.11
+
+
+@dataclass(frozen=True)
+class Config:
+    """Widths and depths of one model; two models with equal fields have the same architecture."""
+
+    latents: int = 256  # M, channels of y at 1/16
+    hyper: int = 48  # N, channels of z at 1/64
+    fine: int = 80  # width of the transforms at 1/8
+    fine_blocks: int = 2
+    coarse: int = 128  # width of the transforms at 1/16
+    coarse_blocks: int = 2
+    prior: int = 128  # width of the entropy networks at 1/16
+    hyper_width: int = 96  # width of the hyper-networks at 1/32
+
+    def to_dict(self) -> dict[str, int]:
+        """The fields as a JSON-ready mapping."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, int]) -> Config:
+        """The inverse of to_dict; raises ValueError on a missing, unknown or non-positive field."""
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"config has fields {sorted(values)}, expected {sorted(names)}")
+        for name, value in values.items():
+            if type(value) is not int or not 0 < value <= 4096:
+                raise ValueError(f"config field {name} is {value!r}, expected an integer in 1..4096")
+        if values["latents"] % 2:
+            raise ValueError("config field latents must be even: channels are coded in two halves")
+        return cls(**values)
+
+
+PRESETS = {"small": Config()}

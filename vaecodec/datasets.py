@@ -1,0 +1,91 @@
+"""Photographs -> random training crops: folders of images or tar shards, through tf.data."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from vaecodec.errors import CodecError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
+CROPS_PER_PICTURE = 8  # decoding a picture costs more than cutting it
+SHUFFLE = 1024  # crops kept to draw from, so that those of one picture do not meet in a batch
+
+
+def pictures(paths: Iterable[str]) -> Iterator[bytes]:
+    """The encoded pictures under folders, in tar shards, or named directly, in a stable order.
+
+    Raises CodecError where a path has none.
+    """
+    for path in paths:
+        count = 0
+        if os.path.isdir(path):
+            for folder, folders, names in os.walk(path):
+                folders.sort()
+                for name in sorted(names):
+                    if name.lower().endswith(SUFFIXES):
+                        with open(os.path.join(folder, name), "rb") as file:
+                            yield file.read()
+                        count += 1
+        elif path.lower().endswith(".tar"):
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.isfile() and member.name.lower().endswith(SUFFIXES):
+                        yield tar.extractfile(member).read()  # type: ignore[union-attr]
+                        count += 1
+        else:
+            with open(path, "rb") as file:
+                yield file.read()
+            count = 1
+        if not count:
+            raise CodecError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
+
+
+def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """u8[count, crop, crop, 3]: random offsets, flips and quarter turns; count 0 where the picture is too small or broken."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return np.zeros((0, crop, crop, 3), np.uint8)
+    if min(pixels.shape[:2]) < crop:
+        return np.zeros((0, crop, crop, 3), np.uint8)
+    crops = np.empty((count, crop, crop, 3), np.uint8)
+    for n in range(count):
+        top, left = rng.integers(pixels.shape[0] - crop + 1), rng.integers(pixels.shape[1] - crop + 1)
+        patch = pixels[top : top + crop, left : left + crop]
+        patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+        crops[n] = np.rot90(patch, rng.integers(4))
+    return crops
+
+
+def batches(paths: list[str], batch: int, crop: int, seed: int) -> tf.data.Dataset:
+    """Endless u8[batch, crop, crop, 3].  Raises CodecError where no picture is large enough."""
+    encoded = list(pictures(paths))
+    rng = np.random.default_rng(seed)
+    if not any(len(random_crops(one, crop, 1, rng)) for one in encoded):
+        raise CodecError(f"none of the {len(encoded)} pictures is a readable picture of at least {crop} x {crop}")
+
+    def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        local = np.random.default_rng([seed, int(index), int(draw)])
+        return random_crops(encoded[int(index)], crop, CROPS_PER_PICTURE, local)
+
+    def crops(draw: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        out = tf.numpy_function(cut, [index, draw], tf.uint8)
+        return tf.ensure_shape(out, [None, crop, crop, 3])
+
+    order = tf.data.Dataset.range(len(encoded)).shuffle(len(encoded), seed=seed).repeat()
+    return (
+        order.enumerate()
+        .map(crops, num_parallel_calls=2)
+        .unbatch()
+        .shuffle(SHUFFLE, seed=seed)
+        .batch(batch, drop_remainder=True)
+        .prefetch(4)
+    )

@@ -1,0 +1,95 @@
+"""The architecture, written once over an arithmetic.
+
+Every function takes `ops`, which knows the weights and what a number is:
+
+    layers.Float        float32 in TensorFlow: the transforms
+    layers.Quantised    float in TensorFlow, rounded as the integers will be: the prior, in training
+    integer.Exact       integers in NumPy: the prior, in every encoder and decoder
+    layers.Shapes       no numbers at all: collects weight shapes and counts multiply-accumulates
+
+so that what is trained and what decodes cannot drift apart.  Arrays are channels-last: [..., h, w, C].
+Letters: H W pixels; h = H/16, w = W/16 latent cells; M latent channels; N hyper-latent channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vaecodec.config import Config
+
+Array = Any
+
+
+def block(ops: Any, name: str, x: Array) -> Array:
+    """[..., h, w, C] -> the same: a depthwise-separable residual block, then a gated pointwise one."""
+    channels = ops.channels(x)
+    t = ops.dense(f"{name}/in", x, channels, relu=True)
+    t = ops.depthwise(f"{name}/space", t)
+    x = ops.add(x, ops.dense(f"{name}/out", t, channels, small=True))
+    t = ops.gate(ops.dense(f"{name}/gate", x, 2 * channels))
+    return ops.add(x, ops.dense(f"{name}/mix", t, channels, small=True))
+
+
+def analysis(ops: Any, config: Config, x: Array) -> Array:
+    """g_a: [..., H, W, 3] in [-1/2, 1/2], H and W multiples of 16 -> y [..., h, w, M].
+
+    A linear shortcut (16x16 DCT and colour rotation when training starts) carries the picture, and the
+    network adds what a linear transform cannot do.
+    """
+    patches = ops.unshuffle(x, 8)
+    t = ops.dense("analysis/fine", patches, config.fine)
+    t = ops.condition("analysis/fine", t)
+    for n in range(config.fine_blocks):
+        t = block(ops, f"analysis/fine{n}", t)
+    t = ops.dense("analysis/coarse", ops.unshuffle(t, 2), config.coarse)
+    for n in range(config.coarse_blocks):
+        t = block(ops, f"analysis/coarse{n}", t)
+    t = ops.dense("analysis/latents", t, config.latents, small=True)
+    return ops.add(t, ops.dense("analysis/shortcut", ops.unshuffle(patches, 2), config.latents))
+
+
+def synthesis(ops: Any, config: Config, y: Array) -> Array:
+    """g_s: y [..., h, w, M] -> [..., H, W, 3] in [-1/2, 1/2] up to overshoot: the mirror image of analysis."""
+    shortcut = ops.shuffle(ops.dense("synthesis/shortcut", y, 768), 2)
+    t = ops.dense("synthesis/latents", y, config.coarse)
+    for n in range(config.coarse_blocks):
+        t = block(ops, f"synthesis/coarse{n}", t)
+    t = ops.shuffle(ops.dense("synthesis/coarse", t, 4 * config.fine), 2)
+    t = ops.condition("synthesis/fine", t)
+    for n in range(config.fine_blocks):
+        t = block(ops, f"synthesis/fine{n}", t)
+    t = ops.dense("synthesis/fine", t, 192, small=True)
+    return ops.shuffle(ops.add(t, shortcut), 8)
+
+
+def hyper_analysis(ops: Any, config: Config, y: Array) -> Array:
+    """h_a: y [..., h, w, M], h and w multiples of 4 -> z [..., h/4, w/4, N], real."""
+    t = ops.dense("hyper_analysis/in", y, config.hyper_width, relu=True)
+    t = ops.dense("hyper_analysis/middle", ops.unshuffle(t, 2), config.hyper_width)
+    t = block(ops, "hyper_analysis/block", t)
+    return ops.dense("hyper_analysis/out", ops.unshuffle(t, 2), config.hyper)
+
+
+def hyper_synthesis(ops: Any, config: Config, z: Array) -> Array:
+    """h_s: z [..., h/4, w/4, N] -> features [..., h, w, prior]: all that z tells about y."""
+    t = ops.shuffle(ops.dense("hyper/in", z, 4 * config.hyper_width, relu=True), 2)
+    t = block(ops, "hyper/block", t)
+    t = ops.shuffle(ops.dense("hyper/out", t, 4 * config.prior), 2)
+    return ops.condition("hyper", t)
+
+
+def first_parameters(ops: Any, config: Config, features: Array) -> tuple[Array, Array]:
+    """Features [..., h, w, prior] -> (features, parameters of the first half of the latents)."""
+    features = block(ops, "first/block", features)
+    return features, ops.parameters("first/out", features, config.latents, 0)
+
+
+def second_parameters(ops: Any, config: Config, features: Array, y: Array) -> Array:
+    """Features and the decoded first half (zero elsewhere) -> parameters of the second half.
+
+    Linear prediction of the mean from the neighbours in the same channel spares the network the
+    arithmetic of large values, which its 11-bit activations could not carry.
+    """
+    t = ops.add(features, ops.dense("second/context", ops.compand(y), config.prior))
+    t = block(ops, "second/block", t)
+    return ops.parameters("second/out", t, config.latents, 1, predictor=y)

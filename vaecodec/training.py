@@ -1,0 +1,213 @@
+"""The training step as a pure function, the loop around it, and its checkpoints.
+
+    step: (state, images u8[B, crop, crop, 3], lr f32[], seed i32[2]) -> (state, metrics f32[4])
+
+State is a flat list: weights, Adam's two moments, their running average, each in the order of sorted names,
+and the step count.  Nothing else goes in or out, so the same step runs here and, exported, elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from safetensors.numpy import load_file, save_file
+
+from vaecodec.config import ANCHORS, Config
+from vaecodec.datasets import batches
+from vaecodec.errors import CodecError
+from vaecodec.vae import VAE, initial_weights
+
+GROUPS = ("weights", "moment1", "moment2", "average")
+METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, section 2
+CLIP = 1.0  # global norm of the gradient
+AVERAGE = 0.999  # decay of the running average of the weights, which is what freezes
+
+# Learning rate, linear between (fraction of the run, factor).
+SCHEDULE = ((0.0, 0.05), (0.01, 1.0), (0.55, 1.0), (0.75, 0.3), (0.9, 0.08), (1.0, 0.01))
+
+
+@dataclass
+class Options:
+    """How a run trains; stored beside its checkpoint."""
+
+    batch: int = 8
+    crop: int = 128
+    rate: float = 1.2e-3
+    minutes: float = 60.0  # training time of the whole run, over all its starts
+    steps: int = 0  # or steps of the whole run, where not 0; whichever comes first
+    hard_from: float = 0.85  # from this fraction on the rate is that of rounded latents
+    seed: int = 0
+    bfloat16: bool = False
+
+
+def initial_state(config: Config, seed: int = 0, weights: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
+    """The flat state at step 0, from `weights` where given."""
+    start = initial_weights(config, seed) if weights is None else weights
+    values = [np.asarray(start[name], np.float32) for name in sorted(start)]
+    zeros = [np.zeros_like(value) for value in values]
+    return [*values, *zeros, *zeros, *values, np.zeros((), np.float32)]
+
+
+def make_step(config: Config, options: Options, hard: bool = False) -> Any:
+    """The pure training step over (state, images, lr, seed); qualities are drawn uniformly, one an example."""
+    model = VAE(config, {})
+    model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
+    names = sorted(initial_weights(config))
+
+    def step(state: list[tf.Tensor], images: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor):
+        count = len(names)
+        weights, first, second, average = (state[n * count : (n + 1) * count] for n in range(4))
+        quality = tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = model.bind(dict(zip(names, weights, strict=True))).loss(images, quality, seed + [0, 1 << 20], hard)
+        gradients = tape.gradient(loss.loss, weights, unconnected_gradients="zero")
+        gradients, _ = tf.clip_by_global_norm(gradients, CLIP)
+        number = state[-1] + 1.0
+        rate = lr * tf.sqrt(1.0 - BETA2**number) / (1.0 - BETA1**number)
+        first = [m + (1 - BETA1) * (g - m) for m, g in zip(first, gradients, strict=True)]
+        second = [v + (1 - BETA2) * (g * g - v) for v, g in zip(second, gradients, strict=True)]
+        weights = [w - rate * m / (tf.sqrt(v) + EPSILON) for w, m, v in zip(weights, first, second, strict=True)]
+        # Early on the average follows closely, or the start would linger in it.
+        decay = tf.minimum(AVERAGE, number / (number + 10.0))
+        average = [a + (1 - decay) * (w - a) for a, w in zip(average, weights, strict=True)]
+        metrics = tf.stack([getattr(loss, name) for name in METRICS])
+        return [*weights, *first, *second, *average, number], metrics
+
+    return step
+
+
+def save_checkpoint(run: str, config: Config, options: Options, state: list[Any], progress: dict[str, float]) -> None:
+    """Writes RUN/checkpoint.safetensors in one atomic replacement."""
+    names = [f"{group}/{name}" for group in GROUPS for name in sorted(initial_weights(config))] + ["count"]
+    arrays = {name: np.asarray(value) for name, value in zip(names, state, strict=True)}
+    metadata = {"config": config.to_dict(), "options": asdict(options), "progress": progress}
+    path = os.path.join(run, "checkpoint.safetensors")
+    save_file(arrays, path + ".tmp", {key: json.dumps(value) for key, value in metadata.items()})
+    os.replace(path + ".tmp", path)
+
+
+def read_metadata(path: str) -> dict[str, Any]:
+    """The JSON metadata of a safetensors file; raises CodecError where it has none."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 1 << 24)))
+        return {key: json.loads(value) for key, value in header["__metadata__"].items()}
+    except (OSError, ValueError, KeyError) as exc:
+        raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
+
+
+def load_checkpoint(run: str) -> tuple[Config, Options, list[np.ndarray], dict[str, float]]:
+    """The inverse of save_checkpoint; raises CodecError on a missing or foreign file."""
+    path = os.path.join(run, "checkpoint.safetensors")
+    metadata = read_metadata(path)
+    config = Config.from_dict(metadata["config"])
+    arrays = load_file(path)
+    names = [f"{group}/{name}" for group in GROUPS for name in sorted(initial_weights(config))] + ["count"]
+    if sorted(names) != sorted(arrays):
+        raise CodecError(f"{path}: weights of another architecture")
+    return config, Options(**metadata["options"]), [arrays[name] for name in names], metadata["progress"]
+
+
+def averaged_weights(path: str) -> tuple[Config, dict[str, np.ndarray]]:
+    """(config, running average of the weights) of a run folder or of a compact checkpoint file."""
+    if os.path.isdir(path):
+        config, _, state, _ = load_checkpoint(path)
+        names = sorted(initial_weights(config))
+        return config, dict(zip(names, state[3 * len(names) : 4 * len(names)], strict=True))
+    config = Config.from_dict(read_metadata(path)["config"])
+    return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
+
+
+def save_compact(path: str, config: Config, weights: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
+    """Weights alone, f32, for version control and for starting the next run from."""
+    metadata = {"config": json.dumps(config.to_dict()), "notes": json.dumps(notes)}
+    save_file({name: np.asarray(value, np.float32) for name, value in weights.items()}, path, metadata)
+
+
+class Stop:
+    """Turns the first SIGINT or SIGTERM into a request to stop after this step."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.wanted = True
+
+
+def train(
+    paths: list[str],
+    run: str,
+    config: Config,
+    options: Options,
+    start: dict[str, np.ndarray] | None = None,
+    save_every: float = 120.0,
+) -> dict[str, float]:
+    """Trains into the folder `run`, resuming from its checkpoint where it has one; returns the last metrics.
+
+    Raises CodecError when the loss is not finite; the last good checkpoint is kept.
+    """
+    os.makedirs(run, exist_ok=True)
+    if os.path.exists(os.path.join(run, "checkpoint.safetensors")):
+        found, _, state, progress = load_checkpoint(run)
+        if found != config:
+            raise CodecError(f"{run}: holds a run of another architecture: {found}")
+    else:
+        state, progress = initial_state(config, options.seed, start), {"seconds": 0.0, "steps": 0}
+    steps = [tf.function(make_step(config, options, hard)) for hard in (False, True)]
+    writer = tf.summary.create_file_writer(os.path.join(run, "logs"))
+    feed = iter(batches(paths, options.batch, options.crop, options.seed + int(progress["steps"])))
+    tensors = [tf.constant(value) for value in state]
+    points = np.array(SCHEDULE)
+    stop, began, saved, logged = Stop(), None, time.monotonic(), time.monotonic()
+    sums, since, means = np.zeros(len(METRICS)), 0, dict.fromkeys(METRICS, math.nan)
+    before, number = progress["seconds"], int(progress["steps"])
+
+    def spent() -> float:
+        return before + (time.monotonic() - began if began else 0.0)
+
+    def save() -> None:
+        save_checkpoint(run, config, options, tensors, {"seconds": spent(), "steps": number, **means})
+
+    while not stop.wanted:
+        done = max(spent() / (60 * options.minutes), number / options.steps if options.steps else 0.0)
+        if done >= 1:
+            break
+        lr = options.rate * np.interp(done, points[:, 0], points[:, 1])
+        seed = tf.constant([options.seed, number], tf.int32)
+        step = steps[done >= options.hard_from]
+        tensors, metrics = step(tensors, next(feed), tf.constant(lr, tf.float32), seed)
+        number, since, sums = number + 1, since + 1, sums + metrics.numpy()
+        began = began or time.monotonic()  # compiling does not count
+        if number % 100 == 0 or not np.isfinite(sums).all():
+            means = dict(zip(METRICS, map(float, sums / since), strict=True))
+            if not np.isfinite(sums).all():
+                raise CodecError(f"the loss is not finite at step {number}; the last good checkpoint is kept in {run}")
+            now = time.monotonic()
+            speed, logged = since / (now - logged), now
+            left = (1 - done) / max(done, 1e-9) * spent() / 60
+            text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+            print(f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {left:.0f} min left", file=sys.stderr, flush=True)
+            with writer.as_default(step=number):
+                for name, value in {**means, "lr": lr, "steps_per_second": speed}.items():
+                    tf.summary.scalar(name, value)
+            sums, since = np.zeros(len(METRICS)), 0
+            if now - saved > save_every:
+                save()
+                saved = now
+    if np.isfinite(sums).all():
+        save()
+    return means
