@@ -1,0 +1,85 @@
+"""vaecodec: learned image compression that decodes bit for bit on any machine.
+
+    data  = vaecodec.encode(image, quality=50)     # u8[H, W, 3] array or PIL image -> bytes
+    image = vaecodec.decode(data)                  # bytes -> u8[H, W, 3]
+
+Heavy things load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vaecodec.codec import Codec
+
+__version__ = "0.1.0"
+__all__ = [
+    "CodecError",
+    "FormatError",
+    "LimitError",
+    "ModelError",
+    "compress_file",
+    "decode",
+    "decompress_file",
+    "encode",
+    "info",
+    "load",
+]
+
+
+def encode(image: Any, quality: float = 50) -> bytes:
+    """u8[H, W, 3] array, PIL image or path -> a .vae file, bytes, with the shipped model; quality in 1..100.
+
+    Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
+    """
+    from vaecodec.images import read_image
+
+    pixels, metadata = read_image(image)
+    return load().encode(pixels, quality, metadata)
+
+
+def decode(data: bytes, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """A .vae file's bytes -> u8[H, W, 3], or its (top, left, height, width) window.
+
+    Raises FormatError on damage, ModelError where no shipped model made it, LimitError on a picture too large.
+    """
+    from vaecodec.codec import codec_for
+
+    return codec_for(data).decode(data, window)
+
+
+def info(data: bytes) -> dict[str, Any]:
+    """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
+
+    Reads the header and checks the file is whole; loads no model, no LiteRT and no TensorFlow.
+    """
+    from vaecodec import container
+
+    return container.info(data)
+
+
+def load(name_or_path: str = "small") -> Codec:
+    """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError."""
+    from vaecodec.codec import cached_codec
+    from vaecodec.weights import load_model
+
+    return cached_codec(load_model(name_or_path))
+
+
+def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:
+    """Picture file -> .vae file; returns bytes, bpp and seconds.  See files.compress_file."""
+    from vaecodec import files
+
+    return files.compress_file(source, target, quality, **options)
+
+
+def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
+    """The .vae file -> picture file, in the format of its suffix.  See files.decompress_file."""
+    from vaecodec import files
+
+    return files.decompress_file(source, target, **options)

@@ -13,7 +13,7 @@ STEPS = (ANCHORS - 1) * SUBSTEPS + 1  # quality steps in a file header: 0 .. 896
 LEVEL_STEPS = 8  # the prior is conditioned on step // 8, so that its integer tables stay small
 LEVELS = (STEPS - 1) // LEVEL_STEPS + 1
 
-LAMBDA_MIN, LAMBDA_MAX = 0.0010, 0.18  # rate-distortion trade-off at the first and the last anchor
+LAMBDA_MIN, LAMBDA_MAX = 0.0006, 0.18  # rate-distortion trade-off at the first and the last anchor
 
 # The scale ladder: row r stands for sigma = SCALE_MIN * SCALE_RATIO ** r, in quantisation steps.
 SCALES = 64
@@ -24,7 +24,7 @@ SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 class Config:
     """Widths and depths of one model; two models with equal fields have the same architecture."""
 
-    latents: int = 256  # M, channels of y at 1/16
+    latents: int = 384  # M, channels of y at 1/16
     hyper: int = 48  # N, channels of z at 1/64
     fine: int = 80  # width of the transforms at 1/8
     fine_blocks: int = 2

@@ -12,16 +12,17 @@ the bound follows from the weights, is checked when they are loaded, and picks t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.config import SCALES
 from vaecodec.errors import ModelError
 
 ACTIVATION_BITS = 6
 ACTIVATION_MAX = 1023
 WEIGHT_BITS = 9
+PRODUCT_BITS = ACTIVATION_BITS + WEIGHT_BITS
 LOC_GAIN = 4.0  # means reach further than activations: +-64 from the network, +-1024 with the predictor
 LOC_MAX = 1024.0
 INDEX_GAIN = 8.0  # an activation of 1 is 8 rungs of the scale ladder
@@ -31,41 +32,178 @@ VALUE_MAX = 2**22  # bound on decoded latents in units of 2**-6: 65536 quantisat
 
 EXACT32, EXACT64 = 2**24, 2**53
 
+# What enters each layer is at most this; hyper-latents and predictions reach further than activations do.
+INPUT_MAX = {"hyper/in": 2**20}
+
 
 class Conditions(NamedTuple):
     """The integer side of one prior level, from the tables of a frozen model (N, M: channels of z and y)."""
 
-    bias: np.ndarray  # [prior], unit 2**-6, added to the features
-    gain: np.ndarray  # [M], unit 2**-10
-    inverse_gain: np.ndarray  # [M], unit 2**-10
-    index: np.ndarray  # [M], rungs in units of 2**-4, the gain on the scale ladder
-    hyper_inverse_gain: np.ndarray  # [N], unit 2**-10
+    bias: np.ndarray  # i[prior], unit 2**-6, added to the features
+    gain: np.ndarray  # i[M], unit 2**-10
+    inverse_gain: np.ndarray  # i[M], unit 2**-10
+    index: np.ndarray  # i[M], rungs in units of 2**-4: the gain, on the scale ladder
+    hyper_inverse_gain: np.ndarray  # i[N], unit 2**-10
 
 
-class Dense(NamedTuple):
-    """A pointwise layer ready to run: kernel [C, K] and bias [K] in the type that keeps its sums exact."""
+class Layer(NamedTuple):
+    """Kernel and bias in the float type that keeps every sum exact."""
 
     kernel: np.ndarray
     bias: np.ndarray
 
 
-def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Dense]:
-    """Integer kernels and biases by name -> layers, each in the cheapest exact type.
+def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Layer]:
+    """Integer kernels (unit 2**-9) and biases (unit 2**-15) by name -> layers, each in the cheapest exact type.
 
-    Raises ModelError when even float64 could round.
+    Raises ModelError where even float64 could round.
     """
     layers = {}
-    for key in weights:
-        if not key.endswith("/kernel"):
+    for key, value in weights.items():
+        name, part = key.rsplit("/", 1)
+        if part == "bias":
             continue
-        name = key[: -len("/kernel")]
-        kernel, bias = weights[key].astype(np.int64), weights[f"{name}/bias"].astype(np.int64)
-        axes = tuple(range(kernel.ndim - 1))
-        # Half a unit is folded into the bias, so that rounding is a floor.
-        bias = bias + (1 << (WEIGHT_BITS - 1)) * (not name.endswith("/out") or name.startswith("hyper"))
-        bound = int((np.abs(kernel).sum(axes) * ACTIVATION_MAX + np.abs(bias)).max())
+        kernel = value.astype(np.int64)
+        if part == "predictor":
+            name, bias, reach = key, np.zeros(kernel.shape[-1], np.int64), VALUE_MAX
+        else:
+            bias, reach = weights[f"{name}/bias"].astype(np.int64), INPUT_MAX.get(name, ACTIVATION_MAX)
+        sums = np.abs(kernel.astype(np.float64)).sum(tuple(range(kernel.ndim - 1))) * reach
+        # Rounding adds half a unit, which must be exact as well.
+        bound = (sums + np.abs(bias.astype(np.float64))).max() + 2**WEIGHT_BITS
         if bound >= EXACT64:
-            raise ModelError(f"integer layer {name} can reach {bound}, beyond exact float64")
+            raise ModelError(f"integer layer {name} can reach {bound:.3g}, beyond exact float64")
         dtype = np.float32 if bound < EXACT32 else np.float64
-        layers[name] = Dense(np.ascontiguousarray(kernel, dtype), bias.astype(dtype))
+        layers[name] = Layer(np.ascontiguousarray(kernel, dtype), bias.astype(dtype))
     return layers
+
+
+def shift(x: np.ndarray, bits: int) -> np.ndarray:
+    """round(x / 2**bits), halves up, in place; exact for integers that the float type carries with a bit to spare."""
+    x *= 2.0**-bits
+    x += 0.5
+    return np.floor(x, out=x)
+
+
+def depthwise(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """[h, w, C] convolved channel by channel with [3, 3, C], zero padding, in the kernel's type."""
+    height, width = x.shape[:2]
+    padded = np.zeros((height + 2, width + 2, x.shape[2]), kernel.dtype)
+    padded[1:-1, 1:-1] = x
+    total = padded[:height, :width] * kernel[0, 0]
+    term = np.empty_like(total)
+    for n in range(1, 9):
+        top, left = divmod(n, 3)
+        np.multiply(padded[top : top + height, left : left + width], kernel[top, left], out=term)
+        total += term
+    return total
+
+
+@lru_cache(maxsize=64)
+def parity(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of the even and of the odd cells of an [h, w] grid, by row plus column, each in rows from the top."""
+    odd = (np.arange(height)[:, None] + np.arange(width)).ravel() % 2
+    return np.flatnonzero(odd == 0), np.flatnonzero(odd)
+
+
+def columns(channels: int, half: int, odd: int) -> slice:
+    """The channels that step `half` codes at even (0) or odd (1) cells: the two halves trade places."""
+    middle = channels // 2
+    return slice(middle, channels) if half != odd else slice(0, middle)
+
+
+def take_half(x: np.ndarray, half: int) -> np.ndarray:
+    """[h, w, C] -> [h * w * C/2]: what step `half` codes, in coding order: even cells, then odd cells."""
+    cells = x.reshape(-1, x.shape[-1])
+    picked = [cells[at, columns(x.shape[-1], half, odd)].ravel() for odd, at in enumerate(parity(*x.shape[:2]))]
+    return np.concatenate(picked)
+
+
+def put_half(values: np.ndarray, shape: tuple[int, int, int], half: int) -> np.ndarray:
+    """The inverse of take_half, zeros in the other half: [h * w * C/2] -> f32[h, w, C]."""
+    out = np.zeros((shape[0] * shape[1], shape[2]), np.float32)
+    even, odd = parity(*shape[:2])
+    split = len(even) * shape[2] // 2
+    out[even, columns(shape[2], half, 0)] = values[:split].reshape(-1, shape[2] // 2)
+    out[odd, columns(shape[2], half, 1)] = values[split:].reshape(-1, shape[2] // 2)
+    return out.reshape(shape)
+
+
+class Exact:
+    """The arithmetic of `network` in integers; arrays are [h, w, C], integer-valued, unit 2**-6."""
+
+    def __init__(self, layers: Mapping[str, Layer], conditions: Conditions) -> None:
+        self.layers, self.conditions = layers, conditions
+
+    def channels(self, x: np.ndarray) -> int:
+        return x.shape[-1]
+
+    def _clip(self, x: np.ndarray, low: float = -ACTIVATION_MAX) -> np.ndarray:
+        return np.clip(x, low, ACTIVATION_MAX, out=x)
+
+    def _round(self, x: np.ndarray, low: float = -ACTIVATION_MAX) -> np.ndarray:
+        return self._clip(shift(x, WEIGHT_BITS), low).astype(np.float32, copy=False)
+
+    def dense(self, name: str, x: np.ndarray, channels: int, relu: bool = False, small: bool = False) -> np.ndarray:
+        kernel, bias = self.layers[name]
+        t = x.reshape(-1, x.shape[-1]).astype(kernel.dtype, copy=False) @ kernel
+        t += bias
+        return self._round(t, 0 if relu else -ACTIVATION_MAX).reshape(*x.shape[:-1], channels)
+
+    def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
+        kernel, bias = self.layers[name]
+        t = depthwise(x, kernel)
+        t += bias
+        return self._round(t)
+
+    def condition(self, name: str, x: np.ndarray) -> np.ndarray:
+        return self.add(x, self.conditions.bias.astype(x.dtype))
+
+    def gate(self, x: np.ndarray) -> np.ndarray:
+        middle = x.shape[-1] // 2
+        return self._clip(shift(np.maximum(x[..., :middle], 0) * x[..., middle:], ACTIVATION_BITS))
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return self._clip(x + y)
+
+    def compand(self, x: np.ndarray) -> np.ndarray:
+        """Latents, unit 2**-6 -> activations: unit slope to 7.5, then 1/16, flat beyond 128."""
+        t = np.clip(x, -8192, 8192) * 0.0625
+        t += np.clip(x, -480, 480)
+        return self._clip(shift(t, 0)).astype(np.float32, copy=False)
+
+    def parameters(
+        self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(means, unit 2**-15, and scale indices, unit 2**-4 rungs), [cells, C/2], of even and then of odd cells."""
+        kernel, bias = self.layers[name]
+        rows = x.reshape(-1, x.shape[-1]).astype(kernel.dtype, copy=False)
+        out = []
+        for odd, cells in enumerate(parity(*x.shape[:2])):
+            here, part = columns(channels, half, odd), rows[cells]
+            there = slice(here.start + channels, here.stop + channels)
+            loc = (part @ kernel[:, here] + bias[here]) * np.float64(LOC_GAIN)
+            if predictor is not None:
+                loc += self._predict(f"{name}/predictor", predictor, cells, here)
+            np.clip(loc, -LOC_MAX * 2**PRODUCT_BITS, LOC_MAX * 2**PRODUCT_BITS, out=loc)
+            # An activation unit is INDEX_GAIN = 2**3 rungs.
+            out.append((loc, shift(part @ kernel[:, there] + bias[there], PRODUCT_BITS - 3 - INDEX_BITS)))
+        return out
+
+    def _predict(self, name: str, x: np.ndarray, cells: np.ndarray, channels: slice) -> np.ndarray:
+        """[cells, C/2]: the part of a depthwise 3x3 that is not zero: on a checkerboard, the four neighbours."""
+        kernel = self.layers[name].kernel[..., channels]
+        height, width = x.shape[:2]
+        padded = np.zeros((height + 2, width + 2, x.shape[2] // 2), np.float32)
+        padded[1:-1, 1:-1] = x[..., channels]
+        padded = padded.reshape(-1, padded.shape[-1])
+        row, column = np.divmod(cells, width)
+        total = np.zeros((len(cells), padded.shape[-1]))
+        for top, left in ((0, 1), (1, 0), (1, 2), (2, 1)):
+            total += padded[(row + top) * (width + 2) + column + left] * kernel[top, left]
+        return total
+
+    def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:
+        height, width, channels = x.shape[0], x.shape[1], x.shape[2] // (r * r)
+        x = x.reshape(height, width, r, r, channels).transpose(0, 2, 1, 3, 4)
+        return np.ascontiguousarray(x).reshape(height * r, width * r, channels)

@@ -29,7 +29,8 @@ from vaecodec.quantization import add_noise, round_straight_through
 MIXTURE = 3  # logistics in p(z)
 RATIO_START = (0.75, 1.6)  # Normals in p(y | z), as multiples of the predicted scale
 CENTRE = (ANCHORS - 1) / 2
-STEP_AT_CENTRE = 42.6 / 255  # quantisation step that the middle lambda wants: 18 / ln(2) / lambda, square root
+# The quantisation step that the middle lambda wants, sides of the uniform-noise and of the rate slope in balance.
+STEP_AT_CENTRE = math.sqrt(18 / math.log(2) / math.sqrt(LAMBDA_MIN * LAMBDA_MAX)) / 255
 
 
 def lambda_of(quality: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,142 @@
+"""Which table row each symbol uses: the prior of the VAE as a generator, for both directions.
+
+The generator yields (rows, loc) and is sent symbols.  An encoder answers with the symbols it has, a decoder
+with what it pops; both compute the same integers in between (the shape of vae.VAE.joint).
+
+    value = 64 * symbol + loc          latents in units of 2**-6 quantisation steps
+
+Every array it yields or is sent is flat: z in rows from the top, channels innermost; either half of y even
+cells first, then odd ones (integer.take_half).  Letters: h w latent cells; M, N channels of y and z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+import numpy as np
+
+from vaecodec import network
+from vaecodec.coding import Models, pop, push, reader, words, writer
+from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SCALES, SUBSTEPS, Config
+from vaecodec.errors import FormatError
+from vaecodec.integer import (
+    ACTIVATION_BITS,
+    GAIN_BITS,
+    INDEX_BITS,
+    INPUT_MAX,
+    PRODUCT_BITS,
+    VALUE_MAX,
+    Conditions,
+    Exact,
+    Layer,
+    columns,
+    put_half,
+    shift,
+)
+
+UNIT = 1 << ACTIVATION_BITS
+HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
+
+Step = tuple[np.ndarray, np.ndarray]
+
+
+class Prior(NamedTuple):
+    """The integer half of a model: all that chooses a probability."""
+
+    config: Config
+    layers: dict[str, Layer]
+    levels: Conditions  # each field [LEVELS, channels]
+    models: Models
+
+
+def hyper_group(step: int) -> int:
+    """Which tabulation of p(z) a quality step uses: the nearest half anchor."""
+    return (2 * step + SUBSTEPS // 2) // SUBSTEPS
+
+
+def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
+    """Yields (rows u[n], loc f64[n], unit 2**-6): z [h/4, w/4, N], then two halves of y [h, w, M]; is sent symbols i32[n].
+
+    Returns y f32[h, w, M], unit 2**-6.  `cells` is (h, w), each at least 1.
+    """
+    config, conditions = prior.config, Conditions(*(field[step // LEVEL_STEPS] for field in prior.levels))
+    ops, shape = Exact(prior.layers, conditions), (*cells, config.latents)
+    hyper = (-(-cells[0] // HYPER_STRIDE), -(-cells[1] // HYPER_STRIDE), config.hyper)
+    rows = SCALES + hyper_group(step) * config.hyper + np.arange(config.hyper, dtype=np.uint16)
+    rows = np.broadcast_to(rows, hyper).ravel()
+    z = yield rows, np.zeros(rows.shape)
+
+    z = shift(z.reshape(hyper) * conditions.hyper_inverse_gain.astype(np.float64), GAIN_BITS - ACTIVATION_BITS)
+    z = np.clip(z, -INPUT_MAX["hyper/in"], INPUT_MAX["hyper/in"])
+    features = network.hyper_synthesis(ops, config, z)[: cells[0], : cells[1]]
+
+    features, parameters = network.first_parameters(ops, config, features)
+    rows, loc = choose(parameters, conditions, 0)
+    y_1 = latents((yield rows, loc), loc)
+
+    gain = conditions.inverse_gain.astype(np.float64)
+    unscaled = shift(put_half(y_1, shape, 0) * gain, GAIN_BITS)
+    unscaled = np.clip(unscaled, -VALUE_MAX, VALUE_MAX)
+    parameters = network.second_parameters(ops, config, features, unscaled)
+    rows, loc = choose(parameters, conditions, 1)
+    return put_half(y_1, shape, 0) + put_half(latents((yield rows, loc), loc), shape, 1)
+
+
+def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int) -> Step:
+    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8[n], loc f64[n], unit 2**-6)."""
+    rows, locs = [], []
+    for odd, (loc, index) in enumerate(parameters):
+        here = columns(len(conditions.gain), half, odd)
+        loc *= conditions.gain[here]
+        locs.append(np.clip(shift(loc, PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS), -VALUE_MAX, VALUE_MAX).ravel())
+        index += conditions.index[here].astype(index.dtype)
+        rows.append(np.clip(shift(index, INDEX_BITS), 0, SCALES - 1).astype(np.uint8).ravel())
+    return np.concatenate(rows), np.concatenate(locs)
+
+
+def latents(symbols: np.ndarray, loc: np.ndarray) -> np.ndarray:
+    """f64[n]: the values that symbols stand for, unit 2**-6, within VALUE_MAX."""
+    return np.clip(symbols * float(UNIT) + loc, -VALUE_MAX, VALUE_MAX)
+
+
+class Coded(NamedTuple):
+    """A tile's payload, and its symbols i32[n] and rows u16[n] in coding order."""
+
+    data: bytes
+    symbols: np.ndarray
+    rows: np.ndarray
+
+
+def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[int, Step], np.ndarray]) -> Coded:
+    """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards."""
+    steps = walk(prior, cells, step)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    question = next(steps)
+    while True:
+        symbols = quantise(len(parts), question)
+        parts.append((symbols, question[0]))
+        try:
+            question = steps.send(symbols)
+        except StopIteration:
+            break
+    coder = writer()
+    for symbols, rows in reversed(parts):
+        push(coder, symbols, rows, prior.models)
+    all_symbols = np.concatenate([symbols for symbols, _ in parts]).astype("<i4")
+    return Coded(words(coder), all_symbols, np.concatenate([rows.astype(np.uint16) for _, rows in parts]))
+
+
+def decode(prior: Prior, cells: tuple[int, int], step: int, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(symbols i32[n] in coding order, latents f32[h, w, M], unit 2**-6); raises FormatError on damage it can see."""
+    steps, coder = walk(prior, cells, step), reader(data)
+    parts: list[np.ndarray] = []
+    rows, _ = next(steps)
+    while True:
+        parts.append(pop(coder, rows, prior.models))
+        try:
+            rows, _ = steps.send(parts[-1])
+        except StopIteration as end:
+            if not coder.is_empty():
+                raise FormatError("damaged data: words are left over after the last symbol") from None
+            return np.concatenate(parts).astype("<i4"), end.value

@@ -1,0 +1,60 @@
+"""The transforms in TensorFlow, from the weights of a frozen model: for GPUs, and to check LiteRT against."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from vaecodec import network
+from vaecodec.config import Config
+from vaecodec.errors import CodecError
+from vaecodec.layers import Float
+from vaecodec.weights import Model
+
+
+def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
+    """u8[1, H, W, 3] -> f32[1, h, w, M]: what `litert/analysis` holds."""
+    return network.analysis(ops, config, tf.cast(pixels, tf.float32) * (1.0 / 255.0) - 0.5)
+
+
+def synthesis(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
+    """f32[1, h, w, M] -> u8[1, H, W, 3], halves rounded up: what `litert/synthesis` holds."""
+    x = network.synthesis(ops, config, y) * 255.0 + 128.0
+    return tf.cast(tf.floor(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
+
+
+class TensorFlow:
+    """See transforms.Transforms."""
+
+    def __init__(self, model: Model, device: str = "tensorflow") -> None:
+        if device == "gpu" and not tf.config.list_physical_devices("GPU"):
+            raise CodecError("device is 'gpu', and TensorFlow sees no GPU on this machine")
+        prefix = "weights/"
+        arrays = {n[len(prefix) :]: a for n, a in model.arrays.items() if n.startswith(prefix)}
+        weights = {name: tf.constant(array.astype(np.float32)) for name, array in arrays.items()}
+        config, whole = model.config, tf.TensorSpec([1, None, None, 3], tf.uint8)
+        latents = tf.TensorSpec([1, None, None, config.latents], tf.float32)
+        vector = tf.TensorSpec([config.fine], tf.float32)
+
+        @tf.function(input_signature=[whole, vector])
+        def run_analysis(pixels, condition):
+            return analysis(Float(weights, {"analysis/fine": condition}), config, pixels)
+
+        @tf.function(input_signature=[latents])
+        def run_hyper_analysis(y):
+            return network.hyper_analysis(Float(weights, {}), config, y)
+
+        @tf.function(input_signature=[latents, vector])
+        def run_synthesis(y, condition):
+            return synthesis(Float(weights, {"synthesis/fine": condition}), config, y)
+
+        self._analysis, self._hyper_analysis, self._synthesis = run_analysis, run_hyper_analysis, run_synthesis
+
+    def analysis(self, pixels: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        return self._analysis(pixels[None], condition).numpy()[0]
+
+    def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
+        return self._hyper_analysis(y[None]).numpy()[0]
+
+    def synthesis(self, y: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        return self._synthesis(y[None], condition).numpy()[0]

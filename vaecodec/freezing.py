@@ -1,0 +1,158 @@
+"""VAE -> frozen model: the one bridge from training to deployment.
+
+Entropy networks become integers, densities become tables, transforms become LiteRT flatbuffers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vaecodec import float_transforms, network
+from vaecodec.config import (
+    ANCHORS,
+    LEVEL_STEPS,
+    LEVELS,
+    SCALE_MIN,
+    SCALE_RATIO,
+    SCALES,
+    STEPS,
+    SUBSTEPS,
+    Config,
+)
+from vaecodec.context import HYPER_GROUPS
+from vaecodec.densities import conditional, factorized, masses
+from vaecodec.errors import CodecError
+from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_BITS, PRODUCT_BITS, WEIGHT_BITS, Conditions
+from vaecodec.layers import Float
+from vaecodec.tables import Tables, build, integer_frequencies
+from vaecodec.training import averaged_weights
+from vaecodec.vae import specification
+from vaecodec.weights import identify, pack_model
+
+TAIL = 2.0**-21  # a table ends where less than this is left on a side; the escape covers the rest
+WIDEST = 2048
+Arrays = dict[str, np.ndarray]
+
+
+class Deployed(Float):
+    """Float with pointwise layers as 1x1 convolutions: the form that LiteRT runs fastest."""
+
+    def __init__(self, weights: Any, conditions: Any) -> None:
+        super().__init__(weights, conditions)
+        self.pointwise = lambda x, kernel: tf.nn.conv2d(x, kernel[None, None], 1, "VALID")
+
+
+def integer_weights(config: Config, weights: Arrays) -> Arrays:
+    """integer/*: kernels i16 in units of 2**-9, biases i32 in units of 2**-15; raises CodecError on a weight beyond +-64."""
+    out = {}
+    for name in specification(config)["prior"].weights:
+        bits = PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
+        value = np.floor(weights[name].astype(np.float64) * 2**bits + 0.5)
+        kind = np.int32 if name.endswith("/bias") else np.int16
+        if not (np.abs(value) <= np.iinfo(kind).max).all():
+            raise CodecError(f"weight {name} reaches {np.abs(weights[name]).max():.3g}, beyond fixed point")
+        out[f"integer/{name}"] = value.astype(kind)
+    return out
+
+
+def at_quality(anchors: np.ndarray, quality: float) -> np.ndarray:
+    """f64[channels]: anchors f32[A, channels], linear in between, at a quality in [0, A - 1]."""
+    first = min(int(quality), ANCHORS - 2)
+    part = quality - first
+    return anchors[first].astype(np.float64) * (1 - part) + anchors[first + 1] * part
+
+
+def level_tables(weights: Arrays) -> Arrays:
+    """levels/*: the conditioning of the prior at the middle step of each level, as integers."""
+    levels: dict[str, list[np.ndarray]] = {name: [] for name in Conditions._fields}
+    for level in range(LEVELS):
+        quality = min(level * LEVEL_STEPS + (LEVEL_STEPS - 1) / 2, STEPS - 1) / SUBSTEPS
+        gain, hyper = at_quality(weights["gain"], quality), at_quality(weights["hyper_gain"], quality)
+        bias = at_quality(weights["hyper/condition"], quality) * 2**ACTIVATION_BITS
+        levels["bias"].append(np.clip(bias, -ACTIVATION_MAX, ACTIVATION_MAX))
+        levels["gain"].append(np.exp(gain) * 2**GAIN_BITS)
+        levels["inverse_gain"].append(np.exp(-gain) * 2**GAIN_BITS)
+        levels["index"].append(gain / math.log(SCALE_RATIO) * 2**INDEX_BITS)
+        levels["hyper_inverse_gain"].append(np.exp(-hyper) * 2**GAIN_BITS)
+    return {f"levels/{name}": np.rint(np.stack(rows)).astype(np.int32) for name, rows in levels.items()}
+
+
+def trimmed(low: int, mass: np.ndarray) -> tuple[int, np.ndarray]:
+    """(low, frequencies) of one row, cut where next to nothing is left on either side."""
+    below, above = np.cumsum(mass) < TAIL, np.cumsum(mass[::-1])[::-1] < TAIL
+    begin, end = int(below.sum()), len(mass) - int(above.sum())
+    if begin >= end:
+        raise CodecError("a density has no mass within its table")
+    return low + begin, integer_frequencies(mass[begin:end])
+
+
+def frequency_tables(config: Config, weights: Arrays) -> Tables:
+    """Rows: the scale ladder, p(z) at each half anchor and channel, and the uniform byte row."""
+    double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
+    rows = []
+    ratios, mix = tf.exp(double["tail/log_ratio"]), tf.nn.softmax(double["tail/logit"])
+    for rung in range(SCALES):
+        reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
+        density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
+        rows.append(trimmed(-reach, masses(density, -reach, reach)))
+    mixture = [double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale")]
+    for group in range(HYPER_GROUPS):
+        gain = np.exp(at_quality(weights["hyper_gain"], group / 2))
+        mass = masses(factorized(*mixture, tf.constant(gain)), -WIDEST, WIDEST)
+        rows += [trimmed(-WIDEST, np.maximum(mass[:, channel], 0.0)) for channel in range(config.hyper)]
+    # A byte row has no escape to speak of: 256 entries and the one that no coder uses would not be equal.
+    rows.append((0, np.full(256, 1 << 16, np.uint32)))
+    return build(rows)
+
+
+def flatbuffer(function: Any, *specs: tf.TensorSpec) -> np.ndarray:
+    """u8[n]: a LiteRT flatbuffer with float16 weights and free height and width."""
+    concrete = tf.function(function, input_signature=list(specs)).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return np.frombuffer(converter.convert(), np.uint8)
+
+
+def transforms(config: Config, weights: Arrays) -> Arrays:
+    """weights/* as f16 and litert/* made from the very same values."""
+    parts = specification(config)
+    half = {n: weights[n].astype(np.float16) for part in parts if part != "prior" for n in parts[part].weights}
+    exact = {name: tf.constant(value.astype(np.float32)) for name, value in half.items()}
+    pixels = tf.TensorSpec([1, None, None, 3], tf.uint8, name="a_pixels")
+    latents = tf.TensorSpec([1, None, None, config.latents], tf.float32, name="a_latents")
+    vector = tf.TensorSpec([1, 1, 1, config.fine], tf.float32, name="b_condition")
+    out = {f"weights/{name}": value for name, value in half.items()}
+    out["litert/analysis"] = flatbuffer(
+        lambda x, c: float_transforms.analysis(Deployed(exact, {"analysis/fine": c}), config, x), pixels, vector
+    )
+    out["litert/hyper_analysis"] = flatbuffer(lambda y: network.hyper_analysis(Deployed(exact, {}), config, y), latents)
+    out["litert/synthesis"] = flatbuffer(
+        lambda y, c: float_transforms.synthesis(Deployed(exact, {"synthesis/fine": c}), config, y), latents, vector
+    )
+    return out
+
+
+def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any] | None = None) -> str:
+    """Writes the model file `out` from a run folder or a compact checkpoint; returns its id.
+
+    Raises CodecError where the checkpoint cannot be read or does not fit fixed point.
+    """
+    config, weights = averaged_weights(source)
+    arrays = {**integer_weights(config, weights), **level_tables(weights), **transforms(config, weights)}
+    arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights)._asdict().items()})
+    for key in ("gain", "inverse_gain", "hyper_gain"):
+        arrays[f"anchors/{key}"] = weights[key]
+    for key in ("analysis/fine", "synthesis/fine"):
+        arrays[f"anchors/{key}"] = weights[f"{key}/condition"]
+    name = name or os.path.splitext(os.path.basename(out))[0]
+    data = pack_model(name, config, arrays, notes or {})
+    with open(out + ".tmp", "wb") as file:
+        file.write(data)
+    os.replace(out + ".tmp", out)
+    return identify(config.to_dict(), arrays)

@@ -1,0 +1,93 @@
+"""Where tiles lie, in latent cells, and the halo that hides their seams.
+
+    +-------+-------+--+      A tile's symbols depend on its own cells alone.  The transforms see it with a
+    |       |       |  |      halo of `halo` cells from its neighbours, as far as they reach, so that the
+    +-------+-------+--+      tiles join as if the picture had been transformed whole.
+    |       |       |  |
+    +-------+-------+--+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vaecodec.config import STRIDE, Config
+
+DEFAULT_TILE = 1024  # pixels
+
+
+class Box(NamedTuple):
+    """A rectangle, ends exclusive; in cells unless it says pixels."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.bottom - self.top, self.right - self.left
+
+    def slices(self) -> tuple[slice, slice]:
+        """To index an array [height, width, ...] with."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def inside(self, outer: Box) -> Box:
+        """The same rectangle in the coordinates of `outer`."""
+        return Box(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
+
+    def grow(self, margin: int, limit: tuple[int, int]) -> Box:
+        """Widened by `margin` on each side, within (height, width)."""
+        return Box(
+            max(0, self.top - margin),
+            max(0, self.left - margin),
+            min(limit[0], self.bottom + margin),
+            min(limit[1], self.right + margin),
+        )
+
+    def scale(self, factor: int, limit: tuple[int, int]) -> Box:
+        """Cells to pixels, within (height, width)."""
+        ends = min(self.bottom * factor, limit[0]), min(self.right * factor, limit[1])
+        return Box(self.top * factor, self.left * factor, *ends)
+
+
+def halo(config: Config) -> int:
+    """Cells that either transform reaches beyond a cell: one a coarse block, half a one a fine block."""
+    return config.coarse_blocks + (config.fine_blocks + 1) // 2
+
+
+class Grid(NamedTuple):
+    """The tiles of a picture, numbered in rows from the top left."""
+
+    height: int  # pixels
+    width: int
+    tile: int
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Latent cells (h, w) of the whole picture."""
+        return -(-self.height // STRIDE), -(-self.width // STRIDE)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.tile)
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // self.tile)
+
+    def box(self, index: int) -> Box:
+        """The cells of one tile."""
+        row, column = divmod(index, self.columns)
+        side = self.tile // STRIDE
+        h, w = self.cells
+        return Box(row * side, column * side, min(row * side + side, h), min(column * side + side, w))
+
+    def touching(self, box: Box) -> Iterator[int]:
+        """The tiles that share cells with `box`, in order."""
+        side = self.tile // STRIDE
+        for row in range(box.top // side, -(-box.bottom // side)):
+            for column in range(box.left // side, -(-box.right // side)):
+                yield row * self.columns + column

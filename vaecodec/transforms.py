@@ -1,0 +1,82 @@
+"""The frozen transforms: pixels -> latents -> pixels, by LiteRT, or by TensorFlow on request.
+
+Floats describe, they never choose a probability: the two may differ in the last bit, and a file decodes to
+the same latents with either.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from vaecodec.weights import Model
+
+Vector = np.ndarray
+
+
+class Transforms(Protocol):
+    """Both implementations; conditioning vectors are f32[fine]."""
+
+    def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
+        """u8[H, W, 3], sides multiples of 16 -> f32[h, w, M]."""
+
+    def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
+        """f32[h, w, M], h and w multiples of 4 -> f32[h/4, w/4, N]."""
+
+    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        """f32[h, w, M] -> u8[H, W, 3]."""
+
+
+class LiteRT:
+    """The transforms as flatbuffers, on the CPU; one interpreter each, made when first used."""
+
+    def __init__(self, model: Model, threads: int | None = None) -> None:
+        self._model = model
+        self._threads = threads or int(os.environ.get("VAECODEC_THREADS", 0)) or min(os.cpu_count() or 1, 4)
+        self._runners: dict[str, Any] = {}
+        self._lock = threading.Lock()  # interpreters hold their tensors: one call at a time
+
+    def _run(self, name: str, *inputs: np.ndarray) -> np.ndarray:
+        from ai_edge_litert.interpreter import Interpreter
+
+        with self._lock:
+            if name not in self._runners:
+                content = self._model.transform(name)
+                self._runners[name] = Interpreter(model_content=content, num_threads=self._threads)
+            runner = self._runners[name]
+            details = sorted(runner.get_input_details(), key=lambda one: one["name"])
+            changed = False
+            for detail, value in zip(details, inputs, strict=True):
+                if tuple(detail["shape"]) != value.shape:
+                    runner.resize_tensor_input(detail["index"], value.shape)
+                    changed = True
+            if changed or not getattr(runner, "_vaecodec_ready", False):
+                runner.allocate_tensors()
+                runner._vaecodec_ready = True
+            for detail, value in zip(details, inputs, strict=True):
+                runner.set_tensor(detail["index"], value)
+            runner.invoke()
+            return runner.get_tensor(runner.get_output_details()[0]["index"])[0]
+
+    def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
+        return self._run("analysis", pixels[None], condition[None, None, None])
+
+    def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
+        return self._run("hyper_analysis", y[None])
+
+    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        return self._run("synthesis", y[None], condition[None, None, None])
+
+
+def make_transforms(model: Model, device: str = "cpu") -> Transforms:
+    """LiteRT for "cpu"; TensorFlow for "tensorflow" (wherever it runs) and "gpu"; raises ValueError otherwise."""
+    if device == "cpu":
+        return LiteRT(model)
+    if device in ("tensorflow", "gpu"):
+        from vaecodec.float_transforms import TensorFlow
+
+        return TensorFlow(model, device)
+    raise ValueError(f"device is {device!r}, expected 'cpu', 'gpu' or 'tensorflow'")

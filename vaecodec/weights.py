@@ -1,0 +1,148 @@
+"""The frozen model: one safetensors file that holds all that coding needs, and the id that a .vae names it by.
+
+    integer/*        kernels and biases of the prior               levels/*    its conditioning, by prior level
+    tables/*         frequency tables                              anchors/*   float gains of the transforms
+    weights/*        float16 transforms, for TensorFlow            litert/*    the same as LiteRT flatbuffers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaecodec.coding import Models
+from vaecodec.config import ANCHORS, LEVELS, SCALES, STEPS, SUBSTEPS, Config
+from vaecodec.context import HYPER_GROUPS, Prior
+from vaecodec.errors import ModelError
+from vaecodec.integer import Conditions, prepare
+from vaecodec.tables import Tables, check
+
+FORMAT = 1
+FOLDER = os.path.join(os.path.dirname(__file__), "models")
+SUFFIX = ".vcm"
+MAX_BYTES = 1 << 28
+# What only an encoder uses may change without a new id.
+ENCODER_ONLY = ("weights/analysis", "weights/hyper_analysis", "litert/analysis", "litert/hyper_analysis")
+ENCODER_ONLY += ("anchors/gain", "anchors/hyper_gain", "anchors/analysis")
+
+
+class Model(NamedTuple):
+    """A frozen model, ready to code with."""
+
+    name: str
+    id: str  # 16 hexadecimal digits
+    prior: Prior
+    arrays: dict[str, np.ndarray]  # all tensors of the file, by name
+    notes: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        return self.prior.config
+
+    def vector(self, name: str, step: int) -> np.ndarray:
+        """f32[channels] of anchors/`name` at a quality step: linear in the logarithm, between anchors."""
+        anchors = self.arrays[f"anchors/{name}"]
+        position = np.float32(min(step, STEPS - 1) / SUBSTEPS)
+        first = min(int(position), ANCHORS - 2)
+        part = position - np.float32(first)
+        return np.exp(anchors[first] * (1 - part) + anchors[first + 1] * part)
+
+    def transform(self, name: str) -> bytes:
+        """The LiteRT flatbuffer of one transform."""
+        return self.arrays[f"litert/{name}"].tobytes()
+
+
+def identify(config: dict[str, int], arrays: dict[str, np.ndarray]) -> str:
+    """16 hexadecimal digits of the SHA-256 over everything a decoder uses, in the order of names."""
+    digest = hashlib.sha256(json.dumps([FORMAT, config], sort_keys=True).encode())
+    for name in sorted(arrays):
+        if not name.startswith(ENCODER_ONLY):
+            array = arrays[name]
+            digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def pack_model(name: str, config: Config, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> bytes:
+    """A model file's bytes; inverse of parse_model."""
+    from safetensors.numpy import save
+
+    fields = {"format": FORMAT, "name": name, "config": config.to_dict(), "notes": notes}
+    fields["id"] = identify(config.to_dict(), arrays)
+    return save(arrays, {key: json.dumps(value) for key, value in fields.items()})
+
+
+def parse_model(data: bytes, source: str) -> Model:
+    """A model from a file's bytes, checked against its id; raises ModelError naming `source`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + min(size, len(data))])
+        fields = {key: json.loads(value) for key, value in header["__metadata__"].items()}
+        arrays = load(data)
+        if fields["format"] != FORMAT:
+            raise ModelError(f"{source}: model format {fields['format']} is not supported (expected {FORMAT})")
+        config = Config.from_dict(fields["config"])
+        if identify(config.to_dict(), arrays) != fields["id"]:
+            raise ModelError(f"{source}: the model is damaged (its contents do not match its id)")
+        return Model(fields["name"], fields["id"], make_prior(config, arrays), arrays, fields["notes"])
+    except ModelError as exc:
+        raise ModelError(f"{source}: {exc}" if source not in str(exc) else str(exc)) from exc
+    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
+        raise ModelError(f"{source}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
+
+
+def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
+    """The integer half of a model from its arrays; raises ModelError or KeyError where they do not fit together."""
+    tables = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
+    check(tables)
+    if len(tables.low) != SCALES + HYPER_GROUPS * config.hyper + 1:
+        raise ModelError(f"{len(tables.low)} probability tables do not suit {config.hyper} hyper-latent channels")
+    levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
+    widths = Conditions(config.prior, config.latents, config.latents, config.latents, config.hyper)
+    for name, field, width in zip(Conditions._fields, levels, widths, strict=True):
+        if field.shape != (LEVELS, width) or field.dtype.kind != "i":
+            raise ModelError(f"levels/{name} has shape {field.shape}, expected {(LEVELS, width)}")
+    prefix = "integer/"
+    layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
+    return Prior(config, layers, levels, Models(tables))
+
+
+def shipped() -> list[str]:
+    """Names of the models inside the package."""
+    names = os.listdir(FOLDER) if os.path.isdir(FOLDER) else []
+    return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
+
+
+@lru_cache(maxsize=8)
+def load_model(name_or_path: str) -> Model:
+    """A shipped model by name, or any by path; raises ModelError."""
+    path = os.fspath(name_or_path)
+    if not path.endswith(SUFFIX):
+        if path not in shipped():
+            raise ModelError(f"no model is called {path!r} (shipped: {', '.join(shipped()) or 'none'}; or give a path)")
+        path = os.path.join(FOLDER, path + SUFFIX)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
+    if len(data) > MAX_BYTES:
+        raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
+    return parse_model(data, path)
+
+
+def find_model(model_id: str) -> Model:
+    """The shipped model with this id; raises ModelError naming the id."""
+    for name in shipped():
+        model = load_model(name)
+        if model.id == model_id:
+            return model
+    raise ModelError(f"this file needs model {model_id}, which is not among the shipped ones: name its .vcm file")
