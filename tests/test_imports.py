@@ -1,0 +1,80 @@
+"""The floors of the house: a file imports only from those above it, and heavy libraries stay where they belong."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
+
+FLOORS = """
+errors config container network
+integer tables coding context tiling weights transforms codec
+images files
+layers quantization densities vae float_transforms datasets training exporting freezing
+console commands lab cli
+""".split()
+
+TENSORFLOW = {"layers", "quantization", "densities", "vae", "float_transforms", "datasets", "training", "exporting", "freezing"}
+ALLOWED = {
+    "constriction": {"coding"},
+    "tensorflow_probability": {"densities"},
+    "tensorflow": TENSORFLOW,
+    "ai_edge_litert": {"transforms"},
+    "safetensors": {"weights", "training"},
+}
+
+
+def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
+    """(module, whether at the top level of the file) of each import, relative to the package."""
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"vaecodec.{a.name}" for a in node.names] if node.module == "vaecodec" else [node.module or ""]
+        found += [(name, id(node) in top) for name in names]
+    return found
+
+
+def modules() -> list[pathlib.Path]:
+    return sorted(p for p in PACKAGE.glob("*.py") if p.stem not in ("__init__", "__main__"))
+
+
+def test_every_file_has_its_floor():
+    assert sorted(p.stem for p in modules()) == sorted(FLOORS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
+def test_imports_point_up(path):
+    for name, top in imports(path):
+        if name.startswith("vaecodec.") and top:
+            assert FLOORS.index(name.split(".")[1]) < FLOORS.index(path.stem), name
+        for library, places in ALLOWED.items():
+            if name.split(".")[0] == library:
+                assert path.stem in places, f"{path.stem} imports {library}"
+
+
+def loaded_after(code: str) -> set[str]:
+    run = [sys.executable, "-c", code + "\nimport sys; print(*{m.split('.')[0] for m in sys.modules})"]
+    return set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_reading_a_header_loads_nothing_heavy():
+    golden = pathlib.Path(__file__).parent / "golden" / "photo.vae"
+    loaded = loaded_after(f"import vaecodec; vaecodec.info(open({str(golden)!r}, 'rb').read())")
+    assert "vaecodec" in loaded
+    assert not loaded & {"numpy", "PIL", "ai_edge_litert", "tensorflow", "constriction", "safetensors"}
+
+
+def test_coding_loads_no_tensorflow():
+    golden = pathlib.Path(__file__).parent / "golden"
+    code = f"import vaecodec; c = vaecodec.load({str(golden / 'tiny.vcm')!r}); c.decode(open({str(golden / 'odd.vae')!r}, 'rb').read())"
+    loaded = loaded_after(code)
+    assert "constriction" in loaded
+    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}

@@ -1,0 +1,150 @@
+"""The VAE: its loss is the negative ELBO, its parts are distributions, and it freezes to what it was."""
+
+import math
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from conftest import picture  # noqa: E402
+
+from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config  # noqa: E402
+from vaecodec.densities import bits, conditional, factorized, masses  # noqa: E402
+from vaecodec.quantization import add_noise, round_straight_through, soft_round  # noqa: E402
+from vaecodec.vae import VAE, lambda_of, specification  # noqa: E402
+
+CONFIG = Config(latents=24, hyper=6, fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, hyper_width=8)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return VAE(CONFIG, seed=1)
+
+
+def test_loss_is_the_negative_elbo(vae):
+    """rate + lambda * 255^2 * MSE = -log2 p(z) p(y|z) p(x|y), a pixel, but for the Normal's constant; the posterior is 1."""
+    x = picture(64, 128)[None]
+    quality = tf.constant([3.0])
+    seed = tf.constant([1, 2])
+    loss = vae.loss(tf.constant(x), quality, seed, hard=True)
+    lmbda = lambda_of(quality)
+    gains = vae.gains(quality)
+    y = vae.analysis(tf.constant(x, tf.float32), gains)
+    z = tf.round(vae.hyper_analysis(y) * gains.hyper_gain)
+
+    joint, value, total = vae.joint(gains, lmbda), None, 0.0
+    from vaecodec.layers import take_half
+
+    values = [z, None, None, tf.constant(x, tf.float32)]
+    for part in range(4):
+        density = next(joint) if value is None else joint.send(value)
+        if part in (1, 2):
+            loc = density.base.loc
+            values[part] = loc + tf.round(take_half(y * gains.gain, part - 1) - loc)
+        value = values[part]
+        total += float(tf.reduce_sum(bits(density, value)))
+    s2 = 3.0 / (2.0 * math.log(2.0) * float(lmbda[0]))
+    constant = x.size * 0.5 * math.log2(2 * math.pi * s2)
+    mse = float(tf.reduce_mean((value - density.loc) ** 2))
+    objective = float(loss.bpp) + float(lmbda[0]) * mse
+    assert float(loss.loss) * math.sqrt(float(lmbda[0])) == pytest.approx(objective, rel=1e-4)
+    assert (total - constant) / (64 * 128) == pytest.approx(objective, rel=1e-3)
+
+
+def test_training_lowers_the_loss():
+    from vaecodec.training import Options, initial_state, make_step
+
+    options = Options(batch=2, crop=64)
+    step = tf.function(make_step(CONFIG, options))
+    state = [tf.constant(value) for value in initial_state(CONFIG)]
+    images = tf.constant(np.stack([picture(64, 64, n) for n in (1, 2)]))
+    losses = []
+    for n in range(40):
+        state, metrics = step(state, images, tf.constant(1e-3), tf.constant([0, n]))
+        losses.append(float(metrics[0]))
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+    assert float(state[-1]) == 40
+
+
+def test_anchors_span_the_rates():
+    ends = lambda_of(tf.constant([0.0, 7.0])).numpy()
+    assert ends == pytest.approx([LAMBDA_MIN, LAMBDA_MAX], rel=1e-5)
+
+
+def test_gains_are_log_linear_between_anchors(vae):
+    at = vae.gains(tf.constant([2.0, 2.5, 3.0])).gain.numpy()[:, 0, 0]
+    assert at[1] == pytest.approx(np.sqrt(at[0] * at[2]), rel=1e-5)
+
+
+def test_masses_of_densities_sum_to_one():
+    ratios, weights = tf.constant([0.7, 1.8], tf.float64), tf.constant([0.6, 0.4], tf.float64)
+    for rung in (0.0, 10.0, 40.0):
+        density = conditional(tf.constant(0.0, tf.float64), tf.constant(rung, tf.float64), ratios, weights)
+        mass = masses(density, -400, 400)
+        assert mass.sum() == pytest.approx(1, abs=1e-9) and np.allclose(mass, mass[::-1])
+    rng = np.random.default_rng(0)
+    parts = [tf.constant(rng.normal(size=(4, 3))) for _ in range(3)]
+    mass = masses(factorized(*parts, tf.constant([0.5, 1.0, 2.0, 4.0], tf.float64)), -300, 300)
+    assert mass.shape == (601, 4) and np.allclose(mass.sum(0), 1, atol=1e-6)
+
+
+def test_likelihood_of_far_outliers_keeps_a_gradient():
+    with tf.GradientTape() as tape:
+        index = tf.constant([20.0])
+        tape.watch(index)
+        ratios, weights = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.5])
+        cost = bits(conditional(tf.constant([0.0]), index, ratios, weights), tf.constant([6.0]))
+    assert np.isfinite(cost.numpy()).all() and tape.gradient(cost, index).numpy()[0] < 0
+
+
+def test_sampling_matches_the_density():
+    ratios, weights = tf.constant([0.5, 3.0]), tf.constant([0.8, 0.2])
+    density = conditional(tf.constant(2.0), tf.constant(25.0), ratios, weights)
+    sample = density.sample(40000, seed=[1, 2]).numpy()
+    grid = np.linspace(-400, 400, 80001).astype(np.float32)
+    moments = np.trapezoid(density.prob(grid).numpy() * np.stack([grid, (grid - 2) ** 2]), grid)
+    assert sample.mean() == pytest.approx(moments[0], abs=0.2)
+    assert sample.var() == pytest.approx(moments[1], rel=0.1)
+
+
+def test_roundings():
+    x = tf.constant([-1.2, 0.4, 2.6])
+    noisy = add_noise(tf.zeros([10000]), tf.constant([3, 4])).numpy()
+    assert np.abs(noisy).max() <= 0.5 and abs(noisy.mean()) < 0.02 and noisy.var() == pytest.approx(1 / 12, rel=0.05)
+    assert np.array_equal(round_straight_through(x).numpy(), [-1, 0, 3])
+    assert np.allclose(soft_round(x, 1e-3), x, atol=1e-3) and np.allclose(soft_round(x, 50.0), tf.round(x), atol=1e-2)
+
+
+def test_complexity_stays_within_its_budget():
+    from vaecodec.config import PRESETS
+
+    parts = specification(PRESETS["small"], 512)
+    kmacs = {name: sum(shapes.macs.values()) / 512**2 / 1000 for name, shapes in parts.items()}
+    parameters = sum(int(np.prod(w.shape)) for shapes in parts.values() for w in shapes.weights.values())
+    assert kmacs["synthesis"] + kmacs["prior"] <= 8
+    assert kmacs["analysis"] + kmacs["hyper_analysis"] <= 8
+    # Multiply-accumulates by hand, of one layer of each kind.
+    assert parts["analysis"].macs["analysis/shortcut"] == 32 * 32 * 768 * 384
+    assert parts["prior"].macs["first/block/space"] == 32 * 32 * 9 * 128
+    assert parameters < 2.2e6
+
+
+def test_freezing_keeps_the_transforms(tmp_path, vae):
+    from vaecodec.codec import Codec
+    from vaecodec.freezing import freeze
+    from vaecodec.training import save_compact
+    from vaecodec.weights import load_model
+
+    weights = {name: value.numpy() for name, value in vae.weights.items()}
+    save_compact(str(tmp_path / "w.safetensors"), CONFIG, weights, {})
+    model_id = freeze(str(tmp_path / "w.safetensors"), str(tmp_path / "m.vcm"))
+    model = load_model(str(tmp_path / "m.vcm"))
+    assert model.id == model_id and model.config == CONFIG
+    pixels = picture(64, 96)
+    step = 400
+    got = Codec(model).transforms.analysis(pixels, model.vector("analysis/fine", step))
+    wanted = vae.analysis(tf.constant(pixels[None], tf.float32), vae.gains(tf.constant([step / 128])))
+    assert np.allclose(got, wanted.numpy()[0], atol=0.02 * np.abs(got).max())
+    assert model.vector("gain", step) == pytest.approx(vae.gains(tf.constant([step / 128])).gain.numpy().ravel(), rel=1e-5)
