@@ -46,7 +46,7 @@ class Shapes:
         return x[-1]
 
     def dense(self, name, x, channels, relu=False, small=False):
-        self._add(name, (x[-1], channels), x[-1], math.prod(x[:-1]), 0.1 if small else math.sqrt(2.0) if relu else 1.0)
+        self._add(name, (x[-1], channels), x[-1], math.prod(x[:-1]), 0.01 if small else math.sqrt(2.0) if relu else 1.0)
         return (*x[:-1], channels)
 
     def depthwise(self, name, x):
@@ -59,7 +59,7 @@ class Shapes:
 
     def parameters(self, name, x, channels, half, predictor=None):
         # Only half of the outputs are needed at any cell, and only those are computed (integer.Exact).
-        self._add(name, (x[-1], 2 * channels), x[-1], math.prod(x[:-1]) // 2, 0.1)
+        self._add(name, (x[-1], 2 * channels), x[-1], math.prod(x[:-1]) // 2, 0.01)
         if predictor is not None:
             self.weights[f"{name}/predictor"] = Weight((3, 3, channels), 0.0)
             self.macs[f"{name}/predictor"] = math.prod(x[:-1]) * 9 * channels // 2

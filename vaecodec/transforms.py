@@ -7,7 +7,11 @@ the same latents with either.
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +34,27 @@ class Transforms(Protocol):
         """f32[h, w, M] -> u8[H, W, 3]."""
 
 
+BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+
+
+@contextmanager
+def without_banner() -> Iterator[None]:
+    """Keeps LiteRT's one line of greeting off stderr, which it writes past Python; all else is passed on."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            others = [line for line in caught.readlines() if line.strip() != BANNER]
+            if others:
+                os.write(2, b"".join(others))
+
+
 class LiteRT:
     """The transforms as flatbuffers, on the CPU; one interpreter each, made when first used."""
 
@@ -42,20 +67,17 @@ class LiteRT:
     def _run(self, name: str, *inputs: np.ndarray) -> np.ndarray:
         from ai_edge_litert.interpreter import Interpreter
 
-        with self._lock:
-            if name not in self._runners:
+        # The banner comes with the first interpreter of a process.
+        with self._lock, nullcontext() if self._runners else without_banner():
+            runner, fresh = self._runners.get(name), name not in self._runners
+            if runner is None:
                 content = self._model.transform(name)
-                self._runners[name] = Interpreter(model_content=content, num_threads=self._threads)
-            runner = self._runners[name]
+                runner = self._runners[name] = Interpreter(model_content=content, num_threads=self._threads)
             details = sorted(runner.get_input_details(), key=lambda one: one["name"])
-            changed = False
-            for detail, value in zip(details, inputs, strict=True):
-                if tuple(detail["shape"]) != value.shape:
+            if fresh or any(tuple(detail["shape"]) != value.shape for detail, value in zip(details, inputs, strict=True)):
+                for detail, value in zip(details, inputs, strict=True):
                     runner.resize_tensor_input(detail["index"], value.shape)
-                    changed = True
-            if changed or not getattr(runner, "_vaecodec_ready", False):
                 runner.allocate_tensors()
-                runner._vaecodec_ready = True
             for detail, value in zip(details, inputs, strict=True):
                 runner.set_tensor(detail["index"], value)
             runner.invoke()

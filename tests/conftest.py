@@ -1,0 +1,34 @@
+"""What tests share: a tiny frozen model, and pictures."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from vaecodec.codec import Codec
+from vaecodec.weights import load_model
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """u8[height, width, 3]: smooth shapes, an edge and a little noise; no two seeds alike."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 32.0
+    waves = [np.sin(x * a + y * b + c) for a, b, c in rng.uniform(-2, 2, (3, 3))]
+    pixels = 128 + 70 * np.stack(waves, -1) + 40 * (x > y)[..., None] + rng.normal(0, 3, (height, width, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Codec:
+    """A codec of a few thousand weights: the one that the golden files were made with."""
+    return Codec(load_model(str(GOLDEN / "tiny.vcm")))
+
+
+@pytest.fixture(scope="session")
+def small() -> Codec:
+    """The shipped codec."""
+    return Codec(load_model("small"))

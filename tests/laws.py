@@ -1,0 +1,51 @@
+"""Properties that hold for every table, symbol, shape or quality; tests of each module apply them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vaecodec import coding, context
+from vaecodec.tables import TOTAL, Tables, build
+
+
+def random_tables(rng: np.random.Generator, rows: int, entries: int) -> Tables:
+    """Rows of 2..entries random frequencies, then the byte row."""
+    out = []
+    for _ in range(rows):
+        n = int(rng.integers(2, entries + 1))
+        weights = rng.exponential(size=n) ** rng.integers(1, 6)
+        freq = np.maximum(1, np.floor(weights / weights.sum() * (TOTAL - n))).astype(np.int64)
+        freq[np.argmax(freq)] += TOTAL - freq.sum()
+        out.append((int(rng.integers(-50, 50)), freq.astype(np.uint32)))
+    out.append((0, np.full(256, 1 << 16, np.uint32)))
+    return build(out)
+
+
+def pop_inverts_push(tables: Tables, symbols: np.ndarray, rows: np.ndarray, below: np.ndarray) -> bytes:
+    """Whatever lies on the stack, pushing and popping symbols returns them and leaves the stack as it was."""
+    models = coding.Models(tables)
+    coder = coding.writer()
+    coding.push(coder, below, np.full(len(below), len(tables.low) - 2, np.uint16), models)
+    before = coding.words(coder)
+    coding.push(coder, symbols, rows, models)
+    after = coding.words(coder)
+    again = coding.reader(after)
+    assert np.array_equal(coding.pop(again, rows, models), symbols)
+    assert coding.words(again) == before
+    return after
+
+
+def walk_has_one_answer(prior: context.Prior, cells: tuple[int, int], step: int, rng: np.random.Generator) -> None:
+    """Decoding the symbols that an encoder chose, whatever they are, returns them and the latents they stand for."""
+
+    def choose(part: int, question: context.Step) -> np.ndarray:
+        rows, _ = question
+        spread = 3 * rng.standard_normal(rows.shape) * 40 ** rng.random(rows.shape)
+        symbols = np.rint(np.clip(spread, -60000, 60000)).astype(np.int32)
+        symbols[rows == coding.DETERMINISTIC] = 0
+        return symbols
+
+    coded = context.encode(prior, cells, step, choose)
+    symbols, y = context.decode(prior, cells, step, coded.data)
+    assert np.array_equal(symbols, coded.symbols)
+    assert y.shape == (*cells, prior.config.latents)

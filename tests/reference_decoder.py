@@ -1,0 +1,352 @@
+"""A second decoder of the vaecodec format, written from docs/format.md alone.
+
+It exists to show that the document suffices and to disagree with the package where the package strays from it. It is
+therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy. Sections, and names
+of one letter, are those of the document.
+
+    python tests/reference_decoder.py model.vcm in.vae [out.ppm]
+
+prints the CRC of each tile's symbols and writes the picture.
+"""
+
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from bisect import bisect_right
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+MAGIC = b"\x89VAE\r\n\x1a\n"
+TYPES = {"I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
+ENCODER_ONLY = ("weights/analysis/", "weights/hyper_analysis/", "litert/analysis", "litert/hyper_analysis",
+                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine")  # fmt: skip
+UNIT = 2**24
+
+
+def require(condition, message):
+    """Raise ValueError with `message` unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def read_model(path):
+    """Section 6: a checked model file as a dict of `tensors` {name: array}, `config`, `id` (8 bytes) and `bounds`."""
+    data = Path(path).read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    require(8 <= begin <= len(data), "model: the header is cut off")
+    entries, tensors = json.loads(data[8:begin]), {}
+    metadata = {key: json.loads(text) for key, text in entries.pop("__metadata__", {}).items()}
+    require(metadata.get("format") == 1, f"model: format {metadata.get('format')} is not 1")
+    for name, entry in entries.items():
+        require(entry["dtype"] in TYPES, f"model: {name} has the unknown type {entry['dtype']}")
+        part = data[begin + entry["data_offsets"][0] : begin + entry["data_offsets"][1]]
+        tensors[name] = np.frombuffer(part, TYPES[entry["dtype"]]).reshape(entry["shape"])
+    digest = hashlib.sha256(json.dumps([1, metadata["config"]], sort_keys=True).encode())
+    for name, array in sorted(tensors.items()):
+        if not name.startswith(ENCODER_ONLY):
+            digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode() + array.tobytes())
+    model = {"tensors": tensors, "config": metadata["config"], "id": digest.digest()[:8]}
+    require(metadata["id"] == model["id"].hex(), f"model: its id {metadata['id']} is not that of its contents")
+    model["bounds"] = row_bounds(tensors, 64 + 15 * model["config"]["hyper"] + 1)
+    return model
+
+
+def row_bounds(tensors, count):
+    """Section 4: for each of `count` rows the sums of its first 0, 1, ... frequencies, as a list of int."""
+    freq, start = tensors["tables/freq"].astype(np.int64), tensors["tables/start"]
+    require(len(start) == count + 1 and len(tensors["tables/low"]) == count, "model: wrong number of rows")
+    require(start[0] == 0 and start[-1] == len(freq) and (np.diff(start) > 0).all(), "model: wrong starts of rows")
+    require(freq.min() >= 1, "model: a frequency is 0")
+    bounds = [[0, *np.cumsum(freq[a:b]).tolist()] for a, b in pairwise(start)]
+    require(all(row[-1] == UNIT for row in bounds), "model: the frequencies of a row do not sum to 2^24")
+    require(bounds[-1] == list(range(0, UNIT + 1, UNIT // 256)), "model: the last row is not that of bytes")
+    return bounds
+
+
+class Header(NamedTuple):
+    """What HEAD says: `side` is that of a tile in cells, `tiles` has a (length, crc) for each."""
+
+    height: int
+    width: int
+    step: int
+    side: int
+    tiles: list
+
+
+def read_chunks(data):
+    """Section 1: yield the (tag, payload) of each chunk up to DATA, after which the file must end."""
+    require(data[:8] == MAGIC, "not a vaecodec file: wrong magic")
+    begin, tag = 8, None
+    while tag != b"DATA":
+        # Room for length, tag and CRC comes first: what is read below may not lie beyond the end.
+        end = begin + 8 + int.from_bytes(data[begin : begin + 4], "little")
+        require(begin + 12 <= len(data) and end + 4 <= len(data), f"the file is cut off in the chunk at byte {begin}")
+        tag, payload = data[begin + 4 : begin + 8], data[begin + 8 : end]
+        crc = int.from_bytes(data[end : end + 4], "little")
+        require(zlib.crc32(data[begin + 4 : end]) == crc, f"chunk {tag!r}: wrong CRC")
+        yield tag, payload
+        begin = end + 4
+    require(begin == len(data), "bytes after DATA")
+
+
+def read_header(payload, model):
+    """Section 1: the checked Header in the payload of HEAD."""
+    # A later version may lay out the rest in another way, so the version comes before the length.
+    version = payload[0] if payload else None
+    require(version == 1, f"version {version} of the format is not supported")
+    require(len(payload) >= 22, "HEAD: too short")
+    _, flags, name, height, width, step, tile, reserved = struct.unpack_from("<BB8sIIHBB", payload)
+    require(flags == 0 and reserved == 0, "HEAD: the flags or the reserved byte are not 0")
+    require(name == model["id"], f"the file needs the model {name.hex()}, not {model['id'].hex()}")
+    require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
+    require(step <= 896 and 6 <= tile <= 12, f"HEAD: step {step} or tile {tile} is out of range")
+    count = -(-height >> tile) * -(-width >> tile)
+    require(len(payload) == 22 + 8 * count, f"HEAD: not of the length that {count} tiles need")
+    return Header(height, width, step, 1 << (tile - 4), list(struct.iter_unpack("<II", payload[22:])))
+
+
+def read_file(data, model):
+    """Section 1: the Header of a file (bytes) and the payload (bytes) of each tile."""
+    chunks, seen = read_chunks(data), set()
+    tag, payload = next(chunks)
+    require(tag == b"HEAD", f"the first chunk is {tag!r}, not HEAD")
+    header = read_header(payload, model)
+    for tag, payload in chunks:  # noqa: B007  (the last payload is that of DATA)
+        known = tag in (b"iccp", b"exif", b"xmp_", b"DATA")
+        require(known or b"a" <= tag[:1] <= b"z", f"chunk {tag!r} is unknown or not in its place")
+        require(not (known and tag in seen), f"chunk {tag!r} occurs twice")
+        seen.add(tag)
+    ends = np.cumsum([0] + [length for length, _ in header.tiles]).tolist()
+    require(ends[-1] == len(payload), f"DATA has {len(payload)} bytes, its tiles {ends[-1]}")
+    return header, [payload[a:b] for a, b in pairwise(ends)]
+
+
+class Stack:
+    """Section 4: the state, below 2^64, and the words under it, as Python ints."""
+
+    def __init__(self, payload):
+        """Start from a tile's payload (bytes)."""
+        require(len(payload) % 4 == 0, "a payload is not a whole number of words")
+        self.words = [word for (word,) in struct.iter_unpack("<I", payload)]
+        require(not self.words or self.words[-1] != 0, "the last word of a payload is 0")
+        self.state = 0
+        for _ in range(min(2, len(self.words))):
+            self.state = self.state << 32 | self.words.pop()
+
+    def take(self, bounds):
+        """Take off one entry (int) of the row with these `bounds`."""
+        q = self.state & (UNIT - 1)
+        entry = bisect_right(bounds, q) - 1
+        below = bounds[entry]
+        self.state = (self.state >> 24) * (bounds[entry + 1] - below) + q - below
+        if self.state < 2**32 and self.words:
+            self.state = self.state << 32 | self.words.pop()
+        return entry
+
+
+def take_part(stack, rows, model):
+    """Section 3: take the symbols (i64[n], in coding order) of a part off the stack, given their rows (i64[n])."""
+    bounds, low = model["bounds"], model["tensors"]["tables/low"].tolist()
+    symbols, escapes = np.zeros(rows.size, np.int64), []
+    order = np.argsort(rows, kind="stable")  # stable: symbols of the same row stay in coding order
+    order = order[np.count_nonzero(rows == 0) :]
+    for place, row in zip(order.tolist(), rows[order].tolist(), strict=True):
+        entry = stack.take(bounds[row])
+        if entry == len(bounds[row]) - 2:
+            escapes.append(place)
+        symbols[place] = low[row] + entry
+    for place in escapes:
+        symbols[place] = int.from_bytes(bytes(stack.take(bounds[-1]) for _ in range(4)), "little", signed=True)
+    require(symbols.size == 0 or np.abs(symbols).max() <= 65535, "a symbol is beyond +-65535")
+    return symbols
+
+
+def halves(h, w, latents):
+    """Section 3: the places in y flattened that parts 2 and 3 code, in order: two i64[h * w * latents / 2]."""
+    parity = np.add.outer(np.arange(h), np.arange(w)).ravel() % 2
+    cells = [np.flatnonzero(parity == p)[:, None] * latents for p in (0, 1)]
+    channels = np.arange(latents).reshape(2, 1, -1)
+    return [np.concatenate([(cells[p] + channels[p ^ part]).ravel() for p in (0, 1)]) for part in (0, 1)]
+
+
+def rounded(x, bits):
+    """Divide integers by 2^bits, to nearest, halves up."""
+    return (x + (1 << bits >> 1)) >> bits
+
+
+def clip(x, limit):
+    """Clip integers to +-limit."""
+    return np.clip(x, -limit, limit)
+
+
+def shuffle(x, n=2):
+    """[h, w, n * n * C] -> [n * h, n * w, C]."""
+    h, w, c = x.shape
+    return x.reshape(h, w, n, n, c // n**2).transpose(0, 2, 1, 3, 4).reshape(n * h, n * w, c // n**2)
+
+
+def depthwise_sums(x, kernel):
+    """Each channel of x [h, w, C] with its own kernel [3, 3, C], cells beyond the border 0, in x's dtype."""
+    h, w, _ = x.shape
+    x, kernel = np.pad(x, ((1, 1), (1, 1), (0, 0))), kernel.astype(x.dtype)
+    return sum(x[i : i + h, j : j + w] * kernel[i, j] for i in range(3) for j in range(3))
+
+
+class Layers:
+    """The layers of 5.1, cells [h, w, channels]: on i64, or on f32 as section 7 says."""
+
+    def __init__(self, model, prefix, exact):
+        """Use the tensors `prefix/...`, in integers if `exact`."""
+        self.tensors = {k.removeprefix(prefix): v for k, v in model["tensors"].items() if k.startswith(prefix)}
+        self.exact = exact
+
+    def finish(self, x, bits, relu=False):
+        """Round and clip sums; in floating point only the ReLU remains."""
+        if self.exact:
+            return np.clip(rounded(x, bits), 0 if relu else -1023, 1023)
+        return np.maximum(x, 0) if relu else x
+
+    def dense_sums(self, name, x):
+        """The sums of dense at each cell, before rounding."""
+        # Inputs are at most 2^20 and kernels 2^15, so that below 2^17 inputs all sums stay below 2^53: float64 rounds
+        # nothing, in whatever order BLAS adds, and is much faster than NumPy's integer product.
+        work, result = (np.float64, np.int64) if self.exact else (np.float32, np.float32)
+        sums = x.astype(work) @ self.tensors[f"{name}/kernel"].astype(work) + self.tensors[f"{name}/bias"].astype(work)
+        return sums.astype(result)
+
+    def dense(self, name, x, relu=False):
+        """[h, w, in] -> [h, w, out]."""
+        return self.finish(self.dense_sums(name, x), 9, relu)
+
+    def depthwise(self, name, x):
+        """[h, w, C] -> [h, w, C]."""
+        sums = depthwise_sums(x, self.tensors[f"{name}/kernel"])
+        return self.finish(sums + self.tensors[f"{name}/bias"].astype(x.dtype), 9)
+
+    def add(self, x, y):
+        """The clipped sum."""
+        return self.finish(x + y, 0)
+
+    def gate(self, x):
+        """[h, w, 2C] -> [h, w, C]."""
+        a, b = np.split(x, 2, axis=-1)
+        return self.finish(np.maximum(a, 0) * b, 6)
+
+    def block(self, name, x):
+        """[h, w, C] -> [h, w, C]."""
+        t = self.dense(f"{name}/in", x, relu=True)
+        t = self.depthwise(f"{name}/space", t)
+        x = self.add(x, self.dense(f"{name}/out", t))
+        t = self.gate(self.dense(f"{name}/gate", x))
+        return self.add(x, self.dense(f"{name}/mix", t))
+
+
+def decode_tile(payload, h, w, step, model):
+    """Section 5: all symbols (i32[n], in coding order) and the values v (i64[h, w, latents]) of a tile."""
+    latents, hyper = model["config"]["latents"], model["config"]["hyper"]
+    net, stack = Layers(model, "integer/", exact=True), Stack(payload)
+    level = {k[7:]: v[step >> 3].astype(np.int64) for k, v in model["tensors"].items() if k.startswith("levels/")}
+
+    hh, hw = -(-h // 4), -(-w // 4)
+    rows = 64 + ((2 * step + 64) >> 7) * hyper + np.arange(hyper)
+    z = take_part(stack, np.tile(rows, hh * hw), model)
+
+    x = clip(rounded(z.reshape(hh, hw, hyper) * level["hyper_inverse_gain"], 4), 2**20)
+    x = shuffle(net.dense("hyper/in", x, relu=True))
+    x = net.block("hyper/block", x)
+    x = shuffle(net.dense("hyper/out", x))
+    x = net.add(x, level["bias"])[:h, :w]
+    x = net.block("first/block", x)
+    v = np.zeros(h * w * latents, np.int64)
+
+    def take_half(name, x, p, places):
+        """Take the symbols at `places` (i64[n]) off the stack and put their values into v."""
+        a = net.dense_sums(f"{name}/out", x)
+        mean = clip(4 * a[..., :latents] + p, 2**25)
+        loc = clip(rounded(mean * level["gain"], 19), 2**22)
+        index = rounded(a[..., latents:], 8) + level["index"]
+        rows = np.clip(rounded(index, 4), 0, 63)
+        symbols = take_part(stack, rows.ravel()[places], model)
+        v[places] = clip(64 * symbols + loc.ravel()[places], 2**22)
+        return symbols
+
+    first, second = halves(h, w, latents)
+    y1 = take_half("first", x, 0, first)
+
+    u = clip(rounded(v.reshape(h, w, latents) * level["inverse_gain"], 10), 2**22)
+    # compand(u), with the division by 16 and the half over a common denominator.
+    context = clip((16 * clip(u, 480) + clip(u, 8192) + 8) >> 4, 1023)
+    x = net.add(x, net.dense("second/context", context))
+    x = net.block("second/block", x)
+    y2 = take_half("second", x, depthwise_sums(u, net.tensors["second/out/predictor"]), second)
+
+    require(stack.state == 0 and not stack.words, "a tile's stack is not empty at the end")
+    return np.concatenate([z, y1, y2]).astype("<i4"), v.reshape(h, w, latents)
+
+
+def decode_latents(data, model):
+    """Decode and check all tiles of a file: the Header, symbols (a list of i32[n]) and v (i64[h, w, latents])."""
+    header, payloads = read_file(data, model)
+    h, w, side = -(-header.height // 16), -(-header.width // 16), header.side
+    corners = [(r, c) for r in range(0, h, side) for c in range(0, w, side)]
+    values, symbols = np.zeros((h, w, model["config"]["latents"]), np.int64), []
+    for number, ((r, c), payload, (_, crc)) in enumerate(zip(corners, payloads, header.tiles, strict=True)):
+        tile, v = decode_tile(payload, min(side, h - r), min(side, w - c), header.step, model)
+        require(zlib.crc32(tile.tobytes()) == crc, f"tile {number}: wrong CRC of its symbols")
+        values[r : r + side, c : c + side] = v
+        symbols.append(tile)
+    return header, symbols, values
+
+
+def decode_symbols(data, model):
+    """The symbols of each tile of a file (bytes), parts 1 to 3 in coding order: a list of i32[n]."""
+    return decode_latents(data, model)[1]
+
+
+def synthesis(values, header, model):
+    """Section 7: turn v (i64[h, w, latents]) into u8[height, width, 3] in f32, the whole picture at once."""
+    net, config = Layers(model, "weights/synthesis/", exact=False), model["config"]
+    k = min(header.step // 128, 6)
+    t = np.float32(header.step / 128 - k)
+    gain, fine = (
+        np.exp((1 - t) * anchors[k] + t * anchors[k + 1])
+        for anchors in (model["tensors"]["anchors/inverse_gain"], model["tensors"]["anchors/synthesis/fine"])
+    )
+    x = values.astype(np.float32) / 64 * gain
+    s = shuffle(net.dense("shortcut", x))
+    t = net.dense("latents", x)
+    for i in range(config["coarse_blocks"]):
+        t = net.block(f"coarse{i}", t)
+    t = shuffle(net.dense("coarse", t)) * fine
+    for i in range(config["fine_blocks"]):
+        t = net.block(f"fine{i}", t)
+    p = shuffle(s + net.dense("fine", t), 8)
+    return np.clip(np.floor(255 * p + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
+
+
+def decode(data, model):
+    """The picture u8[height, width, 3] in a file (bytes)."""
+    header, _, values = decode_latents(data, model)
+    return synthesis(values, header, model)
+
+
+def main(arguments):
+    """Decode a file from the command line."""
+    if len(arguments) not in (2, 3):
+        sys.exit(__doc__)
+    model = read_model(arguments[0])
+    header, symbols, values = decode_latents(Path(arguments[1]).read_bytes(), model)
+    for tile in symbols:
+        print(f"{zlib.crc32(tile.tobytes()):08x}")
+    if len(arguments) == 3:
+        pixels = synthesis(values, header, model)
+        Path(arguments[2]).write_bytes(b"P6\n%d %d\n255\n" % (header.width, header.height) + pixels.tobytes())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

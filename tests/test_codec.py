@@ -1,0 +1,218 @@
+"""Pixels <-> bytes: every size, windows, seams, damage, and the promise that files decode the same everywhere."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, picture
+from laws import walk_has_one_answer
+
+from vaecodec.codec import Codec
+from vaecodec.container import parse
+from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (7, 5), (16, 16), (17, 33), (65, 64), (200, 129)])
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_any_size_round_trips(tiny, shape, quality):
+    pixels = picture(*shape)
+    data = tiny.encode(pixels, quality)
+    decoded = tiny.decode(data)
+    assert decoded.shape == pixels.shape and decoded.dtype == np.uint8
+    if min(shape) >= 16 and quality == 50:
+        assert psnr(decoded, pixels) > 24
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (1, 9), (5, 4), (6, 7)])
+@pytest.mark.parametrize("step", [0, 63, 64, 500, 896])
+def test_any_symbols_have_one_answer(tiny, cells, step):
+    walk_has_one_answer(tiny.model.prior, cells, step, np.random.default_rng([*cells, step]))
+
+
+def test_tiles_join_without_a_seam(tiny):
+    """Latents are the same with and without tiles where hyper-latents agree; pixels differ by rounding alone."""
+    pixels = picture(256, 256)
+    whole, tiled = (tiny.decode(tiny.encode(pixels, 90, tile=tile)) for tile in (256, 128))
+    assert abs(psnr(whole, pixels) - psnr(tiled, pixels)) < 0.1
+    error = np.abs(tiled.astype(int) - pixels).mean(2)
+    seam, elsewhere = error[:, 126:130].mean(), error[:, 32:96].mean()
+    assert seam < 1.5 * elsewhere + 0.5
+
+
+def test_synthesis_with_a_halo_is_synthesis_of_the_whole(tiny):
+    data = tiny.encode(picture(200, 330), 60, tile=64)
+    whole = tiny.decode(data)
+    rng = np.random.default_rng(1)
+    for _ in range(12):
+        top, left = int(rng.integers(199)), int(rng.integers(329))
+        height, width = int(rng.integers(1, 200 - top + 1)), int(rng.integers(1, 330 - left + 1))
+        part = tiny.decode(data, window=(top, left, height, width))
+        wanted = whole[top : top + height, left : left + width].astype(int)
+        assert np.abs(part.astype(int) - wanted).max() <= 1
+
+
+def test_a_window_decodes_only_the_tiles_it_needs(tiny):
+    pixels = picture(256, 256)
+    data = bytearray(tiny.encode(pixels, 60, tile=64))
+    last = parse(bytes(data)).tiles[15]
+    data[last.offset] ^= 1
+    assert tiny.decode(bytes(data), window=(0, 0, 64, 64)).shape == (64, 64, 3)
+    with pytest.raises(FormatError):
+        tiny.decode(bytes(data), window=(192, 192, 64, 64))
+    for window in ((0, 0, 257, 1), (-1, 0, 5, 5), (0, 0, 0, 5)):
+        with pytest.raises(ValueError, match="window"):
+            tiny.decode(bytes(data), window=window)
+
+
+def test_file_size_is_the_information_content(tiny):
+    pixels = picture(256, 320)
+    for quality in (5, 50, 95):
+        size, bits = len(tiny.encode(pixels, quality)), tiny.information(pixels, quality)
+        assert bits / 8 <= size <= 1.01 * bits / 8 + 64
+
+
+def test_quality_grows_size_and_fidelity(tiny):
+    pixels = picture(256, 256, seed=3)
+    files = [tiny.encode(pixels, quality) for quality in (1, 25, 50, 75, 100)]
+    sizes, fidelity = [len(data) for data in files], [psnr(tiny.decode(data), pixels) for data in files]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 5
+    assert fidelity == sorted(fidelity)
+
+
+def test_every_damaged_payload_byte_is_noticed(tiny):
+    data = tiny.encode(picture(48, 64), 70)
+    begin = parse(data).tiles[0].offset
+    for position in range(begin, len(data)):
+        for mask in (1, 128):
+            damaged = bytearray(data)
+            damaged[position] ^= mask
+            # Past the CRC of the chunk, too: a window leaves it out, and tiles must notice by themselves.
+            for window in (None, (0, 0, 48, 64)):
+                if window and position >= len(data) - 4:
+                    continue
+                with pytest.raises(FormatError):
+                    tiny.decode(bytes(damaged), window)
+
+
+def test_limits_are_checked_before_anything_is_allocated(tiny):
+    data = tiny.encode(picture(64, 64), 10)
+    with pytest.raises(LimitError):
+        tiny.decode(data, max_pixels=64 * 64 - 1)
+    assert tiny.decode(data, max_pixels=64 * 64).shape == (64, 64, 3)
+
+
+def test_a_file_of_another_model_is_refused_by_name(tiny):
+    data = bytearray(tiny.encode(picture(16, 16)))
+    from vaecodec.container import Header, pack
+
+    parsed = parse(bytes(data))
+    other = pack(Header("00" * 8, *parsed.header[1:5]), [(b"", 0)])
+    with pytest.raises(ModelError, match="0000000000000000"):
+        tiny.decode(other)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_pixels_of_another_kind_are_refused(tiny, pixels):
+    with pytest.raises(CodecError, match="expected uint8"):
+        tiny.encode(pixels)
+
+
+# ---- exactness: the same symbols, whoever decodes
+
+
+def golden_files():
+    return sorted(GOLDEN.glob("*.vae"))
+
+
+def test_all_golden_files_are_there():
+    names = (GOLDEN / "LIST").read_text().split()
+    assert len(names) >= 8
+    assert [path.name for path in golden_files()] == sorted(names)
+    for name in names:
+        assert (GOLDEN / name).with_suffix(".npy").exists()
+
+
+@pytest.mark.parametrize("path", golden_files(), ids=lambda path: path.stem)
+def test_golden_files_decode_as_ever(tiny, path):
+    data = path.read_bytes()
+    tiny.verify(data)
+    difference = np.abs(tiny.decode(data).astype(int) - np.load(path.with_suffix(".npy")))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize("path", golden_files(), ids=lambda path: path.stem)
+def test_reference_decoder_agrees(tiny, path):
+    import reference_decoder
+
+    model = reference_decoder.read_model(str(GOLDEN / "tiny.vcm"))
+    data = path.read_bytes()
+    import zlib
+
+    symbols = reference_decoder.decode_symbols(data, model)
+    assert [zlib.crc32(one.astype("<i4").tobytes()) for one in symbols] == tiny.symbol_crcs(data)
+    difference = np.abs(reference_decoder.decode(data, model).astype(int) - np.load(path.with_suffix(".npy")))
+    assert difference.max() <= 1
+
+
+DECODE_ALL = """
+import glob, sys
+import vaecodec
+codec = vaecodec.load(sys.argv[1] + "/tiny.vcm")
+for path in sorted(glob.glob(sys.argv[1] + "/*.vae")):
+    print(codec.symbol_crcs(open(path, "rb").read()))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_symbols_do_not_depend_on_threads_or_kernels(tiny, threads, onednn):
+    number = str(threads)
+    env = dict(os.environ, OMP_NUM_THREADS=number, OPENBLAS_NUM_THREADS=number, VAECODEC_THREADS=number)
+    env.update(TF_ENABLE_ONEDNN_OPTS=onednn, OPENBLAS_CORETYPE="Haswell" if onednn == "0" else "")
+    if onednn == "1":
+        del env["OPENBLAS_CORETYPE"]
+    run = subprocess.run([sys.executable, "-c", DECODE_ALL, str(GOLDEN)], env=env, capture_output=True, text=True, check=True)
+    wanted = "".join(f"{tiny.symbol_crcs(path.read_bytes())}\n" for path in golden_files())
+    assert run.stdout == wanted
+
+
+def test_tensorflow_and_litert_write_files_that_either_decodes(tiny):
+    pytest.importorskip("tensorflow")
+    other = Codec(tiny.model, device="tensorflow")
+    pixels = picture(100, 150)
+    for quality in (20, 80):
+        for writer in (tiny, other):
+            data = writer.encode(pixels, quality)
+            assert tiny.symbol_crcs(data) == other.symbol_crcs(data)
+            assert np.abs(tiny.decode(data).astype(int) - other.decode(data)).max() <= 1
+        # The analyses differ in the last bit at most, which moves next to no symbol.
+        assert abs(len(tiny.encode(pixels, quality)) - len(other.encode(pixels, quality))) <= 16
+
+
+TF_ENCODE = """
+import sys, zlib
+import numpy as np
+from vaecodec.codec import Codec
+from vaecodec.weights import load_model
+model = load_model(sys.argv[1] + "/tiny.vcm")
+data = Codec(model, device="tensorflow").encode(np.load(sys.argv[1] + "/photo.npy"), 60)
+print(Codec(model).symbol_crcs(data) == Codec(model, device="tensorflow").symbol_crcs(data))
+"""
+
+
+@pytest.mark.parametrize(("threads", "onednn"), [("1", "0"), ("2", "1"), ("4", "0")])
+def test_files_analysed_by_tensorflow_decode_under_any_settings(threads, onednn):
+    pytest.importorskip("tensorflow")
+    env = dict(os.environ, TF_NUM_INTRAOP_THREADS=threads, OMP_NUM_THREADS=threads, TF_ENABLE_ONEDNN_OPTS=onednn)
+    env["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    run = subprocess.run([sys.executable, "-c", TF_ENCODE, str(GOLDEN)], env=env, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "True"

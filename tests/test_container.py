@@ -1,0 +1,130 @@
+"""Files: what was packed is parsed, and nothing damaged passes."""
+
+import struct
+
+import pytest
+
+from vaecodec import container
+from vaecodec.container import Header, chunk, info, metadata, pack, parse
+from vaecodec.errors import FormatError
+
+HEADER = Header("0123456789abcdef", 100, 200, 448, 128)
+TILES = [(b"abcd", 1), (b"", 2)]
+META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>"}
+
+
+def test_parse_inverts_pack():
+    data = pack(HEADER, TILES, META)
+    parsed = parse(data)
+    assert parsed.header == HEADER
+    assert [(data[t.offset : t.offset + t.length], t.crc) for t in parsed.tiles] == TILES
+    assert metadata(data) == META
+    assert info(data) == {
+        "version": 1,
+        "model": "0123456789abcdef",
+        "height": 100,
+        "width": 200,
+        "quality": 50.5,
+        "step": 448,
+        "tile": 128,
+        "tiles": 2,
+        "metadata": ["exif", "icc", "xmp"],
+        "bytes": len(data),
+        "bpp": 8 * len(data) / 20000,
+    }
+
+
+def test_overhead_of_a_one_tile_file_is_64_bytes():
+    assert len(pack(Header("00" * 8, 8, 8, 0, 1024), [(b"", 0)])) == 62
+
+
+def test_every_truncation_and_every_bit_is_noticed():
+    data = pack(HEADER, TILES, META)
+    for end in range(len(data)):
+        with pytest.raises(FormatError):
+            parse(data[:end])
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            metadata(bytes(damaged))
+    with pytest.raises(FormatError, match="follow the end"):
+        parse(data + b"\0")
+
+
+def with_head(**changes):
+    """A file whose HEAD is valid but for `changes`, CRC and all."""
+    names = ("version", "flags", "model", "height", "width", "step", "size", "reserved")
+    values = dict(zip(names, (1, 0, b"12345678", 100, 200, 0, 7, 0), strict=True)) | changes
+    head = container.FIXED.pack(*values.values()) + bytes(16)
+    return container.MAGIC + chunk(b"HEAD", head) + chunk(b"DATA", b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"flags": 1}, "flags"),
+        ({"reserved": 1}, "flags"),
+        ({"height": 0}, "200 x 0"),
+        ({"width": 2**32 - 1}, "sides"),
+        ({"step": 897}, "step 897"),
+        ({"size": 5}, "tiles of"),
+        ({"size": 13}, "tiles of"),
+        ({"height": 2**24, "width": 2**24}, "expected 17179869184"),
+    ],
+)
+def test_a_header_out_of_range_is_named(changes, message):
+    assert parse(with_head()).header.height == 100
+    with pytest.raises(FormatError, match=message):
+        parse(with_head(**changes))
+
+
+def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    assert parse(data[:at] + chunk(b"note", b"hello") + data[at:]).header == HEADER
+    with pytest.raises(FormatError, match="NOTE"):
+        parse(data[:at] + chunk(b"NOTE", b"hello") + data[at:])
+    with pytest.raises(FormatError, match="HEAD"):
+        parse(data[:at] + chunk(b"HEAD", b"hello") + data[at:])
+    with pytest.raises(FormatError, match="HEAD"):
+        parse(data[:8] + data[at:])
+
+
+def test_metadata_that_inflates_beyond_its_limit_is_refused():
+    import zlib
+
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    bomb = zlib.compress(bytes(container.MAX_METADATA + 1), 9)
+    with pytest.raises(FormatError, match="larger"):
+        metadata(data[:at] + chunk(b"iccp", bomb) + data[at:])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(100)])
+def test_foreign_data_is_no_vae_file(data):
+    with pytest.raises(FormatError, match="not a .vae file"):
+        parse(data)
+
+
+def test_tiles_must_fill_data():
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    with pytest.raises(FormatError, match="fill"):
+        parse(data[:at] + chunk(b"DATA", b"abcdefgh"))
+
+
+def test_quality_and_step_are_inverse():
+    for step in range(897):
+        assert container.step_of(container.quality_of(step)) == step
+    assert container.step_of(1) == 0 and container.step_of(100) == 896
+    for quality in (0.99, 100.1, float("nan"), -3):
+        with pytest.raises(ValueError, match="quality"):
+            container.step_of(quality)
+
+
+def test_a_length_beyond_the_file_is_refused_before_it_is_read():
+    data = container.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
+    with pytest.raises(FormatError, match="cut off"):
+        parse(data)

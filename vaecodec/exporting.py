@@ -1,0 +1,94 @@
+"""The training step as StableHLO, to train where JAX runs but TensorFlow does not; and the state back.
+
+A bundle is a folder: step.mlir (the step as text), state-*.npz (its state: arrays 00000, 00001, ... in order) and
+spec.json (batch, crop, metrics, learning rate).  Whoever runs it calls
+
+    state, metrics = step(*state, images u8[B, crop, crop, 3], lr f32[], seed i32[2])
+
+and returns the state in files of the same form.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from vaecodec.config import Config
+from vaecodec.errors import CodecError
+from vaecodec.training import METRICS, SCHEDULE, Options, initial_state, load_checkpoint, make_step, save_checkpoint
+
+PART_BYTES = 14 << 20
+
+
+def export_step(config: Config, options: Options, folder: str, run: str | None = None, hard: bool = False) -> None:
+    """Writes a bundle that starts from the checkpoint of `run`, or from scratch; raises CodecError on a foreign one."""
+    state = initial_state(config, options.seed)
+    if run is not None and os.path.exists(os.path.join(run, "checkpoint.safetensors")):
+        found, _, state, _ = load_checkpoint(run)
+        if found != config:
+            raise CodecError(f"{run}: holds a run of another architecture: {found}")
+    os.makedirs(folder, exist_ok=True)
+    step = make_step(config, options, hard)
+    count = len(state)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def flat(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        after, metrics = step(list(arguments[:count]), *arguments[count:])
+        return [*after, metrics]
+
+    images = np.zeros((options.batch, options.crop, options.crop, 3), np.uint8)
+    arguments = [*map(tf.constant, state), tf.constant(images), tf.constant(0.0), tf.constant([0, 0])]
+    text = flat.experimental_get_compiler_ir(*arguments)(stage="stablehlo")
+    with open(os.path.join(folder, "step.mlir"), "w") as file:
+        file.write(text)
+    save_state(folder, state)
+    spec = {
+        "batch": options.batch,
+        "crop": options.crop,
+        "metrics": list(METRICS),
+        "learning_rate": [[at, factor * options.rate] for at, factor in SCHEDULE],
+        "config": config.to_dict(),
+    }
+    with open(os.path.join(folder, "spec.json"), "w") as file:
+        json.dump(spec, file, indent=1)
+
+
+def save_state(folder: str, state: list[np.ndarray]) -> None:
+    """Writes state-00.npz, state-01.npz, ... of at most 14 MiB each, unless one array is larger."""
+    part: dict[str, np.ndarray] = {}
+    number = 0
+    for index, array in enumerate(state):
+        if part and sum(value.nbytes for value in part.values()) + array.nbytes > PART_BYTES:
+            np.savez(os.path.join(folder, f"state-{number:02d}.npz"), **part)  # type: ignore[arg-type]
+            part, number = {}, number + 1
+        part[f"{index:05d}"] = array
+    np.savez(os.path.join(folder, f"state-{number:02d}.npz"), **part)  # type: ignore[arg-type]
+
+
+def load_state(folder: str) -> list[np.ndarray]:
+    """The inverse of save_state; raises CodecError where the folder holds no state."""
+    arrays: dict[str, np.ndarray] = {}
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "state*.npz"))):
+        with np.load(path, allow_pickle=False) as part:
+            arrays.update({name: part[name] for name in part.files})
+    if not arrays:
+        raise CodecError(f"{folder}: no state-*.npz in it")
+    return [arrays[name] for name in sorted(arrays)]
+
+
+def import_state(folder: str, run: str, config: Config, options: Options) -> None:
+    """Makes the state in `folder` the checkpoint of `run`; raises CodecError where it does not fit or is not finite."""
+    state, expected = load_state(folder), initial_state(config)
+    if [array.shape for array in state] != [array.shape for array in expected]:
+        raise CodecError(f"{folder}: holds the state of another architecture")
+    if not all(np.isfinite(array).all() for array in state):
+        raise CodecError(f"{folder}: holds values that are not finite")
+    progress = {"seconds": 0.0, "steps": 0}
+    if os.path.exists(os.path.join(run, "checkpoint.safetensors")):
+        *_, progress = load_checkpoint(run)
+    os.makedirs(run, exist_ok=True)
+    save_checkpoint(run, config, options, state, {**progress, "steps": int(state[-1])})
