@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import picture
 from PIL import Image
 
 import vaecodec
@@ -23,17 +24,11 @@ ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # a pipe then fails where it is flush
 COMMAND = [sys.executable, "-m", "vaecodec"]
 
 
-def picture(height=50, width=70):
-    """u8[height, width, 3], smooth."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x / width, 255 * y / height, 128 + 64 * np.sin(x / 9)], -1).astype(np.uint8)
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The working folder, with one photo.png in it."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture()).save("photo.png")
+    Image.fromarray(picture(50, 70)).save("photo.png")
     return tmp_path
 
 
@@ -69,7 +64,7 @@ def test_there_and_back(folder, capsys):
     with Image.open("back.ppm") as back:
         assert back.format == "PPM"
         codec = vaecodec.load("small")
-        np.testing.assert_array_equal(np.asarray(back), codec.decode(codec.encode(picture())))
+        np.testing.assert_array_equal(np.asarray(back), codec.decode(codec.encode(picture(50, 70))))
     assert names() == ["back.ppm", "photo.png", "photo.vae"]
 
 
@@ -81,7 +76,7 @@ def test_quiet_says_nothing(folder, capfd):
 def test_quality_and_strip(folder):
     exif = Image.Exif()
     exif[0x010F] = "Acme"
-    Image.fromarray(picture()).save("photo.png", exif=exif)
+    Image.fromarray(picture(50, 70)).save("photo.png", exif=exif)
     assert cli.main(["compress", "-q", "12.5", "photo.png"]) == 0
     info = container.info((folder / "photo.vae").read_bytes())
     assert abs(info["quality"] - 12.5) < 0.1 and info["metadata"] == ["exif"]
@@ -119,7 +114,7 @@ def test_input_is_never_the_output(folder, capsys):
 
 def test_several_inputs_into_a_folder_with_one_failure(folder, capsys):
     (folder / "broken.png").write_bytes(b"not a picture")
-    Image.fromarray(picture()[:20]).save("other.jpg")
+    Image.fromarray(picture(50, 70)[:20]).save("other.jpg")
     (folder / "out").mkdir()
     assert cli.main(["compress", "photo.png", "broken.png", "gone.png", "other.jpg", "-o", "out"]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -135,7 +130,7 @@ def test_one_input_into_a_folder(vae, folder):
 
 
 def test_two_inputs_never_share_an_output(folder, capsys):
-    Image.fromarray(picture()[:20]).save("photo.jpg")
+    Image.fromarray(picture(50, 70)[:20]).save("photo.jpg")
     assert cli.main(["compress", "-f", "--rm", "photo.png", "photo.jpg"]) == 1
     assert "photo.vae is the output of photo.png already" in capsys.readouterr().err
     assert names() == ["photo.jpg", "photo.vae"]

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import picture
 from PIL import Image
 
 import vaecodec
@@ -21,18 +22,12 @@ from vaecodec.images import read_image
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
 
 
-def picture(height=50, width=70):
-    """u8[height, width, 3], smooth."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x / width, 255 * y / height, 128 + 64 * np.sin(x / 9)], -1).astype(np.uint8)
-
-
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
     exif = Image.Exif()
     exif[0x010F] = "Acme"
-    Image.fromarray(picture()).save(path, exif=exif)
+    Image.fromarray(picture(50, 70)).save(path, exif=exif)
     return path
 
 
@@ -211,7 +206,7 @@ def test_there_and_back(photo):
     back = decompress_file(vae, photo.with_name("back.png"))
     pixels, metadata = read_image(photo.with_name("back.png"))
     codec = vaecodec.load("small")
-    np.testing.assert_array_equal(pixels, codec.decode(codec.encode(picture())))
+    np.testing.assert_array_equal(pixels, codec.decode(codec.encode(picture(50, 70))))
     assert metadata == read_image(photo)[1] and "exif" in metadata
     assert {key: back[key] for key in ("bytes", "bpp", "width", "height")} == {
         key: there[key] for key in ("bytes", "bpp", "width", "height")

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import picture
 from PIL import Image, ImageCms
 
 from vaecodec.errors import CodecError, LimitError
@@ -15,12 +16,6 @@ from vaecodec.images import format_of, read_image, write_image
 ORIENTATION, MAKE, GPS = 0x0112, 0x010F, 0x8825
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">a photograph</x:xmpmeta>'
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def picture(height=24, width=40):
-    """u8[height, width, 3] without symmetries, smooth enough for JPEG."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x / width, 255 * y / height, 255 * x * y / (width * height)], -1).astype(np.uint8)
 
 
 def encoded(image, format="PNG", **options):
@@ -81,7 +76,7 @@ def deep_png():
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX"])
 def test_opaque_images_of_any_mode_become_rgb(mode):
-    colour = Image.fromarray(picture())
+    colour = Image.fromarray(picture(24, 40))
     image = colour.convert("P").convert("PA") if mode == "PA" else colour.convert(mode)
     pixels, metadata = read_image(image)
     assert pixels.dtype == np.uint8 and pixels.shape == (24, 40, 3) and metadata == {}
@@ -91,9 +86,9 @@ def test_opaque_images_of_any_mode_become_rgb(mode):
 
 def test_path_bytes_array_and_pillow_image_are_read_alike(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(encoded(Image.fromarray(picture())))
-    for source in (path, str(path), path.read_bytes(), picture(), Image.open(path)):
-        np.testing.assert_array_equal(read_image(source)[0], picture())
+    path.write_bytes(encoded(Image.fromarray(picture(24, 40))))
+    for source in (path, str(path), path.read_bytes(), picture(24, 40), Image.open(path)):
+        np.testing.assert_array_equal(read_image(source)[0], picture(24, 40))
 
 
 def test_another_type_is_a_programming_error():
@@ -102,13 +97,13 @@ def test_another_type_is_a_programming_error():
 
 
 def test_arrays_of_one_two_and_four_channels():
-    grey = picture()[..., 0]
+    grey = picture(24, 40)[..., 0]
     opaque = np.full_like(grey, 255)
     for array in (grey, grey[..., None], np.stack([grey, opaque], -1)):
         np.testing.assert_array_equal(read_image(array)[0], np.stack([grey] * 3, -1))
-    np.testing.assert_array_equal(read_image(np.dstack([picture(), opaque]))[0], picture())
+    np.testing.assert_array_equal(read_image(np.dstack([picture(24, 40), opaque]))[0], picture(24, 40))
     with pytest.raises(CodecError, match="transparent"):
-        read_image(np.dstack([picture(), opaque - 1]))
+        read_image(np.dstack([picture(24, 40), opaque - 1]))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +125,7 @@ def test_arrays_that_are_no_8_bit_pictures_are_refused(array, message):
 def transparent_images():
     alpha = Image.new("L", (40, 24), 255)
     alpha.putpixel((39, 23), 254)
-    colour = Image.fromarray(picture())
+    colour = Image.fromarray(picture(24, 40))
     rgba, la = colour.convert("RGBA"), colour.convert("LA")
     rgba.putalpha(alpha)
     la.putalpha(alpha)
@@ -198,9 +193,9 @@ UPRIGHT = {
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_orientation_is_applied_and_its_tag_dropped(orientation, format):
-    data = encoded(Image.fromarray(picture()), format, exif=exif_bytes(orientation=orientation))
+    data = encoded(Image.fromarray(picture(24, 40)), format, exif=exif_bytes(orientation=orientation))
     pixels, metadata = read_image(data)
-    np.testing.assert_array_equal(pixels, UPRIGHT[orientation](picture()))
+    np.testing.assert_array_equal(pixels, UPRIGHT[orientation](picture(24, 40)))
     exif = Image.Exif()
     exif.load(metadata["exif"])
     assert exif.get(ORIENTATION, 1) == 1
@@ -209,17 +204,17 @@ def test_orientation_is_applied_and_its_tag_dropped(orientation, format):
 
 def test_orientation_in_xmp_goes_too():
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:D tiff:Orientation="6"/></x:xmpmeta>'
-    data = encoded(Image.fromarray(picture()), "WEBP", lossless=True, xmp=xmp, exif=exif_bytes(orientation=6))
+    data = encoded(Image.fromarray(picture(24, 40)), "WEBP", lossless=True, xmp=xmp, exif=exif_bytes(orientation=6))
     pixels, metadata = read_image(data)
     assert pixels.shape == (40, 24, 3)
     assert b"Orientation" not in metadata["xmp"] and b"rdf:D" in metadata["xmp"]
 
 
 def test_damaged_exif_does_not_cost_the_picture():
-    data = encoded(Image.fromarray(picture()), exif=b"Exif\0\0not a TIFF directory")
+    data = encoded(Image.fromarray(picture(24, 40)), exif=b"Exif\0\0not a TIFF directory")
     with pytest.warns(UserWarning, match="EXIF data is damaged"):
         pixels, metadata = read_image(data)
-    np.testing.assert_array_equal(pixels, picture())
+    np.testing.assert_array_equal(pixels, picture(24, 40))
     assert metadata == {}
 
 
@@ -227,7 +222,7 @@ def test_damaged_exif_does_not_cost_the_picture():
 def test_metadata_survives_every_format_that_holds_it(format):
     metadata = {"icc": SRGB, "exif": exif_bytes().removeprefix(b"Exif\0\0"), "xmp": XMP}
     file = io.BytesIO()
-    write_image(picture(), file, metadata, format)
+    write_image(picture(24, 40), file, metadata, format)
     assert read_image(file.getvalue())[1] == metadata
 
 
@@ -235,18 +230,18 @@ def test_metadata_alone_can_be_missing():
     for kind, value in (("icc", SRGB), ("exif", exif_bytes()[6:]), ("xmp", XMP)):
         for format in ("PNG", "JPEG", "TIFF"):
             file = io.BytesIO()
-            write_image(picture(), file, {kind: value}, format)
+            write_image(picture(24, 40), file, {kind: value}, format)
             assert read_image(file.getvalue())[1][kind] == value
 
 
 def test_a_format_without_room_for_metadata_says_so(tmp_path):
     with pytest.warns(UserWarning, match="BMP has no place for icc, xmp"):
-        write_image(picture(), tmp_path / "a.bmp", {"icc": SRGB, "xmp": XMP})
-    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[0], picture())
+        write_image(picture(24, 40), tmp_path / "a.bmp", {"icc": SRGB, "xmp": XMP})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[0], picture(24, 40))
 
 
 def test_cmyk_goes_through_its_profile_which_is_then_not_kept():
-    image = Image.fromarray(picture()).convert("CMYK")
+    image = Image.fromarray(picture(24, 40)).convert("CMYK")
     pixels, metadata = read_image(encoded(image, "TIFF", icc_profile=cmyk_profile(54, 81, 70)))
     # Lab (54, 81, 70) is next to sRGB red; Pillow's plain conversion would give the gradient back.
     assert np.abs(pixels.astype(int) - [255, 0, 0]).max() < 12
@@ -270,7 +265,7 @@ def test_grey_with_a_colour_profile_keeps_it():
     [("CMYK", cmyk_profile(54, 81, 70)[:200]), ("CMYK", SRGB), ("RGB", grey_profile(1.0)), ("RGB", b"short")],
 )
 def test_a_profile_that_does_not_fit_is_left_out_with_a_warning(mode, icc):
-    image = Image.fromarray(picture()).convert(mode)
+    image = Image.fromarray(picture(24, 40)).convert(mode)
     with pytest.warns(UserWarning, match="colour profile"):
         pixels, metadata = read_image(encoded(image, "TIFF", icc_profile=icc))
     np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
@@ -288,7 +283,7 @@ def test_animation_gives_its_first_frame_with_a_warning():
 def test_a_still_image_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(encoded(Image.fromarray(picture())))
+        read_image(encoded(Image.fromarray(picture(24, 40))))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89VAE\r\n\x1a\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
@@ -324,7 +319,7 @@ def test_truncated_images_are_refused(format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_damaged_images_give_pixels_or_a_codec_error_and_nothing_else(format):
     rng = np.random.default_rng(7)
-    data = encoded(Image.fromarray(picture()), format)
+    data = encoded(Image.fromarray(picture(24, 40)), format)
     outcomes = set()
     for _ in range(60):
         damaged = np.frombuffer(data, np.uint8).copy()
@@ -346,11 +341,11 @@ def test_damaged_images_give_pixels_or_a_codec_error_and_nothing_else(format):
 def test_decompression_bomb_is_a_limit_error(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(LimitError, match=r"image: .*exceeds limit"):
-        read_image(encoded(Image.fromarray(picture())))
+        read_image(encoded(Image.fromarray(picture(24, 40))))
 
 
 def test_the_callers_image_stays_as_it_was():
-    image = Image.open(io.BytesIO(encoded(Image.fromarray(picture()), exif=exif_bytes(orientation=6))))
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(picture(24, 40)), exif=exif_bytes(orientation=6))))
     read_image(image)
     assert image.size == (40, 24) and image.getexif()[ORIENTATION] == 6
     image.getpixel((0, 0))  # and is still open
@@ -369,8 +364,8 @@ def test_unknown_suffix_is_refused(name):
 
 def test_lossless_formats_give_the_pixels_back(tmp_path):
     for suffix in (".png", ".webp", ".tiff", ".bmp", ".ppm"):
-        write_image(picture(), tmp_path / f"a{suffix}")
-        np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}")[0], picture())
+        write_image(picture(24, 40), tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}")[0], picture(24, 40))
 
 
 def test_jpeg_stays_near_the_pixels_in_colour_too(tmp_path):
@@ -383,8 +378,8 @@ def test_jpeg_stays_near_the_pixels_in_colour_too(tmp_path):
 
 def test_writing_fails_in_one_line(tmp_path):
     with pytest.raises(CodecError, match="No such file"):
-        write_image(picture(), tmp_path / "no" / "a.png")
+        write_image(picture(24, 40), tmp_path / "no" / "a.png")
     with pytest.raises(CodecError, match="cannot be written as JPEG"):
-        write_image(picture(), io.BytesIO(), {"exif": bytes(70_000)}, "JPEG")
+        write_image(picture(24, 40), io.BytesIO(), {"exif": bytes(70_000)}, "JPEG")
     with pytest.raises(CodecError, match="cannot be written as TIFF"):
-        write_image(picture(), io.BytesIO(), {"exif": b"no", "xmp": XMP}, "TIFF")
+        write_image(picture(24, 40), io.BytesIO(), {"exif": b"no", "xmp": XMP}, "TIFF")
