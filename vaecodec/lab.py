@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -32,8 +33,9 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if args.preset is not None and config != _config(args.preset):
             raise CodecError(f"{args.start} is not of the architecture {args.preset}")
     metrics = training.train(args.paths, args.out, config, options, start)
+    metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    return {"run": args.out, **metrics}, f"{args.out}: {text}"
+    return {"run": args.out, **metrics}, f"{args.out}: {text or 'too short a run for metrics'}"
 
 
 def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
