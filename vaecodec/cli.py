@@ -1,0 +1,162 @@
+"""The command line: its grammar and its exit codes.  Standard library only; what a command needs loads with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+
+EPILOG = """\
+exit codes: 0 all files done, 1 some file failed (the others are done), 2 wrong usage, 130 interrupted.
+Messages go to standard error, one line a file; - stands for standard input or output.
+`vaecodec COMMAND --help` says more about a command."""
+
+
+class Version(argparse.Action):
+    """--version, which looks the number up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        import vaecodec
+
+        print(f"vaecodec {vaecodec.__version__}")
+        parser.exit()
+
+
+def quality(text: str) -> float:
+    """An argument of -q."""
+    value = float(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1..100")
+    return value
+
+
+def window(text: str) -> tuple[int, ...]:
+    """An argument of --window."""
+    values = tuple(int(part) for part in text.split(","))
+    if len(values) != 4 or min(values) < 0 or min(values[2:]) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not TOP,LEFT,HEIGHT,WIDTH in pixels")
+    return values
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The grammar; each command's parser stores its own `error` as `usage`, for what only the command can see."""
+    parser = argparse.ArgumentParser(
+        prog="vaecodec",
+        allow_abbrev=False,
+        description="Learned image compression.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        added.add_argument("-v", "--verbose", action="store_true", help="say more")
+        added.add_argument("--quiet", action="store_true", help="say nothing but errors")
+        added.add_argument("--json", action="store_true", help="one JSON object a file on standard output")
+        added.set_defaults(usage=added.error)
+        return added
+
+    compress = command("compress", "Image files to .vae files.")
+    _add_conversion(compress, "IN.vae")
+    compress.add_argument("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="default: 50")
+    compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
+    compress.add_argument("--strip", action="store_true", help="leave ICC, EXIF and XMP out")
+
+    decompress = command("decompress", ".vae files to image files, of the format of OUT's suffix.")
+    _add_conversion(decompress, "IN.png")
+    decompress.add_argument("--window", type=window, metavar="TOP,LEFT,HEIGHT,WIDTH", help="only these pixels")
+
+    info = command("info", "What .vae files say of themselves.")
+    verify = command("verify", "Check .vae files down to the last symbol.")
+    for added in (info, verify):
+        added.add_argument("inputs", nargs="+", metavar="FILE", help=".vae file, - for standard input")
+    for added in (decompress, verify):
+        added.add_argument("-m", "--model", help="name or .vcm file (default: the shipped one that made the file)")
+
+    command("models", "The models in this installation.")
+    _add_training(command("train", "Train a model; the same RUN again resumes it.  Needs vaecodec[train]."))
+
+    freeze = command("freeze", "A training run to a model file.  Needs vaecodec[train].")
+    freeze.add_argument("run", metavar="RUN", help="run folder or compact checkpoint")
+    freeze.add_argument("-o", "--output", required=True, metavar="OUT.vcm")
+    freeze.add_argument("-f", "--force", action="store_true", help="overwrite OUT.vcm")
+    freeze.add_argument("--name", help="the model's name (default: OUT)")
+    return parser
+
+
+def _add_conversion(parser: argparse.ArgumentParser, default: str) -> None:
+    """What compress and decompress have in common."""
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="file, - for standard input")
+    parser.add_argument("-o", "--output", metavar="OUT", help=f"file, folder or - (default: {default} beside IN)")
+    parser.add_argument("-c", "--stdout", action="store_true", help="to standard output, the same as -o -")
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite; write to a terminal")
+    parser.add_argument("-k", "--keep", action="store_false", dest="rm", help="keep IN (the default)")
+    parser.add_argument("--rm", action="store_true", help="remove IN once OUT is safe on the disk")
+    parser.set_defaults(rm=False)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Options of train; those of vaecodec.training.Options are None here where not given."""
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="folder of pictures, .tar of pictures, or picture")
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run: checkpoint and logs")
+    parser.add_argument("--preset", help="architecture (default: small, or that of CHECKPOINT)")
+    parser.add_argument("--minutes", type=float, help="training time of the whole run (default: 60)")
+    parser.add_argument("--steps", type=positive, help="or steps of the whole run, whichever comes first")
+    parser.add_argument("--batch", type=positive, help="crops a step (default: 8)")
+    parser.add_argument("--crop", type=positive, help="side of a crop in pixels (default: 128)")
+    parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012)")
+    parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument("--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run or file")
+    elsewhere = parser.add_mutually_exclusive_group()
+    elsewhere.add_argument("--export-step", metavar="DIR", help="only write the training step, for use elsewhere")
+    elsewhere.add_argument("--import-state", metavar="DIR", help="only take a state trained elsewhere into RUN")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code; never raises for what a user, a file or a signal does."""
+    with suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is shown escaped
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    before, code = signal.getsignal(signal.SIGTERM), 0
+    with suppress(ValueError):  # outside of the main thread signals are somebody else's
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # unwinds, so that no temporary file stays
+    try:
+        code = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here and not at exit, where a failure would be a traceback
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as exc:  # files have their own handler, so this is standard output
+        if not isinstance(exc, BrokenPipeError) and not code:  # its reader had enough, or the file's line told it
+            print(f"vaecodec: standard output: {exc.strerror or exc}", file=sys.stderr)
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    finally:
+        with suppress(ValueError, TypeError):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _run(argv: list[str] | None) -> int:
+    try:
+        args = make_parser().parse_args(argv)
+        from vaecodec import commands
+
+        return getattr(commands, args.command)(args)
+    except SystemExit as exc:  # --help, wrong usage, SIGTERM
+        return exc.code if isinstance(exc.code, int) else 0

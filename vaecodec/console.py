@@ -1,0 +1,141 @@
+"""What a command says and where: its product and JSON on stdout, everything else on stderr, one line a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from vaecodec.errors import CodecError
+
+CLEAR = "\r\x1b[K"  # start of the line, erase to its end
+
+
+class Console:
+    """One run of a command; `failures` counts what went wrong."""
+
+    def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        self.failures = 0
+        self.progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def attempt(self, name: str, work: Callable[[], tuple[dict[str, Any], str]], product: bool = False) -> bool:
+        """Does the work on one file and says how it went; whether it went well.
+
+        `work` returns the record for --json and the prose for people, which goes to stdout where it is the
+        command's product.  What a user can cause is reported in one line; anything else is a bug and passes.
+        """
+        self.working(name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for kind in (UserWarning, RuntimeWarning):  # ours, and Pillow's about huge pictures
+                    warnings.simplefilter("always", kind)
+                warnings.showwarning = lambda message, *_: self.note(f"{name}: warning: {about(name, message)}")
+                record, text = work()
+        except BrokenPipeError:
+            raise
+        except (CodecError, OSError, MemoryError) as exc:
+            self.fail(name, exc)
+            return False
+        finally:
+            self.clear()
+        if self.as_json:
+            self.product(json.dumps(record))
+        elif product:
+            self.product(text)
+        else:
+            self.note(text)
+        return True
+
+    def working(self, name: str) -> None:
+        """Shows what is being done, on a terminal only."""
+        if self.progress:
+            print(CLEAR + one_line(name)[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)
+
+    def product(self, text: str) -> None:
+        """One line on stdout, seen at once by whoever reads it."""
+        print(one_line(text), flush=True)
+
+    def note(self, text: str) -> None:
+        """One line on stderr, unless quiet."""
+        if not self.quiet:
+            self.error(text)
+
+    def detail(self, text: str) -> None:
+        """One line on stderr where asked for with -v."""
+        if self.verbose:
+            self.error(text)
+
+    def fail(self, name: str, exc: BaseException) -> None:
+        """Counts and reports a failure: a line on stderr, and with --json one on stdout too."""
+        self.failures += 1
+        message = explain(name, exc)
+        self.error(f"vaecodec: {name}: {message}")
+        if self.as_json:
+            self.product(json.dumps({"input": name, "error": message}))
+
+    def error(self, text: str) -> None:
+        """One line on stderr, if anyone can see it: print to a stream of None would go to stdout."""
+        self.clear()
+        if sys.stderr is not None:
+            with suppress(OSError):
+                print(one_line(text), file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Takes the progress back."""
+        if self.progress:
+            print(CLEAR, end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def hushed(verbose: bool = False) -> Iterator[None]:
+    """Keeps the chatter of libraries off stderr, unless verbose: ours is one line a file.
+
+    LiteRT and libtiff write to descriptor 2 and cannot be told not to, so Python's stderr moves to a copy of it.
+    """
+    if verbose or sys.stderr is None:
+        yield
+        return
+    import logging
+
+    own, copy = sys.stderr, os.dup(2)
+    if own is sys.__stderr__:
+        sys.stderr = open(copy, "w", 1, own.encoding, own.errors, closefd=False)  # noqa: SIM115
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        os.dup2(copy, 2)
+        os.close(copy)
+        sys.stderr = own
+
+
+def explain(name: str, exc: BaseException) -> str:
+    """An error in the words of a user who has been told `name` already."""
+    if isinstance(exc, MemoryError):
+        return "not enough memory"
+    if isinstance(exc, FileExistsError):
+        return f"{exc.filename} exists already (-f overwrites it)"
+    if isinstance(exc, OSError) and exc.strerror:
+        named = isinstance(exc.filename, str) and exc.filename != name
+        return f"{exc.filename}: {exc.strerror}" if named else exc.strerror
+    return about(name, exc) or type(exc).__name__
+
+
+def about(name: str, message: object) -> str:
+    """A message without the name that it may begin with."""
+    return str(message).removeprefix(f"{name}: ")
+
+
+def one_line(text: str) -> str:
+    """Text that stays on its line and cannot steer the terminal, whatever a file is called."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

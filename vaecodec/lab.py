@@ -1,0 +1,54 @@
+"""The train and freeze commands: arguments -> the training half of the library, which is loaded here."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import fields
+from typing import Any
+
+from vaecodec.config import PRESETS
+from vaecodec.errors import CodecError
+
+
+def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """(record, prose) of a run that has ended, or of a training step handed over or taken back."""
+    from vaecodec import training
+
+    config, start = _config(args.preset or "small"), None
+    given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
+    options = training.Options(**{name: value for name, value in given.items() if value is not None})
+    if args.export_step is not None:
+        from vaecodec.exporting import export_step
+
+        export_step(config, options, args.export_step, args.out)
+        return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
+    if args.import_state is not None:
+        from vaecodec.exporting import import_state
+
+        import_state(args.import_state, args.out, config, options)
+        return {"run": args.out, "imported": args.import_state}, f"{args.out}: holds the state of {args.import_state}"
+    if args.start is not None:
+        config, start = training.averaged_weights(args.start)
+        if args.preset is not None and config != _config(args.preset):
+            raise CodecError(f"{args.start} is not of the architecture {args.preset}")
+    metrics = training.train(args.paths, args.out, config, options, start)
+    metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
+    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return {"run": args.out, **metrics}, f"{args.out}: {text or 'too short a run for metrics'}"
+
+
+def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """(record, prose) of the model file that was made."""
+    from vaecodec import freezing
+    from vaecodec.files import check_target
+
+    check_target(args.run, args.output, args.force)
+    model = freezing.freeze(args.run, args.output, name=args.name)
+    return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
+
+
+def _config(preset: str) -> Any:
+    if preset not in PRESETS:
+        raise CodecError(f"no preset is called {preset!r} (there are: {', '.join(PRESETS)})")
+    return PRESETS[preset]
