@@ -100,7 +100,10 @@ def main() -> None:
                 rows.append([name, setting, picture, len(data), *mine[-1]])
             bpp, db, enc, dec = np.mean(mine, 0)
             points.append((bpp, db))
-            print(f"{name:14} {setting:6g}  {bpp:.4f} bpp  {db:.3f} dB  encode {enc:.2f} MP/s  decode {dec:.2f} MP/s", flush=True)
+            print(
+                f"{name:14} {setting:6g}  {bpp:.4f} bpp  {db:.3f} dB  encode {enc:.2f} MP/s  decode {dec:.2f} MP/s",
+                flush=True,
+            )
         curves[name] = np.array(sorted(points))
     with options.out.open("w", newline="") as file:
         writer = csv.writer(file)

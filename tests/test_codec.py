@@ -120,7 +120,8 @@ def test_a_file_of_another_model_is_refused_by_name(tiny):
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    "pixels",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
 )
 def test_pixels_of_another_kind_are_refused(tiny, pixels):
     with pytest.raises(CodecError, match="expected uint8"):
@@ -182,7 +183,9 @@ def test_symbols_do_not_depend_on_threads_or_kernels(tiny, threads, onednn):
     env.update(TF_ENABLE_ONEDNN_OPTS=onednn, OPENBLAS_CORETYPE="Haswell" if onednn == "0" else "")
     if onednn == "1":
         del env["OPENBLAS_CORETYPE"]
-    run = subprocess.run([sys.executable, "-c", DECODE_ALL, str(GOLDEN)], env=env, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", DECODE_ALL, str(GOLDEN)], env=env, capture_output=True, text=True, check=True
+    )
     wanted = "".join(f"{tiny.symbol_crcs(path.read_bytes())}\n" for path in golden_files())
     assert run.stdout == wanted
 
@@ -216,5 +219,7 @@ def test_files_analysed_by_tensorflow_decode_under_any_settings(threads, onednn)
     pytest.importorskip("tensorflow")
     env = dict(os.environ, TF_NUM_INTRAOP_THREADS=threads, OMP_NUM_THREADS=threads, TF_ENABLE_ONEDNN_OPTS=onednn)
     env["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    run = subprocess.run([sys.executable, "-c", TF_ENCODE, str(GOLDEN)], env=env, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", TF_ENCODE, str(GOLDEN)], env=env, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "True"

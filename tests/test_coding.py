@@ -87,7 +87,8 @@ def test_integer_frequencies_refuse_what_is_no_distribution(masses):
 
 
 @pytest.mark.parametrize(
-    "rows", [[(0, np.array([TOTAL], np.uint32))], [(0, np.array([TOTAL, 0], np.uint32))], [(0, np.array([5, 6], np.uint32))]]
+    "rows",
+    [[(0, np.array([TOTAL], np.uint32))], [(0, np.array([TOTAL, 0], np.uint32))], [(0, np.array([5, 6], np.uint32))]],
 )
 def test_tables_that_no_coder_could_use_are_refused(rows):
     with pytest.raises(ModelError):

@@ -17,7 +17,17 @@ layers quantization densities vae float_transforms datasets training exporting f
 console commands lab cli
 """.split()
 
-TENSORFLOW = {"layers", "quantization", "densities", "vae", "float_transforms", "datasets", "training", "exporting", "freezing"}
+TENSORFLOW = {
+    "layers",
+    "quantization",
+    "densities",
+    "vae",
+    "float_transforms",
+    "datasets",
+    "training",
+    "exporting",
+    "freezing",
+}
 ALLOWED = {
     "constriction": {"coding"},
     "tensorflow_probability": {"densities"},

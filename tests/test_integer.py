@@ -27,7 +27,9 @@ def random_prior(seed: int, scale: float = 1.0):
 def conditions(rng: np.random.Generator) -> Conditions:
     gain = rng.integers(200, 5000, CONFIG.latents)
     bias = rng.integers(-100, 100, CONFIG.prior)
-    return Conditions(bias, gain, (1 << 20) // gain, rng.integers(-200, 200, CONFIG.latents), rng.integers(500, 2000, CONFIG.hyper))
+    return Conditions(
+        bias, gain, (1 << 20) // gain, rng.integers(-200, 200, CONFIG.latents), rng.integers(500, 2000, CONFIG.hyper)
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -43,7 +45,9 @@ def test_trained_graph_equals_integer_network(seed):
     quantised = layers.Quantised(double, {"hyper": tf.constant(fixed.bias / 64.0)[None, None, None]})
 
     z = rng.integers(-600, 600, (2, 3, CONFIG.hyper)).astype(np.float64)
-    y = put_half(np.rint(rng.standard_cauchy(8 * 12 * CONFIG.latents // 2) * 300).clip(-2e5, 2e5), (8, 12, CONFIG.latents), 0)
+    y = put_half(
+        np.rint(rng.standard_cauchy(8 * 12 * CONFIG.latents // 2) * 300).clip(-2e5, 2e5), (8, 12, CONFIG.latents), 0
+    )
 
     def run(ops, z, y):
         features = network.hyper_synthesis(ops, CONFIG, z)

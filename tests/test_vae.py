@@ -147,4 +147,6 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     got = Codec(model).transforms.analysis(pixels, model.vector("analysis/fine", step))
     wanted = vae.analysis(tf.constant(pixels[None], tf.float32), vae.gains(tf.constant([step / 128])))
     assert np.allclose(got, wanted.numpy()[0], atol=0.02 * np.abs(got).max())
-    assert model.vector("gain", step) == pytest.approx(vae.gains(tf.constant([step / 128])).gain.numpy().ravel(), rel=1e-5)
+    assert model.vector("gain", step) == pytest.approx(
+        vae.gains(tf.constant([step / 128])).gain.numpy().ravel(), rel=1e-5
+    )

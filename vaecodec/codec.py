@@ -1,7 +1,7 @@
 """Codec: pixels <-> bytes, two mirrored halves.
 
-    pixels --analysis--> y --hyper-analysis--> z --quantise, walk, push--> words --pack--> bytes
-    pixels <--synthesis-- y <------------------walk, pop------------------ words <--parse-- bytes
+pixels --analysis--> y --hyper-analysis--> z --quantise, walk, push--> words --pack--> bytes
+pixels <--synthesis-- y <------------------walk, pop------------------ words <--parse-- bytes
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The densities of the VAE, as TensorFlow Probability distributions, and their integer-step masses.
 
-        base density p              Noisy(p) at integers: the mass of the unit box around them
-             .-.                         |
-            /   \\                     | | |
-        ___/     \\___             _.|_|_|_|._
+base density p              Noisy(p) at integers: the mass of the unit box around them
+     .-.                         |
+    /   \\                     | | |
+___/     \\___             _.|_|_|_|._
 """
 
 from __future__ import annotations

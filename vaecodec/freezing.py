@@ -27,7 +27,15 @@ from vaecodec.config import (
 from vaecodec.context import HYPER_GROUPS
 from vaecodec.densities import conditional, factorized, masses
 from vaecodec.errors import CodecError
-from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_BITS, PRODUCT_BITS, WEIGHT_BITS, Conditions
+from vaecodec.integer import (
+    ACTIVATION_BITS,
+    ACTIVATION_MAX,
+    GAIN_BITS,
+    INDEX_BITS,
+    PRODUCT_BITS,
+    WEIGHT_BITS,
+    Conditions,
+)
 from vaecodec.layers import Float
 from vaecodec.tables import Tables, build, integer_frequencies
 from vaecodec.training import averaged_weights

@@ -157,8 +157,8 @@ def even_cells(x: tf.Tensor) -> tf.Tensor:
 def take_half(x: tf.Tensor, half: int) -> tf.Tensor:
     """[..., h, w, C] -> [..., h, w, C/2]: what step `half` codes, the halves of the channels on a checkerboard.
 
-        step 0   even cells: first half of the channels    odd cells: second half
-        step 1   even cells: second half                   odd cells: first half
+    step 0   even cells: first half of the channels    odd cells: second half
+    step 1   even cells: second half                   odd cells: first half
     """
     first, second = tf.split(x, 2, axis=-1)
     return tf.where(even_cells(x), *((first, second) if half == 0 else (second, first)))

@@ -1,10 +1,10 @@
 """Where tiles lie, in latent cells, and the halo that hides their seams.
 
-    +-------+-------+--+      A tile's symbols depend on its own cells alone.  The transforms see it with a
-    |       |       |  |      halo of `halo` cells from its neighbours, as far as they reach, so that the
-    +-------+-------+--+      tiles join as if the picture had been transformed whole.
-    |       |       |  |
-    +-------+-------+--+
++-------+-------+--+      A tile's symbols depend on its own cells alone.  The transforms see it with a
+|       |       |  |      halo of `halo` cells from its neighbours, as far as they reach, so that the
++-------+-------+--+      tiles join as if the picture had been transformed whole.
+|       |       |  |
++-------+-------+--+
 """
 
 from __future__ import annotations

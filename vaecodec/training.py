@@ -200,7 +200,11 @@ def train(
             speed, logged = since / (now - logged), now
             left = (1 - done) / max(done, 1e-9) * spent() / 60
             text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-            print(f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {left:.0f} min left", file=sys.stderr, flush=True)
+            print(
+                f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {left:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
             with writer.as_default(step=number):
                 for name, value in {**means, "lr": lr, "steps_per_second": speed}.items():
                     tf.summary.scalar(name, value)

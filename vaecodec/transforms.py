@@ -74,7 +74,9 @@ class LiteRT:
                 content = self._model.transform(name)
                 runner = self._runners[name] = Interpreter(model_content=content, num_threads=self._threads)
             details = sorted(runner.get_input_details(), key=lambda one: one["name"])
-            if fresh or any(tuple(detail["shape"]) != value.shape for detail, value in zip(details, inputs, strict=True)):
+            if fresh or any(
+                tuple(detail["shape"]) != value.shape for detail, value in zip(details, inputs, strict=True)
+            ):
                 for detail, value in zip(details, inputs, strict=True):
                     runner.resize_tensor_input(detail["index"], value.shape)
                 runner.allocate_tensors()

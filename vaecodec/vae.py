@@ -59,7 +59,9 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     for part in specification(config).values():
         for name, weight in part.weights.items():
-            weights[name] = rng.normal(0, weight.deviation, weight.shape) if weight.deviation else np.zeros(weight.shape)
+            weights[name] = (
+                rng.normal(0, weight.deviation, weight.shape) if weight.deviation else np.zeros(weight.shape)
+            )
         for name, channels in part.conditions.items():
             weights[f"{name}/condition"] = np.zeros((ANCHORS, channels))
     basis, frequency = shortcut_basis(config.latents)

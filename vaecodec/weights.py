@@ -1,8 +1,8 @@
 """The frozen model: one safetensors file that holds all that coding needs, and the id that a .vae names it by.
 
-    integer/*        kernels and biases of the prior               levels/*    its conditioning, by prior level
-    tables/*         frequency tables                              anchors/*   float gains of the transforms
-    weights/*        float16 transforms, for TensorFlow            litert/*    the same as LiteRT flatbuffers
+integer/*        kernels and biases of the prior               levels/*    its conditioning, by prior level
+tables/*         frequency tables                              anchors/*   float gains of the transforms
+weights/*        float16 transforms, for TensorFlow            litert/*    the same as LiteRT flatbuffers
 """
 
 from __future__ import annotations
