@@ -14,7 +14,8 @@ errors config container network
 integer tables coding context tiling weights transforms codec
 images files
 layers quantization densities vae float_transforms datasets training exporting freezing
-console commands lab cli
+console metrics peers hevc tools curves evaluate gallery summary plots report
+commands lab bench cli
 """.split()
 
 TENSORFLOW = {
@@ -34,6 +35,13 @@ ALLOWED = {
     "tensorflow": TENSORFLOW,
     "ai_edge_litert": {"transforms"},
     "safetensors": {"weights", "training"},
+    "imagecodecs": {"peers"},
+    "av": {"hevc"},
+    "ssimulacra2": {"metrics"},
+    "scipy": {"metrics", "curves"},
+    "bjontegaard": {"curves"},
+    "matplotlib": {"plots"},
+    "tqdm": {"bench"},
 }
 
 

@@ -51,6 +51,31 @@ def positive(text: str) -> int:
     return value
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """An argument that lists names."""
+    values = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not values:
+        raise argparse.ArgumentTypeError("names nothing")
+    return values
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """An argument that lists numbers."""
+    return tuple(float(part) for part in listed(text))
+
+
+class Qualities(argparse.Action):
+    """--qualities LIST or CODEC=LIST, which may be repeated: a dictionary, with "" for the general one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, text: Any, *_: Any) -> None:
+        name, _, values = text.rpartition("=")
+        try:
+            found = numbers(values)
+        except (ValueError, argparse.ArgumentTypeError):
+            parser.error(f"argument --qualities: {values!r} is not a list of numbers")
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), name: found})
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The grammar; each command's parser stores its own `error` as `usage`, for what only the command can see."""
     parser = argparse.ArgumentParser(
@@ -96,6 +121,8 @@ def make_parser() -> argparse.ArgumentParser:
     freeze.add_argument("-o", "--output", required=True, metavar="OUT.vcm")
     freeze.add_argument("-f", "--force", action="store_true", help="overwrite OUT.vcm")
     freeze.add_argument("--name", help="the model's name (default: OUT)")
+
+    _add_benchmark(command("bench", "Rate and distortion of codecs on pictures of yours.  Needs vaecodec[bench]."))
     return parser
 
 
@@ -125,6 +152,44 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     elsewhere = parser.add_mutually_exclusive_group()
     elsewhere.add_argument("--export-step", metavar="DIR", help="only write the training step, for use elsewhere")
     elsewhere.add_argument("--import-state", metavar="DIR", help="only take a state trained elsewhere into RUN")
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """Options of bench."""
+    metrics = ("psnr", "ms-ssim", "ssimulacra2")  # of vaecodec.metrics.METRICS, which needs NumPy
+
+    def measures(text: str) -> tuple[str, ...]:
+        for name in listed(text):
+            if name not in metrics:
+                raise argparse.ArgumentTypeError(f"{name} is not one of {', '.join(metrics)}")
+        return listed(text)
+
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="folder of pictures, or picture")
+    parser.add_argument("-o", "--output", default="bench", metavar="OUT", help="folder (default: bench); again resumes")
+    parser.add_argument(
+        "--codecs",
+        type=listed,
+        metavar="A,B",
+        help="of vaecodec, vaecodec:MODEL.vcm, jpeg, webp, avif, jxl, jpeg2000, hevc (these by default), png, "
+        "webp-lossless, jxl-lossless, bpg, vtm, cjpegli",
+    )
+    parser.add_argument(
+        "--qualities",
+        action=Qualities,
+        default={},
+        metavar="[CODEC=]A,B",
+        help="settings in the codec's own unit: quality; distance of jxl; dB of jpeg2000; QP of hevc, bpg, vtm.  "
+        "Without CODEC, of those that count in quality.  May be repeated",
+    )
+    parser.add_argument("--metrics", type=measures, metavar="A,B", help=f"of {', '.join(metrics)} (default: all)")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, metavar="N", help="default: all")
+    parser.add_argument("--device", choices=("cpu", "gpu", "tensorflow"), default="cpu", help="of vaecodec's networks")
+    parser.add_argument("--published", metavar="CSV", help="published points to draw where the pictures are Kodak's")
+    parser.add_argument("--show", type=int, metavar="N", help="pictures side by side in the report (default: 2)")
+    parser.add_argument("--show-bpp", type=numbers, default=(0.25, 0.75), metavar="A,B", help="at these rates")
+    parser.add_argument(
+        "--quick", action="store_true", help="three pictures, two peers, four settings: a check in a minute"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -111,6 +111,23 @@ def freeze(args: argparse.Namespace) -> int:
         return _in_lab(args, args.output, lambda: lab.freeze(args))
 
 
+def bench(args: argparse.Namespace) -> int:
+    """Pictures -> a folder of rates, distortions, times and a report."""
+    from vaecodec.bench import bench as run_benchmark
+
+    console = _console(args)
+    try:
+        with hushed(args.verbose):
+            run_benchmark(args, console)
+    except ImportError as exc:
+        if (exc.name or "").startswith("vaecodec"):
+            raise
+        console.fail("bench", CodecError(f"needs more packages: pip install 'vaecodec[bench]' ({exc})"))
+    except (CodecError, OSError) as exc:
+        console.fail(args.output, exc)
+    return int(console.failures > 0)
+
+
 def _in_lab(args: argparse.Namespace, name: str, work: Callable[[], tuple[dict[str, Any], str]]) -> int:
     """Work that needs TensorFlow, which may not be here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,106 @@
+"""How near a decoded picture is to the original: metrics of 8-bit RGB, each a record in METRICS.
+
+All take two u8[H, W, 3] of one shape and are larger where the pictures are more alike.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003, from fine to coarse
+SSIM_TAPS, SSIM_SIGMA = 11, 1.5
+SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """dB, from the mean squared error over all pixels and the three channels; inf where nothing differs."""
+    error = np.mean((a.astype(np.float64) - b) ** 2)
+    return float(10 * np.log10(255**2 / error)) if error else math.inf
+
+
+def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """MS-SSIM in [0, 1], the mean over the three channels, as tf.image.ssim_multiscale; nan below 161 pixels a side."""
+    # At the coarsest scale the 11-tap window must still fit.
+    if min(a.shape[:2]) <= (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1):
+        return math.nan
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    product = np.ones(3)
+    for scale, weight in enumerate(SSIM_WEIGHTS):
+        if scale:
+            x, y = _halve(x), _halve(y)
+        luminance, contrast = _ssim(x, y)
+        last = scale == len(SSIM_WEIGHTS) - 1
+        product *= np.maximum((luminance * contrast if last else contrast).mean((0, 1)), 0) ** weight
+    return float(product.mean())
+
+
+def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float:
+    """SSIMULACRA2 score, 100 where nothing differs, about 90 invisible, 70 high, 50 medium, 30 low quality."""
+    from ssimulacra2 import compute_ssimulacra2
+
+    return float(compute_ssimulacra2(_png(a), _png(b)))
+
+
+def decibels(similarity: float) -> float:
+    """A similarity in [0, 1], such as MS-SSIM, as dB: -10 log10(1 - x)."""
+    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
+
+
+class Metric(NamedTuple):
+    """A metric, its column in the results, and how it is shown and averaged over a range of qualities."""
+
+    column: str
+    json_name: str  # in CompressAI's results
+    label: str
+    unit: str
+    measure: Callable[[np.ndarray, np.ndarray], float]
+    shown: Callable[[float], float]  # column's value -> value on the axis, in `unit`
+    window: tuple[float, float]  # of values on the axis, that Bjontegaard deltas are taken over
+
+
+METRICS = {
+    "psnr": Metric("psnr", "psnr-rgb", "PSNR, 8-bit RGB", "dB", psnr, float, (28.0, 38.0)),
+    "ms-ssim": Metric("ms_ssim", "ms-ssim-rgb", "MS-SSIM, 8-bit RGB", "dB", ms_ssim, decibels, (10.0, 20.0)),
+    "ssimulacra2": Metric("ssimulacra2", "ssimulacra2", "SSIMULACRA2", "points", ssimulacra2, float, (40.0, 80.0)),
+}
+
+
+def _ssim(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(luminance, contrast and structure) terms of SSIM, f64[H - 10, W - 10, 3]."""
+    mean_x, mean_y = _blur(x), _blur(y)
+    product = mean_x * mean_y
+    squares = mean_x**2 + mean_y**2
+    luminance = (2 * product + SSIM_C1) / (squares + SSIM_C1)
+    contrast = (2 * (_blur(x * y) - product) + SSIM_C2) / (_blur(x * x + y * y) - squares + SSIM_C2)
+    return luminance, contrast
+
+
+def _blur(x: np.ndarray) -> np.ndarray:
+    """Gaussian mean around each pixel that has a whole window."""
+    from scipy.ndimage import correlate1d
+
+    taps = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
+    taps /= taps.sum()
+    edge = SSIM_TAPS // 2
+    rows = correlate1d(x, taps, axis=0)[edge:-edge]
+    return correlate1d(rows, taps, axis=1)[:, edge:-edge]
+
+
+def _halve(x: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels, the last row and column repeated where a side is odd."""
+    x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), "symmetric")
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+
+
+def _png(pixels: np.ndarray) -> io.BytesIO:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+    file.seek(0)
+    return file
