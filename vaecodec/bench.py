@@ -6,6 +6,7 @@ pictures --evaluate--> results.csv --curves--> summary.json, tables.md, compress
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ def bench(args: argparse.Namespace, console: Console) -> None:
     from vaecodec.curves import curves_of
     from vaecodec.metrics import METRICS
 
+    metrics = list(args.metrics or (QUICK_METRICS if args.quick else METRICS))
+    for name in ("scipy", "bjontegaard", *(["ssimulacra2"] if "ssimulacra2" in metrics else [])):
+        importlib.import_module(name)  # now, not after an hour
     files = evaluate.find_pictures(args.paths, console.fail)
     files = files[:QUICK_PICTURES] if args.quick else files
     peers = _open_peers(args, console) if files else []
@@ -36,7 +40,6 @@ def bench(args: argparse.Namespace, console: Console) -> None:
         console.fail("bench", CodecError("nothing to do: " + ("no codec is left" if files else "no pictures")))
         return
     sweeps = _sweeps(args, peers, console)
-    metrics = list(args.metrics or (QUICK_METRICS if args.quick else METRICS))
     os.makedirs(args.output, exist_ok=True)
     table = evaluate.Table(os.path.join(args.output, "results.csv"))
     try:
