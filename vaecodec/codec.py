@@ -71,11 +71,10 @@ class Codec:
 
         def quantise(part: int, question: context.Step) -> np.ndarray:
             rows, loc = question
-            values = z.ravel() if part == 0 else take_half(y, part - 1)
-            values = values - loc * (1.0 / context.UNIT)
-            symbols = np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX)).astype(np.int32)
-            symbols[rows == DETERMINISTIC] = 0
-            return symbols
+            values = z.reshape(loc.shape).copy() if part == 0 else take_half(y, part - 1)
+            values -= loc * np.float32(1.0 / context.UNIT)
+            values *= rows != DETERMINISTIC
+            return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
         return context.encode(self.model.prior, box.shape, step, quantise)
 

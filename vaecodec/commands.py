@@ -63,6 +63,7 @@ def info(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Decodes every symbol of .vae files and checks it."""
+    _one_blas_thread()
     from vaecodec.codec import codec_for
 
     def work(name: str) -> tuple[dict[str, Any], str]:
@@ -136,6 +137,7 @@ def _convert(
 ) -> int:
     """Takes each input to its output, whatever becomes of the others."""
     to_stdout = _check_streams(args)
+    _one_blas_thread()
     console = _console(args)
     written: dict[str, str] = {}
 
@@ -217,6 +219,11 @@ def _read(args: argparse.Namespace, name: str) -> bytes:
         return sys.stdin.buffer.read()
     with open(name, "rb") as file:
         return file.read()
+
+
+def _one_blas_thread() -> None:
+    """Spares OpenBLAS its threads, which only get in the way here (integer.OneThread); before NumPy loads."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _console(args: argparse.Namespace) -> Console:

@@ -54,6 +54,12 @@ class Deployed(Float):
         super().__init__(weights, conditions)
         self.pointwise = lambda x, kernel: tf.nn.conv2d(x, kernel[None, None], 1, "VALID")
 
+    def gate(self, name: str, x: Any) -> Any:
+        """As two layers, the first of which takes its ReLU along: a split would copy both halves."""
+        kernel, bias = self.weights[f"{name}/kernel"], self.weights[f"{name}/bias"]
+        a, b = (self.pointwise(x, k) + c for k, c in zip(tf.split(kernel, 2, -1), tf.split(bias, 2, -1), strict=True))
+        return tf.nn.relu(a) * b
+
 
 def integer_weights(config: Config, weights: Arrays) -> Arrays:
     """integer/*: kernels i16 in units of 2**-9, biases i32 in units of 2**-15; raises CodecError on a weight beyond +-64."""
