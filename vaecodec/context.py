@@ -56,7 +56,7 @@ def hyper_group(step: int) -> int:
 
 
 def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
-    """Yields (rows u[n], loc f64[n], unit 2**-6): z [h/4, w/4, N], then two halves of y [h, w, M]; is sent symbols i32[n].
+    """Yields (rows u[n], loc f64[n], unit 2**-6): z [h/4, w/4, N], two halves of y [h, w, M]; is sent symbols i32[n].
 
     Returns y f32[h, w, M], unit 2**-6.  `cells` is (h, w), each at least 1.
     """
