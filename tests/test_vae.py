@@ -23,7 +23,7 @@ def vae():
 
 
 def test_loss_is_the_negative_elbo(vae):
-    """rate + lambda * 255^2 * MSE = -log2 p(z) p(y|z) p(x|y), a pixel, but for the Normal's constant; the posterior is 1."""
+    """rate + lambda * 255^2 * MSE = -log2 p(z)p(y|z)p(x|y) a pixel, up to the Normal's constant; the posterior is 1."""
     x = picture(64, 128)[None]
     quality = tf.constant([3.0])
     seed = tf.constant([1, 2])

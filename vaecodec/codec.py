@@ -46,16 +46,18 @@ class Codec:
             raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
         if tile & (tile - 1) or not 64 <= tile <= 4096:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
-        grid = Grid(*pixels.shape[:2], tile)
+        height, width = pixels.shape[:2]
+        grid = Grid(height, width, tile)
         tiles = []
         for index in range(grid.rows * grid.columns):
             coded = self._encode_tile(pixels, grid, index, step)
             tiles.append((coded.data, zlib.crc32(coded.symbols.tobytes())))
-        return pack(Header(self.model.id, *pixels.shape[:2], step, tile), tiles, metadata)
+        return pack(Header(self.model.id, height, width, step, tile), tiles, metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
-        grid, step = Grid(*pixels.shape[:2], tile), step_of(quality)
+        height, width = pixels.shape[:2]
+        grid, step = Grid(height, width, tile), step_of(quality)
         coded = (self._encode_tile(pixels, grid, index, step) for index in range(grid.rows * grid.columns))
         return sum(self.model.prior.models.tables.bits(one.symbols, one.rows) for one in coded)
 

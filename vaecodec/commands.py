@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 from vaecodec.console import Console, hushed
@@ -57,7 +58,7 @@ def info(args: argparse.Namespace) -> int:
 
     console = _console(args)
     for name in args.inputs:
-        console.attempt(name, lambda name=name: work(name), product=True)
+        console.attempt(name, partial(work, name), product=True)
     return int(console.failures > 0)
 
 
@@ -74,7 +75,7 @@ def verify(args: argparse.Namespace) -> int:
     console = _console(args)
     with hushed(args.verbose):
         for name in args.inputs:
-            console.attempt(name, lambda name=name: work(name))
+            console.attempt(name, partial(work, name))
     return int(console.failures > 0)
 
 
@@ -162,7 +163,7 @@ def _convert(
     with hushed(args.verbose):
         if args.model is None or _loads(console, args.model):
             for name in args.inputs:
-                console.attempt(name, lambda name=name: one(name))
+                console.attempt(name, partial(one, name))
     return int(console.failures > 0)
 
 

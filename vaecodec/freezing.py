@@ -62,7 +62,7 @@ class Deployed(Float):
 
 
 def integer_weights(config: Config, weights: Arrays) -> Arrays:
-    """integer/*: kernels i16 in units of 2**-9, biases i32 in units of 2**-15; raises CodecError on a weight beyond +-64."""
+    """integer/*: kernels i16 in units of 2**-9, biases i32 of 2**-15; raises CodecError on a weight beyond +-64."""
     out = {}
     for name in specification(config)["prior"].weights:
         bits = PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
@@ -114,10 +114,10 @@ def frequency_tables(config: Config, weights: Arrays) -> Tables:
         reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
         density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
         rows.append(trimmed(-reach, masses(density, -reach, reach)))
-    mixture = [double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale")]
+    logits, loc, log_scale = (double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale"))
     for group in range(HYPER_GROUPS):
         gain = np.exp(at_quality(weights["hyper_gain"], group / 2))
-        mass = masses(factorized(*mixture, tf.constant(gain)), -WIDEST, WIDEST)
+        mass = masses(factorized(logits, loc, log_scale, tf.constant(gain)), -WIDEST, WIDEST)
         rows += [trimmed(-WIDEST, np.maximum(mass[:, channel], 0.0)) for channel in range(config.hyper)]
     # A byte row has no escape to speak of: 256 entries and the one that no coder uses would not be equal.
     rows.append((0, np.full(256, 1 << 16, np.uint32)))

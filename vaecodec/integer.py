@@ -46,7 +46,7 @@ class Conditions(NamedTuple):
     bias: np.ndarray  # i[prior], unit 2**-6, added to the features
     gain: np.ndarray  # i[M], unit 2**-10
     inverse_gain: np.ndarray  # i[M], unit 2**-10
-    index: np.ndarray  # i[M], rungs in units of 2**-4: the gain, on the scale ladder
+    index: np.ndarray  # type: ignore[assignment]  # i[M], rungs in units of 2**-4: the gain, on the scale ladder
     hyper_inverse_gain: np.ndarray  # i[N], unit 2**-10
 
 
@@ -140,7 +140,7 @@ one_thread = OneThread()
 
 @lru_cache(maxsize=64)
 def parity(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of the even and of the odd cells of an [h, w] grid, by row plus column, each in rows from the top."""
+    """Flat indices of the even and the odd cells of an [h, w] grid, by row plus column, each in rows from the top."""
     odd = (np.arange(height)[:, None] + np.arange(width)).ravel() % 2
     return np.flatnonzero(odd == 0), np.flatnonzero(odd)
 
