@@ -278,7 +278,7 @@ def decode_tile(payload, h, w, step, model):
     first, second = halves(h, w, latents)
     y1 = take_half("first", x, 0, first)
 
-    u = clip(rounded(v.reshape(h, w, latents) * level["inverse_gain"], 10), 2**22)
+    u = clip(rounded(v.reshape(h, w, latents) * level["inverse_gain"], 10), 2**14)
     # compand(u), with the division by 16 and the half over a common denominator.
     context = clip((16 * clip(u, 480) + clip(u, 8192) + 8) >> 4, 1023)
     x = net.add(x, net.dense("second/context", context))

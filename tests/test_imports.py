@@ -92,7 +92,7 @@ def test_reading_a_header_loads_nothing_heavy():
 
 def test_coding_loads_no_tensorflow():
     golden = pathlib.Path(__file__).parent / "golden"
-    code = f"import vaecodec; c = vaecodec.load({str(golden / 'tiny.vcm')!r}); c.decode(open({str(golden / 'odd.vae')!r}, 'rb').read())"
-    loaded = loaded_after(code)
+    model, file = str(golden / "tiny.vcm"), str(golden / "odd.vae")
+    loaded = loaded_after(f"import vaecodec; vaecodec.load({model!r}).decode(open({file!r}, 'rb').read())")
     assert "constriction" in loaded
     assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}

@@ -6,7 +6,7 @@ import pytest
 from vaecodec import network
 from vaecodec.config import LEVELS, Config
 from vaecodec.errors import ModelError
-from vaecodec.integer import Conditions, Exact, Layer, parity, prepare, put_half, take_half
+from vaecodec.integer import CONTEXT_MAX, Conditions, Exact, Layer, parity, prepare, put_half, take_half
 
 CONFIG = Config(latents=24, hyper=6, fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=20, hyper_width=12)
 
@@ -45,9 +45,8 @@ def test_trained_graph_equals_integer_network(seed):
     quantised = layers.Quantised(double, {"hyper": tf.constant(fixed.bias / 64.0)[None, None, None]})
 
     z = rng.integers(-600, 600, (2, 3, CONFIG.hyper)).astype(np.float64)
-    y = put_half(
-        np.rint(rng.standard_cauchy(8 * 12 * CONFIG.latents // 2) * 300).clip(-2e5, 2e5), (8, 12, CONFIG.latents), 0
-    )
+    half = np.rint(rng.standard_cauchy((8 * 12, CONFIG.latents // 2)) * 300).clip(-CONTEXT_MAX, CONTEXT_MAX)
+    y = put_half(half, (8, 12, CONFIG.latents), 0)
 
     def run(ops, z, y):
         features = network.hyper_synthesis(ops, CONFIG, z)

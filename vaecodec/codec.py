@@ -46,16 +46,18 @@ class Codec:
             raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
         if tile & (tile - 1) or not 64 <= tile <= 4096:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
-        grid = Grid(*pixels.shape[:2], tile)
+        height, width = pixels.shape[:2]
+        grid = Grid(height, width, tile)
         tiles = []
         for index in range(grid.rows * grid.columns):
             coded = self._encode_tile(pixels, grid, index, step)
             tiles.append((coded.data, zlib.crc32(coded.symbols.tobytes())))
-        return pack(Header(self.model.id, *pixels.shape[:2], step, tile), tiles, metadata)
+        return pack(Header(self.model.id, height, width, step, tile), tiles, metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
-        grid, step = Grid(*pixels.shape[:2], tile), step_of(quality)
+        height, width = pixels.shape[:2]
+        grid, step = Grid(height, width, tile), step_of(quality)
         coded = (self._encode_tile(pixels, grid, index, step) for index in range(grid.rows * grid.columns))
         return sum(self.model.prior.models.tables.bits(one.symbols, one.rows) for one in coded)
 
@@ -71,11 +73,10 @@ class Codec:
 
         def quantise(part: int, question: context.Step) -> np.ndarray:
             rows, loc = question
-            values = z.ravel() if part == 0 else take_half(y, part - 1)
-            values = values - loc * (1.0 / context.UNIT)
-            symbols = np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX)).astype(np.int32)
-            symbols[rows == DETERMINISTIC] = 0
-            return symbols
+            values = z.reshape(loc.shape).copy() if part == 0 else take_half(y, part - 1)
+            values -= loc * np.float32(1.0 / context.UNIT)
+            values *= rows != DETERMINISTIC
+            return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
         return context.encode(self.model.prior, box.shape, step, quantise)
 

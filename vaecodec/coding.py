@@ -55,15 +55,14 @@ class Models:
         return len(self.tables.low) - 1
 
 
-def _by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int, int]]]:
-    """(order i64[m], their rows, [(row, begin, end)]): the symbols that are coded, rows ascending, else in order."""
+def _by_row(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """(order i64[m], [(row, begin, end)]): the symbols that are coded, rows ascending, else in order."""
     coded = np.flatnonzero(rows != DETERMINISTIC)
     kept = rows[coded]
     order = np.argsort(kept, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
     counts = np.bincount(kept)
     ends = np.cumsum(counts)
-    runs = [(int(row), int(ends[row] - counts[row]), int(ends[row])) for row in np.flatnonzero(counts)]
-    return coded[order], kept[order], runs
+    return coded[order], [(int(row), int(ends[row] - counts[row]), int(ends[row])) for row in np.flatnonzero(counts)]
 
 
 def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
@@ -71,35 +70,45 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 
     Raises CodecError where a symbol of the deterministic row is not 0 or a symbol is out of range.
     """
-    tables = models.tables
-    if np.abs(symbols).max(initial=0) > SYMBOL_MAX or symbols[rows == DETERMINISTIC].any():
+    if max(symbols.max(initial=0), -symbols.min(initial=0)) > SYMBOL_MAX or symbols[rows == DETERMINISTIC].any():
         raise CodecError("a symbol cannot be coded in its row")
-    order, sorted_rows, runs = _by_row(rows)
-    position = symbols[order] - tables.low[sorted_rows]
-    last = tables.last[sorted_rows]
-    escaped = (position < 0) | (position >= last)
-    outliers = symbols[order[escaped]].astype("<i4").view(np.uint8).astype(np.int32)
-    position[escaped] = last[escaped]
-    coder.encode_reverse(outliers, models[models.byte_row])
+    order, runs = _by_row(rows)
+    position, low, last = symbols[order], models.tables.low, models.tables.last
+    escapes = []
+    for row, begin, end in runs:
+        run = position[begin:end]
+        run -= low[row]
+        # As unsigned numbers, those below the table lie above it too.
+        outside = np.flatnonzero(run.view(np.uint32) >= last[row])
+        if len(outside):
+            escapes.append(run[outside] + low[row])
+            run[outside] = last[row]
+    if escapes:
+        outliers = np.concatenate(escapes).astype("<i4").view(np.uint8).astype(np.int32)
+        coder.encode_reverse(outliers, models[models.byte_row])
     for row, begin, end in reversed(runs):
         coder.encode_reverse(position[begin:end], models[row])
 
 
 def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
-    tables = models.tables
-    order, sorted_rows, runs = _by_row(rows)
-    position = np.empty(len(order), np.int32)
+    order, runs = _by_row(rows)
+    ordered, low, last = np.empty(len(order), np.int32), models.tables.low, models.tables.last
+    escaped = []
     for row, begin, end in runs:
-        position[begin:end] = coder.decode(models[row], end - begin)
-    escaped = np.flatnonzero(position == tables.last[sorted_rows])
-    position += tables.low[sorted_rows]
-    outliers = coder.decode(models[models.byte_row], ESCAPE_BYTES * len(escaped))
-    position[escaped] = np.asarray(outliers, np.uint8).view("<i4")
-    if np.abs(position[escaped].astype(np.int64)).max(initial=0) > SYMBOL_MAX:
-        raise FormatError("damaged data: a symbol is out of range")
+        run = coder.decode(models[row], end - begin)
+        outside = np.flatnonzero(run == last[row])
+        if len(outside):
+            escaped.append(outside + begin)
+        np.add(run, low[row], out=ordered[begin:end])
+    if escaped:
+        where = np.concatenate(escaped)
+        data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(where)), np.uint8)
+        ordered[where] = data.view("<i4")
+        if np.abs(ordered[where].astype(np.int64)).max() > SYMBOL_MAX:
+            raise FormatError("damaged data: a symbol is out of range")
     symbols = np.zeros(len(rows), np.int32)
-    symbols[order] = position
+    symbols[order] = ordered
     return symbols
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 from vaecodec.console import Console, hushed
@@ -57,12 +58,13 @@ def info(args: argparse.Namespace) -> int:
 
     console = _console(args)
     for name in args.inputs:
-        console.attempt(name, lambda name=name: work(name), product=True)
+        console.attempt(name, partial(work, name), product=True)
     return int(console.failures > 0)
 
 
 def verify(args: argparse.Namespace) -> int:
     """Decodes every symbol of .vae files and checks it."""
+    _one_blas_thread()
     from vaecodec.codec import codec_for
 
     def work(name: str) -> tuple[dict[str, Any], str]:
@@ -73,7 +75,7 @@ def verify(args: argparse.Namespace) -> int:
     console = _console(args)
     with hushed(args.verbose):
         for name in args.inputs:
-            console.attempt(name, lambda name=name: work(name))
+            console.attempt(name, partial(work, name))
     return int(console.failures > 0)
 
 
@@ -153,6 +155,7 @@ def _convert(
 ) -> int:
     """Takes each input to its output, whatever becomes of the others."""
     to_stdout = _check_streams(args)
+    _one_blas_thread()
     console = _console(args)
     written: dict[str, str] = {}
 
@@ -177,7 +180,7 @@ def _convert(
     with hushed(args.verbose):
         if args.model is None or _loads(console, args.model):
             for name in args.inputs:
-                console.attempt(name, lambda name=name: one(name))
+                console.attempt(name, partial(one, name))
     return int(console.failures > 0)
 
 
@@ -234,6 +237,11 @@ def _read(args: argparse.Namespace, name: str) -> bytes:
         return sys.stdin.buffer.read()
     with open(name, "rb") as file:
         return file.read()
+
+
+def _one_blas_thread() -> None:
+    """Spares OpenBLAS its threads, which only get in the way here (integer.OneThread); before NumPy loads."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _console(args: argparse.Namespace) -> Console:

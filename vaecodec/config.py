@@ -51,4 +51,7 @@ class Config:
         return cls(**values)
 
 
-PRESETS = {"small": Config()}
+PRESETS = {
+    "small": Config(),
+    "base": Config(hyper=64, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=256, hyper_width=128),
+}

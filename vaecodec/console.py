@@ -105,7 +105,7 @@ def hushed(verbose: bool = False) -> Iterator[None]:
     import logging
 
     own, copy = sys.stderr, os.dup(2)
-    if own is sys.__stderr__:
+    if sys.stderr is sys.__stderr__:
         sys.stderr = open(copy, "w", 1, own.encoding, own.errors, closefd=False)  # noqa: SIM115
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

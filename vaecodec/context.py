@@ -5,13 +5,14 @@ with what it pops; both compute the same integers in between (the shape of vae.V
 
     value = 64 * symbol + loc          latents in units of 2**-6 quantisation steps
 
-Every array it yields or is sent is flat: z in rows from the top, channels innermost; either half of y even
-cells first, then odd ones (integer.take_half).  Letters: h w latent cells; M, N channels of y and z.
+What it yields and is sent has a row for each cell, channels innermost: z from the top, either half of y even cells
+first, then odd ones (integer.take_half).  Letters: h w latent cells; M, N channels of y and z.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SCALES, SUBSTEPS
 from vaecodec.errors import FormatError
 from vaecodec.integer import (
     ACTIVATION_BITS,
+    CONTEXT_MAX,
     GAIN_BITS,
     INDEX_BITS,
     INPUT_MAX,
@@ -31,6 +33,7 @@ from vaecodec.integer import (
     Exact,
     Layer,
     columns,
+    one_thread,
     put_half,
     shift,
 )
@@ -56,48 +59,63 @@ def hyper_group(step: int) -> int:
 
 
 def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
-    """Yields (rows u[n], loc f64[n], unit 2**-6): z [h/4, w/4, N], then two halves of y [h, w, M]; is sent symbols i32[n].
+    """Yields (rows u8 or u16, loc f32, unit 2**-6) of z [h/4 * w/4, N], then of two halves of y [h * w, M/2].
 
-    Returns y f32[h, w, M], unit 2**-6.  `cells` is (h, w), each at least 1.
+    Is sent symbols i32 of the same shape.  Returns y f32[h, w, M], unit 2**-6.  `cells` is (h, w), each at least 1.
     """
     config, conditions = prior.config, Conditions(*(field[step // LEVEL_STEPS] for field in prior.levels))
     ops, shape = Exact(prior.layers, conditions), (*cells, config.latents)
-    hyper = (-(-cells[0] // HYPER_STRIDE), -(-cells[1] // HYPER_STRIDE), config.hyper)
+    hyper = (-(-cells[0] // HYPER_STRIDE), -(-cells[1] // HYPER_STRIDE))
     rows = SCALES + hyper_group(step) * config.hyper + np.arange(config.hyper, dtype=np.uint16)
-    rows = np.broadcast_to(rows, hyper).ravel()
-    z = yield rows, np.zeros(rows.shape)
+    rows = np.repeat(rows[None], hyper[0] * hyper[1], 0)
+    z = yield rows, np.zeros(rows.shape, np.float32)
 
-    z = shift(z.reshape(hyper) * conditions.hyper_inverse_gain.astype(np.float64), GAIN_BITS - ACTIVATION_BITS)
-    z = np.clip(z, -INPUT_MAX["hyper/in"], INPUT_MAX["hyper/in"])
+    z = shift(z * conditions.hyper_inverse_gain.astype(np.float64), GAIN_BITS - ACTIVATION_BITS)
+    z = np.clip(z, -INPUT_MAX["hyper/in"], INPUT_MAX["hyper/in"]).reshape(*hyper, config.hyper)
     features = network.hyper_synthesis(ops, config, z)[: cells[0], : cells[1]]
 
     features, parameters = network.first_parameters(ops, config, features)
     rows, loc = choose(parameters, conditions, 0)
     y_1 = latents((yield rows, loc), loc)
 
-    gain = conditions.inverse_gain.astype(np.float64)
-    unscaled = shift(put_half(y_1, shape, 0) * gain, GAIN_BITS)
-    unscaled = np.clip(unscaled, -VALUE_MAX, VALUE_MAX)
-    parameters = network.second_parameters(ops, config, features, unscaled)
+    context = put_half(before_gain(y_1, conditions, len(parameters[0][0])), shape, 0)
+    parameters = network.second_parameters(ops, config, features, context)
     rows, loc = choose(parameters, conditions, 1)
-    return put_half(y_1, shape, 0) + put_half(latents((yield rows, loc), loc), shape, 1)
+    y_2 = latents((yield rows, loc), loc)
+
+    y = put_half(y_1, shape, 0)
+    y += put_half(y_2, shape, 1)
+    return y
 
 
 def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int) -> Step:
-    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8[n], loc f64[n], unit 2**-6)."""
+    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8, loc f32, unit 2**-6), [h * w, M/2]."""
     rows, locs = [], []
     for odd, (loc, index) in enumerate(parameters):
         here = columns(len(conditions.gain), half, odd)
         loc *= conditions.gain[here]
-        locs.append(np.clip(shift(loc, PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS), -VALUE_MAX, VALUE_MAX).ravel())
+        loc = shift(loc, PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS)
+        locs.append(np.clip(loc, -VALUE_MAX, VALUE_MAX, out=loc).astype(np.float32))
         index += conditions.index[here].astype(index.dtype)
-        rows.append(np.clip(shift(index, INDEX_BITS), 0, SCALES - 1).astype(np.uint8).ravel())
+        index = shift(index, INDEX_BITS)
+        rows.append(np.clip(index, 0, SCALES - 1, out=index).astype(np.uint8))
     return np.concatenate(rows), np.concatenate(locs)
 
 
 def latents(symbols: np.ndarray, loc: np.ndarray) -> np.ndarray:
-    """f64[n]: the values that symbols stand for, unit 2**-6, within VALUE_MAX."""
-    return np.clip(symbols * float(UNIT) + loc, -VALUE_MAX, VALUE_MAX)
+    """f32: the values that symbols stand for, unit 2**-6, within VALUE_MAX; sums stay below 2**24, so exact."""
+    values = symbols.astype(np.float32)
+    values *= UNIT
+    values += loc
+    return np.clip(values, -VALUE_MAX, VALUE_MAX, out=values)
+
+
+def before_gain(y: np.ndarray, conditions: Conditions, even: int) -> np.ndarray:
+    """f64[h * w, M/2]: the first half of y, of which the first `even` rows are even cells, in units before the gain."""
+    out = y.astype(np.float64)
+    for odd, cells in enumerate((out[:even], out[even:])):
+        cells *= conditions.inverse_gain[columns(len(conditions.gain), 0, odd)]
+    return np.clip(shift(out, GAIN_BITS), -CONTEXT_MAX, CONTEXT_MAX, out=out)
 
 
 class Coded(NamedTuple):
@@ -112,14 +130,12 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
     """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards."""
     steps = walk(prior, cells, step)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    question = next(steps)
-    while True:
-        symbols = quantise(len(parts), question)
-        parts.append((symbols, question[0]))
-        try:
+    with one_thread, suppress(StopIteration):
+        question = next(steps)
+        while True:
+            symbols = quantise(len(parts), question)
+            parts.append((symbols.ravel(), question[0].ravel()))
             question = steps.send(symbols)
-        except StopIteration:
-            break
     coder = writer()
     for symbols, rows in reversed(parts):
         push(coder, symbols, rows, prior.models)
@@ -131,12 +147,15 @@ def decode(prior: Prior, cells: tuple[int, int], step: int, data: bytes) -> tupl
     """(symbols i32[n] in coding order, latents f32[h, w, M], unit 2**-6); raises FormatError on damage it can see."""
     steps, coder = walk(prior, cells, step), reader(data)
     parts: list[np.ndarray] = []
-    rows, _ = next(steps)
-    while True:
-        parts.append(pop(coder, rows, prior.models))
-        try:
-            rows, _ = steps.send(parts[-1])
-        except StopIteration as end:
-            if not coder.is_empty():
-                raise FormatError("damaged data: words are left over after the last symbol") from None
-            return np.concatenate(parts).astype("<i4"), end.value
+    with one_thread:
+        rows, _ = next(steps)
+        while True:
+            parts.append(pop(coder, rows.ravel(), prior.models))
+            try:
+                rows, _ = steps.send(parts[-1].reshape(rows.shape))
+            except StopIteration as end:
+                y = end.value
+                break
+    if not coder.is_empty():
+        raise FormatError("damaged data: words are left over after the last symbol")
+    return np.concatenate(parts).astype("<i4"), y

@@ -48,7 +48,7 @@ def pictures(paths: Iterable[str]) -> Iterator[bytes]:
 
 
 def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """u8[count, crop, crop, 3]: random offsets, flips and quarter turns; count 0 where the picture is too small or broken."""
+    """u8[count, crop, crop, 3]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken."""
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             pixels = np.asarray(picture.convert("RGB"))
@@ -61,7 +61,7 @@ def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator
         top, left = rng.integers(pixels.shape[0] - crop + 1), rng.integers(pixels.shape[1] - crop + 1)
         patch = pixels[top : top + crop, left : left + crop]
         patch = patch[:, ::-1] if rng.random() < 0.5 else patch
-        crops[n] = np.rot90(patch, rng.integers(4))
+        crops[n] = np.rot90(patch, int(rng.integers(4)))
     return crops
 
 

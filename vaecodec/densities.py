@@ -13,19 +13,18 @@ import math
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from vaecodec.config import SCALE_MIN, SCALE_RATIO
-
-tfd = tfp.distributions
 
 LOG2 = 0.6931471805599453
 
 
 class Noisy(tfd.Distribution):
-    """`base` convolved with U(-1/2, 1/2): its density at x is cdf(x + 1/2) - cdf(x - 1/2) (Balle et al. 2018, appendix 6.2).
+    """`base` convolved with U(-1/2, 1/2): its density at x is cdf(x + 1/2) - cdf(x - 1/2).
 
     At integers that density is the probability of the integer, so one object serves the noisy loss and the
-    tables.  Needs base.cdf.
+    tables (Balle et al. 2018, appendix 6.2).  Needs base.cdf.
     """
 
     def __init__(self, base: tfd.Distribution, name: str = "Noisy") -> None:

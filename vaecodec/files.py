@@ -19,6 +19,7 @@ from vaecodec.images import format_of, read_image, write_image
 
 SUFFIX = ".vae"
 Path = str | os.PathLike[str]
+PATH_TYPES = (str, os.PathLike)  # `Path`, as isinstance takes it
 
 
 def compress_file(
@@ -36,7 +37,7 @@ def compress_file(
     and verified.  Raises CodecError on what is not an image, FileExistsError where `dst` exists and may not be
     overwritten, and other OSErrors; then `dst` is as it was before.
     """
-    dst = compressed_name(src) if dst is None else dst
+    dst = compressed_name(_path(src)) if dst is None else dst
     check_target(src, dst, overwrite)
     codec = vaecodec.load(model)
     began = time.perf_counter()
@@ -64,9 +65,9 @@ def decompress_file(
     `window` is (top, left, height, width) in pixels; `model` None is the shipped model that made the file.
     Raises as compress_file does.
     """
-    dst = decompressed_name(src) if dst is None else dst
+    dst = decompressed_name(_path(src)) if dst is None else dst
     check_target(src, dst, overwrite)
-    format = "PNG" if _is_stream(dst) else format_of(dst)
+    format = format_of(dst) if isinstance(dst, PATH_TYPES) else "PNG"
     data = _read(src)
     codec = codec_for(data, model)
     began = time.perf_counter()
@@ -92,14 +93,14 @@ def decompressed_name(src: Path) -> str:
 
 def name_of(file: Path | BinaryIO) -> str:
     """What messages call a file."""
-    return "-" if _is_stream(file) else os.fspath(file)
+    return os.fspath(file) if isinstance(file, PATH_TYPES) else "-"
 
 
 def check_target(src: Path | BinaryIO, dst: Path | BinaryIO, overwrite: bool) -> None:
     """Raises now what would otherwise be raised after the work: `dst` is `src`, exists, or has no folder."""
-    if _is_stream(dst):
+    if not isinstance(dst, PATH_TYPES):
         return
-    if not _is_stream(src) and os.path.exists(src) and os.path.exists(dst) and os.path.samefile(src, dst):
+    if isinstance(src, PATH_TYPES) and os.path.exists(src) and os.path.exists(dst) and os.path.samefile(src, dst):
         raise CodecError(f"{name_of(src)}: input and output are the same file")
     folder = os.path.dirname(os.path.realpath(dst))
     if not os.path.isdir(folder):
@@ -178,30 +179,33 @@ def _is_device(path: Path) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
-def _is_stream(file: Path | BinaryIO) -> bool:
-    return not isinstance(file, (str, os.PathLike))
+def _path(file: Path | BinaryIO) -> str:
+    """The path of what has to have one; raises TypeError on a stream."""
+    if isinstance(file, PATH_TYPES):
+        return os.fspath(file)
+    raise TypeError(f"expected a path, not {type(file).__name__}")
 
 
 def _read(src: Path | BinaryIO) -> bytes:
-    if _is_stream(src):
-        return src.read()  # type: ignore[union-attr]
-    with open(src, "rb") as file:  # type: ignore[arg-type]
+    if not isinstance(src, PATH_TYPES):
+        return src.read()
+    with open(src, "rb") as file:
         return file.read()
 
 
 def _write(dst: Path | BinaryIO, data: bytes, overwrite: bool) -> None:
-    if _is_stream(dst):
-        dst.write(data)  # type: ignore[union-attr]
-        dst.flush()  # type: ignore[union-attr]
+    if isinstance(dst, PATH_TYPES):
+        write_atomic(dst, data, overwrite)
     else:
-        write_atomic(dst, data, overwrite)  # type: ignore[arg-type]
+        dst.write(data)
+        dst.flush()
 
 
 def _remove(src: Path | BinaryIO, dst: Path | BinaryIO, written: bytes) -> None:
     """Deletes `src` if `dst` is a file and holds what was written to it; raises CodecError if not."""
-    if not os.path.isfile(dst) or _read(dst) != written:  # type: ignore[arg-type]
+    if not os.path.isfile(_path(dst)) or _read(dst) != written:
         raise CodecError(f"{name_of(src)}: is kept, as {name_of(dst)} does not hold what was written to it")
-    os.remove(src)  # type: ignore[arg-type]
+    os.remove(_path(src))
 
 
 def _report(dst: Path | BinaryIO, data: bytes, image: bytes, began: float) -> dict[str, Any]:

@@ -54,9 +54,15 @@ class Deployed(Float):
         super().__init__(weights, conditions)
         self.pointwise = lambda x, kernel: tf.nn.conv2d(x, kernel[None, None], 1, "VALID")
 
+    def gate(self, name: str, x: Any) -> Any:
+        """As two layers, the first of which takes its ReLU along: a split would copy both halves."""
+        kernel, bias = self.weights[f"{name}/kernel"], self.weights[f"{name}/bias"]
+        a, b = (self.pointwise(x, k) + c for k, c in zip(tf.split(kernel, 2, -1), tf.split(bias, 2, -1), strict=True))
+        return tf.nn.relu(a) * b
+
 
 def integer_weights(config: Config, weights: Arrays) -> Arrays:
-    """integer/*: kernels i16 in units of 2**-9, biases i32 in units of 2**-15; raises CodecError on a weight beyond +-64."""
+    """integer/*: kernels i16 in units of 2**-9, biases i32 of 2**-15; raises CodecError on a weight beyond +-64."""
     out = {}
     for name in specification(config)["prior"].weights:
         bits = PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
@@ -108,10 +114,10 @@ def frequency_tables(config: Config, weights: Arrays) -> Tables:
         reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
         density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
         rows.append(trimmed(-reach, masses(density, -reach, reach)))
-    mixture = [double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale")]
+    logits, loc, log_scale = (double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale"))
     for group in range(HYPER_GROUPS):
         gain = np.exp(at_quality(weights["hyper_gain"], group / 2))
-        mass = masses(factorized(*mixture, tf.constant(gain)), -WIDEST, WIDEST)
+        mass = masses(factorized(logits, loc, log_scale, tf.constant(gain)), -WIDEST, WIDEST)
         rows += [trimmed(-WIDEST, np.maximum(mass[:, channel], 0.0)) for channel in range(config.hyper)]
     # A byte row has no escape to speak of: 256 entries and the one that no coder uses would not be equal.
     rows.append((0, np.full(256, 1 << 16, np.uint32)))

@@ -146,7 +146,7 @@ def _convert(image: Image.Image, name: str) -> tuple[np.ndarray, dict[str, bytes
     image, exif = _upright(image, name)
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
-        if with_alpha.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(with_alpha.getchannel("A")).min() < 255:
             raise CodecError(f"{name}: has transparent pixels; flatten it onto a background first")
         info, image = image.info, with_alpha.convert("L" if image.mode in GREY_MODES else "RGB")
         image.info = info
@@ -203,9 +203,11 @@ def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
         source = image.convert("L") if space == b"GRAY" else image
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            return ImageCms.profileToProfile(source, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"), None
+            rgb = ImageCms.profileToProfile(source, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, ImportError, OSError):
-            pass
+            rgb = None
+        if rgb is not None:
+            return rgb, None
     warnings.warn(f"{name}: its colour profile cannot be applied and is left out", stacklevel=4)
     return image.convert("RGB"), None
 
@@ -224,7 +226,8 @@ def _save_metadata(format: str, metadata: dict[str, bytes]) -> dict[str, Any]:
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", metadata["xmp"])
     elif "xmp" in metadata and format == "TIFF":
         options["exif"] = tags = Image.Exif()
-        tags.load(metadata.get("exif"))
+        if "exif" in metadata:
+            tags.load(metadata["exif"])
         tags[TIFF_XMP] = metadata["xmp"]
     elif "xmp" in metadata:
         options["xmp"] = metadata["xmp"]

@@ -11,7 +11,10 @@ the bound follows from the weights, is checked when they are loaded, and picks t
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,6 +32,7 @@ INDEX_GAIN = 8.0  # an activation of 1 is 8 rungs of the scale ladder
 INDEX_BITS = 4  # scale indices carry 4 fractional bits until the gain's rungs are added
 GAIN_BITS = 10  # gains are integers in units of 2**-10
 VALUE_MAX = 2**22  # bound on decoded latents in units of 2**-6: 65536 quantisation steps
+CONTEXT_MAX = 2**14  # bound on latents as context, before the gain: more than any picture has, and exact in float32
 
 EXACT32, EXACT64 = 2**24, 2**53
 
@@ -42,7 +46,7 @@ class Conditions(NamedTuple):
     bias: np.ndarray  # i[prior], unit 2**-6, added to the features
     gain: np.ndarray  # i[M], unit 2**-10
     inverse_gain: np.ndarray  # i[M], unit 2**-10
-    index: np.ndarray  # i[M], rungs in units of 2**-4: the gain, on the scale ladder
+    index: np.ndarray  # type: ignore[assignment]  # i[M], rungs in units of 2**-4: the gain, on the scale ladder
     hyper_inverse_gain: np.ndarray  # i[N], unit 2**-10
 
 
@@ -65,7 +69,7 @@ def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Layer]:
             continue
         kernel = value.astype(np.int64)
         if part == "predictor":
-            name, bias, reach = key, np.zeros(kernel.shape[-1], np.int64), VALUE_MAX
+            name, bias, reach = key, np.zeros(kernel.shape[-1], np.int64), CONTEXT_MAX
         else:
             bias, reach = weights[f"{name}/bias"].astype(np.int64), INPUT_MAX.get(name, ACTIVATION_MAX)
         sums = np.abs(kernel.astype(np.float64)).sum(tuple(range(kernel.ndim - 1))) * reach
@@ -99,9 +103,44 @@ def depthwise(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return total
 
 
+class OneThread:
+    """Within it, matrix products run on the calling thread alone; for any number of threads at once.
+
+    The products here are small, and a BLAS worker that has done its share spins for some 20 ms in wait of more:
+    it then holds the core that the transforms want (768x512 on 2 cores: 17 ms of 33 ms of analysis).
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._limit = threading.Lock(), 0, nullcontext()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0 and os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+                self._limit = _blas().limit(limits=1, user_api="blas")
+                self._limit.__enter__()
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.__exit__(None, None, None)
+                self._limit = nullcontext()
+
+
+@lru_cache(maxsize=1)
+def _blas():  # type: ignore[no-untyped-def]
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+one_thread = OneThread()
+
+
 @lru_cache(maxsize=64)
 def parity(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of the even and of the odd cells of an [h, w] grid, by row plus column, each in rows from the top."""
+    """Flat indices of the even and the odd cells of an [h, w] grid, by row plus column, each in rows from the top."""
     odd = (np.arange(height)[:, None] + np.arange(width)).ravel() % 2
     return np.flatnonzero(odd == 0), np.flatnonzero(odd)
 
@@ -113,19 +152,18 @@ def columns(channels: int, half: int, odd: int) -> slice:
 
 
 def take_half(x: np.ndarray, half: int) -> np.ndarray:
-    """[h, w, C] -> [h * w * C/2]: what step `half` codes, in coding order: even cells, then odd cells."""
+    """[h, w, C] -> [h * w, C/2]: what step `half` codes, in coding order: even cells, then odd cells."""
     cells = x.reshape(-1, x.shape[-1])
-    picked = [cells[at, columns(x.shape[-1], half, odd)].ravel() for odd, at in enumerate(parity(*x.shape[:2]))]
+    picked = [cells[at, columns(x.shape[-1], half, odd)] for odd, at in enumerate(parity(*x.shape[:2]))]
     return np.concatenate(picked)
 
 
 def put_half(values: np.ndarray, shape: tuple[int, int, int], half: int) -> np.ndarray:
-    """The inverse of take_half, zeros in the other half: [h * w * C/2] -> f32[h, w, C]."""
+    """The inverse of take_half, zeros in the other half: [h * w, C/2] -> f32[h, w, C]."""
     out = np.zeros((shape[0] * shape[1], shape[2]), np.float32)
     even, odd = parity(*shape[:2])
-    split = len(even) * shape[2] // 2
-    out[even, columns(shape[2], half, 0)] = values[:split].reshape(-1, shape[2] // 2)
-    out[odd, columns(shape[2], half, 1)] = values[split:].reshape(-1, shape[2] // 2)
+    out[even, columns(shape[2], half, 0)] = values[: len(even)]
+    out[odd, columns(shape[2], half, 1)] = values[len(even) :]
     return out.reshape(shape)
 
 
@@ -159,18 +197,22 @@ class Exact:
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.add(x, self.conditions.bias.astype(x.dtype))
 
-    def gate(self, x: np.ndarray) -> np.ndarray:
-        middle = x.shape[-1] // 2
-        return self._clip(shift(np.maximum(x[..., :middle], 0) * x[..., middle:], ACTIVATION_BITS))
+    def gate(self, name: str, x: np.ndarray) -> np.ndarray:
+        kernel, bias = self.layers[name]
+        rows, middle = x.reshape(-1, x.shape[-1]).astype(kernel.dtype, copy=False), x.shape[-1]
+        a = self._round(rows @ kernel[:, :middle] + bias[:middle], 0)
+        a *= self._round(rows @ kernel[:, middle:] + bias[middle:])
+        return self._clip(shift(a, ACTIVATION_BITS)).reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return self._clip(x + y)
 
     def compand(self, x: np.ndarray) -> np.ndarray:
-        """Latents, unit 2**-6 -> activations: unit slope to 7.5, then 1/16, flat beyond 128."""
-        t = np.clip(x, -8192, 8192) * 0.0625
+        """Latents f32, unit 2**-6 -> activations: unit slope to 7.5, then 1/16, flat beyond 128."""
+        t = np.clip(x, -8192, 8192)
+        t *= 0.0625
         t += np.clip(x, -480, 480)
-        return self._clip(shift(t, 0)).astype(np.float32, copy=False)
+        return self._clip(shift(t, 0))
 
     def parameters(
         self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
@@ -182,7 +224,8 @@ class Exact:
         for odd, cells in enumerate(parity(*x.shape[:2])):
             here, part = columns(channels, half, odd), rows[cells]
             there = slice(here.start + channels, here.stop + channels)
-            loc = (part @ kernel[:, here] + bias[here]) * np.float64(LOC_GAIN)
+            loc = (part @ kernel[:, here] + bias[here]).astype(np.float64)
+            loc *= LOC_GAIN
             if predictor is not None:
                 loc += self._predict(f"{name}/predictor", predictor, cells, here)
             np.clip(loc, -LOC_MAX * 2**PRODUCT_BITS, LOC_MAX * 2**PRODUCT_BITS, out=loc)
@@ -194,13 +237,16 @@ class Exact:
         """[cells, C/2]: the part of a depthwise 3x3 that is not zero: on a checkerboard, the four neighbours."""
         kernel = self.layers[name].kernel[..., channels]
         height, width = x.shape[:2]
-        padded = np.zeros((height + 2, width + 2, x.shape[2] // 2), np.float32)
+        padded = np.zeros((height + 2, width + 2, x.shape[2] // 2), kernel.dtype)
         padded[1:-1, 1:-1] = x[..., channels]
         padded = padded.reshape(-1, padded.shape[-1])
         row, column = np.divmod(cells, width)
-        total = np.zeros((len(cells), padded.shape[-1]))
-        for top, left in ((0, 1), (1, 0), (1, 2), (2, 1)):
-            total += padded[(row + top) * (width + 2) + column + left] * kernel[top, left]
+        corner = row * (width + 2) + column
+        total = padded[corner + 1] * kernel[0, 1]
+        for top, left in ((1, 0), (1, 2), (2, 1)):
+            term = padded[corner + top * (width + 2) + left]
+            term *= kernel[top, left]
+            total += term
         return total
 
     def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:

@@ -65,8 +65,9 @@ class Shapes:
             self.macs[f"{name}/predictor"] = math.prod(x[:-1]) * 9 * channels // 2
         return (*x[:-1], channels), (*x[:-1], channels)
 
-    def gate(self, x):
-        return (*x[:-1], x[-1] // 2)
+    def gate(self, name, x):
+        self.dense(name, x, 2 * x[-1])
+        return x
 
     def add(self, x, y):
         return x
@@ -118,8 +119,8 @@ class Float:
     def condition(self, name, x):
         return x * self.conditions[name]
 
-    def gate(self, x):
-        a, b = tf.split(x, 2, axis=-1)
+    def gate(self, name, x):
+        a, b = tf.split(self.dense(name, x, 2 * x.shape[-1]), 2, axis=-1)
         return tf.nn.relu(a) * b
 
     def add(self, x, y):
@@ -195,9 +196,8 @@ class Quantised(Float):
     def condition(self, name, x):
         return self.add(x, self.conditions[name])
 
-    def gate(self, x):
-        a, b = tf.split(x, 2, axis=-1)
-        return activation(tf.nn.relu(a) * b)
+    def gate(self, name, x):
+        return activation(super().gate(name, x))
 
     def add(self, x, y):
         return activation(x + y)

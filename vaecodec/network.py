@@ -26,7 +26,7 @@ def block(ops: Any, name: str, x: Array) -> Array:
     t = ops.dense(f"{name}/in", x, channels, relu=True)
     t = ops.depthwise(f"{name}/space", t)
     x = ops.add(x, ops.dense(f"{name}/out", t, channels, small=True))
-    t = ops.gate(ops.dense(f"{name}/gate", x, 2 * channels))
+    t = ops.gate(f"{name}/gate", x)
     return ops.add(x, ops.dense(f"{name}/mix", t, channels, small=True))
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -137,15 +138,52 @@ def save_compact(path: str, config: Config, weights: dict[str, np.ndarray], note
 
 
 class Stop:
-    """Turns the first SIGINT or SIGTERM into a request to stop after this step."""
+    """Within it, the first SIGINT or SIGTERM asks to stop after this step, and the second does what it did before."""
 
     def __init__(self) -> None:
         self.wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self._before: dict[int, Any] = {}
 
-    def _ask(self, *_: Any) -> None:
+    def __enter__(self) -> Stop:
+        with suppress(ValueError):  # outside of the main thread signals are somebody else's
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _ask(self, *_: object) -> None:
         self.wanted = True
+        self.__exit__()
+
+
+class Progress:
+    """Means of the metrics since the last report, and where they go: stderr and TensorBoard."""
+
+    def __init__(self, run: str, before: dict[str, float]) -> None:
+        self.means = {name: before.get(name, math.nan) for name in METRICS}
+        self._writer = tf.summary.create_file_writer(os.path.join(run, "logs"))
+        self._sums, self._count, self._since = np.zeros(len(METRICS)), 0, time.monotonic()
+
+    def add(self, metrics: np.ndarray) -> bool:
+        """Counts one step's metrics; False once one of them is not finite."""
+        self._sums, self._count = self._sums + metrics, self._count + 1
+        return bool(np.isfinite(self._sums).all())
+
+    def report(self, number: int, lr: float, minutes_left: float) -> None:
+        """One line on stderr and one point of each curve, of the mean since the last report."""
+        now = time.monotonic()
+        speed, self._since = self._count / (now - self._since), now
+        self.means = dict(zip(METRICS, map(float, self._sums / self._count), strict=True))
+        self._sums, self._count = np.zeros(len(METRICS)), 0
+        text = " ".join(f"{name} {value:.4f}" for name, value in self.means.items())
+        text = f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {minutes_left:.0f} min left"
+        print(text, file=sys.stderr, flush=True)
+        with self._writer.as_default(step=number):
+            for name, value in {**self.means, "lr": lr, "steps_per_second": speed}.items():
+                tf.summary.scalar(name, value)
 
 
 def train(
@@ -158,60 +196,46 @@ def train(
 ) -> dict[str, float]:
     """Trains into the folder `run`, resuming from its checkpoint where it has one; returns the last metrics.
 
-    Raises CodecError when the loss is not finite; the last good checkpoint is kept.
+    Saves every `save_every` seconds, at the end, and when asked to stop (SIGINT, SIGTERM).  Raises CodecError when
+    the loss is not finite; the last good checkpoint is kept.
     """
     os.makedirs(run, exist_ok=True)
     if os.path.exists(os.path.join(run, "checkpoint.safetensors")):
-        found, _, state, progress = load_checkpoint(run)
+        found, _, state, before = load_checkpoint(run)
         if found != config:
             raise CodecError(f"{run}: holds a run of another architecture: {found}")
     else:
-        state, progress = initial_state(config, options.seed, start), {"seconds": 0.0, "steps": 0}
+        state, before = initial_state(config, options.seed, start), {"seconds": 0.0, "steps": 0}
     steps = [tf.function(make_step(config, options, hard)) for hard in (False, True)]
-    writer = tf.summary.create_file_writer(os.path.join(run, "logs"))
-    feed = iter(batches(paths, options.batch, options.crop, options.seed + int(progress["steps"])))
-    tensors = [tf.constant(value) for value in state]
-    points = np.array(SCHEDULE)
-    stop, began, saved, logged = Stop(), None, time.monotonic(), time.monotonic()
-    sums, since, means = np.zeros(len(METRICS)), 0, dict.fromkeys(METRICS, math.nan)
-    before, number = progress["seconds"], int(progress["steps"])
+    number, began, saved = int(before["steps"]), None, time.monotonic()
+    feed = iter(batches(paths, options.batch, options.crop, options.seed + number))
+    tensors, points, progress = [tf.constant(value) for value in state], np.array(SCHEDULE), Progress(run, before)
 
     def spent() -> float:
-        return before + (time.monotonic() - began if began else 0.0)
+        return before["seconds"] + (time.monotonic() - began if began else 0.0)
 
     def save() -> None:
-        save_checkpoint(run, config, options, tensors, {"seconds": spent(), "steps": number, **means})
+        done = {"seconds": spent(), "steps": number, **progress.means}
+        save_checkpoint(run, config, options, tensors, done)
 
-    while not stop.wanted:
-        done = max(spent() / (60 * options.minutes), number / options.steps if options.steps else 0.0)
-        if done >= 1:
-            break
-        lr = options.rate * np.interp(done, points[:, 0], points[:, 1])
-        seed = tf.constant([options.seed, number], tf.int32)
-        step = steps[done >= options.hard_from]
-        tensors, metrics = step(tensors, next(feed), tf.constant(lr, tf.float32), seed)
-        number, since, sums = number + 1, since + 1, sums + metrics.numpy()
-        began = began or time.monotonic()  # compiling does not count
-        if number % 100 == 0 or not np.isfinite(sums).all():
-            means = dict(zip(METRICS, map(float, sums / since), strict=True))
-            if not np.isfinite(sums).all():
+    with Stop() as stop:
+        while not stop.wanted:
+            done = max(spent() / (60 * options.minutes), number / options.steps if options.steps else 0.0)
+            if done >= 1:
+                break
+            lr = options.rate * float(np.interp(done, points[:, 0], points[:, 1]))
+            seed = tf.constant([options.seed, number], tf.int32)
+            step = steps[done >= options.hard_from]
+            tensors, metrics = step(tensors, next(feed), tf.constant(lr, tf.float32), seed)
+            number += 1
+            if not progress.add(metrics.numpy()):
                 raise CodecError(f"the loss is not finite at step {number}; the last good checkpoint is kept in {run}")
-            now = time.monotonic()
-            speed, logged = since / (now - logged), now
-            left = (1 - done) / max(done, 1e-9) * spent() / 60
-            text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-            print(
-                f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {left:.0f} min left",
-                file=sys.stderr,
-                flush=True,
-            )
-            with writer.as_default(step=number):
-                for name, value in {**means, "lr": lr, "steps_per_second": speed}.items():
-                    tf.summary.scalar(name, value)
-            sums, since = np.zeros(len(METRICS)), 0
-            if now - saved > save_every:
-                save()
-                saved = now
-    if np.isfinite(sums).all():
-        save()
-    return means
+            began = began or time.monotonic()  # compiling does not count
+            if number % 100 == 0:
+                progress.report(number, lr, (1 - done) / max(done, 1e-9) * spent() / 60)
+                if time.monotonic() - saved > save_every:
+                    save()
+                    saved = time.monotonic()
+        if number > before["steps"]:
+            save()
+    return progress.means

@@ -174,7 +174,7 @@ class VAE(tf.Module):
             return conditional(loc * gain, index + rung, *self.tail())
 
         mixture = [weights[f"mixture/{part}"] for part in ("logits", "loc", "log_scale")]
-        z = yield factorized(*mixture, gains.hyper_gain)
+        z = yield factorized(*mixture, gains.hyper_gain)  # type: ignore[call-arg]  # mypy cannot count them
 
         features = network.hyper_synthesis(prior, config, z / gains.hyper_gain)
         full = tf.concat([tf.shape(features)[:-1], [config.latents]], 0)

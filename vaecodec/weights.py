@@ -27,7 +27,8 @@ FOLDER = os.path.join(os.path.dirname(__file__), "models")
 SUFFIX = ".vcm"
 MAX_BYTES = 1 << 28
 # What only an encoder uses may change without a new id.
-ENCODER_ONLY = ("weights/analysis", "weights/hyper_analysis", "litert/analysis", "litert/hyper_analysis")
+ENCODER_ONLY: tuple[str, ...] = ("weights/analysis", "weights/hyper_analysis")
+ENCODER_ONLY += ("litert/analysis", "litert/hyper_analysis")
 ENCODER_ONLY += ("anchors/gain", "anchors/hyper_gain", "anchors/analysis")
 
 
@@ -106,10 +107,11 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
     if len(tables.low) != SCALES + HYPER_GROUPS * config.hyper + 1:
         raise ModelError(f"{len(tables.low)} probability tables do not suit {config.hyper} hyper-latent channels")
     levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
-    widths = Conditions(config.prior, config.latents, config.latents, config.latents, config.hyper)
-    for name, field, width in zip(Conditions._fields, levels, widths, strict=True):
-        if field.shape != (LEVELS, width) or field.dtype.kind != "i":
-            raise ModelError(f"levels/{name} has shape {field.shape}, expected {(LEVELS, width)}")
+    widths = dict.fromkeys(Conditions._fields, config.latents)
+    widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
+    for name, field in levels._asdict().items():
+        if field.shape != (LEVELS, widths[name]) or field.dtype.kind != "i":
+            raise ModelError(f"levels/{name} has shape {field.shape}, expected {(LEVELS, widths[name])}")
     prefix = "integer/"
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
     return Prior(config, layers, levels, Models(tables))

@@ -1,0 +1,53 @@
+"""What README.md shows works as shown."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import picture
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str, heading: str) -> list[str]:
+    """Fenced blocks of a language under a heading."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    found = re.findall(rf"```{language}\n(.*?)```", section, re.S)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("block", blocks("python", "From Python"))
+def test_python_blocks_run(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_shell_blocks_run(tmp_path):
+    Image.fromarray(picture(60, 80)).save(tmp_path / "photo.jpg")
+    (block,) = blocks("sh", "From the command line")
+    # The first line makes photo.vae of a JPEG, the last pipes a PNG, which the second has made by then.
+    script = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\n{block}'
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "photo.png").exists() and (tmp_path / "p.vae").stat().st_size > 64
+
+
+def test_the_example_says_what_it_cost():
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    script = str(ROOT / "docs" / "examples" / "first_steps.py")
+    out = subprocess.run([sys.executable, script], env=env, check=True, capture_output=True, text=True).stdout
+    psnr = float(re.search(r"PSNR ([\d.]+) dB", out).group(1))
+    size = int(re.search(r"compressed to ([\d,]+) bytes", out).group(1).replace(",", ""))
+    assert psnr > 30 and 5_000 < size < 60_000
+
+
+def test_continuous_integration_runs_the_test_line_of_the_readme():
+    lines = [line for line in blocks("sh", "Two commands")[1].splitlines() if line]
+    assert len(lines) == 1 and lines[0].endswith("-m pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    assert len(re.findall(r"^.*pytest$", README, re.M)) == 1

@@ -1,0 +1,136 @@
+"""Training: it reads what people have, resumes where it was, and stops before it spoils a checkpoint."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from conftest import picture  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from vaecodec import training  # noqa: E402
+from vaecodec.config import Config  # noqa: E402
+from vaecodec.datasets import batches, pictures, random_crops  # noqa: E402
+from vaecodec.errors import CodecError  # noqa: E402
+from vaecodec.training import Options, train  # noqa: E402
+
+CONFIG = Config(latents=16, hyper=4, fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=8, hyper_width=8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder with two pictures, one below, one that is too small and one that is broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "deeper").mkdir()
+    Image.fromarray(picture(80, 100, 1)).save(folder / "a.png")
+    Image.fromarray(picture(90, 70, 2)).save(folder / "deeper" / "b.jpg")
+    Image.fromarray(picture(20, 20, 3)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
+    found = list(pictures([str(photos)]))
+    assert len(found) == 4
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for n, data in enumerate(found):
+            member = tarfile.TarInfo(f"{n}.png")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert list(pictures([str(tmp_path / "shard.tar")])) == found
+    assert list(pictures([str(photos / "a.png")])) == [(photos / "a.png").read_bytes()]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CodecError, match="no pictures"):
+        list(pictures([str(tmp_path / "empty")]))
+
+
+def test_crops_are_parts_of_the_picture_turned_or_not():
+    pixels = picture(40, 50)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    crops = random_crops(file.getvalue(), 32, 20, np.random.default_rng(0))
+    assert crops.shape == (20, 32, 32, 3)
+    for crop in crops[:4]:
+        ways = [np.rot90(flip, k) for flip in (crop, crop[:, ::-1]) for k in range(4)]
+        parts = np.lib.stride_tricks.sliding_window_view(pixels, (32, 32, 3))[:, :, 0]
+        assert any((parts == way).all((2, 3, 4)).any() for way in ways)
+    assert len(random_crops(b"nothing", 32, 5, np.random.default_rng(0))) == 0
+    assert len(random_crops(file.getvalue(), 41, 5, np.random.default_rng(0))) == 0
+
+
+def test_batches_skip_what_cannot_be_used(photos):
+    for batch in batches([str(photos)], 3, 64, 0).take(4):
+        assert batch.shape == (3, 64, 64, 3) and batch.dtype == tf.uint8
+    with pytest.raises(CodecError, match="at least 256 x 256"):
+        batches([str(photos)], 3, 256, 0)
+
+
+def test_a_run_resumes_and_ends(photos, tmp_path, capfd):
+    run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=3, minutes=10)
+    train([str(photos)], run, CONFIG, options)
+    _, found, state, progress = training.load_checkpoint(run)
+    assert found == options and progress["steps"] == 3 and state[-1] == 3
+    options.steps = 101
+    means = train([str(photos)], run, CONFIG, options)
+    _, _, state, progress = training.load_checkpoint(run)
+    assert progress["steps"] == 101 and state[-1] == 101 and np.isfinite(means["loss"])
+    assert "step 100 loss" in capfd.readouterr().err
+    assert os.listdir(os.path.join(run, "logs"))
+    before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
+    train([str(photos)], run, CONFIG, options)  # is over: nothing more is done
+    assert training.load_checkpoint(run)[3]["steps"] == 101
+    assert os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns == before
+    with pytest.raises(CodecError, match="another architecture"):
+        train([str(photos)], run, Config(**{**CONFIG.to_dict(), "prior": 12}), options)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(photos, tmp_path):
+    run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=2)
+    train([str(photos)], run, CONFIG, options)
+    with open(os.path.join(run, "checkpoint.safetensors"), "rb") as file:
+        good = file.read()
+    options.steps, options.rate = 60, 1e30
+    with pytest.raises(CodecError, match="not finite"):
+        train([str(photos)], run, CONFIG, options)
+    with open(os.path.join(run, "checkpoint.safetensors"), "rb") as file:
+        assert file.read() == good
+
+
+def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
+    run = str(tmp_path / "run")
+    train([str(photos)], run, CONFIG, Options(batch=2, crop=64, steps=2))
+    config, weights = training.averaged_weights(run)
+    path = str(tmp_path / "compact.safetensors")
+    training.save_compact(path, config, weights, {"steps": 2})
+    again, loaded = training.averaged_weights(path)
+    assert again == CONFIG and loaded.keys() == weights.keys()
+    assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
+    (tmp_path / "foreign").write_bytes(b"12345678{}")
+    with pytest.raises(CodecError, match="not a checkpoint"):
+        training.averaged_weights(str(tmp_path / "foreign"))
+
+
+def test_the_exported_step_is_text_with_its_state(tmp_path):
+    from vaecodec.exporting import export_step, import_state, load_state
+
+    options = Options(batch=2, crop=64)
+    export_step(CONFIG, options, str(tmp_path / "bundle"))
+    text = (tmp_path / "bundle" / "step.mlir").read_text()
+    state = load_state(str(tmp_path / "bundle"))
+    assert "stablehlo." in text
+    # Each array of the state goes in and comes out, beside images, rate and seed, and metrics.
+    (entry,) = [line for line in text.splitlines() if "func.func" in line and "private" not in line]
+    assert entry.count("%arg") == len(state) + 3
+    import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+    _, _, found, progress = training.load_checkpoint(str(tmp_path / "run"))
+    assert all(np.array_equal(a, b) for a, b in zip(found, state, strict=True)) and progress["steps"] == 0
+    np.savez(tmp_path / "bundle" / "state-00.npz", **{f"{n:05d}": np.full_like(a, np.nan) for n, a in enumerate(state)})
+    with pytest.raises(CodecError, match="not finite"):
+        import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+    with pytest.raises(CodecError, match=r"no state-\*\.npz"):
+        load_state(str(tmp_path))
