@@ -24,8 +24,6 @@ KODAK = {f"kodim{n:02}" for n in range(1, 25)}
 
 def bench(args: argparse.Namespace, console: Console) -> None:
     """Runs, or finishes, the benchmark that `args` describe; what fails is told to the console and left out."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # NumPy reads them when it is first imported
-        os.environ.setdefault(name, str(args.threads))
     from vaecodec import evaluate
     from vaecodec.curves import curves_of
     from vaecodec.metrics import METRICS
@@ -78,7 +76,7 @@ def _present(
     sizes = {row["image"]: int(row["width"]) * int(row["height"]) for row in table.done.values()}
     result["megapixels"] = sum(sizes[name] for name, _ in files) / 1e6
     result["threads"], result["device"] = args.threads, args.device
-    for name in ("startup", "throughput", "complexity"):
+    for name in ("startup", "throughput", "transforms", "complexity"):
         result[name] = _table_beside(args.output, name, console)
     summary.save(args.output, result, curves)
     count = (1 if args.quick else 2) if args.show is None else max(args.show, 0)

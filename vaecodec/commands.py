@@ -115,6 +115,7 @@ def freeze(args: argparse.Namespace) -> int:
 
 def bench(args: argparse.Namespace) -> int:
     """Pictures -> a folder of rates, distortions, times and a report."""
+    _one_blas_thread()
     from vaecodec.bench import bench as run_benchmark
 
     console = _console(args)

@@ -44,6 +44,7 @@ def _rate_distortion(axes: Any, summary: dict[str, Any], metric: str) -> bool:
     about = summary["metrics"][metric]
     measured = published = 0
     ends = [1e-9]
+    right = summary["rates"][1]
     for curve in summary["curves"]:
         points = [(p["bpp"], p[metric]) for p in curve["points"] if p[metric] is not None]
         if not points:
@@ -58,10 +59,13 @@ def _rate_distortion(axes: Any, summary: dict[str, Any], metric: str) -> bool:
             axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.6, label=curve["name"])
             measured += 1
             ends.append(x[-1])
-    axes.set_xlim(0, min(max(summary["rates"][1], 0.1), 1.1 * max(ends)))
-    low = [p[metric] for c in summary["curves"] for p in c["points"] if p[metric] is not None and not c["published"]]
-    if low:
-        axes.set_ylim(max(min(low), about["window"][0] - 0.4 * (about["window"][1] - about["window"][0])))
+    right = min(right, 1.05 * max(ends))
+    axes.set_xlim(0, right)
+    own = [curve["points"] for curve in summary["curves"] if not curve["published"]]
+    seen = [p[metric] for points in own for p in points if p[metric] is not None and p["bpp"] <= right]
+    if seen:
+        low, high = about["window"]
+        axes.set_ylim(max(min(seen), low - 0.4 * (high - low)), max(seen) + 0.05 * (high - low))
     axes.set_xlabel("rate, bits per pixel (bpp), whole files")
     axes.set_ylabel(f"{about['label']}, {about['unit']}")
     axes.set_title(f"Mean of {summary['pictures']} pictures", fontsize=10)
@@ -92,6 +96,7 @@ def _speed(axes: Any, summary: dict[str, Any]) -> bool:
     if front:
         axes.plot(*zip(*front, strict=True), color="#555555", ls=":", lw=1.2, label="Pareto line of decoding")
     axes.set_yscale("log")
+    axes.margins(0.12)
     axes.set_xlabel(f"rate at {summary['speed_at']} dB PSNR, bits per pixel (bpp): less is better")
     axes.set_ylabel(f"speed, megapixels per second (MP/s), up to {summary['threads']} threads")
     axes.legend(fontsize=8)

@@ -1,0 +1,38 @@
+"""The full run on Kodak's 24 pictures: every codec at hand, the lossless ones too, and the published curves.
+
+    python benchmarks/rate_distortion.py KODAK [--model my.vcm] [-o benchmarks/results/kodak]
+
+It is `vaecodec bench` with its options written down, and goes on where an earlier run stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import shutil
+import sys
+
+from vaecodec.cli import main as vaecodec
+from vaecodec.peers import DEFAULT
+from vaecodec.tools import PROGRAMS
+
+HERE = pathlib.Path(__file__).parent
+LOSSLESS = ("png", "webp-lossless", "jxl-lossless")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", help="Kodak's pictures, kodim01.png to kodim24.png")
+    parser.add_argument("-o", "--output", default=str(HERE / "results" / "kodak"))
+    parser.add_argument("--model", default="", help="instead of the shipped model")
+    parser.add_argument("--threads", default="2")
+    options, more = parser.parse_known_args()
+    ours = f"vaecodec:{options.model}" if options.model else "vaecodec"
+    programs = [name for name, needed in PROGRAMS.items() if all(map(shutil.which, needed))]
+    codecs = ",".join([ours, *DEFAULT[1:], *LOSSLESS, *programs])
+    command = ["bench", options.folder, "-o", options.output, "--codecs", codecs, "--threads", options.threads]
+    return vaecodec([*command, "--published", str(HERE / "published" / "kodak.csv"), *more])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Warm speed in one process: against picture size, threads and pictures at once, and where the time goes.
+
+python benchmarks/throughput.py [--model my.vcm] [--device gpu] [-o benchmarks/results/kodak/throughput.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from table import publish
+
+from vaecodec import context
+from vaecodec.codec import Codec
+from vaecodec.weights import load_model
+
+PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
+PARTS = ("analysis", "synthesis", "entropy networks", "coding", "other")
+
+
+@contextmanager
+def clocked(codec: Codec) -> Iterator[dict[str, float]]:
+    """Seconds by part of what the codec does within, from one thread."""
+    spent: dict[str, float] = dict.fromkeys(("analysis", "hyper_analysis", "synthesis", "coding", "walk"), 0.0)
+    restore: list[tuple[Any, str, Any]] = []
+
+    def clock(owner: Any, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        def timed(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                spent[part] += time.perf_counter() - began
+
+        restore.append((owner, name, function))
+        setattr(owner, name, timed)
+
+    for name in ("analysis", "hyper_analysis", "synthesis"):
+        clock(codec.transforms, name, name)
+    for name in ("push", "pop"):
+        clock(context, name, "coding")
+    for name in ("encode", "decode"):
+        clock(context, name, "walk")
+    try:
+        yield spent
+    finally:
+        for owner, name, function in restore:
+            setattr(owner, name, function)
+
+
+def best(work: Callable[[], Any], repeat: int) -> float:
+    """Least seconds of `repeat` calls, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def parts_of(codec: Codec, work: Callable[[], Any], repeat: int) -> list[float]:
+    """Percent of the time in each of PARTS."""
+    began = time.perf_counter()
+    with clocked(codec) as spent:
+        for _ in range(repeat):
+            work()
+    total = time.perf_counter() - began
+    analysis = spent["analysis"] + spent["hyper_analysis"]
+    found = [analysis, spent["synthesis"], spent["walk"] - spent["coding"], spent["coding"]]
+    return [100 * value / total for value in (*found, total - sum(found))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--device", choices=("cpu", "gpu", "tensorflow"), default="cpu")
+    parser.add_argument("--quality", type=float, default=50)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--sizes", default="256x256,768x512,1536x1024", help="widths x heights in pixels")
+    parser.add_argument("--threads", default=f"1,{os.cpu_count()}", help="of LiteRT")
+    parser.add_argument("--at-once", default=f"1,{2 * (os.cpu_count() or 1)}", help="pictures, each in a thread")
+    parser.add_argument("-o", "--output", help="JSON file")
+    options = parser.parse_args()
+    sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",")]
+    model, picture = load_model(options.model), Image.open(PICTURE).convert("RGB")
+    rows: list[list[Any]] = []
+
+    def add(codec: Codec, size: tuple[int, ...], threads: int, at_once: int) -> None:
+        pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+        data = codec.encode(pixels, options.quality)
+        directions = {
+            "encode": lambda: codec.encode(pixels, options.quality),
+            "decode": lambda: codec.decode(data),
+        }
+        for direction, work in directions.items():
+            if at_once == 1:
+                seconds, parts = best(work, options.repeat), parts_of(codec, work, options.repeat)
+            else:
+                with ThreadPoolExecutor(at_once) as pool:
+                    barrier = threading.Barrier(at_once)
+
+                    def together(work: Callable[[], Any] = work, barrier: threading.Barrier = barrier) -> None:
+                        barrier.wait()
+                        work()
+
+                    jobs = range(at_once)
+                    seconds = best(lambda: list(pool.map(lambda _: together(), jobs)), options.repeat)  # noqa: B023
+                parts = ["-"] * len(PARTS)  # type: ignore[list-item]
+            speed = at_once * size[0] * size[1] / seconds / 1e6
+            rows.append([direction, f"{size[0]} x {size[1]}", threads, at_once, speed, *parts])
+
+    for threads in dict.fromkeys(map(int, options.threads.split(","))):
+        os.environ["VAECODEC_THREADS"] = str(threads)
+        codec = Codec(model, options.device)
+        for size in sizes:
+            add(codec, size, threads, 1)
+        for at_once in map(int, options.at_once.split(",")):
+            if at_once > 1:
+                add(codec, sizes[min(1, len(sizes) - 1)], threads, at_once)
+    about = (
+        f"Warm, the fastest of {options.repeat}; one photograph resampled, quality {options.quality:g}, "
+        f"model {model.name} {model.id}, device {options.device}; MP/s of all pictures; parts in percent."
+    )
+    head = ["direction", "picture, pixels", "threads", "pictures at once", "MP/s", *(f"{part}, %" for part in PARTS)]
+    publish(about, head, rows, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The scripts of benchmarks/, run small: their tables are whole, and their numbers possible."""
+
+import json
+import pathlib
+import runpy
+import sys
+
+import pytest
+from conftest import GOLDEN
+
+from vaecodec.config import PRESETS
+
+SCRIPTS = pathlib.Path(__file__).parent.parent / "benchmarks"
+MODEL = ["--model", str(GOLDEN / "tiny.vcm")]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a script with arguments; its table, which must be the same on paper and as JSON."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent))
+
+    def run(name: str, *arguments: str) -> list[list]:
+        path = tmp_path / "table.json"
+        monkeypatch.setattr(sys, "argv", [name, *arguments, "-o", str(path)])
+        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        table = json.loads(path.read_text())
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+        assert table["rows"][0][0] in capsys.readouterr().out
+        return table["rows"]
+
+    return run
+
+
+def test_startup(run):
+    rows = {row[0]: row[1:] for row in run("startup.py", "--repeat", "1", *MODEL)}
+    assert "vaecodec --help" in rows and all(seconds > 0 and memory > 5 for seconds, memory in rows.values())
+
+
+def test_throughput_adds_up(run):
+    sizes = ["--sizes", "64x64,96x64", "--threads", "1", "--at-once", "1,2", "--repeat", "1"]
+    rows = run("throughput.py", *sizes, *MODEL)
+    assert len(rows) == 2 * 2 + 2
+    for direction, _, threads, at_once, speed, *parts in rows:
+        assert direction in ("encode", "decode") and threads == 1 and speed > 0
+        if at_once == 1:
+            assert sum(parts) == pytest.approx(100) and min(parts) >= 0
+            assert (parts[1] if direction == "encode" else parts[0]) == 0
+
+
+def test_complexity_counts_the_networks(run):
+    pytest.importorskip("tensorflow")
+    rows = {row[0]: row[1:] for row in run("complexity.py", "--preset", "small")}
+    assert rows["all of the decoder"][0] == pytest.approx(rows["prior"][0] + rows["synthesis"][0])
+    # The convolution that makes or takes the latents alone: M outputs of `coarse` inputs at 1/16.
+    config = PRESETS["small"]
+    assert rows["analysis"][0] > config.latents * config.coarse / 256 / 1000
+    larger = {row[0]: row[1:] for row in run("complexity.py", "--preset", "base")}
+    assert all(larger[name][0] > rows[name][0] and larger[name][1] > rows[name][1] for name in rows)
+
+
+def test_transforms_in_batches(run, tmp_path):
+    pytest.importorskip("tensorflow")
+    small = ["--size", "32x32", "--batches", "1,2", "--repeat", "1", "--peak-side", "64", *MODEL]
+    rows = run("transforms.py", *small)
+    assert [row[:3] for row in rows] == [[n, "32 x 32", b] for b in (1, 2) for n in ("analysis", "synthesis")]
+    assert all(speed > 0 and floor > 0 and share > 0 for *_, speed, floor, share in rows)
