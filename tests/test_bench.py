@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,15 @@ def test_without_the_extra_one_line_says_so(folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "pip install 'vaecodec[bench]'" in done.stderr
+
+
+def test_results_within_the_folder_are_no_pictures(folder, tmp_path):
+    shutil.copy(folder / "0.png", tmp_path)
+    out = tmp_path / "out"
+    common = ["--codecs", "jpeg", "--qualities", "20,80", "--metrics", "psnr", "--show", "1", "--quiet"]
+    for _ in range(2):
+        assert main(["bench", str(tmp_path), "-o", str(out), *common]) == 0
+    assert {row["image"] for row in rows(out)} == {"0.png"}
 
 
 def test_another_table_is_not_written_to(folder, tmp_path, capsys):

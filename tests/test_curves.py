@@ -105,6 +105,15 @@ def test_a_setting_that_lacks_a_picture_has_no_point_and_a_note():
     assert notes == ["x at 2 is left out: 1 of 2 pictures"]
 
 
+def test_what_this_run_measured_counts_before_what_was_written_last():
+    rows = [row(1, "a", version="0"), row(1, "a", codec="y"), row(2, "a")]
+    curves, _ = curves_of(rows, {("a", "0")})
+    assert [(one.name, one.about) for one in curves] == [("x", "1"), ("y", "1")]
+    kinds = [("y", "1", "", "1", "cpu"), ("x", "0", "", "1", "cpu")]
+    curves, _ = curves_of(rows, {("a", "0")}, kinds)
+    assert [(one.name, one.about) for one in curves] == [("y", "1"), ("x", "0")]
+
+
 def test_a_table_of_something_else_is_refused(tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")

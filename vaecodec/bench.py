@@ -29,9 +29,9 @@ def bench(args: argparse.Namespace, console: Console) -> None:
     from vaecodec.metrics import METRICS
 
     metrics = list(args.metrics or (QUICK_METRICS if args.quick else METRICS))
-    for name in ("scipy", "bjontegaard", *(["ssimulacra2"] if "ssimulacra2" in metrics else [])):
+    for name in ("scipy", "bjontegaard", "tqdm", *(["ssimulacra2"] if "ssimulacra2" in metrics else [])):
         importlib.import_module(name)  # now, not after an hour
-    files = evaluate.find_pictures(args.paths, console.fail)
+    files = evaluate.find_pictures(args.paths, console.fail, args.output)
     files = files[:QUICK_PICTURES] if args.quick else files
     peers = _open_peers(args, console) if files else []
     if not files or not peers:
@@ -43,7 +43,8 @@ def bench(args: argparse.Namespace, console: Console) -> None:
     try:
         with progress(console, "measuring", len(files) * sum(map(len, sweeps.values()))) as step:
             seen = evaluate.run(peers, sweeps, files, metrics, table, console.fail, step)
-        curves, notes = curves_of(table.done.values(), {(picture.name, picture.crc) for picture in seen})
+        kinds = [(peer.name, peer.version, peer.options, str(peer.threads), peer.device) for peer in peers]
+        curves, notes = curves_of(table.done.values(), {(picture.name, picture.crc) for picture in seen}, kinds)
     finally:
         table.close()
     for note in notes:
@@ -156,11 +157,17 @@ def _table_beside(folder: str, name: str, console: Console) -> Any:
 
 @contextmanager
 def progress(console: Console, title: str, jobs: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left, on a terminal; without tqdm, nothing."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda jobs: None
-        return
+    """A bar with the time left, on a terminal; elsewhere, with -v, a line for each twentieth."""
+    from tqdm import tqdm
+
     with tqdm(total=jobs, desc=title, unit="job", disable=not console.progress, leave=False) as bar:
-        yield lambda done: bar.update(done) and None
+        done = 0
+
+        def step(count: int) -> None:
+            nonlocal done
+            before, done = done, done + count
+            bar.update(count)
+            if not console.progress and 20 * before // max(jobs, 1) != 20 * done // max(jobs, 1):
+                console.detail(f"{title}: {done} of {jobs}")
+
+        yield step

@@ -21,6 +21,7 @@ from vaecodec.metrics import METRICS, Metric
 RATES = (0.1, 1.6)  # bpp, that BD-PSNR is taken over
 MIN_OVERLAP = 0.2  # of the window: less would say little about the rest
 METHODS = ("pchip", "akima")
+KIND = ("codec", "version", "settings", "threads", "device")  # columns that tell one codec from another
 
 
 class Point(NamedTuple):
@@ -53,23 +54,27 @@ class Curve(NamedTuple):
         return np.array(bpp), np.array(values)
 
 
-def curves_of(rows: Iterable[dict[str, Any]], pictures: set[tuple[str, str]]) -> tuple[list[Curve], list[str]]:
+def curves_of(
+    rows: Iterable[dict[str, Any]], pictures: set[tuple[str, str]], kinds: Iterable[tuple[str, ...]] = ()
+) -> tuple[list[Curve], list[str]]:
     """(a curve for each codec, bpp rising, what was left out in words), over rows of exactly these pictures.
 
     `pictures` are (image, crc32).  Where a codec was measured with several versions, thread counts or devices,
-    the rows written last count.
+    that one of `kinds` (KIND of a row) counts, which also come first; else the rows written last.
     """
-    latest: dict[str, tuple[str, ...]] = {}
+    wanted = {kind[0]: kind for kind in kinds}
+    latest: dict[str, tuple[str, ...]] = dict(wanted)
     table: dict[tuple[str, ...], dict[float, dict[tuple[str, str], dict[str, Any]]]] = defaultdict(dict)
     for row in rows:
         if (row["image"], row["crc32"]) in pictures:
-            kind = tuple(str(row[key]) for key in ("codec", "version", "settings", "threads", "device"))
-            latest[row["codec"]] = kind
+            kind = tuple(str(row[key]) for key in KIND)
+            if row["codec"] not in wanted:
+                latest[row["codec"]] = kind
             table[kind].setdefault(float(row["setting"]), {})[row["image"], row["crc32"]] = row
     curves, notes = [], []
     for name, kind in latest.items():
         points = []
-        for setting, found in table[kind].items():
+        for setting, found in table.get(kind, {}).items():
             if len(found) < len(pictures):
                 notes.append(f"{name} at {setting:g} is left out: {len(found)} of {len(pictures)} pictures")
                 continue

@@ -38,8 +38,11 @@ class Picture(NamedTuple):
     crc: str
 
 
-def find_pictures(paths: Iterable[str], fail: Report) -> list[tuple[str, str]]:
-    """(name, path) of the files named and of those in the folders named, sorted; a folder without any is reported."""
+def find_pictures(paths: Iterable[str], fail: Report, but: str = "") -> list[tuple[str, str]]:
+    """(name, path) of the files named and of those in the folders named, sorted; a folder without any is reported.
+
+    Nothing is taken from the folder `but`, where the results go.
+    """
     found: list[tuple[str, str]] = []
     for path in paths:
         if os.path.isdir(path):
@@ -47,7 +50,7 @@ def find_pictures(paths: Iterable[str], fail: Report) -> list[tuple[str, str]]:
                 os.path.join(folder, file)
                 for folder, _, files in os.walk(path)
                 for file in files
-                if not file.startswith(".")
+                if not file.startswith(".") and not _is_within(folder, but)
             )
             if not inside:
                 fail(path, CodecError("no pictures in this folder"))
@@ -56,6 +59,11 @@ def find_pictures(paths: Iterable[str], fail: Report) -> list[tuple[str, str]]:
             found.append((os.path.basename(path), path))
     names = [name for name, _ in found]
     return [(one_line(name if names.count(name) == 1 else path), path) for name, path in found]
+
+
+def _is_within(folder: str, other: str) -> bool:
+    folder, other = os.path.realpath(folder), os.path.realpath(other)
+    return folder == other or folder.startswith(other + os.sep)
 
 
 def read_pictures(files: Iterable[tuple[str, str]], fail: Report) -> Iterator[Picture]:
