@@ -137,7 +137,7 @@ def delta(anchor: Curve, curve: Curve, metric: Metric) -> Delta:
     ]
     within = _overlap(log_a, log_b, (math.log10(RATES[0]), math.log10(RATES[1])))
     gained = _mean_difference(log_a, a, log_b, b, within, METHODS[0]) if within[1] > within[0] else math.nan
-    return Delta(*rates, gained, low, high)
+    return Delta(rates[0], rates[1], gained, low, high)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, window: tuple[float, float]) -> tuple[float, float]:

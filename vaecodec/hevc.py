@@ -49,7 +49,7 @@ def encode(pixels: np.ndarray, qp: int, threads: int) -> bytes:
     for index, plane in enumerate(frame.planes):
         rows = np.zeros((height, plane.line_size), np.uint8)
         rows[:, :width] = planes[..., index]
-        plane.update(rows)
+        plane.update(rows.tobytes())
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 
 
@@ -63,5 +63,7 @@ def decode(data: bytes, threads: int) -> np.ndarray:
     if len(frames) != 1 or frames[0].format.name not in ("yuv444p", "yuvj444p"):
         raise CodecError(f"{len(frames)} frames, expected one of 8-bit 4:4:4")
     frame = frames[0]
-    planes = [np.frombuffer(p, np.uint8).reshape(frame.height, p.line_size)[:, : frame.width] for p in frame.planes]
+    planes = [
+        np.frombuffer(bytes(p), np.uint8).reshape(frame.height, p.line_size)[:, : frame.width] for p in frame.planes
+    ]
     return from_planes(np.stack(planes, -1))
