@@ -160,13 +160,41 @@ def test_a_broken_peer_is_reported_and_left_out(folder, tmp_path, capsys, monkey
         return good._replace(name="broken", decode=lambda data: good.decode(data)[:5])
 
     monkeypatch.setitem(peers.PEERS, "broken", broken)
-    command = ["bench", str(folder), "-o", str(tmp_path), "--show", "1", "--metrics", "psnr", "--qualities", "20,80"]
+    command = ["bench", str(folder), "-o", str(tmp_path), "--show", "1", "--metrics", "psnr", "--qualities", "20,50,80"]
     assert main([*command, "--codecs", "broken,jpeg"]) == 1
     told = capsys.readouterr().err
     assert "broken at 20 on 0.png: decoded to uint8[5, 192, 3], expected uint8[176, 192, 3]" in told
-    assert "broken: failed 3 times in succession and is left out from here on" in told
+    assert "broken: failed on 3 pictures in succession and is left out of the rest" in told
     assert {row["codec"] for row in rows(tmp_path)} == {"jpeg"}
     assert (tmp_path / "report.html").exists()
+
+
+def test_one_picture_that_a_codec_cannot_take_costs_only_that(tmp_path, capsys, monkeypatch):
+    def picky(options: peers.Options) -> peers.Peer:
+        good = peers.jpeg(options)
+
+        def encode(x, quality):
+            if x.shape[0] < 16:
+                raise ValueError("too small")
+            return good.encode(x, quality)
+
+        return good._replace(name="picky", encode=encode)
+
+    monkeypatch.setitem(peers.PEERS, "picky", picky)
+    for n, side in enumerate((8, 32, 8, 32)):
+        Image.fromarray(picture(side, side, n)).save(tmp_path / f"{n}.png")
+    command = ["bench", str(tmp_path), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
+    assert main([*command, "--codecs", "picky", "--qualities", "20,40,60,80"]) == 1
+    assert {row["image"] for row in rows(tmp_path / "out")} == {"1.png", "3.png"}
+    told = capsys.readouterr().err
+    assert told.count("too small") == 6 and "no codec was measured on every picture" in told
+
+
+@pytest.mark.parametrize("codecs", ["png", "jpeg"])
+def test_a_run_without_curves_still_has_a_report(codecs, folder, tmp_path, capsys):
+    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", codecs, "--metrics", "psnr"]
+    assert main([*command, "--qualities", "jpeg=50"]) == 0
+    assert (tmp_path / "report.html").exists() and "Warning" not in capsys.readouterr().err
 
 
 def test_a_peer_that_is_missing_by_default_is_a_note_and_no_failure(folder, tmp_path, capsys, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_setting_that_lacks_a_picture_has_no_point_and_a_note():
     rows = [row(1, "a"), row(1, "b"), row(2, "a"), row(1, "of another run"), row(1, "a", version="0")][::-1]
     (one,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
     assert [point.setting for point in one.points] == [1] and one.about == "1"
-    assert notes == ["x at 2 is left out: 1 of 2 pictures"]
+    assert notes == ["x is left out at 2: not measured on all of the 2 pictures"]
 
 
 def test_what_this_run_measured_counts_before_what_was_written_last():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
@@ -120,7 +121,10 @@ def bench(args: argparse.Namespace) -> int:
 
     console = _console(args)
     try:
-        with hushed(args.verbose):
+        with hushed(args.verbose), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", category=UserWarning, module="vaecodec")  # not those of the libraries
+            warnings.showwarning = lambda message, *_: console.note(f"warning: {message}")
             run_benchmark(args, console)
     except ImportError as exc:
         if (exc.name or "").startswith("vaecodec"):

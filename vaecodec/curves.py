@@ -73,12 +73,16 @@ def curves_of(
             table[kind].setdefault(float(row["setting"]), {})[row["image"], row["crc32"]] = row
     curves, notes = [], []
     for name, kind in latest.items():
-        points = []
+        points, short = [], []
         for setting, found in table.get(kind, {}).items():
             if len(found) < len(pictures):
-                notes.append(f"{name} at {setting:g} is left out: {len(found)} of {len(pictures)} pictures")
-                continue
-            points.append(_point(setting, list(found.values())))
+                short.append(f"{setting:g}")
+            else:
+                points.append(_point(setting, list(found.values())))
+        if short:
+            notes.append(
+                f"{name} is left out at {', '.join(short)}: not measured on all of the {len(pictures)} pictures"
+            )
         about = ", ".join(part for part in (kind[1], kind[2]) if part)
         if points:
             curves.append(Curve(name, about, sorted(points, key=lambda point: point.bpp)))

@@ -24,7 +24,7 @@ from vaecodec.peers import Peer, check_decoded
 IDENTITY = ("codec", "version", "settings", "setting", "threads", "device", "image", "crc32")
 METRIC_COLUMNS = tuple(metric.column for metric in METRICS.values())
 COLUMNS = (*IDENTITY, "width", "height", "bytes", "bpp", *METRIC_COLUMNS, "encode_s", "decode_s")
-GIVE_UP = 3  # failures of a codec in succession
+GIVE_UP = 3  # failures in succession that leave a codec out of a picture, and pictures that leave it out of the rest
 
 Row = dict[str, Any]
 Report = Callable[[str, BaseException], None]
@@ -169,21 +169,22 @@ def run(
     """Fills the table, picture by picture; the pictures that could be read, without their pixels.
 
     `sweeps` has each codec's settings by its name.  `step` is told of jobs done, skipped ones included.
-    A codec that fails GIVE_UP times in succession is left out of the rest, and that is reported, too.
+    A codec that fails GIVE_UP times in succession is left out of that picture, and after as many such pictures of the
+    rest; that is reported, too.
     """
-    failed = dict.fromkeys(sweeps, 0)
+    bad_pictures = dict.fromkeys(sweeps, 0)
     warm: set[tuple[str, tuple[int, ...]]] = set()
     seen = []
     jobs = sum(map(len, sweeps.values()))
-    counted = 0
     for picture in read_pictures(files, fail):
         seen.append(picture._replace(pixels=picture.pixels[:0]))
         for peer in peers:
+            failures = 0
             for setting in sweeps[peer.name]:
                 step(1)
-                counted += 1
-                wanted = identity(peer, setting, picture)
-                if failed[peer.name] >= GIVE_UP or table.has(wanted, metrics):
+                if GIVE_UP in (failures, bad_pictures[peer.name]) or table.has(
+                    identity(peer, setting, picture), metrics
+                ):
                     continue
                 try:
                     kind = (peer.name, picture.pixels.shape)
@@ -192,15 +193,17 @@ def run(
                         peer.decode(peer.encode(picture.pixels, setting))
                     row = measure(peer, setting, picture, metrics)
                 except Exception as exc:  # a codec may raise anything, and the others are still to be measured
-                    failed[peer.name] += 1
+                    failures += 1
                     where = f"{peer.name} at {setting:g} on {picture.name}"
                     fail(where, exc if explain(where, exc) else CodecError(type(exc).__name__))
-                    if failed[peer.name] == GIVE_UP:
-                        fail(
-                            peer.name, CodecError(f"failed {GIVE_UP} times in succession and is left out from here on")
-                        )
                 else:
-                    failed[peer.name] = 0
+                    failures = bad_pictures[peer.name] = 0
                     table.add(row)
-    step(len(files) * jobs - counted)  # pictures that could not be read
+            if failures == GIVE_UP:
+                bad_pictures[peer.name] += 1
+                if bad_pictures[peer.name] == GIVE_UP:
+                    fail(
+                        peer.name, CodecError(f"failed on {GIVE_UP} pictures in succession and is left out of the rest")
+                    )
+    step(jobs * (len(files) - len(seen)))  # of pictures that could not be read
     return seen

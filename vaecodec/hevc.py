@@ -35,10 +35,12 @@ def version() -> str:
 
 
 def encode(pixels: np.ndarray, qp: int, threads: int) -> bytes:
-    """u8[H, W, 3], sides at least 16 -> HEVC stream; `qp` in 0..51."""
+    """u8[H, W, 3], -> HEVC stream; `qp` in 0..51; raises CodecError where a side is below 16."""
     import av
 
     height, width = pixels.shape[:2]
+    if min(height, width) < 16:
+        raise CodecError(f"{width} x {height} pixels, and x265 takes no side below 16")
     context = av.CodecContext.create("libx265", "w")
     context.width, context.height, context.pix_fmt = width, height, "yuv444p"
     context.time_base = Fraction(1, 25)

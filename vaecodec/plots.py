@@ -59,6 +59,8 @@ def _rate_distortion(axes: Any, summary: dict[str, Any], metric: str) -> bool:
             axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.6, label=curve["name"])
             measured += 1
             ends.append(x[-1])
+    if not measured:
+        return False
     right = min(right, 1.05 * max(ends))
     axes.set_xlim(0, right)
     own = [curve["points"] for curve in summary["curves"] if not curve["published"]]
@@ -70,7 +72,7 @@ def _rate_distortion(axes: Any, summary: dict[str, Any], metric: str) -> bool:
     axes.set_ylabel(f"{about['label']}, {about['unit']}")
     axes.set_title(f"Mean of {summary['pictures']} pictures", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
-    return measured > 0
+    return True
 
 
 def _speed(axes: Any, summary: dict[str, Any]) -> bool:
@@ -85,6 +87,8 @@ def _speed(axes: Any, summary: dict[str, Any]) -> bool:
         axes.plot([bpp], [decode], marker=marker, color=colour, ls="none", ms=8)
         axes.plot([bpp], [encode], marker=marker, mfc="none", color=colour, ls="none", ms=8)
         axes.annotate(name, (bpp, decode), textcoords="offset points", xytext=(8, 4), fontsize=9)
+    if not points:
+        return False
     axes.plot([], [], "o", color="#555555", label="decode")
     axes.plot([], [], "o", color="#555555", mfc="none", label="encode")
     front: list[tuple[float, float]] = []
@@ -93,11 +97,10 @@ def _speed(axes: Any, summary: dict[str, Any]) -> bool:
         if decode > best:
             front.append((bpp, decode))
             best = decode
-    if front:
-        axes.plot(*zip(*front, strict=True), color="#555555", ls=":", lw=1.2, label="Pareto line of decoding")
+    axes.plot(*zip(*front, strict=True), color="#555555", ls=":", lw=1.2, label="Pareto line of decoding")
     axes.set_yscale("log")
     axes.margins(0.12)
     axes.set_xlabel(f"rate at {summary['speed_at']} dB PSNR, bits per pixel (bpp): less is better")
     axes.set_ylabel(f"speed, megapixels per second (MP/s), up to {summary['threads']} threads")
     axes.legend(fontsize=8)
-    return bool(points)
+    return True

@@ -94,14 +94,14 @@ def tables(summary: dict[str, Any]) -> str:
     """The tables in Markdown: each metric's BD-rates, speeds, and lossless coding."""
     names = [curve["name"] for curve in summary["curves"]]
     parts = [f"{summary['pictures']} pictures; {', '.join(f'{k} {v}' for k, v in summary['machine'].items())}.\n"]
-    for name, metric in summary["metrics"].items():
+    for name, metric in summary["metrics"].items() if names else ():
         low, high = metric["window"]
         parts.append(
             f"## BD-rate, {metric['label']}, {low:g} to {high:g} {metric['unit']}\n\n"
             "Percent of bits that the row needs more (+) or fewer (-) than the column at equal quality; PCHIP.\n\n"
             + _grid(names, names, lambda row, column, name=name: _sign(summary["bd"][name][column][row]["rate"]))
         )
-    for db, found in summary["matched"].items():
+    for db, found in summary["matched"].items() if names else ():
         keys = {"bpp": "bpp", "encode_speed": "encode MP/s", "decode_speed": "decode MP/s"}
         parts.append(
             f"## At {db} dB PSNR\n\n"
