@@ -75,6 +75,8 @@ def pack_model(name: str, config: Config, arrays: dict[str, np.ndarray], notes: 
 
     fields = {"format": FORMAT, "name": name, "config": config.to_dict(), "notes": notes}
     fields["id"] = identify(config.to_dict(), arrays)
+    # safetensors writes an array's memory as it lies, whatever its strides.
+    arrays = {key: np.asarray(value, order="C") for key, value in arrays.items()}
     return save(arrays, {key: json.dumps(value) for key, value in fields.items()})
 
 
