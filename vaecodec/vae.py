@@ -28,7 +28,7 @@ from vaecodec.quantization import add_noise, round_straight_through
 
 MIXTURE = 3  # logistics in p(z)
 RATIO_START = (0.75, 1.6)  # Normals in p(y | z), as multiples of the predicted scale
-# The quantisation step D that the middle lambda wants: a step costs 1 / (D ln 2) bits and gains lambda * D / 18 in error.
+# The quantisation step D of the middle lambda: a longer step saves 1 / (D ln 2) bits and costs lambda * D / 18.
 STEP_AT_CENTRE = math.sqrt(18 / math.log(2) / math.sqrt(LAMBDA_MIN * LAMBDA_MAX)) / 255
 
 
