@@ -128,6 +128,42 @@ def test_pixels_of_another_kind_are_refused(tiny, pixels):
         tiny.encode(pixels)
 
 
+def test_threads_share_a_codec(tiny):
+    from concurrent.futures import ThreadPoolExecutor
+
+    files = [tiny.encode(picture(48, 48 + 16 * n, n), 60) for n in range(6)]
+    alone = [tiny.decode(data) for data in files]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(tiny.decode, files * 3))
+    assert all(np.array_equal(a, b) for a, b in zip(alone * 3, together, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_fork_of_a_process_that_has_coded_codes_on():
+    """Interpreters of the parent have no threads in the child, and waited for them for ever."""
+    run = [sys.executable, "-c", FORK, str(GOLDEN)]
+    assert subprocess.run(run, capture_output=True, text=True, check=True, timeout=120).stdout == "1 1 1\n"
+
+
+FORK = """
+import os, sys
+import vaecodec
+codec = vaecodec.load(sys.argv[1] + "/tiny.vcm")
+data = open(sys.argv[1] + "/odd.vae", "rb").read()
+wanted = codec.decode(data)
+said = []
+for _ in range(2):
+    out, into = os.pipe()
+    if os.fork() == 0:
+        os.write(into, b"%d" % (codec.decode(data) == wanted).all())
+        os._exit(0)
+    said.append(os.read(out, 9).decode())
+said.append(str(int((codec.decode(data) == wanted).all())))
+print(*said)
+"""
+
+
 # ---- exactness: the same symbols, whoever decodes
 
 

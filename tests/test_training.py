@@ -134,3 +134,15 @@ def test_the_exported_step_is_text_with_its_state(tmp_path):
         import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
     with pytest.raises(CodecError, match=r"no state-\*\.npz"):
         load_state(str(tmp_path))
+
+
+def test_arrays_of_any_memory_order_are_saved_as_they_read(tmp_path):
+    """safetensors wrote the transposed view of the first weights as its memory lay: rows and columns scrambled."""
+    from safetensors.numpy import load
+
+    from vaecodec.weights import pack_model
+
+    scrambled = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    training.save_compact(str(tmp_path / "w"), CONFIG, {"a": scrambled}, {})
+    assert np.array_equal(training.averaged_weights(str(tmp_path / "w"))[1]["a"], scrambled)
+    assert np.array_equal(load(pack_model("name", CONFIG, {"a": scrambled}, {}))["a"], scrambled)

@@ -20,36 +20,42 @@ from vaecodec.config import SCALE_MIN, SCALE_RATIO
 LOG2 = 0.6931471805599453
 
 
-class Noisy(tfd.Distribution):
+class Scalar(tfd.Distribution):
+    """What the densities here have in common: one number an event, and samples without a gradient."""
+
+    def __init__(self, dtype: tf.DType, parameters: dict) -> None:
+        super().__init__(
+            dtype=dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=type(self).__name__,
+        )
+
+    def _event_shape(self):
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self):
+        return tf.constant([], tf.int32)
+
+
+class Noisy(Scalar):
     """`base` convolved with U(-1/2, 1/2): its density at x is cdf(x + 1/2) - cdf(x - 1/2).
 
     At integers that density is the probability of the integer, so one object serves the noisy loss and the
     tables (Balle et al. 2018, appendix 6.2).  Needs base.cdf.
     """
 
-    def __init__(self, base: tfd.Distribution, name: str = "Noisy") -> None:
-        parameters = dict(locals())
+    def __init__(self, base: tfd.Distribution) -> None:
         self.base = base
-        super().__init__(
-            dtype=base.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(base.dtype, {"base": base})
 
     def _batch_shape(self):
         return self.base.batch_shape
 
     def _batch_shape_tensor(self):
         return self.base.batch_shape_tensor()
-
-    def _event_shape(self):
-        return self.base.event_shape
-
-    def _event_shape_tensor(self):
-        return self.base.event_shape_tensor()
 
     def _sample_n(self, n, seed=None):
         seeds = tfp.random.split_seed(seed, 2)
@@ -64,7 +70,7 @@ class Noisy(tfd.Distribution):
         return upper - lower
 
 
-class ScaleMixture(tfd.Distribution):
+class ScaleMixture(Scalar):
     """A symmetric mixture of Normals around `loc` with scales scale * ratios[k] and `weights`[k].
 
     With one component it is a Normal.  More components give the heavier tails that coefficients have when
@@ -72,29 +78,15 @@ class ScaleMixture(tfd.Distribution):
     is baked into the tables.
     """
 
-    def __init__(self, loc, scale, ratios, weights, name: str = "ScaleMixture") -> None:
-        parameters = dict(locals())
+    def __init__(self, loc: tf.Tensor, scale: tf.Tensor, ratios: tf.Tensor, weights: tf.Tensor) -> None:
         self.loc, self.scale, self.ratios, self.weights = loc, scale, ratios, weights
-        super().__init__(
-            dtype=scale.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(scale.dtype, {"loc": loc, "scale": scale, "ratios": ratios, "weights": weights})
 
     def _batch_shape(self):
         return tf.broadcast_static_shape(self.loc.shape, self.scale.shape)
 
     def _batch_shape_tensor(self):
         return tf.broadcast_dynamic_shape(tf.shape(self.loc), tf.shape(self.scale))
-
-    def _event_shape(self):
-        return tf.TensorShape([])
-
-    def _event_shape_tensor(self):
-        return tf.constant([], tf.int32)
 
     def _components(self, x: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """(weight, x in units of its scale) of each Normal."""

@@ -91,7 +91,8 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
 def save_checkpoint(run: str, config: Config, options: Options, state: list[Any], progress: dict[str, float]) -> None:
     """Writes RUN/checkpoint.safetensors in one atomic replacement."""
     names = [f"{group}/{name}" for group in GROUPS for name in sorted(initial_weights(config))] + ["count"]
-    arrays = {name: np.asarray(value) for name, value in zip(names, state, strict=True)}
+    # safetensors writes an array's memory as it lies, whatever its strides.
+    arrays = {name: np.asarray(value, order="C") for name, value in zip(names, state, strict=True)}
     metadata = {"config": config.to_dict(), "options": asdict(options), "progress": progress}
     path = os.path.join(run, "checkpoint.safetensors")
     save_file(arrays, path + ".tmp", {key: json.dumps(value) for key, value in metadata.items()})
@@ -134,7 +135,7 @@ def averaged_weights(path: str) -> tuple[Config, dict[str, np.ndarray]]:
 def save_compact(path: str, config: Config, weights: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
     """Weights alone, f32, for version control and for starting the next run from."""
     metadata = {"config": json.dumps(config.to_dict()), "notes": json.dumps(notes)}
-    save_file({name: np.asarray(value, np.float32) for name, value in weights.items()}, path, metadata)
+    save_file({name: np.asarray(value, np.float32, order="C") for name, value in weights.items()}, path, metadata)
 
 
 class Stop:

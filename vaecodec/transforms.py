@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -55,35 +55,55 @@ def without_banner() -> Iterator[None]:
                 os.write(2, b"".join(others))
 
 
+class Runner:
+    """One flatbuffer in an interpreter, which is laid out anew when the shapes of its inputs change."""
+
+    def __init__(self, content: bytes, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=content, num_threads=threads)
+        self._inputs = [d["index"] for d in sorted(self._interpreter.get_input_details(), key=lambda one: one["name"])]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+        shapes = [value.shape for value in inputs]
+        if shapes != self._shapes:
+            self._shapes = []  # should the layout fail
+            for index, shape in zip(self._inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(index, shape)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output)[0]
+
+
 class LiteRT:
     """The transforms as flatbuffers, on the CPU; one interpreter each, made when first used."""
 
     def __init__(self, model: Model, threads: int | None = None) -> None:
         self._model = model
         self._threads = threads or int(os.environ.get("VAECODEC_THREADS", 0)) or min(os.cpu_count() or 1, 4)
-        self._runners: dict[str, Any] = {}
+        self._of_parents: list[dict[str, Runner]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()  # interpreters hold their tensors: one call at a time
+        self._process = os.getpid()
 
     def _run(self, name: str, *inputs: np.ndarray) -> np.ndarray:
-        from ai_edge_litert.interpreter import Interpreter
-
+        if self._process != os.getpid():
+            # A fork has the interpreters but not their threads; to use one, or to let go of it, would wait for ever.
+            self._of_parents.append(self._runners)
+            self._begin()
         # The banner comes with the first interpreter of a process.
         with self._lock, nullcontext() if self._runners else without_banner():
-            runner, fresh = self._runners.get(name), name not in self._runners
-            if runner is None:
-                content = self._model.transform(name)
-                runner = self._runners[name] = Interpreter(model_content=content, num_threads=self._threads)
-            details = sorted(runner.get_input_details(), key=lambda one: one["name"])
-            if fresh or any(
-                tuple(detail["shape"]) != value.shape for detail, value in zip(details, inputs, strict=True)
-            ):
-                for detail, value in zip(details, inputs, strict=True):
-                    runner.resize_tensor_input(detail["index"], value.shape)
-                runner.allocate_tensors()
-            for detail, value in zip(details, inputs, strict=True):
-                runner.set_tensor(detail["index"], value)
-            runner.invoke()
-            return runner.get_tensor(runner.get_output_details()[0]["index"])[0]
+            if name not in self._runners:
+                self._runners[name] = Runner(self._model.transform(name), self._threads)
+            return self._runners[name](inputs)
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
         return self._run("analysis", pixels[None], condition[None, None, None])

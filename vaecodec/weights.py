@@ -75,6 +75,8 @@ def pack_model(name: str, config: Config, arrays: dict[str, np.ndarray], notes: 
 
     fields = {"format": FORMAT, "name": name, "config": config.to_dict(), "notes": notes}
     fields["id"] = identify(config.to_dict(), arrays)
+    # safetensors writes an array's memory as it lies, whatever its strides.
+    arrays = {key: np.asarray(value, order="C") for key, value in arrays.items()}
     return save(arrays, {key: json.dumps(value) for key, value in fields.items()})
 
 
@@ -123,22 +125,26 @@ def shipped() -> list[str]:
     return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
 
 
-@lru_cache(maxsize=8)
 def load_model(name_or_path: str) -> Model:
-    """A shipped model by name, or any by path; raises ModelError."""
+    """A shipped model by name, or any by path; raises ModelError.  Loaded once, until its file changes."""
     path = os.fspath(name_or_path)
     if not path.endswith(SUFFIX):
         if path not in shipped():
             raise ModelError(f"no model is called {path!r} (shipped: {', '.join(shipped()) or 'none'}; or give a path)")
         path = os.path.join(FOLDER, path + SUFFIX)
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        state = os.stat(path)
+        return _load(path, state.st_mtime_ns, state.st_size)
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
-    if len(data) > MAX_BYTES:
+
+
+@lru_cache(maxsize=8)
+def _load(path: str, changed: int, size: int) -> Model:
+    if size > MAX_BYTES:
         raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
-    return parse_model(data, path)
+    with open(path, "rb") as file:
+        return parse_model(file.read(MAX_BYTES), path)
 
 
 def find_model(model_id: str) -> Model:
