@@ -69,6 +69,7 @@ def test_the_summary_is_sane(finished):
             assert found["bd"][metric][name][name]["rate"] in (0, None)
     assert found["bd"]["psnr"]["jpeg"]["webp"]["rate"] is not None
     assert "| jpeg |" in (finished / "tables.md").read_text()
+    assert [sentence.partition(",")[0] for sentence in found["place"]] == ["vaecodec:tiny.vcm"] * 2
     assert all((finished / name).stat().st_size > 5000 for name in ("rd-psnr.png", "rd-ms-ssim.png", "speed.png"))
 
 

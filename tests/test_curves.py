@@ -9,6 +9,7 @@ from vaecodec.curves import Curve, Point, at_quality, curves_of, delta, read_pub
 from vaecodec.errors import CodecError
 from vaecodec.evaluate import COLUMNS
 from vaecodec.metrics import METRICS
+from vaecodec.summary import summarise
 
 PUBLISHED = pathlib.Path(__file__).parent.parent / "benchmarks" / "published" / "kodak.csv"
 PSNR = METRICS["psnr"]
@@ -80,6 +81,12 @@ def test_speed_at_matched_quality_is_between_its_neighbours():
     assert found["bpp"] == pytest.approx(0.05 * 2**1.5)
     assert found["decode_speed"] == pytest.approx(3)
     assert math.isnan(at_quality(curve("a"), PSNR, 60)["bpp"])
+
+
+def test_the_place_of_a_codec_is_said_plainly():
+    curves = [curve("vaecodec"), curve("better", factor=0.8), curve("worse", factor=1.25), curve("far", gain=100)]
+    found = summarise(curves, 1, ["psnr"])["place"]
+    assert found == ["vaecodec, for equal PSNR, 8-bit RGB: 20.0 % fewer bits than worse; 25.0 % more bits than better."]
 
 
 def row(setting: float, image: str, **more: object) -> dict[str, object]:

@@ -24,9 +24,16 @@ def summarise(curves: list[Curve], pictures: int, metrics: list[str]) -> dict[st
     """Everything that the tables, the plots and the report show, as JSON values; a missing number is None."""
     lossy = [curve for curve in curves if not is_lossless(curve)]
     measured = [curve for curve in lossy if not curve.published]
+    published = {curve.name for curve in lossy if curve.published}
+    bd = {
+        name: {a.name: {b.name: _delta(a, b, name) for b in lossy} for a in lossy}
+        for name in METRICS
+        if name in metrics
+    }
     return {
         "machine": machine(),
         "pictures": pictures,
+        "place": [place(c.name, m, bd[m], published) for c in measured if c.name.startswith("vaecodec") for m in bd],
         "metrics": {
             name: {"label": m.label, "unit": m.unit, "window": m.window, "column": m.column}
             for name, m in METRICS.items()
@@ -34,15 +41,24 @@ def summarise(curves: list[Curve], pictures: int, metrics: list[str]) -> dict[st
         },
         "rates": RATES,
         "curves": [_curve(curve, metrics) for curve in lossy],
-        "bd": {
-            name: {a.name: {b.name: _delta(a, b, name) for b in lossy} for a in lossy}
-            for name in METRICS
-            if name in metrics
-        },
+        "bd": bd,
         "matched": {f"{db:g}": {curve.name: _matched(curve, db) for curve in measured} for db in MATCHED},
         "speed_at": f"{SPEED_AT:g}",
         "lossless": [_lossless(curve) for curve in curves if is_lossless(curve)],
     }
+
+
+def place(name: str, metric: str, deltas: dict[str, dict[str, Any]], published: set[str]) -> str:
+    """A codec's place in words: its BD-rate against every other, the best first."""
+    rates = {anchor: found[name]["rate"] for anchor, found in deltas.items() if anchor != name}
+    known = sorted((rate, anchor) for anchor, rate in rates.items() if rate is not None)
+    parts = [
+        f"{abs(rate):.1f} % {'fewer' if rate < 0 else 'more'} bits than {anchor}"
+        + (" (published)" if anchor in published else "")
+        for rate, anchor in known
+    ]
+    label = METRICS[metric].label
+    return f"{name}, for equal {label}: {'; '.join(parts)}." if parts else f"{name}, {label}: nothing to compare with."
 
 
 def machine() -> dict[str, str]:
@@ -94,6 +110,7 @@ def tables(summary: dict[str, Any]) -> str:
     """The tables in Markdown: each metric's BD-rates, speeds, and lossless coding."""
     names = [curve["name"] for curve in summary["curves"]]
     parts = [f"{summary['pictures']} pictures; {', '.join(f'{k} {v}' for k, v in summary['machine'].items())}.\n"]
+    parts += [f"{sentence}\n" for sentence in summary["place"]]
     for name, metric in summary["metrics"].items() if names else ():
         low, high = metric["window"]
         parts.append(
