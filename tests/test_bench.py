@@ -13,7 +13,7 @@ import pytest
 from conftest import GOLDEN, picture
 from PIL import Image
 
-from vaecodec import evaluate, peers
+from vaecodec import bench, evaluate, peers
 from vaecodec.cli import main
 
 OURS = f"vaecodec:{GOLDEN / 'tiny.vcm'}"
@@ -247,7 +247,7 @@ def test_help_stays_light():
     assert not {"numpy", "PIL", "scipy", "imagecodecs", "tqdm", "matplotlib"} & set(loaded)
 
 
-def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys):
+def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys, monkeypatch):
     table = os.path.join(os.path.dirname(__file__), "..", "benchmarks", "published", "kodak.csv")
     command = ["bench", "--codecs", "jpeg", "--metrics", "psnr", "--show", "0", "--published", table]
     assert main([*command, str(folder), "-o", str(tmp_path / "other")]) == 0
@@ -256,6 +256,9 @@ def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys):
     kodak.mkdir()
     for n in range(1, 25):
         Image.fromarray(picture(32, 32, n)).save(kodak / f"kodim{n:02}.png")
+    assert main([*command, str(kodak), "-o", str(tmp_path / "small")]) == 0
+    assert "is left out: it is of Kodak's 24 pictures" in capsys.readouterr().err
+    monkeypatch.setattr(bench, "KODAK_PIXELS", 32 * 32)
     assert main([*command, str(kodak), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     names = [curve["name"] for curve in json.loads((tmp_path / "out" / "summary.json").read_text())["curves"]]
     assert names[0] == "jpeg" and "VTM-9.1 4:4:4" in names

@@ -9,6 +9,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
+from vaecodec import bench
 from vaecodec.cli import main
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the test extra has it)")
@@ -27,7 +28,9 @@ def path(tmp_path_factory) -> pathlib.Path:
     (out / "startup.json").write_text(json.dumps(table))
     command = ["bench", str(folder), "-o", str(out), "--quiet", "--codecs", "jpeg,webp,png", "--metrics", "psnr"]
     command += ["--published", str(PUBLISHED), "--qualities", "jpeg=10,30,60,90", "--qualities", "webp=5,30,60,90"]
-    assert main([*command, "--show-bpp", "1,2"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "KODAK_PIXELS", 64 * 80)
+        assert main([*command, "--show-bpp", "1,2"]) == 0
     return out / "report.html"
 
 

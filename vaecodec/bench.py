@@ -19,7 +19,7 @@ from vaecodec.errors import CodecError
 QUICK_PICTURES, QUICK_SETTINGS = 3, 4
 QUICK_CODECS = ("vaecodec", "jpeg", "webp")
 QUICK_METRICS = ("psnr", "ms-ssim")  # SSIMULACRA2 takes a second a picture
-KODAK = {f"kodim{n:02}" for n in range(1, 25)}
+KODAK, KODAK_PIXELS = {f"kodim{n:02}" for n in range(1, 25)}, 768 * 512
 
 
 def bench(args: argparse.Namespace, console: Console) -> None:
@@ -68,14 +68,16 @@ def _present(
     """Writes everything that is made from the table."""
     from vaecodec import gallery, plots, report, summary
 
+    sizes = {row["image"]: int(row["width"]) * int(row["height"]) for row in table.done.values()}
+    sizes = {name: sizes[name] for name, _ in files}
     if args.published:
-        if {os.path.splitext(os.path.basename(name))[0] for name, _ in files} == KODAK:
+        stems = {os.path.splitext(os.path.basename(name))[0] for name in sizes}
+        if stems == KODAK and set(sizes.values()) == {KODAK_PIXELS}:
             curves = curves + _published(args.published, console)
         else:
             console.note(f"{args.published} is left out: it is of Kodak's 24 pictures, and these are others")
     result = summary.summarise(curves, len(files), metrics)
-    sizes = {row["image"]: int(row["width"]) * int(row["height"]) for row in table.done.values()}
-    result["megapixels"] = sum(sizes[name] for name, _ in files) / 1e6
+    result["megapixels"] = sum(sizes.values()) / 1e6
     result["threads"], result["device"] = args.threads, args.device
     for name in ("startup", "throughput", "transforms", "complexity"):
         result[name] = _table_beside(args.output, name, console)
