@@ -122,8 +122,7 @@ def main() -> None:
             rows.append([direction, f"{size[0]} x {size[1]}", threads, at_once, speed, *parts])
 
     for threads in dict.fromkeys(map(int, options.threads.split(","))):
-        os.environ["VAECODEC_THREADS"] = str(threads)  # read when a codec is made
-        codec = Codec(model, options.device)
+        codec = Codec(model, options.device, threads)
         for size in sizes:
             add(codec, size, threads, 1)
         for at_once in map(int, options.at_once.split(",")):

@@ -19,7 +19,6 @@ def run(tmp_path, monkeypatch, capsys):
     """Runs a script with arguments; its table, which must be the same on paper and as JSON."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent))
-    monkeypatch.setenv("VAECODEC_THREADS", "1")  # put back afterwards, whatever throughput.py makes of it
 
     def run(name: str, *arguments: str) -> list[list]:
         path = tmp_path / "table.json"

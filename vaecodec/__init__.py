@@ -63,12 +63,15 @@ def info(data: bytes) -> dict[str, Any]:
     return container.info(data)
 
 
-def load(name_or_path: str = "small") -> Codec:
-    """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError."""
+def load(name_or_path: str = "small", device: str = "cpu") -> Codec:
+    """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError.
+
+    `device` is "cpu", or "gpu" for transforms in TensorFlow (extra `train`) on a GPU: the files are the same.
+    """
     from vaecodec.codec import cached_codec
     from vaecodec.weights import load_model
 
-    return cached_codec(load_model(name_or_path))
+    return cached_codec(load_model(name_or_path), device)
 
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:

@@ -26,9 +26,9 @@ MAX_PIXELS = 2 * 89_478_485  # what Pillow, too, takes for an attack (Image.MAX_
 class Codec:
     """One model, both directions; safe to share between threads."""
 
-    def __init__(self, model: Model, device: str = "cpu") -> None:
+    def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
         self.model = model
-        self.transforms = make_transforms(model, device)
+        self.transforms = make_transforms(model, device, threads)
 
     def encode(
         self,

@@ -63,15 +63,10 @@ def vaecodec_peer(options: Options, model: str = "") -> Peer:
     from vaecodec.codec import Codec
     from vaecodec.weights import load_model
 
-    before = os.environ.get("VAECODEC_THREADS")
-    os.environ["VAECODEC_THREADS"] = str(options.threads)  # read when the codec is made, and then put back
     try:
-        codec = Codec(load_model(model or "small"), options.device)
+        codec = Codec(load_model(model or "small"), options.device, options.threads)
     except ImportError as exc:
         raise PeerError(f"--device {options.device} needs TensorFlow: pip install 'vaecodec[train]' ({exc})") from exc
-    finally:
-        os.environ.pop("VAECODEC_THREADS")
-        os.environ.update({} if before is None else {"VAECODEC_THREADS": before})
     return Peer(
         "vaecodec:" + os.path.basename(model) if model else "vaecodec",
         f"{vaecodec.__version__} {codec.model.name} {codec.model.id}",

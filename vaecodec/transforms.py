@@ -115,10 +115,13 @@ class LiteRT:
         return self._run("synthesis", y[None], condition[None, None, None])
 
 
-def make_transforms(model: Model, device: str = "cpu") -> Transforms:
-    """LiteRT for "cpu"; TensorFlow for "tensorflow" (wherever it runs) and "gpu"; raises ValueError otherwise."""
+def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:
+    """LiteRT for "cpu"; TensorFlow for "tensorflow" (wherever it runs) and "gpu"; raises ValueError otherwise.
+
+    `threads` are LiteRT's; as many as there are cores, up to 4, where not given here or as VAECODEC_THREADS.
+    """
     if device == "cpu":
-        return LiteRT(model)
+        return LiteRT(model, threads)
     if device in ("tensorflow", "gpu"):
         from vaecodec.float_transforms import TensorFlow
 

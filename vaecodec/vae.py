@@ -189,12 +189,18 @@ class VAE(tf.Module):
         """x u8[B, H, W, 3], sides multiples of 64; quality f32[B] -> rate + lambda * distortion, over sqrt(lambda).
 
         The rate is taken at noisy values (a sample of the posterior), what follows them at rounded ones.
-        With `hard` the rate too is that of the rounded values: the last phase, when the encoder has settled.
+        With `hard` the rate too is that of the rounded values, and the encoder stands still: the last phase, which
+        fits prior and decoder to what they will see.  (Rounding tells an encoder nothing about its rate: left free
+        in this phase it undid what the decay of the learning rate had gained.)
         """
         x = tf.cast(x, tf.float32)
         gains, lmbda = self.gains(quality), lambda_of(quality)
         y = self.analysis(x, gains)
         z = self.hyper_analysis(y) * gains.hyper_gain
+        scaled = y * gains.gain
+        if hard:
+            scaled, z = tf.stop_gradient(scaled), tf.stop_gradient(z)
+            gains = gains._replace(gain=tf.stop_gradient(gains.gain), hyper_gain=tf.stop_gradient(gains.hyper_gain))
         pixels = x.shape[1] * x.shape[2]
         seeds = [seed + [n, 0] for n in range(3)]
 
@@ -208,7 +214,7 @@ class VAE(tf.Module):
         density = joint.send(z_hat)
         for half in (0, 1):
             loc = density.base.loc
-            residual = take_half(y * gains.gain, half) - loc
+            residual = take_half(scaled, half) - loc
             coded = round_straight_through(residual)
             rates.append(rate(density, loc + (coded if hard else add_noise(residual, seeds[half + 1]))))
             density = joint.send(loc + coded)
