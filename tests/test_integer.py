@@ -79,6 +79,19 @@ def test_any_order_of_summation_gives_the_same(seed):
     assert np.array_equal(straight.reshape(-1, 40), np.clip((sums + 256) >> 9, -1023, 1023))
 
 
+@pytest.mark.parametrize("size", [20, 60])
+def test_a_kernel_in_parts_gives_the_same(size):
+    """2**24 is passed by the whole sum and by no part of it."""
+    rng = np.random.default_rng(size)
+    kernel = rng.integers(-800, 800, (size, 7))
+    layer = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 7)})["a"]
+    x = rng.choice([-1023.0, 1023.0], (50, size)).astype(np.float32)
+    wanted = x.astype(np.int64) @ kernel + layer.bias.astype(np.int64)
+    assert np.array_equal(layer.product(x), wanted)
+    assert np.array_equal(layer.product(x, slice(2, 5)), wanted[:, 2:5])
+    assert bool(layer.parts) == (np.abs(kernel).sum(0).max() * 1023 + np.abs(layer.bias).max() >= 2**24)
+
+
 def test_float_type_follows_from_the_bound():
     small, large = np.full((10, 1), 100), np.full((10, 1), 30000)
     layers = prepare({"s/kernel": small, "s/bias": np.zeros(1), "l/kernel": large, "l/bias": np.zeros(1)})

@@ -51,10 +51,26 @@ class Conditions(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Kernel and bias in the float type that keeps every sum exact."""
+    """Kernel and bias in the float type that keeps every sum exact; a pointwise kernel perhaps in several parts.
+
+    Each part [C / parts, K] takes its share of the inputs; their products are exact in float32, and are added in
+    float64.
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
+    parts: tuple[np.ndarray, ...] = ()
+
+    def product(self, x: np.ndarray, outputs: slice = slice(None)) -> np.ndarray:
+        """[n, C] -> [n, K], or those of the given outputs, with bias; in this layer's type."""
+        if not self.parts:
+            t = x.astype(self.kernel.dtype, copy=False) @ self.kernel[:, outputs]
+        else:
+            t, size = np.zeros((), np.float64), len(self.parts[0])
+            for n, part in enumerate(self.parts):
+                t = t + x[:, n * size : (n + 1) * size] @ part[:, outputs]
+        t += self.bias[outputs]
+        return t
 
 
 def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Layer]:
@@ -78,8 +94,19 @@ def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Layer]:
         if bound >= EXACT64:
             raise ModelError(f"integer layer {name} can reach {bound:.3g}, beyond exact float64")
         dtype = np.float32 if bound < EXACT32 else np.float64
-        layers[name] = Layer(np.ascontiguousarray(kernel, dtype), bias.astype(dtype))
+        parts = split(kernel, reach) if dtype == np.float64 and kernel.ndim == 2 else ()
+        layers[name] = Layer(np.ascontiguousarray(kernel, dtype), bias.astype(dtype), parts)
     return layers
+
+
+def split(kernel: np.ndarray, reach: int) -> tuple[np.ndarray, ...]:
+    """i[C, K] -> 2 or 4 parts f32[C / parts, K] whose products with inputs within `reach` are exact, or none."""
+    for count in (2, 4):
+        if len(kernel) % count == 0:
+            parts = kernel.reshape(count, -1, kernel.shape[1])
+            if np.abs(parts.astype(np.float64)).sum(1).max() * reach < EXACT32:
+                return tuple(np.ascontiguousarray(part, np.float32) for part in parts)
+    return ()
 
 
 def shift(x: np.ndarray, bits: int) -> np.ndarray:
@@ -183,25 +210,22 @@ class Exact:
         return self._clip(shift(x, WEIGHT_BITS), low).astype(np.float32, copy=False)
 
     def dense(self, name: str, x: np.ndarray, channels: int, relu: bool = False, small: bool = False) -> np.ndarray:
-        kernel, bias = self.layers[name]
-        t = x.reshape(-1, x.shape[-1]).astype(kernel.dtype, copy=False) @ kernel
-        t += bias
+        t = self.layers[name].product(x.reshape(-1, x.shape[-1]))
         return self._round(t, 0 if relu else -ACTIVATION_MAX).reshape(*x.shape[:-1], channels)
 
     def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
-        kernel, bias = self.layers[name]
-        t = depthwise(x, kernel)
-        t += bias
+        layer = self.layers[name]
+        t = depthwise(x, layer.kernel)
+        t += layer.bias
         return self._round(t)
 
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.add(x, self.conditions.bias.astype(x.dtype))
 
     def gate(self, name: str, x: np.ndarray) -> np.ndarray:
-        kernel, bias = self.layers[name]
-        rows, middle = x.reshape(-1, x.shape[-1]).astype(kernel.dtype, copy=False), x.shape[-1]
-        a = self._round(rows @ kernel[:, :middle] + bias[:middle], 0)
-        a *= self._round(rows @ kernel[:, middle:] + bias[middle:])
+        rows, middle = x.reshape(-1, x.shape[-1]), x.shape[-1]
+        a = self._round(self.layers[name].product(rows, slice(0, middle)), 0)
+        a *= self._round(self.layers[name].product(rows, slice(middle, None)))
         return self._clip(shift(a, ACTIVATION_BITS)).reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -218,19 +242,17 @@ class Exact:
         self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """(means, unit 2**-15, and scale indices, unit 2**-4 rungs), [cells, C/2], of even and then of odd cells."""
-        kernel, bias = self.layers[name]
-        rows = x.reshape(-1, x.shape[-1]).astype(kernel.dtype, copy=False)
-        out = []
+        layer, rows, out = self.layers[name], x.reshape(-1, x.shape[-1]), []
         for odd, cells in enumerate(parity(*x.shape[:2])):
             here, part = columns(channels, half, odd), rows[cells]
             there = slice(here.start + channels, here.stop + channels)
-            loc = (part @ kernel[:, here] + bias[here]).astype(np.float64)
+            loc = layer.product(part, here).astype(np.float64, copy=False)
             loc *= LOC_GAIN
             if predictor is not None:
                 loc += self._predict(f"{name}/predictor", predictor, cells, here)
             np.clip(loc, -LOC_MAX * 2**PRODUCT_BITS, LOC_MAX * 2**PRODUCT_BITS, out=loc)
             # An activation unit is INDEX_GAIN = 2**3 rungs.
-            out.append((loc, shift(part @ kernel[:, there] + bias[there], PRODUCT_BITS - 3 - INDEX_BITS)))
+            out.append((loc, shift(layer.product(part, there), PRODUCT_BITS - 3 - INDEX_BITS)))
         return out
 
     def _predict(self, name: str, x: np.ndarray, cells: np.ndarray, channels: slice) -> np.ndarray:
