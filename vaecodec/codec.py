@@ -6,8 +6,6 @@ pixels <--synthesis-- y <------------------walk, pop------------------ words <--
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from vaecodec import context
@@ -51,7 +49,7 @@ class Codec:
         tiles = []
         for index in range(grid.rows * grid.columns):
             coded = self._encode_tile(pixels, grid, index, step)
-            tiles.append((coded.data, zlib.crc32(coded.symbols.tobytes())))
+            tiles.append((coded.data, context.checksum(symbols for symbols, _ in coded.parts)))
         return pack(Header(self.model.id, height, width, step, tile), tiles, metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
@@ -59,7 +57,7 @@ class Codec:
         height, width = pixels.shape[:2]
         grid, step = Grid(height, width, tile), step_of(quality)
         coded = (self._encode_tile(pixels, grid, index, step) for index in range(grid.rows * grid.columns))
-        return sum(self.model.prior.models.tables.bits(one.symbols, one.rows) for one in coded)
+        return sum(self.model.prior.models.tables.bits(*part) for one in coded for part in one.parts)
 
     def _encode_tile(self, pixels: np.ndarray, grid: Grid, index: int, step: int) -> context.Coded:
         box = grid.box(index)
@@ -67,7 +65,8 @@ class Codec:
         y = self.transforms.analysis(cut(pixels, outer), self.model.vector("analysis/fine", step))
         y = y[box.inside(outer).slices()]
         h, w = box.shape
-        padded = np.pad(y, ((0, -h % HYPER_STRIDE), (0, -w % HYPER_STRIDE), (0, 0)))
+        short = (-h % HYPER_STRIDE, -w % HYPER_STRIDE)
+        padded = np.pad(y, ((0, short[0]), (0, short[1]), (0, 0))) if any(short) else y
         z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
         y = y * self.model.vector("gain", step)
 
@@ -119,7 +118,7 @@ class Codec:
         header, tile = parsed.header, parsed.tiles[index]
         payload = bytes(memoryview(data)[tile.offset : tile.offset + tile.length])
         symbols, y = context.decode(self.model.prior, grid.box(index).shape, header.step, payload)
-        if zlib.crc32(symbols.tobytes()) != tile.crc:
+        if context.checksum([symbols]) != tile.crc:
             raise FormatError(f"tile {index} is damaged (the CRC of its symbols does not match)")
         return y * (self.model.vector("inverse_gain", header.step) * np.float32(1.0 / context.UNIT))
 
@@ -155,7 +154,7 @@ def cut(pixels: np.ndarray, cells: Box) -> np.ndarray:
     height, width = pixels.shape[:2]
     part = pixels[cells.scale(STRIDE, (height, width)).slices()]
     short = [STRIDE * want - have for want, have in zip(cells.shape, part.shape[:2], strict=True)]
-    return np.pad(part, ((0, short[0]), (0, short[1]), (0, 0)), "edge")
+    return np.pad(part, ((0, short[0]), (0, short[1]), (0, 0)), "edge") if any(short) else part
 
 
 def target_cells(pixels: Box) -> Box:

@@ -11,7 +11,8 @@ first, then odd ones (integer.take_half).  Letters: h w latent cells; M, N chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import zlib
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -118,12 +119,24 @@ def before_gain(y: np.ndarray, conditions: Conditions, even: int) -> np.ndarray:
     return np.clip(shift(out, GAIN_BITS), -CONTEXT_MAX, CONTEXT_MAX, out=out)
 
 
+def checksum(parts: Iterable[np.ndarray]) -> int:
+    """CRC-32 of symbols in coding order, as docs/format.md defines it."""
+    crc = 0
+    for symbols in parts:
+        crc = zlib.crc32(np.ascontiguousarray(symbols, "<i4").data, crc)
+    return crc
+
+
 class Coded(NamedTuple):
-    """A tile's payload, and its symbols i32[n] and rows u16[n] in coding order."""
+    """A tile's payload, and (symbols i32, rows u8 or u16) of each part in coding order."""
 
     data: bytes
-    symbols: np.ndarray
-    rows: np.ndarray
+    parts: list[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def symbols(self) -> np.ndarray:
+        """i32[n]: those of all parts."""
+        return np.concatenate([symbols for symbols, _ in self.parts])
 
 
 def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[int, Step], np.ndarray]) -> Coded:
@@ -139,8 +152,7 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
     coder = writer()
     for symbols, rows in reversed(parts):
         push(coder, symbols, rows, prior.models)
-    all_symbols = np.concatenate([symbols for symbols, _ in parts]).astype("<i4")
-    return Coded(words(coder), all_symbols, np.concatenate([rows.astype(np.uint16) for _, rows in parts]))
+    return Coded(words(coder), parts)
 
 
 def decode(prior: Prior, cells: tuple[int, int], step: int, data: bytes) -> tuple[np.ndarray, np.ndarray]:
