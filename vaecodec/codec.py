@@ -95,20 +95,18 @@ class Codec:
         latents: dict[int, np.ndarray] = {}
         for index in grid.touching(target_cells(target)):
             box = grid.box(index)
-            outer = box.grow(halo(self.model.config), grid.cells)
-            outer = Box(*map(max, outer[:2], needed[:2]), *map(min, outer[2:], needed[2:]))
+            outer = box.grow(halo(self.model.config), grid.cells).meet(needed)
             y = np.empty((*outer.shape, self.model.config.latents), np.float32)
             for other in grid.touching(outer):
                 if other not in latents:
                     latents[other] = self._decode_tile(data, parsed, grid, other)
                 place = grid.box(other)
-                shared = Box(*map(max, place[:2], outer[:2]), *map(min, place[2:], outer[2:]))
+                shared = place.meet(outer)
                 y[shared.inside(outer).slices()] = latents[other][shared.inside(place).slices()]
             # Only the row of tiles above is still to be a neighbour.
             latents = {n: value for n, value in latents.items() if n >= index - grid.columns - 1}
             pixels = self.transforms.synthesis(y, condition)
-            shown = box.scale(STRIDE, (grid.height, grid.width))
-            shown = Box(*map(max, shown[:2], target[:2]), *map(min, shown[2:], target[2:]))
+            shown = box.scale(STRIDE, (grid.height, grid.width)).meet(target)
             whole = outer.scale(STRIDE, (grid.height + STRIDE, grid.width + STRIDE))
             out[shown.inside(target).slices()] = pixels[shown.inside(whole).slices()]
         return out

@@ -38,6 +38,11 @@ class Box(NamedTuple):
         """The same rectangle in the coordinates of `outer`."""
         return Box(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
 
+    def meet(self, other: Box) -> Box:
+        """What both cover."""
+        begins, ends = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
+        return Box(*begins, *ends)
+
     def grow(self, margin: int, limit: tuple[int, int]) -> Box:
         """Widened by `margin` on each side, within (height, width)."""
         return Box(
