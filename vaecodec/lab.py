@@ -32,6 +32,7 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         config, start = training.averaged_weights(args.start)
         if args.preset is not None and config != _config(args.preset):
             raise CodecError(f"{args.start} is not of the architecture {args.preset}")
+    training.spread(options)
     metrics = training.train(args.paths, args.out, config, options, start)
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
