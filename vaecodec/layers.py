@@ -141,7 +141,9 @@ class Float:
         wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [STRIDE * channels] * 2)
         t = tf.reshape(t, [-1, height + STRIDE, width // STRIDE + 1, STRIDE * channels])
         t = tf.reshape(self.pointwise(t, wide), [-1, height + STRIDE, width + STRIDE, channels])
-        return tf.ensure_shape(t[:, half:-half, half:-half], x.shape)
+        t = t[:, half:-half, half:-half]
+        t.set_shape(x.shape)  # which slices of unknown length forget, and space_to_depth needs
+        return t
 
     def gate(self, name, x):
         a, b = tf.split(self.dense(name, x, 2 * x.shape[-1]), 2, axis=-1)
