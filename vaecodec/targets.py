@@ -1,7 +1,7 @@
 """A wanted size or fidelity -> the quality step that meets it, in few trials.
 
-Rate is nearly exponential in the step and PSNR nearly linear, so that the line through the two ends of a bracket,
-in the logarithm for rates, foretells the next trial well.
+Rate grows nearly exponentially with the step and PSNR nearly linearly, so that a line through what is known, in the
+logarithm for rates, foretells the next trial well.
 """
 
 from __future__ import annotations
@@ -13,63 +13,61 @@ from typing import NamedTuple, TypeVar
 from vaecodec.config import STEPS
 
 Result = TypeVar("Result")
-ENOUGH = 0.005  # a trial this near to the target, as a share of it, ends the search
 
 
 class Target(NamedTuple):
-    """What a file is to have: `kind` is "bytes" (at most), "bpp" or "psnr" (dB, at least)."""
+    """What a file is to have: `kind` is "size" (bytes, at most), "bpp" (bits per pixel, at most) or "psnr" (dB, at least)."""
 
     kind: str
     value: float
 
-    def scale(self, measured: float) -> float:
-        """Where a measured value lies on an axis along which it grows evenly with the quality step."""
-        return measured if self.kind == "psnr" else math.log(measured)
+    @property
+    def rising(self) -> bool:
+        """Whether the target is a least value, and not a most."""
+        return self.kind == "psnr"
 
-    def meets(self, measured: float) -> bool:
-        """Whether this value is on the right side: bytes and bits at most the target, dB at least."""
-        return measured >= self.value if self.kind == "psnr" else measured <= self.value
+    def along(self, measured: float) -> float:
+        """Where a measured value lies on an axis along which it grows evenly with the quality step."""
+        return measured if self.rising else math.log(measured)
+
+    @property
+    def typical(self) -> float:
+        """How far along that axis one quality step leads, on photographs."""
+        return (15.0 if self.rising else 3.2) / STEPS
+
+    @property
+    def near(self) -> float:
+        """How close along that axis a trial must come to end the search: 0.02 dB, or 0.5 % of a rate."""
+        return 0.02 if self.rising else 0.005
 
 
 def search(target: Target, trial: Callable[[int], tuple[float, Result]]) -> tuple[float, Result]:
-    """The trial, (measured value, what it made), of the quality step whose value is nearest to the target on its
-    right side; where no step is on that side, the one at the end of the range that comes nearest.
+    """The trial, (measured value, what it made), of the quality step that comes nearest to the target on its right
+    side; where no step is on that side, the one at the end of the range.
 
-    `trial(step)` codes at a step in 0..895; its value must not fall as the step grows.
+    `trial(step)` codes at a step in 0..895; its value should not fall as the step grows.
     """
-    low, high = 0, STEPS - 1
     tried: dict[int, tuple[float, Result]] = {}
-
-    def at(step: int) -> float:
-        if step not in tried:
-            tried[step] = trial(step)
-        return target.scale(tried[step][0])
-
-    goal, step = target.scale(target.value), (STEPS - 1) // 2
-    ends = {}  # the values at low and high, once they were tried
-    while high - low > 1:
-        value = at(step)
-        if target.meets(tried[step][0]) and abs(tried[step][0] - target.value) <= ENOUGH * target.value * (
-            0.1 if target.kind == "psnr" else 1.0
-        ):
+    goal = target.along(target.value)
+    # Steps known to lie below and above the goal, with where they lie; none is known at first.
+    below, above = (-1, -math.inf), (STEPS, math.inf)
+    step = (STEPS - 1) // 2
+    while above[0] - below[0] > 1:
+        tried[step] = trial(step)
+        place = target.along(tried[step][0])
+        good = place >= goal if target.rising else place <= goal
+        if good and abs(place - goal) <= target.near:
             return tried[step]
-        if value < goal:
-            low, ends["low"] = step, value
+        if place < goal:
+            below = step, place
         else:
-            high, ends["high"] = step, value
-        # Typical slopes stand in for an end that was not tried yet.
-        slope = 15.0 / STEPS if target.kind == "psnr" else 3.2 / STEPS
-        if len(ends) == 2:
-            slope = max((ends["high"] - ends["low"]) / (high - low), 1e-6)
-        base, origin = (low, ends["low"]) if "low" in ends else (high, ends["high"])
-        # A little to the right side of the target, so that the trial can end the search.
-        aim = goal + (0.01 if target.kind == "psnr" else -ENOUGH / 3)
-        step = min(max(round(base + (aim - origin) / slope), low + 1), high - 1)
-        if high - low <= 1:
-            break
-    for step in (low, high):
-        at(step)
-    good = [tried[step] for step in tried if target.meets(tried[step][0])]
-    if good:
-        return min(good, key=lambda one: abs(one[0] - target.value))
-    return min(tried.values(), key=lambda one: abs(one[0] - target.value))
+            above = step, place
+        if math.isfinite(above[1] - below[1]):
+            slope = max((above[1] - below[1]) / (above[0] - below[0]), 1e-6)
+        else:
+            slope = target.typical
+        # Aimed at the middle of what ends the search, on the right side of the goal.
+        aim = goal + (0.5 if target.rising else -0.5) * target.near
+        step = min(max(round(step + (aim - place) / slope), below[0] + 1), above[0] - 1)
+    choice = above[0] if target.rising else below[0]
+    return tried[min(max(choice, 0), STEPS - 1)]
