@@ -504,7 +504,10 @@ def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, mo
     assert cli.main(["train", "--out", "run", "--export-step", "step", "--batch", "2"]) == 0
     assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
     small = PRESETS["small"]
-    assert calls == [(small, Options(batch=2), "step", "run"), ("step", "run", small, Options())] and not trained
+    out = (small, Options(batch=2), "step", "run", False, None)
+    assert calls == [out, ("step", "run", small, Options())] and not trained
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "a", "--out", "run", "--hard"])
 
 
 def test_help_of_train_gives_the_defaults_that_hold(capsys):
