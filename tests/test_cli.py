@@ -397,7 +397,8 @@ def test_models_lists_the_shipped_ones(capsys):
         "train photos",
         "train photos --out run --export-step step",
         "train --out run --export-step a --import-state b",
-        "train --out run --export-step a --from other",
+        "train --out run --import-state a --from other",
+        "train a --out run --hard",
         "train photos --out run --batch 0",
         "freeze run",
     ],
@@ -504,7 +505,8 @@ def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, mo
     assert cli.main(["train", "--out", "run", "--export-step", "step", "--batch", "2"]) == 0
     assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
     small = PRESETS["small"]
-    assert calls == [(small, Options(batch=2), "step", "run"), ("step", "run", small, Options())] and not trained
+    out = (small, Options(batch=2), "step", "run", False, None)
+    assert calls == [out, ("step", "run", small, Options())] and not trained
 
 
 def test_help_of_train_gives_the_defaults_that_hold(capsys):

@@ -13,7 +13,7 @@ FLOORS = """
 errors config container network
 integer tables coding context tiling weights transforms codec
 images files
-layers quantization densities vae float_transforms datasets training exporting freezing
+bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
 commands lab bench cli
 """.split()
@@ -25,6 +25,7 @@ TENSORFLOW = {
     "vae",
     "float_transforms",
     "datasets",
+    "optimization",
     "training",
     "exporting",
     "freezing",

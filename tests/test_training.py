@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 tf = pytest.importorskip("tensorflow")
 
@@ -134,6 +135,29 @@ def test_the_exported_step_is_text_with_its_state(tmp_path):
         import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
     with pytest.raises(CodecError, match=r"no state-\*\.npz"):
         load_state(str(tmp_path))
+
+
+def test_a_state_travels_in_pieces(monkeypatch):
+    from vaecodec import exporting
+
+    state = training.initial_state(CONFIG)
+    state = [vector + n for n, vector in enumerate(state)]
+    monkeypatch.setattr(exporting, "PIECE", len(state[0]) // 3 + 1)
+    pieces = exporting.cut(state)
+    assert len(pieces) == 4 * 3 + 1 and max(piece.size for piece in pieces) <= exporting.PIECE
+    assert all(np.array_equal(a, b) for a, b in zip(exporting.join(pieces, np.concatenate), state, strict=True))
+
+
+def test_a_batch_is_worked_on_in_towers_that_divide_it():
+    options = training.Options(batch=4, crop=64, towers=2)
+    state = [tf.constant(value) for value in training.initial_state(CONFIG)]
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    after, metrics = training.make_step(CONFIG, options)(state, tf.constant(images), tf.constant(1e-3), tf.constant([0, 1]))
+    assert np.isfinite(metrics.numpy()).all() and not np.array_equal(after[0], state[0])
+    with pytest.raises(CodecError, match="a batch of 3 cannot be divided between 2 towers"):
+        training.make_step(CONFIG, training.Options(batch=3, towers=2))
+    training.spread(options)
+    assert options.batch % options.towers == 0
 
 
 def test_arrays_of_any_memory_order_are_saved_as_they_read(tmp_path):

@@ -148,9 +148,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=positive, help="side of a crop in pixels (default: 128)")
     parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012)")
     parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument("--bfloat16", action="store_true", default=None, help="transforms in bfloat16, for GPUs")
     parser.add_argument("--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run or file")
     elsewhere = parser.add_mutually_exclusive_group()
     elsewhere.add_argument("--export-step", metavar="DIR", help="only write the training step, for use elsewhere")
+    parser.add_argument("--hard", action="store_true", help="export the step of the last phase: rates of rounded latents")
     elsewhere.add_argument("--import-state", metavar="DIR", help="only take a state trained elsewhere into RUN")
 
 

@@ -101,8 +101,10 @@ def train(args: argparse.Namespace) -> int:
 
     if bool(args.paths) == bool(args.export_step or args.import_state):
         args.usage("PATH is what to train on: needed to train, and not with --export-step or --import-state")
-    if args.start is not None and not args.paths:
-        args.usage("--from is where training begins; it goes with PATH")
+    if args.start is not None and args.import_state:
+        args.usage("--from is where training begins; it goes with PATH or --export-step")
+    if args.hard and not args.export_step:
+        args.usage("--hard goes with --export-step; training here comes to that phase by itself")
     return _in_lab(args, args.out, lambda: lab.train(args))
 
 

@@ -20,6 +20,9 @@ SCALES = 64
 SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 
 
+LATER = ("lapped",)  # switches that came after the first models, off in those
+
+
 @dataclass(frozen=True)
 class Config:
     """Widths and depths of one model; two models with equal fields have the same architecture."""
@@ -32,26 +35,29 @@ class Config:
     coarse_blocks: int = 2
     prior: int = 128  # width of the entropy networks at 1/16
     hyper_width: int = 96  # width of the hyper-networks at 1/32
+    lapped: int = 0  # 1: a lapped filter before the analysis and after the synthesis
 
     def to_dict(self) -> dict[str, int]:
-        """The fields as a JSON-ready mapping."""
-        return asdict(self)
+        """The fields as a JSON-ready mapping, without those of LATER at 0: models from before them keep their ids."""
+        return {name: value for name, value in asdict(self).items() if value or name not in LATER}
 
     @classmethod
     def from_dict(cls, values: dict[str, int]) -> Config:
         """The inverse of to_dict; raises ValueError on a missing, unknown or non-positive field."""
+        values = {**dict.fromkeys(LATER, 0), **values}
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"config has fields {sorted(values)}, expected {sorted(names)}")
         for name, value in values.items():
-            if type(value) is not int or not 0 < value <= 4096:
-                raise ValueError(f"config field {name} is {value!r}, expected an integer in 1..4096")
+            low, high = (0, 1) if name in LATER else (1, 4096)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"config field {name} is {value!r}, expected an integer in {low}..{high}")
         if values["latents"] % 2:
             raise ValueError("config field latents must be even: channels are coded in two halves")
         return cls(**values)
 
 
 PRESETS = {
-    "small": Config(),
-    "base": Config(hyper=64, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=256, hyper_width=128),
+    "small": Config(lapped=1),
+    "base": Config(hyper=64, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=256, hyper_width=128, lapped=1),
 }

@@ -1,7 +1,7 @@
 """The training step as StableHLO, to train where JAX runs but TensorFlow does not; and the state back.
 
-A bundle is a folder: step.mlir (the step as text), state-*.npz (its state: arrays 00000, 00001, ... in order) and
-spec.json (batch, crop, metrics, learning rate).  Whoever runs it calls
+A bundle is a folder: step.mlir (the step as text), state-*.npz (its state: arrays 00000, 00001, ... in order, each
+vector cut into pieces that travel) and spec.json (batch, crop, metrics, learning rate).  Whoever runs it calls
 
     state, metrics = step(*state, images u8[B, crop, crop, 3], lr f32[], seed i32[2])
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 import glob
 import json
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,30 +24,57 @@ from vaecodec.errors import CodecError
 from vaecodec.training import METRICS, SCHEDULE, Options, initial_state, load_checkpoint, make_step, save_checkpoint
 
 PART_BYTES = 14 << 20
+PIECE = 13 << 18  # numbers in a piece of a vector: 13 MiB, so that a file of the state holds one
 
 
-def export_step(config: Config, options: Options, folder: str, run: str | None = None, hard: bool = False) -> None:
-    """Writes a bundle that starts from the checkpoint of `run`, or from scratch; raises CodecError on a foreign one."""
-    state = initial_state(config, options.seed)
+def cut(state: list[Any]) -> list[Any]:
+    """The vectors of a state in pieces, and the count; of NumPy or TensorFlow."""
+    pieces = []
+    for vector in state[:-1]:
+        size = int(vector.shape[0])
+        pieces += [vector[at : at + PIECE] for at in range(0, size, PIECE)]
+    return [*pieces, state[-1]]
+
+
+def join(pieces: list[Any], concatenate: Callable[[list[Any], int], Any]) -> list[Any]:
+    """The inverse of cut."""
+    each = (len(pieces) - 1) // 4
+    return [*(concatenate(pieces[n * each : (n + 1) * each], 0) for n in range(4)), pieces[-1]]
+
+
+def export_step(
+    config: Config,
+    options: Options,
+    folder: str,
+    run: str | None = None,
+    hard: bool = False,
+    start: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Writes a bundle that starts from the checkpoint of `run`, else from the weights `start`, else from scratch.
+
+    `hard` makes it the step of the last phase.  Raises CodecError on a checkpoint of another architecture.
+    """
+    state = initial_state(config, options.seed, start)
     if run is not None and os.path.exists(os.path.join(run, "checkpoint.safetensors")):
         found, _, state, _ = load_checkpoint(run)
         if found != config:
             raise CodecError(f"{run}: holds a run of another architecture: {found}")
     os.makedirs(folder, exist_ok=True)
     step = make_step(config, options, hard)
-    count = len(state)
+    pieces = cut(state)
+    count = len(pieces)
 
     @tf.function(jit_compile=True, autograph=False)
     def flat(*arguments: tf.Tensor) -> list[tf.Tensor]:
-        after, metrics = step(list(arguments[:count]), *arguments[count:])
-        return [*after, metrics]
+        after, metrics = step(join(list(arguments[:count]), tf.concat), *arguments[count:])
+        return [*cut(after), metrics]
 
     images = np.zeros((options.batch, options.crop, options.crop, 3), np.uint8)
-    arguments = [*map(tf.constant, state), tf.constant(images), tf.constant(0.0), tf.constant([0, 0])]
+    arguments = [*map(tf.constant, pieces), tf.constant(images), tf.constant(0.0), tf.constant([0, 0])]
     text = flat.experimental_get_compiler_ir(*arguments)(stage="stablehlo")
     with open(os.path.join(folder, "step.mlir"), "w") as file:
         file.write(text)
-    save_state(folder, state)
+    save_state(folder, pieces)
     spec = {
         "batch": options.batch,
         "crop": options.crop,
@@ -82,9 +111,10 @@ def load_state(folder: str) -> list[np.ndarray]:
 
 def import_state(folder: str, run: str, config: Config, options: Options) -> None:
     """Makes the state in `folder` the checkpoint of `run`; raises CodecError where it does not fit or is not finite."""
-    state, expected = load_state(folder), initial_state(config)
-    if [array.shape for array in state] != [array.shape for array in expected]:
+    pieces, expected = load_state(folder), cut(initial_state(config))
+    if [array.shape for array in pieces] != [array.shape for array in expected]:
         raise CodecError(f"{folder}: holds the state of another architecture")
+    state = join(pieces, np.concatenate)
     if not all(np.isfinite(array).all() for array in state):
         raise CodecError(f"{folder}: holds values that are not finite")
     progress = {"seconds": 0.0, "steps": 0}

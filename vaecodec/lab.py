@@ -18,20 +18,21 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     config, start = _config(args.preset or "small"), None
     given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
     options = training.Options(**{name: value for name, value in given.items() if value is not None})
+    if args.start is not None:
+        config, start = training.averaged_weights(args.start)
+        if args.preset is not None and config != _config(args.preset):
+            raise CodecError(f"{args.start} is not of the architecture {args.preset}")
     if args.export_step is not None:
         from vaecodec.exporting import export_step
 
-        export_step(config, options, args.export_step, args.out)
+        export_step(config, options, args.export_step, args.out, args.hard, start)
         return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
     if args.import_state is not None:
         from vaecodec.exporting import import_state
 
         import_state(args.import_state, args.out, config, options)
         return {"run": args.out, "imported": args.import_state}, f"{args.out}: holds the state of {args.import_state}"
-    if args.start is not None:
-        config, start = training.averaged_weights(args.start)
-        if args.preset is not None and config != _config(args.preset):
-            raise CodecError(f"{args.start} is not of the architecture {args.preset}")
+    training.spread(options)
     metrics = training.train(args.paths, args.out, config, options, start)
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
+from vaecodec.config import STRIDE
 from vaecodec.integer import (
     ACTIVATION_BITS,
     ACTIVATION_MAX,
@@ -64,6 +64,12 @@ class Shapes:
             self.weights[f"{name}/predictor"] = Weight((3, 3, channels), 0.0)
             self.macs[f"{name}/predictor"] = math.prod(x[:-1]) * 9 * channels // 2
         return (*x[:-1], channels), (*x[:-1], channels)
+
+    def lapped(self, name, x):
+        self.weights[f"{name}/kernel"] = Weight((STRIDE, STRIDE), 0.0)
+        # Down each column, then along each row, where it is one product for the three colours.
+        self.macs[name] = math.prod(x[:-1]) * (STRIDE * x[-1] + STRIDE * x[-1] ** 2)
+        return x
 
     def gate(self, name, x):
         self.dense(name, x, 2 * x[-1])
@@ -118,6 +124,26 @@ class Float:
 
     def condition(self, name, x):
         return x * self.conditions[name]
+
+    def lapped(self, name, x):
+        """[B, H, W, C] filtered across the borders of its blocks, half a block to either side, down and along.
+
+        Mirrored at its edges, where the filter of `bases.lapped_filter` then changes nothing.
+        """
+        kernel, half = tf.transpose(self.weights[f"{name}/kernel"]), STRIDE // 2
+        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape[3]
+        t = tf.pad(x, [[0, 0], [half, half], [half, half], [0, 0]], "SYMMETRIC")
+        line = (width + STRIDE) * channels
+        t = tf.transpose(tf.reshape(t, [-1, STRIDE, line]), [0, 2, 1])
+        t = self.pointwise(tf.reshape(t, [-1, height // STRIDE + 1, line, STRIDE]), kernel)
+        t = tf.transpose(tf.reshape(t, [-1, line, STRIDE]), [0, 2, 1])
+        # Along a row the colours lie interleaved: one larger product is faster than to separate them.
+        wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [STRIDE * channels] * 2)
+        t = tf.reshape(t, [-1, height + STRIDE, width // STRIDE + 1, STRIDE * channels])
+        t = tf.reshape(self.pointwise(t, wide), [-1, height + STRIDE, width + STRIDE, channels])
+        t = t[:, half:-half, half:-half]
+        t.set_shape(x.shape)  # which slices of unknown length forget, and space_to_depth needs
+        return t
 
     def gate(self, name, x):
         a, b = tf.split(self.dense(name, x, 2 * x.shape[-1]), 2, axis=-1)
@@ -216,32 +242,3 @@ class Quantised(Float):
             kernel = on_grid(self.weights[f"{name}/predictor"], WEIGHT_BITS)
             loc += take_half(depthwise(predictor, kernel), half)
         return tf.clip_by_value(loc, -LOC_MAX, LOC_MAX), index * INDEX_GAIN
-
-
-def dct_basis(size: int) -> np.ndarray:
-    """f64[size, size]: orthonormal DCT-II, rows are frequencies (Ahmed, Natarajan and Rao 1974)."""
-    k, n = np.mgrid[:size, :size]
-    basis = np.sqrt(2.0 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
-    basis[0] /= np.sqrt(2.0)
-    return basis
-
-
-# Rows: brightness, red against blue, green against both; orthonormal.
-COLOUR = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3.0], [2.0], [6.0]])
-
-
-def shortcut_basis(latents: int) -> tuple[np.ndarray, np.ndarray]:
-    """(f64[768, M], f64[M]): 16x16 DCT times colour rotation in the channel order of two unshuffles, and the
-    frequency of each column: the lowest M, colour counting as brightness at 2.4 times its frequency.
-
-    Even ranks come first, then odd ones, so that either half of the channels spans all frequencies.
-    """
-    dct = dct_basis(16)
-    u, v, c = np.meshgrid(np.arange(16), np.arange(16), np.arange(3), indexing="ij")
-    frequency = np.sqrt(u**2 + v**2) * np.where(c > 0, 2.4, 1.0) + (c > 0)
-    chosen = np.argsort(frequency.ravel(), kind="stable")[:latents]
-    chosen = np.concatenate([chosen[0::2], chosen[1::2]])
-    full = np.einsum("uy,vx,cd->uvcyxd", dct, dct, COLOUR).reshape(768, 16, 16, 3)[chosen]
-    # unshuffle(8) then unshuffle(2): pixel (8i + a, 8j + b), colour d, lies at channel (i, j, a, b, d).
-    full = full.reshape(-1, 2, 8, 2, 8, 3).transpose(0, 1, 3, 2, 4, 5)
-    return full.reshape(-1, 768).T, frequency.ravel()[chosen]

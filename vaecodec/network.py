@@ -36,6 +36,8 @@ def analysis(ops: Any, config: Config, x: Array) -> Array:
     A linear shortcut (16x16 DCT and colour rotation when training starts) carries the picture, and the
     network adds what a linear transform cannot do.
     """
+    if config.lapped:
+        x = ops.lapped("analysis/lapped", x)
     patches = ops.unshuffle(x, 8)
     t = ops.dense("analysis/fine", patches, config.fine)
     t = ops.condition("analysis/fine", t)
@@ -59,7 +61,8 @@ def synthesis(ops: Any, config: Config, y: Array) -> Array:
     for n in range(config.fine_blocks):
         t = block(ops, f"synthesis/fine{n}", t)
     t = ops.dense("synthesis/fine", t, 192, small=True)
-    return ops.shuffle(ops.add(t, shortcut), 8)
+    x = ops.shuffle(ops.add(t, shortcut), 8)
+    return ops.lapped("synthesis/lapped", x) if config.lapped else x
 
 
 def hyper_analysis(ops: Any, config: Config, y: Array) -> Array:

@@ -59,8 +59,8 @@ class Box(NamedTuple):
 
 
 def halo(config: Config) -> int:
-    """Cells that either transform reaches beyond a cell: one a coarse block, half a one a fine block."""
-    return config.coarse_blocks + (config.fine_blocks + 1) // 2
+    """Cells that either transform reaches beyond a cell: one a coarse block, half a one a fine block or lapped filter."""
+    return config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
 
 
 class Grid(NamedTuple):

@@ -2,8 +2,8 @@
 
     step: (state, images u8[B, crop, crop, 3], lr f32[], seed i32[2]) -> (state, metrics f32[4])
 
-State is a flat list: weights, Adam's two moments, their running average, each in the order of sorted names,
-and the step count.  Nothing else goes in or out, so the same step runs here and, exported, elsewhere.
+State is what `optimization` says: four vectors and the step count.  Nothing else goes in or out, so the same step
+runs here and, exported, elsewhere.
 """
 
 from __future__ import annotations
@@ -25,16 +25,13 @@ from safetensors.numpy import load_file, save_file
 from vaecodec.config import ANCHORS, Config
 from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
+from vaecodec.optimization import GROUPS, Layout, update
 from vaecodec.vae import VAE, initial_weights
 
-GROUPS = ("weights", "moment1", "moment2", "average")
 METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, section 2
-CLIP = 1.0  # global norm of the gradient
-AVERAGE = 0.999  # decay of the running average of the weights, which is what freezes
 
 # Learning rate, linear between (fraction of the run, factor).
-SCHEDULE = ((0.0, 0.05), (0.01, 1.0), (0.55, 1.0), (0.75, 0.3), (0.9, 0.08), (1.0, 0.01))
+SCHEDULE = ((0.0, 0.05), (0.01, 1.0), (0.2, 1.0), (0.5, 0.4), (0.75, 0.14), (0.9, 0.05), (1.0, 0.01))
 
 
 @dataclass
@@ -49,50 +46,61 @@ class Options:
     hard_from: float = 0.85  # from this fraction on the rate is that of rounded latents
     seed: int = 0
     bfloat16: bool = False
+    towers: int = 1  # parts of a batch that are worked on at once
+
+
+def spread(options: Options) -> None:
+    """As many towers as there are cores, if the batch divides so, and a core each; before TensorFlow has begun."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options.towers = max(n for n in range(1, min(cores, options.batch) + 1) if options.batch % n == 0)
+    with suppress(RuntimeError):  # it has begun already, in this process
+        tf.config.threading.set_inter_op_parallelism_threads(options.towers)
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // options.towers))
+
+
+def layout_of(config: Config) -> Layout:
+    """How the weights of an architecture lie in its state."""
+    return Layout(initial_weights(config))
 
 
 def initial_state(config: Config, seed: int = 0, weights: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
     """The flat state at step 0, from `weights` where given."""
-    start = initial_weights(config, seed) if weights is None else weights
-    values = [np.asarray(start[name], np.float32) for name in sorted(start)]
-    zeros = [np.zeros_like(value) for value in values]
-    return [*values, *zeros, *zeros, *values, np.zeros((), np.float32)]
+    return layout_of(config).begin(initial_weights(config, seed) if weights is None else weights)
 
 
 def make_step(config: Config, options: Options, hard: bool = False) -> Any:
-    """The pure training step over (state, images, lr, seed); qualities are drawn uniformly, one an example."""
+    """The pure training step over (state, images, lr, seed); qualities are drawn uniformly, one an example.
+
+    The batch is worked on in `options.towers` equal parts that nothing connects but the sum of their gradients, so
+    that each can have a core: small operations divide badly between threads.
+    """
     model = VAE(config, {})
     model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
-    names = sorted(initial_weights(config))
+    layout, towers = layout_of(config), max(options.towers, 1)
+    if options.batch % towers:
+        raise CodecError(f"a batch of {options.batch} cannot be divided between {towers} towers")
 
     def step(state: list[tf.Tensor], images: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor):
-        count = len(names)
-        weights, first, second, average = (state[n * count : (n + 1) * count] for n in range(4))
         quality = tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            loss = model.bind(dict(zip(names, weights, strict=True))).loss(images, quality, seed + [0, 1 << 20], hard)
-        gradients = tape.gradient(loss.loss, weights, unconnected_gradients="zero")
-        gradients, _ = tf.clip_by_global_norm(gradients, CLIP)
-        number = state[-1] + 1.0
-        rate = lr * tf.sqrt(1.0 - BETA2**number) / (1.0 - BETA1**number)
-        first = [m + (1 - BETA1) * (g - m) for m, g in zip(first, gradients, strict=True)]
-        second = [v + (1 - BETA2) * (g * g - v) for v, g in zip(second, gradients, strict=True)]
-        weights = [w - rate * m / (tf.sqrt(v) + EPSILON) for w, m, v in zip(weights, first, second, strict=True)]
-        # Early on the average follows closely, or the start would linger in it.
-        decay = tf.minimum(AVERAGE, number / (number + 10.0))
-        average = [a + (1 - decay) * (w - a) for a, w in zip(average, weights, strict=True)]
-        metrics = tf.stack([getattr(loss, name) for name in METRICS])
-        return [*weights, *first, *second, *average, number], metrics
+        gradients, metrics = [], []
+        for n, (x, q) in enumerate(zip(tf.split(images, towers), tf.split(quality, towers), strict=True)):
+            with tf.GradientTape() as tape:
+                tape.watch(state[0])
+                loss = model.bind(layout.unpack(state[0])).loss(x, q, seed + [0, (n + 1) << 20], hard)
+            gradients.append(tape.gradient(loss.loss, state[0]) / towers)
+            metrics.append(tf.stack([getattr(loss, name) for name in METRICS]) / towers)
+        return update(state, tf.add_n(gradients), lr), tf.add_n(metrics)
 
     return step
 
 
 def save_checkpoint(run: str, config: Config, options: Options, state: list[Any], progress: dict[str, float]) -> None:
     """Writes RUN/checkpoint.safetensors in one atomic replacement."""
-    names = [f"{group}/{name}" for group in GROUPS for name in sorted(initial_weights(config))] + ["count"]
-    # safetensors writes an array's memory as it lies, whatever its strides.
-    arrays = {name: np.asarray(value, order="C") for name, value in zip(names, state, strict=True)}
+    layout, arrays = layout_of(config), {"count": np.asarray(state[-1])}
+    for group, vector in zip(GROUPS, state, strict=False):
+        # safetensors writes an array's memory as it lies, whatever its strides.
+        for name, value in layout.unpack(np.asarray(vector)).items():
+            arrays[f"{group}/{name}"] = np.asarray(value, order="C")
     metadata = {"config": config.to_dict(), "options": asdict(options), "progress": progress}
     path = os.path.join(run, "checkpoint.safetensors")
     save_file(arrays, path + ".tmp", {key: json.dumps(value) for key, value in metadata.items()})
@@ -115,19 +123,18 @@ def load_checkpoint(run: str) -> tuple[Config, Options, list[np.ndarray], dict[s
     path = os.path.join(run, "checkpoint.safetensors")
     metadata = read_metadata(path)
     config = Config.from_dict(metadata["config"])
-    arrays = load_file(path)
-    names = [f"{group}/{name}" for group in GROUPS for name in sorted(initial_weights(config))] + ["count"]
-    if sorted(names) != sorted(arrays):
+    arrays, layout = load_file(path), layout_of(config)
+    if {f"{group}/{name}" for group in GROUPS for name in layout.names} | {"count"} != set(arrays):
         raise CodecError(f"{path}: weights of another architecture")
-    return config, Options(**metadata["options"]), [arrays[name] for name in names], metadata["progress"]
+    state = [layout.pack({name: arrays[f"{group}/{name}"] for name in layout.names}) for group in GROUPS]
+    return config, Options(**metadata["options"]), [*state, arrays["count"]], metadata["progress"]
 
 
 def averaged_weights(path: str) -> tuple[Config, dict[str, np.ndarray]]:
     """(config, running average of the weights) of a run folder or of a compact checkpoint file."""
     if os.path.isdir(path):
         config, _, state, _ = load_checkpoint(path)
-        names = sorted(initial_weights(config))
-        return config, dict(zip(names, state[3 * len(names) : 4 * len(names)], strict=True))
+        return config, layout_of(config).unpack(state[GROUPS.index("average")])
     config = Config.from_dict(read_metadata(path)["config"])
     return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
 

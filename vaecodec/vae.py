@@ -20,10 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec import network
+from vaecodec.bases import lapped_filter, shortcut_basis
 from vaecodec.config import ANCHORS, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SCALE_RATIO, STRIDE, Config
 from vaecodec.densities import bits, conditional, factorized, tfd
 from vaecodec.integer import INDEX_GAIN
-from vaecodec.layers import Float, Quantised, Shapes, put_half, shortcut_basis, take_half
+from vaecodec.layers import Float, Quantised, Shapes, put_half, take_half
 from vaecodec.quantization import add_noise, round_straight_through
 
 MIXTURE = 3  # logistics in p(z)
@@ -66,6 +67,9 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     basis, frequency = shortcut_basis(config.latents)
     weights["analysis/shortcut/kernel"] = basis / STEP_AT_CENTRE
     weights["synthesis/shortcut/kernel"] = basis.T * STEP_AT_CENTRE
+    if config.lapped:
+        weights["analysis/lapped/kernel"] = lapped_filter(STRIDE)
+        weights["synthesis/lapped/kernel"] = np.linalg.inv(lapped_filter(STRIDE))
     log_lambda = np.linspace(-0.5, 0.5, ANCHORS) * math.log(LAMBDA_MAX / LAMBDA_MIN)
     gain = np.tile(0.5 * log_lambda[:, None], (1, config.latents))
     weights["gain"], weights["inverse_gain"] = gain, -gain
