@@ -1,0 +1,86 @@
+"""Samples <-> bytes without loss: a WebP, or where it cannot (16 bits, sides beyond 16383), a PNG.
+
+u32 CRC-32 of the samples, little-endian, row by row
+the WebP (RFC 9649) or PNG (ISO/IEC 15948) file
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+
+from vaecodec import deep
+from vaecodec.errors import FormatError
+
+CRC = struct.Struct("<I")
+WEBP_SIDE = 16383
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
+
+
+def encode(samples: np.ndarray) -> bytes:
+    """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> bytes; inverse of decode."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    if samples.dtype == np.uint16:
+        file.write(deep.png(samples))
+    elif max(samples.shape[:2]) > WEBP_SIDE:
+        Image.fromarray(samples).save(file, "PNG", compress_level=9)
+    else:
+        # Without `exact`, colours under alpha 0 would change, and the CRC with them.
+        Image.fromarray(samples).save(file, "WEBP", lossless=True, exact=True)
+    return CRC.pack(_crc(samples)) + file.getvalue()
+
+
+def quick_size(samples: np.ndarray) -> int:
+    """Bytes, roughly, that encode makes of u8 samples, in a tenth of its time."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(samples[:, :WEBP_SIDE]).save(file, "WEBP", lossless=True, method=0, quality=0)
+    return len(file.getvalue())
+
+
+def decode(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
+    """The samples, u8 or u16 [H, W] or [H, W, C], of what encode made.
+
+    Raises FormatError where they are not of this shape, (height, width), and depth in bits, or are damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged file can make Pillow warn before it raises
+        try:
+            samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
+        except FormatError:
+            raise
+        except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
+            raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
+    if samples.shape != (*shape, channels)[: 2 + (channels > 1)] or CRC.unpack_from(data)[0] != _crc(samples):
+        raise FormatError("the lossless part is damaged (the CRC of its samples does not match)")
+    return samples
+
+
+def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
+    # Their readers themselves, not Image.open, which has a limit of its own on pixels and other readers.
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    kind = PngImageFile if file.startswith(PNG_MAGIC) else WebPImageFile
+    with kind(io.BytesIO(file)) as image, kind(io.BytesIO(file)) as again:
+        if image.size != shape[::-1] or (deep.bits_of(image, file) == 16) != (depth == 16):
+            raise FormatError("the lossless part is not of the size and depth that the header gives")
+        if depth == 16:
+            samples = deep.read(image, again)
+            assert samples is not None
+            return samples
+        if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+            raise FormatError(f"the lossless part has colour mode {image.mode}")
+        return np.array(image.convert("RGBA" if channels % 2 == 0 else "RGB").convert(MODES[channels]))
+
+
+def _crc(samples: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data)
