@@ -77,9 +77,12 @@ def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.
             samples = deep.read(image, again)
             assert samples is not None
             return samples
-        if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+        if kind is PngImageFile and image.mode == MODES[channels]:
+            return np.array(image)
+        if kind is PngImageFile or image.mode not in ("RGB", "RGBA"):
             raise FormatError(f"the lossless part has colour mode {image.mode}")
-        return np.array(image.convert("RGBA" if channels % 2 == 0 else "RGB").convert(MODES[channels]))
+        rgba = np.array(image.convert("RGBA"))
+        return np.ascontiguousarray({1: rgba[..., 0], 2: rgba[..., 0::3], 3: rgba[..., :3], 4: rgba}[channels])
 
 
 def _crc(samples: np.ndarray) -> int:
