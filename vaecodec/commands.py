@@ -51,11 +51,13 @@ def info(args: argparse.Namespace) -> int:
 
     def work(name: str) -> tuple[dict[str, Any], str]:
         record = container.info(_read(args, name))
-        coding = "quality {quality:g}, {tiles} x {tile} px tiles, model {model}"
+        kept = record["coding"] == "lossless"
         text = (
-            "{width} x {height}, {kind}, {bytes} bytes, {bpp:.3f} bpp, "
-            + ("lossless" if record["coding"] == "lossless" else coding)
-            + ", version {version}"
+            "{width} x {height}, "
+            + ("lossless" if kept else "quality {quality:g}")
+            + ", {kind}, {bytes} bytes, {bpp:.3f} bpp, "
+            + ("" if kept else "{tiles} x {tile} px tiles, model {model}, ")
+            + "version {version}"
         ).format(kind=KINDS[record["channels"]] + (" of 16 bits" if record["depth"] == 16 else ""), **record)
         text += "".join(f", {kind}" for kind in record["metadata"])
         return {"input": name, **record}, f"{name}: {text}"
