@@ -2,7 +2,7 @@
 
 It exists to show that the document suffices and to disagree with the package where the package strays from it. It is
 therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy, and Pillow where there
-is a WebP or PNG within. Sections, and names of one letter, are those of the document.
+is a WebP or AVIF within. Sections, and names of one letter, are those of the document.
 
     python tests/reference_decoder.py model.vcm in.vae [out.pam]
 
@@ -134,20 +134,28 @@ def check_tag(tag, payload, seen, beside):
     return seen | {tag}
 
 
-def read_kept(data):
-    """Section 1: the samples, u8 or u16 [height, width, channels], of a file (bytes) that begins with KEPT."""
-    chunks, seen = read_chunks(data), frozenset()
+def read_pict(data):
+    """Section 1: the samples, u8 or u16 [height, width, channels], of a file (bytes) that begins with PICT."""
+    chunks, seen, found = read_chunks(data), frozenset(), {}
     tag, payload = next(chunks)
-    require(tag == b"KEPT", f"the first chunk is {tag!r}, not KEPT")
+    require(tag == b"PICT", f"the first chunk is {tag!r}, not PICT")
     version = payload[0] if payload else None
     require(version == 1, f"version {version} of the format is not supported")
-    require(len(payload) == 12, "KEPT: wrong length")
-    _, channels, depth, reserved, height, width = struct.unpack("<BBBBII", payload)
-    require(1 <= channels <= 4 and depth in (8, 16) and reserved == 0, "KEPT: channels, depth or the reserved byte")
-    require(1 <= height <= UNIT and 1 <= width <= UNIT, f"KEPT: {height} by {width} pixels")
+    require(len(payload) == 12, "PICT: wrong length")
+    _, coding, channels, depth, height, width = struct.unpack("<BBBBII", payload)
+    require(coding in (0, 1), f"PICT: coding {coding} is unknown")
+    require(1 <= channels <= 4 and depth in ((8,) if coding else (8, 16)), "PICT: channels or depth out of range")
+    require(1 <= height <= UNIT and 1 <= width <= UNIT, f"PICT: {height} by {width} pixels")
     for tag, payload in chunks:
-        seen = check_tag(tag, payload, seen, ())
-    return read_samples(payload, height, width, channels, depth)
+        seen, found[tag] = check_tag(tag, payload, seen, (b"ALPH",)), payload
+    require((b"ALPH" in found) == (coding == 1 and channels in (2, 4)), "ALPH is missing or not in its place")
+    if coding == 0:
+        return read_samples(found[b"DATA"], height, width, channels, depth)
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(found[b"DATA"]), formats=["AVIF"])
+    require(image.size == (width, height), "the AVIF is not of the picture's size")
+    return beside(np.asarray(image.convert("RGB")), channels < 3, found.get(b"ALPH"))
 
 
 def read_samples(payload, height, width, channels, depth):
@@ -400,18 +408,20 @@ def synthesis(values, header, model):
 
 def decode(data, model):
     """The picture in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
-    if data[12:16] == b"KEPT":
-        return read_kept(data)
+    if data[12:16] == b"PICT":
+        return read_pict(data)
     header, _, values = decode_latents(data, model)
-    return beside(synthesis(values, header, model), dict(read_chunks(data)), header)
+    chunks = dict(read_chunks(data))
+    return beside(synthesis(values, header, model), b"grey" in chunks, chunks.get(b"ALPH"))
 
 
-def beside(colours, chunks, header):
-    """Section 1: u8[height, width, 1 to 4] of the u8[height, width, 3] of section 7, with what grey and ALPH say."""
-    if b"grey" in chunks:
+def beside(colours, grey, alpha):
+    """Section 1: u8[height, width, 1 to 4] of colours u8[height, width, 3], grey or not, and the payload of ALPH."""
+    height, width = colours.shape[:2]
+    if grey:
         colours = (colours.astype(np.int64).sum(2, keepdims=True) + 1) // 3
-    if b"ALPH" in chunks:
-        alpha = read_samples(chunks[b"ALPH"], header.height, header.width, 1, 8)
+    if alpha is not None:
+        alpha = read_samples(alpha, height, width, 1, 8)
         colours = np.concatenate([np.where(alpha == 0, 0, colours), alpha], 2)
     return colours.astype(np.uint8)
 
@@ -421,7 +431,7 @@ def main(arguments):
     if len(arguments) not in (2, 3):
         sys.exit(__doc__)
     model, data = read_model(arguments[0]), Path(arguments[1]).read_bytes()
-    if data[12:16] != b"KEPT":
+    if data[12:16] != b"PICT":
         for tile in decode_symbols(data, model):
             print(f"{zlib.crc32(tile.tobytes()):08x}")
     if len(arguments) == 3:

@@ -8,15 +8,15 @@ from vaecodec import container
 from vaecodec.container import (
     ALPHA,
     GREY,
+    Classical,
     Header,
-    Kept,
     chunk,
     contents,
     info,
     insert,
     metadata,
     pack,
-    pack_kept,
+    pack_classical,
     parse,
 )
 from vaecodec.errors import FormatError
@@ -24,7 +24,8 @@ from vaecodec.errors import FormatError
 HEADER = Header("0123456789abcdef", 100, 200, 448, 128)
 TILES = [(b"abcd", 1), (b"", 2)]
 META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>", "dpi": bytes(8)}
-KEPT = Kept(100, 200, 4, 16)
+DEEP = Classical("lossless", 100, 200, 4, 16)
+AVIF = Classical("avif", 100, 200, 4, 8)
 
 
 def test_parse_inverts_pack():
@@ -55,10 +56,10 @@ def test_overhead_of_a_one_tile_file_is_64_bytes():
     assert len(pack(Header("00" * 8, 8, 8, 0, 1024), [(b"", 0)])) == 62
 
 
-def test_a_kept_picture_has_its_size_in_its_header():
-    data = pack_kept(KEPT, b"a PNG", META)
+def test_a_classical_picture_has_its_size_in_its_header():
+    data = pack_classical(DEEP, b"a PNG", META)
     found = contents(data)
-    assert found.head == KEPT and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
+    assert found.head == DEEP and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
     assert metadata(data) == META
     about = info(data)
     assert about == {
@@ -72,9 +73,9 @@ def test_a_kept_picture_has_its_size_in_its_header():
         "bytes": len(data),
         "bpp": 8 * len(data) / 20000,
     }
-    with pytest.raises(FormatError, match="without loss"):
+    with pytest.raises(FormatError, match="lossless"):
         parse(data)
-    assert len(pack_kept(KEPT, b"")) == 44
+    assert len(pack_classical(DEEP, b"")) == 44
 
 
 def test_grey_and_alpha_are_chunks_of_their_own():
@@ -90,13 +91,20 @@ def test_grey_and_alpha_are_chunks_of_their_own():
         with pytest.raises(FormatError, match="grey|ALPH"):
             contents(insert(plain, extra))
     for tag in (GREY, ALPHA):
-        with pytest.raises(FormatError, match="does not go with KEPT"):
-            contents(insert(pack_kept(KEPT, b""), [(tag, b"")]))
+        with pytest.raises(FormatError, match="does not go with"):
+            contents(insert(pack_classical(DEEP, b""), [(tag, b"")]))
+    assert contents(insert(pack_classical(AVIF, b""), [(ALPHA, b"x")])).channels == 4
+    with pytest.raises(FormatError, match="ALPH"):
+        contents(pack_classical(AVIF, b""))
 
 
 @pytest.mark.parametrize(
     "data",
-    [pack(HEADER, TILES, META), insert(pack(HEADER, TILES), [(GREY, b""), (ALPHA, b"x")]), pack_kept(KEPT, b"x", META)],
+    [
+        pack(HEADER, TILES, META),
+        insert(pack(HEADER, TILES), [(GREY, b""), (ALPHA, b"x")]),
+        pack_classical(DEEP, b"x", META),
+    ],
 )
 def test_every_truncation_and_every_bit_is_noticed(data):
     for end in range(len(data)):
@@ -139,11 +147,11 @@ def test_a_header_out_of_range_is_named(changes, message):
         parse(with_head(**changes))
 
 
-def with_kept(**changes):
-    """A file whose KEPT is valid but for `changes`, CRC and all."""
-    names = ("version", "channels", "depth", "reserved", "height", "width")
-    values = dict(zip(names, (1, 3, 8, 0, 100, 200), strict=True)) | changes
-    return container.MAGIC + chunk(b"KEPT", container.KEPT.pack(*values.values())) + chunk(b"DATA", b"")
+def with_pict(**changes):
+    """A file whose PICT is valid but for `changes`, CRC and all."""
+    names = ("version", "coding", "channels", "depth", "height", "width")
+    values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
+    return container.MAGIC + chunk(b"PICT", container.PICT.pack(*values.values())) + chunk(b"DATA", b"")
 
 
 @pytest.mark.parametrize(
@@ -153,17 +161,19 @@ def with_kept(**changes):
         ({"channels": 0}, "0 channels"),
         ({"channels": 5}, "5 channels"),
         ({"depth": 12}, "12 bits"),
-        ({"reserved": 1}, "flags"),
+        ({"coding": 2}, "coding 2"),
+        ({"coding": 1, "depth": 16}, "16 bits"),
+        ({"coding": 1, "channels": 4}, "ALPH"),
         ({"height": 0}, "200 x 0"),
         ({"width": 2**24 + 1}, "sides"),
     ],
 )
-def test_the_header_of_a_kept_picture_out_of_range_is_named(changes, message):
-    assert contents(with_kept()).head.height == 100
+def test_the_header_of_a_classical_picture_out_of_range_is_named(changes, message):
+    assert contents(with_pict()).head.height == 100
     with pytest.raises(FormatError, match=message):
-        contents(with_kept(**changes))
+        contents(with_pict(**changes))
     with pytest.raises(FormatError, match="long"):
-        contents(container.MAGIC + chunk(b"KEPT", b"\1") + chunk(b"DATA", b""))
+        contents(container.MAGIC + chunk(b"PICT", b"\1") + chunk(b"DATA", b""))
 
 
 def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config container network
 integer tables coding context tiling weights transforms codec
-metadata deep planes lossless modes images files
+metadata deep planes classical modes images files
 layers quantization densities vae float_transforms datasets training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
 commands lab bench cli

@@ -10,7 +10,7 @@ from conftest import GOLDEN, picture
 from PIL import Image, ImageDraw
 
 import vaecodec
-from vaecodec import container, lossless, modes, planes
+from vaecodec import classical, container, modes, planes
 from vaecodec.errors import CodecError, FormatError, LimitError
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
@@ -79,53 +79,53 @@ def test_lossless_is_lossless(channels, dtype, shape):
     rng = np.random.default_rng(channels)
     samples = rng.integers(0, np.iinfo(dtype).max + 1, (*shape, channels)).astype(dtype)
     samples = samples[..., 0] if channels == 1 else samples
-    data = lossless.encode(samples)
-    np.testing.assert_array_equal(lossless.decode(data, shape, channels, 8 * samples.itemsize), samples)
+    data = classical.encode_lossless(samples)
+    np.testing.assert_array_equal(classical.decode_lossless(data, shape, channels, 8 * samples.itemsize), samples)
     for other in ((shape[0] + 1, shape[1]), shape[::-1] if shape[0] != shape[1] else (2, 1)):
         with pytest.raises(FormatError):
-            lossless.decode(data, other, channels, 8 * samples.itemsize)
+            classical.decode_lossless(data, other, channels, 8 * samples.itemsize)
     with pytest.raises(FormatError):
-        lossless.decode(data, shape, channels, 24 - 8 * samples.itemsize)
+        classical.decode_lossless(data, shape, channels, 24 - 8 * samples.itemsize)
 
 
 def test_what_a_webp_has_no_room_for_is_a_png():
-    wide = sample(4, 3, lossless.WEBP_SIDE + 1)
-    data = lossless.encode(wide)
-    assert data[4:].startswith(lossless.PNG_MAGIC) and lossless.encode(wide[:, 1:])[4:].startswith(b"RIFF")
-    np.testing.assert_array_equal(lossless.decode(data, wide.shape[:2], 4, 8), wide)
+    wide = sample(4, 3, classical.WEBP_SIDE + 1)
+    data = classical.encode_lossless(wide)
+    assert data[4:].startswith(classical.PNG_MAGIC) and classical.encode_lossless(wide[:, 1:])[4:].startswith(b"RIFF")
+    np.testing.assert_array_equal(classical.decode_lossless(data, wide.shape[:2], 4, 8), wide)
 
 
 def test_every_damaged_byte_of_a_kept_picture_is_noticed(small):
     samples = sample(4, 12, 17)
-    payload = lossless.encode(samples)
-    for data in (payload, lossless.encode(samples.astype(np.uint16) * 200)):
+    payload = classical.encode_lossless(samples)
+    for data in (payload, classical.encode_lossless(samples.astype(np.uint16) * 200)):
         depth = 8 if data is payload else 16
-        wanted = lossless.decode(data, (12, 17), 4, depth)
+        wanted = classical.decode_lossless(data, (12, 17), 4, depth)
         for position in range(len(data)):
             for mask in (1, 128):
                 damaged = bytearray(data)
                 damaged[position] ^= mask
                 try:  # what no pixel depends on may change: the chunks of a file have CRCs of their own
-                    np.testing.assert_array_equal(lossless.decode(bytes(damaged), (12, 17), 4, depth), wanted)
+                    np.testing.assert_array_equal(classical.decode_lossless(bytes(damaged), (12, 17), 4, depth), wanted)
                 except FormatError:
                     continue
         for end in range(4 + 12):
             with pytest.raises(FormatError):
-                lossless.decode(data[:end], (12, 17), 4, depth)
+                classical.decode_lossless(data[:end], (12, 17), 4, depth)
 
 
 def test_another_file_in_place_of_the_kept_one_is_refused():
     samples = sample(3, 12, 17)
-    crc = lossless.encode(samples)[:4]
+    crc = classical.encode_lossless(samples)[:4]
     for format in ("JPEG", "GIF", "TIFF"):
         file = io.BytesIO()
         Image.fromarray(samples).save(file, format)
         with pytest.raises(FormatError):
-            lossless.decode(crc + file.getvalue(), (12, 17), 3, 8)
+            classical.decode_lossless(crc + file.getvalue(), (12, 17), 3, 8)
     bomb = io.BytesIO()
     Image.new("1", (20000, 20000)).save(bomb, "PNG")
     with pytest.raises(FormatError, match="size"):
-        lossless.decode(crc + bomb.getvalue(), (12, 17), 3, 8)
+        classical.decode_lossless(crc + bomb.getvalue(), (12, 17), 3, 8)
 
 
 def test_screenshots_are_kept_and_photographs_are_not(small):
@@ -143,17 +143,82 @@ def test_no_file_is_larger_than_the_lossless_one(small, shape, quality):
     steps = np.arange(shape[0] * shape[1] * 3).reshape(*shape, 3).astype(np.uint8)
     dither = np.asarray(Image.fromarray(picture(*shape)).convert("1").convert("L"))
     for samples in (flat, steps, dither, picture(*shape), noise(*shape), screenshot()[: shape[0], : shape[1]]):
-        kept = modes._keep(samples, None)
+        kept = modes.keep(samples, None)
         assert len(modes.encode(small, samples, quality)) <= len(kept)
 
 
-def test_the_lower_sum_of_rate_and_distortion_decides(small, monkeypatch):
+def drawing(height=240, width=320):
+    """Soft discs on a gradient, which cost a lot without loss: AVIF's best."""
+    y, x = np.mgrid[:height, :width]
+    colour = np.dstack([x // 2, y // 2, (x + y) // 4]).astype(float)
+    for n in range(9):
+        radius = np.hypot(x - 40 * n, y - 25 * n)
+        colour += np.clip(30 - radius, 0, 1)[..., None] * (np.array([70 * n, 40 * n, 90 * n]) % 255 - colour)
+    return np.clip(colour, 0, 255).astype(np.uint8)
+
+
+def test_the_lowest_sum_of_rate_and_distortion_decides(small, monkeypatch):
     samples = picture(60, 60)
-    monkeypatch.setattr(modes, "_loss", lambda *_: 0.0)
-    coded = modes.encode(small, samples, 1)
-    assert kind_of(coded) == "vae"  # smaller, and worth it if its errors are worth nothing
-    monkeypatch.setattr(modes, "_loss", lambda *_: 1e9)
-    assert len(modes.encode(small, samples, 1)) > len(coded)
+    costs = {}
+    for coding in ("vae", "lossless", "avif"):
+        monkeypatch.setattr(modes, "_cost", lambda data, *_, wanted=coding: kind_of(data) != wanted)
+        data = modes.encode(small, samples, 50)
+        assert kind_of(data) == coding
+        monkeypatch.undo()
+        costs[coding] = modes._cost(data, samples, small, container.step_of(50))
+        error = np.mean((modes.decode(data).astype(float) - samples) ** 2)
+        trade = 0.0006 * (0.18 / 0.0006) ** (container.step_of(50) / 896)
+        np.testing.assert_allclose(costs[coding], 8 * len(data) / 3600 + trade * error, rtol=1e-4)
+    chosen = modes.encode(small, samples, 50)
+    assert costs[kind_of(chosen)] == min(costs.values())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_drawings_may_become_avif(small, channels, monkeypatch):
+    colour = drawing() if channels > 2 else drawing()[..., 0]
+    alpha = np.where(np.arange(320) < 100, 0, 200)[None].repeat(240, 0).astype(np.uint8)
+    samples = colour if channels in (1, 3) else np.dstack([colour, alpha])
+    monkeypatch.setattr(modes, "_cost", lambda data, *_: kind_of(data) != "avif")
+    monkeypatch.setattr(modes, "_is_drawn", lambda *_: True)
+    data = modes.encode(small, samples, 60, {"dpi": bytes(8)})
+    assert container.info(data)["channels"] == channels and kind_of(data) == "avif"
+    again = modes.decode(data)
+    modes.verify(data)
+    assert again.shape == samples.shape
+    error = again.astype(float) - planes.clear(samples)
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 36
+    if channels in (2, 4):
+        np.testing.assert_array_equal(again[..., -1], alpha)
+        assert not again[:, :100].any()
+    np.testing.assert_array_equal(modes.decode(data, (5, 90, 30, 40)), again[5:35, 90:130])
+
+
+def test_avif_wins_where_it_is_better(small):
+    data = modes.encode(small, drawing(), 60)
+    assert kind_of(data) == "avif"
+    error = modes.decode(data).astype(float) - drawing()
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 38
+
+
+def test_without_avif_in_pillow(small, monkeypatch):
+    data = modes.encode(small, drawing(), 60)
+    monkeypatch.setattr(classical, "has_avif", lambda: False)
+    assert kind_of(modes.encode(small, drawing(), 60)) != "avif"
+    for look in (modes.decode, modes.verify):
+        with pytest.raises(CodecError, match="built without"):
+            look(data)
+
+
+def test_a_damaged_or_foreign_avif_is_refused():
+    good = classical.encode_avif(drawing(), 50)
+    file = io.BytesIO()
+    Image.fromarray(drawing()).save(file, "JPEG")
+    for bad in (b"", good[:100], good[: len(good) // 2], file.getvalue()):
+        with pytest.raises(FormatError, match="AVIF part"):
+            classical.decode_avif(bad, (240, 320))
+    for shape in ((320, 240), (240, 319)):
+        with pytest.raises(FormatError, match="size"):
+            classical.decode_avif(good, shape)
 
 
 def test_windows_of_every_kind(small):
@@ -175,8 +240,8 @@ def test_damage_beside_the_latents_is_noticed(small):
     data = modes.encode(small, sample(4))
     alpha = container.contents(data).alpha
     for damaged in (
-        lossless.encode(sample(1)),  # another plane than its CRC says
-        data[alpha.offset : alpha.offset + 4] + lossless.encode(sample(1)[:-1])[4:],
+        classical.encode_lossless(sample(1)),  # another plane than its CRC says
+        data[alpha.offset : alpha.offset + 4] + classical.encode_lossless(sample(1)[:-1])[4:],
         data[alpha.offset : alpha.offset + alpha.length - 1],
     )[1:]:
         body = container.chunk(b"ALPH", damaged)
@@ -188,6 +253,7 @@ def test_damage_beside_the_latents_is_noticed(small):
 
 def test_a_kept_picture_needs_no_model(monkeypatch):
     data = vaecodec.encode(screenshot())
+    assert kind_of(data) == "lossless"
     monkeypatch.setattr(modes, "codec_for", None)
     np.testing.assert_array_equal(vaecodec.decode(data), screenshot())
 
@@ -248,7 +314,7 @@ def test_grey_is_the_rounded_mean():
 
 def test_the_crc_is_that_of_the_samples():
     samples = sample(2, dtype=np.uint16)
-    assert lossless.encode(samples)[:4] == zlib.crc32(samples.astype("<u2").tobytes()).to_bytes(4, "little")
+    assert classical.encode_lossless(samples)[:4] == zlib.crc32(samples.astype("<u2").tobytes()).to_bytes(4, "little")
 
 
 # docs/format.md
@@ -257,9 +323,13 @@ def test_the_crc_is_that_of_the_samples():
 def files_of_every_kind(tiny):
     for channels in (1, 2, 3, 4):
         yield modes.encode(tiny, sample(channels, 70, 90), 40)
-        yield modes._keep(planes.clear(sample(channels, 33, 45)), {"dpi": bytes(8)})
-        yield modes._keep(planes.clear(sample(channels, 9, 12, np.uint16)), None)
-        yield modes._keep(np.pad(sample(channels, 2, 3), ((0, 0), (0, 16400), (0, 0))[: 2 + (channels > 1)]), None)
+        yield modes.keep(planes.clear(sample(channels, 33, 45)), {"dpi": bytes(8)})
+        yield modes.keep(planes.clear(sample(channels, 9, 12, np.uint16)), None)
+        avif = container.Classical("avif", 30, 40, channels, 8)
+        alpha = [(container.ALPHA, classical.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
+        pixels = sample(1 if channels < 3 else 3, 30, 40)
+        yield container.insert(container.pack_classical(avif, classical.encode_avif(pixels, 60)), alpha)
+        yield modes.keep(np.pad(sample(channels, 2, 3), ((0, 0), (0, 16400), (0, 0))[: 2 + (channels > 1)]), None)
 
 
 def test_the_reference_decoder_agrees(tiny):
@@ -271,7 +341,7 @@ def test_the_reference_decoder_agrees(tiny):
             again.shape == (*wanted.shape[:2], planes.channels_of(wanted)) and again.dtype.itemsize == wanted.itemsize
         )
         difference = np.abs(again.reshape(wanted.shape).astype(int) - wanted)
-        assert difference.max() <= (1 if kind_of(data) == "vae" else 0)
+        assert difference.max() <= (0 if kind_of(data) == "lossless" else 1)
         bad = bytearray(data)
         bad[-5] ^= 1  # the last byte of DATA, with a CRC that fits again
         at = container.contents(data).data

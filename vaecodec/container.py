@@ -2,10 +2,10 @@
 
     magic    89 56 41 45 0D 0A 1A 0A
     HEAD     version, model, size, quality step, tile size, and for each tile its length and symbol CRC
-             or KEPT: version, channels, depth, size of a picture that is kept without loss
+             or PICT: version, coding, channels, depth, size of a picture in a classical coding
     iccp exif xmp_ phys   optional, deflated
-    grey ALPH             optional: the picture is grey; its alpha plane, kept without loss
-    DATA     the tiles, end to end; or the picture itself as a WebP or PNG file
+    grey ALPH             optional: the picture is grey; its alpha plane, without loss
+    DATA     the tiles, end to end; or the picture as a WebP, PNG or AVIF file
 
 A chunk is { u32 length, 4-byte tag, payload, u32 CRC-32 of tag and payload }, little-endian.  A tag that begins
 with a small letter may be skipped by a decoder that does not know it.
@@ -29,9 +29,10 @@ MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
 MAX_METADATA = 1 << 24  # bytes of one metadata chunk, inflated
 METADATA = {"icc": b"iccp", "exif": b"exif", "xmp": b"xmp_", "dpi": b"phys"}
-KEPT = struct.Struct("<BBBBII")  # version, channels, depth, reserved, height, width
+PICT = struct.Struct("<BBBBII")  # version, coding, channels, depth, height, width
+CODINGS = ("lossless", "avif")  # by that field
 GREY, ALPHA = b"grey", b"ALPH"
-KNOWN = (b"HEAD", b"KEPT", GREY, ALPHA, b"DATA", *METADATA.values())
+KNOWN = (b"HEAD", b"PICT", GREY, ALPHA, b"DATA", *METADATA.values())
 
 
 class Tile(NamedTuple):
@@ -53,9 +54,10 @@ class Header(NamedTuple):
     version: int = VERSION
 
 
-class Kept(NamedTuple):
-    """What KEPT says: `channels` are grey, grey + alpha, RGB or RGBA, of 8 or 16 bits; sides are in pixels."""
+class Classical(NamedTuple):
+    """What PICT says: `channels` are grey, grey + alpha, RGB or RGBA, of 8 or 16 bits; sides are in pixels."""
 
+    coding: str  # of CODINGS
     height: int
     width: int
     channels: int
@@ -96,23 +98,24 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
     return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
 
 
-def pack_kept(kept: Kept, payload: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
-    """A whole file that keeps its picture without loss; `payload` is what lossless.encode makes of it.
+def pack_classical(picture: Classical, payload: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
+    """A whole file of a picture in a classical coding; `payload` is what classical makes of it.
 
     Raises FormatError where a field cannot hold its value.
     """
-    _check_sides(kept)
-    head = KEPT.pack(VERSION, kept.channels, kept.depth, 0, kept.height, kept.width)
-    return _pack(chunk(b"KEPT", head), payload, metadata)
+    _check_sides(picture)
+    coding, channels, depth = CODINGS.index(picture.coding), picture.channels, picture.depth
+    head = PICT.pack(VERSION, coding, channels, depth, picture.height, picture.width)
+    return _pack(chunk(b"PICT", head), payload, metadata)
 
 
 def insert(data: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
     """A file with more chunks, (tag, payload) of each, before its DATA."""
-    at = contents(data, check_data=False).data.offset - 8
+    at = next(offset for tag, offset, _ in chunks(data, check_data=False) if tag == b"DATA") - 8
     return b"".join([data[:at], *(chunk(tag, payload) for tag, payload in extra), data[at:]]) if extra else data
 
 
-def _check_sides(head: Header | Kept) -> None:
+def _check_sides(head: Header | Classical) -> None:
     if not (0 < head.height <= MAX_SIDE and 0 < head.width <= MAX_SIDE):
         raise FormatError(f"a picture of {head.width} x {head.height} cannot be stored (sides are 1..{MAX_SIDE})")
 
@@ -179,19 +182,19 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
     return header, list(TILE.iter_unpack(payload[FIXED.size :]))
 
 
-def read_kept(payload: bytes) -> Kept:
-    """A KEPT chunk; raises FormatError on any value out of range."""
+def read_pict(payload: bytes) -> Classical:
+    """A PICT chunk; raises FormatError on any value out of range."""
     _check_version(payload)
-    if len(payload) != KEPT.size:
-        raise FormatError(f"the header is {len(payload)} bytes long, expected {KEPT.size}")
-    version, channels, depth, reserved, height, width = KEPT.unpack(payload)
-    if reserved:
-        raise FormatError("the header sets flags that this version does not know")
-    if not (1 <= channels <= 4 and depth in (8, 16)):
+    if len(payload) != PICT.size:
+        raise FormatError(f"the header is {len(payload)} bytes long, expected {PICT.size}")
+    version, coding, channels, depth, height, width = PICT.unpack(payload)
+    if coding >= len(CODINGS):
+        raise FormatError(f"the picture is in coding {coding}, which this version does not know")
+    if not (1 <= channels <= 4 and depth in ((8, 16) if CODINGS[coding] == "lossless" else (8,))):
         raise FormatError(f"the header gives {channels} channels of {depth} bits")
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise FormatError(f"the header gives a picture of {width} x {height} (sides are 1..{MAX_SIDE})")
-    return Kept(height, width, channels, depth, version)
+    return Classical(CODINGS[coding], height, width, channels, depth, version)
 
 
 def _check_version(payload: bytes) -> None:
@@ -202,8 +205,8 @@ def _check_version(payload: bytes) -> None:
 class Contents(NamedTuple):
     """A file taken apart; payloads stay where they are."""
 
-    head: Header | Kept
-    tiles: list[Tile]  # none of a picture that is kept
+    head: Header | Classical
+    tiles: list[Tile]  # none of a classical coding
     metadata: dict[str, Span]  # deflated
     data: Span
     grey: bool
@@ -212,7 +215,7 @@ class Contents(NamedTuple):
     @property
     def channels(self) -> int:
         """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
-        if isinstance(self.head, Kept):
+        if isinstance(self.head, Classical):
             return self.head.channels
         return (1 if self.grey else 3) + (self.alpha is not None)
 
@@ -228,30 +231,30 @@ class Parsed(NamedTuple):
 def parse(data: bytes | memoryview, check_data: bool = True) -> Parsed:
     """A file of latents taken apart and checked, short of decoding it; raises FormatError."""
     found = contents(data, check_data)
-    if isinstance(found.head, Kept):
-        raise FormatError("this file keeps its picture without loss and has no latents")
+    if isinstance(found.head, Classical):
+        raise FormatError(f"this file holds its picture in coding {found.head.coding} and has no latents")
     return Parsed(found.head, found.tiles, found.metadata)
 
 
 def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
     """Any .vae file taken apart and checked, short of decoding it; raises FormatError."""
     view = memoryview(data)
-    head: Header | Kept | None = None
+    head: Header | Classical | None = None
     lengths: list[tuple[int, int]] = []
     spans: dict[bytes, Span] = {}
     for tag, offset, length in chunks(view, check_data):
-        if (tag in (b"HEAD", b"KEPT")) != (head is None):
-            raise FormatError("the first chunk, and only the first, must be HEAD or KEPT")
+        if (tag in (b"HEAD", b"PICT")) != (head is None):
+            raise FormatError("the first chunk, and only the first, must be HEAD or PICT")
         if tag in KNOWN and tag in spans:
             raise FormatError(f"chunk {tag!r} occurs twice")
         if tag in KNOWN:
             spans[tag] = Span(offset, length)
         if tag == b"HEAD":
             head, lengths = read_head(bytes(view[offset : offset + length]))
-        elif tag == b"KEPT":
-            head = read_kept(bytes(view[offset : offset + length]))
-        elif tag in (GREY, ALPHA) and isinstance(head, Kept):
-            raise FormatError(f"chunk {tag!r} does not go with KEPT")
+        elif tag == b"PICT":
+            head = read_pict(bytes(view[offset : offset + length]))
+        elif tag == GREY and isinstance(head, Classical):
+            raise FormatError(f"chunk {tag!r} does not go with PICT")
         elif tag == GREY and length:
             raise FormatError(f"chunk {tag!r} has {length} bytes, expected none")
     assert head is not None  # chunks() ends with DATA, which the head must precede
@@ -262,6 +265,8 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
         offset += size
     if isinstance(head, Header) and offset != data_span.offset + data_span.length:
         raise FormatError(f"the tiles do not fill the DATA chunk of {data_span.length} bytes")
+    if isinstance(head, Classical) and (ALPHA in spans) != (head.coding == "avif" and head.channels in (2, 4)):
+        raise FormatError(f"chunk {ALPHA!r} is missing or does not go with coding {head.coding}")
     known = {name: spans[tag] for name, tag in METADATA.items() if tag in spans}
     return Contents(head, tiles, known, data_span, GREY in spans, spans.get(ALPHA))
 
@@ -297,8 +302,8 @@ def info(data: bytes) -> dict[str, Any]:
     found = contents(data)
     head = found.head
     about: dict[str, Any] = {"version": head.version}
-    if isinstance(head, Kept):
-        about["coding"] = "lossless"
+    if isinstance(head, Classical):
+        about["coding"] = head.coding
     else:
         about["coding"] = "vae"
         about["model"] = head.model
@@ -311,7 +316,7 @@ def info(data: bytes) -> dict[str, Any]:
         "height": head.height,
         "width": head.width,
         "channels": found.channels,
-        "depth": head.depth if isinstance(head, Kept) else 8,
+        "depth": head.depth if isinstance(head, Classical) else 8,
         "metadata": sorted(found.metadata),
         "bytes": len(data),
         "bpp": 8 * len(data) / (head.height * head.width),

@@ -1,28 +1,29 @@
-"""Pictures of any kind <-> bytes: which are coded by the model, which are kept without loss, and what goes beside.
+"""Pictures of any kind <-> bytes: which are coded by the model, which by a classical codec, and what goes beside.
 
-    samples --split--> RGB --Codec--> latents     + alpha, without loss     the usual file
-    samples --lossless--> WebP or PNG                                       16 bits; and where it costs less
+    samples --split--> RGB --Codec--> latents     + alpha, without loss     photographs
+    samples --classical--> WebP or PNG                                      16 bits; what costs less without loss
+    samples --classical--> AVIF                   + alpha, without loss     what costs less that way
 
 The model was trained on photographs, on the sum of rate and lambda * 255^2 * MSE.  The same sum decides: screenshots,
-text and drawings are coded both ways, and the way of the lower sum is taken; without loss its second term is 0.
-Photographs are told apart by coding a few strips without loss, quickly, which takes a hundredth of the time.
+text and drawings are coded in each way, and that of the lowest sum is taken; without loss its second term is 0.
+Photographs are told from them by coding a few strips without loss, quickly, in a hundredth of the time.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vaecodec import container, lossless, planes
+from vaecodec import classical, container, planes
 from vaecodec.codec import MAX_PIXELS, Codec, codec_for
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
-from vaecodec.container import Contents, Kept
+from vaecodec.container import Classical, Contents
 from vaecodec.errors import CodecError
 from vaecodec.tiling import window_box
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
-SMALL = 64 * 64  # pixels up to which the lossless way is always tried
+SMALL = 64 * 64  # pixels up to which there is no telling, and nothing to be saved
 # Bits a sample that a model's picture loses, as its training counts it, if it is coded well: at high rates the
-# derivative of rate by distortion, -1 / (2 ln 2 D), meets -lambda; with some room for strips that mislead.
+# derivative of rate by distortion, -1 / (2 ln 2 D), meets -lambda.  Some room beyond, as strips mislead.
 GOOD_LOSS, ROOM = 0.72, 1.3
 
 
@@ -36,17 +37,23 @@ def encode(codec: Codec, samples: np.ndarray, quality: float = 50, metadata: dic
     step = container.step_of(quality)
     samples = planes.clear(samples)
     if samples.dtype == np.uint16:
-        return _keep(samples, metadata)
+        return keep(samples, metadata)
     rgb, alpha = planes.split(samples)
-    extra = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
-    if alpha is not None:
-        extra.append((container.ALPHA, lossless.encode(alpha)))
-    coded = container.insert(codec.encode(rgb, quality, metadata), extra)
-    if _may_be_smaller(samples, coded):
-        kept = _keep(samples, metadata)
-        if len(kept) <= len(coded) or _bits(kept, samples) < _bits(coded, samples) + _loss(codec, coded, samples, step):
-            return kept
-    return coded
+    beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
+    grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
+    coded = container.insert(codec.encode(rgb, quality, metadata), grey + beside)
+    if not _is_drawn(samples, coded):
+        return coded
+    files = [keep(samples, metadata), coded]
+    if classical.has_avif():
+        avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
+        files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), beside))
+    return min(files, key=lambda data: _cost(data, samples, codec, step))
+
+
+def keep(samples: np.ndarray, metadata: dict[str, bytes] | None = None) -> bytes:
+    """Samples as encode takes them, colours 0 where alpha is 0 -> a .vae file that holds them without loss."""
+    return container.pack_classical(_head("lossless", samples), classical.encode_lossless(samples), metadata)
 
 
 def check(samples: np.ndarray) -> None:
@@ -71,51 +78,52 @@ def decode(
     found = container.contents(data, check_data=window is None)
     head = found.head
     box = window_box(window, (head.height, head.width), max_pixels)
-    if isinstance(head, Kept):
-        window_box(None, (head.height, head.width), max_pixels)  # all of it is decoded
-        return np.ascontiguousarray(_kept(data, found)[box.slices()])
-    rgb = codec_for(data, model).decode(data, window, max_pixels)
-    alpha = _alpha(data, found)
-    return planes.join(rgb, found.grey, None if alpha is None else alpha[box.slices()])
+    if not isinstance(head, Classical):
+        rgb = codec_for(data, model).decode(data, window, max_pixels)
+        return planes.join(rgb, found.grey, _alpha(data, found, box.slices()))
+    window_box(None, (head.height, head.width), max_pixels)  # all of it is decoded
+    return _classical(data, found, head, box.slices())
 
 
 def verify(data: bytes, model: str | None = None) -> None:
-    """Decodes everything that has a checksum, without making pixels of latents; raises FormatError or ModelError."""
+    """Decodes all but the pixels of latents, and checks it; raises FormatError or ModelError."""
     found = container.contents(data)
-    if isinstance(found.head, Kept):
-        _kept(data, found)
+    if isinstance(found.head, Classical):
+        _classical(data, found, found.head, ())
     else:
-        _alpha(data, found)
+        _alpha(data, found, ())
         codec_for(data, model).verify(data)
 
 
-def _keep(samples: np.ndarray, metadata: dict[str, bytes] | None) -> bytes:
+def _head(coding: str, samples: np.ndarray) -> Classical:
     height, width = samples.shape[:2]
-    kept = Kept(height, width, planes.channels_of(samples), 8 * samples.itemsize)
-    return container.pack_kept(kept, lossless.encode(samples), metadata)
+    return Classical(coding, height, width, planes.channels_of(samples), 8 * samples.itemsize)
 
 
-def _kept(data: bytes, found: Contents) -> np.ndarray:
-    head = found.head
-    assert isinstance(head, Kept)
-    return lossless.decode(found.data.of(data), (head.height, head.width), head.channels, head.depth)
+def _classical(data: bytes, found: Contents, head: Classical, window: tuple[slice, ...]) -> np.ndarray:
+    """The samples of a picture without latents."""
+    shape, payload = (head.height, head.width), found.data.of(data)
+    if head.coding == "lossless":
+        return np.ascontiguousarray(classical.decode_lossless(payload, shape, head.channels, head.depth)[window])
+    rgb = classical.decode_avif(payload, shape)[window]
+    return planes.join(rgb, head.channels < 3, _alpha(data, found, window))
 
 
-def _alpha(data: bytes, found: Contents) -> np.ndarray | None:
+def _alpha(data: bytes, found: Contents, window: tuple[slice, ...]) -> np.ndarray | None:
     if found.alpha is None:
         return None
-    return lossless.decode(found.alpha.of(data), (found.head.height, found.head.width), 1, 8)
+    return classical.decode_lossless(found.alpha.of(data), (found.head.height, found.head.width), 1, 8)[window]
 
 
-def _may_be_smaller(samples: np.ndarray, coded: bytes) -> bool:
-    """Whether to code without loss, too: a few strips are, quickly, and held against what a photograph would cost."""
+def _is_drawn(samples: np.ndarray, coded: bytes) -> bool:
+    """Whether a few strips cost less without loss than a photograph could that takes the model as many bits."""
     height, width = samples.shape[:2]
     if height * width <= SMALL:
         return True
     rows = max(STRIP_ROWS, STRIP_PIXELS // width)
-    tops = [(height - rows) * (2 * n + 1) // (2 * STRIPS) for n in range(STRIPS)]
-    strips = np.concatenate([samples[max(0, top) : max(0, top) + rows] for top in tops])
-    expected = 8 * lossless.quick_size(strips) / (strips.shape[0] * width)
+    tops = [max(0, (height - rows) * (2 * n + 1) // (2 * STRIPS)) for n in range(STRIPS)]
+    strips = np.concatenate([samples[top : top + rows] for top in tops])
+    expected = 8 * classical.quick_size(strips) / (strips.shape[0] * width)
     return expected < ROOM * (_bits(coded, samples) + GOOD_LOSS * planes.channels_of(samples))
 
 
@@ -124,10 +132,19 @@ def _bits(data: bytes, samples: np.ndarray) -> float:
     return 8 * len(data) / (samples.shape[0] * samples.shape[1])
 
 
-def _loss(codec: Codec, coded: bytes, samples: np.ndarray, step: int) -> float:
-    """What the errors of a coded picture are worth, in bits a pixel: lambda * 255^2 * MSE."""
-    found = container.contents(coded, check_data=False)
-    again = planes.join(codec.decode(coded), found.grey, planes.alpha_of(samples))
-    error = again.astype(np.float32) - samples
-    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
-    return trade * float(np.mean(np.square(error)))
+def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
+    """Rate and lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
+    found = container.contents(data, check_data=False)
+    if not isinstance(found.head, Classical):
+        again = planes.join(codec.decode(data, max_pixels=None), found.grey, planes.alpha_of(samples))
+    elif found.head.coding == "lossless":
+        again = samples
+    else:
+        again = _classical(data, found, found.head, ())
+    error = float(np.mean(np.square(again.astype(np.float32) - samples)))
+    return _bits(data, samples) + LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1)) * error
+
+
+def _avif_quality(step: int) -> int:
+    """The quality of AVIF whose pictures cost least at a quality step, about."""
+    return round(10 + 75 * step / (STEPS - 1))

@@ -1,7 +1,8 @@
-"""Samples <-> bytes without loss: a WebP, or where it cannot (16 bits, sides beyond 16383), a PNG.
+"""Samples <-> bytes by codecs that Pillow has: without loss as WebP or PNG, or RGB as AVIF.
 
-u32 CRC-32 of the samples, little-endian, row by row
-the WebP (RFC 9649) or PNG (ISO/IEC 15948) file
+without loss    u32 CRC-32 of the samples, little-endian, row by row
+                a WebP (RFC 9649), or where it cannot (16 bits, sides beyond 16383) a PNG (ISO/IEC 15948)
+AVIF            the file alone
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import zlib
 import numpy as np
 
 from vaecodec import deep
-from vaecodec.errors import FormatError
+from vaecodec.errors import CodecError, FormatError
 
 CRC = struct.Struct("<I")
 WEBP_SIDE = 16383
@@ -22,8 +23,8 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 
 
-def encode(samples: np.ndarray) -> bytes:
-    """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> bytes; inverse of decode."""
+def encode_lossless(samples: np.ndarray) -> bytes:
+    """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> bytes; inverse of decode_lossless."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -38,7 +39,7 @@ def encode(samples: np.ndarray) -> bytes:
 
 
 def quick_size(samples: np.ndarray) -> int:
-    """Bytes, roughly, that encode makes of u8 samples, in a tenth of its time."""
+    """Bytes, roughly, that encode_lossless makes of u8 samples, in a tenth of its time."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -46,8 +47,8 @@ def quick_size(samples: np.ndarray) -> int:
     return len(file.getvalue())
 
 
-def decode(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
-    """The samples, u8 or u16 [H, W] or [H, W, C], of what encode made.
+def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
+    """The samples, u8 or u16 [H, W] or [H, W, C], of what encode_lossless made.
 
     Raises FormatError where they are not of this shape, (height, width), and depth in bits, or are damaged.
     """
@@ -87,3 +88,42 @@ def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.
 
 def _crc(samples: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data)
+
+
+def has_avif() -> bool:
+    """Whether this Pillow was built with AVIF."""
+    from PIL import features
+
+    return bool(features.check("avif"))
+
+
+def encode_avif(samples: np.ndarray, quality: int) -> bytes:
+    """u8[H, W] or u8[H, W, 3] -> an AVIF of 4:0:0 or 4:4:4, bytes; quality in 0..100."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    sampling = "4:0:0" if samples.ndim == 2 else "4:4:4"
+    Image.fromarray(samples).save(file, "AVIF", quality=quality, subsampling=sampling, speed=6)
+    return file.getvalue()
+
+
+def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
+    """u8[H, W, 3] of what encode_avif made, of this shape, (height, width).
+
+    Raises FormatError where it is not or is damaged, CodecError where this Pillow has no AVIF.
+    """
+    if not has_avif():
+        raise CodecError("this file holds an AVIF, and this installation of Pillow was built without it")
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with AvifImageFile(io.BytesIO(data)) as image:
+                if image.size != shape[::-1]:
+                    raise FormatError("the AVIF part is not of the size that the header gives")
+                return np.array(image.convert("RGB"))
+        except FormatError:
+            raise
+        except Exception as exc:  # as above
+            raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
