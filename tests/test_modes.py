@@ -209,6 +209,11 @@ def test_without_avif_in_pillow(small, monkeypatch):
             look(data)
 
 
+def test_pictures_too_wide_for_avif_are_not_coded_as_one():
+    assert classical.takes_avif((16384, 16384))
+    assert not classical.takes_avif((16385, 1)) and not classical.takes_avif((1, 16385))
+
+
 def test_a_damaged_or_foreign_avif_is_refused():
     good = classical.encode_avif(drawing(), 50)
     file = io.BytesIO()
@@ -318,6 +323,25 @@ def test_the_crc_is_that_of_the_samples():
 
 
 # docs/format.md
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "kinds").glob("*.vae")), ids=lambda path: path.stem)
+def test_golden_files_of_every_kind_decode_as_they_did(path):
+    data = path.read_bytes()
+    wanted = np.load(path.with_suffix(".npy"))
+    model = reference_decoder.read_model(str(GOLDEN / "tiny.vcm"))
+    for again in (modes.decode(data, model=str(GOLDEN / "tiny.vcm")), reference_decoder.decode(data, model)):
+        again = again.reshape(wanted.shape)
+        assert again.dtype.itemsize == wanted.itemsize
+        assert np.abs(again.astype(int) - wanted).max() <= (0 if path.stem.startswith("lossless") else 1)
+
+
+def test_there_is_a_golden_file_of_every_kind():
+    names = {path.stem for path in (GOLDEN / "kinds").glob("*.vae")}
+    kinds = ("grey", "grey-alpha", "rgb", "rgba")
+    assert names == {f"{coding}-{kind}" for coding in ("vae", "avif", "lossless", "lossless16") for kind in kinds} | {
+        "lossless-png"
+    }
 
 
 def files_of_every_kind(tiny):

@@ -19,6 +19,7 @@ from vaecodec.errors import CodecError, FormatError
 
 CRC = struct.Struct("<I")
 WEBP_SIDE = 16383
+AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 
@@ -95,6 +96,11 @@ def has_avif() -> bool:
     from PIL import features
 
     return bool(features.check("avif"))
+
+
+def takes_avif(shape: tuple[int, ...]) -> bool:
+    """Whether encode_avif can make a file of this (height, width) that every decode_avif reads."""
+    return max(shape) <= AVIF_SIDE and has_avif()
 
 
 def encode_avif(samples: np.ndarray, quality: int) -> bytes:

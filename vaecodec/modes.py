@@ -21,6 +21,7 @@ from vaecodec.errors import CodecError
 from vaecodec.tiling import window_box
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
+BLOCK_ROWS = 64
 SMALL = 64 * 64  # pixels up to which there is no telling, and nothing to be saved
 
 # What 125 photographs, made smaller and so full of detail, do not do, but for two at quality 95.  At quality 10 to
@@ -48,7 +49,7 @@ def encode(codec: Codec, samples: np.ndarray, quality: float = 50, metadata: dic
     if _is_photograph(samples, coded, quality):
         return coded
     files = [keep(samples, metadata), coded]
-    if classical.has_avif():
+    if classical.takes_avif(samples.shape[:2]):
         avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
         files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), beside))
     return min(files, key=lambda data: _cost(data, samples, codec, step))
@@ -144,8 +145,12 @@ def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
         again = samples
     else:
         again = _classical(data, found, found.head, ())
-    error = float(np.mean(np.square(again.astype(np.float32) - samples)))
-    return _bits(data, samples) + LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1)) * error
+    squares = 0.0
+    for top in range(0, len(samples), BLOCK_ROWS):  # a large picture in floating point would be four times as large
+        rows = slice(top, top + BLOCK_ROWS)
+        squares += np.square(again[rows].astype(np.float32) - samples[rows]).sum(dtype=np.float64)
+    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
+    return _bits(data, samples) + trade * squares / samples.size
 
 
 def _avif_quality(step: int) -> int:
