@@ -1,15 +1,16 @@
 """A second decoder of the vaecodec format, written from docs/format.md alone.
 
 It exists to show that the document suffices and to disagree with the package where the package strays from it. It is
-therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy. Sections, and names
-of one letter, are those of the document.
+therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy, and Pillow where there
+is a WebP or AVIF within. Sections, and names of one letter, are those of the document.
 
-    python tests/reference_decoder.py model.vcm in.vae [out.ppm]
+    python tests/reference_decoder.py model.vcm in.vae [out.pam]
 
-prints the CRC of each tile's symbols and writes the picture.
+prints the CRC of each tile's symbols and writes the picture as a Netpbm PAM.
 """
 
 import hashlib
+import io
 import json
 import struct
 import sys
@@ -112,18 +113,94 @@ def read_header(payload, model):
 
 def read_file(data, model):
     """Section 1: the Header of a file (bytes) and the payload (bytes) of each tile."""
-    chunks, seen = read_chunks(data), set()
+    chunks, seen = read_chunks(data), frozenset()
     tag, payload = next(chunks)
     require(tag == b"HEAD", f"the first chunk is {tag!r}, not HEAD")
     header = read_header(payload, model)
-    for tag, payload in chunks:  # noqa: B007  (the last payload is that of DATA)
-        known = tag in (b"iccp", b"exif", b"xmp_", b"DATA")
-        require(known or b"a" <= tag[:1] <= b"z", f"chunk {tag!r} is unknown or not in its place")
-        require(not (known and tag in seen), f"chunk {tag!r} occurs twice")
-        seen.add(tag)
+    for tag, payload in chunks:
+        seen = check_tag(tag, payload, seen, (b"grey", b"ALPH"))
     ends = np.cumsum([0] + [length for length, _ in header.tiles]).tolist()
     require(ends[-1] == len(payload), f"DATA has {len(payload)} bytes, its tiles {ends[-1]}")
     return header, [payload[a:b] for a, b in pairwise(ends)]
+
+
+def check_tag(tag, payload, seen, beside):
+    """Section 1: `seen` (a set of tags) with the tag of a chunk after the first, where `beside` may be."""
+    known = tag in (b"iccp", b"exif", b"xmp_", b"phys", b"DATA", *beside)
+    skipped = b"a" <= tag[:1] <= b"z" and tag != b"grey"
+    require(known or skipped, f"chunk {tag!r} is unknown or not in its place")
+    require(not (known and tag in seen), f"chunk {tag!r} occurs twice")
+    require(tag != b"grey" or not payload, "chunk grey is not empty")
+    return seen | {tag}
+
+
+def read_pict(data):
+    """Section 1: the samples, u8 or u16 [height, width, channels], of a file (bytes) that begins with PICT."""
+    chunks, seen, found = read_chunks(data), frozenset(), {}
+    tag, payload = next(chunks)
+    require(tag == b"PICT", f"the first chunk is {tag!r}, not PICT")
+    version = payload[0] if payload else None
+    require(version == 1, f"version {version} of the format is not supported")
+    require(len(payload) == 12, "PICT: wrong length")
+    _, coding, channels, depth, height, width = struct.unpack("<BBBBII", payload)
+    require(coding in (0, 1), f"PICT: coding {coding} is unknown")
+    require(1 <= channels <= 4 and depth in ((8,) if coding else (8, 16)), "PICT: channels or depth out of range")
+    require(1 <= height <= UNIT and 1 <= width <= UNIT, f"PICT: {height} by {width} pixels")
+    for tag, payload in chunks:
+        seen, found[tag] = check_tag(tag, payload, seen, (b"ALPH",)), payload
+    require((b"ALPH" in found) == (coding == 1 and channels in (2, 4)), "ALPH is missing or not in its place")
+    if coding == 0:
+        return read_samples(found[b"DATA"], height, width, channels, depth)
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(found[b"DATA"]), formats=["AVIF"])
+    require(image.size == (width, height), "the AVIF is not of the picture's size")
+    return beside(np.asarray(image.convert("RGB")), channels < 3, found.get(b"ALPH"))
+
+
+def read_samples(payload, height, width, channels, depth):
+    """Section 1, Samples: u8 or u16 [height, width, channels]."""
+    from PIL import Image
+
+    file = payload[4:]
+    if file.startswith(b"\x89PNG"):
+        require(file[16:24] == struct.pack(">II", width, height), "the PNG is not of the picture's size")
+        colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+        require((file[24], file[25]) == (depth, colour_type), "the PNG is not of the channels and depth of the header")
+        samples = read_png(file, height, width, channels, depth)
+    else:
+        require(depth == 8, "samples of 16 bits are a PNG")
+        image = Image.open(io.BytesIO(file), formats=["WEBP"])
+        require(image.size == (width, height), "the WebP is not of the picture's size")
+        rgba = np.asarray(image.convert("RGBA"))
+        samples = rgba[..., {1: [0], 2: [0, 3], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[channels]]
+    crc = zlib.crc32(samples.astype(f"<u{depth // 8}").tobytes())
+    require(crc == int.from_bytes(payload[:4], "little"), "wrong CRC of the samples")
+    return samples
+
+
+def read_png(file, height, width, channels, depth):
+    """ISO/IEC 15948, clauses 7 to 10: u8 or u16 [height, width, channels] of a PNG without interlacing."""
+    begin, packed = 8, b""
+    while begin < len(file):
+        length = int.from_bytes(file[begin : begin + 4], "big")
+        tag = file[begin + 4 : begin + 8]
+        require(tag != b"IHDR" or file[begin + 20] == 0, "this reference reads no interlaced PNG")
+        packed += file[begin + 8 : begin + 8 + length] if tag == b"IDAT" else b""
+        begin += 12 + length
+    step = channels * depth // 8
+    lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, 1 + width * step)
+    above, rows = [0] * (step + width * step), []
+    for line in lines.tolist():
+        row = [0] * step
+        for place, value in enumerate(line[1:]):
+            a, b, c = row[place], above[step + place], above[place]
+            p = a + b - c
+            paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+            row.append(value + (0, a, b, (a + b) // 2, paeth)[line[0]] & 255)
+        above = row
+        rows.append(row[step:])
+    return np.array(rows, np.uint8).reshape(height, -1).view(f">u{depth // 8}").reshape(height, width, channels)
 
 
 class Stack:
@@ -330,22 +407,40 @@ def synthesis(values, header, model):
 
 
 def decode(data, model):
-    """The picture u8[height, width, 3] in a file (bytes)."""
+    """The picture in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
+    if data[12:16] == b"PICT":
+        return read_pict(data)
     header, _, values = decode_latents(data, model)
-    return synthesis(values, header, model)
+    chunks = dict(read_chunks(data))
+    return beside(synthesis(values, header, model), b"grey" in chunks, chunks.get(b"ALPH"))
+
+
+def beside(colours, grey, alpha):
+    """Section 1: u8[height, width, 1 to 4] of colours u8[height, width, 3], grey or not, and the payload of ALPH."""
+    height, width = colours.shape[:2]
+    if grey:
+        colours = (colours.astype(np.int64).sum(2, keepdims=True) + 1) // 3
+    if alpha is not None:
+        alpha = read_samples(alpha, height, width, 1, 8)
+        colours = np.concatenate([np.where(alpha == 0, 0, colours), alpha], 2)
+    return colours.astype(np.uint8)
 
 
 def main(arguments):
     """Decode a file from the command line."""
     if len(arguments) not in (2, 3):
         sys.exit(__doc__)
-    model = read_model(arguments[0])
-    header, symbols, values = decode_latents(Path(arguments[1]).read_bytes(), model)
-    for tile in symbols:
-        print(f"{zlib.crc32(tile.tobytes()):08x}")
+    model, data = read_model(arguments[0]), Path(arguments[1]).read_bytes()
+    if data[12:16] != b"PICT":
+        for tile in decode_symbols(data, model):
+            print(f"{zlib.crc32(tile.tobytes()):08x}")
     if len(arguments) == 3:
-        pixels = synthesis(values, header, model)
-        Path(arguments[2]).write_bytes(b"P6\n%d %d\n255\n" % (header.width, header.height) + pixels.tobytes())
+        picture = decode(data, model)
+        height, width, channels = picture.shape
+        kind = ("GRAYSCALE", "GRAYSCALE_ALPHA", "RGB", "RGB_ALPHA")[channels - 1]
+        head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {256**picture.itemsize - 1}\n"
+        samples = picture.astype(f">u{picture.itemsize}").tobytes()
+        Path(arguments[2]).write_bytes(f"{head}TUPLTYPE {kind}\nENDHDR\n".encode() + samples)
 
 
 if __name__ == "__main__":

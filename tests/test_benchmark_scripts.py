@@ -6,8 +6,10 @@ import runpy
 import sys
 
 import pytest
-from conftest import GOLDEN
+from conftest import GOLDEN, picture
+from PIL import Image
 
+from vaecodec import container
 from vaecodec.config import PRESETS
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "benchmarks"
@@ -65,3 +67,16 @@ def test_transforms_in_batches(run, tmp_path):
     rows = run("transforms.py", *small)
     assert [row[:3] for row in rows] == [[n, "32 x 32", b] for b in (1, 2) for n in ("analysis", "synthesis")]
     assert all(speed > 0 and floor > 0 and share > 0 for *_, speed, floor, share in rows)
+
+
+def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
+    for n in (1, 2):
+        Image.fromarray(picture(80, 120, n)).save(tmp_path / f"{n}.png")
+    monkeypatch.setattr(sys, "argv", ["mixed.py", str(tmp_path), "--qualities", "60", "--worst", "1"])
+    runpy.run_path(str(SCRIPTS / "mixed.py"), run_name="__main__")
+    head, _, row, *rest = capsys.readouterr().out.splitlines()
+    assert head.count("|") == row.count("|") == 8 and not rest
+    name, quality, coding, bpp, psnr, *peers = (cell.strip() for cell in row.strip("|").split("|"))
+    assert name in ("1.png", "2.png") and quality == "60" and coding in container.CODINGS + ("vae",)
+    assert float(bpp) > 0 and float(psnr) > 30 and all(value == "-" or abs(float(value)) < 30 for value in peers)
+    assert set(peers) != {"-"}

@@ -334,6 +334,23 @@ def test_info_is_one_line_on_stdout(vae, capsys, monkeypatch):
     assert capsys.readouterr().out == "-" + said.out.removeprefix("photo.vae")
 
 
+def test_info_names_the_kind_of_picture(folder, capsys):
+    alpha = np.zeros((50, 70), np.uint8)
+    alpha[:, 9:] = 255
+    Image.fromarray(np.dstack([picture(50, 70), alpha])).save("alpha.png")
+    Image.fromarray(picture(50, 70)[..., 0].astype(np.uint16)).save("deep.png", dpi=(72, 72))
+    assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
+    assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
+    alpha, deep = capsys.readouterr().out.splitlines()
+    assert re.match(r"alpha.vae: 70 x 50, quality \d+.*, RGBA, \d+ bytes, .* bpp, .*, model \w+, version 1$", alpha)
+    assert re.match(r"deep.vae: 70 x 50, lossless, grey of 16 bits, \d+ bytes, .* bpp, version 1, dpi$", deep)
+    assert cli.main(["verify", "alpha.vae", "deep.vae"]) == 0
+    assert cli.main(["decompress", "-f", "alpha.vae", "deep.vae"]) == 0
+    assert Image.open("alpha.png").mode == "RGBA" and Image.open("deep.png").mode == "I;16"
+    assert cli.main(["decompress", "-f", "alpha.vae", "-o", "alpha.jpg"]) == 1
+    assert "cannot hold transparency" in capsys.readouterr().err and not os.path.exists("alpha.jpg")
+
+
 def test_verify_finds_damage_of_any_byte(vae, folder, capsys):
     assert cli.main(["verify", "photo.vae"]) == 0
     assert capsys.readouterr().err == f"photo.vae: ok, {len(vae)} bytes\n"

@@ -5,12 +5,27 @@ import struct
 import pytest
 
 from vaecodec import container
-from vaecodec.container import Header, chunk, info, metadata, pack, parse
+from vaecodec.container import (
+    ALPHA,
+    GREY,
+    Classical,
+    Header,
+    chunk,
+    contents,
+    info,
+    insert,
+    metadata,
+    pack,
+    pack_classical,
+    parse,
+)
 from vaecodec.errors import FormatError
 
 HEADER = Header("0123456789abcdef", 100, 200, 448, 128)
 TILES = [(b"abcd", 1), (b"", 2)]
-META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>"}
+META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>", "dpi": bytes(8)}
+DEEP = Classical("lossless", 100, 200, 4, 16)
+AVIF = Classical("avif", 100, 200, 4, 8)
 
 
 def test_parse_inverts_pack():
@@ -21,6 +36,7 @@ def test_parse_inverts_pack():
     assert metadata(data) == META
     assert info(data) == {
         "version": 1,
+        "coding": "vae",
         "model": "0123456789abcdef",
         "height": 100,
         "width": 200,
@@ -28,7 +44,9 @@ def test_parse_inverts_pack():
         "step": 448,
         "tile": 128,
         "tiles": 2,
-        "metadata": ["exif", "icc", "xmp"],
+        "channels": 3,
+        "depth": 8,
+        "metadata": ["dpi", "exif", "icc", "xmp"],
         "bytes": len(data),
         "bpp": 8 * len(data) / 20000,
     }
@@ -38,18 +56,67 @@ def test_overhead_of_a_one_tile_file_is_64_bytes():
     assert len(pack(Header("00" * 8, 8, 8, 0, 1024), [(b"", 0)])) == 62
 
 
-def test_every_truncation_and_every_bit_is_noticed():
-    data = pack(HEADER, TILES, META)
+def test_a_classical_picture_has_its_size_in_its_header():
+    data = pack_classical(DEEP, b"a PNG", META)
+    found = contents(data)
+    assert found.head == DEEP and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
+    assert metadata(data) == META
+    about = info(data)
+    assert about == {
+        "version": 1,
+        "coding": "lossless",
+        "height": 100,
+        "width": 200,
+        "channels": 4,
+        "depth": 16,
+        "metadata": ["dpi", "exif", "icc", "xmp"],
+        "bytes": len(data),
+        "bpp": 8 * len(data) / 20000,
+    }
+    with pytest.raises(FormatError, match="lossless"):
+        parse(data)
+    assert len(pack_classical(DEEP, b"")) == 44
+
+
+def test_grey_and_alpha_are_chunks_of_their_own():
+    plain = pack(HEADER, TILES, META)
+    assert insert(plain, []) == plain
+    for extra, channels in (([], 3), ([(GREY, b"")], 1), ([(ALPHA, b"x")], 4), ([(GREY, b""), (ALPHA, b"x")], 2)):
+        data = insert(plain, extra)
+        found = contents(data)
+        assert found.channels == channels == info(data)["channels"]
+        assert parse(data).header == HEADER and metadata(data) == META
+        assert (found.alpha is not None and bytes(found.alpha.of(data))) == (channels in (2, 4) and b"x")
+    for extra in ([(GREY, b"x")], [(GREY, b"")] * 2, [(ALPHA, b"x")] * 2):
+        with pytest.raises(FormatError, match="grey|ALPH"):
+            contents(insert(plain, extra))
+    for tag in (GREY, ALPHA):
+        with pytest.raises(FormatError, match="does not go with"):
+            contents(insert(pack_classical(DEEP, b""), [(tag, b"")]))
+    assert contents(insert(pack_classical(AVIF, b""), [(ALPHA, b"x")])).channels == 4
+    with pytest.raises(FormatError, match="ALPH"):
+        contents(pack_classical(AVIF, b""))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pack(HEADER, TILES, META),
+        insert(pack(HEADER, TILES), [(GREY, b""), (ALPHA, b"x")]),
+        pack_classical(DEEP, b"x", META),
+    ],
+)
+def test_every_truncation_and_every_bit_is_noticed(data):
     for end in range(len(data)):
         with pytest.raises(FormatError):
-            parse(data[:end])
+            contents(data[:end])
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(FormatError):
             metadata(bytes(damaged))
     with pytest.raises(FormatError, match="follow the end"):
-        parse(data + b"\0")
+        contents(data + b"\0")
 
 
 def with_head(**changes):
@@ -78,6 +145,35 @@ def test_a_header_out_of_range_is_named(changes, message):
     assert parse(with_head()).header.height == 100
     with pytest.raises(FormatError, match=message):
         parse(with_head(**changes))
+
+
+def with_pict(**changes):
+    """A file whose PICT is valid but for `changes`, CRC and all."""
+    names = ("version", "coding", "channels", "depth", "height", "width")
+    values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
+    return container.MAGIC + chunk(b"PICT", container.PICT.pack(*values.values())) + chunk(b"DATA", b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"channels": 0}, "0 channels"),
+        ({"channels": 5}, "5 channels"),
+        ({"depth": 12}, "12 bits"),
+        ({"coding": 2}, "coding 2"),
+        ({"coding": 1, "depth": 16}, "16 bits"),
+        ({"coding": 1, "channels": 4}, "ALPH"),
+        ({"height": 0}, "200 x 0"),
+        ({"width": 2**24 + 1}, "sides"),
+    ],
+)
+def test_the_header_of_a_classical_picture_out_of_range_is_named(changes, message):
+    assert contents(with_pict()).head.height == 100
+    with pytest.raises(FormatError, match=message):
+        contents(with_pict(**changes))
+    with pytest.raises(FormatError, match="long"):
+        contents(container.MAGIC + chunk(b"PICT", b"\1") + chunk(b"DATA", b""))
 
 
 def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():

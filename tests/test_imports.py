@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config container network
 integer tables coding context tiling weights transforms codec
-images files
+metadata deep planes classical modes images files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
 commands lab bench cli

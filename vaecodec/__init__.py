@@ -1,7 +1,7 @@
 """vaecodec: learned image compression that decodes bit for bit on any machine.
 
-    data  = vaecodec.encode(image, quality=50)     # u8[H, W, 3] array or PIL image -> bytes
-    image = vaecodec.decode(data)                  # bytes -> u8[H, W, 3]
+    data  = vaecodec.encode(image, quality=50)     # u8[H, W, 3] array (or grey, alpha, 16 bits), PIL image -> bytes
+    image = vaecodec.decode(data)                  # bytes -> u8[H, W, 3], or what the picture was
 
 Heavy things load on first use.
 """
@@ -32,25 +32,29 @@ __all__ = [
 ]
 
 
-def encode(image: Any, quality: float = 50) -> bytes:
-    """u8[H, W, 3] array, PIL image or path -> a .vae file, bytes, with the shipped model; quality in 1..100.
+def encode(image: Any, quality: float = 50, model: str = "small") -> bytes:
+    """Array, PIL image or path -> a .vae file, bytes; quality in 1..100.
 
-    Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
+    Arrays are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.  16 bits
+    are kept without loss, and so is what costs less that way (screenshots, drawings).  `model` is a shipped one or a
+    .vcm file.  Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
     """
+    from vaecodec import modes
     from vaecodec.images import read_image
 
-    pixels, metadata = read_image(image)
-    return load().encode(pixels, quality, metadata)
+    samples, metadata = read_image(image)
+    return modes.encode(load(model), samples, quality, metadata)
 
 
-def decode(data: bytes, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """A .vae file's bytes -> u8[H, W, 3], or its (top, left, height, width) window.
+def decode(data: bytes, window: tuple[int, int, int, int] | None = None, model: str | None = None) -> np.ndarray:
+    """A .vae file's bytes -> the picture, an array as encode takes them, or its (top, left, height, width) window.
 
-    Raises FormatError on damage, ModelError where no shipped model made it, LimitError on a picture too large.
+    Raises FormatError on damage, ModelError where neither `model` nor a shipped one made it, LimitError on a picture
+    too large.
     """
-    from vaecodec.codec import codec_for
+    from vaecodec import modes
 
-    return codec_for(data).decode(data, window)
+    return modes.decode(data, window, model)
 
 
 def info(data: bytes) -> dict[str, Any]:

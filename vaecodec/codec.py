@@ -12,9 +12,9 @@ from vaecodec import context
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, Parsed, pack, parse, step_of
-from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.integer import take_half
-from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
+from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo, window_box
 from vaecodec.transforms import make_transforms
 from vaecodec.weights import Model, find_model, load_model
 
@@ -127,12 +127,8 @@ class Codec:
         header = parsed.header
         if header.model != self.model.id:
             raise ModelError(f"this file needs model {header.model}, and the one at hand is {self.model.id}")
-        top, left, height, width = window or (0, 0, header.height, header.width)
-        if min(top, left) < 0 or min(height, width) < 1 or top + height > header.height or left + width > header.width:
-            raise ValueError(f"window {window} does not lie within the picture of {header.width} x {header.height}")
-        if max_pixels is not None and height * width > max_pixels:
-            raise LimitError(f"{width} x {height} pixels exceed the limit of {max_pixels}")
-        return Grid(header.height, header.width, header.tile), Box(top, left, top + height, left + width)
+        target = window_box(window, (header.height, header.width), max_pixels)
+        return Grid(header.height, header.width, header.tile), target
 
     def symbol_crcs(self, data: bytes) -> list[int]:
         """CRC-32 of the decoded symbols of each tile, as an exact decoder must find them; raises FormatError."""

@@ -14,6 +14,7 @@ from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 
 STREAM = "-"
+KINDS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}  # by channels
 
 
 def compress(args: argparse.Namespace) -> int:
@@ -50,10 +51,14 @@ def info(args: argparse.Namespace) -> int:
 
     def work(name: str) -> tuple[dict[str, Any], str]:
         record = container.info(_read(args, name))
+        kept = record["coding"] == "lossless"
         text = (
-            "{width} x {height}, quality {quality:g}, {bytes} bytes, {bpp:.3f} bpp, {tiles} x {tile} px tiles, "
-            "model {model}, version {version}"
-        ).format(**record)
+            "{width} x {height}, "
+            + ("lossless" if kept else "quality {quality:g}")
+            + ", {kind}, {bytes} bytes, {bpp:.3f} bpp, "
+            + ("" if kept else "{tiles} x {tile} px tiles, model {model}, ")
+            + "version {version}"
+        ).format(kind=KINDS[record["channels"]] + (" of 16 bits" if record["depth"] == 16 else ""), **record)
         text += "".join(f", {kind}" for kind in record["metadata"])
         return {"input": name, **record}, f"{name}: {text}"
 
@@ -66,11 +71,11 @@ def info(args: argparse.Namespace) -> int:
 def verify(args: argparse.Namespace) -> int:
     """Decodes every symbol of .vae files and checks it."""
     _one_blas_thread()
-    from vaecodec.codec import codec_for
+    from vaecodec import modes
 
     def work(name: str) -> tuple[dict[str, Any], str]:
         data = _read(args, name)
-        codec_for(data, args.model).verify(data)
+        modes.verify(data, args.model)
         return {"input": name, "ok": True, "bytes": len(data)}, f"{name}: ok, {len(data)} bytes"
 
     console = _console(args)

@@ -2,8 +2,10 @@
 
     magic    89 56 41 45 0D 0A 1A 0A
     HEAD     version, model, size, quality step, tile size, and for each tile its length and symbol CRC
-    iccp exif xmp_   optional, deflated
-    DATA     the tiles, end to end
+             or PICT: version, coding, channels, depth, size of a picture in a classical coding
+    iccp exif xmp_ phys   optional, deflated
+    grey ALPH             optional: the picture is grey; its alpha plane, without loss
+    DATA     the tiles, end to end; or the picture as a WebP, PNG or AVIF file
 
 A chunk is { u32 length, 4-byte tag, payload, u32 CRC-32 of tag and payload }, little-endian.  A tag that begins
 with a small letter may be skipped by a decoder that does not know it.
@@ -26,7 +28,11 @@ TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
 MAX_METADATA = 1 << 24  # bytes of one metadata chunk, inflated
-METADATA = {"icc": b"iccp", "exif": b"exif", "xmp": b"xmp_"}
+METADATA = {"icc": b"iccp", "exif": b"exif", "xmp": b"xmp_", "dpi": b"phys"}
+PICT = struct.Struct("<BBBBII")  # version, coding, channels, depth, height, width
+CODINGS = ("lossless", "avif")  # by that field
+GREY, ALPHA = b"grey", b"ALPH"
+KNOWN = (b"HEAD", b"PICT", GREY, ALPHA, b"DATA", *METADATA.values())
 
 
 class Tile(NamedTuple):
@@ -48,6 +54,28 @@ class Header(NamedTuple):
     version: int = VERSION
 
 
+class Classical(NamedTuple):
+    """What PICT says: `channels` are grey, grey + alpha, RGB or RGBA, of 8 or 16 bits; sides are in pixels."""
+
+    coding: str  # of CODINGS
+    height: int
+    width: int
+    channels: int
+    depth: int
+    version: int = VERSION
+
+
+class Span(NamedTuple):
+    """Where a payload lies in the file."""
+
+    offset: int
+    length: int
+
+    def of(self, data: bytes | memoryview) -> memoryview:
+        """The payload itself."""
+        return memoryview(data)[self.offset : self.offset + self.length]
+
+
 def tile_count(height: int, width: int, tile: int) -> int:
     """Tiles of a picture, in rows from the top left."""
     return -(-height // tile) * -(-width // tile)
@@ -64,17 +92,41 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
     Raises FormatError where a field cannot hold its value.
     """
     size = header.tile.bit_length() - 1
-    if not (0 < header.height <= MAX_SIDE and 0 < header.width <= MAX_SIDE):
-        raise FormatError(f"a picture of {header.width} x {header.height} cannot be stored (sides are 1..{MAX_SIDE})")
+    _check_sides(header)
     fixed = (VERSION, 0, bytes.fromhex(header.model), header.height, header.width, header.step, size, 0)
     head = FIXED.pack(*fixed) + b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
-    parts = [MAGIC, chunk(b"HEAD", head)]
+    return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
+
+
+def pack_classical(picture: Classical, payload: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
+    """A whole file of a picture in a classical coding; `payload` is what classical makes of it.
+
+    Raises FormatError where a field cannot hold its value.
+    """
+    _check_sides(picture)
+    coding, channels, depth = CODINGS.index(picture.coding), picture.channels, picture.depth
+    head = PICT.pack(VERSION, coding, channels, depth, picture.height, picture.width)
+    return _pack(chunk(b"PICT", head), payload, metadata)
+
+
+def insert(data: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
+    """A file with more chunks, (tag, payload) of each, before its DATA."""
+    at = next(offset for tag, offset, _ in chunks(data, check_data=False) if tag == b"DATA") - 8
+    return b"".join([data[:at], *(chunk(tag, payload) for tag, payload in extra), data[at:]]) if extra else data
+
+
+def _check_sides(head: Header | Classical) -> None:
+    if not (0 < head.height <= MAX_SIDE and 0 < head.width <= MAX_SIDE):
+        raise FormatError(f"a picture of {head.width} x {head.height} cannot be stored (sides are 1..{MAX_SIDE})")
+
+
+def _pack(head: bytes, payload: bytes, metadata: dict[str, bytes] | None) -> bytes:
+    parts = [MAGIC, head]
     for name, value in (metadata or {}).items():
         if len(value) > MAX_METADATA:
             raise FormatError(f"{name} metadata of {len(value)} bytes is too large (at most {MAX_METADATA})")
         parts.append(chunk(METADATA[name], zlib.compress(value, 9)))
-    parts.append(chunk(b"DATA", b"".join(data for data, _ in tiles)))
-    return b"".join(parts)
+    return b"".join([*parts, chunk(b"DATA", payload)])
 
 
 def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[bytes, int, int]]:
@@ -99,7 +151,7 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
         if tag != b"DATA" or check_data:
             if zlib.crc32(view[position + 4 : end]) != struct.unpack_from("<I", view, end)[0]:
                 raise FormatError(f"chunk {tag!r} is damaged (its CRC does not match)")
-        if tag not in (b"HEAD", b"DATA", *METADATA.values()) and not 97 <= tag[0] <= 122:
+        if tag not in KNOWN and not 97 <= tag[0] <= 122:
             raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
         yield tag, begin, length
         position = end + 4
@@ -111,8 +163,7 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
 
 def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
     """(header, [(length, CRC)] of the tiles) of a HEAD chunk; raises FormatError on any value out of range."""
-    if payload and payload[0] != VERSION:
-        raise FormatError(f"file version {payload[0]} is not supported (this is a reader of version {VERSION})")
+    _check_version(payload)
     if len(payload) < FIXED.size:
         raise FormatError(f"the header is {len(payload)} bytes long, expected at least {FIXED.size}")
     version, flags, model, height, width, step, size, reserved = FIXED.unpack_from(payload)
@@ -131,47 +182,102 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
     return header, list(TILE.iter_unpack(payload[FIXED.size :]))
 
 
-class Parsed(NamedTuple):
+def read_pict(payload: bytes) -> Classical:
+    """A PICT chunk; raises FormatError on any value out of range."""
+    _check_version(payload)
+    if len(payload) != PICT.size:
+        raise FormatError(f"the header is {len(payload)} bytes long, expected {PICT.size}")
+    version, coding, channels, depth, height, width = PICT.unpack(payload)
+    if coding >= len(CODINGS):
+        raise FormatError(f"the picture is in coding {coding}, which this version does not know")
+    if not (1 <= channels <= 4 and depth in ((8, 16) if CODINGS[coding] == "lossless" else (8,))):
+        raise FormatError(f"the header gives {channels} channels of {depth} bits")
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise FormatError(f"the header gives a picture of {width} x {height} (sides are 1..{MAX_SIDE})")
+    return Classical(CODINGS[coding], height, width, channels, depth, version)
+
+
+def _check_version(payload: bytes) -> None:
+    if payload and payload[0] != VERSION:
+        raise FormatError(f"file version {payload[0]} is not supported (this is a reader of version {VERSION})")
+
+
+class Contents(NamedTuple):
     """A file taken apart; payloads stay where they are."""
+
+    head: Header | Classical
+    tiles: list[Tile]  # none of a classical coding
+    metadata: dict[str, Span]  # deflated
+    data: Span
+    grey: bool
+    alpha: Span | None
+
+    @property
+    def channels(self) -> int:
+        """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
+        if isinstance(self.head, Classical):
+            return self.head.channels
+        return (1 if self.grey else 3) + (self.alpha is not None)
+
+
+class Parsed(NamedTuple):
+    """A file of latents taken apart, as its codec needs it."""
 
     header: Header
     tiles: list[Tile]
-    metadata: dict[str, tuple[int, int]]  # name -> (offset, length) of the deflated payload
+    metadata: dict[str, Span]
 
 
 def parse(data: bytes | memoryview, check_data: bool = True) -> Parsed:
-    """A whole file taken apart and checked, short of decoding it; raises FormatError."""
+    """A file of latents taken apart and checked, short of decoding it; raises FormatError."""
+    found = contents(data, check_data)
+    if isinstance(found.head, Classical):
+        raise FormatError(f"this file holds its picture in coding {found.head.coding} and has no latents")
+    return Parsed(found.head, found.tiles, found.metadata)
+
+
+def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
+    """Any .vae file taken apart and checked, short of decoding it; raises FormatError."""
     view = memoryview(data)
-    head: tuple[Header, list[tuple[int, int]]] | None = None
-    names = {tag: name for name, tag in METADATA.items()}
-    found: dict[str, tuple[int, int]] = {}
-    tiles: list[Tile] = []
+    head: Header | Classical | None = None
+    lengths: list[tuple[int, int]] = []
+    spans: dict[bytes, Span] = {}
     for tag, offset, length in chunks(view, check_data):
-        if (tag == b"HEAD") != (head is None):
-            raise FormatError("the first chunk, and only the first, must be HEAD")
-        if head is None:
-            head = read_head(bytes(view[offset : offset + length]))
-        elif tag in names:
-            if names[tag] in found:
-                raise FormatError(f"chunk {tag!r} occurs twice")
-            found[names[tag]] = (offset, length)
-        elif tag == b"DATA":
-            for size, crc in head[1]:
-                tiles.append(Tile(offset, size, crc))
-                offset += size
-            if sum(size for size, _ in head[1]) != length:
-                raise FormatError(f"the tiles do not fill the DATA chunk of {length} bytes")
-    assert head is not None  # chunks() ends with DATA, which HEAD must precede
-    return Parsed(head[0], tiles, found)
+        if (tag in (b"HEAD", b"PICT")) != (head is None):
+            raise FormatError("the first chunk, and only the first, must be HEAD or PICT")
+        if tag in KNOWN and tag in spans:
+            raise FormatError(f"chunk {tag!r} occurs twice")
+        if tag in KNOWN:
+            spans[tag] = Span(offset, length)
+        if tag == b"HEAD":
+            head, lengths = read_head(bytes(view[offset : offset + length]))
+        elif tag == b"PICT":
+            head = read_pict(bytes(view[offset : offset + length]))
+        elif tag == GREY and isinstance(head, Classical):
+            raise FormatError(f"chunk {tag!r} does not go with PICT")
+        elif tag == GREY and length:
+            raise FormatError(f"chunk {tag!r} has {length} bytes, expected none")
+    assert head is not None  # chunks() ends with DATA, which the head must precede
+    data_span, tiles = spans[b"DATA"], []
+    offset = data_span.offset
+    for size, crc in lengths:
+        tiles.append(Tile(offset, size, crc))
+        offset += size
+    if isinstance(head, Header) and offset != data_span.offset + data_span.length:
+        raise FormatError(f"the tiles do not fill the DATA chunk of {data_span.length} bytes")
+    if isinstance(head, Classical) and (ALPHA in spans) != (head.coding == "avif" and head.channels in (2, 4)):
+        raise FormatError(f"chunk {ALPHA!r} is missing or does not go with coding {head.coding}")
+    known = {name: spans[tag] for name, tag in METADATA.items() if tag in spans}
+    return Contents(head, tiles, known, data_span, GREY in spans, spans.get(ALPHA))
 
 
 def metadata(data: bytes) -> dict[str, bytes]:
-    """ICC, EXIF and XMP by name ("icc", "exif", "xmp"), inflated; raises FormatError on damage."""
+    """Metadata by name ("icc", "exif", "xmp", "dpi"), inflated; raises FormatError on damage."""
     out = {}
-    for name, (offset, length) in parse(data).metadata.items():
+    for name, span in contents(data).metadata.items():
         inflate = zlib.decompressobj()
         try:
-            out[name] = inflate.decompress(data[offset : offset + length], MAX_METADATA)
+            out[name] = inflate.decompress(span.of(data), MAX_METADATA)
         except zlib.error as exc:
             raise FormatError(f"{name} metadata is damaged ({exc})") from exc
         if not inflate.eof or inflate.unused_data:
@@ -193,17 +299,25 @@ def step_of(quality: float) -> int:
 
 def info(data: bytes) -> dict[str, Any]:
     """What a file says of itself, without its model: JSON-ready.  Raises FormatError."""
-    header, tiles, found = parse(data)
+    found = contents(data)
+    head = found.head
+    about: dict[str, Any] = {"version": head.version}
+    if isinstance(head, Classical):
+        about["coding"] = head.coding
+    else:
+        about["coding"] = "vae"
+        about["model"] = head.model
+        about["quality"] = round(quality_of(head.step), 2)
+        about["step"] = head.step
+        about["tile"] = head.tile
+        about["tiles"] = len(found.tiles)
     return {
-        "version": header.version,
-        "model": header.model,
-        "height": header.height,
-        "width": header.width,
-        "quality": round(quality_of(header.step), 2),
-        "step": header.step,
-        "tile": header.tile,
-        "tiles": len(tiles),
-        "metadata": sorted(found),
+        **about,
+        "height": head.height,
+        "width": head.width,
+        "channels": found.channels,
+        "depth": head.depth if isinstance(head, Classical) else 8,
+        "metadata": sorted(found.metadata),
         "bytes": len(data),
-        "bpp": 8 * len(data) / (header.height * header.width),
+        "bpp": 8 * len(data) / (head.height * head.width),
     }

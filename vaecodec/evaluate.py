@@ -17,7 +17,7 @@ import numpy as np
 
 from vaecodec.console import explain, one_line
 from vaecodec.errors import CodecError
-from vaecodec.images import read_image
+from vaecodec.images import read_rgb
 from vaecodec.metrics import METRICS
 from vaecodec.peers import Peer, check_decoded
 
@@ -70,7 +70,7 @@ def read_pictures(files: Iterable[tuple[str, str]], fail: Report) -> Iterator[Pi
     """The pictures that can be read, one at a time; the others are reported."""
     for name, path in files:
         try:
-            pixels, _ = read_image(path)
+            pixels = read_rgb(path)
         except (CodecError, OSError, MemoryError) as exc:
             fail(path, exc)
             continue

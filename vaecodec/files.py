@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import vaecodec
-from vaecodec import container
-from vaecodec.codec import codec_for
+from vaecodec import container, modes
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of, read_image, write_image
 
@@ -42,12 +41,12 @@ def compress_file(
     codec = vaecodec.load(model)
     began = time.perf_counter()
     image = _read(src)
-    pixels, metadata = read_image(image, name_of(src))
-    data = codec.encode(pixels, quality, metadata=None if strip else metadata)
+    samples, metadata = read_image(image, name_of(src))
+    data = modes.encode(codec, samples, quality, None if strip else metadata)
     _write(dst, data, overwrite)
     report = _report(dst, data, image, began)
     if remove:
-        codec.verify(data)
+        modes.verify(data, model)
         _remove(src, dst, data)
     return report
 
@@ -69,10 +68,9 @@ def decompress_file(
     check_target(src, dst, overwrite)
     format = format_of(dst) if isinstance(dst, PATH_TYPES) else "PNG"
     data = _read(src)
-    codec = codec_for(data, model)
     began = time.perf_counter()
     image = io.BytesIO()
-    write_image(codec.decode(data, window), image, container.metadata(data), format)
+    write_image(modes.decode(data, window, model), image, container.metadata(data), format)
     _write(dst, image.getvalue(), overwrite)
     report = _report(dst, data, image.getvalue(), began)
     if remove:

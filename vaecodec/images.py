@@ -1,9 +1,10 @@
-"""Image files <-> u8[H, W, 3] and the metadata that goes with them.
+"""Image files <-> samples, u8 or u16 [H, W] or [H, W, 2, 3 or 4], and the metadata that goes with them.
 
-    file -> Pillow -> upright -> opaque -> RGB -> (pixels, {"icc": ..., "exif": ..., "xmp": ...})
+    file -> Pillow -> upright -> grey or RGB, with or without alpha -> (samples, {"icc": ..., "exif": ..., ...})
 
-What the codec cannot hold (transparency, more than 8 bits a sample) is refused here, never dropped in silence.
-Pillow is imported where it is used: naming a file's metadata must not load it.
+Palettes and CMYK become RGB, 1 bit becomes grey of 8.  What there are no samples for (floats, Lab, drawings, more
+than 8 bits where Pillow shows 8) is refused here, never cut in silence.
+Pillow is imported where it is used: naming a file's format must not load it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from vaecodec import deep, metadata, planes
 from vaecodec.errors import CodecError, LimitError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-GREY_MODES = ("1", "L", "LA")
+GREY_MODES = ("1", "L", "LA", "La")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
+ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 DRAWINGS = ("EPS", "WMF")  # rendering these runs other programs on what may be a hostile file
-
-EXIF_PREFIX = b"Exif\0\0"  # JPEG's, which Pillow shows for some formats and not for others; never stored
-
-# A TIFF keeps its layout and its EXIF in one directory.  These tags describe the picture and not the file:
-# description, make, model, resolution, software, date, artist, computer, copyright, EXIF and GPS directories.
-TIFF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853)
-TIFF_DIRECTORIES = (34665, 34853)
-TIFF_XMP = 700
 
 # Written once and kept, so as near to the pixels as the format goes.
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -38,18 +33,32 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
-METADATA_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")
+WITH_ALPHA = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG2000", "TGA", "ICO", "DDS")
+WITHOUT_GREY = ("WEBP", "AVIF")
+DEEP = ("PNG", "TIFF", "PPM", "JPEG2000")  # colour of 16 bits: PNG alone
+
+UPRIGHT: dict[int, Any] = {  # by EXIF orientation
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
 
 
 def read_image(
     source: str | os.PathLike[str] | bytes | np.ndarray | Image.Image, name: str | None = None
 ) -> tuple[np.ndarray, dict[str, bytes]]:
-    """(u8[H, W, 3], metadata) of a path, of an encoded image in bytes, of an array or of a Pillow image.
+    """(samples, metadata) of a path, of an encoded image in bytes, of an array or of a Pillow image.
 
-    Metadata has those of "icc", "exif" (from its TIFF header on) and "xmp" that there are.  EXIF orientation is
-    applied and its tag dropped.  A grey or CMYK profile is applied and dropped: the pixels are then sRGB.
-    `name` is what errors call a source that is not a path.  Raises CodecError on anything that is not a whole
-    opaque image of at most 8 bits a sample (in JPEG 2000 and AVIF files Pillow does not tell the depth).
+    Samples are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.
+    Metadata has those of "icc", "exif" (from its TIFF header on), "xmp" and "dpi" that there are.  EXIF orientation
+    is applied and its tag dropped.  A CMYK profile is applied and dropped: the pixels are then sRGB.
+    `name` is what errors call a source that is not a path.  Raises CodecError on anything that is not a whole image
+    of at most 16 bits a sample, LimitError beyond Pillow's limit on pixels.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -59,15 +68,18 @@ def read_image(
         raise TypeError(f"an image is a path, bytes, an array or a Pillow image, not {type(source).__name__}")
     name = name or "image"
     if isinstance(source, np.ndarray):
-        return _array_pixels(source, name), {}
+        return _array_samples(source, name), {}
     try:
         if isinstance(source, Image.Image):
-            return _convert(source, name)
+            return _convert(source, b"", name)
         if not isinstance(source, bytes):
             with open(source, "rb") as file:
                 source = file.read()
         with Image.open(io.BytesIO(source)) as image:
-            return _convert(image, name)
+            if image.format == "PNG":
+                with Image.open(io.BytesIO(source)) as again:
+                    again.verify()  # the CRCs of pixel data, which loading does not check
+            return _convert(image, source, name)
     except CodecError:
         raise
     except UnidentifiedImageError as exc:
@@ -80,28 +92,49 @@ def read_image(
         raise CodecError(f"{name}: cannot be read as an image ({type(exc).__name__}: {exc})") from exc
 
 
+def read_rgb(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
+    """u8[H, W, 3] of an opaque image of 8 bits, grey in all three channels; raises CodecError on others."""
+    name = name or ("image" if isinstance(source, bytes) else os.fspath(source))
+    samples, _ = read_image(source, name)
+    if samples.dtype != np.uint8:
+        raise CodecError(f"{name}: more than 8 bits a sample; convert it to 8 bits first")
+    rgb, alpha = planes.split(samples)
+    if alpha is not None and alpha.min() < 255:
+        raise CodecError(f"{name}: has transparent pixels; flatten it onto a background first")
+    return rgb
+
+
 def write_image(
-    pixels: np.ndarray,
+    samples: np.ndarray,
     destination: str | os.PathLike[str] | BinaryIO,
-    metadata: dict[str, bytes] | None = None,
+    kept: dict[str, bytes] | None = None,
     format: str | None = None,
 ) -> None:
-    """Writes u8[H, W, 3] as `format`, else by the path's suffix, else as PNG; the inverse of read_image.
+    """Writes samples and metadata as `format`, else by the path's suffix, else as PNG; the inverse of read_image.
 
-    Raises CodecError where the format is unknown or cannot hold the pixels or the metadata.  A path is written in
+    Raises CodecError where the format is unknown or cannot hold the samples or the metadata.  A path is written in
     place; files.decompress_file is the way that a crash cannot leave half a file of.
     """
     from PIL import Image
 
     name = os.fspath(destination) if isinstance(destination, (str, os.PathLike)) else "image"
     format = format or format_of(name)
-    options = dict(SAVE_OPTIONS.get(format, {}))
-    if metadata and format not in METADATA_FORMATS:
-        warnings.warn(f"{name}: {format} has no place for {', '.join(sorted(metadata))}", stacklevel=2)
-        metadata = None
+    samples = _fit(samples, format, name)
     try:
-        options.update(_save_metadata(format, metadata or {}))
-        Image.fromarray(pixels).save(destination, format, **options)
+        options = {**SAVE_OPTIONS.get(format, {}), **metadata.save_options(format, kept or {}, name)}
+        if samples.dtype == np.uint16 and format == "PNG":
+            data = deep.png(samples, options)
+            if isinstance(destination, (str, os.PathLike)):
+                with open(destination, "wb") as file:
+                    file.write(data)
+            else:
+                destination.write(data)
+            return
+        image = Image.fromarray(samples)
+        if image.mode == "L" and format in WITHOUT_GREY and "icc_profile" in options:
+            image.info["icc_profile"] = options.pop("icc_profile")
+            image, options["icc_profile"] = _to_rgb(image, name)
+        image.save(destination, format, **options)
     except OSError as exc:
         raise CodecError(f"{name}: {exc.strerror or exc}") from exc
     except Exception as exc:  # as in reading: Pillow's writers raise what they meet
@@ -119,116 +152,123 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return format
 
 
-def _array_pixels(array: np.ndarray, name: str) -> np.ndarray:
-    """u8[H, W, 3] of u8[H, W] or u8[H, W, 1, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA)."""
-    from PIL import Image
+def _fit(samples: np.ndarray, format: str, name: str) -> np.ndarray:
+    """The samples as the format takes them; raises CodecError where that would lose something."""
+    alpha = planes.alpha_of(samples)
+    if alpha is not None and format not in WITH_ALPHA:
+        if alpha.min() < np.iinfo(samples.dtype).max:
+            raise CodecError(f"{name}: {format} cannot hold transparency; write a PNG and flatten that")
+        samples = samples[..., 0] if planes.channels_of(samples) == 2 else np.ascontiguousarray(samples[..., :3])
+    if samples.dtype == np.uint16 and format != "PNG" and (samples.ndim > 2 or format not in DEEP):
+        raise CodecError(f"{name}: {format} cannot hold 16 bits a sample; write a PNG")
+    return samples
 
-    if array.dtype != np.uint8:
-        raise CodecError(f"{name}: pixels are {array.dtype}, expected uint8 in [0, 255]")
+
+def _array_samples(array: np.ndarray, name: str) -> np.ndarray:
+    """An array as samples; [H, W, 1] is [H, W]."""
+    if array.dtype not in (np.uint8, np.uint16):
+        raise CodecError(f"{name}: pixels are {array.dtype}, expected uint8 in [0, 255] or uint16 in [0, 65535]")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)) or not array.size:
-        raise CodecError(f"{name}: shape {array.shape}, expected height x width x 3, none of them 0")
-    if array.ndim == 3 and array.shape[2] == 3:
-        return np.ascontiguousarray(array)
-    return _convert(Image.fromarray(array.squeeze(2) if array.shape[2:] == (1,) else array), name)[0]
+        raise CodecError(f"{name}: shape {array.shape}, expected [H, W] or [H, W, 1 to 4], none of them 0")
+    array = array[..., 0] if array.shape[2:] == (1,) else array
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
-def _convert(image: Image.Image, name: str) -> tuple[np.ndarray, dict[str, bytes]]:
-    """(pixels, metadata) of an open image; raises CodecError on what does not fit and Pillow's own on damage."""
+def _convert(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, dict[str, bytes]]:
+    """(samples, metadata) of an open image and its file; raises CodecError on what does not fit, Pillow's on damage."""
     if image.format in DRAWINGS:
         raise CodecError(f"{name}: {image.format} is a drawing; render it to pixels first, as a PNG")
-    if _is_deep(image):
-        raise CodecError(f"{name}: more than 8 bits a sample; convert it to 8 bits first")
-    if image.mode not in (*GREY_MODES, *COLOUR_MODES):
-        raise CodecError(f"{name}: colour mode {image.mode}; convert it to 8-bit RGB first")
+    bits, raw = deep.bits_of(image, data), deep.raw_mode(image)
     if getattr(image, "is_animated", False):
         warnings.warn(f"{name}: more than one frame; only the first is kept", stacklevel=3)
+    samples = _deep_samples(image, data) if bits == 16 else None
+    if bits > 8 and samples is None:
+        raise CodecError(f"{name}: more than 8 bits a sample that cannot be read whole; save it as a 16-bit PNG")
+    if samples is None and image.mode not in (*GREY_MODES, *COLOUR_MODES):
+        raise CodecError(f"{name}: colour mode {image.mode}; convert it to 8-bit RGB first")
+    by_loading = getattr(image, "tag_v2", {}).get(metadata.ORIENTATION, 1)
     image.load()
-    image, exif = _upright(image, name)
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        if np.asarray(with_alpha.getchannel("A")).min() < 255:
-            raise CodecError(f"{name}: has transparent pixels; flatten it onto a background first")
-        info, image = image.info, with_alpha.convert("L" if image.mode in GREY_MODES else "RGB")
-        image.info = info
-    rgb, icc = _to_rgb(image, name)
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    found = {"icc": icc, "exif": exif, "xmp": xmp.encode() if isinstance(xmp, str) else xmp}
-    return np.array(rgb), {kind: value for kind, value in found.items() if isinstance(value, bytes) and value}
+    turned, left, exif = metadata.upright(image, name)
+    if samples is None:
+        samples, icc = _samples(turned, raw, name)
+    else:
+        samples, icc = _keyed(UPRIGHT[left](samples), image.info.get("transparency")), image.info.get("icc_profile")
+    return np.ascontiguousarray(samples), metadata.collect(turned, icc, exif, max(by_loading, left) > 4, name)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether samples have more than 8 bits: by the mode, or by the raw mode where Pillow would cut them to 8."""
-    if image.mode[0] in "IF":
-        return True
-    for tile in getattr(image, "tile", ()):
-        codec, arguments = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if any(isinstance(value, str) and ";16" in value for value in arguments):
-            return True
-        if codec.startswith("ppm") and arguments[-1] > 255:
-            return True
-    return False
+def _deep_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """All 16 bits of an open image, not turned; None where Pillow cannot give them."""
+    from PIL import Image
+
+    file = getattr(image, "fp", None)
+    if not data and file is not None:  # the caller's image, which is left as it is
+        position = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(position)
+    if not data:
+        return deep.read(image, image)  # type: ignore[arg-type]
+    with Image.open(io.BytesIO(data)) as one, Image.open(io.BytesIO(data)) as again:
+        return deep.read(one, again)
 
 
-def _upright(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
-    """(image turned as its EXIF says, EXIF without that tag); damaged EXIF is left out with a warning."""
-    from PIL import Image, ImageOps
+def _samples(image: Image.Image, raw: str, name: str) -> tuple[np.ndarray, bytes | None]:
+    """(u8 samples, ICC profile that they are in, None for sRGB) of a loaded image, whose file had `raw` samples."""
+    key, grey = image.info.get("transparency"), image.mode in GREY_MODES or _is_grey(image)
+    if image.mode in ALPHA_MODES or (image.mode == "P" and key is not None):
+        samples = np.asarray(image.convert("RGBA"))[..., 2 * grey :]
+        if image.mode == "P" and samples[..., -1].min() == 255:  # no pixel has the colours that are transparent
+            samples = samples[..., :-1]
+        samples = samples[..., 0] if samples.shape[2] == 1 else samples
+    elif grey:
+        if isinstance(key, int):
+            key *= {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow spreads these samples over 8 bits, but not the key
+        samples = _keyed(np.asarray(image.convert("L")), key)
+    else:
+        rgb, icc = _to_rgb(image, name)
+        return _keyed(np.asarray(rgb), key), icc
+    return samples, _fitting_profile(image, (b"GRAY", b"RGB ") if grey else (b"RGB ",), name)
 
-    try:
-        tags = image.getexif()
-        turned = ImageOps.exif_transpose(image)
-        exif = turned.info.get("exif")
-        if exif is None and "Raw profile type exif" in turned.info:  # PNGs of before 2017
-            exif = turned.getexif().tobytes()
-        elif exif is None and hasattr(image, "tag_v2"):
-            kept = Image.Exif()
-            for tag in TIFF_TAGS:
-                if tag in tags:
-                    kept[tag] = tags.get_ifd(tag) if tag in TIFF_DIRECTORIES else tags[tag]
-            exif = kept.tobytes() if len(kept) else None
-        return turned, exif and exif.removeprefix(EXIF_PREFIX)
-    except Exception:  # EXIF is read by hand in Pillow: any error means that it is not EXIF
-        warnings.warn(f"{name}: its EXIF data is damaged and left out", stacklevel=4)
-        return image, None
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether a palette holds shades of grey alone: what there is in place of grey in a GIF."""
+    if image.mode != "P":
+        return False
+    colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+    return len(colours) > 0 and (colours == colours[:, :1]).all()
+
+
+def _keyed(samples: np.ndarray, key: Any) -> np.ndarray:
+    """Opaque samples with an alpha of 0 where they are of the colour `key`, if there is one and any pixel has it."""
+    if not isinstance(key, (int, tuple)):
+        return samples
+    colours = samples[..., None] if samples.ndim == 2 else samples
+    seen = (colours != np.asarray(key, np.int64)).any(axis=-1)
+    alpha = (seen * np.iinfo(samples.dtype).max).astype(samples.dtype)
+    return samples if seen.all() else np.dstack([samples, alpha])
+
+
+def _fitting_profile(image: Image.Image, spaces: tuple[bytes, ...], name: str) -> bytes | None:
+    """The image's ICC profile if it is of one of the colour spaces (ICC.1:2022, 7.2.6)."""
+    icc = image.info.get("icc_profile")
+    if icc and icc[16:20] not in spaces:
+        warnings.warn(f"{name}: its colour profile cannot be applied and is left out", stacklevel=5)
+        return None
+    return icc or None
 
 
 def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
-    """(RGB image, ICC profile that its values are in, None for sRGB)."""
+    """(RGB image, ICC profile that its values are in, None for sRGB); CMYK, and grey, through their profile."""
     from PIL import ImageCms
 
     icc = image.info.get("icc_profile")
-    space = icc[16:20] if icc else b"RGB "  # ICC.1:2022, 7.2.6
-    if (space == b"RGB " and image.mode != "CMYK") or not icc:
-        return image.convert("RGB"), icc
-    if (space == b"GRAY" and image.mode in GREY_MODES) or (space == b"CMYK" and image.mode == "CMYK"):
-        source = image.convert("L") if space == b"GRAY" else image
+    if icc and icc[16:20] == {"CMYK": b"CMYK", "L": b"GRAY"}.get(image.mode):
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            rgb = ImageCms.profileToProfile(source, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            rgb = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, ImportError, OSError):
             rgb = None
         if rgb is not None:
             return rgb, None
-    warnings.warn(f"{name}: its colour profile cannot be applied and is left out", stacklevel=4)
-    return image.convert("RGB"), None
-
-
-def _save_metadata(format: str, metadata: dict[str, bytes]) -> dict[str, Any]:
-    """Pillow's save options for metadata as read_image returns it."""
-    from PIL import Image, PngImagePlugin
-
-    options: dict[str, Any] = {}
-    if "icc" in metadata:
-        options["icc_profile"] = metadata["icc"]
-    if "exif" in metadata:
-        options["exif"] = EXIF_PREFIX + metadata["exif"]
-    if "xmp" in metadata and format == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", metadata["xmp"])
-    elif "xmp" in metadata and format == "TIFF":
-        options["exif"] = tags = Image.Exif()
-        if "exif" in metadata:
-            tags.load(metadata["exif"])
-        tags[TIFF_XMP] = metadata["xmp"]
-    elif "xmp" in metadata:
-        options["xmp"] = metadata["xmp"]
-    return options
+    spaces = (b"RGB ",) if image.mode != "CMYK" else ()
+    return image.convert("RGB"), _fitting_profile(image, spaces, name)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vaecodec.config import STRIDE, Config
+from vaecodec.errors import LimitError
 
 DEFAULT_TILE = 1024  # pixels
 
@@ -56,6 +57,19 @@ class Box(NamedTuple):
         """Cells to pixels, within (height, width)."""
         ends = min(self.bottom * factor, limit[0]), min(self.right * factor, limit[1])
         return Box(self.top * factor, self.left * factor, *ends)
+
+
+def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int], max_pixels: int | None) -> Box:
+    """The pixels of a (top, left, height, width) window, None for all, of a picture of (height, width).
+
+    Raises ValueError where it does not lie within the picture, LimitError beyond `max_pixels` (None: no limit).
+    """
+    top, left, height, width = window or (0, 0, *picture)
+    if min(top, left) < 0 or min(height, width) < 1 or top + height > picture[0] or left + width > picture[1]:
+        raise ValueError(f"window {window} does not lie within the picture of {picture[1]} x {picture[0]}")
+    if max_pixels is not None and height * width > max_pixels:
+        raise LimitError(f"{width} x {height} pixels exceed the limit of {max_pixels}")
+    return Box(top, left, top + height, left + width)
 
 
 def halo(config: Config) -> int:

@@ -96,9 +96,9 @@ def _through(pixels: np.ndarray, name: str, command: list[str]) -> bytes:
 
 def _back(data: bytes, name: str, command: list[str]) -> np.ndarray:
     """A file through a program to out.png, as pixels; the inverse of _through."""
-    from vaecodec.images import read_image
+    from vaecodec.images import read_rgb
 
-    return read_image(_run(command, data, name, "out.png"))[0]
+    return read_rgb(_run(command, data, name, "out.png"))
 
 
 def _run(command: list[str], source: bytes | np.ndarray | Callable[[str], None], name: str, target: str) -> bytes:

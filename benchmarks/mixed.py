@@ -1,0 +1,75 @@
+"""Screenshots, drawings, text, noise and photographs beside AVIF and WebP at equal bytes: the worst of them.
+
+python benchmarks/mixed.py PICTURE_OR_FOLDER... [--qualities 25,50,75] [--worst 10]
+
+A peer's PSNR at our bytes is interpolated, linearly in the logarithm of bytes, between its two settings around them.
+PSNR is over the colours, 60 dB where there is no error or less than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+import numpy as np
+
+import vaecodec
+from vaecodec import container, modes, planes
+from vaecodec.evaluate import find_pictures, read_pictures
+from vaecodec.gallery import largest_within
+from vaecodec.peers import Options, Peer, open_peer
+
+LIMIT = 60.0  # dB
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.mean((a.astype(np.float32) - b) ** 2))
+    return min(LIMIT, 10 * math.log10(255**2 / error)) if error else LIMIT
+
+
+def at_bytes(peer: Peer, rgb: np.ndarray, size: int) -> float | None:
+    """PSNR of a peer at `size` bytes, or of its best where that is smaller; None where its smallest file is larger."""
+    found = largest_within(peer.scale, size, lambda setting: peer.encode(rgb, setting))
+    if found is None:
+        return None
+    setting, below = found
+    quality = psnr(peer.decode(below), rgb)
+    if setting + peer.scale.step > peer.scale.high:
+        return quality
+    above = peer.encode(rgb, setting + peer.scale.step)
+    if len(above) <= len(below):
+        return quality
+    share = math.log(size / len(below)) / math.log(len(above) / len(below))
+    return quality + min(1.0, share) * (psnr(peer.decode(above), rgb) - quality)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+")
+    parser.add_argument("--qualities", default="25,50,75")
+    parser.add_argument("--worst", type=int, default=10)
+    options = parser.parse_args()
+    codec, peers = vaecodec.load(), [open_peer(name, Options()) for name in ("avif", "webp")]
+    rows = []
+
+    def fail(name: str, exc: Exception) -> None:
+        print(f"{name}: {exc}", file=sys.stderr)
+
+    for name, rgb, _ in read_pictures(find_pictures(options.paths, fail), fail):
+        grey = (rgb == rgb[..., :1]).all()
+        samples = np.ascontiguousarray(rgb[..., 0]) if grey else rgb
+        for quality in map(float, options.qualities.split(",")):
+            data = modes.encode(codec, samples, quality)
+            ours = psnr(planes.split(modes.decode(data))[0], rgb)
+            theirs = [at_bytes(peer, rgb, len(data)) for peer in peers]
+            worst = min((ours - value for value in theirs if value is not None), default=LIMIT)
+            rows.append((worst, name, quality, container.info(data), ours, theirs))
+    print("| picture | quality | coding | bpp | PSNR | AVIF | WebP |\n|---|---|---|---|---|---|---|")
+    for _, name, quality, info, ours, theirs in sorted(rows, key=lambda row: row[0])[: options.worst]:
+        beside = " | ".join("-" if value is None else f"{value - ours:+.1f}" for value in theirs)
+        print(f"| {name} | {quality:g} | {info['coding']} | {info['bpp']:.3f} | {ours:.1f} | {beside} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What goes with the pixels: ICC, EXIF, XMP and resolution, out of a Pillow image and into a file that Pillow writes.
+
+    {"icc": profile, "exif": from its TIFF header on, "xmp": packet, "dpi": two u32, pixels a metre}
+
+Pillow is imported where it is used: naming a file's metadata must not load it.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXIF_PREFIX = b"Exif\0\0"  # JPEG's, which Pillow shows for some formats and not for others; never stored
+ORIENTATION = 274
+
+# A TIFF keeps its layout and its EXIF in one directory.  These tags describe the picture and not the file:
+# description, make, model, software, date, artist, computer, copyright, EXIF and GPS directories.
+TIFF_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
+TIFF_DIRECTORIES = (34665, 34853)
+TIFF_XMP = 700
+
+RESOLUTION = struct.Struct("<II")
+INCH = 0.0254  # metres
+SRGB_GAMMA = 0.45455  # of a PNG without a profile
+
+FORMATS = {
+    **{format: {"icc", "exif", "xmp", "dpi"} for format in ("PNG", "JPEG", "TIFF")},
+    **{format: {"icc", "exif", "xmp"} for format in ("WEBP", "AVIF")},
+    "BMP": {"dpi"},
+}
+
+
+def upright(image: Image.Image, name: str) -> tuple[Image.Image, int, bytes | None]:
+    """(loaded image turned as its EXIF says, that orientation, EXIF without it); damaged EXIF is left out, and said so.
+
+    Pillow has turned a TIFF as it loaded it: the orientation is 1 by now.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        tags = image.getexif()
+        orientation = tags.get(ORIENTATION, 1)
+        turned = ImageOps.exif_transpose(image)
+        exif = turned.info.get("exif")
+        if exif is None and "Raw profile type exif" in turned.info:  # PNGs of before 2017
+            exif = turned.getexif().tobytes()
+        elif exif is None and hasattr(image, "tag_v2"):
+            kept = Image.Exif()
+            for tag in TIFF_TAGS:
+                if tag in tags:
+                    kept[tag] = tags.get_ifd(tag) if tag in TIFF_DIRECTORIES else tags[tag]
+            exif = kept.tobytes() if len(kept) else None
+        return turned, orientation if orientation in range(1, 9) else 1, exif and exif.removeprefix(EXIF_PREFIX)
+    except Exception:  # EXIF is read by hand in Pillow: any error means that it is not EXIF
+        warnings.warn(f"{name}: its EXIF data is damaged and left out", stacklevel=5)
+        return image, 1, None
+
+
+def collect(image: Image.Image, icc: bytes | None, exif: bytes | None, on_side: bool, name: str) -> dict[str, bytes]:
+    """Those kinds of metadata that there are, of an image that lay on its side in the file or did not."""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    found = {
+        "icc": icc,
+        "exif": exif,
+        "xmp": xmp.encode() if isinstance(xmp, str) else xmp,
+        "dpi": _resolution(image.info.get("dpi"), on_side),
+    }
+    gamma = image.info.get("gamma")
+    if gamma and not icc and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > 0.005:
+        warnings.warn(f"{name}: its gamma of {gamma:g} is left out", stacklevel=5)
+    return {kind: value for kind, value in found.items() if isinstance(value, bytes) and value}
+
+
+def _resolution(dpi: Any, on_side: bool) -> bytes | None:
+    """Two u32, pixels a metre; None where there is none that makes sense."""
+    try:
+        x, y = (round(float(value) / INCH) for value in dpi)
+        return RESOLUTION.pack(*((y, x) if on_side else (x, y))) if min(x, y) > 0 else None
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError, struct.error):
+        return None
+
+
+def save_options(format: str, metadata: dict[str, bytes], name: str) -> dict[str, Any]:
+    """Pillow's options to save metadata with; warns of what the format has no place for."""
+    from PIL import Image, PngImagePlugin
+
+    missing = sorted(set(metadata) - FORMATS.get(format, set()))
+    if missing:
+        warnings.warn(f"{name}: {format} has no place for {', '.join(missing)}", stacklevel=3)
+        metadata = {kind: value for kind, value in metadata.items() if kind not in missing}
+    options: dict[str, Any] = {}
+    if "icc" in metadata:
+        options["icc_profile"] = metadata["icc"]
+    if "dpi" in metadata and len(metadata["dpi"]) == RESOLUTION.size:
+        options["dpi"] = tuple(value * INCH for value in RESOLUTION.unpack(metadata["dpi"]))
+    if "exif" in metadata:
+        options["exif"] = EXIF_PREFIX + metadata["exif"]
+    if "xmp" in metadata and format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", metadata["xmp"])
+    elif "xmp" in metadata and format == "TIFF":
+        options["exif"] = tags = Image.Exif()
+        if "exif" in metadata:
+            tags.load(metadata["exif"])
+        tags[TIFF_XMP] = metadata["xmp"]
+    elif "xmp" in metadata:
+        options["xmp"] = metadata["xmp"]
+    return options
