@@ -20,6 +20,7 @@ def test_parse_inverts_pack():
     assert [(data[t.offset : t.offset + t.length], t.crc) for t in parsed.tiles] == TILES
     assert metadata(data) == META
     assert info(data) == {
+        "kind": "picture",
         "version": 1,
         "model": "0123456789abcdef",
         "height": 100,

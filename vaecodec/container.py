@@ -93,6 +93,8 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
             raise FormatError("the file is cut off inside a chunk header")
         (length,) = struct.unpack_from("<I", view, position)
         tag = bytes(view[position + 4 : position + 8])
+        if tag == b"FILE" and position == len(MAGIC):
+            raise FormatError("this .vae file holds a file that is not a picture (vaecodec decompress restores it)")
         if length > len(view) - position - 12:
             raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
         begin, end = position + 8, position + 8 + length
@@ -195,6 +197,7 @@ def info(data: bytes) -> dict[str, Any]:
     """What a file says of itself, without its model: JSON-ready.  Raises FormatError."""
     header, tiles, found = parse(data)
     return {
+        "kind": "picture",
         "version": header.version,
         "model": header.model,
         "height": header.height,
