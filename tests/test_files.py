@@ -14,10 +14,12 @@ from PIL import Image
 
 import vaecodec
 from vaecodec import container, files
+from vaecodec.atomic import write_atomic
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.files import compress_file, compressed_name, decompress_file, decompressed_name, write_atomic
+from vaecodec.files import compress_file, decompress_file
 from vaecodec.images import read_image
+from vaecodec.names import compressed_name, decompressed_name
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
 
@@ -145,11 +147,11 @@ def test_many_overwriters_leave_one_whole_file(tmp_path):
 # Writes 64 KiB where files may have 4 KiB: what a full disk does, without filling one.
 FULL = """
 import resource, signal, sys
-from vaecodec import files
+from vaecodec import atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    files.write_atomic(sys.argv[1], bytes(65536), overwrite=True)
+    atomic.write_atomic(sys.argv[1], bytes(65536), overwrite=True)
 except OSError as exc:
     assert exc.filename == sys.argv[1], exc.filename
     sys.exit(3)
@@ -166,11 +168,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 
 KILLED = """
 import sys
-from vaecodec import files
+from vaecodec import atomic
 print("ready", flush=True)
 while True:
     for byte in (b"a", b"b"):
-        files.write_atomic(sys.argv[1], byte * 300_000, overwrite=True)
+        atomic.write_atomic(sys.argv[1], byte * 300_000, overwrite=True)
 """
 
 
@@ -306,7 +308,7 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
     with pytest.raises(CodecError, match="is kept"):
         compress_file(photo, os.devnull, remove=True)
     compress_file(photo)
-    monkeypatch.setattr(files, "write_atomic", lambda path, data, overwrite: open(path, "wb").close())
+    monkeypatch.setattr(files, "write_atomic", lambda path, data, *_: open(path, "wb").close())
     with pytest.raises(CodecError, match="is kept"):
         decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
     assert photo.exists() and photo.with_suffix(".vae").exists()

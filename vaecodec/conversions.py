@@ -126,10 +126,8 @@ def _folders(
     run = Run(console, args.jobs, how, again=args.rm)
     try:
         jobs = run.jobs(Walk(console, args.output_dir).listings(args.inputs), plan)
-        for job, outcome, manifest in run.outcomes(Attempt(work, options), jobs):
-            record, text = _said(args, job.path, outcome.report)
-            run.record(job, outcome, manifest)
-            console.say(record, text)
+        for job, outcome in run.outcomes(Attempt(work, options, how), jobs):
+            run.say(*_said(args, job.path, outcome.report))
     except OSError as exc:
         console.fail(args.output_dir or args.inputs[0], exc)
     return run.end()
@@ -139,14 +137,14 @@ def _verify_folders(args: argparse.Namespace, console: Console) -> int:
     """Checks every .vae file in the folders, and against the manifest of the run that wrote them."""
     run = Run(console, args.jobs)
     jobs = run.jobs(Walk(console).listings(args.inputs), to_verify)
-    for job, outcome, manifest in run.outcomes(Attempt(verify_job, {"model": args.model}), jobs):
-        entry = manifest.of_output(job.path) if manifest else None
+    for job, outcome in run.outcomes(Attempt(verify_job, {"model": args.model}), jobs):
+        entry = run.manifests[job.manifest].of_output(job.path) if job.manifest else None
         if entry is not None and entry.crc32 != outcome.crc:
             console.fail(job.path, CodecError("is whole, but not what was written there"))
         else:
             bytes = outcome.report["bytes"]
-            console.say({"input": job.path, "ok": True, **outcome.report}, f"{job.path}: ok, {bytes} bytes")
-    for manifest in run.manifests:
+            run.say({"input": job.path, "ok": True, **outcome.report}, f"{job.path}: ok, {bytes} bytes")
+    for manifest in run.manifests.values():
         for path in manifest.missing():
             console.fail(path, CodecError("is missing"))
     return run.end()

@@ -23,7 +23,7 @@ Identity = tuple[int, int]  # of a folder, whatever path leads to it
 class Job(NamedTuple):
     """One file to be worked on; its output goes to `folder`, or beside it where that is None.
 
-    `found` is how the file looked when the work was planned.
+    `found` is how the file looked when the work was planned, `manifest` the folder of the manifest that it goes into.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Job(NamedTuple):
     overwrite: bool = False
     whole_name: bool = False
     found: os.stat_result | None = None
+    manifest: str | None = None
 
 
 class Listing(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 NAME = ".vaecodec-manifest.jsonl"
@@ -27,29 +28,20 @@ class Entry(NamedTuple):
 
 
 class Manifest:
-    """The manifest of an output folder, read and appended to; `entries` has the last line of each source."""
+    """The manifest of an output folder as it was found; `entries` has the last line of each source."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.path = os.path.join(folder, NAME)
         self.entries: dict[str, Entry] = {}
-        self._outputs: dict[str, Entry] = {}
-        try:
-            with open(self.path, "rb") as file:
-                for line in file:
-                    if entry := _parse(line):
-                        self.entries[entry.source] = entry
-        except FileNotFoundError:
-            pass
-
-    def name(self, path: str) -> str:
-        """How a file is called in here."""
-        inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder))
-        return os.path.realpath(path) if inside.split(os.sep)[0] == os.pardir else inside
+        with suppress(FileNotFoundError), open(os.path.join(folder, NAME), "rb") as file:
+            for line in file:
+                if entry := _parse(line):
+                    self.entries[entry.source] = entry
+        self._outputs = {entry.output: entry for entry in self.entries.values()}
 
     def has(self, path: str, found: os.stat_result, how: str) -> bool:
         """Whether a source that looks like this was done in this way, and its output is as it was then."""
-        entry = self.entries.get(self.name(path))
+        entry = self.entries.get(_name(self.folder, path))
         if entry is None or (entry.size, entry.mtime_ns, entry.how) != (found.st_size, found.st_mtime_ns, how):
             return False
         try:
@@ -58,29 +50,38 @@ class Manifest:
             return False
         return (output.st_size, output.st_mtime_ns) == (entry.output_bytes, entry.output_mtime_ns)
 
-    def add(self, path: str, found: os.stat_result, how: str, output: str, written: os.stat_result, crc: int) -> None:
-        """Appends a line, which a killed run leaves whole or as one that is not read.  Raises OSError."""
-        key, times = self.name(path), (written.st_size, written.st_mtime_ns)
-        entry = Entry(key, found.st_size, found.st_mtime_ns, how, self.name(output), *times, crc)
-        # Appended in one write, so that the lines of two runs at once do not mix; and first an end to what was cut off.
-        with open(self.path, "ab+", buffering=0) as file:
-            begin = b""
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                begin = b"" if file.read(1) == b"\n" else b"\n"
-            file.write(begin + json.dumps(entry._asdict()).encode() + b"\n")
-        self.entries[key] = entry
-
     def of_output(self, path: str) -> Entry | None:
         """The entry that an output belongs to."""
-        if len(self._outputs) != len(self.entries):
-            self._outputs = {entry.output: entry for entry in self.entries.values()}
-        return self._outputs.get(self.name(path))
+        return self._outputs.get(_name(self.folder, path))
 
     def missing(self) -> list[str]:
-        """Paths of outputs that are gone, but for those that another line takes as its source, and took it away."""
+        """Paths of outputs that are gone, but for those that another line takes as its source, and took away."""
         gone = [entry.output for entry in self.entries.values() if entry.output not in self.entries]
         return [path for path in (os.path.join(self.folder, name) for name in gone) if not os.path.lexists(path)]
+
+
+def append(folder: str, path: str, found: os.stat_result, how: str, output: str, crc: int) -> None:
+    """Adds what was done to the manifest in `folder`.  Raises OSError.
+
+    `found` is how the source at `path` looked before it was read.
+    """
+    written = os.stat(output)
+    source, target = (found.st_size, found.st_mtime_ns), (written.st_size, written.st_mtime_ns)
+    entry = Entry(_name(folder, path), *source, how, _name(folder, output), *target, crc)
+    # In one write, so that the lines of several processes do not mix, and after an end to what was cut off.
+    with open(os.path.join(folder, NAME), "ab+", buffering=0) as file:
+        begin = b""
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            begin = b"" if file.read(1) == b"\n" else b"\n"
+        file.write(begin + json.dumps(entry._asdict()).encode() + b"\n")
+
+
+def _name(folder: str, path: str) -> str:
+    """How a file is called in the manifest of a folder: from there on if it lies in it, by its full path if not."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    inside = os.path.relpath(path, folder)
+    return path if inside.split(os.sep)[0] == os.pardir else inside
 
 
 def _parse(line: bytes) -> Entry | None:

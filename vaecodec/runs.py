@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vaecodec.console import Console, about, explain
 from vaecodec.errors import CodecError, Skipped
 from vaecodec.folders import Job, Listing
-from vaecodec.manifest import Manifest
+from vaecodec.manifest import Manifest, append
 from vaecodec.pool import each
 
 
@@ -25,16 +25,19 @@ class Outcome(NamedTuple):
     error: str = ""
     skipped: str = ""
     warnings: tuple[str, ...] = ()
-    written: os.stat_result | None = None
-    crc: int = 0
+    crc: int = 0  # CRC-32 of the output, or of what was verified
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Work on a job, for another process: whatever happens comes back as an Outcome."""
+    """Work on a job, for another process: whatever happens comes back as an Outcome.
+
+    What is done goes into the manifest here, at once, so that a crash loses at most what each process is at.
+    """
 
     work: Callable[..., dict[str, Any]]
     options: dict[str, Any]
+    how: str = ""  # for the manifest
 
     def __call__(self, job: Job) -> Outcome:
         said: list[str] = []
@@ -45,8 +48,10 @@ class Attempt:
             warnings.showwarning = lambda message, *_: said.append(about(job.path, message))
             try:
                 report = self.work(job, **self.options)
-                written, crc = _look(report.get("output", job.path))
-                return Outcome(report, warnings=tuple(said), written=written, crc=crc)
+                crc = _crc(report.get("output", job.path))
+                if self.how and job.manifest and job.found:
+                    append(job.manifest, job.path, job.found, self.how, report["output"], crc)
+                return Outcome(report, warnings=tuple(said), crc=crc)
             except Skipped as exc:
                 return Outcome(skipped=about(job.path, exc), warnings=tuple(said))
             except (CodecError, OSError, MemoryError) as exc:
@@ -60,15 +65,15 @@ class Run:
 
     def __init__(self, console: Console, processes: int, how: str = "", again: bool = False) -> None:
         self._console, self._processes, self._how, self._again = console, processes, how, again or not how
-        self._manifests: dict[str, Manifest | None] = {}  # of the jobs under way, by their paths
-        self.manifests: list[Manifest] = []
+        self.manifests: dict[str, Manifest] = {}  # by their folders
         self.done = self.unchanged = self.skipped = 0
 
     def jobs(self, listings: Iterator[Listing], plan: Callable[[Listing], Iterator[Job]]) -> Iterator[Job]:
         """All jobs of `plan`, but those that a manifest knows to be done, unless `again`."""
         for listing in listings:
-            if listing.manifest is not None and listing.manifest not in self.manifests:
-                self.manifests.append(listing.manifest)
+            manifest = listing.manifest
+            if manifest is not None:
+                self.manifests[manifest.folder] = manifest
             try:
                 planned = list(plan(listing))
             except OSError as exc:
@@ -82,39 +87,32 @@ class Run:
                 except (CodecError, OSError) as exc:
                     self._console.fail(job.path, exc)
                     continue
-                if not self._again and listing.manifest and listing.manifest.has(job.path, found, self._how):
+                if not self._again and manifest is not None and manifest.has(job.path, found, self._how):
                     self.unchanged += 1
                     self._console.detail(f"{job.path}: done before")
                     continue
-                self._manifests[job.path] = listing.manifest
-                yield job._replace(found=found)
+                yield job._replace(found=found, manifest=manifest.folder if manifest else None)
 
-    def outcomes(self, attempt: Attempt, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome, Manifest | None]]:
+    def outcomes(self, attempt: Attempt, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
         """What becomes of each job that goes well; the console is told of the others."""
         with closing(each(attempt, jobs, self._processes)) as pairs:
             for job, outcome in pairs:
-                manifest = self._manifests.pop(job.path)
                 outcome = outcome or Outcome(error="the process that worked on it was killed")
                 for warning in outcome.warnings:
                     self._console.note(f"{job.path}: warning: {warning}")
                 if outcome.report:
-                    self.done += 1
                     self._console.working(f"{self.done}: {job.path}")
-                    yield job, outcome, manifest
+                    yield job, outcome
                 elif outcome.skipped:
                     self.skipped += 1
                     self._console.skip(job.path, outcome.skipped)
                 else:
                     self._console.fail(job.path, CodecError(outcome.error))
 
-    def record(self, job: Job, outcome: Outcome, manifest: Manifest | None) -> None:
-        """Puts a finished job into its manifest."""
-        if manifest is None or job.found is None or outcome.written is None:
-            return
-        try:
-            manifest.add(job.path, job.found, self._how, outcome.report["output"], outcome.written, outcome.crc)
-        except OSError as exc:  # the work is done, and will be again
-            self._console.fail(manifest.path, exc)
+    def say(self, record: dict[str, Any], text: str) -> None:
+        """Counts a job that went well to its end."""
+        self.done += 1
+        self._console.say(record, text)
 
     def end(self) -> int:
         """Says how it went, with all that failed, and returns the exit code."""
@@ -128,10 +126,10 @@ class Run:
         return int(bool(failed))
 
 
-def _look(path: str) -> tuple[os.stat_result, int]:
-    """How a file looks, and the CRC-32 of what can be read of it."""
+def _crc(path: str) -> int:
+    """CRC-32 of a file."""
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
-        return os.fstat(file.fileno()), crc
+    return crc

@@ -70,10 +70,9 @@ def write(source: BinaryIO, target: BinaryIO, about: Stored) -> Content:
     parts, size, crc = _Parts(target), 0, 0
     # Level 9 at this window: the library's own choice for large files, said here so that it cannot grow.
     settings = zstandard.ZstdCompressionParameters.from_level(LEVEL, window_log=WINDOW_LOG - 1)
-    with zstandard.ZstdCompressor(compression_params=settings).stream_writer(
-        cast(BinaryIO, parts), closefd=False
-    ) as compressed:
-        while block := source.read(BLOCK):
+    frames = zstandard.ZstdCompressor(compression_params=settings)
+    with frames.stream_writer(cast(BinaryIO, parts), closefd=False) as compressed:
+        while block := _block(source):
             compressed.write(block)
             size, crc = size + len(block), zlib.crc32(block, crc)
     parts.end()
