@@ -14,7 +14,7 @@ from PIL import Image
 
 import vaecodec
 from vaecodec import container, files
-from vaecodec.atomic import write_atomic
+from vaecodec.atomic import Attributes, write_atomic
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files import compress_file, decompress_file
@@ -40,14 +40,21 @@ def names(folder):
 # write_atomic
 
 
-def test_writes_bytes_or_what_a_callable_writes(tmp_path):
+@pytest.fixture(params=[True, False], ids=["nameless", "named"])
+def temporary(request, monkeypatch):
+    """Both kinds of temporary files: those without a name, and those of systems that have none."""
+    if not request.param:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+def test_writes_bytes_or_what_a_callable_writes(tmp_path, temporary):
     write_atomic(tmp_path / "a", b"bytes")
     write_atomic(tmp_path / "b", lambda file: file.write(b"called"))
     assert (tmp_path / "a").read_bytes() == b"bytes" and (tmp_path / "b").read_bytes() == b"called"
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_an_existing_file_is_replaced_only_on_request(tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(tmp_path, temporary):
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with pytest.raises(FileExistsError) as caught:
@@ -58,7 +65,7 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite):
+def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite, temporary):
     (tmp_path / "a").write_bytes(b"old")
 
     def fails(file):
@@ -72,7 +79,7 @@ def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite):
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite):
+def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite, temporary):
     before = os.umask(mask)
     try:
         write_atomic(tmp_path / "a", b"", overwrite)
@@ -81,7 +88,7 @@ def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_a_link_is_followed_and_stays(tmp_path):
+def test_a_link_is_followed_and_stays(tmp_path, temporary):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there/target")
     write_atomic(tmp_path / "link", b"1")
@@ -102,13 +109,36 @@ def test_a_folder_in_the_way_is_not_replaced(tmp_path):
     assert names(tmp_path) == ["a"] and (tmp_path / "a").is_dir()
 
 
-def without_hard_links(*_):
+def test_attributes_are_given_before_the_name(tmp_path, temporary):
+    attributes = Attributes(0o604, 1_600_000_000_000_000_001)
+    write_atomic(tmp_path / "a", b"", attributes=attributes)
+    found = (tmp_path / "a").stat()
+    assert (found.st_mode & 0o7777, found.st_mtime_ns) == attributes
+    secret = []
+    write_atomic(
+        tmp_path / "b", lambda file: secret.append(os.fstat(file.fileno()).st_mode & 0o77), False, False, attributes
+    )
+    assert secret == [0]
+
+
+def test_a_file_that_holds_the_same_is_adopted(tmp_path, temporary):
+    write_atomic(tmp_path / "a", b"same")
+    before = (tmp_path / "a").stat()
+    write_atomic(tmp_path / "a", b"same", adopt=True)
+    assert (tmp_path / "a").stat() == before and names(tmp_path) == ["a"]
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "a", b"other", adopt=True)
+    assert (tmp_path / "a").read_bytes() == b"same" and names(tmp_path) == ["a"]
+
+
+def without_hard_links(*_, **__):
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
 @pytest.mark.parametrize("links", [True, False])
 def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
     if not links:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
         monkeypatch.setattr(os, "link", without_hard_links)
     results, start = [], threading.Barrier(8)
 
@@ -130,7 +160,7 @@ def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
     assert names(tmp_path) == ["a"]
 
 
-def test_many_overwriters_leave_one_whole_file(tmp_path):
+def test_many_overwriters_leave_one_whole_file(tmp_path, temporary):
     def write(number):
         for _ in range(10):
             write_atomic(tmp_path / "a", bytes([number]) * 100_000, overwrite=True)

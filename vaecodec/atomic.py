@@ -13,6 +13,7 @@ import secrets
 import stat
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.errors import CodecError
@@ -82,16 +83,17 @@ def write_atomic(
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".vaecodec-{secrets.token_hex(8)}.tmp")
-    # O_EXCL follows no link that someone planted; permissions are those of the umask, or nobody else's until they
-    # are those of `attributes`.
+    # Permissions are those of the umask, or nobody else's until they are those of `attributes`.
     mode = 0o666 if attributes is None or attributes.mode is None else 0o600
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+        descriptor, here = _create(folder, temporary, mode)
+        with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
-            _give(temporary, attributes, path)
-            os.fsync(file.fileno())
+            _give(here, attributes, path)
+            os.fsync(descriptor)
+            if here != temporary:
+                os.link(here, temporary, src_dir_fd=descriptor)  # which makes it follow /proc to the file
         try:
             if overwrite:
                 os.replace(temporary, path)
@@ -106,6 +108,16 @@ def write_atomic(
     finally:
         if os.path.lexists(temporary):
             os.remove(temporary)
+
+
+def _create(folder: str, name: str, mode: int) -> tuple[int, str]:
+    """(descriptor, path) of a new file: without a name where the system can, so that a killed writer leaves nothing."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with suppress(OSError):  # not every file system has it
+            descriptor = os.open(folder, os.O_WRONLY | os.O_TMPFILE, mode)
+            return descriptor, f"/proc/self/fd/{descriptor}"
+    # O_EXCL follows no link that someone planted.
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode), name
 
 
 def _give(temporary: str, attributes: Attributes | None, path: str) -> None:
