@@ -128,6 +128,8 @@ def _folders(
         jobs = run.jobs(Walk(console, args.output_dir).listings(args.inputs), plan)
         for job, outcome in run.outcomes(Attempt(work, options, how), jobs):
             run.say(*_said(args, job.path, outcome.report))
+    except BrokenPipeError:  # whoever reads our stdout has left
+        raise
     except OSError as exc:
         console.fail(args.output_dir or args.inputs[0], exc)
     return run.end()
