@@ -17,7 +17,7 @@ from PIL import Image
 from test_cli import COMMAND, ENVIRONMENT
 
 import vaecodec
-from vaecodec import cli, manifest, pool
+from vaecodec import cli, manifest, pool, recognition
 from vaecodec.files import compress_file, decompress_file
 
 
@@ -272,6 +272,25 @@ def test_rm_keeps_what_is_not_wholly_in_the_output(tree, capsys):
     code, lines = run("compress -r in --output-dir out --rm", capsys)
     assert code == 1 and found("in") == ["moving.gif"]
     assert lines[-1] == "vaecodec: in/moving.gif: is kept, as not all of it is in out/in/moving.vae"
+
+
+def test_films_behind_photographs_are_seen(tree, capsys):
+    film = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 9
+    for name, options in (
+        ("a.jpg", {}),
+        ("b.jpg", {"progressive": True}),
+        ("c.jpg", {"restart_marker_blocks": 1}),
+        ("d.png", {}),
+    ):
+        Image.fromarray(picture(40, 50)).save(name, **options)
+        assert recognition.bytes_after(read(name)) == recognition.bytes_after(read(name) + bytes(9)) == 0
+        write(name, read(name) + film)
+        assert recognition.bytes_after(read(name)) == len(film) - 3
+        code = cli.main(["compress", "--rm", name])
+        lines = capsys.readouterr().err.splitlines()
+        assert code == 1 and len(lines) == 2 and "after the end of the picture are left out" in lines[0]
+        assert lines[1] == f"vaecodec: {name}: is kept, as not all of it is in {name[0]}.vae"
+        assert read(name).endswith(film)
 
 
 def test_broken_pictures_are_stored(tree, capsys):

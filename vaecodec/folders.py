@@ -67,7 +67,10 @@ class Walk:
             if not os.path.isdir(path):
                 continue
             if self._output is None:
-                yield from self._below(path, path, Manifest(path))
+                try:
+                    yield from self._below(path, path, Manifest(path))
+                except OSError as exc:  # of its manifest
+                    self._console.fail(path, exc)
             else:
                 name = os.path.basename(os.path.normpath(path))
                 target = self._output if name in ("", os.curdir, os.pardir) else os.path.join(self._output, name)

@@ -18,12 +18,11 @@ from vaecodec.codec import codec_for
 from vaecodec.errors import CodecError, ModelError, Skipped
 from vaecodec.images import read_image, write_image
 from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
-from vaecodec.recognition import is_picture
+from vaecodec.recognition import bytes_after, is_picture
 from vaecodec.sources import Same, Source
 
-Admit = Callable[
-    ..., None
-]  # told the base name that an output gets where the caller left it open, as soon as it is known
+# Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
+Admit = Callable[..., None]
 
 
 class Made(NamedTuple):
@@ -49,6 +48,8 @@ def code_picture(
         with source.watched():
             image = source.read()
             pixels, metadata = read_image(image, source.name)
+            if count := bytes_after(image):
+                warnings.warn(f"{source.name}: {count} bytes after the end of the picture are left out", stacklevel=4)
             data = codec.encode(pixels, quality, metadata=None if strip else metadata)
     except CodecError as exc:
         if only_images or isinstance(exc, ModelError):
