@@ -1,12 +1,13 @@
 """A second decoder of the vaecodec format, written from docs/format.md alone.
 
 It exists to show that the document suffices and to disagree with the package where the package strays from it. It is
-therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy, and Pillow where there
-is a WebP or AVIF within. Sections, and names of one letter, are those of the document.
+therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy, Pillow where there is a
+WebP or AVIF within, and Zstandard for stored files. Sections, and names of one letter, are those of the document.
 
     python tests/reference_decoder.py model.vcm in.vae [out.pam]
 
-prints the CRC of each tile's symbols and writes the picture as a Netpbm PAM.
+prints the CRC of each tile's symbols and writes the picture as a Netpbm PAM; of a stored file, its name, and writes
+the file.
 """
 
 import hashlib
@@ -79,11 +80,11 @@ class Header(NamedTuple):
     tiles: list
 
 
-def read_chunks(data):
-    """Section 1: yield the (tag, payload) of each chunk up to DATA, after which the file must end."""
+def read_chunks(data, last=b"DATA"):
+    """Section 1: yield the (tag, payload) of each chunk up to the `last`, after which the file must end."""
     require(data[:8] == MAGIC, "not a vaecodec file: wrong magic")
     begin, tag = 8, None
-    while tag != b"DATA":
+    while tag != last:
         # Room for length, tag and CRC comes first: what is read below may not lie beyond the end.
         end = begin + 8 + int.from_bytes(data[begin : begin + 4], "little")
         require(begin + 12 <= len(data) and end + 4 <= len(data), f"the file is cut off in the chunk at byte {begin}")
@@ -92,7 +93,7 @@ def read_chunks(data):
         require(zlib.crc32(data[begin + 4 : end]) == crc, f"chunk {tag!r}: wrong CRC")
         yield tag, payload
         begin = end + 4
-    require(begin == len(data), "bytes after DATA")
+    require(begin == len(data), f"bytes after {last!r}")
 
 
 def read_header(payload, model):
@@ -426,11 +427,51 @@ def beside(colours, grey, alpha):
     return colours.astype(np.uint8)
 
 
+def read_stored(data):
+    """Section 9: the name (bytes), permissions and time (int or None) and contents (bytes) of a stored file."""
+    from zstandard import ZstdDecompressor
+
+    head, parts, done = None, [], None
+    for tag, payload in read_chunks(data, last=b"DONE"):
+        require(len(payload) <= 2**20, f"chunk {tag!r} is longer than 2^20 bytes")
+        require((tag == b"FILE") == (head is None), "FILE is not the first chunk, or not the only one")
+        if tag == b"FILE":
+            # As with HEAD, the version comes before the length.
+            version = payload[0] if payload else None
+            require(version == 1, f"version {version} of the format is not supported")
+            require(len(payload) >= 14, "FILE: too short")
+            _, flags, method, reserved, mode, time = head = struct.unpack_from("<BBBBHq", payload)
+            name = payload[14:]
+            require(flags <= 3 and reserved == 0, "FILE: unknown flags, or the reserved byte is not 0")
+            require(method == 1, f"method {method} of storing is not known")
+            require(mode <= 0o777 and (flags & 1 or not mode) and (flags & 2 or not time), "FILE: permissions or time")
+            legal = len(name) <= 255 and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+            require(legal, f"FILE: the name {name!r} is none")
+        elif tag == b"PART":
+            parts.append(payload)
+        elif tag == b"DONE":
+            require(len(payload) == 12, "DONE: not of 12 bytes")
+            done = struct.unpack("<QI", payload)
+        else:
+            require(b"a" <= tag[:1] <= b"z", f"chunk {tag!r} is unknown or not in its place")
+    reader = ZstdDecompressor(max_window_size=2**23).stream_reader(b"".join(parts), read_across_frames=True)
+    contents = reader.read()
+    require(done == (len(contents), zlib.crc32(contents)), "the size or the CRC of the file does not match")
+    return name, mode if flags & 1 else None, time if flags & 2 else None, contents
+
+
 def main(arguments):
     """Decode a file from the command line."""
     if len(arguments) not in (2, 3):
         sys.exit(__doc__)
-    model, data = read_model(arguments[0]), Path(arguments[1]).read_bytes()
+    data = Path(arguments[1]).read_bytes()
+    if data[12:16] == b"FILE":
+        name, _, _, contents = read_stored(data)
+        print(name)
+        if len(arguments) == 3:
+            Path(arguments[2]).write_bytes(contents)
+        return
+    model = read_model(arguments[0])
     if data[12:16] != b"PICT":
         for tile in decode_symbols(data, model):
             print(f"{zlib.crc32(tile.tobytes()):08x}")

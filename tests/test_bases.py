@@ -12,7 +12,7 @@ SIZE = 16
 
 
 def coding_gain(transform: np.ndarray, correlation: float = 0.95) -> float:
-    """dB over plain quantisation, of one block of a biorthogonal transform [4 * SIZE, 4 * SIZE] (Katto and Yasuda 1991)."""
+    """dB over plain quantisation, of one block of a biorthogonal transform [4 * SIZE] * 2 (Katto and Yasuda 1991)."""
     n = np.arange(len(transform))
     covariance = correlation ** np.abs(n[:, None] - n[None])
     middle = slice(SIZE, 2 * SIZE)

@@ -35,6 +35,7 @@ def test_parse_inverts_pack():
     assert [(data[t.offset : t.offset + t.length], t.crc) for t in parsed.tiles] == TILES
     assert metadata(data) == META
     assert info(data) == {
+        "kind": "picture",
         "version": 1,
         "coding": "vae",
         "model": "0123456789abcdef",
@@ -63,6 +64,7 @@ def test_a_classical_picture_has_its_size_in_its_header():
     assert metadata(data) == META
     about = info(data)
     assert about == {
+        "kind": "picture",
         "version": 1,
         "coding": "lossless",
         "height": 100,

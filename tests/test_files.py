@@ -14,10 +14,12 @@ from PIL import Image
 
 import vaecodec
 from vaecodec import container, files
+from vaecodec.atomic import Attributes, write_atomic
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.files import compress_file, compressed_name, decompress_file, decompressed_name, write_atomic
+from vaecodec.files import compress_file, decompress_file
 from vaecodec.images import read_image
+from vaecodec.names import compressed_name, decompressed_name
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
 
@@ -38,14 +40,21 @@ def names(folder):
 # write_atomic
 
 
-def test_writes_bytes_or_what_a_callable_writes(tmp_path):
+@pytest.fixture(params=[True, False], ids=["nameless", "named"])
+def temporary(request, monkeypatch):
+    """Both kinds of temporary files: those without a name, and those of systems that have none."""
+    if not request.param:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+def test_writes_bytes_or_what_a_callable_writes(tmp_path, temporary):
     write_atomic(tmp_path / "a", b"bytes")
     write_atomic(tmp_path / "b", lambda file: file.write(b"called"))
     assert (tmp_path / "a").read_bytes() == b"bytes" and (tmp_path / "b").read_bytes() == b"called"
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_an_existing_file_is_replaced_only_on_request(tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(tmp_path, temporary):
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with pytest.raises(FileExistsError) as caught:
@@ -56,7 +65,7 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite):
+def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite, temporary):
     (tmp_path / "a").write_bytes(b"old")
 
     def fails(file):
@@ -70,7 +79,7 @@ def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite):
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite):
+def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite, temporary):
     before = os.umask(mask)
     try:
         write_atomic(tmp_path / "a", b"", overwrite)
@@ -79,7 +88,7 @@ def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_a_link_is_followed_and_stays(tmp_path):
+def test_a_link_is_followed_and_stays(tmp_path, temporary):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there/target")
     write_atomic(tmp_path / "link", b"1")
@@ -100,13 +109,36 @@ def test_a_folder_in_the_way_is_not_replaced(tmp_path):
     assert names(tmp_path) == ["a"] and (tmp_path / "a").is_dir()
 
 
-def without_hard_links(*_):
+def test_attributes_are_given_before_the_name(tmp_path, temporary):
+    attributes = Attributes(0o604, 1_600_000_000_000_000_001)
+    write_atomic(tmp_path / "a", b"", attributes=attributes)
+    found = (tmp_path / "a").stat()
+    assert (found.st_mode & 0o7777, found.st_mtime_ns) == attributes
+    secret = []
+    write_atomic(
+        tmp_path / "b", lambda file: secret.append(os.fstat(file.fileno()).st_mode & 0o77), False, False, attributes
+    )
+    assert secret == [0]
+
+
+def test_a_file_that_holds_the_same_is_adopted(tmp_path, temporary):
+    write_atomic(tmp_path / "a", b"same")
+    before = (tmp_path / "a").stat()
+    write_atomic(tmp_path / "a", b"same", adopt=True)
+    assert (tmp_path / "a").stat() == before and names(tmp_path) == ["a"]
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "a", b"other", adopt=True)
+    assert (tmp_path / "a").read_bytes() == b"same" and names(tmp_path) == ["a"]
+
+
+def without_hard_links(*_, **__):
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
 @pytest.mark.parametrize("links", [True, False])
 def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
     if not links:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
         monkeypatch.setattr(os, "link", without_hard_links)
     results, start = [], threading.Barrier(8)
 
@@ -128,7 +160,7 @@ def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
     assert names(tmp_path) == ["a"]
 
 
-def test_many_overwriters_leave_one_whole_file(tmp_path):
+def test_many_overwriters_leave_one_whole_file(tmp_path, temporary):
     def write(number):
         for _ in range(10):
             write_atomic(tmp_path / "a", bytes([number]) * 100_000, overwrite=True)
@@ -145,11 +177,11 @@ def test_many_overwriters_leave_one_whole_file(tmp_path):
 # Writes 64 KiB where files may have 4 KiB: what a full disk does, without filling one.
 FULL = """
 import resource, signal, sys
-from vaecodec import files
+from vaecodec import atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    files.write_atomic(sys.argv[1], bytes(65536), overwrite=True)
+    atomic.write_atomic(sys.argv[1], bytes(65536), overwrite=True)
 except OSError as exc:
     assert exc.filename == sys.argv[1], exc.filename
     sys.exit(3)
@@ -166,11 +198,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 
 KILLED = """
 import sys
-from vaecodec import files
+from vaecodec import atomic
 print("ready", flush=True)
 while True:
     for byte in (b"a", b"b"):
-        files.write_atomic(sys.argv[1], byte * 300_000, overwrite=True)
+        atomic.write_atomic(sys.argv[1], byte * 300_000, overwrite=True)
 """
 
 
@@ -306,7 +338,7 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
     with pytest.raises(CodecError, match="is kept"):
         compress_file(photo, os.devnull, remove=True)
     compress_file(photo)
-    monkeypatch.setattr(files, "write_atomic", lambda path, data, overwrite: open(path, "wb").close())
+    monkeypatch.setattr(files, "write_atomic", lambda path, data, *_: open(path, "wb").close())
     with pytest.raises(CodecError, match="is kept"):
         decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
     assert photo.exists() and photo.with_suffix(".vae").exists()

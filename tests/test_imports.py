@@ -10,12 +10,12 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config container network
-integer tables coding context tiling weights transforms codec
-metadata deep planes classical modes images files
+errors config container network atomic stored names manifest sources pool
+integer tables rdoq coding context tiling weights transforms targets codec
+metadata deep planes classical modes images recognition outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
-console metrics peers hevc tools curves evaluate gallery summary plots report
-commands lab bench cli
+refinement console metrics peers hevc tools curves evaluate gallery summary plots report
+folders runs streams conversions commands lab bench cli
 """.split()
 
 TENSORFLOW = {
@@ -26,6 +26,7 @@ TENSORFLOW = {
     "float_transforms",
     "datasets",
     "optimization",
+    "refinement",
     "training",
     "exporting",
     "freezing",
@@ -43,6 +44,7 @@ ALLOWED = {
     "bjontegaard": {"curves"},
     "matplotlib": {"plots"},
     "tqdm": {"bench"},
+    "zstandard": {"stored"},
 }
 
 
@@ -88,7 +90,7 @@ def test_reading_a_header_loads_nothing_heavy():
     golden = pathlib.Path(__file__).parent / "golden" / "photo.vae"
     loaded = loaded_after(f"import vaecodec; vaecodec.info(open({str(golden)!r}, 'rb').read())")
     assert "vaecodec" in loaded
-    assert not loaded & {"numpy", "PIL", "ai_edge_litert", "tensorflow", "constriction", "safetensors"}
+    assert not loaded & {"numpy", "PIL", "ai_edge_litert", "tensorflow", "constriction", "safetensors", "zstandard"}
 
 
 def test_coding_loads_no_tensorflow():

@@ -37,6 +37,19 @@ def test_shell_blocks_run(tmp_path):
     assert (tmp_path / "photo.png").exists() and (tmp_path / "p.vae").stat().st_size > 64
 
 
+def test_shell_blocks_on_files_and_folders_run(tmp_path):
+    (tmp_path / "album").mkdir()
+    Image.fromarray(picture(60, 80)).save(tmp_path / "album" / "photo.png")
+    for path in (tmp_path / "notes.txt", tmp_path / "album" / "notes.txt"):
+        path.write_text("notes")
+    (block,) = blocks("sh", "Any file, any folder")
+    script = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\n{block}'
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "notes.txt.vae").exists() and (tmp_path / "back" / "album" / "photo.png").exists()
+    assert (tmp_path / "back" / "album" / "notes.txt").read_text() == "notes"
+
+
 def test_the_example_says_what_it_cost():
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     script = str(ROOT / "docs" / "examples" / "first_steps.py")

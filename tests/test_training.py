@@ -6,7 +6,6 @@ import tarfile
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 tf = pytest.importorskip("tensorflow")
 
@@ -152,7 +151,9 @@ def test_a_batch_is_worked_on_in_towers_that_divide_it():
     options = training.Options(batch=4, crop=64, towers=2)
     state = [tf.constant(value) for value in training.initial_state(CONFIG)]
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
-    after, metrics = training.make_step(CONFIG, options)(state, tf.constant(images), tf.constant(1e-3), tf.constant([0, 1]))
+    after, metrics = training.make_step(CONFIG, options)(
+        state, tf.constant(images), tf.constant(1e-3), tf.constant([0, 1])
+    )
     assert np.isfinite(metrics.numpy()).all() and not np.array_equal(after[0], state[0])
     with pytest.raises(CodecError, match="a batch of 3 cannot be divided between 2 towers"):
         training.make_step(CONFIG, training.Options(batch=3, towers=2))

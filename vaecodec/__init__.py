@@ -8,6 +8,7 @@ Heavy things load on first use.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
@@ -60,11 +61,12 @@ def decode(data: bytes, window: tuple[int, int, int, int] | None = None, model: 
 def info(data: bytes) -> dict[str, Any]:
     """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
 
-    Reads the header and checks the file is whole; loads no model, no LiteRT and no TensorFlow.
+    Or of the file stored in it: name, permissions, time, size; `kind` is "picture" or "file".  Reads the header and
+    checks the file is whole; loads no model, no LiteRT and no TensorFlow.
     """
-    from vaecodec import container
+    from vaecodec import container, stored
 
-    return container.info(data)
+    return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)
 
 
 def load(name_or_path: str = "small", device: str = "cpu") -> Codec:
@@ -79,14 +81,14 @@ def load(name_or_path: str = "small", device: str = "cpu") -> Codec:
 
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:
-    """Picture file -> .vae file; returns bytes, bpp and seconds.  See files.compress_file."""
+    """Any file -> .vae file, a picture lossily; returns bytes, bpp and seconds.  See files.compress_file."""
     from vaecodec import files
 
     return files.compress_file(source, target, quality, **options)
 
 
 def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
-    """The .vae file -> picture file, in the format of its suffix.  See files.decompress_file."""
+    """The .vae file -> picture file, in the format of its suffix, or stored file.  See files.decompress_file."""
     from vaecodec import files
 
     return files.decompress_file(source, target, **options)

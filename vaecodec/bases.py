@@ -1,6 +1,6 @@
 """The linear transform that training starts from: a lapped 16x16 DCT times a colour rotation.
 
-    pixels --lapped filter across block borders--> blocks --DCT, rotation--> coefficients, the lowest M kept
+pixels --lapped filter across block borders--> blocks --DCT, rotation--> coefficients, the lowest M kept
 """
 
 from __future__ import annotations

@@ -96,18 +96,22 @@ def make_parser() -> argparse.ArgumentParser:
         added.set_defaults(usage=added.error)
         return added
 
-    compress = command("compress", "Image files to .vae files.")
+    compress = command("compress", "Pictures, and any other files, to .vae files.")
     _add_conversion(compress, "IN.vae")
     compress.add_argument("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="default: 50")
     compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
     compress.add_argument("--strip", action="store_true", help="leave ICC, EXIF and XMP out")
+    compress.add_argument("--only-images", action="store_true", help="leave alone what is no picture (default: stored)")
 
-    decompress = command("decompress", ".vae files to image files, of the format of OUT's suffix.")
+    decompress = command(
+        "decompress", ".vae files to pictures, in the format of OUT's suffix, or to the files in them."
+    )
     _add_conversion(decompress, "IN.png")
     decompress.add_argument("--window", type=window, metavar="TOP,LEFT,HEIGHT,WIDTH", help="only these pixels")
 
     info = command("info", "What .vae files say of themselves.")
     verify = command("verify", "Check .vae files down to the last symbol.")
+    _add_folders(verify)
     for added in (info, verify):
         added.add_argument("inputs", nargs="+", metavar="FILE", help=".vae file, - for standard input")
     for added in (decompress, verify):
@@ -133,8 +137,20 @@ def _add_conversion(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("-c", "--stdout", action="store_true", help="to standard output, the same as -o -")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite; write to a terminal")
     parser.add_argument("-k", "--keep", action="store_false", dest="rm", help="keep IN (the default)")
-    parser.add_argument("--rm", action="store_true", help="remove IN once OUT is safe on the disk")
+    parser.add_argument("--rm", action="store_true", help="remove IN once OUT is on the disk and verified")
     parser.set_defaults(rm=False)
+    parser.add_argument(
+        "--output-dir", metavar="DIR", help="with -r: write the outputs there, in folders of the same names"
+    )
+    _add_folders(parser)
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    """What commands that take folders have in common."""
+    parser.add_argument("-r", "--recursive", action="store_true", help="take folders, with all that is in them")
+    parser.add_argument(
+        "-j", "--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes for -r (default: all)"
+    )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +168,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run or file")
     elsewhere = parser.add_mutually_exclusive_group()
     elsewhere.add_argument("--export-step", metavar="DIR", help="only write the training step, for use elsewhere")
-    parser.add_argument("--hard", action="store_true", help="export the step of the last phase: rates of rounded latents")
+    parser.add_argument("--hard", action="store_true", help="export the step of the last phase: rounded latents")
     elsewhere.add_argument("--import-state", metavar="DIR", help="only take a state trained elsewhere into RUN")
 
 

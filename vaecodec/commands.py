@@ -4,63 +4,51 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 
-STREAM = "-"
-KINDS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}  # by channels
+SAMPLES = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}  # by channels
 
 
 def compress(args: argparse.Namespace) -> int:
-    """Image files -> .vae files."""
-    from vaecodec.files import compress_file, compressed_name
+    """Files -> .vae files."""
+    _one_blas_thread()
+    from vaecodec import conversions
 
-    def work(src: Any, dst: Any) -> tuple[dict[str, Any], str]:
-        options = {"strip": args.strip, "overwrite": args.force, "remove": args.rm}
-        report = compress_file(src, dst, args.quality, args.model, **options)
-        return report, f"{report['image_bytes']} -> {report['bytes']} bytes"
-
-    return _convert(args, work, compressed_name)
+    return conversions.compress(args, _console(args))
 
 
 def decompress(args: argparse.Namespace) -> int:
-    """.vae files -> image files."""
-    from vaecodec.files import decompress_file, decompressed_name
+    """.vae files -> files."""
+    _one_blas_thread()
+    from vaecodec import conversions
 
-    def work(src: Any, dst: Any) -> tuple[dict[str, Any], str]:
-        try:
-            report = decompress_file(src, dst, args.model, args.force, args.window, args.rm)
-        except ValueError as exc:
-            if args.window is None:
-                raise
-            raise CodecError(str(exc)) from exc  # only the file knows whether the window lies within it
-        return report, f"{report['bytes']} -> {report['image_bytes']} bytes"
+    return conversions.decompress(args, _console(args))
 
-    return _convert(args, work, decompressed_name)
+
+def verify(args: argparse.Namespace) -> int:
+    """Decodes every symbol and byte of .vae files and checks it."""
+    _one_blas_thread()
+    from vaecodec import conversions
+
+    return conversions.verify(args, _console(args))
 
 
 def info(args: argparse.Namespace) -> int:
     """What .vae files say of themselves; needs no model."""
-    from vaecodec import container
+    from vaecodec import container, stored
+    from vaecodec.streams import opened
 
     def work(name: str) -> tuple[dict[str, Any], str]:
-        record = container.info(_read(args, name))
-        kept = record["coding"] == "lossless"
-        text = (
-            "{width} x {height}, "
-            + ("lossless" if kept else "quality {quality:g}")
-            + ", {kind}, {bytes} bytes, {bpp:.3f} bpp, "
-            + ("" if kept else "{tiles} x {tile} px tiles, model {model}, ")
-            + "version {version}"
-        ).format(kind=KINDS[record["channels"]] + (" of 16 bits" if record["depth"] == 16 else ""), **record)
-        text += "".join(f", {kind}" for kind in record["metadata"])
-        return {"input": name, **record}, f"{name}: {text}"
+        with opened(args, name) as file:
+            head = file.read(16)
+            record = stored.info(file, head) if stored.is_stored(head) else container.info(head + file.read())
+        return {"input": name, **record}, f"{name}: {_said(record)}"
 
     console = _console(args)
     for name in args.inputs:
@@ -68,21 +56,33 @@ def info(args: argparse.Namespace) -> int:
     return int(console.failures > 0)
 
 
-def verify(args: argparse.Namespace) -> int:
-    """Decodes every symbol of .vae files and checks it."""
-    _one_blas_thread()
-    from vaecodec import modes
+def _said(record: dict[str, Any]) -> str:
+    """A record of info in words."""
+    if record["kind"] == "picture":
+        kept = record["coding"] != "vae"
+        text = (
+            "{width} x {height}, "
+            + (record["coding"] if kept else "quality {quality:g}")
+            + ", {samples}, {bytes} bytes, {bpp:.3f} bpp, "
+            + ("" if kept else "{tiles} x {tile} px tiles, model {model}, ")
+            + "version {version}"
+        ).format(samples=SAMPLES[record["channels"]] + (" of 16 bits" if record["depth"] == 16 else ""), **record)
+        return text + "".join(f", {kind}" for kind in record["metadata"])
+    text = "stored file {name}, {size} bytes, {bytes} here, {method}".format(**record)
+    if record["mode"] is not None:
+        text += f", mode {record['mode']}"
+    if record["mtime_ns"] is not None:
+        text += f", {_time(record['mtime_ns'])}"
+    return f"{text}, version {record['version']}"
 
-    def work(name: str) -> tuple[dict[str, Any], str]:
-        data = _read(args, name)
-        modes.verify(data, args.model)
-        return {"input": name, "ok": True, "bytes": len(data)}, f"{name}: ok, {len(data)} bytes"
 
-    console = _console(args)
-    with hushed(args.verbose):
-        for name in args.inputs:
-            console.attempt(name, partial(work, name))
-    return int(console.failures > 0)
+def _time(mtime_ns: int) -> str:
+    """A time in UTC, to the second."""
+    from datetime import datetime, timedelta, timezone
+
+    return (
+        f"{datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=mtime_ns // 1000):%Y-%m-%d %H:%M:%S} UTC"
+    )
 
 
 def models(args: argparse.Namespace) -> int:
@@ -158,97 +158,6 @@ def _in_lab(args: argparse.Namespace, name: str, work: Callable[[], tuple[dict[s
     console.progress = False  # training shows its own
     console.attempt(name, guarded)
     return console.failures
-
-
-def _convert(
-    args: argparse.Namespace,
-    work: Callable[[Any, Any], tuple[dict[str, Any], str]],
-    default_name: Callable[[str], str],
-) -> int:
-    """Takes each input to its output, whatever becomes of the others."""
-    to_stdout = _check_streams(args)
-    _one_blas_thread()
-    console = _console(args)
-    written: dict[str, str] = {}
-
-    def one(name: str) -> tuple[dict[str, Any], str]:
-        src: str | BinaryIO = sys.stdin.buffer if name == STREAM else name
-        if to_stdout:
-            dst: str | BinaryIO = sys.stdout.buffer
-        elif args.output is None:
-            dst = default_name(name)
-        elif os.path.isdir(args.output):
-            dst = os.path.join(args.output, os.path.basename(default_name(name)))
-        else:
-            dst = args.output
-        place = os.path.realpath(dst) if isinstance(dst, str) else STREAM
-        if written.get(place, name) != name:  # even with -f: one of the two would be lost
-            raise CodecError(f"{dst} is the output of {written[place]} already")
-        report, sizes = work(src, dst)
-        written[place] = name
-        text = f"{name}: {sizes}, {report['bpp']:.3f} bpp, {report['seconds']:.2f} s"
-        return {"input": name, **report}, text + (f" ({report['output']})" if console.verbose else "")
-
-    with hushed(args.verbose):
-        if args.model is None or _loads(console, args.model):
-            for name in args.inputs:
-                console.attempt(name, partial(one, name))
-    return int(console.failures > 0)
-
-
-def _loads(console: Console, model: str) -> bool:
-    """Whether a model can be had; said once, not for each file."""
-    import vaecodec
-
-    try:
-        found = vaecodec.load(model).model
-    except (CodecError, OSError) as exc:
-        console.fail(model, exc)
-        return False
-    console.detail(f"model {found.name} {found.id}")
-    return True
-
-
-def _check_streams(args: argparse.Namespace) -> bool:
-    """Whether the output is stdout; ends in a usage error where the arguments do not fit together."""
-    to_stdout = args.stdout or args.output == STREAM or (args.output is None and args.inputs == [STREAM])
-    several = len(args.inputs) > 1
-    folder = args.output is not None and os.path.isdir(args.output)
-    if args.stdout and args.output not in (None, STREAM):
-        args.usage("-c and -o name different outputs")
-    if several and STREAM in args.inputs:
-        args.usage("- must be the only input")
-    if several and (to_stdout or (args.output is not None and not folder)):
-        args.usage("several inputs need a folder that exists as -o, or none")
-    if folder and STREAM in args.inputs:
-        args.usage("standard input has no name to give a file in a folder; -o must be a file")
-    if args.output is not None and args.output.endswith(os.sep) and not folder:
-        args.usage(f"{args.output} is not a folder")
-    if args.rm and getattr(args, "window", None) is not None:
-        args.usage("--rm would lose what is outside of --window")
-    if args.rm and (to_stdout or STREAM in args.inputs):
-        args.usage("--rm needs files on both sides")
-    if args.json and to_stdout:
-        args.usage("--json and the output cannot both go to standard output")
-    if STREAM in args.inputs:
-        _check_stdin(args)
-    if to_stdout and (sys.stdout is None or (sys.stdout.isatty() and not args.force)):
-        args.usage("standard output is a terminal; -o names a file, -f writes to the terminal")
-    return to_stdout
-
-
-def _check_stdin(args: argparse.Namespace) -> None:
-    if sys.stdin is None or sys.stdin.isatty():
-        args.usage("standard input is a terminal; pipe a file into it or name one")
-
-
-def _read(args: argparse.Namespace, name: str) -> bytes:
-    """A whole input, by name."""
-    if name == STREAM:
-        _check_stdin(args)
-        return sys.stdin.buffer.read()
-    with open(name, "rb") as file:
-        return file.read()
 
 
 def _one_blas_thread() -> None:

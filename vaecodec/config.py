@@ -59,5 +59,7 @@ class Config:
 
 PRESETS = {
     "small": Config(lapped=1),
-    "base": Config(hyper=64, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=256, hyper_width=128, lapped=1),
+    "base": Config(
+        hyper=64, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=256, hyper_width=128, lapped=1
+    ),
 }

@@ -11,18 +11,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from vaecodec.errors import CodecError
+from vaecodec.errors import CodecError, Skipped
 
 CLEAR = "\r\x1b[K"  # start of the line, erase to its end
 
 
 class Console:
-    """One run of a command; `failures` counts what went wrong."""
+    """One run of a command; `failed` has a line for each file that something went wrong with."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
-        self.failures = 0
+        self.failed: list[str] = []
         self.progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    @property
+    def failures(self) -> int:
+        """How many there are."""
+        return len(self.failed)
 
     def attempt(self, name: str, work: Callable[[], tuple[dict[str, Any], str]], product: bool = False) -> bool:
         """Does the work on one file and says how it went; whether it went well.
@@ -40,18 +45,29 @@ class Console:
                 record, text = work()
         except BrokenPipeError:
             raise
+        except Skipped as exc:
+            self.skip(name, about(name, exc))
+            return True
         except (CodecError, OSError, MemoryError) as exc:
             self.fail(name, exc)
             return False
         finally:
             self.clear()
+        self.say(record, text, product)
+        return True
+
+    def say(self, record: dict[str, Any], text: str, product: bool = False) -> None:
+        """What became of a file: the record on stdout for --json, else the prose."""
         if self.as_json:
             self.product(json.dumps(record))
         elif product:
             self.product(text)
         else:
             self.note(text)
-        return True
+
+    def skip(self, name: str, why: str) -> None:
+        """Reports a file that is left alone, as it was asked for."""
+        self.say({"input": name, "skipped": why}, f"{name}: {why}, left alone")
 
     def working(self, name: str) -> None:
         """Shows what is being done, on a terminal only."""
@@ -74,9 +90,9 @@ class Console:
 
     def fail(self, name: str, exc: BaseException) -> None:
         """Counts and reports a failure: a line on stderr, and with --json one on stdout too."""
-        self.failures += 1
         message = explain(name, exc)
-        self.error(f"vaecodec: {name}: {message}")
+        self.failed.append(f"vaecodec: {name}: {message}")
+        self.error(self.failed[-1])
         if self.as_json:
             self.product(json.dumps({"input": name, "error": message}))
 
@@ -125,6 +141,8 @@ def explain(name: str, exc: BaseException) -> str:
         return "not enough memory"
     if isinstance(exc, FileExistsError):
         return f"{exc.filename} exists already (-f overwrites it)"
+    if isinstance(exc, IsADirectoryError) and exc.filename == name:
+        return "is a folder (-r takes what is in it)"
     if isinstance(exc, OSError) and exc.strerror:
         named = isinstance(exc.filename, str) and exc.filename != name
         return f"{exc.filename}: {exc.strerror}" if named else exc.strerror

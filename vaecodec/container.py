@@ -1,4 +1,4 @@
-"""Header and chunks <-> bytes: the .vae file of docs/format.md.  Standard library only.
+"""Header and chunks <-> bytes: the .vae file of a picture, as in docs/format.md.  Standard library only.
 
     magic    89 56 41 45 0D 0A 1A 0A
     HEAD     version, model, size, quality step, tile size, and for each tile its length and symbol CRC
@@ -145,6 +145,8 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
             raise FormatError("the file is cut off inside a chunk header")
         (length,) = struct.unpack_from("<I", view, position)
         tag = bytes(view[position + 4 : position + 8])
+        if tag == b"FILE" and position == len(MAGIC):
+            raise FormatError("this .vae file holds a file that is not a picture (vaecodec decompress restores it)")
         if length > len(view) - position - 12:
             raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
         begin, end = position + 8, position + 8 + length
@@ -312,6 +314,7 @@ def info(data: bytes) -> dict[str, Any]:
         about["tile"] = head.tile
         about["tiles"] = len(found.tiles)
     return {
+        "kind": "picture",
         **about,
         "height": head.height,
         "width": head.width,

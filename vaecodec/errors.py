@@ -15,3 +15,7 @@ class ModelError(CodecError):
 
 class LimitError(CodecError):
     """The input is larger than the caller's limits allow."""
+
+
+class Skipped(CodecError):
+    """The input is left alone because the caller asked for that, which is no failure."""

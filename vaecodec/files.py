@@ -1,24 +1,21 @@
-"""Image files <-> .vae files, and how a file is written so that a crash cannot spoil it."""
+"""Files <-> .vae files: a picture is coded as one, any other file is kept as it is.
+
+source -> made: bytes and a name -> target, written at once -> read back -> source removed, if asked for
+"""
 
 from __future__ import annotations
 
-import errno
-import io
 import os
-import secrets
-import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-import vaecodec
-from vaecodec import container, modes
+from vaecodec import modes, stored
+from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
 from vaecodec.errors import CodecError
-from vaecodec.images import format_of, read_image, write_image
-
-SUFFIX = ".vae"
-Path = str | os.PathLike[str]
-PATH_TYPES = (str, os.PathLike)  # `Path`, as isinstance takes it
+from vaecodec.images import format_of
+from vaecodec.outputs import Admit, Made, code_picture, decode_picture, is_kept, restore_file, store_file
+from vaecodec.sources import Source
 
 
 def compress_file(
@@ -29,26 +26,26 @@ def compress_file(
     overwrite: bool = False,
     strip: bool = False,
     remove: bool = False,
+    only_images: bool = False,
+    whole_name: bool = False,
+    adopt: bool = False,
+    taken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Image file -> .vae file, beside it where `dst` is None; returns sizes, bpp and seconds (see `_report`).
+    """Any file -> .vae file; returns what became of it, with sizes in bytes and seconds.
 
-    `quality` is in 1..100; `strip` leaves the metadata out; `remove` deletes `src`, once `dst` has been read back
-    and verified.  Raises CodecError on what is not an image, FileExistsError where `dst` exists and may not be
-    overwritten, and other OSErrors; then `dst` is as it was before.
+    `dst` may be a folder, and is that of `src` where None; the file in it is named by compressed_name, a picture's
+    like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100; `strip` leaves the metadata out).
+    Any other file is stored as it is, with its name, permissions and time; so is, with a warning, a picture that
+    cannot be coded.  `only_images` raises Skipped and CodecError instead.  `remove` deletes `src`, once `dst` has
+    been read back and verified.  Raises CodecError on what cannot be coded, FileExistsError where `dst` exists and
+    may not be overwritten, and other OSErrors; then `dst` is as it was before.
     """
-    dst = compressed_name(_path(src)) if dst is None else dst
-    check_target(src, dst, overwrite)
-    codec = vaecodec.load(model)
-    began = time.perf_counter()
-    image = _read(src)
-    samples, metadata = read_image(image, name_of(src))
-    data = modes.encode(codec, samples, quality, None if strip else metadata)
-    _write(dst, data, overwrite)
-    report = _report(dst, data, image, began)
-    if remove:
-        modes.verify(data, model)
-        _remove(src, dst, data)
-    return report
+
+    def make(source: Source, admit: Admit) -> Made:
+        made = code_picture(source, admit, quality, model, strip, only_images, whole_name)
+        return made or store_file(source, admit)
+
+    return _convert(src, dst, make, remove, overwrite, adopt, taken)
 
 
 def decompress_file(
@@ -58,123 +55,83 @@ def decompress_file(
     overwrite: bool = False,
     window: tuple[int, int, int, int] | None = None,
     remove: bool = False,
+    adopt: bool = False,
+    taken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """.vae file -> image file in the format of its suffix, a PNG beside it where `dst` is None; the inverse.
+    """.vae file -> the file stored in it, or a picture in the format of `dst`'s suffix; the inverse.
 
-    `window` is (top, left, height, width) in pixels; `model` None is the shipped model that made the file.
-    Raises as compress_file does.
+    `dst` may be a folder, and is that of `src` where None: there a stored file gets its name back, and a picture
+    becomes a PNG.  `window` is (top, left, height, width) in pixels; `model` None is the shipped model that made the
+    file.  Raises as compress_file does.
     """
-    dst = decompressed_name(_path(src)) if dst is None else dst
-    check_target(src, dst, overwrite)
-    format = format_of(dst) if isinstance(dst, PATH_TYPES) else "PNG"
-    data = _read(src)
+
+    def make(source: Source, admit: Admit) -> Made:
+        if not stored.is_stored(source.head()):
+            given = None if dst is None or _folder(dst) else name_of(dst)
+            return decode_picture(source, admit, model, window, format_of(given or "-"))
+        if window:
+            raise CodecError(f"{source.name}: holds a file that is not a picture, which has no window")
+        return restore_file(source, admit)
+
+    return _convert(src, dst, make, remove, overwrite, adopt, taken)
+
+
+def verify_file(src: Path | BinaryIO, model: str | None = None) -> dict[str, Any]:
+    """Decodes a .vae file and checks every symbol or byte, without writing; returns its kind and its bytes.
+
+    Raises FormatError or ModelError.
+    """
+    with Source(src) as source:
+        if stored.is_stored(source.head()):
+            stored.read(source.begin(), None)
+            return {"kind": "file", "bytes": source.size()}
+        data = source.read()
+        modes.verify(data, model)
+        return {"kind": "picture", "bytes": len(data)}
+
+
+def _convert(
+    src: Path | BinaryIO,
+    dst: Path | BinaryIO | None,
+    make: Callable[[Source, Admit], Made],
+    remove: bool,
+    overwrite: bool,
+    adopt: bool,
+    taken: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """Source -> target, whatever is made on the way; returns the report."""
     began = time.perf_counter()
-    image = io.BytesIO()
-    write_image(modes.decode(data, window, model), image, container.metadata(data), format)
-    _write(dst, image.getvalue(), overwrite)
-    report = _report(dst, data, image.getvalue(), began)
-    if remove:
-        _remove(src, dst, image.getvalue())
+    folder = os.path.dirname(_path(src)) if dst is None else _folder(dst)
+
+    def admit(name: str, may_replace: bool = True) -> None:
+        """Settles the target, and raises where it cannot be."""
+        nonlocal dst, overwrite
+        if folder is not None:
+            dst, overwrite = os.path.join(folder, name), overwrite and may_replace
+        assert dst is not None
+        check_target(src, dst, overwrite or adopt, taken)
+
+    if folder is None:
+        admit("")  # before the source is read
+    with Source(src) as source:
+        made = make(source, admit)
+        assert dst is not None
+        if isinstance(dst, PATH_TYPES):
+            write_atomic(dst, made.data, overwrite, adopt, made.attributes)
+        else:
+            _write(dst, made.data)
+        report = {"output": name_of(dst), **made.record(), "seconds": time.perf_counter() - began}
+        if remove:
+            if not os.path.isfile(_path(dst)):
+                raise CodecError(is_kept(source, name_of(dst)))
+            made.check(_path(dst))
+            source.remove(dst)
     return report
 
 
-def compressed_name(src: Path) -> str:
-    """photo.jpg -> photo.vae"""
-    return os.path.splitext(os.fspath(src))[0] + SUFFIX
-
-
-def decompressed_name(src: Path) -> str:
-    """photo.vae -> photo.png; another suffix stays, so that the name says where it came from."""
-    stem, suffix = os.path.splitext(os.fspath(src))
-    return (stem if suffix.lower() == SUFFIX else stem + suffix) + ".png"
-
-
-def name_of(file: Path | BinaryIO) -> str:
-    """What messages call a file."""
-    return os.fspath(file) if isinstance(file, PATH_TYPES) else "-"
-
-
-def check_target(src: Path | BinaryIO, dst: Path | BinaryIO, overwrite: bool) -> None:
-    """Raises now what would otherwise be raised after the work: `dst` is `src`, exists, or has no folder."""
-    if not isinstance(dst, PATH_TYPES):
-        return
-    if isinstance(src, PATH_TYPES) and os.path.exists(src) and os.path.exists(dst) and os.path.samefile(src, dst):
-        raise CodecError(f"{name_of(src)}: input and output are the same file")
-    folder = os.path.dirname(os.path.realpath(dst))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "No such folder", folder)
-    if not overwrite and os.path.lexists(dst) and not _is_device(dst):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(dst))
-
-
-def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], Any], overwrite: bool = False) -> None:
-    """Writes all of `data` (or what it writes, called with a binary file) to `path`, or leaves `path` as it was.
-
-    On return it is on the disk.  A link is followed; a device or pipe is written straight to.  Raises
-    FileExistsError unless `overwrite`, also where another writer came first only just now.
-    """
-    write = data if callable(data) else lambda file: file.write(data)
-    if _is_device(path):
-        with open(path, "wb") as file:
-            write(file)
-        return
-    path = os.path.realpath(path)
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".vaecodec-{secrets.token_hex(8)}.tmp")
-    # O_EXCL follows no link that someone planted; the mode leaves the permissions to the umask.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, path)
-        else:
-            _rename_to_new(temporary, path)
-        _sync_folder(folder)
-    except OSError as exc:  # in the name that the caller knows; writing to a full disk has none
-        raise OSError(exc.errno, exc.strerror or str(exc), path) from exc
-    finally:
-        if os.path.lexists(temporary):
-            os.remove(temporary)
-
-
-def _rename_to_new(temporary: str, path: str) -> None:
-    """Moves a file to a name that nobody has; raises FileExistsError where somebody does."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: claim the name, then replace the claim
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        os.replace(temporary, path)
-
-
-def _sync_folder(folder: str) -> None:
-    """Puts a folder's names on the disk, where the system can: without it a crash may lose the new name."""
-    if os.name != "posix":
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # may be written to but not read
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as exc:
-        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _is_device(path: Path) -> bool:
-    """Whether `path` is there to be written to, not to be replaced: /dev/null, a terminal, a named pipe."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+def _folder(dst: Path | BinaryIO) -> str | None:
+    """`dst` where it is a folder to put the output in."""
+    return os.fspath(dst) if isinstance(dst, PATH_TYPES) and os.path.isdir(dst) else None
 
 
 def _path(file: Path | BinaryIO) -> str:
@@ -184,37 +141,9 @@ def _path(file: Path | BinaryIO) -> str:
     raise TypeError(f"expected a path, not {type(file).__name__}")
 
 
-def _read(src: Path | BinaryIO) -> bytes:
-    if not isinstance(src, PATH_TYPES):
-        return src.read()
-    with open(src, "rb") as file:
-        return file.read()
-
-
-def _write(dst: Path | BinaryIO, data: bytes, overwrite: bool) -> None:
-    if isinstance(dst, PATH_TYPES):
-        write_atomic(dst, data, overwrite)
+def _write(dst: BinaryIO, data: bytes | Callable[[BinaryIO], Any]) -> None:
+    if callable(data):
+        data(dst)
     else:
         dst.write(data)
-        dst.flush()
-
-
-def _remove(src: Path | BinaryIO, dst: Path | BinaryIO, written: bytes) -> None:
-    """Deletes `src` if `dst` is a file and holds what was written to it; raises CodecError if not."""
-    if not os.path.isfile(_path(dst)) or _read(dst) != written:
-        raise CodecError(f"{name_of(src)}: is kept, as {name_of(dst)} does not hold what was written to it")
-    os.remove(_path(src))
-
-
-def _report(dst: Path | BinaryIO, data: bytes, image: bytes, began: float) -> dict[str, Any]:
-    """The .vae file's width and height, its bytes and bpp, the bytes of the image file, and seconds taken."""
-    info = container.info(data)
-    return {
-        "output": name_of(dst),
-        "width": info["width"],
-        "height": info["height"],
-        "bytes": info["bytes"],
-        "image_bytes": len(image),
-        "bpp": info["bpp"],
-        "seconds": time.perf_counter() - began,
-    }
+    dst.flush()

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaecodec.atomic import write_atomic
 from vaecodec.evaluate import GIVE_UP, Picture, Report, read_pictures
-from vaecodec.files import write_atomic
 from vaecodec.images import write_image
 from vaecodec.metrics import METRICS
 from vaecodec.peers import LOSSLESS, Peer, Scale, check_decoded

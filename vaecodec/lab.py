@@ -42,7 +42,7 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """(record, prose) of the model file that was made."""
     from vaecodec import freezing
-    from vaecodec.files import check_target
+    from vaecodec.atomic import check_target
 
     check_target(args.run, args.output, args.force)
     model = freezing.freeze(args.run, args.output, name=args.name)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec import network
-from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SCALE_RATIO, STRIDE, SUBSTEPS
+from vaecodec.config import ANCHORS, LEVEL_STEPS, SCALE_RATIO, SUBSTEPS
 from vaecodec.densities import bits, conditional, factorized
 from vaecodec.errors import ModelError
 from vaecodec.integer import ACTIVATION_BITS, PRODUCT_BITS, WEIGHT_BITS
@@ -105,13 +105,14 @@ class Refiner:
         rungs = tf.math.log(self._gain) / math.log(SCALE_RATIO)
         ratios, mix = tf.exp(weights["tail/log_ratio"]), tf.nn.softmax(weights["tail/logit"])
 
-        density = factorized(*(weights[f"mixture/{part}"] for part in ("logits", "loc", "log_scale")), self._hyper_gain)
+        logits, loc, log_scale = (weights[f"mixture/{part}"] for part in ("logits", "loc", "log_scale"))
+        density = factorized(logits, loc, log_scale, self._hyper_gain)
         z = anneal(z, temperature, seed)
         total = tf.reduce_sum(bits(density, z))
         features = network.hyper_synthesis(prior, config, z / self._hyper_gain)
         features = features[:, : y.shape[1], : y.shape[2]]
         features, parameters = network.first_parameters(prior, config, features)
-        drawn = []
+        drawn: list[tf.Tensor] = []
         for half in (0, 1):
             if half:
                 parameters = network.second_parameters(prior, config, features, drawn[0] / self._gain)

@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any
 
-from vaecodec.files import write_atomic
+from vaecodec.atomic import write_atomic
 from vaecodec.gallery import View
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "report.html")

@@ -12,8 +12,8 @@ import platform
 from collections.abc import Iterable
 from typing import Any
 
+from vaecodec.atomic import write_atomic
 from vaecodec.curves import RATES, Curve, at_quality, delta, is_lossless
-from vaecodec.files import write_atomic
 from vaecodec.metrics import METRICS
 
 MATCHED = (30.0, 33.0, 36.0)  # dB of PSNR, that speeds are compared at

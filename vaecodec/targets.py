@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Target(NamedTuple):
-    """What a file is to have: `kind` is "size" (bytes, at most), "bpp" (bits per pixel, at most) or "psnr" (dB, at least)."""
+    """What a file is to have: `kind` is "size" (bytes, at most), "bpp" (at most) or "psnr" (dB, at least)."""
 
     kind: str
     value: float

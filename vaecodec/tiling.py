@@ -73,7 +73,7 @@ def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int
 
 
 def halo(config: Config) -> int:
-    """Cells that either transform reaches beyond a cell: one a coarse block, half a one a fine block or lapped filter."""
+    """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block or filter."""
     return config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
 
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
+from vaecodec.atomic import write_atomic
 from vaecodec.config import ANCHORS, Config
 from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
@@ -95,16 +96,15 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
 
 
 def save_checkpoint(run: str, config: Config, options: Options, state: list[Any], progress: dict[str, float]) -> None:
-    """Writes RUN/checkpoint.safetensors in one atomic replacement."""
+    """Writes RUN/checkpoint.safetensors, which is the old one until it is the new one, on the disk."""
     layout, arrays = layout_of(config), {"count": np.asarray(state[-1])}
     for group, vector in zip(GROUPS, state, strict=False):
         # safetensors writes an array's memory as it lies, whatever its strides.
         for name, value in layout.unpack(np.asarray(vector)).items():
             arrays[f"{group}/{name}"] = np.asarray(value, order="C")
     metadata = {"config": config.to_dict(), "options": asdict(options), "progress": progress}
-    path = os.path.join(run, "checkpoint.safetensors")
-    save_file(arrays, path + ".tmp", {key: json.dumps(value) for key, value in metadata.items()})
-    os.replace(path + ".tmp", path)
+    data = save(arrays, {key: json.dumps(value) for key, value in metadata.items()})
+    write_atomic(os.path.join(run, "checkpoint.safetensors"), data, overwrite=True)
 
 
 def read_metadata(path: str) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""The commands compress, decompress and verify: on files one by one, or with -r on folders by a pool of processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, BinaryIO
+
+from vaecodec.console import Console, hushed
+from vaecodec.errors import CodecError
+from vaecodec.files import compress_file, decompress_file, verify_file
+from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
+from vaecodec.runs import Attempt, Run
+from vaecodec.streams import STREAM, check_folders, check_stdin, check_streams
+
+Work = Callable[..., dict[str, Any]]
+
+
+def compress(args: argparse.Namespace, console: Console) -> int:
+    """Files -> .vae files."""
+    options = {"quality": args.quality, "model": args.model, "strip": args.strip}
+    options |= {"remove": args.rm, "only_images": args.only_images}
+    if not args.recursive:
+        return _one_by_one(args, console, compress_file, options)
+    settings = f"{args.quality:g}" + " strip" * args.strip + " only-images" * args.only_images
+    return _folders(args, console, compress_job, options, partial(to_compress, force=args.force), settings)
+
+
+def decompress(args: argparse.Namespace, console: Console) -> int:
+    """.vae files -> files."""
+    options = {"model": args.model, "remove": args.rm}
+    if not args.recursive:
+        return _one_by_one(args, console, decompress_file, options | {"window": args.window})
+    return _folders(args, console, decompress_job, options, partial(to_decompress, force=args.force), "")
+
+
+def verify(args: argparse.Namespace, console: Console) -> int:
+    """Decodes every symbol and byte of .vae files and checks it."""
+    if args.recursive:
+        if STREAM in args.inputs:
+            args.usage("-r takes files and folders, not standard input")
+        return _verify_folders(args, console)
+
+    def work(name: str) -> tuple[dict[str, Any], str]:
+        if name == STREAM:
+            check_stdin(args)
+        record = verify_file(sys.stdin.buffer if name == STREAM else name, args.model)
+        return {"input": name, "ok": True, **record}, f"{name}: ok, {record['bytes']} bytes"
+
+    with hushed(args.verbose):
+        for name in args.inputs:
+            console.attempt(name, partial(work, name))
+    return int(console.failures > 0)
+
+
+def compress_job(job: Job, **options: Any) -> dict[str, Any]:
+    """compress_file of a job; an output that is there already is as good as a new one, if it is the same."""
+    return compress_file(
+        job.path, job.folder, overwrite=job.overwrite, whole_name=job.whole_name, adopt=True, **options
+    )
+
+
+def decompress_job(job: Job, **options: Any) -> dict[str, Any]:
+    """decompress_file of a job, likewise."""
+    return decompress_file(job.path, job.folder, overwrite=job.overwrite, adopt=True, **options)
+
+
+def verify_job(job: Job, **options: Any) -> dict[str, Any]:
+    """verify_file of a job."""
+    return verify_file(job.path, **options)
+
+
+def _said(args: argparse.Namespace, name: str, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What became of one file, for --json and in words."""
+    ours, theirs = report["bytes"], report.get("image_bytes", report.get("file_bytes"))
+    before, after = (theirs, ours) if args.command == "compress" else (ours, theirs)
+    what = f"{report['bpp']:.3f} bpp" if "bpp" in report else "stored"
+    text = f"{name}: {before} -> {after} bytes, {what}, {report['seconds']:.2f} s"
+    return {"input": name, **report}, text + (f" ({report['output']})" if args.verbose else "")
+
+
+def _one_by_one(args: argparse.Namespace, console: Console, convert: Work, options: dict[str, Any]) -> int:
+    """Takes each input to its output, whatever becomes of the others."""
+    to_stdout = check_streams(args)
+    taken: dict[str, str] = {}
+
+    def one(name: str) -> tuple[dict[str, Any], str]:
+        if args.command == "compress" and not args.force and is_vae(name):
+            raise CodecError("is a .vae file already (-f compresses it again)")
+        src: str | BinaryIO = sys.stdin.buffer if name == STREAM else name
+        dst: str | BinaryIO | None = sys.stdout.buffer if to_stdout else args.output
+        try:
+            report = convert(src, dst, overwrite=args.force, taken=taken, **options)
+        except ValueError as exc:
+            if options.get("window") is None:
+                raise
+            raise CodecError(str(exc)) from exc  # only the file knows whether the window lies within it
+        taken[os.path.realpath(report["output"])] = name
+        return _said(args, name, report)
+
+    with hushed(args.verbose):
+        if args.model is None or _model_id(console, args.model):
+            for name in args.inputs:
+                console.attempt(name, partial(one, name))
+    return int(console.failures > 0)
+
+
+def _folders(
+    args: argparse.Namespace,
+    console: Console,
+    work: Work,
+    options: dict[str, Any],
+    plan: Callable[[Listing], Iterator[Job]],
+    settings: str,
+) -> int:
+    """Takes every file in the folders to its output, in the same place or in the same place below --output-dir."""
+    check_folders(args)
+    model = _model_id(console, args.model) if args.model else ""
+    if model is None:
+        return 1
+    how = " ".join((args.command, model, settings)).strip()
+    # What is to be removed is done again, for then it is verified; to have done it before costs only time.
+    run = Run(console, args.jobs, how, again=args.rm)
+    try:
+        jobs = run.jobs(Walk(console, args.output_dir).listings(args.inputs), plan)
+        for job, outcome in run.outcomes(Attempt(work, options, how), jobs):
+            run.say(*_said(args, job.path, outcome.report))
+    except BrokenPipeError:  # whoever reads our stdout has left
+        raise
+    except OSError as exc:
+        console.fail(args.output_dir or args.inputs[0], exc)
+    return run.end()
+
+
+def _verify_folders(args: argparse.Namespace, console: Console) -> int:
+    """Checks every .vae file in the folders, and against the manifest of the run that wrote them."""
+    run = Run(console, args.jobs)
+    jobs = run.jobs(Walk(console).listings(args.inputs), to_verify)
+    for job, outcome in run.outcomes(Attempt(verify_job, {"model": args.model}), jobs):
+        entry = run.manifests[job.manifest].of_output(job.path) if job.manifest else None
+        if entry is not None and entry.crc32 != outcome.crc:
+            console.fail(job.path, CodecError("is whole, but not what was written there"))
+        else:
+            bytes = outcome.report["bytes"]
+            run.say({"input": job.path, "ok": True, **outcome.report}, f"{job.path}: ok, {bytes} bytes")
+    for manifest in run.manifests.values():
+        for path in manifest.missing():
+            console.fail(path, CodecError("is missing"))
+    return run.end()
+
+
+def _model_id(console: Console, model: str) -> str | None:
+    """The id of a model, None where it cannot be had; which is said once, not for each file."""
+    from vaecodec.weights import load_model
+
+    try:
+        found = load_model(model)
+    except (CodecError, OSError) as exc:
+        console.fail(model, exc)
+        return None
+    console.detail(f"model {found.name} {found.id}")
+    return found.id

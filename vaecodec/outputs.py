@@ -1,0 +1,138 @@
+"""What a file becomes: a picture is coded as one, any other file is kept as it is; and both ways back.
+
+source -> Made: bytes, or what writes them, and how to tell later that they are all there
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import vaecodec
+from vaecodec import container, modes, stored
+from vaecodec.atomic import Attributes
+from vaecodec.errors import CodecError, ModelError, Skipped
+from vaecodec.images import read_image, write_image
+from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
+from vaecodec.recognition import bytes_after, is_picture
+from vaecodec.sources import Same, Source
+
+# Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
+Admit = Callable[..., None]
+
+
+class Made(NamedTuple):
+    """An output before it is written; `record` gives what to report of it, once it is."""
+
+    data: bytes | Callable[[BinaryIO], Any]
+    attributes: Attributes
+    check: Callable[[str], None]  # raises CodecError unless the file at a path holds it
+    record: Callable[[], dict[str, Any]]
+
+
+def code_picture(
+    source: Source, admit: Admit, quality: float, model: str, strip: bool, only_images: bool, whole_name: bool
+) -> Made | None:
+    """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
+    if not is_picture(source.begin(), source.name):
+        if only_images:
+            raise Skipped(f"{source.name}: not a picture")
+        return None
+    admit(os.path.basename(compressed_name(source.name, picture=not whole_name)))
+    codec = vaecodec.load(model)
+    try:
+        with source.watched():
+            image = source.read()
+            samples, metadata = read_image(image, source.name)
+            if count := bytes_after(image):
+                warnings.warn(f"{source.name}: {count} bytes after the end of the picture are left out", stacklevel=4)
+            data = modes.encode(codec, samples, quality, None if strip else metadata)
+    except CodecError as exc:
+        if only_images or isinstance(exc, ModelError):
+            raise
+        why = str(exc).removeprefix(f"{source.name}: ")
+        warnings.warn(f"{source.name}: {why}; stored as it is", stacklevel=4)
+        return None
+
+    def check(path: str) -> None:
+        modes.verify(data, model)
+        _check_equal(source, path, data)
+
+    return Made(data, source.attributes, check, lambda: _record(data, len(image)))
+
+
+def decode_picture(
+    source: Source, admit: Admit, model: str | None, window: tuple[int, int, int, int] | None, format: str
+) -> Made:
+    """.vae file of a picture -> image file."""
+    admit(os.path.basename(decompressed_name(source.name)))
+    data, file = source.read(), io.BytesIO()
+    with source.watched():
+        write_image(modes.decode(data, window, model), file, container.metadata(data), format)
+    image = file.getvalue()
+
+    def check(path: str) -> None:
+        _check_equal(source, path, image)
+
+    return Made(image, source.attributes, check, lambda: _record(data, len(image)))
+
+
+def store_file(source: Source, admit: Admit) -> Made:
+    """Any file -> .vae file."""
+    admit(os.path.basename(compressed_name(source.name, picture=False)))
+    about = stored.Stored(os.fsencode(os.path.basename(source.path or "")), source.attributes)
+    content: list[stored.Content] = []
+
+    def write(file: BinaryIO) -> None:
+        content[:] = [stored.write(source.begin(), file, about)]
+
+    def check(path: str) -> None:
+        with open(path, "rb") as written, Same(source.begin(), is_kept(source, path)) as same:
+            stored.read(written, cast(BinaryIO, same))
+
+    return Made(write, source.attributes, check, lambda: _stored_record(content[0]))
+
+
+def restore_file(source: Source, admit: Admit) -> Made:
+    """.vae file of a stored file -> that file."""
+    about = stored.Reader(source.begin()).about
+    name = restored_name(source.name, about)
+    # A name that nobody has seen on the command line may add a file, but not replace one.
+    admit(name, name == os.path.basename(bare_name(source.name)))
+    content: list[stored.Content] = []
+
+    def write(file: BinaryIO) -> None:
+        content[:] = [stored.read(source.begin(), file)[1]]
+
+    def check(path: str) -> None:
+        with open(path, "rb") as written, Same(written, is_kept(source, path)) as same:
+            stored.read(source.begin(), cast(BinaryIO, same))
+
+    return Made(write, about.attributes, check, lambda: _stored_record(content[0]))
+
+
+def _check_equal(source: Source, path: str, data: bytes) -> None:
+    """Raises CodecError unless the file at `path` has exactly these bytes."""
+    with open(path, "rb") as file:
+        if file.read(len(data) + 1) != data:
+            raise CodecError(is_kept(source, path))
+
+
+def is_kept(source: Source, dst: str) -> str:
+    """What to say of a source that is not removed."""
+    return f"{source.name}: is kept, as {dst} does not hold what was written to it"
+
+
+def _record(data: bytes, image_bytes: int) -> dict[str, Any]:
+    """Of a picture: width and height, bytes and bpp of its .vae file, bytes of the image file."""
+    info = container.info(data)
+    report = {key: info[key] for key in ("width", "height", "bytes", "bpp")}
+    return {"kind": "picture", **report, "image_bytes": image_bytes}
+
+
+def _stored_record(content: stored.Content) -> dict[str, Any]:
+    """Of any other file: bytes of its .vae file and its own."""
+    return {"kind": "file", "bytes": content.bytes, "file_bytes": content.size}
