@@ -11,10 +11,10 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
 errors config container network atomic stored names manifest sources pool
-integer tables rdoq coding context tiling weights transforms targets codec
+integer tables coding context tiling weights transforms codec
 metadata deep planes classical modes images recognition outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
-refinement console metrics peers hevc tools curves evaluate gallery summary plots report
+console metrics peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions commands lab bench cli
 """.split()
 
@@ -26,7 +26,6 @@ TENSORFLOW = {
     "float_transforms",
     "datasets",
     "optimization",
-    "refinement",
     "training",
     "exporting",
     "freezing",
