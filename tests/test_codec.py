@@ -14,6 +14,7 @@ from laws import walk_has_one_answer
 from vaecodec.codec import Codec
 from vaecodec.container import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.limits import Limits
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -105,8 +106,12 @@ def test_every_damaged_payload_byte_is_noticed(tiny):
 def test_limits_are_checked_before_anything_is_allocated(tiny):
     data = tiny.encode(picture(64, 64), 10)
     with pytest.raises(LimitError):
-        tiny.decode(data, max_pixels=64 * 64 - 1)
-    assert tiny.decode(data, max_pixels=64 * 64).shape == (64, 64, 3)
+        tiny.decode(data, limits=Limits(pixels=64 * 64 - 1))
+    with pytest.raises(LimitError, match="side"):
+        tiny.verify(data, limits=Limits(side=63))
+    assert tiny.decode(data, (0, 0, 63, 63), limits=Limits(side=63)).shape == (63, 63, 3)
+    with pytest.warns(RuntimeWarning, match="half"):
+        assert tiny.decode(data, limits=Limits(pixels=64 * 64)).shape == (64, 64, 3)
 
 
 def test_a_file_of_another_model_is_refused_by_name(tiny):

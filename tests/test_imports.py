@@ -10,8 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config container network
-integer tables coding context tiling weights transforms codec
+errors config limits container network
+integer tables coding context tiles tiling weights transforms preview parallel codec
 images files
 layers quantization densities vae float_transforms datasets training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report

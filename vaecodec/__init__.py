@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
+from vaecodec.limits import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +24,7 @@ __all__ = [
     "CodecError",
     "FormatError",
     "LimitError",
+    "Limits",
     "ModelError",
     "compress_file",
     "decode",
@@ -32,25 +35,37 @@ __all__ = [
 ]
 
 
-def encode(image: Any, quality: float = 50) -> bytes:
+def encode(
+    image: Any, quality: float = 50, limits: Limits | None = DEFAULT_LIMITS, threads: int | None = None
+) -> bytes:
     """u8[H, W, 3] array, PIL image or path -> a .vae file, bytes, with the shipped model; quality in 1..100.
 
-    Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
+    `limits` are those on what a path names, None for none; `threads` the cores to use, which the bytes do not depend
+    on.  Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
     """
     from vaecodec.images import read_image
+    from vaecodec.limits import NONE, for_pillow
 
-    pixels, metadata = read_image(image)
-    return load().encode(pixels, quality, metadata)
+    with for_pillow(limits or NONE):
+        pixels, metadata = read_image(image)
+    return load(threads=threads).encode(pixels, quality, metadata)
 
 
-def decode(data: bytes, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """A .vae file's bytes -> u8[H, W, 3], or its (top, left, height, width) window.
+def decode(
+    data: bytes,
+    window: tuple[int, int, int, int] | None = None,
+    reduce: int = 1,
+    limits: Limits | None = DEFAULT_LIMITS,
+    threads: int | None = None,
+) -> np.ndarray:
+    """A .vae file's bytes -> u8[H, W, 3], or its (top, left, height, width) window, at 1/`reduce` of the sides.
 
-    Raises FormatError on damage, ModelError where no shipped model made it, LimitError on a picture too large.
+    `reduce` is 1, 2, 4, 8 or 16: a preview that costs little more than reading the file.  Raises FormatError on
+    damage, ModelError where no shipped model made it, LimitError on a picture beyond `limits` (None: there are none).
     """
     from vaecodec.codec import codec_for
 
-    return codec_for(data).decode(data, window)
+    return codec_for(data, threads=threads).decode(data, window, reduce, limits)
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -63,15 +78,16 @@ def info(data: bytes) -> dict[str, Any]:
     return container.info(data)
 
 
-def load(name_or_path: str = "small", device: str = "cpu") -> Codec:
+def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
     """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError.
 
     `device` is "cpu", or "gpu" for transforms in TensorFlow (extra `train`) on a GPU: the files are the same.
+    `threads` are the cores that one call may use: all of them where not given.
     """
     from vaecodec.codec import cached_codec
     from vaecodec.weights import load_model
 
-    return cached_codec(load_model(name_or_path), device)
+    return cached_codec(load_model(name_or_path), device, threads)
 
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:

@@ -52,11 +52,6 @@ class Box(NamedTuple):
             min(limit[1], self.right + margin),
         )
 
-    def scale(self, factor: int, limit: tuple[int, int]) -> Box:
-        """Cells to pixels, within (height, width)."""
-        ends = min(self.bottom * factor, limit[0]), min(self.right * factor, limit[1])
-        return Box(self.top * factor, self.left * factor, *ends)
-
 
 def halo(config: Config) -> int:
     """Cells that either transform reaches beyond a cell: one a coarse block, half a one a fine block."""
@@ -82,6 +77,16 @@ class Grid(NamedTuple):
     @property
     def rows(self) -> int:
         return -(-self.height // self.tile)
+
+    @property
+    def total(self) -> int:
+        """How many tiles there are."""
+        return self.rows * self.columns
+
+    def row(self, index: int) -> Box:
+        """The cells of a row of tiles."""
+        side = self.tile // STRIDE
+        return Box(index * side, 0, min(index * side + side, self.cells[0]), self.cells[1])
 
     def box(self, index: int) -> Box:
         """The cells of one tile."""
