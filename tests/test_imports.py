@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config limits container network
 integer tables coding context tiles tiling weights transforms preview parallel codec
-images files
+png images strips files
 layers quantization densities vae float_transforms datasets training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
 commands lab bench cli

@@ -60,8 +60,8 @@ def decode(
 ) -> np.ndarray:
     """A .vae file's bytes -> u8[H, W, 3], or its (top, left, height, width) window, at 1/`reduce` of the sides.
 
-    `reduce` is 1, 2, 4, 8 or 16: a preview that costs little more than reading the file.  Raises FormatError on
-    damage, ModelError where no shipped model made it, LimitError on a picture beyond `limits` (None: there are none).
+    `reduce` is 1, 2, 4, 8 or 16: a preview.  Raises FormatError on damage, ModelError where no shipped model made it,
+    LimitError on a picture beyond `limits` (None: there are none).
     """
     from vaecodec.codec import codec_for
 

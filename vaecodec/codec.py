@@ -150,12 +150,7 @@ class Codec:
         damage, ModelError where the file was made with another model, LimitError beyond the limits (None: there are
         none), ValueError on a bad window or reduction.
         """
-        shape, strips = self.decode_strips(data, window, reduce, limits, progress)
-        out, top = np.empty(shape, np.uint8), 0
-        for strip in strips:
-            out[top : top + len(strip)] = strip
-            top += len(strip)
-        return out
+        return gather(*self.decode_strips(data, window, reduce, limits, progress))
 
     def decode_strips(
         self,
@@ -272,6 +267,15 @@ def counted(items: Iterator[T], total: int, progress: Progress | None) -> Iterat
         if progress is not None:
             progress(done, total)
         yield item
+
+
+def gather(shape: tuple[int, int, int], strips: Iterator[np.ndarray]) -> np.ndarray:
+    """u8[H, W, 3] of its rows."""
+    out, top = np.empty(shape, np.uint8), 0
+    for strip in strips:
+        out[top : top + len(strip)] = strip
+        top += len(strip)
+    return out
 
 
 def cut(pixels: np.ndarray, cells: Box) -> np.ndarray:

@@ -20,8 +20,8 @@ def compress(args: argparse.Namespace) -> int:
     """Image files -> .vae files."""
     from vaecodec.files import compress_file, compressed_name
 
-    def work(src: Any, dst: Any) -> tuple[dict[str, Any], str]:
-        options = {"strip": args.strip, "overwrite": args.force, "remove": args.rm}
+    def work(src: Any, dst: Any, **options: Any) -> tuple[dict[str, Any], str]:
+        options |= {"strip": args.strip, "overwrite": args.force, "remove": args.rm}
         report = compress_file(src, dst, args.quality, args.model, **options)
         return report, f"{report['image_bytes']} -> {report['bytes']} bytes"
 
@@ -32,9 +32,9 @@ def decompress(args: argparse.Namespace) -> int:
     """.vae files -> image files."""
     from vaecodec.files import decompress_file, decompressed_name
 
-    def work(src: Any, dst: Any) -> tuple[dict[str, Any], str]:
+    def work(src: Any, dst: Any, **options: Any) -> tuple[dict[str, Any], str]:
         try:
-            report = decompress_file(src, dst, args.model, args.force, args.window, args.rm)
+            report = decompress_file(src, dst, args.model, args.force, args.window, args.rm, args.reduce, **options)
         except ValueError as exc:
             if args.window is None:
                 raise
@@ -70,7 +70,8 @@ def verify(args: argparse.Namespace) -> int:
 
     def work(name: str) -> tuple[dict[str, Any], str]:
         data = _read(args, name)
-        codec_for(data, args.model).verify(data)
+        options = _options(args, console, name)
+        codec_for(data, args.model, threads=options.pop("threads")).verify(data, **options)
         return {"input": name, "ok": True, "bytes": len(data)}, f"{name}: ok, {len(data)} bytes"
 
     console = _console(args)
@@ -155,7 +156,7 @@ def _in_lab(args: argparse.Namespace, name: str, work: Callable[[], tuple[dict[s
 
 def _convert(
     args: argparse.Namespace,
-    work: Callable[[Any, Any], tuple[dict[str, Any], str]],
+    work: Callable[..., tuple[dict[str, Any], str]],
     default_name: Callable[[str], str],
 ) -> int:
     """Takes each input to its output, whatever becomes of the others."""
@@ -177,7 +178,7 @@ def _convert(
         place = os.path.realpath(dst) if isinstance(dst, str) else STREAM
         if written.get(place, name) != name:  # even with -f: one of the two would be lost
             raise CodecError(f"{dst} is the output of {written[place]} already")
-        report, sizes = work(src, dst)
+        report, sizes = work(src, dst, **_options(args, console, name))
         written[place] = name
         text = f"{name}: {sizes}, {report['bpp']:.3f} bpp, {report['seconds']:.2f} s"
         return {"input": name, **report}, text + (f" ({report['output']})" if console.verbose else "")
@@ -187,6 +188,17 @@ def _convert(
             for name in args.inputs:
                 console.attempt(name, partial(one, name))
     return int(console.failures > 0)
+
+
+def _options(args: argparse.Namespace, console: Console, name: str) -> dict[str, Any]:
+    """What all that codes takes: limits, cores, and whom to tell of tiles."""
+    from vaecodec.limits import DEFAULT
+
+    return {
+        "limits": None if args.no_limits else DEFAULT,
+        "threads": args.threads,
+        "progress": lambda done, total: console.working(f"{name}: {done} of {total} tiles"),
+    }
 
 
 def _loads(console: Console, model: str) -> bool:
@@ -219,6 +231,8 @@ def _check_streams(args: argparse.Namespace) -> bool:
         args.usage(f"{args.output} is not a folder")
     if args.rm and getattr(args, "window", None) is not None:
         args.usage("--rm would lose what is outside of --window")
+    if args.rm and getattr(args, "reduce", 1) > 1:
+        args.usage("--rm would leave a preview only")
     if args.rm and (to_stdout or STREAM in args.inputs):
         args.usage("--rm needs files on both sides")
     if args.json and to_stdout:

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO
 
 import vaecodec
 from vaecodec import container
-from vaecodec.codec import codec_for
+from vaecodec.codec import Progress, codec_for, gather
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of, read_image, write_image
+from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
+from vaecodec.strips import LARGE, open_large, write_strips
 
 SUFFIX = ".vae"
 Path = str | os.PathLike[str]
@@ -30,24 +32,35 @@ def compress_file(
     overwrite: bool = False,
     strip: bool = False,
     remove: bool = False,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Image file -> .vae file, beside it where `dst` is None; returns sizes, bpp and seconds (see `_report`).
 
     `quality` is in 1..100; `strip` leaves the metadata out; `remove` deletes `src`, once `dst` has been read back
-    and verified.  Raises CodecError on what is not an image, FileExistsError where `dst` exists and may not be
+    and verified.  A large picture is read in strips, where its format allows; `progress` is told of the tiles that
+    are done, and of all.  Raises CodecError on what is not an image, FileExistsError where `dst` exists and may not be
     overwritten, and other OSErrors; then `dst` is as it was before.
     """
     dst = compressed_name(_path(src)) if dst is None else dst
     check_target(src, dst, overwrite)
-    codec = vaecodec.load(model)
+    codec = vaecodec.load(model, threads=threads)
     began = time.perf_counter()
-    image = _read(src)
-    pixels, metadata = read_image(image, name_of(src))
-    data = codec.encode(pixels, quality, metadata=None if strip else metadata)
+    pixels: Any
+    with for_pillow(limits or NONE):
+        large = open_large(src) if isinstance(src, PATH_TYPES) else None
+        if large is not None:
+            (pixels, metadata), size = large, os.path.getsize(_path(src))
+        else:
+            image = _read(src)
+            (pixels, metadata), size = read_image(image, name_of(src)), len(image)
+            del image
+        data = codec.encode(pixels, quality, metadata=None if strip else metadata, progress=progress)
     _write(dst, data, overwrite)
-    report = _report(dst, data, image, began)
+    report = _report(dst, data, size, began)
     if remove:
-        codec.verify(data)
+        codec.verify(data, limits)
         _remove(src, dst, data)
     return report
 
@@ -59,22 +72,31 @@ def decompress_file(
     overwrite: bool = False,
     window: tuple[int, int, int, int] | None = None,
     remove: bool = False,
+    reduce: int = 1,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """.vae file -> image file in the format of its suffix, a PNG beside it where `dst` is None; the inverse.
 
-    `window` is (top, left, height, width) in pixels; `model` None is the shipped model that made the file.
-    Raises as compress_file does.
+    `window` is (top, left, height, width) in pixels; `reduce` gives a preview at that fraction of the sides; `model`
+    None is the shipped model that made the file.  A large PNG or PPM is written in strips.  Raises as compress_file
+    does.
     """
     dst = decompressed_name(_path(src)) if dst is None else dst
     check_target(src, dst, overwrite)
     format = format_of(dst) if isinstance(dst, PATH_TYPES) else "PNG"
     data = _read(src)
-    codec = codec_for(data, model)
+    codec = codec_for(data, model, threads=threads)
     began = time.perf_counter()
-    image = io.BytesIO()
-    write_image(codec.decode(data, window), image, container.metadata(data), format)
+    shape, strips = codec.decode_strips(data, window, reduce, limits, progress)
+    metadata, image = container.metadata(data), io.BytesIO()
+    if shape[0] * shape[1] >= LARGE and isinstance(dst, PATH_TYPES) and not remove:
+        write_atomic(dst, lambda file: write_strips(shape, strips, file, metadata, format), overwrite)
+        return _report(dst, data, os.path.getsize(dst), began)
+    write_image(gather(shape, strips), image, metadata, format)
     _write(dst, image.getvalue(), overwrite)
-    report = _report(dst, data, image.getvalue(), began)
+    report = _report(dst, data, len(image.getvalue()), began)
     if remove:
         _remove(src, dst, image.getvalue())
     return report
@@ -208,7 +230,7 @@ def _remove(src: Path | BinaryIO, dst: Path | BinaryIO, written: bytes) -> None:
     os.remove(_path(src))
 
 
-def _report(dst: Path | BinaryIO, data: bytes, image: bytes, began: float) -> dict[str, Any]:
+def _report(dst: Path | BinaryIO, data: bytes, image_bytes: int, began: float) -> dict[str, Any]:
     """The .vae file's width and height, its bytes and bpp, the bytes of the image file, and seconds taken."""
     info = container.info(data)
     return {
@@ -216,7 +238,7 @@ def _report(dst: Path | BinaryIO, data: bytes, image: bytes, began: float) -> di
         "width": info["width"],
         "height": info["height"],
         "bytes": info["bytes"],
-        "image_bytes": len(image),
+        "image_bytes": image_bytes,
         "bpp": info["bpp"],
         "seconds": time.perf_counter() - began,
     }
