@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from vaecodec.errors import CodecError
+from vaecodec.integer import one_thread
 from vaecodec.weights import Model, make_prior
 
 TILES_EACH = 4  # to start a worker takes as long as two tiles of a megapixel
@@ -36,6 +37,10 @@ def cores() -> int:
     if wanted.isdecimal() and int(wanted):
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may have held its lock
+    os.register_at_fork(after_in_child=lambda: one_thread.__init__())  # type: ignore[misc]
 
 
 class Worker:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vaecodec.config import STRIDE
 from vaecodec.context import UNIT
+from vaecodec.vetting import require
 from vaecodec.weights import Model
 
 FACTORS = (1, 2, 4, 8, 16)
@@ -19,7 +20,9 @@ def projection(model: Model, step: int, factor: int) -> tuple[np.ndarray, np.nda
     """(f32[M, K], f32[K]): latents in units of 2**-6 steps to the means of factor x factor pixels, in K = 3 * (16 /
     factor)**2 values a cell."""
     names = ("shortcut/kernel", "shortcut/bias", "fine/bias")
-    kernel, bias, fine = (model.arrays[f"weights/synthesis/{name}"].astype(np.float32) for name in names)
+    kernel, bias, fine = (model.array(f"weights/synthesis/{name}").astype(np.float32) for name in names)
+    fits = kernel.shape == (model.config.latents, 768) and bias.shape == (768,) and fine.shape == (192,)
+    require(fits, "the model's shortcut has another shape")
     gain = model.vector("inverse_gain", step) * np.float32(1.0 / UNIT)
     return means(kernel * gain[:, None], factor), means((bias + np.tile(fine, 4))[None], factor)[0]
 
