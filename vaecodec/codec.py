@@ -98,15 +98,20 @@ class Codec:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         height, width = pixels.shape[:2]
         grid = Grid(height, width, tile)
-        with Crew(self.model, grid.total, self.threads) as crew:
+        with self._crew(grid, grid.total) as crew:
             coded = list(counted(self._tiles(crew, pixels, grid, step, tiles.encode), grid.total, progress))
         return pack(Header(self.model.id, height, width, step, tile), coded, metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
         grid = Grid(pixels.shape[0], pixels.shape[1], tile)
-        with Crew(self.model, grid.total, self.threads) as crew:
+        with self._crew(grid, grid.total) as crew:
             return sum(self._tiles(crew, pixels, grid, step_of(quality), tiles.bits))
+
+    def _crew(self, grid: Grid, count: int) -> Crew:
+        """For `count` of the tiles."""
+        pixels = count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
+        return Crew(self.model, count, pixels, self.threads)
 
     def _tiles(
         self, crew: Crew, pixels: np.ndarray | Rows, grid: Grid, step: int, work: Callable[..., Any]
@@ -172,7 +177,7 @@ class Codec:
         squares = self._synthesised if plan.reduce == 1 else self._reduced
         count = sum(1 for _ in plan.grid.touching(plan.cells))
         strip = np.empty(0, np.uint8)
-        with Crew(self.model, count, self.threads) as crew:
+        with self._crew(plan.grid, count) as crew:
             for place, pixels in counted(squares(crew, data, parsed, plan), count, progress):
                 if place.left == plan.out.left:
                     strip = np.empty((place.shape[0], plan.out.shape[1], 3), np.uint8)
@@ -250,7 +255,7 @@ class Codec:
         """CRC-32 of the decoded symbols of each tile, as an exact decoder must find them; raises as `decode` does."""
         parsed = parse(data)
         plan = self._admit(parsed, None, 1, limits)
-        with Crew(self.model, plan.grid.total, self.threads) as crew:
+        with self._crew(plan.grid, plan.grid.total) as crew:
             found = self._decoded(crew, data, parsed, plan.grid, plan.cells, tiles.check)
             return [crc for _, crc in counted(found, plan.grid.total, progress)]
 

@@ -27,7 +27,7 @@ from vaecodec.errors import CodecError
 from vaecodec.integer import one_thread
 from vaecodec.weights import Model, make_prior
 
-TILES_EACH = 4  # to start a worker takes as long as two tiles of a megapixel
+PIXELS_EACH = 1 << 22  # to start a worker takes as long as two of its megapixels
 START = "import sys; sys.path[:] = {path!r}; from vaecodec.parallel import serve; serve()"
 
 
@@ -112,11 +112,11 @@ def serve() -> None:
 
 
 class Crew:
-    """Calls functions for the tiles of one picture, in workers where there are enough tiles to pay for them."""
+    """Calls functions for the tiles of one picture, in workers where there are enough pixels to pay for them."""
 
-    def __init__(self, model: Model, tiles: int, threads: int) -> None:
+    def __init__(self, model: Model, tiles: int, pixels: int, threads: int) -> None:
         self._model, self._prior = model, model.prior
-        count = min(threads, tiles // TILES_EACH) if sys.executable else 1
+        count = min(threads, tiles // 2, pixels // PIXELS_EACH) if sys.executable else 1
         self._workers: list[Worker] = []
         self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # so that no more start than are needed
         self._threads: ThreadPoolExecutor | None = None

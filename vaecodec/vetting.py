@@ -75,9 +75,8 @@ def _check_tables(config: Config, arrays: Arrays) -> None:
     count = SCALES + HYPER_GROUPS * config.hyper + 1
     require(len(found.low) == count, f"it has {len(found.low)} probability tables, expected {count}")
     low = found.low.astype(np.int64)
-    require(
-        (low >= -SYMBOL_MAX).all() and (low + found.last - 1 <= SYMBOL_MAX).all(), "a row of its tables reaches too far"
-    )
+    reach = max(-low.min(), (low + found.last - 1).max())
+    require(reach <= SYMBOL_MAX, f"its tables reach to symbol {reach}, expected at most {SYMBOL_MAX}")
     uniform = found.row(count - 1)
     require(low[-1] == 0 and len(uniform) == 256 and (uniform == 1 << 16).all(), "the last row is not that of bytes")
 
