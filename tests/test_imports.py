@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
 errors config limits container network
-integer tables coding context vetting tiles tiling weights transforms preview parallel codec
+integer tables coding context vetting tiles tiling weights networks transforms preview parallel codec
 png images strips files
 layers quantization densities vae float_transforms datasets training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
@@ -33,7 +33,7 @@ ALLOWED = {
     "constriction": {"coding"},
     "tensorflow_probability": {"densities"},
     "tensorflow": TENSORFLOW,
-    "ai_edge_litert": {"transforms"},
+    "ai_edge_litert": {"transforms", "networks"},
     "safetensors": {"weights", "training"},
     "imagecodecs": {"peers"},
     "av": {"hevc"},

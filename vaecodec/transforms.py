@@ -19,7 +19,8 @@ import numpy as np
 
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.errors import ModelError
-from vaecodec.vetting import MAX_OPERATIONS, OPERATIONS, require
+from vaecodec.networks import check_network
+from vaecodec.vetting import require
 from vaecodec.weights import Model
 
 Vector = np.ndarray
@@ -62,25 +63,17 @@ def without_banner() -> Iterator[None]:
 class Runner:
     """One flatbuffer in an interpreter, which is laid out anew when the shapes of its inputs change.
 
-    `channels` is the most that a tensor may have.  Raises ModelError on a flatbuffer that is not one of ours.
+    Raises ModelError on one that cannot be run, or makes other shapes.
     """
 
-    def __init__(self, content: bytes, threads: int, channels: int) -> None:
+    def __init__(self, content: bytes, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         with _as_model_errors():
             self._interpreter = Interpreter(model_content=content, num_threads=threads)
-            operations = self._interpreter._get_ops_details()
-            foreign = {operation["op_name"] for operation in operations} - OPERATIONS
-            require(not foreign, f"its network uses {', '.join(sorted(foreign))}")
-            require(len(operations) <= MAX_OPERATIONS, f"its network has {len(operations)} operations")
-            tensors = self._interpreter.get_tensor_details()
-            widest = max((tensor["shape"][-1] for tensor in tensors if len(tensor["shape"]) == 4), default=0)
-            require(widest <= channels, f"its network is {widest} channels wide, expected at most {channels}")
             inputs = sorted(self._interpreter.get_input_details(), key=lambda one: one["name"])
             self._inputs = [one["index"] for one in inputs]
-            (output,) = self._interpreter.get_output_details()
-            self._output = output["index"]
+            self._output = self._interpreter.get_output_details()[0]["index"]
         self._shapes: list[tuple[int, ...]] = []
 
     def __call__(self, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
@@ -141,10 +134,16 @@ class LiteRT:
         # The banner comes with the first interpreter of a process.
         with self._lock, nullcontext() if self._runners else without_banner():
             if name not in self._runners:
-                config = self._model.config
-                widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
-                self._runners[name] = Runner(self._model.transform(name), self._threads, max(768, 4 * max(widths)))
+                self._runners[name] = Runner(self._content(name), self._threads)
             return self._runners[name](inputs, expected, kind)
+
+    def _content(self, name: str) -> bytes:
+        """The flatbuffer of one transform; that of a model which did not come with the package is looked through."""
+        content, config = self._model.transform(name), self._model.config
+        if not self._model.shipped:
+            widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
+            check_network(content, max(768, 4 * max(widths)))
+        return content
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
         height, width = pixels.shape[:2]

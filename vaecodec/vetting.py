@@ -27,12 +27,6 @@ MAX_INTEGERS = 1 << 24  # entries of all integer layers
 LEVEL_MAX = {"gain": 2**27, "inverse_gain": 2**27, "hyper_inverse_gain": 2**27, "bias": 2**20, "index": 2**20}
 ANCHOR_MAX = 40.0  # of a logarithm: its exponential is finite, and so is that of its negative
 
-OPERATIONS = frozenset(
-    "ADD CAST CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE FLOOR MAXIMUM MINIMUM MUL RELU "
-    "SPACE_TO_DEPTH SPLIT SUB".split()
-)  # of LiteRT; none of them makes large out of small
-MAX_OPERATIONS = 2000
-
 
 def require(condition: Any, message: str) -> None:
     """Raises ModelError with `message` unless `condition` holds."""

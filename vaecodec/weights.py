@@ -42,6 +42,7 @@ class Model(NamedTuple):
     prior: Prior
     arrays: dict[str, np.ndarray]  # all tensors of the file, by name
     notes: dict[str, Any]
+    shipped: bool = False  # with the package, and so not a stranger's
 
     @property
     def config(self) -> Config:
@@ -151,7 +152,8 @@ def _load(path: str, changed: int, size: int) -> Model:
     if size > MAX_BYTES:
         raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
     with open(path, "rb") as file:
-        return parse_model(file.read(MAX_BYTES), path)
+        model = parse_model(file.read(MAX_BYTES), path)
+    return model._replace(shipped=os.path.dirname(path) == FOLDER)
 
 
 def find_model(model_id: str) -> Model:

@@ -29,6 +29,7 @@ from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.container import Header  # noqa: E402
 from vaecodec.errors import CodecError, ModelError  # noqa: E402
 from vaecodec.limits import Limits  # noqa: E402
+from vaecodec.networks import check_network  # noqa: E402
 from vaecodec.transforms import Runner  # noqa: E402
 from vaecodec.weights import load_model, pack_model, parse_model  # noqa: E402
 
@@ -171,7 +172,8 @@ def fuzz_network(tally: Tally, seed: int, count: int) -> None:
             signal.alarm(20)
             code = 0
             try:
-                Runner(content, 1, 4096)(*calls[name])
+                check_network(content, 4096)
+                Runner(content, 1)(*calls[name])
             except ModelError:
                 code = 1
             except BaseException:
