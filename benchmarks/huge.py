@@ -1,4 +1,4 @@
-"""Time and peak memory, of all processes together, of compressing and decompressing one huge picture.  Linux only.
+"""Time, and peak memory of all processes together, of compressing and decompressing one huge picture.  Linux only.
 
 python benchmarks/huge.py --side 20000 --format ppm
 """
@@ -13,16 +13,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from table import publish
 
 from vaecodec.strips import write_strips
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
 
 
-def rows(side: int) -> Iterator[np.ndarray]:
+def picture(side: int) -> Iterator[np.ndarray]:
     """A photograph again and again, each time turned or mirrored in another way, in strips as high as it is."""
     photo = np.asarray(Image.open(PICTURE).convert("RGB"))
     for top in range(0, side, len(photo)):
@@ -58,7 +60,7 @@ def measure(arguments: list[str]) -> tuple[float, float]:
     process = subprocess.Popen([sys.executable, "-m", "vaecodec", *arguments])
     while process.poll() is None:
         peak = max(peak, resident(process.pid))
-        time.sleep(0.05)
+        time.sleep(0.2)
     if process.returncode:
         sys.exit(f"vaecodec {' '.join(arguments)}: exit code {process.returncode}")
     return time.perf_counter() - began, peak / 2**20
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--format", default="ppm", help="of the picture: ppm, png, bmp, tif, jpg")
     parser.add_argument("--threads", default=str(os.cpu_count()))
     parser.add_argument("--folder", help="for the files (default: a temporary one)")
+    parser.add_argument("-o", "--output", help="JSON file")
     options = parser.parse_args()
     side, common = options.side, ["--no-limits", "-f", "--threads", options.threads]
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,26 +82,26 @@ def main() -> None:
             Image.MAX_IMAGE_PIXELS = None
             with open(source, "wb") as file:
                 format = {"ppm": "PPM", "png": "PNG", "jpg": "JPEG", "tif": "TIFF", "bmp": "BMP"}[options.format]
-                write_strips((side, side, 3), rows(side), file, {}, format)
+                write_strips((side, side, 3), picture(side), file, {}, format)
+        window = f"{side // 2},{side // 3},{min(512, side // 2)},{min(512, side // 2)}"
         runs = {
             f"compress {options.format}": ["compress", str(source), "-o", coded],
             "decompress to png": ["decompress", coded, "-o", str(folder / "back.png")],
             "decompress to ppm": ["decompress", coded, "-o", str(folder / "back.ppm")],
-            "preview 1/8": ["decompress", coded, "-o", str(folder / "preview.png"), "--reduce", "8"],
-            "window": [
-                "decompress",
-                coded,
-                "-o",
-                str(folder / "part.png"),
-                "--window",
-                f"{side // 2},{side // 3},512,512",
-            ],
+            "decompress --reduce 8": ["decompress", coded, "-o", str(folder / "preview.png"), "--reduce", "8"],
+            "decompress --window": ["decompress", coded, "-o", str(folder / "part.png"), "--window", window],
             "verify": ["verify", coded],
         }
+        rows: list[list[Any]] = []
         for name, arguments in runs.items():
             extra = common if arguments[0] != "verify" else [part for part in common if part != "-f"]
             seconds, peak = measure([*arguments, *extra])
-            print(f"{name}: {seconds:.1f} s, {side * side / seconds / 1e6:.1f} MP/s, {peak:.0f} MiB", flush=True)
+            rows.append([name, seconds, side * side / seconds / 1e6, peak])
+            print(f"{name}: {seconds:.1f} s, {peak:.0f} MiB", flush=True)
+    about = (
+        f"{side} x {side} pixels, --threads {options.threads}; memory of all processes, what they share counted once."
+    )
+    publish(about, ["command", "seconds", "MP/s", "MiB"], rows, options.output)
 
 
 if __name__ == "__main__":

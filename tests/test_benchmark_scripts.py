@@ -65,3 +65,9 @@ def test_transforms_in_batches(run, tmp_path):
     rows = run("transforms.py", *small)
     assert [row[:3] for row in rows] == [[n, "32 x 32", b] for b in (1, 2) for n in ("analysis", "synthesis")]
     assert all(speed > 0 and floor > 0 and share > 0 for *_, speed, floor, share in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_huge_pictures(run):
+    rows = run("huge.py", "--side", "520", "--threads", "1")
+    assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)

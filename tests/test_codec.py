@@ -73,6 +73,39 @@ def test_a_window_decodes_only_the_tiles_it_needs(tiny):
             tiny.decode(bytes(data), window=window)
 
 
+@pytest.mark.parametrize(("quality", "least"), [(20, 33), (80, 42)])
+def test_a_preview_is_the_picture_made_small(small, quality, least):
+    """Not quite, without the network: the PSNR against the mean of each square of what decoding gives."""
+    from PIL import Image
+
+    photo = np.asarray(Image.open(GOLDEN.parent.parent / "docs" / "examples" / "parrots.png").convert("RGB"))[
+        :250, :380
+    ]
+    data = small.encode(photo, quality)
+    whole = small.decode(data)
+    before = 0.0
+    for reduce in (2, 4, 8, 16):
+        preview = small.decode(data, reduce=reduce)
+        assert preview.shape == (-(-250 // reduce), -(-380 // reduce), 3)
+        height, width = 250 // reduce, 380 // reduce
+        boxes = whole[: height * reduce, : width * reduce].reshape(height, reduce, width, reduce, 3).mean((1, 3))
+        likeness = psnr(boxes, preview[:height, :width])
+        assert likeness > max(least, before - 1)
+        before = likeness
+        part = small.decode(data, (37, 50, 101, 203), reduce)
+        top, bottom, left, right = 37 // reduce, -(-138 // reduce), 50 // reduce, -(-253 // reduce)
+        np.testing.assert_array_equal(part, preview[top:bottom, left:right])
+    with pytest.raises(ValueError, match="reduce"):
+        small.decode(data, reduce=3)
+
+
+def test_a_preview_of_a_damaged_file_is_no_picture(tiny):
+    data = bytearray(tiny.encode(picture(64, 64), 60))
+    data[parse(bytes(data)).tiles[0].offset] ^= 1
+    with pytest.raises(FormatError, match="tile 0"):
+        tiny.decode(bytes(data), (0, 0, 64, 64), reduce=16)
+
+
 def test_file_size_is_the_information_content(tiny):
     pixels = picture(256, 320)
     for quality in (5, 50, 95):

@@ -162,6 +162,7 @@ def fuzz_network(tally: Tally, seed: int, count: int) -> None:
         "hyper_analysis": ((y,), (1, 1, config.hyper), np.float32),
         "synthesis": ((y, ones), (64, 64, 3), np.uint8),
     }
+    check_network(model.transform("analysis"), 4096)  # loads what the children would each load
     for _ in range(count):
         name = rng.choice(sorted(calls))
         content = mutate(rng, model.transform(name), [model.transform(other) for other in calls])
