@@ -1,7 +1,7 @@
 """Worker processes for the entropy coding of tiles, and threads that keep them busy.
 
-Transforms let go of Python's lock, entropy coders do not (a sixth of a tile's time is spent under it).  So the
-transforms run here, in threads, and the symbols of each tile in a process:
+Transforms let go of Python's lock, entropy coders do not: a sixth of a tile's time is spent under it, so that
+threads alone could not make use of more than six cores.  The symbols of each tile go to a process:
 
     pixels --analysis, here--> y, z --pipe--> worker --pipe--> payload
     payload --pipe--> worker --pipe--> y --synthesis, here--> pixels
@@ -96,7 +96,8 @@ def serve() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; who started this one will end it
     out: BinaryIO = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    with suppress(OSError):  # where there is no standard error
+        os.dup2(2, 1)  # what a library prints is no answer
     try:
         prior = make_prior(*pickle.load(sys.stdin.buffer))
         while True:
@@ -133,9 +134,10 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
-            for worker in self._workers:
-                worker.end()
-            self._threads.shutdown(wait=True)
+            for last in (False, True):  # a thread that waits for a worker's answer gets none, and ends
+                for worker in self._workers:
+                    worker.end()
+                self._threads.shutdown(wait=not last)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(prior, *arguments), of a function that a worker can import."""
