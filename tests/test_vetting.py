@@ -12,6 +12,7 @@ import vaecodec
 from vaecodec import networks
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.errors import ModelError
+from vaecodec.networks import check_network
 from vaecodec.transforms import LiteRT
 from vaecodec.weights import MAX_HEADER, load_model, pack_model, parse_model
 
@@ -162,3 +163,38 @@ def test_models_of_one_id_have_codecs_of_their_own(tmp_path, tiny):
     assert codec.encode(pixels) != other.encode(pixels)
     assert vaecodec.load(str(GOLDEN / "tiny.vcm")) is codec
     assert cached_codec(load_model(str(tmp_path / "louder.vcm"))) is other
+
+
+def test_mutants_of_networks_are_looked_through_or_refused(tiny):
+    rng, outcomes = random.Random(5), set()
+    networks_ = [tiny.model.transform(name) for name in ("analysis", "hyper_analysis", "synthesis")]
+    for number in range(150):
+        try:
+            check_network(mutate(rng, networks_[number % 3], networks_), 4096)
+            outcomes.add("passed")  # a weight, most of the time
+        except ModelError:
+            outcomes.add("refused")
+    assert outcomes == {"passed", "refused"}
+
+
+def test_a_constant_shorter_than_its_shape_is_refused(tiny):
+    """LiteRT reads beyond its end: weights are half floats that an operation of their own widens."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = bytearray(tiny.model.transform("synthesis"))
+    model = schema.Model.GetRootAs(content, 0)
+    graph, tried = model.Subgraphs(0), 0
+    for n in range(graph.OperatorsLength()):
+        operation = graph.Operators(n)
+        if model.OperatorCodes(operation.OpcodeIndex()).BuiltinCode() == schema.BuiltinOperator.DEQUANTIZE:
+            tensor = graph.Tensors(operation.Outputs(0))
+            if not tensor.ShapeLength():
+                continue
+            shape = tensor.ShapeAsNumpy()
+            shape[-1] += 1
+            with pytest.raises(ModelError, match="shapes|wide"):
+                check_network(bytes(content), 4096)
+            shape[-1] -= 1
+            tried += 1
+    check_network(bytes(content), 4096)
+    assert tried > 20

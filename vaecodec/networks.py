@@ -31,6 +31,7 @@ OPERATIONS = {
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "UINT8": 1, "INT32": 4}
 MOST = 4096  # tensors, operations, buffers
 MAX_BLOCK = 16
+Shape = tuple[int, ...]
 
 
 def check_network(content: bytes, channels: int) -> None:
@@ -65,7 +66,7 @@ class _Network:
             require(0 < count <= MOST, "it has too many parts or none")
         require(model.MetadataLength() <= 16 and not model.MetadataBufferLength(), "it has too much metadata")
         require(not model.SignatureDefsLength(), "it has signatures")
-        self.shapes: list[tuple[int, ...]] = []
+        self.shapes: list[Shape] = []
         self.known: set[int] = set()
 
     def check(self) -> None:
@@ -135,28 +136,43 @@ class _Network:
         self._define(int(operation.Outputs(0)))
         kind = operation.BuiltinOptionsType()
         require(kind == getattr(self.schema.BuiltinOptions, options), f"{name} has options of another")
+        block = 1
         if options != "NONE":
             table = operation.BuiltinOptions()
             require(table is not None, f"{name} has no options")
             found = getattr(self.schema, options)()
             found.Init(table.Bytes, table.Pos)
-            self._options(name, found)
-        if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            self._convolution(name, *(self.shapes[n] for n in (*inputs, int(operation.Outputs(0)))))
+            block = self._options(name, found)
+        out = self.shapes[int(operation.Outputs(0))]
+        require(_fits(name, [self.shapes[n] for n in inputs], out, block), f"{name} has shapes that do not fit")
 
-    def _options(self, name: str, options: Any) -> None:
+    def _options(self, name: str, options: Any) -> int:
+        """The side of a block, 1 for what has none."""
         if name in ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE"):
             require(1 <= options.BlockSize() <= MAX_BLOCK, f"{name} has blocks of {options.BlockSize()}")
-        else:
-            require(0 <= options.FusedActivationFunction() <= 3, f"{name} has another activation")
+            return options.BlockSize()
+        require(0 <= options.FusedActivationFunction() <= 3, f"{name} has another activation")
         if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             steps = (options.StrideH(), options.StrideW(), options.DilationHFactor(), options.DilationWFactor())
             require(steps == (1, 1, 1, 1) and options.Padding() in (0, 1), f"{name} has strides")
         if name == "DEPTHWISE_CONV_2D":
             require(options.DepthMultiplier() == 1, f"{name} makes more channels")
+        return 1
 
-    def _convolution(self, name: str, x: tuple[int, ...], kernel: Any, bias: Any, out: tuple[int, ...]) -> None:
-        require(len(x) == len(kernel) == len(out) == 4, f"{name} has other ranks")
-        made = kernel[0] if name == "CONV_2D" else kernel[3]
-        first = name == "CONV_2D" or kernel[0] == 1
-        require(kernel[3] == x[3] and bias == (made,) and out[3] == made and first, f"{name} has shapes that differ")
+
+def _fits(name: str, inputs: list[Shape], out: Shape, block: int) -> bool:
+    """Whether an operation makes this shape; heights and widths, which are free, count for constants only."""
+    x = inputs[0]
+    if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        kernel, bias = inputs[1:]
+        if not len(x) == len(kernel) == len(out) == 4:
+            return False
+        wanted = (out[3], 1, 1, x[3]) if name == "CONV_2D" else (1, 3, 3, x[3])
+        return kernel == wanted and bias == out[3:] and (name == "CONV_2D" or x[3] == out[3])
+    if name in ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE"):
+        narrow, wide = (x, out) if name == "SPACE_TO_DEPTH" else (out, x)
+        return len(x) == len(out) == 4 and narrow[3] * block * block == wide[3]
+    if len(inputs) == 1:
+        return out == x
+    shapes = [(1,) * (4 - len(shape)) + shape for shape in (*inputs, out)]
+    return all(side in (1, made) and made == max(sides) for *sides, made in zip(*shapes, strict=True) for side in sides)
