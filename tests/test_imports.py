@@ -10,9 +10,9 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config container network atomic stored names manifest sources pool
-integer tables rdoq coding context tiling weights transforms targets codec
-metadata deep planes classical modes images recognition outputs files
+errors config limits container network atomic stored names manifest sources pool
+integer tables rdoq coding context vetting tiles tiling weights networks transforms preview parallel targets codec
+metadata deep planes classical modes png images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
 refinement console metrics peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions commands lab bench cli
@@ -35,7 +35,7 @@ ALLOWED = {
     "constriction": {"coding"},
     "tensorflow_probability": {"densities"},
     "tensorflow": TENSORFLOW,
-    "ai_edge_litert": {"transforms"},
+    "ai_edge_litert": {"transforms", "networks"},
     "safetensors": {"weights", "training"},
     "imagecodecs": {"peers"},
     "av": {"hevc"},

@@ -29,8 +29,7 @@ def check_streams(args: argparse.Namespace) -> bool:
         args.usage("standard input has no name to give a file in a folder; -o must be a file")
     if args.output is not None and args.output.endswith(os.sep) and not folder:
         args.usage(f"{args.output} is not a folder")
-    if args.rm and getattr(args, "window", None) is not None:
-        args.usage("--rm would lose what is outside of --window")
+    _check_rm(args)
     if args.rm and (to_stdout or STREAM in args.inputs):
         args.usage("--rm needs files on both sides")
     if args.json and to_stdout:
@@ -50,6 +49,14 @@ def check_folders(args: argparse.Namespace) -> None:
         args.usage("-r takes files and folders, not standard input")
     if getattr(args, "window", None) is not None:
         args.usage("--window is for single files, not for -r")
+    _check_rm(args)
+
+
+def _check_rm(args: argparse.Namespace) -> None:
+    if args.rm and getattr(args, "window", None) is not None:
+        args.usage("--rm would lose what is outside of --window")
+    if args.rm and getattr(args, "reduce", 1) > 1:
+        args.usage("--rm would leave a preview only")
 
 
 def check_stdin(args: argparse.Namespace) -> None:
