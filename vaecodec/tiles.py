@@ -11,7 +11,7 @@ from vaecodec import context
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.context import Prior
 from vaecodec.errors import FormatError
-from vaecodec.integer import take_half
+from vaecodec.integer import one_thread, take_half
 
 
 def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
@@ -51,7 +51,8 @@ def project(
 ) -> np.ndarray:
     """f32[h, w, K]: the latents of `decode` through a linear layer, kernel f32[M, K]."""
     y = decode(prior, cells, step, payload, crc)
-    return y @ kernel + bias
+    with one_thread:
+        return y @ kernel + bias
 
 
 def check(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> int:
