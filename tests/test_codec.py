@@ -277,6 +277,26 @@ def test_tensorflow_and_litert_write_files_that_either_decodes(tiny):
         assert abs(len(tiny.encode(pixels, quality)) - len(other.encode(pixels, quality))) <= 16
 
 
+def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monkeypatch):
+    pytest.importorskip("tensorflow")
+    other, pixels, sizes = Codec(tiny.model, device="tensorflow"), picture(330, 500), []
+    for name in ("analysis", "synthesis"):
+        plain = getattr(other.transforms, name)
+
+        def watched(values, condition, plain=plain):
+            sizes.append(len(values))
+            return plain(values, condition)
+
+        monkeypatch.setattr(other.transforms, name, watched)
+    data = other.encode(pixels, 60, tile=64)
+    back = other.decode(data)
+    assert sum(sizes) == 2 * 6 * 8 and 1 < max(sizes) <= other.transforms.batch
+    monkeypatch.setattr(other.transforms, "batch", 1)
+    assert other.encode(pixels, 60, tile=64) == data and np.array_equal(other.decode(data), back)
+    assert tiny.symbol_crcs(data) == other.symbol_crcs(data)
+    assert np.abs(tiny.decode(data).astype(int) - back).max() <= 1
+
+
 TF_ENCODE = """
 import sys, zlib
 import numpy as np

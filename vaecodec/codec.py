@@ -8,7 +8,8 @@ Both go from tile to tile and hold a row of tiles at a time; the bytes depend on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, groupby, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -116,8 +117,10 @@ class Codec:
     ) -> Iterator[Any]:
         """work(prior, y, z, step) of each tile, in order."""
 
-        def one(seen: np.ndarray, outer: Box, box: Box) -> Any:
-            return crew.call(work, *self._latents(seen, box.inside(outer), step), step)
+        def some(*jobs: tuple[np.ndarray, Box, Box]) -> list[Any]:
+            _, outer, box = jobs[0]
+            latents = self._latents([seen for seen, _, _ in jobs], box.inside(outer), step)
+            return [crew.call(work, *one, step) for one in latents]
 
         def jobs() -> Iterator[tuple[np.ndarray, Box, Box]]:
             for row in range(grid.rows):
@@ -128,16 +131,17 @@ class Codec:
                     outer = box.grow(halo(self.model.config), grid.cells)
                     yield cut(rows, outer.inside(band)), outer, box
 
-        return crew.map(one, jobs())
+        groups = alike(jobs(), lambda job: (job[0].shape, job[2].inside(job[1])), self.transforms.batch)
+        return chain.from_iterable(crew.map(some, groups))
 
-    def _latents(self, pixels: np.ndarray, inner: Box, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(y f32[h, w, M], z f32[h/4, w/4, N]), in quantisation steps, of the `inner` cells of u8[H, W, 3]."""
-        y = self.transforms.analysis(pixels, self.model.vector("analysis/fine", step))[inner.slices()]
-        h, w = inner.shape
-        short = (-h % HYPER_STRIDE, -w % HYPER_STRIDE)
-        padded = np.pad(y, ((0, short[0]), (0, short[1]), (0, 0))) if any(short) else y
+    def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(y f32[h, w, M], z f32[h/4, w/4, N]), in quantisation steps, of the `inner` cells of each u8[H, W, 3]."""
+        y = self.transforms.analysis(np.stack(pixels), self.model.vector("analysis/fine", step))
+        y = y[:, inner.top : inner.bottom, inner.left : inner.right]
+        short = (-y.shape[1] % HYPER_STRIDE, -y.shape[2] % HYPER_STRIDE)
+        padded = np.pad(y, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else y
         z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
-        return y * self.model.vector("gain", step), z
+        return zip(y * self.model.vector("gain", step), z, strict=True)
 
     def decode(
         self,
@@ -207,11 +211,14 @@ class Codec:
                     del latents[past]
                 yield plan.shown(box), outer, y
 
-        def one(shown: Box, outer: Box, y: np.ndarray) -> tuple[Box, np.ndarray]:
-            y *= gain
-            return shown, self.transforms.synthesis(y, condition)[shown.inside(pixels_of(outer)).slices()]
+        def some(*jobs: tuple[Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
+            pictures = self.transforms.synthesis(np.stack([y for _, _, y in jobs]) * gain, condition)
+            places = [shown.inside(pixels_of(outer)) for shown, outer, _ in jobs]
+            found = zip(jobs, pictures, places, strict=True)
+            return [(job[0], picture[place.slices()]) for job, picture, place in found]
 
-        return crew.map(one, jobs())
+        groups = alike(jobs(), lambda job: job[2].shape, self.transforms.batch)
+        return chain.from_iterable(crew.map(some, groups))
 
     def _reduced(self, crew: Crew, data: bytes, parsed: Parsed, plan: Plan) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""
@@ -267,6 +274,13 @@ def counted(items: Iterator[T], total: int, progress: Progress | None) -> Iterat
         if progress is not None:
             progress(done, total)
         yield item
+
+
+def alike(jobs: Iterable[T], key: Callable[[T], Any], most: int) -> Iterator[tuple[T, ...]]:
+    """The jobs in order, in groups of at most `most` neighbours that have the same key."""
+    for _, neighbours in groupby(jobs, key):
+        while group := tuple(islice(neighbours, most)):
+            yield group
 
 
 def gather(shape: tuple[int, ...], strips: Iterator[np.ndarray]) -> np.ndarray:

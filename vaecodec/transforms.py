@@ -27,16 +27,18 @@ Vector = np.ndarray
 
 
 class Transforms(Protocol):
-    """Both implementations; conditioning vectors are f32[fine]."""
+    """Both implementations; B tiles at once, at most `batch`; conditioning vectors are f32[fine]."""
+
+    batch: int
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
-        """u8[H, W, 3], sides multiples of 16 -> f32[h, w, M]."""
+        """u8[B, H, W, 3], sides multiples of 16 -> f32[B, h, w, M]."""
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
-        """f32[h, w, M], h and w multiples of 4 -> f32[h/4, w/4, N]."""
+        """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        """f32[h, w, M] -> u8[H, W, 3]."""
+        """f32[B, h, w, M] -> u8[B, H, W, 3]."""
 
 
 BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
@@ -83,7 +85,7 @@ class Runner:
             for index, value in zip(self._inputs, inputs, strict=True):
                 self._interpreter.set_tensor(index, value)
             self._interpreter.invoke()
-            return self._interpreter.get_tensor(self._output)[0]
+            return self._interpreter.get_tensor(self._output)
 
     def _lay_out(self, shapes: list[tuple[int, ...]], expected: tuple[int, ...], kind: type) -> None:
         if shapes == self._shapes:
@@ -94,7 +96,7 @@ class Runner:
         self._interpreter.allocate_tensors()
         output = self._interpreter.get_output_details()[0]
         found = tuple(output["shape"])
-        require(found == (1, *expected), f"its network makes {list(found[1:])} of {list(shapes[0][1:])}")
+        require(found == expected, f"its network makes {list(found[1:])} of {list(shapes[0][1:])}")
         require(output["dtype"] is kind, f"its network makes {output['dtype'].__name__}")
         self._shapes = shapes
 
@@ -110,6 +112,8 @@ def _as_model_errors() -> Iterator[None]:
 
 class LiteRT:
     """The transforms as flatbuffers, on the CPU; one interpreter each, made when first used."""
+
+    batch = 1  # a tile keeps the cores busy
 
     def __init__(self, model: Model, threads: int | None = None) -> None:
         self._model = model
@@ -146,17 +150,18 @@ class LiteRT:
         return content
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        expected = (height // STRIDE, width // STRIDE, self._model.config.latents)
-        return self._run("analysis", (pixels[None], condition[None, None, None]), expected, np.float32)
+        batch, height, width = pixels.shape[:3]
+        expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
+        return self._run("analysis", (pixels, condition[None, None, None]), expected, np.float32)
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
-        expected = (y.shape[0] // HYPER_STRIDE, y.shape[1] // HYPER_STRIDE, self._model.config.hyper)
-        return self._run("hyper_analysis", (y[None],), expected, np.float32)
+        batch, h, w = y.shape[:3]
+        expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
+        return self._run("hyper_analysis", (y,), expected, np.float32)
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        expected = (y.shape[0] * STRIDE, y.shape[1] * STRIDE, 3)
-        return self._run("synthesis", (y[None], condition[None, None, None]), expected, np.uint8)
+        expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, 3)
+        return self._run("synthesis", (y, condition[None, None, None]), expected, np.uint8)
 
 
 _alive: weakref.WeakSet[LiteRT] = weakref.WeakSet()
