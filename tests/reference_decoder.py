@@ -409,6 +409,12 @@ def synthesis(values, header, model):
     for i in range(config["fine_blocks"]):
         t = net.block(f"fine{i}", t)
     p = shuffle(s + net.dense("fine", t), 8)
+    if config.get("lapped"):
+        kernel = model["tensors"]["weights/synthesis/lapped/kernel"].astype(np.float32)
+        for _ in range(2):  # down, and along as down in the picture turned over
+            tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
+            blocks = tall.reshape(-1, 16, tall.shape[1] * 3)
+            p = (kernel @ blocks).reshape(tall.shape)[8:-8].swapaxes(0, 1)
     return np.clip(np.floor(255 * p + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
 
 

@@ -189,27 +189,10 @@ class Codec:
 
     def _synthesised(self, crew: Crew, data: bytes, parsed: Parsed, plan: Plan) -> Iterator[tuple[Box, np.ndarray]]:
         """(place in what comes out, pixels) of each tile."""
-        grid, margin, step = plan.grid, halo(self.model.config), parsed.header.step
+        step, channels = parsed.header.step, self.model.config.latents
         condition = self.model.vector("synthesis/fine", step)
         gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
-        needed = plan.cells.grow(margin, grid.cells)
-        decoded = self._decoded(crew, data, parsed, grid, needed, tiles.decode)
-        latents: dict[int, np.ndarray] = {}
-
-        def jobs() -> Iterator[tuple[Box, Box, np.ndarray]]:
-            for index in grid.touching(plan.cells):
-                box = grid.box(index)
-                outer = box.grow(margin, grid.cells).meet(needed)
-                y = np.empty((*outer.shape, self.model.config.latents), np.float32)
-                for other in grid.touching(outer):
-                    while other not in latents:
-                        latents.update([next(decoded)])
-                    place = grid.box(other)
-                    shared = place.meet(outer)
-                    y[shared.inside(outer).slices()] = latents[other][shared.inside(place).slices()]
-                for past in [other for other in latents if other < index - grid.columns]:
-                    del latents[past]
-                yield plan.shown(box), outer, y
+        surrounded = self._surrounded(crew, data, parsed, plan, halo(self.model.config), channels, tiles.decode)
 
         def some(*jobs: tuple[Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
             pictures = self.transforms.synthesis(np.stack([y for _, _, y in jobs]) * gain, condition)
@@ -217,16 +200,45 @@ class Codec:
             found = zip(jobs, pictures, places, strict=True)
             return [(job[0], picture[place.slices()]) for job, picture, place in found]
 
-        groups = alike(jobs(), lambda job: job[2].shape, self.transforms.batch)
+        groups = alike(surrounded, lambda job: job[2].shape, self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
 
     def _reduced(self, crew: Crew, data: bytes, parsed: Parsed, plan: Plan) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""
         kernel, bias = preview.projection(self.model, parsed.header.step, plan.reduce)
-        for index, values in self._decoded(crew, data, parsed, plan.grid, plan.cells, tiles.project, kernel, bias):
-            box = plan.grid.box(index)
-            shown = plan.shown(box)
-            yield shown, preview.render(values, plan.reduce)[shown.inside(plan.reduced(pixels_of(box))).slices()]
+        margin, work = self.model.config.lapped, tiles.project
+        for shown, outer, y in self._surrounded(crew, data, parsed, plan, margin, len(bias), work, kernel, bias):
+            pixels = preview.render(self.model, y, plan.reduce)
+            yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
+
+    def _surrounded(
+        self,
+        crew: Crew,
+        data: bytes,
+        parsed: Parsed,
+        plan: Plan,
+        margin: int,
+        channels: int,
+        work: Callable[..., np.ndarray],
+        *more: Any,
+    ) -> Iterator[tuple[Box, Box, np.ndarray]]:
+        """(place in what comes out, cells, f32[h, w, channels] of `work` for them) of each tile and its margin."""
+        grid, needed = plan.grid, plan.cells.grow(margin, plan.grid.cells)
+        decoded = self._decoded(crew, data, parsed, grid, needed, work, *more)
+        latents: dict[int, np.ndarray] = {}
+        for index in grid.touching(plan.cells):
+            box = grid.box(index)
+            outer = box.grow(margin, grid.cells).meet(needed)
+            y = np.empty((*outer.shape, channels), np.float32)
+            for other in grid.touching(outer):
+                while other not in latents:
+                    latents.update([next(decoded)])
+                place = grid.box(other)
+                shared = place.meet(outer)
+                y[shared.inside(outer).slices()] = latents[other][shared.inside(place).slices()]
+            for past in [other for other in latents if other < index - grid.columns]:
+                del latents[past]
+            yield plan.shown(box), outer, y
 
     def _decoded(
         self, crew: Crew, data: bytes, parsed: Parsed, grid: Grid, cells: Box, work: Callable[..., T], *more: Any

@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from vaecodec import lapping
+from vaecodec.config import STRIDE
 from vaecodec.errors import ModelError
 from vaecodec.vetting import require
 
@@ -27,6 +31,7 @@ OPERATIONS = {
     "RELU": (1, "NONE"),
     "SPACE_TO_DEPTH": (1, "SpaceToDepthOptions"),
     "SUB": (2, "SubOptions"),
+    **lapping.OPERATIONS,
 }
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "UINT8": 1, "INT32": 4}
 MOST = 4096  # tensors, operations, buffers
@@ -34,12 +39,15 @@ MAX_BLOCK = 16
 Shape = tuple[int, ...]
 
 
-def check_network(content: bytes, channels: int) -> None:
-    """Raises ModelError unless a flatbuffer is a plain feed-forward network of OPERATIONS, at most `channels` wide."""
+def check_network(content: bytes, channels: int, side: int) -> None:
+    """Raises ModelError unless a flatbuffer is a plain feed-forward network of OPERATIONS, at most `channels` wide.
+
+    Each latent cell is `side` by `side` positions of its first input.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     try:
-        _Network(schema, schema.Model.GetRootAs(content, 0), channels).check()
+        _Network(schema, schema.Model.GetRootAs(content, 0), channels, side).check()
     except ModelError as exc:
         raise ModelError(f"the model's network is not one of ours: {exc}") from exc
     except Exception as exc:  # reading a broken flatbuffer raises anything, struct.error to UnicodeDecodeError
@@ -53,8 +61,8 @@ def _names(values: Any) -> dict[int, str]:
 class _Network:
     """A flatbuffer being looked through."""
 
-    def __init__(self, schema: Any, model: Any, channels: int) -> None:
-        self.schema, self.model, self.channels = schema, model, channels
+    def __init__(self, schema: Any, model: Any, channels: int, side: int) -> None:
+        self.schema, self.model, self.channels, self.side = schema, model, channels, side
         require(model.SubgraphsLength() == 1, "it has not one graph")
         self.graph = model.Subgraphs(0)
         for count in (
@@ -68,6 +76,9 @@ class _Network:
         require(not model.SignatureDefsLength(), "it has signatures")
         self.shapes: list[Shape] = []
         self.known: set[int] = set()
+        self.constant: set[int] = set()
+        self.sides: dict[int, int] = {}  # positions to a latent cell, where that is sure
+        self.meanings: dict[int, Any] = {}  # of what belongs to a lapped filter
 
     def check(self) -> None:
         for n in range(self.model.MetadataLength()):
@@ -79,10 +90,15 @@ class _Network:
         require(1 <= self.graph.InputsLength() <= 2 and self.graph.OutputsLength() == 1, "it has other ends")
         for n in range(self.graph.InputsLength()):
             self._define(self.graph.Inputs(n))
+        # The one that transforms.Runner takes for the first.
+        self.sides[min(map(self.graph.Inputs, range(self.graph.InputsLength())), key=self._name)] = self.side
         codes = [self._code(n) for n in range(self.model.OperatorCodesLength())]
         for n in range(self.graph.OperatorsLength()):
             self._operation(self.graph.Operators(n), codes)
         require(self.graph.Outputs(0) in self.known, "its output is not computed")
+
+    def _name(self, number: int) -> str:
+        return self.graph.Tensors(number).Name().decode()
 
     def _buffer(self, number: int) -> int:
         buffer = self.model.Buffers(number)
@@ -109,6 +125,10 @@ class _Network:
         if size:
             require(size == math.prod(shape) * BYTES[kind], "a constant is not as long as its shape says")
             self.known.add(number)
+            self.constant.add(number)
+            if kind == "INT32" and size <= 64:
+                values = np.frombuffer(self.model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes(), "<i4")
+                self.meanings[number] = tuple(map(int, values))
         elif rank:
             require(shape[-1] <= self.channels, f"it is {shape[-1]} channels wide, expected at most {self.channels}")
         self.shapes.append(shape)
@@ -128,23 +148,69 @@ class _Network:
         require(operation.OpcodeIndex() < len(codes), "an operation is out of range")
         name = codes[operation.OpcodeIndex()]
         count, options = OPERATIONS[name]
+        count = count or min(operation.InputsLength(), 4)
         require(operation.InputsLength() == count and operation.OutputsLength() == 1, f"{name} has other operands")
         extra = (operation.CustomOptionsLength(), operation.IntermediatesLength())
         require(not any((*extra, operation.MutatingVariableInputsLength())), f"{name} has more than operands")
         inputs = [int(operation.Inputs(n)) for n in range(count)]
         require(self.known.issuperset(inputs), f"{name} takes what is not computed yet")
-        self._define(int(operation.Outputs(0)))
+        output = int(operation.Outputs(0))
+        self._define(output)
         kind = operation.BuiltinOptionsType()
         require(kind == getattr(self.schema.BuiltinOptions, options), f"{name} has options of another")
-        block = 1
+        found = None
         if options != "NONE":
             table = operation.BuiltinOptions()
             require(table is not None, f"{name} has no options")
             found = getattr(self.schema, options)()
             found.Init(table.Bytes, table.Pos)
-            block = self._options(name, found)
-        out = self.shapes[int(operation.Outputs(0))]
+        if name in lapping.OPERATIONS or any(n in self.meanings for n in inputs):
+            self._lapped(name, inputs, output, found)
+            return
+        block = 1 if found is None else self._options(name, found)
+        out = self.shapes[output]
         require(_fits(name, [self.shapes[n] for n in inputs], out, block), f"{name} has shapes that do not fit")
+        if self.constant.issuperset(inputs):
+            self.constant.add(output)
+        self._measure(
+            name, inputs, output, block, found is not None and name == "DEPTHWISE_CONV_2D" and found.Padding() != 0
+        )
+
+    def _measure(self, name: str, inputs: list[int], output: int, block: int, cut: bool) -> None:
+        """Keeps the positions to a latent cell, unless edges are cut off or the operands differ in them."""
+        plain = self.constant.union(map(self.graph.Inputs, range(self.graph.InputsLength())))  # 1 x 1 if not the first
+        sides = {self.sides.get(n) for n in inputs if n in self.sides or n not in plain}
+        side = sides.pop() if len(sides) == 1 and not cut else None
+        if side is not None and (name != "SPACE_TO_DEPTH" or side % block == 0):
+            self.sides[output] = {"DEPTH_TO_SPACE": side * block, "SPACE_TO_DEPTH": side // block}.get(name, side)
+
+    def _lapped(self, name: str, inputs: list[int], output: int, options: Any) -> None:
+        """An operation that belongs to a lapped filter."""
+        parameters = lapping.parameters(name, options)
+        if name in ("TRANSPOSE", "STRIDED_SLICE") and inputs[0] in self.constant - self.meanings.keys():
+            numbers = [self.meanings.get(n, ()) for n in inputs[1:]]
+            shape = lapping.rearranged(name, self.shapes[inputs[0]], [*numbers, *parameters])
+            require(shape == self.shapes[output], f"{name} has shapes that do not fit")
+            self.constant.add(output)
+            return
+        if name == "CONV_2D":
+            self._options(name, options)
+        made = lapping.become(name, *map(self._meaning, inputs), *parameters)
+        if made == "pixels":
+            require(self.shapes[output][3:] == (lapping.COLOURS,), f"{name} has shapes that do not fit")
+            self.sides[output] = STRIDE
+        else:
+            self.meanings[output] = made
+
+    def _meaning(self, number: int) -> Any:
+        """What a tensor is to a lapped filter."""
+        shape = self.shapes[number]
+        if number in self.meanings:
+            return self.meanings[number]
+        if number in self.constant:
+            kernel = len(shape) == 4 and shape[1:3] == (1, 1) and shape[0] == shape[3]
+            return f"kernel of {shape[0]}" if kernel else f"bias of {shape[0]}" if len(shape) == 1 else "constant"
+        return "pixels" if self.sides.get(number) == STRIDE and shape[3:] == (lapping.COLOURS,) else "unknown"
 
     def _options(self, name: str, options: Any) -> int:
         """The side of a block, 1 for what has none."""

@@ -81,23 +81,23 @@ class Runner:
     def __call__(self, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
         """The output for these inputs, which must be of the expected shape and type."""
         with _as_model_errors():
-            self._lay_out([value.shape for value in inputs], expected, kind)
+            self._lay_out([value.shape for value in inputs])
             for index, value in zip(self._inputs, inputs, strict=True):
                 self._interpreter.set_tensor(index, value)
             self._interpreter.invoke()
-            return self._interpreter.get_tensor(self._output)
+            output = self._interpreter.get_tensor(self._output)  # its shape may not have been known before
+        found, given = output.shape, list(inputs[0].shape[1:])
+        require(found == expected, f"its network makes {list(found[1:])} of {given}")
+        require(output.dtype == kind, f"its network makes {output.dtype}")
+        return output
 
-    def _lay_out(self, shapes: list[tuple[int, ...]], expected: tuple[int, ...], kind: type) -> None:
+    def _lay_out(self, shapes: list[tuple[int, ...]]) -> None:
         if shapes == self._shapes:
             return
         self._shapes = []  # should the layout fail
         for index, shape in zip(self._inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
-        output = self._interpreter.get_output_details()[0]
-        found = tuple(output["shape"])
-        require(found == expected, f"its network makes {list(found[1:])} of {list(shapes[0][1:])}")
-        require(output["dtype"] is kind, f"its network makes {output['dtype'].__name__}")
         self._shapes = shapes
 
 
@@ -146,7 +146,8 @@ class LiteRT:
         content, config = self._model.transform(name), self._model.config
         if not self._model.shipped:
             widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
-            check_network(content, max(768, 4 * max(widths)))
+            side = {"analysis": STRIDE, "hyper_analysis": HYPER_STRIDE, "synthesis": 1}[name]
+            check_network(content, max(768, 4 * max(widths)), side)
         return content
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
