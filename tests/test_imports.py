@@ -11,11 +11,11 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
 errors config limits container network atomic stored names manifest sources pool
-integer tables rdoq coding context vetting tiles tiling weights lapping networks
-transforms preview parallel targets codec
+integer tables coding context vetting tiles tiling weights lapping networks
+transforms preview parallel codec
 metadata deep planes classical modes png images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
-refinement console metrics peers hevc tools curves evaluate gallery summary plots report
+console metrics peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions commands lab bench cli
 """.split()
 
@@ -27,7 +27,6 @@ TENSORFLOW = {
     "float_transforms",
     "datasets",
     "optimization",
-    "refinement",
     "training",
     "exporting",
     "freezing",
