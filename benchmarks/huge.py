@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from table import publish
 
+from vaecodec import limits
 from vaecodec.strips import write_strips
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
@@ -79,8 +80,7 @@ def main() -> None:
         folder = pathlib.Path(options.folder or temporary)
         source, coded = folder / f"huge.{options.format}", str(folder / "huge.vae")
         if not source.exists():
-            Image.MAX_IMAGE_PIXELS = None
-            with open(source, "wb") as file:
+            with open(source, "wb") as file, limits.for_pillow(limits.NONE):
                 format = {"ppm": "PPM", "png": "PNG", "jpg": "JPEG", "tif": "TIFF", "bmp": "BMP"}[options.format]
                 write_strips((side, side, 3), picture(side), file, {}, format)
         window = f"{side // 2},{side // 3},{min(512, side // 2)},{min(512, side // 2)}"

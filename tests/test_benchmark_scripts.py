@@ -84,5 +84,7 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_huge_pictures(run):
+    before = Image.MAX_IMAGE_PIXELS
     rows = run("huge.py", "--side", "520", "--threads", "1")
     assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
+    assert before == Image.MAX_IMAGE_PIXELS
