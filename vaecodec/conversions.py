@@ -17,7 +17,7 @@ from vaecodec.files import compress_file, decompress_file, verify_file
 from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
 from vaecodec.parallel import cores
 from vaecodec.runs import Attempt, Run
-from vaecodec.streams import STREAM, check_folders, check_stdin, check_streams
+from vaecodec.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
 
 Work = Callable[..., dict[str, Any]]
 
@@ -44,8 +44,7 @@ def decompress(args: argparse.Namespace, console: Console) -> int:
 def verify(args: argparse.Namespace, console: Console) -> int:
     """Decodes every symbol and byte of .vae files and checks it."""
     if args.recursive:
-        if STREAM in args.inputs:
-            args.usage("-r takes files and folders, not standard input")
+        check_no_stream(args)
         return _verify_folders(args, console)
 
     def work(name: str) -> tuple[dict[str, Any], str]:

@@ -45,8 +45,7 @@ def check_folders(args: argparse.Namespace) -> None:
     """Ends in a usage error where what belongs to single files comes with -r."""
     if args.stdout or args.output is not None:
         args.usage("-r goes with --output-dir, or with no output: not with -o or -c")
-    if STREAM in args.inputs:
-        args.usage("-r takes files and folders, not standard input")
+    check_no_stream(args)
     if getattr(args, "window", None) is not None:
         args.usage("--window is for single files, not for -r")
     _check_rm(args)
@@ -57,6 +56,12 @@ def _check_rm(args: argparse.Namespace) -> None:
         args.usage("--rm would lose what is outside of --window")
     if args.rm and getattr(args, "reduce", 1) > 1:
         args.usage("--rm would leave a preview only")
+
+
+def check_no_stream(args: argparse.Namespace) -> None:
+    """Ends in a usage error where standard input is among what -r is to take."""
+    if STREAM in args.inputs:
+        args.usage("-r takes files and folders, not standard input")
 
 
 def check_stdin(args: argparse.Namespace) -> None:
