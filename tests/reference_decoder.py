@@ -54,6 +54,9 @@ def read_model(path):
             digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode() + array.tobytes())
     model = {"tensors": tensors, "config": metadata["config"], "id": digest.digest()[:8]}
     require(metadata["id"] == model["id"].hex(), f"model: its id {metadata['id']} is not that of its contents")
+    for names, most in ((("gain", "inverse_gain", "hyper_inverse_gain"), 2**27), (("bias", "index"), 2**20)):
+        reach = max(np.abs(tensors[f"levels/{name}"].astype(np.int64)).max() for name in names)
+        require(reach <= most, f"model: one of its levels {', '.join(names)} exceeds {most}")
     model["bounds"] = row_bounds(tensors, 64 + 15 * model["config"]["hyper"] + 1)
     return model
 
@@ -66,7 +69,9 @@ def row_bounds(tensors, count):
     require(freq.min() >= 1, "model: a frequency is 0")
     bounds = [[0, *np.cumsum(freq[a:b]).tolist()] for a, b in pairwise(start)]
     require(all(row[-1] == UNIT for row in bounds), "model: the frequencies of a row do not sum to 2^24")
-    require(bounds[-1] == list(range(0, UNIT + 1, UNIT // 256)), "model: the last row is not that of bytes")
+    low = tensors["tables/low"].astype(np.int64)
+    require(bounds[-1] == list(range(0, UNIT + 1, UNIT // 256)) and low[-1] == 0, "model: the last row is not of bytes")
+    require(low.min() >= -65535 and (low + np.diff(start) - 2).max() <= 65535, "model: a row reaches beyond +-65535")
     return bounds
 
 
@@ -404,6 +409,12 @@ def synthesis(values, header, model):
     for i in range(config["fine_blocks"]):
         t = net.block(f"fine{i}", t)
     p = shuffle(s + net.dense("fine", t), 8)
+    if config.get("lapped"):
+        kernel = model["tensors"]["weights/synthesis/lapped/kernel"].astype(np.float32)
+        for _ in range(2):  # down, and along as down in the picture turned over
+            tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
+            blocks = tall.reshape(-1, 16, tall.shape[1] * 3)
+            p = (kernel @ blocks).reshape(tall.shape)[8:-8].swapaxes(0, 1)
     return np.clip(np.floor(255 * p + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
 
 

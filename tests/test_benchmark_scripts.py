@@ -80,3 +80,11 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
     assert name in ("1.png", "2.png") and quality == "60" and coding in container.CODINGS + ("vae",)
     assert float(bpp) > 0 and float(psnr) > 30 and all(value == "-" or abs(float(value)) < 30 for value in peers)
     assert set(peers) != {"-"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_huge_pictures(run):
+    before = Image.MAX_IMAGE_PIXELS
+    rows = run("huge.py", "--side", "520", "--threads", "1")
+    assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
+    assert before == Image.MAX_IMAGE_PIXELS

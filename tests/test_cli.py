@@ -145,7 +145,7 @@ def test_rm_removes_and_keep_keeps(folder):
 
 
 def test_rm_keeps_what_does_not_verify(folder, monkeypatch, capsys):
-    def fails(self, data):
+    def fails(self, data, *_):
         raise FormatError("tile 0 is damaged")
 
     monkeypatch.setattr(Codec, "verify", fails)

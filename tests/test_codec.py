@@ -14,6 +14,7 @@ from laws import walk_has_one_answer
 from vaecodec.codec import Codec
 from vaecodec.container import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.limits import Limits
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -72,6 +73,39 @@ def test_a_window_decodes_only_the_tiles_it_needs(tiny):
             tiny.decode(bytes(data), window=window)
 
 
+@pytest.mark.parametrize(("quality", "least"), [(20, 33), (80, 42)])
+def test_a_preview_is_the_picture_made_small(small, quality, least):
+    """Not quite, without the network: the PSNR against the mean of each square of what decoding gives."""
+    from PIL import Image
+
+    photo = np.asarray(Image.open(GOLDEN.parent.parent / "docs" / "examples" / "parrots.png").convert("RGB"))[
+        :250, :380
+    ]
+    data = small.encode(photo, quality)
+    whole = small.decode(data)
+    before = 0.0
+    for reduce in (2, 4, 8, 16):
+        preview = small.decode(data, reduce=reduce)
+        assert preview.shape == (-(-250 // reduce), -(-380 // reduce), 3)
+        height, width = 250 // reduce, 380 // reduce
+        boxes = whole[: height * reduce, : width * reduce].reshape(height, reduce, width, reduce, 3).mean((1, 3))
+        likeness = psnr(boxes, preview[:height, :width])
+        assert likeness > max(least, before - 1)
+        before = likeness
+        part = small.decode(data, (37, 50, 101, 203), reduce)
+        top, bottom, left, right = 37 // reduce, -(-138 // reduce), 50 // reduce, -(-253 // reduce)
+        np.testing.assert_array_equal(part, preview[top:bottom, left:right])
+    with pytest.raises(ValueError, match="reduce"):
+        small.decode(data, reduce=3)
+
+
+def test_a_preview_of_a_damaged_file_is_no_picture(tiny):
+    data = bytearray(tiny.encode(picture(64, 64), 60))
+    data[parse(bytes(data)).tiles[0].offset] ^= 1
+    with pytest.raises(FormatError, match="tile 0"):
+        tiny.decode(bytes(data), (0, 0, 64, 64), reduce=16)
+
+
 def test_file_size_is_the_information_content(tiny):
     pixels = picture(256, 320)
     for quality in (5, 50, 95):
@@ -105,8 +139,12 @@ def test_every_damaged_payload_byte_is_noticed(tiny):
 def test_limits_are_checked_before_anything_is_allocated(tiny):
     data = tiny.encode(picture(64, 64), 10)
     with pytest.raises(LimitError):
-        tiny.decode(data, max_pixels=64 * 64 - 1)
-    assert tiny.decode(data, max_pixels=64 * 64).shape == (64, 64, 3)
+        tiny.decode(data, limits=Limits(pixels=64 * 64 - 1))
+    with pytest.raises(LimitError, match="side"):
+        tiny.verify(data, limits=Limits(side=63))
+    assert tiny.decode(data, (0, 0, 63, 63), limits=Limits(side=63)).shape == (63, 63, 3)
+    with pytest.warns(RuntimeWarning, match="half"):
+        assert tiny.decode(data, limits=Limits(pixels=64 * 64)).shape == (64, 64, 3)
 
 
 def test_a_file_of_another_model_is_refused_by_name(tiny):
@@ -237,6 +275,26 @@ def test_tensorflow_and_litert_write_files_that_either_decodes(tiny):
             assert np.abs(tiny.decode(data).astype(int) - other.decode(data)).max() <= 1
         # The analyses differ in the last bit at most, which moves next to no symbol.
         assert abs(len(tiny.encode(pixels, quality)) - len(other.encode(pixels, quality))) <= 16
+
+
+def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monkeypatch):
+    pytest.importorskip("tensorflow")
+    other, pixels, sizes = Codec(tiny.model, device="tensorflow"), picture(330, 500), []
+    for name in ("analysis", "synthesis"):
+        plain = getattr(other.transforms, name)
+
+        def watched(values, condition, plain=plain):
+            sizes.append(len(values))
+            return plain(values, condition)
+
+        monkeypatch.setattr(other.transforms, name, watched)
+    data = other.encode(pixels, 60, tile=64)
+    back = other.decode(data)
+    assert sum(sizes) == 2 * 6 * 8 and 1 < max(sizes) <= other.transforms.batch
+    monkeypatch.setattr(other.transforms, "batch", 1)
+    assert other.encode(pixels, 60, tile=64) == data and np.array_equal(other.decode(data), back)
+    assert tiny.symbol_crcs(data) == other.symbol_crcs(data)
+    assert np.abs(tiny.decode(data).astype(int) - back).max() <= 1
 
 
 TF_ENCODE = """

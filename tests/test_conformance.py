@@ -3,7 +3,8 @@
 tests/conformance.tsv has a row for each file: name, outcome, check. The outcome is the samples' dtype and shape, or
 "error" and how its message begins. The check is the CRC-32 of the samples as little-endian bytes, or, of lossy formats
 whose decoders differ by a little, the mean of each channel. The PNGs among them were held against libpng when the
-table was made. The files themselves are not in this repository: they lie in ../shared, and without them this skips.
+table was made: all equal, but for alpha that a palette declares and no pixel has. The files themselves are not in
+this repository: they lie in ../shared, and without them this skips.
 
     python tests/test_conformance.py     makes the table again, to be looked through with git diff
 """

@@ -325,7 +325,7 @@ def test_remove_deletes_the_source_at_the_end(photo):
 
 
 def test_remove_keeps_the_source_of_what_does_not_verify(photo, monkeypatch):
-    def fails(self, data):
+    def fails(self, data, *_):
         raise FormatError("tile 0 is damaged")
 
     monkeypatch.setattr(Codec, "verify", fails)

@@ -10,9 +10,10 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config container network atomic stored names manifest sources pool
-integer tables coding context tiling weights transforms codec
-metadata deep planes classical modes images recognition outputs files
+errors config limits container network atomic stored names manifest sources pool
+integer tables coding context vetting tiles tiling weights lapping networks
+transforms preview parallel codec
+metadata deep planes classical modes png images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions commands lab bench cli
@@ -34,7 +35,7 @@ ALLOWED = {
     "constriction": {"coding"},
     "tensorflow_probability": {"densities"},
     "tensorflow": TENSORFLOW,
-    "ai_edge_litert": {"transforms"},
+    "ai_edge_litert": {"transforms", "networks"},
     "safetensors": {"weights", "training"},
     "imagecodecs": {"peers"},
     "av": {"hevc"},

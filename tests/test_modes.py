@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 import vaecodec
 from vaecodec import classical, container, modes, planes
 from vaecodec.errors import CodecError, FormatError, LimitError
+from vaecodec.limits import Limits
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
 
@@ -237,8 +238,78 @@ def test_windows_of_every_kind(small):
             with pytest.raises(ValueError, match="window"):
                 modes.decode(data, window)
         with pytest.raises(LimitError):
-            modes.decode(data, max_pixels=whole.shape[0] * whole.shape[1] - 1)
+            modes.decode(data, limits=Limits(pixels=whole.shape[0] * whole.shape[1] - 1))
         modes.verify(data)
+
+
+def box_filtered(samples, factor):
+    """Means of squares in floating point, colours weighted by alpha."""
+    height, width = samples.shape[:2]
+    rows = []
+    for top in range(0, height, factor):
+        for left in range(0, width, factor):
+            square = samples[top : top + factor, left : left + factor].reshape(-1, planes.channels_of(samples))
+            square = square.astype(np.float64)
+            if planes.alpha_of(samples) is None:
+                rows.append(square.mean(0))
+            else:
+                weight = square[:, -1]
+                colour = (square[:, :-1] * weight[:, None]).sum(0) / max(weight.sum(), 1)
+                rows.append([*(colour if weight.mean() >= 0.5 else 0 * colour), weight.mean()])
+    means = np.floor(np.array(rows) + 0.5).reshape(-(-height // factor), -(-width // factor), -1)
+    return means[..., 0] if samples.ndim == 2 else means
+
+
+@pytest.mark.parametrize("factor", [2, 16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_previews_of_kept_pictures_are_box_filtered(channels, dtype, factor):
+    samples = planes.clear(sample(channels, dtype=dtype))
+    data = modes.keep(samples)
+    whole = modes.decode(data, reduce=factor)
+    assert whole.dtype == dtype
+    np.testing.assert_array_equal(whole, box_filtered(samples, factor))
+    part = modes.decode(data, (32, 48, 20, 41), reduce=factor)
+    rows, columns = slice(32 // factor, -(-52 // factor)), slice(48 // factor, -(-89 // factor))
+    np.testing.assert_array_equal(part, whole[rows, columns])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_previews_of_coded_pictures_have_their_kind(small, kind):
+    samples = sample(KINDS.index(kind) + 1)
+    data = modes.encode(small, samples, 90)
+    assert container.info(data)["coding"] == "vae"
+    whole, again = modes.decode(data), modes.decode(data, reduce=4)
+    assert again.dtype == np.uint8 and again.shape == (25, 38, *samples.shape[2:])
+    alpha = planes.alpha_of(again)
+    if alpha is not None:
+        np.testing.assert_array_equal(alpha, box_filtered(planes.alpha_of(samples), 4))
+    inside = slice(0, 24), slice(0, 37)
+    seen = np.ones(again.shape[:2], bool) if alpha is None else alpha > 250
+    wrong = (again.astype(float) - box_filtered(whole, 4))[inside][seen[inside]]
+    assert 10 * np.log10(255**2 / np.square(wrong).mean()) > 28
+
+
+@pytest.mark.parametrize("make", [modes.keep, lambda samples: modes.encode(vaecodec.load(), samples, 50)])
+def test_limits_count_for_every_kind_before_anything_is_decoded(make, monkeypatch):
+    samples = sample(4)
+    data = make(samples)
+    for tight in (Limits(pixels=100 * 150 - 1), Limits(side=149)):
+        with monkeypatch.context() as patched:
+            for name in ("decode_lossless", "decode_avif"):
+                patched.setattr(classical, name, None)
+            for call in (modes.decode, modes.verify):
+                with pytest.raises(LimitError):
+                    call(data, limits=tight)
+            with pytest.raises(LimitError):  # alpha and what is kept are decoded whole
+                modes.decode(data, (0, 0, 9, 9), limits=tight)
+    assert modes.decode(data, limits=None).shape == samples.shape
+
+
+def test_a_preview_of_no_size_is_refused(small):
+    for data in (modes.keep(sample(3)), modes.encode(small, sample(3))):
+        with pytest.raises(ValueError, match="reduce is 3, expected one of 1, 2, 4, 8, 16"):
+            modes.decode(data, reduce=3)
 
 
 def test_damage_beside_the_latents_is_noticed(small):

@@ -153,7 +153,7 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     assert model.id == model_id and model.config == CONFIG
     pixels = picture(64, 96)
     step = 400
-    got = Codec(model).transforms.analysis(pixels, model.vector("analysis/fine", step))
+    (got,) = Codec(model).transforms.analysis(pixels[None], model.vector("analysis/fine", step))
     wanted = vae.analysis(tf.constant(pixels[None], tf.float32), vae.gains(tf.constant([step / 128])))
     assert np.allclose(got, wanted.numpy()[0], atol=0.02 * np.abs(got).max())
     assert model.vector("gain", step) == pytest.approx(

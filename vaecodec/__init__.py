@@ -12,6 +12,8 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
+from vaecodec.limits import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +25,7 @@ __all__ = [
     "CodecError",
     "FormatError",
     "LimitError",
+    "Limits",
     "ModelError",
     "compress_file",
     "decode",
@@ -33,29 +36,45 @@ __all__ = [
 ]
 
 
-def encode(image: Any, quality: float = 50, model: str = "small") -> bytes:
+def encode(
+    image: Any,
+    quality: float = 50,
+    model: str = "small",
+    limits: Limits | None = DEFAULT_LIMITS,
+    threads: int | None = None,
+) -> bytes:
     """Array, PIL image or path -> a .vae file, bytes; quality in 1..100.
 
     Arrays are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.  16 bits
     are kept without loss, and so is what costs less that way (screenshots, drawings).  `model` is a shipped one or a
-    .vcm file.  Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
+    .vcm file; `limits` are those on what a path names, None for none; `threads` the cores to use, which the bytes do
+    not depend on.  Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
     """
     from vaecodec import modes
     from vaecodec.images import read_image
+    from vaecodec.limits import NONE, for_pillow
 
-    samples, metadata = read_image(image)
-    return modes.encode(load(model), samples, quality, metadata)
+    with for_pillow(limits or NONE):
+        samples, metadata = read_image(image)
+    return modes.encode(load(model, threads=threads), samples, quality, metadata)
 
 
-def decode(data: bytes, window: tuple[int, int, int, int] | None = None, model: str | None = None) -> np.ndarray:
+def decode(
+    data: bytes,
+    window: tuple[int, int, int, int] | None = None,
+    reduce: int = 1,
+    model: str | None = None,
+    limits: Limits | None = DEFAULT_LIMITS,
+    threads: int | None = None,
+) -> np.ndarray:
     """A .vae file's bytes -> the picture, an array as encode takes them, or its (top, left, height, width) window.
 
-    Raises FormatError on damage, ModelError where neither `model` nor a shipped one made it, LimitError on a picture
-    too large.
+    `reduce` is 1, 2, 4, 8 or 16: a preview at that fraction of the sides.  Raises FormatError on damage, ModelError
+    where neither `model` nor a shipped one made it, LimitError on a picture beyond `limits` (None: there are none).
     """
     from vaecodec import modes
 
-    return modes.decode(data, window, model)
+    return modes.decode(data, window, reduce, model, limits, threads)
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -69,15 +88,16 @@ def info(data: bytes) -> dict[str, Any]:
     return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)
 
 
-def load(name_or_path: str = "small", device: str = "cpu") -> Codec:
+def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
     """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError.
 
     `device` is "cpu", or "gpu" for transforms in TensorFlow (extra `train`) on a GPU: the files are the same.
+    `threads` are the cores that one call may use: all of them where not given.
     """
     from vaecodec.codec import cached_codec
     from vaecodec.weights import load_model
 
-    return cached_codec(load_model(name_or_path), device)
+    return cached_codec(load_model(name_or_path), device, threads)
 
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:

@@ -109,6 +109,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_conversion(decompress, "IN.png")
     decompress.add_argument("--window", type=window, metavar="TOP,LEFT,HEIGHT,WIDTH", help="only these pixels")
 
+    decompress.add_argument(
+        "--reduce", type=int, choices=(1, 2, 4, 8, 16), default=1, help="a preview at this fraction of the sides"
+    )
+
     info = command("info", "What .vae files say of themselves.")
     verify = command("verify", "Check .vae files down to the last symbol.")
     _add_folders(verify)
@@ -116,6 +120,10 @@ def make_parser() -> argparse.ArgumentParser:
         added.add_argument("inputs", nargs="+", metavar="FILE", help=".vae file, - for standard input")
     for added in (decompress, verify):
         added.add_argument("-m", "--model", help="name or .vcm file (default: the shipped one that made the file)")
+
+    for added in (compress, decompress, verify):
+        added.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
+        added.add_argument("--no-limits", action="store_true", help="take pictures of more than 179 megapixels")
 
     command("models", "The models in this installation.")
     _add_training(command("train", "Train a model; the same RUN again resumes it.  Needs vaecodec[train]."))

@@ -106,7 +106,7 @@ def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[
         data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(where)), np.uint8)
         ordered[where] = data.view("<i4")
         if np.abs(ordered[where].astype(np.int64)).max() > SYMBOL_MAX:
-            raise FormatError("damaged data: a symbol is out of range")
+            raise FormatError("a symbol is out of range")
     symbols = np.zeros(len(rows), np.int32)
     symbols[order] = ordered
     return symbols
@@ -125,8 +125,8 @@ def words(coder) -> bytes:  # type: ignore[no-untyped-def]
 def reader(data: bytes):  # type: ignore[no-untyped-def]
     """A stack over `data`; raises FormatError unless it is whole words, the last one not zero."""
     if len(data) % 4:
-        raise FormatError(f"damaged data: a tile of {len(data)} bytes is not whole 32-bit words")
+        raise FormatError(f"{len(data)} bytes are not whole 32-bit words")
     array = np.frombuffer(data, "<u4").astype(np.uint32)
     if len(array) and array[-1] == 0:
-        raise FormatError("damaged data: a tile ends in a zero word")
+        raise FormatError("it ends in a zero word")
     return _constriction().stack.AnsCoder(array)

@@ -92,7 +92,7 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
     Raises FormatError where a field cannot hold its value.
     """
     size = header.tile.bit_length() - 1
-    _check_sides(header)
+    _check_sides(header.height, header.width)
     fixed = (VERSION, 0, bytes.fromhex(header.model), header.height, header.width, header.step, size, 0)
     head = FIXED.pack(*fixed) + b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
     return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
@@ -103,7 +103,7 @@ def pack_classical(picture: Classical, payload: bytes, metadata: dict[str, bytes
 
     Raises FormatError where a field cannot hold its value.
     """
-    _check_sides(picture)
+    _check_sides(picture.height, picture.width)
     coding, channels, depth = CODINGS.index(picture.coding), picture.channels, picture.depth
     head = PICT.pack(VERSION, coding, channels, depth, picture.height, picture.width)
     return _pack(chunk(b"PICT", head), payload, metadata)
@@ -115,9 +115,9 @@ def insert(data: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
     return b"".join([data[:at], *(chunk(tag, payload) for tag, payload in extra), data[at:]]) if extra else data
 
 
-def _check_sides(head: Header | Classical) -> None:
-    if not (0 < head.height <= MAX_SIDE and 0 < head.width <= MAX_SIDE):
-        raise FormatError(f"a picture of {head.width} x {head.height} cannot be stored (sides are 1..{MAX_SIDE})")
+def _check_sides(height: int, width: int, what: str = "a picture of {} x {} cannot be stored") -> None:
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise FormatError(f"{what.format(width, height)} (sides are 1..{MAX_SIDE})")
 
 
 def _pack(head: bytes, payload: bytes, metadata: dict[str, bytes] | None) -> bytes:
@@ -171,8 +171,7 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
     version, flags, model, height, width, step, size, reserved = FIXED.unpack_from(payload)
     if flags or reserved:
         raise FormatError("the header sets flags that this version does not know")
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise FormatError(f"the header gives a picture of {width} x {height} (sides are 1..{MAX_SIDE})")
+    _check_sides(height, width, "the header gives a picture of {} x {}")
     if step >= STEPS:
         raise FormatError(f"the header gives quality step {step} (at most {STEPS - 1})")
     if not MIN_TILE_LOG2 <= size <= MAX_TILE_LOG2:
@@ -194,8 +193,7 @@ def read_pict(payload: bytes) -> Classical:
         raise FormatError(f"the picture is in coding {coding}, which this version does not know")
     if not (1 <= channels <= 4 and depth in ((8, 16) if CODINGS[coding] == "lossless" else (8,))):
         raise FormatError(f"the header gives {channels} channels of {depth} bits")
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise FormatError(f"the header gives a picture of {width} x {height} (sides are 1..{MAX_SIDE})")
+    _check_sides(height, width, "the header gives a picture of {} x {}")
     return Classical(CODINGS[coding], height, width, channels, depth, version)
 
 

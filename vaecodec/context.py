@@ -169,5 +169,5 @@ def decode(prior: Prior, cells: tuple[int, int], step: int, data: bytes) -> tupl
                 y = end.value
                 break
     if not coder.is_empty():
-        raise FormatError("damaged data: words are left over after the last symbol")
+        raise FormatError("words are left over after the last symbol")
     return np.concatenate(parts).astype("<i4"), y

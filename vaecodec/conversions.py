@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
+from vaecodec import limits
+from vaecodec.codec import Progress
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 from vaecodec.files import compress_file, decompress_file, verify_file
 from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
+from vaecodec.parallel import cores
 from vaecodec.runs import Attempt, Run
-from vaecodec.streams import STREAM, check_folders, check_stdin, check_streams
+from vaecodec.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
 
 Work = Callable[..., dict[str, Any]]
 
@@ -22,7 +25,7 @@ Work = Callable[..., dict[str, Any]]
 def compress(args: argparse.Namespace, console: Console) -> int:
     """Files -> .vae files."""
     options = {"quality": args.quality, "model": args.model, "strip": args.strip}
-    options |= {"remove": args.rm, "only_images": args.only_images}
+    options |= {"remove": args.rm, "only_images": args.only_images, **_means(args)}
     if not args.recursive:
         return _one_by_one(args, console, compress_file, options)
     settings = f"{args.quality:g}" + " strip" * args.strip + " only-images" * args.only_images
@@ -31,23 +34,24 @@ def compress(args: argparse.Namespace, console: Console) -> int:
 
 def decompress(args: argparse.Namespace, console: Console) -> int:
     """.vae files -> files."""
-    options = {"model": args.model, "remove": args.rm}
+    options = {"model": args.model, "remove": args.rm, "reduce": args.reduce, **_means(args)}
     if not args.recursive:
         return _one_by_one(args, console, decompress_file, options | {"window": args.window})
-    return _folders(args, console, decompress_job, options, partial(to_decompress, force=args.force), "")
+    settings = f"reduce {args.reduce}" * (args.reduce > 1)
+    return _folders(args, console, decompress_job, options, partial(to_decompress, force=args.force), settings)
 
 
 def verify(args: argparse.Namespace, console: Console) -> int:
     """Decodes every symbol and byte of .vae files and checks it."""
     if args.recursive:
-        if STREAM in args.inputs:
-            args.usage("-r takes files and folders, not standard input")
+        check_no_stream(args)
         return _verify_folders(args, console)
 
     def work(name: str) -> tuple[dict[str, Any], str]:
         if name == STREAM:
             check_stdin(args)
-        record = verify_file(sys.stdin.buffer if name == STREAM else name, args.model)
+        source = sys.stdin.buffer if name == STREAM else name
+        record = verify_file(source, args.model, **_means(args), progress=_tiles(console, name))
         return {"input": name, "ok": True, **record}, f"{name}: ok, {record['bytes']} bytes"
 
     with hushed(args.verbose):
@@ -73,6 +77,17 @@ def verify_job(job: Job, **options: Any) -> dict[str, Any]:
     return verify_file(job.path, **options)
 
 
+def _means(args: argparse.Namespace) -> dict[str, Any]:
+    """What all that codes takes: limits and cores, of which processes have a part each."""
+    threads = args.threads or (max(1, cores() // args.jobs) if args.recursive else None)
+    return {"limits": None if args.no_limits else limits.DEFAULT, "threads": threads}
+
+
+def _tiles(console: Console, name: str) -> Progress:
+    """Whom to tell of the tiles of one file."""
+    return lambda done, total: console.working(f"{name}: {done} of {total} tiles")
+
+
 def _said(args: argparse.Namespace, name: str, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """What became of one file, for --json and in words."""
     ours, theirs = report["bytes"], report.get("image_bytes", report.get("file_bytes"))
@@ -93,7 +108,7 @@ def _one_by_one(args: argparse.Namespace, console: Console, convert: Work, optio
         src: str | BinaryIO = sys.stdin.buffer if name == STREAM else name
         dst: str | BinaryIO | None = sys.stdout.buffer if to_stdout else args.output
         try:
-            report = convert(src, dst, overwrite=args.force, taken=taken, **options)
+            report = convert(src, dst, overwrite=args.force, taken=taken, progress=_tiles(console, name), **options)
         except ValueError as exc:
             if options.get("window") is None:
                 raise
@@ -139,7 +154,7 @@ def _verify_folders(args: argparse.Namespace, console: Console) -> int:
     """Checks every .vae file in the folders, and against the manifest of the run that wrote them."""
     run = Run(console, args.jobs)
     jobs = run.jobs(Walk(console).listings(args.inputs), to_verify)
-    for job, outcome in run.outcomes(Attempt(verify_job, {"model": args.model}), jobs):
+    for job, outcome in run.outcomes(Attempt(verify_job, {"model": args.model, **_means(args)}), jobs):
         entry = run.manifests[job.manifest].of_output(job.path) if job.manifest else None
         if entry is not None and entry.crc32 != outcome.crc:
             console.fail(job.path, CodecError("is whole, but not what was written there"))

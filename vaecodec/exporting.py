@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
+from vaecodec.optimization import GROUPS
 from vaecodec.training import METRICS, SCHEDULE, Options, initial_state, load_checkpoint, make_step, save_checkpoint
 
 PART_BYTES = 14 << 20
@@ -38,8 +39,8 @@ def cut(state: list[Any]) -> list[Any]:
 
 def join(pieces: list[Any], concatenate: Callable[[list[Any], int], Any]) -> list[Any]:
     """The inverse of cut."""
-    each = (len(pieces) - 1) // 4
-    return [*(concatenate(pieces[n * each : (n + 1) * each], 0) for n in range(4)), pieces[-1]]
+    each = (len(pieces) - 1) // len(GROUPS)
+    return [*(concatenate(pieces[n * each : (n + 1) * each], 0) for n in range(len(GROUPS))), pieces[-1]]
 
 
 def export_step(

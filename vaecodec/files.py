@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 
 from vaecodec import modes, stored
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
+from vaecodec.codec import Progress
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of
-from vaecodec.outputs import Admit, Made, code_picture, decode_picture, is_kept, restore_file, store_file
+from vaecodec.limits import DEFAULT, Limits
+from vaecodec.outputs import Admit, Made, Means, code_picture, decode_picture, is_kept, restore_file, store_file
 from vaecodec.sources import Source
 
 
@@ -27,6 +29,9 @@ def compress_file(
     strip: bool = False,
     remove: bool = False,
     only_images: bool = False,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
     whole_name: bool = False,
     adopt: bool = False,
     taken: Mapping[str, str] | None = None,
@@ -37,12 +42,15 @@ def compress_file(
     like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100; `strip` leaves the metadata out).
     Any other file is stored as it is, with its name, permissions and time; so is, with a warning, a picture that
     cannot be coded.  `only_images` raises Skipped and CodecError instead.  `remove` deletes `src`, once `dst` has
-    been read back and verified.  Raises CodecError on what cannot be coded, FileExistsError where `dst` exists and
-    may not be overwritten, and other OSErrors; then `dst` is as it was before.
+    been read back and verified.  A large picture is read in strips, where its format allows; `progress` is told of
+    the tiles that are done, and of all.  Raises LimitError on a picture beyond `limits` (None: there are none),
+    CodecError on what cannot be coded, FileExistsError where `dst` exists and may not be overwritten, and other
+    OSErrors; then `dst` is as it was before.
     """
 
     def make(source: Source, admit: Admit) -> Made:
-        made = code_picture(source, admit, quality, model, strip, only_images, whole_name)
+        means = Means(limits, threads, progress)
+        made = code_picture(source, admit, quality, model, strip, only_images, whole_name, means)
         return made or store_file(source, admit)
 
     return _convert(src, dst, make, remove, overwrite, adopt, taken)
@@ -55,38 +63,51 @@ def decompress_file(
     overwrite: bool = False,
     window: tuple[int, int, int, int] | None = None,
     remove: bool = False,
+    reduce: int = 1,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
     adopt: bool = False,
     taken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """.vae file -> the file stored in it, or a picture in the format of `dst`'s suffix; the inverse.
 
     `dst` may be a folder, and is that of `src` where None: there a stored file gets its name back, and a picture
-    becomes a PNG.  `window` is (top, left, height, width) in pixels; `model` None is the shipped model that made the
-    file.  Raises as compress_file does.
+    becomes a PNG.  `window` is (top, left, height, width) in pixels; `reduce` gives a preview at that fraction of the
+    sides; `model` None is the shipped model that made the file.  A large PNG or PPM is written in strips.  Raises as
+    compress_file does.
     """
 
     def make(source: Source, admit: Admit) -> Made:
         if not stored.is_stored(source.head()):
             given = None if dst is None or _folder(dst) else name_of(dst)
-            return decode_picture(source, admit, model, window, format_of(given or "-"))
-        if window:
-            raise CodecError(f"{source.name}: holds a file that is not a picture, which has no window")
+            means = Means(limits, threads, progress)
+            return decode_picture(source, admit, model, window, reduce, format_of(given or "-"), means)
+        if window or reduce != 1:
+            what = "window" if window else "preview"
+            raise CodecError(f"{source.name}: holds a file that is not a picture, which has no {what}")
         return restore_file(source, admit)
 
     return _convert(src, dst, make, remove, overwrite, adopt, taken)
 
 
-def verify_file(src: Path | BinaryIO, model: str | None = None) -> dict[str, Any]:
+def verify_file(
+    src: Path | BinaryIO,
+    model: str | None = None,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Decodes a .vae file and checks every symbol or byte, without writing; returns its kind and its bytes.
 
-    Raises FormatError or ModelError.
+    Raises FormatError, ModelError or LimitError.
     """
     with Source(src) as source:
         if stored.is_stored(source.head()):
             stored.read(source.begin(), None)
             return {"kind": "file", "bytes": source.size()}
         data = source.read()
-        modes.verify(data, model)
+        modes.verify(data, model, limits, threads, progress)
         return {"kind": "picture", "bytes": len(data)}
 
 

@@ -13,12 +13,12 @@ from vaecodec.weights import Model
 
 
 def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
-    """u8[1, H, W, 3] -> f32[1, h, w, M]: what `litert/analysis` holds."""
+    """u8[B, H, W, 3] -> f32[B, h, w, M]: what `litert/analysis` holds."""
     return network.analysis(ops, config, tf.cast(pixels, tf.float32) * (1.0 / 255.0) - 0.5)
 
 
 def synthesis(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
-    """f32[1, h, w, M] -> u8[1, H, W, 3], halves rounded up: what `litert/synthesis` holds."""
+    """f32[B, h, w, M] -> u8[B, H, W, 3], halves rounded up: what `litert/synthesis` holds."""
     x = network.synthesis(ops, config, y) * 255.0 + 128.0
     return tf.cast(tf.floor(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
 
@@ -26,14 +26,16 @@ def synthesis(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
 class TensorFlow:
     """See transforms.Transforms."""
 
+    batch = 16  # tiles of 512x512: enough to fill a GPU, with its activations in a gigabyte
+
     def __init__(self, model: Model, device: str = "tensorflow") -> None:
         if device == "gpu" and not tf.config.list_physical_devices("GPU"):
             raise CodecError("device is 'gpu', and TensorFlow sees no GPU on this machine")
         prefix = "weights/"
         arrays = {n[len(prefix) :]: a for n, a in model.arrays.items() if n.startswith(prefix)}
         weights = {name: tf.constant(array.astype(np.float32)) for name, array in arrays.items()}
-        config, whole = model.config, tf.TensorSpec([1, None, None, 3], tf.uint8)
-        latents = tf.TensorSpec([1, None, None, config.latents], tf.float32)
+        config, whole = model.config, tf.TensorSpec([None, None, None, 3], tf.uint8)
+        latents = tf.TensorSpec([None, None, None, config.latents], tf.float32)
         vector = tf.TensorSpec([config.fine], tf.float32)
 
         @tf.function(input_signature=[whole, vector])
@@ -51,10 +53,10 @@ class TensorFlow:
         self._analysis, self._hyper_analysis, self._synthesis = run_analysis, run_hyper_analysis, run_synthesis
 
     def analysis(self, pixels: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        return self._analysis(pixels[None], condition).numpy()[0]
+        return self._analysis(pixels, condition).numpy()
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
-        return self._hyper_analysis(y[None]).numpy()[0]
+        return self._hyper_analysis(y).numpy()
 
     def synthesis(self, y: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        return self._synthesis(y[None], condition).numpy()[0]
+        return self._synthesis(y, condition).numpy()

@@ -11,14 +11,17 @@ Photographs are told from them in a fiftieth of the time, by what they cost: a f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from vaecodec import classical, container, planes
-from vaecodec.codec import MAX_PIXELS, Codec, codec_for
+from vaecodec import classical, container, planes, preview
+from vaecodec.codec import Codec, Progress, Rows, Window, codec_for, gather
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import Classical, Contents
 from vaecodec.errors import CodecError
-from vaecodec.tiling import window_box
+from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.tiling import Box, window_box
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
 BLOCK_ROWS = 64
@@ -31,7 +34,13 @@ DEAR, DEAR_FROM = 0.055, 10
 ERRORS, ROOM = 1.0, 1.3
 
 
-def encode(codec: Codec, samples: np.ndarray, quality: float = 50, metadata: dict[str, bytes] | None = None) -> bytes:
+def encode(
+    codec: Codec,
+    samples: np.ndarray,
+    quality: float = 50,
+    metadata: dict[str, bytes] | None = None,
+    progress: Progress | None = None,
+) -> bytes:
     """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
 
     16 bits are kept without loss at any quality.  Raises CodecError on other samples, ValueError on a quality
@@ -45,7 +54,7 @@ def encode(codec: Codec, samples: np.ndarray, quality: float = 50, metadata: dic
     rgb, alpha = planes.split(samples)
     beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
     grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
-    coded = container.insert(codec.encode(rgb, quality, metadata), grey + beside)
+    coded = container.insert(codec.encode(rgb, quality, metadata, progress=progress), grey + beside)
     if _is_photograph(samples, coded, quality):
         return coded
     files = [keep(samples, metadata), coded]
@@ -53,6 +62,19 @@ def encode(codec: Codec, samples: np.ndarray, quality: float = 50, metadata: dic
         avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
         files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), beside))
     return min(files, key=lambda data: _cost(data, samples, codec, step))
+
+
+def encode_rows(
+    codec: Codec,
+    rows: Rows,
+    grey: bool,
+    quality: float = 50,
+    metadata: dict[str, bytes] | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """Rows u8[H, W, 3] of a picture too large to be tried in other ways -> a .vae file of latents; raises as encode."""
+    coded = codec.encode(rows, quality, metadata, progress=progress)
+    return container.insert(coded, [(container.GREY, b"")] if grey else [])
 
 
 def keep(samples: np.ndarray, metadata: dict[str, bytes] | None = None) -> bytes:
@@ -70,33 +92,63 @@ def check(samples: np.ndarray) -> None:
 
 def decode(
     data: bytes,
-    window: tuple[int, int, int, int] | None = None,
+    window: Window | None = None,
+    reduce: int = 1,
     model: str | None = None,
-    max_pixels: int | None = MAX_PIXELS,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """A .vae file -> samples as encode took them, or the (top, left, height, width) window of them.
+    """A .vae file -> samples as encode took them, or its (top, left, height, width) window, at 1/`reduce` of the sides.
 
     `model` None is the shipped one that made the file.  Raises FormatError on damage, ModelError on a file of another
-    model, LimitError beyond `max_pixels` (None: no limit), ValueError on a bad window.
+    model, LimitError beyond the limits (None: there are none), ValueError on a bad window or reduction.
+    """
+    return gather(*decode_strips(data, window, reduce, model, limits, threads, progress))
+
+
+def decode_strips(
+    data: bytes,
+    window: Window | None = None,
+    reduce: int = 1,
+    model: str | None = None,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[tuple[int, ...], Iterator[np.ndarray]]:
+    """(shape, rows from the top) of what `decode` returns: a row of tiles at a time, or all of what has no tiles.
+
+    Raises as `decode` does; damage to pixels shows when their turn comes.
     """
     found = container.contents(data, check_data=window is None)
-    head = found.head
-    box = window_box(window, (head.height, head.width), max_pixels)
-    if not isinstance(head, Classical):
-        rgb = codec_for(data, model).decode(data, window, max_pixels)
-        return planes.join(rgb, found.grey, _alpha(data, found, box.slices()))
-    window_box(None, (head.height, head.width), max_pixels)  # all of it is decoded
-    return _classical(data, found, head, box.slices())
+    head, channels = found.head, found.channels
+    box = window_box(window, (head.height, head.width))
+    preview.check(reduce)
+    shape = (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
+    if isinstance(head, Classical) or (found.alpha is not None and window is not None):
+        (limits or NONE).check(head.width, head.height)  # all of it, or of its alpha, is decoded
+    if isinstance(head, Classical):
+        return shape, _kept_strips(data, found, head, box, reduce)
+    codec = codec_for(data, model, threads=threads)
+    _, strips = codec.decode_strips(data, window, reduce, limits, progress)
+    return shape, _joined_strips(strips, data, found, box, reduce)
 
 
-def verify(data: bytes, model: str | None = None) -> None:
-    """Decodes all but the pixels of latents, and checks it; raises FormatError or ModelError."""
+def verify(
+    data: bytes,
+    model: str | None = None,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Decodes all but the pixels of latents, and checks it; raises as `decode` does."""
     found = container.contents(data)
+    (limits or NONE).check(found.head.width, found.head.height)
     if isinstance(found.head, Classical):
-        _classical(data, found, found.head, ())
+        _classical(data, found, found.head)
     else:
-        _alpha(data, found, ())
-        codec_for(data, model).verify(data)
+        _alpha(data, found)
+        codec_for(data, model, threads=threads).verify(data, None, progress)
 
 
 def _head(coding: str, samples: np.ndarray) -> Classical:
@@ -104,19 +156,34 @@ def _head(coding: str, samples: np.ndarray) -> Classical:
     return Classical(coding, height, width, planes.channels_of(samples), 8 * samples.itemsize)
 
 
-def _classical(data: bytes, found: Contents, head: Classical, window: tuple[slice, ...]) -> np.ndarray:
+def _kept_strips(data: bytes, found: Contents, head: Classical, box: Box, reduce: int) -> Iterator[np.ndarray]:
+    yield planes.reduce(_classical(data, found, head), box, reduce)
+
+
+def _joined_strips(
+    strips: Iterator[np.ndarray], data: bytes, found: Contents, box: Box, reduce: int
+) -> Iterator[np.ndarray]:
+    """Strips u8[n, W, 3] of the codec with what lies beside them."""
+    alpha, top = _alpha(data, found), 0
+    if alpha is not None:
+        alpha = planes.reduce(alpha, box, reduce)
+    for rgb in strips:
+        yield planes.join(rgb, found.grey, None if alpha is None else alpha[top : top + len(rgb)])
+        top += len(rgb)
+
+
+def _classical(data: bytes, found: Contents, head: Classical) -> np.ndarray:
     """The samples of a picture without latents."""
     shape, payload = (head.height, head.width), found.data.of(data)
     if head.coding == "lossless":
-        return np.ascontiguousarray(classical.decode_lossless(payload, shape, head.channels, head.depth)[window])
-    rgb = classical.decode_avif(payload, shape)[window]
-    return planes.join(rgb, head.channels < 3, _alpha(data, found, window))
+        return classical.decode_lossless(payload, shape, head.channels, head.depth)
+    return planes.join(classical.decode_avif(payload, shape), head.channels < 3, _alpha(data, found))
 
 
-def _alpha(data: bytes, found: Contents, window: tuple[slice, ...]) -> np.ndarray | None:
+def _alpha(data: bytes, found: Contents) -> np.ndarray | None:
     if found.alpha is None:
         return None
-    return classical.decode_lossless(found.alpha.of(data), (found.head.height, found.head.width), 1, 8)[window]
+    return classical.decode_lossless(found.alpha.of(data), (found.head.height, found.head.width), 1, 8)
 
 
 def _is_photograph(samples: np.ndarray, coded: bytes, quality: float) -> bool:
@@ -140,11 +207,11 @@ def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
     """Rate and lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
     found = container.contents(data, check_data=False)
     if not isinstance(found.head, Classical):
-        again = planes.join(codec.decode(data, max_pixels=None), found.grey, planes.alpha_of(samples))
+        again = planes.join(codec.decode(data, limits=None), found.grey, planes.alpha_of(samples))
     elif found.head.coding == "lossless":
         again = samples
     else:
-        again = _classical(data, found, found.head, ())
+        again = _classical(data, found, found.head)
     squares = 0.0
     for top in range(0, len(samples), BLOCK_ROWS):  # a large picture in floating point would be four times as large
         rows = slice(top, top + BLOCK_ROWS)

@@ -9,19 +9,31 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import vaecodec
 from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
-from vaecodec.errors import CodecError, ModelError, Skipped
-from vaecodec.images import read_image, write_image
+from vaecodec.codec import Codec, Progress, Window
+from vaecodec.errors import CodecError, LimitError, ModelError, Skipped
+from vaecodec.images import read_image
+from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
 from vaecodec.recognition import bytes_after, is_picture
-from vaecodec.sources import Same, Source
+from vaecodec.sources import Counted, Same, Source
+from vaecodec.strips import is_large, open_large, write_strips
 
 # Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
 Admit = Callable[..., None]
+
+
+class Means(NamedTuple):
+    """How large a picture may be, the cores to use (None: all), and whom to tell of tiles."""
+
+    limits: Limits | None = DEFAULT
+    threads: int | None = None
+    progress: Progress | None = None
 
 
 class Made(NamedTuple):
@@ -34,7 +46,14 @@ class Made(NamedTuple):
 
 
 def code_picture(
-    source: Source, admit: Admit, quality: float, model: str, strip: bool, only_images: bool, whole_name: bool
+    source: Source,
+    admit: Admit,
+    quality: float,
+    model: str,
+    strip: bool,
+    only_images: bool,
+    whole_name: bool,
+    means: Means,
 ) -> Made | None:
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
     if not is_picture(source.begin(), source.name):
@@ -42,42 +61,82 @@ def code_picture(
             raise Skipped(f"{source.name}: not a picture")
         return None
     admit(os.path.basename(compressed_name(source.name, picture=not whole_name)))
-    codec = vaecodec.load(model)
+    codec = vaecodec.load(model, threads=means.threads)
     try:
-        with source.watched():
-            image = source.read()
-            samples, metadata = read_image(image, source.name)
-            if count := bytes_after(image):
-                warnings.warn(f"{source.name}: {count} bytes after the end of the picture are left out", stacklevel=4)
-            data = modes.encode(codec, samples, quality, None if strip else metadata)
+        with source.watched(), for_pillow(means.limits or NONE):
+            data = _code(codec, source, quality, strip, means.progress)
     except CodecError as exc:
-        if only_images or isinstance(exc, ModelError):
+        if only_images or isinstance(exc, (LimitError, ModelError)):
             raise
         why = str(exc).removeprefix(f"{source.name}: ")
         warnings.warn(f"{source.name}: {why}; stored as it is", stacklevel=4)
         return None
 
     def check(path: str) -> None:
-        modes.verify(data, model)
+        modes.verify(data, model, *means)
         _check_equal(source, path, data)
 
-    return Made(data, source.attributes, check, lambda: _record(data, len(image)))
+    return Made(data, source.attributes, check, lambda: _record(data, source.size()))
+
+
+def _code(codec: Codec, source: Source, quality: float, strip: bool, progress: Progress | None) -> bytes:
+    """The .vae file of a picture, which is read in strips where it is large and that can be done."""
+    large = None if source.path is None else open_large(source.path, source.name)
+    if large is None:
+        image = source.read()
+        samples, metadata = read_image(image, source.name)
+        count = bytes_after(image)
+        del image
+        data = modes.encode(codec, samples, quality, None if strip else metadata, progress)
+    else:
+        rows, metadata = large
+        data = modes.encode_rows(codec, rows, rows.grey, quality, None if strip else metadata, progress)
+        with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
+            count = bytes_after(whole)
+    if count:
+        warnings.warn(f"{source.name}: {count} bytes after the end of the picture are left out", stacklevel=5)
+    return data
 
 
 def decode_picture(
-    source: Source, admit: Admit, model: str | None, window: tuple[int, int, int, int] | None, format: str
+    source: Source, admit: Admit, model: str | None, window: Window | None, reduce: int, format: str, means: Means
 ) -> Made:
-    """.vae file of a picture -> image file."""
+    """.vae file of a picture -> image file; in strips where it is large."""
     admit(os.path.basename(decompressed_name(source.name)))
-    data, file = source.read(), io.BytesIO()
+    data = source.read()
+
+    def write(file: BinaryIO) -> None:
+        shape, strips = modes.decode_strips(data, window, reduce, model, *means)
+        write_strips(shape, strips, file, container.metadata(data), format)
+
+    shape, _ = modes.decode_strips(data, window, reduce, model, *means)
+    if is_large(*shape[:2]):
+        return _written_in_strips(source, data, write)
+    file = io.BytesIO()
     with source.watched():
-        write_image(modes.decode(data, window, model), file, container.metadata(data), format)
+        write(file)
     image = file.getvalue()
 
     def check(path: str) -> None:
         _check_equal(source, path, image)
 
     return Made(image, source.attributes, check, lambda: _record(data, len(image)))
+
+
+def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO], None]) -> Made:
+    """An image file that is never whole in memory: to check it is to make it again."""
+    counted = Counted()
+
+    def count(file: BinaryIO) -> None:
+        with source.watched():
+            write(cast(BinaryIO, counted.to(file)))
+
+    def check(path: str) -> None:
+        with warnings.catch_warnings(), open(path, "rb") as written, Same(written, is_kept(source, path)) as same:
+            warnings.simplefilter("ignore")
+            write(cast(BinaryIO, same))
+
+    return Made(count, source.attributes, check, lambda: _record(data, counted.bytes))
 
 
 def store_file(source: Source, admit: Admit) -> Made:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from vaecodec.tiling import Box
+
 
 def channels_of(samples: np.ndarray) -> int:
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
@@ -44,6 +46,32 @@ def join(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None) -> np.ndarray:
     if alpha is not None:
         return clear(np.concatenate([rgb, alpha[..., None]], axis=2))
     return rgb[..., 0] if grey else rgb
+
+
+def reduce(samples: np.ndarray, box: Box, factor: int) -> np.ndarray:
+    """`box` of u8 or u16 samples at 1/factor of its sides: means of squares, halves up, colours weighted by alpha.
+
+    Squares that the box cuts count whole, those that the picture's edge cuts as far as they go.
+    """
+    if factor == 1:
+        return np.ascontiguousarray(samples[box.slices()])
+    out = box.reduce(factor)
+    part = samples[factor * out.top : factor * out.bottom, factor * out.left : factor * out.right]
+    part = part[..., None] if samples.ndim == 2 else part
+    weighted = alpha_of(samples) is not None
+    columns = np.arange(0, part.shape[1], factor)
+    widths = np.diff(columns, append=part.shape[1])[:, None].astype(np.uint64)
+    means = np.empty((*out.shape, part.shape[2]), samples.dtype)
+    for row in range(len(means)):  # at 8 bytes a sample, all of them would be too many
+        square = part[factor * row : factor * (row + 1)].astype(np.uint64)
+        if weighted:
+            square[..., :-1] *= square[..., -1:]
+        total = np.add.reduceat(square.sum(axis=0), columns, axis=0)
+        weight = np.broadcast_to(widths * np.uint64(len(square)), total.shape).copy()
+        if weighted:
+            weight[:, :-1] = np.maximum(total[:, -1:], 1)
+        means[row] = (2 * total + weight) // (2 * weight)
+    return clear(means) if samples.ndim == 3 else means[..., 0]
 
 
 def fill(rgb: np.ndarray, seen: np.ndarray) -> np.ndarray:

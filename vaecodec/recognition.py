@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from mmap import mmap
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -51,17 +52,26 @@ def is_picture(file: BinaryIO, name: str = "") -> bool:
     return False
 
 
-def bytes_after(data: bytes) -> int:
+def bytes_after(data: bytes | mmap) -> int:
     """How many bytes follow the end of a JPEG or PNG file, padding aside: phones append films to photographs."""
     end = len(data)
-    if data.startswith(b"\xff\xd8"):
+    if data[:2] == b"\xff\xd8":
         end = _jpeg_end(data)
-    elif data.startswith(b"\x89PNG") and (last := data.find(b"\0\0\0\0IEND\xaeB`\x82")) > 0:
-        end = last + 12
+    elif data[:4] == b"\x89PNG":
+        end = _png_end(data)
     return len(data[end:].strip(b"\0\t\r\n "))
 
 
-def _jpeg_end(data: bytes) -> int:
+def _png_end(data: bytes | mmap) -> int:
+    """Where IEND ends, or the end of the data where there is none (PNG 3rd edition, section 5)."""
+    position, tag = 8, b""
+    while tag != b"IEND" and position + 12 <= len(data):
+        tag = data[position + 4 : position + 8]
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return position if tag == b"IEND" else len(data)
+
+
+def _jpeg_end(data: bytes | mmap) -> int:
     """Where the end of image lies, or the end of the data where there is none (ITU-T T.81, B.1.1)."""
     position = 2
     while position + 2 <= len(data) and data[position] == 0xFF:

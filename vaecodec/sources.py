@@ -88,6 +88,22 @@ class Source:
         os.remove(self.path)
 
 
+class Counted:
+    """A file to write to that counts the bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def to(self, file: BinaryIO) -> Counted:
+        """From now on what is written goes to `file`."""
+        self._file, self.bytes = file, 0
+        return self
+
+    def write(self, data: bytes) -> int:
+        self.bytes += len(data)
+        return self._file.write(data)
+
+
 class Same:
     """A file to write to that holds all of it already, within `with`; raises CodecError where it does not."""
 

@@ -29,8 +29,7 @@ def check_streams(args: argparse.Namespace) -> bool:
         args.usage("standard input has no name to give a file in a folder; -o must be a file")
     if args.output is not None and args.output.endswith(os.sep) and not folder:
         args.usage(f"{args.output} is not a folder")
-    if args.rm and getattr(args, "window", None) is not None:
-        args.usage("--rm would lose what is outside of --window")
+    _check_rm(args)
     if args.rm and (to_stdout or STREAM in args.inputs):
         args.usage("--rm needs files on both sides")
     if args.json and to_stdout:
@@ -46,10 +45,23 @@ def check_folders(args: argparse.Namespace) -> None:
     """Ends in a usage error where what belongs to single files comes with -r."""
     if args.stdout or args.output is not None:
         args.usage("-r goes with --output-dir, or with no output: not with -o or -c")
-    if STREAM in args.inputs:
-        args.usage("-r takes files and folders, not standard input")
+    check_no_stream(args)
     if getattr(args, "window", None) is not None:
         args.usage("--window is for single files, not for -r")
+    _check_rm(args)
+
+
+def _check_rm(args: argparse.Namespace) -> None:
+    if args.rm and getattr(args, "window", None) is not None:
+        args.usage("--rm would lose what is outside of --window")
+    if args.rm and getattr(args, "reduce", 1) > 1:
+        args.usage("--rm would leave a preview only")
+
+
+def check_no_stream(args: argparse.Namespace) -> None:
+    """Ends in a usage error where standard input is among what -r is to take."""
+    if STREAM in args.inputs:
+        args.usage("-r takes files and folders, not standard input")
 
 
 def check_stdin(args: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vaecodec.config import STRIDE, Config
-from vaecodec.errors import LimitError
 
 DEFAULT_TILE = 1024  # pixels
 
@@ -44,6 +43,10 @@ class Box(NamedTuple):
         begins, ends = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
         return Box(*begins, *ends)
 
+    def reduce(self, factor: int) -> Box:
+        """At 1/factor of the size; the squares that it cuts count."""
+        return Box(self.top // factor, self.left // factor, -(-self.bottom // factor), -(-self.right // factor))
+
     def grow(self, margin: int, limit: tuple[int, int]) -> Box:
         """Widened by `margin` on each side, within (height, width)."""
         return Box(
@@ -53,22 +56,15 @@ class Box(NamedTuple):
             min(limit[1], self.right + margin),
         )
 
-    def scale(self, factor: int, limit: tuple[int, int]) -> Box:
-        """Cells to pixels, within (height, width)."""
-        ends = min(self.bottom * factor, limit[0]), min(self.right * factor, limit[1])
-        return Box(self.top * factor, self.left * factor, *ends)
 
-
-def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int], max_pixels: int | None) -> Box:
+def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int]) -> Box:
     """The pixels of a (top, left, height, width) window, None for all, of a picture of (height, width).
 
-    Raises ValueError where it does not lie within the picture, LimitError beyond `max_pixels` (None: no limit).
+    Raises ValueError where it does not lie within the picture.
     """
     top, left, height, width = window or (0, 0, *picture)
     if min(top, left) < 0 or min(height, width) < 1 or top + height > picture[0] or left + width > picture[1]:
         raise ValueError(f"window {window} does not lie within the picture of {picture[1]} x {picture[0]}")
-    if max_pixels is not None and height * width > max_pixels:
-        raise LimitError(f"{width} x {height} pixels exceed the limit of {max_pixels}")
     return Box(top, left, top + height, left + width)
 
 
@@ -96,6 +92,16 @@ class Grid(NamedTuple):
     @property
     def rows(self) -> int:
         return -(-self.height // self.tile)
+
+    @property
+    def total(self) -> int:
+        """How many tiles there are."""
+        return self.rows * self.columns
+
+    def row(self, index: int) -> Box:
+        """The cells of a row of tiles."""
+        side = self.tile // STRIDE
+        return Box(index * side, 0, min(index * side + side, self.cells[0]), self.cells[1])
 
     def box(self, index: int) -> Box:
         """The cells of one tile."""

@@ -10,28 +10,35 @@ import os
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import numpy as np
 
+from vaecodec.config import HYPER_STRIDE, STRIDE
+from vaecodec.errors import ModelError
+from vaecodec.networks import check_network
+from vaecodec.vetting import require
 from vaecodec.weights import Model
 
 Vector = np.ndarray
 
 
 class Transforms(Protocol):
-    """Both implementations; conditioning vectors are f32[fine]."""
+    """Both implementations; B tiles at once, at most `batch`; conditioning vectors are f32[fine]."""
+
+    batch: int
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
-        """u8[H, W, 3], sides multiples of 16 -> f32[h, w, M]."""
+        """u8[B, H, W, 3], sides multiples of 16 -> f32[B, h, w, M]."""
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
-        """f32[h, w, M], h and w multiples of 4 -> f32[h/4, w/4, N]."""
+        """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        """f32[h, w, M] -> u8[H, W, 3]."""
+        """f32[B, h, w, M] -> u8[B, H, W, 3]."""
 
 
 BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
@@ -56,63 +63,118 @@ def without_banner() -> Iterator[None]:
 
 
 class Runner:
-    """One flatbuffer in an interpreter, which is laid out anew when the shapes of its inputs change."""
+    """One flatbuffer in an interpreter, which is laid out anew when the shapes of its inputs change.
+
+    Raises ModelError on one that cannot be run, or makes other shapes.
+    """
 
     def __init__(self, content: bytes, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self._inputs = [d["index"] for d in sorted(self._interpreter.get_input_details(), key=lambda one: one["name"])]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        with _as_model_errors():
+            self._interpreter = Interpreter(model_content=content, num_threads=threads)
+            inputs = sorted(self._interpreter.get_input_details(), key=lambda one: one["name"])
+            self._inputs = [one["index"] for one in inputs]
+            self._output = self._interpreter.get_output_details()[0]["index"]
         self._shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-        shapes = [value.shape for value in inputs]
-        if shapes != self._shapes:
-            self._shapes = []  # should the layout fail
-            for index, shape in zip(self._inputs, shapes, strict=True):
-                self._interpreter.resize_tensor_input(index, shape)
-            self._interpreter.allocate_tensors()
-            self._shapes = shapes
-        for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, value)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output)[0]
+    def __call__(self, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
+        """The output for these inputs, which must be of the expected shape and type."""
+        with _as_model_errors():
+            self._lay_out([value.shape for value in inputs])
+            for index, value in zip(self._inputs, inputs, strict=True):
+                self._interpreter.set_tensor(index, value)
+            self._interpreter.invoke()
+            output = self._interpreter.get_tensor(self._output)  # its shape may not have been known before
+        found, given = output.shape, list(inputs[0].shape[1:])
+        require(found == expected, f"its network makes {list(found[1:])} of {given}")
+        require(output.dtype == kind, f"its network makes {output.dtype}")
+        return output
+
+    def _lay_out(self, shapes: list[tuple[int, ...]]) -> None:
+        if shapes == self._shapes:
+            return
+        self._shapes = []  # should the layout fail
+        for index, shape in zip(self._inputs, shapes, strict=True):
+            self._interpreter.resize_tensor_input(index, shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
+
+
+@contextmanager
+def _as_model_errors() -> Iterator[None]:
+    """What LiteRT raises on a flatbuffer that it cannot run, as a ModelError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, IndexError) as exc:
+        raise ModelError(f"the model's network cannot be run ({str(exc).partition(chr(10))[0]})") from exc
 
 
 class LiteRT:
     """The transforms as flatbuffers, on the CPU; one interpreter each, made when first used."""
+
+    batch = 1  # a tile keeps the cores busy
 
     def __init__(self, model: Model, threads: int | None = None) -> None:
         self._model = model
         self._threads = threads or int(os.environ.get("VAECODEC_THREADS", 0)) or min(os.cpu_count() or 1, 4)
         self._of_parents: list[dict[str, Runner]] = []
         self._begin()
+        _alive.add(self)
 
     def _begin(self) -> None:
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()  # interpreters hold their tensors: one call at a time
-        self._process = os.getpid()
 
-    def _run(self, name: str, *inputs: np.ndarray) -> np.ndarray:
-        if self._process != os.getpid():
-            # A fork has the interpreters but not their threads; to use one, or to let go of it, would wait for ever.
-            self._of_parents.append(self._runners)
-            self._begin()
+    def forked(self) -> None:
+        """In the child of a fork, which has the interpreters but not their threads.
+
+        To use one, or to let go of it, would wait for ever.
+        """
+        self._of_parents.append(self._runners)
+        self._begin()
+
+    def _run(self, name: str, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
         # The banner comes with the first interpreter of a process.
         with self._lock, nullcontext() if self._runners else without_banner():
             if name not in self._runners:
-                self._runners[name] = Runner(self._model.transform(name), self._threads)
-            return self._runners[name](inputs)
+                self._runners[name] = Runner(self._content(name), self._threads)
+            return self._runners[name](inputs, expected, kind)
+
+    def _content(self, name: str) -> bytes:
+        """The flatbuffer of one transform; that of a model which did not come with the package is looked through."""
+        content, config = self._model.transform(name), self._model.config
+        if not self._model.shipped:
+            widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
+            side = {"analysis": STRIDE, "hyper_analysis": HYPER_STRIDE, "synthesis": 1}[name]
+            check_network(content, max(768, 4 * max(widths)), side)
+        return content
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
-        return self._run("analysis", pixels[None], condition[None, None, None])
+        batch, height, width = pixels.shape[:3]
+        expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
+        return self._run("analysis", (pixels, condition[None, None, None]), expected, np.float32)
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
-        return self._run("hyper_analysis", y[None])
+        batch, h, w = y.shape[:3]
+        expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
+        return self._run("hyper_analysis", (y,), expected, np.float32)
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        return self._run("synthesis", y[None], condition[None, None, None])
+        expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, 3)
+        return self._run("synthesis", (y, condition[None, None, None]), expected, np.uint8)
+
+
+_alive: weakref.WeakSet[LiteRT] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for transforms in list(_alive):
+        transforms.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:

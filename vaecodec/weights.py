@@ -16,16 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.coding import Models
-from vaecodec.config import ANCHORS, LEVELS, SCALES, STEPS, SUBSTEPS, Config
-from vaecodec.context import HYPER_GROUPS, Prior
+from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
+from vaecodec.context import Prior
 from vaecodec.errors import ModelError
 from vaecodec.integer import Conditions, prepare
-from vaecodec.tables import Tables, check
+from vaecodec.tables import Tables
+from vaecodec.vetting import check_arrays, check_prior, require
 
 FORMAT = 1
 FOLDER = os.path.join(os.path.dirname(__file__), "models")
 SUFFIX = ".vcm"
-MAX_BYTES = 1 << 28
+MAX_BYTES = 1 << 27
+MAX_HEADER = 1 << 20  # bytes of a model file's JSON
 # What only an encoder uses may change without a new id.
 ENCODER_ONLY: tuple[str, ...] = ("weights/analysis", "weights/hyper_analysis")
 ENCODER_ONLY += ("litert/analysis", "litert/hyper_analysis")
@@ -40,22 +42,31 @@ class Model(NamedTuple):
     prior: Prior
     arrays: dict[str, np.ndarray]  # all tensors of the file, by name
     notes: dict[str, Any]
+    shipped: bool = False  # with the package, and so not a stranger's
 
     @property
     def config(self) -> Config:
         return self.prior.config
 
     def vector(self, name: str, step: int) -> np.ndarray:
-        """f32[channels] of anchors/`name` at a quality step: linear in the logarithm, between anchors."""
-        anchors = self.arrays[f"anchors/{name}"]
+        """f32[channels] of anchors/`name` at a quality step: linear in the logarithm, between anchors.
+
+        Raises ModelError where it is an encoder's and the model has none.
+        """
+        anchors = self.array(f"anchors/{name}")
         position = np.float32(min(step, STEPS - 1) / SUBSTEPS)
         first = min(int(position), ANCHORS - 2)
         part = position - np.float32(first)
         return np.exp(anchors[first] * (1 - part) + anchors[first + 1] * part)
 
     def transform(self, name: str) -> bytes:
-        """The LiteRT flatbuffer of one transform."""
-        return self.arrays[f"litert/{name}"].tobytes()
+        """The LiteRT flatbuffer of one transform; raises ModelError where there is none."""
+        return self.array(f"litert/{name}").tobytes()
+
+    def array(self, name: str) -> np.ndarray:
+        """A tensor of the file; raises ModelError where there is none."""
+        require(name in self.arrays, f"model {self.name} has no {name}")
+        return self.arrays[name]
 
 
 def identify(config: dict[str, int], arrays: dict[str, np.ndarray]) -> str:
@@ -87,35 +98,32 @@ def parse_model(data: bytes, source: str) -> Model:
 
     try:
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + min(size, len(data))])
+        require(size <= MAX_HEADER, f"its header has {size} bytes, expected at most {MAX_HEADER}")
+        header = json.loads(data[8 : 8 + size])
         fields = {key: json.loads(value) for key, value in header["__metadata__"].items()}
-        arrays = load(data)
-        if fields["format"] != FORMAT:
-            raise ModelError(f"{source}: model format {fields['format']} is not supported (expected {FORMAT})")
+        require(fields["format"] == FORMAT, f"format {fields['format']} is not supported (expected {FORMAT})")
+        name, notes = fields["name"], fields["notes"]
+        require(isinstance(name, str) and isinstance(notes, dict), "its name is not text, or its notes are no mapping")
         config = Config.from_dict(fields["config"])
+        arrays = load(data)
         if identify(config.to_dict(), arrays) != fields["id"]:
-            raise ModelError(f"{source}: the model is damaged (its contents do not match its id)")
-        return Model(fields["name"], fields["id"], make_prior(config, arrays), arrays, fields["notes"])
+            raise ModelError("the model is damaged (its contents do not match its id)")
+        check_arrays(config, arrays)
+        prior = make_prior(config, arrays)
+        check_prior(prior)
+        return Model(name, fields["id"], prior, arrays, notes)
     except ModelError as exc:
-        raise ModelError(f"{source}: {exc}" if source not in str(exc) else str(exc)) from exc
-    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
+        raise ModelError(f"{source}: {exc}") from exc
+    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{source}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
 
 
 def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
-    """The integer half of a model from its arrays; raises ModelError or KeyError where they do not fit together."""
+    """The integer half of a model, from arrays that check_arrays has seen."""
     tables = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
-    check(tables)
-    if len(tables.low) != SCALES + HYPER_GROUPS * config.hyper + 1:
-        raise ModelError(f"{len(tables.low)} probability tables do not suit {config.hyper} hyper-latent channels")
-    levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
-    widths = dict.fromkeys(Conditions._fields, config.latents)
-    widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
-    for name, field in levels._asdict().items():
-        if field.shape != (LEVELS, widths[name]) or field.dtype.kind != "i":
-            raise ModelError(f"levels/{name} has shape {field.shape}, expected {(LEVELS, widths[name])}")
     prefix = "integer/"
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
+    levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
     return Prior(config, layers, levels, Models(tables))
 
 
@@ -144,7 +152,8 @@ def _load(path: str, changed: int, size: int) -> Model:
     if size > MAX_BYTES:
         raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
     with open(path, "rb") as file:
-        return parse_model(file.read(MAX_BYTES), path)
+        model = parse_model(file.read(MAX_BYTES), path)
+    return model._replace(shipped=os.path.dirname(path) == FOLDER)
 
 
 def find_model(model_id: str) -> Model:

@@ -1,0 +1,206 @@
+"""Long fuzzing: container parser, full decode, model files, networks.  See README.md beside this file.
+
+python tests/fuzz/fuzz.py parser --count 10000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import faulthandler
+import os
+import pathlib
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+TESTS = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(TESTS))
+
+from mutants import mutants, mutate  # noqa: E402
+
+from vaecodec import container  # noqa: E402
+from vaecodec.codec import Codec  # noqa: E402
+from vaecodec.container import Header  # noqa: E402
+from vaecodec.errors import CodecError, ModelError  # noqa: E402
+from vaecodec.limits import Limits  # noqa: E402
+from vaecodec.networks import check_network  # noqa: E402
+from vaecodec.transforms import Runner  # noqa: E402
+from vaecodec.weights import load_model, pack_model, parse_model  # noqa: E402
+
+MODEL = TESTS / "golden" / "tiny.vcm"
+LIMITS = Limits(pixels=1 << 21)  # two megapixels, as libjxl's fuzzer has it
+SECONDS, BYTES, BYTES_A_PIXEL = 2.0, 256 << 20, 8
+
+
+def golden() -> list[bytes]:
+    """The golden files, and one with all kinds of chunks."""
+    files = [path.read_bytes() for path in sorted((TESTS / "golden").glob("*.vae"))]
+    meta = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
+    return [*files, container.pack(Header("0123456789abcdef", 100, 200, 448, 128), [(b"abcd", 1), (b"", 2)], meta)]
+
+
+def peak() -> int:
+    """The most memory that this process has had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Tally:
+    """What became of the mutants; ends the run at the first that broke a promise, which is written to a file."""
+
+    def __init__(self, target: str, every: int) -> None:
+        self.target, self.every, self.began = target, every, time.time()
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.slowest, self.base = 0.0, peak()
+
+    def run(self, mutant: bytes, work: Callable[[bytes], object]) -> None:
+        begin, outcome = time.process_time(), "accepted"
+        try:
+            work(mutant)
+        except CodecError as exc:
+            outcome = type(exc).__name__ + (" in a tile" if str(exc).startswith("tile ") else "")
+        except BaseException as exc:  # constriction's PanicException is no Exception
+            self.fail(mutant, f"{type(exc).__name__}: {exc}")
+        self.slowest = max(self.slowest, time.process_time() - begin)
+        self.outcomes[outcome] += 1
+        if self.slowest > SECONDS:
+            self.fail(mutant, f"{self.slowest:.1f} s")
+        if self.outcomes.total() % self.every == 0:
+            self.report()
+
+    def fail(self, mutant: bytes, why: str) -> None:
+        path = f"{self.target}-{self.outcomes.total()}.bin"
+        pathlib.Path(path).write_bytes(mutant)
+        self.report()
+        sys.exit(f"{self.target}: {why}; see {path}")
+
+    def report(self) -> None:
+        grown = (peak() - self.base) / 2**20
+        print(
+            f"{self.target}: {self.outcomes.total()} mutants, {dict(self.outcomes)}, slowest {self.slowest:.3f} s, "
+            f"memory +{grown:.0f} MiB, {time.time() - self.began:.0f} s",
+            flush=True,
+        )
+
+
+def fuzz_parser(tally: Tally, seed: int, count: int) -> None:
+    """metadata(), which takes a file apart and inflates its metadata, and info()."""
+
+    def work(data: bytes) -> None:
+        container.metadata(data)
+        container.info(data)
+
+    for mutant in mutants(seed, count, golden()):
+        tally.run(mutant, work)
+
+
+def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
+    """A whole picture, with the memory that it may take by its header."""
+    codec = Codec(load_model(str(MODEL)), threads=1)
+    for data in golden()[:-1]:
+        codec.decode(data)
+    tally.base = peak()
+    for mutant in mutants(seed, count, golden()):
+        before = peak()
+        tally.run(mutant, lambda data: codec.decode(data, limits=LIMITS))
+        if peak() > before:
+            header = container.parse(mutant, check_data=False).header
+            pixels = min(header.height * header.width, LIMITS.pixels)
+            if peak() - tally.base > BYTES + BYTES_A_PIXEL * pixels:
+                tally.fail(mutant, f"{(peak() - tally.base) / 2**20:.0f} MiB for {pixels} pixels")
+
+
+def fuzz_model(tally: Tally, seed: int, count: int) -> None:
+    """Model files: damaged ones, and ones of wrong arrays that have the right id."""
+    rng, data = random.Random(seed), MODEL.read_bytes()
+    model = parse_model(data, "model")
+
+    def work(data: bytes) -> None:
+        parse_model(data, "model")
+
+    for number in range(count):
+        if number % 2:
+            tally.run(mutate(rng, data, [data]), work)
+            continue
+        arrays, generator = dict(model.arrays), np.random.default_rng(rng.randrange(2**32))
+        for _ in range(rng.choice((1, 1, 3))):
+            name = rng.choice(sorted(arrays))
+            array = arrays[name]
+            kind = rng.randrange(6)
+            if kind == 0:
+                del arrays[name]
+            elif kind == 1:
+                arrays[name] = array[: len(array) // 2]
+            elif kind == 2:
+                with np.errstate(all="ignore"):
+                    arrays[name] = array.astype(rng.choice(("<i8", "<f4", "<f2", "|u1", "<i2", "<u4")))
+            elif kind == 3:
+                arrays[name] = array.reshape(-1)
+            elif kind == 4:
+                values = array.copy().reshape(-1)
+                values[rng.randrange(len(values))] = rng.choice((0, 1, 127, *((np.nan,) * (array.dtype.kind == "f"))))
+                arrays[name] = values.reshape(array.shape)
+            else:
+                arrays[name] = np.frombuffer(generator.bytes(array.nbytes), array.dtype).reshape(array.shape)
+            if not arrays:
+                break
+        with np.errstate(all="ignore"):
+            tally.run(pack_model("mutant", model.config, arrays, {}), work)
+
+
+def fuzz_network(tally: Tally, seed: int, count: int) -> None:
+    """LiteRT flatbuffers, each in a child, as what they break they break for good."""
+    model, rng = load_model(str(MODEL)), random.Random(seed)
+    config = model.config
+    y, ones = np.zeros((1, 4, 4, config.latents), np.float32), np.ones((1, 1, 1, config.fine), np.float32)
+    calls = {
+        "analysis": ((np.zeros((1, 64, 64, 3), np.uint8), ones), (4, 4, config.latents), np.float32),
+        "hyper_analysis": ((y,), (1, 1, config.hyper), np.float32),
+        "synthesis": ((y, ones), (64, 64, 3), np.uint8),
+    }
+    sides = {"analysis": 16, "hyper_analysis": 4, "synthesis": 1}
+    check_network(model.transform("analysis"), 4096, 16)  # loads what the children would each load
+    for _ in range(count):
+        name = rng.choice(sorted(calls))
+        content = mutate(rng, model.transform(name), [model.transform(other) for other in calls])
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.alarm(20)
+            code = 0
+            try:
+                check_network(content, 4096, sides[name])
+                Runner(content, 1)(*calls[name])
+            except ModelError:
+                code = 1
+            except BaseException:
+                code = 2
+            os._exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        tally.outcomes[{0: "ran", 1: "ModelError"}.get(status, f"status {status}")] += 1
+        if tally.outcomes.total() % tally.every == 0:
+            tally.report()
+
+
+def main() -> None:
+    targets = {"parser": fuzz_parser, "decode": fuzz_decode, "model": fuzz_model, "network": fuzz_network}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("target", choices=targets)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=100_000, help="mutants from one line of progress to the next")
+    options = parser.parse_args()
+    faulthandler.enable()
+    tally = Tally(options.target, options.every)
+    targets[options.target](tally, options.seed, options.count)
+    tally.report()
+
+
+if __name__ == "__main__":
+    main()

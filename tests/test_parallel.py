@@ -1,0 +1,215 @@
+"""Cores change how long it takes, and nothing else."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, picture
+
+from vaecodec import parallel, tiles
+from vaecodec.codec import Codec
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.parallel import Crew, Worker
+
+PIXELS = picture(260, 300)
+
+
+@pytest.fixture(autouse=True)
+def workers_pay_soon(monkeypatch):
+    monkeypatch.setattr(parallel, "PIXELS_EACH", 1 << 12)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny):
+    return Codec(tiny.model, threads=1)
+
+
+@pytest.fixture(scope="module")
+def many(tiny):
+    return Codec(tiny.model, threads=3)
+
+
+def test_bytes_and_pixels_do_not_depend_on_workers(alone, many):
+    data = alone.encode(PIXELS, 60, tile=64)
+    assert many.encode(PIXELS, 60, tile=64) == data
+    assert many.symbol_crcs(data) == alone.symbol_crcs(data)
+    assert many.information(PIXELS, 60, tile=64) == pytest.approx(alone.information(PIXELS, 60, tile=64))
+    for window, reduce in ((None, 1), ((70, 3, 130, 250), 1), (None, 4), ((70, 3, 130, 250), 8)):
+        wanted = alone.decode(data, window, reduce)
+        np.testing.assert_array_equal(many.decode(data, window, reduce), wanted)
+
+
+def started(monkeypatch):
+    count = []
+    monkeypatch.setattr(Worker, "__init__", lambda *_: count.append(1))
+    monkeypatch.setattr(Worker, "__call__", lambda *_: None)
+    monkeypatch.setattr(Worker, "end", lambda *_: None)
+    return count
+
+
+def test_small_pictures_start_no_workers(tiny, monkeypatch):
+    count = started(monkeypatch)
+    monkeypatch.setattr(parallel, "PIXELS_EACH", 1 << 22)
+    for total, megapixels, threads, wanted in (
+        (1, 64, 8, 0),
+        (7, 7, 8, 0),
+        (64, 64, 1, 0),
+        (900, 2, 8, 0),
+        (9, 9, 8, 2),
+        (64, 64, 3, 3),
+    ):
+        count.clear()
+        with Crew(tiny.model, total, megapixels << 20, threads) as crew:
+            list(crew.map(lambda crew=crew, wanted=wanted: crew.call(len) if wanted else None, [()] * 40))
+        assert bool(count) == bool(wanted) and len(count) <= wanted
+
+
+def test_jobs_are_taken_as_there_is_room(tiny):
+    taken = []
+
+    def jobs():
+        for n in range(100):
+            taken.append(n)
+            yield (n,)
+
+    with Crew(tiny.model, 64, 1 << 26, 2) as crew:
+        results = crew.map(lambda n: n * n, jobs())
+        assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+        assert len(taken) <= 5 + 3
+        assert list(results) == [n * n for n in range(5, 100)]
+
+
+def test_damage_found_by_a_worker_is_told_as_ever(alone, many):
+    data = bytearray(alone.encode(PIXELS, 60, tile=64))
+    from vaecodec.container import parse
+
+    data[parse(bytes(data)).tiles[7].offset] ^= 1
+    messages = []
+    for codec in (alone, many):
+        with pytest.raises(FormatError, match="tile 7 is damaged") as caught:
+            codec.decode(bytes(data), (0, 0, 260, 300))
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+def test_a_worker_that_dies_is_an_error_and_not_a_wait(tiny):
+    worker = Worker(tiny.model)
+    with pytest.raises(FormatError):
+        worker(tiles.check, (1, 1), 0, b"", 0x1234)
+    worker._process.kill()
+    with pytest.raises(CodecError, match="worker process has died"):
+        for _ in range(2):
+            worker(tiles.check, (1, 1), 0, b"", 0)
+    worker.end()
+
+
+def test_workers_do_not_outlive_an_error(many, monkeypatch):
+    ended = []
+    end = Worker.end
+    monkeypatch.setattr(Worker, "end", lambda self: (end(self), ended.append(self._process.poll())))
+
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        many.encode(PIXELS, 60, tile=64, progress=stop)
+    assert ended and all(code is not None for code in ended)
+
+
+def test_progress_counts_tiles(alone, many):
+    for codec in (alone, many):
+        said = []
+        data = codec.encode(PIXELS, 60, tile=64, progress=lambda *numbers, said=said: said.append(numbers))
+        assert said == [(n, 25) for n in range(26)]
+        said.clear()
+        codec.decode(data, (0, 0, 64, 128), progress=lambda *numbers, said=said: said.append(numbers))
+        assert said == [(0, 2), (1, 2), (2, 2)]
+
+
+UNGUARDED = """
+import sys
+import numpy as np
+from vaecodec import parallel
+from vaecodec.codec import Codec
+from vaecodec.weights import load_model
+parallel.PIXELS_EACH = 1 << 12
+print("started")
+codec = Codec(load_model(sys.argv[1] + "/tiny.vcm"), threads=2)
+pixels = np.arange(260 * 300 * 3, dtype=np.uint32).reshape(260, 300, 3).astype(np.uint8)
+print(codec.decode(codec.encode(pixels, tile=64)).shape)
+"""
+
+
+def test_a_script_without_a_guard_for_its_main_part_is_not_run_again(tmp_path):
+    script, elsewhere = tmp_path / "script.py", tmp_path / "elsewhere"
+    script.write_text(UNGUARDED)
+    elsewhere.mkdir()
+    (elsewhere / "pickle.py").write_text("raise SystemExit('a file of the working directory was imported')")
+    run = [sys.executable, str(script), str(GOLDEN)]
+    env = dict(os.environ, PYTHONPATH=str(GOLDEN.parent.parent))
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, cwd=elsewhere, env=env)
+    assert done.stdout == "started\n(260, 300, 3)\n", done.stderr
+
+
+def decode_golden(path):
+    import vaecodec
+
+    codec = vaecodec.load(str(GOLDEN / "tiny.vcm"))
+    return codec.symbol_crcs(path.read_bytes())
+
+
+@pytest.mark.parametrize("method", [m for m in ("spawn", "forkserver") if m in multiprocessing.get_all_start_methods()])
+def test_other_processes_decode_too(tiny, method):
+    paths = sorted(GOLDEN.glob("*.vae"))[:4]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(decode_golden, paths) == [tiny.symbol_crcs(path.read_bytes()) for path in paths]
+
+
+FORK_WHILE_CODING = """
+import os, sys, threading, time
+import vaecodec
+folder = sys.argv[1]
+codec = vaecodec.load(folder + "/tiny.vcm", threads=2)
+data = open(folder + "/photo.vae", "rb").read()
+wanted = codec.decode(data)
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        codec.decode(data)
+threads = [threading.Thread(target=busy) for _ in range(2)]
+for thread in threads:
+    thread.start()
+said = []
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        os._exit(int((codec.decode(data) == wanted).all()))
+    said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+for thread in threads:
+    thread.join()
+print(said)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_in_the_middle_of_coding_codes_on():
+    run = [sys.executable, "-W", "ignore", "-c", FORK_WHILE_CODING, str(GOLDEN)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"{[1] * 10}\n", done.stderr
+
+
+def test_threads_with_workers_of_their_own(many, alone):
+    data = alone.encode(PIXELS, 60, tile=64)
+    wanted, found = alone.decode(data), []
+    threads = [threading.Thread(target=lambda: found.append(many.decode(data))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3 and all(np.array_equal(one, wanted) for one in found)

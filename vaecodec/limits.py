@@ -1,0 +1,52 @@
+"""How large a picture may be before it is refused: judged by what its header says, before anything is allocated."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from vaecodec.errors import LimitError
+
+PILLOWS = 89_478_485  # pixels from which Pillow warns: 256 MiB of RGB
+
+
+class Limits(NamedTuple):
+    """What a decoder agrees to; None lifts a limit.  Of a window, its own size counts."""
+
+    pixels: int | None = 2 * PILLOWS  # above half of it a RuntimeWarning, as in Pillow
+    side: int | None = 65_535  # pixels, as in JPEG
+
+    def check(self, width: int, height: int) -> None:
+        """Raises LimitError on a picture that is too large; warns of one that is more than half of that."""
+        if self.side is not None and max(width, height) > self.side:
+            raise LimitError(f"{width} x {height} pixels: a side exceeds the limit of {self.side}")
+        if self.pixels is not None and width * height > self.pixels:
+            raise LimitError(f"{width} x {height} pixels exceed the limit of {self.pixels}")
+        if self.pixels is not None and 2 * width * height > self.pixels:
+            warnings.warn(f"{width} x {height} pixels are more than half of the limit", RuntimeWarning, stacklevel=3)
+
+
+DEFAULT = Limits()
+NONE = Limits(None, None)
+
+_patched = threading.RLock()
+
+
+@contextmanager
+def for_pillow(limits: Limits) -> Iterator[None]:
+    """Within it Pillow, too, opens what `limits` allows; its own limit is one for the whole process."""
+    if limits.pixels == DEFAULT.pixels:
+        yield
+        return
+    from PIL import Image
+
+    with _patched:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if limits.pixels is None else max(1, limits.pixels // 2)
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

@@ -1,0 +1,167 @@
+"""Worker processes for the entropy coding of tiles, and threads that keep them busy.
+
+Transforms let go of Python's lock, entropy coders do not: a sixth of a tile's time is spent under it, so that
+threads alone could not make use of more than six cores.  The symbols of each tile go to a process:
+
+    pixels --analysis, here--> y, z --pipe--> worker --pipe--> payload
+    payload --pipe--> worker --pipe--> y --synthesis, here--> pixels
+
+A worker is a Python of its own that is spoken to through pipes: neither forked, which threads of LiteRT would not
+survive, nor started by multiprocessing, which would run the main script of whoever uses this library again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from vaecodec.errors import CodecError
+from vaecodec.integer import one_thread
+from vaecodec.weights import Model, make_prior
+
+PIXELS_EACH = 1 << 22  # to start a worker takes as long as two of its megapixels
+START = "import sys; sys.path[:] = {path!r}; from vaecodec.parallel import serve; serve()"
+
+
+def cores() -> int:
+    """Cores to use: VAECODEC_THREADS, else those that this process may run on."""
+    wanted = os.environ.get("VAECODEC_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may have held its lock
+    os.register_at_fork(after_in_child=lambda: one_thread.__init__())  # type: ignore[misc]
+
+
+class Worker:
+    """A process that holds the prior of one model and calls functions with it."""
+
+    def __init__(self, model: Model) -> None:
+        self._process = subprocess.Popen(
+            # Isolated: no module of the working directory is taken for one of ours.
+            [sys.executable, "-I", "-c", START.format(path=[os.path.abspath(path) for path in sys.path])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
+        )
+        self._send((model.config, {n: a for n, a in model.arrays.items() if n.startswith(PRIOR)}))
+
+    def _send(self, message: Any) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
+            self._process.stdin.flush()
+        except OSError as exc:
+            raise CodecError(DIED) from exc
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(prior, *arguments) over there, with what it returns or raises."""
+        self._send((function, arguments))
+        assert self._process.stdout is not None
+        try:
+            fine, value = pickle.load(self._process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError) as exc:
+            raise CodecError(DIED) from exc
+        if not fine:
+            raise value
+        return value
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(OSError):  # what it had still to be told
+                pipe.close()
+
+
+PRIOR = ("integer/", "levels/", "tables/")
+DIED = "a worker process has died, perhaps for want of memory; fewer threads need less"
+
+
+def serve() -> None:
+    """The life of a worker: the prior, then calls, until nobody listens."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; who started this one will end it
+    out: BinaryIO = os.fdopen(os.dup(1), "wb")
+    with suppress(OSError):  # where there is no standard error
+        os.dup2(2, 1)  # what a library prints is no answer
+    try:
+        prior = make_prior(*pickle.load(sys.stdin.buffer))
+        while True:
+            function, arguments = pickle.load(sys.stdin.buffer)
+            try:
+                answer = True, function(prior, *arguments)
+            except Exception as exc:
+                answer = False, exc
+            pickle.dump(answer, out, pickle.HIGHEST_PROTOCOL)
+            out.flush()
+    except (EOFError, BrokenPipeError):
+        os._exit(0)
+
+
+class Crew:
+    """Calls functions for the tiles of one picture, in workers where there are enough pixels to pay for them."""
+
+    def __init__(self, model: Model, tiles: int, pixels: int, threads: int) -> None:
+        self._model, self._prior = model, model.prior
+        count = min(threads, tiles // 2, pixels // PIXELS_EACH) if sys.executable else 1
+        self._workers: list[Worker] = []
+        self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # so that no more start than are needed
+        self._threads: ThreadPoolExecutor | None = None
+        self._ahead = count + 1
+        if count > 1:
+            for _ in range(count):
+                self._free.put(None)
+            # As many as may wait for a worker and, at the same time, for a transform.
+            self._threads = ThreadPoolExecutor(2 * self._ahead, "vaecodec")
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            for last in (False, True):  # a thread that waits for a worker's answer gets none, and ends
+                for worker in self._workers:
+                    worker.end()
+                self._threads.shutdown(wait=not last)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(prior, *arguments), of a function that a worker can import."""
+        if self._threads is None:
+            return function(self._prior, *arguments)
+        worker = self._free.get()
+        try:
+            if worker is None:
+                worker = Worker(self._model)
+                self._workers.append(worker)
+            return worker(function, *arguments)
+        finally:
+            self._free.put(worker)
+
+    def map(self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """function(*job) of each job, in order; jobs are taken as there is room for them, which bounds memory."""
+        if self._threads is None:
+            for job in jobs:
+                yield function(*job)
+            return
+        waiting: deque[Future[Any]] = deque()
+        for job in jobs:
+            waiting.append(self._threads.submit(function, *job))
+            if len(waiting) >= self._ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

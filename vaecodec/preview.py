@@ -1,0 +1,76 @@
+"""A picture at a fraction of its size, from the linear shortcut of the synthesis alone.
+
+Shortcut and box filter are both linear, so that one small matrix takes latents to the means of squares of pixels.
+The lapped filter, where there is one, is applied to those means: a matrix of means takes the place of its own.
+Every symbol is still decoded and checked: that takes most of the time, and a preview of a damaged file would lie.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vaecodec.config import STRIDE
+from vaecodec.context import UNIT
+from vaecodec.integer import one_thread
+from vaecodec.vetting import require
+from vaecodec.weights import Model
+
+FACTORS = (1, 2, 4, 8, 16)
+
+
+def check(factor: int) -> None:
+    """Raises ValueError on a reduction that there is not."""
+    if factor not in FACTORS:
+        raise ValueError(f"reduce is {factor!r}, expected one of {', '.join(map(str, FACTORS))}")
+
+
+def finest(model: Model, factor: int) -> int:
+    """The reduction to project to: a lapped filter needs two means a cell, at least."""
+    return min(factor, STRIDE // 2) if model.config.lapped else factor
+
+
+def projection(model: Model, step: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """(f32[M, K], f32[K]): latents in units of 2**-6 steps to the means of f x f pixels, f = finest(model, factor), in
+    K = 3 * (16 / f)**2 values a cell."""
+    factor = finest(model, factor)
+    names = ("shortcut/kernel", "shortcut/bias", "fine/bias")
+    kernel, bias, fine = (model.array(f"weights/synthesis/{name}").astype(np.float32) for name in names)
+    fits = kernel.shape == (model.config.latents, 768) and bias.shape == (768,) and fine.shape == (192,)
+    require(fits, "the model's shortcut has another shape")
+    gain = model.vector("inverse_gain", step) * np.float32(1.0 / UNIT)
+    return means(kernel * gain[:, None], factor), means((bias + np.tile(fine, 4))[None], factor)[0]
+
+
+def means(values: np.ndarray, factor: int) -> np.ndarray:
+    """[n, 768] in the order of two shuffles -> [n, K]: means over squares of a cell's 16x16 pixels, in rows."""
+    side = STRIDE // factor
+    # Channel (i, j, a, b, colour) is pixel (8i + a, 8j + b): network.synthesis shuffles by 2, then by 8.
+    pixels = values.reshape(-1, 2, 2, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side, factor, side, factor, 3)
+    return pixels.mean((2, 4)).reshape(len(values), -1)
+
+
+def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
+    """What `projection` makes, [h, w, K] in [-1/2, 1/2] -> u8[16h / factor, 16w / factor, 3], halves rounded up."""
+    (height, width), fine = values.shape[:2], finest(model, factor)
+    side, more = STRIDE // fine, factor // fine
+    pixels = values.reshape(height, width, side, side, 3).transpose(0, 2, 1, 3, 4)
+    pixels = pixels.reshape(height * side, width * side, 3)
+    if model.config.lapped:
+        kernel = model.array("weights/synthesis/lapped/kernel").astype(np.float32)
+        require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
+        # What comes to the mean of `fine` samples from each of `fine` that are all alike.
+        kernel = kernel.reshape(side, fine, side, fine).sum(3).mean(1)
+        pixels = _lapped(_lapped(pixels, kernel).swapaxes(0, 1), kernel).swapaxes(0, 1)
+    if more > 1:
+        pixels = pixels.reshape(height * side // more, more, width * side // more, more, 3).mean((1, 3))
+    return np.clip(pixels * np.float32(255) + np.float32(128), 0, 255).astype(np.uint8)
+
+
+def _lapped(pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """[H, W, 3] filtered across the borders of blocks of rows, as layers.Float.lapped does."""
+    half = len(kernel) // 2
+    padded = np.pad(pixels, ((half, half), (0, 0), (0, 0)), "symmetric")
+    blocks = padded.reshape(-1, len(kernel), pixels.shape[1] * pixels.shape[2])
+    with one_thread:
+        filtered = kernel @ blocks
+    return filtered.reshape(padded.shape)[half:-half]

@@ -1,0 +1,61 @@
+"""One tile: latents <-> a payload and the CRC of its symbols.
+
+What worker processes do: each function begins with the prior, which they hold, and makes no pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vaecodec import context
+from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
+from vaecodec.context import Prior
+from vaecodec.errors import FormatError
+from vaecodec.integer import one_thread, take_half
+
+
+def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
+    """Rounds and codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps."""
+
+    def quantise(part: int, question: context.Step) -> np.ndarray:
+        rows, loc = question
+        values = z.reshape(loc.shape).copy() if part == 0 else take_half(y, part - 1)
+        values -= loc * np.float32(1.0 / context.UNIT)
+        values *= rows != DETERMINISTIC
+        return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
+
+    return context.encode(prior, y.shape[:2], step, quantise)
+
+
+def encode(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[bytes, int]:
+    """(payload, CRC-32 of the symbols) of a tile; latents as in `code`."""
+    coded = code(prior, y, z, step)
+    return coded.data, context.checksum(symbols for symbols, _ in coded.parts)
+
+
+def bits(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> float:
+    """Bits that the symbols of a tile are worth under the model; latents as in `code`."""
+    return sum(prior.models.tables.bits(*part) for part in code(prior, y, z, step).parts)
+
+
+def decode(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> np.ndarray:
+    """f32[h, w, M]: latents in units of 2**-6 quantisation steps; raises FormatError on damage."""
+    symbols, y = context.decode(prior, cells, step, payload)
+    if context.checksum([symbols]) != crc:
+        raise FormatError("the CRC of its symbols does not match")
+    return y
+
+
+def project(
+    prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int, kernel: np.ndarray, bias: np.ndarray
+) -> np.ndarray:
+    """f32[h, w, K]: the latents of `decode` through a linear layer, kernel f32[M, K]."""
+    y = decode(prior, cells, step, payload, crc)
+    with one_thread:
+        return y @ kernel + bias
+
+
+def check(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> int:
+    """The CRC of a tile, once its symbols are found to have it; raises FormatError on damage."""
+    decode(prior, cells, step, payload, crc)
+    return crc

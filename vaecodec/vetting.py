@@ -1,0 +1,122 @@
+"""What a model file must be before anything is computed with it: whoever made it may wish harm.
+
+The id tells damage from another model, not a good model from a bad one: anyone can compute it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vaecodec import network, tables
+from vaecodec.coding import SYMBOL_MAX
+from vaecodec.config import ANCHORS, LEVELS, SCALES, Config
+from vaecodec.context import HYPER_GROUPS, Prior
+from vaecodec.errors import ModelError
+from vaecodec.integer import Conditions, Exact
+from vaecodec.tables import Tables
+
+Arrays = Mapping[str, np.ndarray]
+
+MAX_INTEGERS = 1 << 24  # entries of all integer layers
+# With these, and kernels and biases of 16 and 32 bits, all that `context` and `integer` compute beyond what
+# integer.prepare bounds stays below 2**53: means 2**25 * gain, latents 2**22 * inverse gain, symbols 2**16 * gain.
+# Indices are added in float32.
+LEVEL_MAX = {"gain": 2**27, "inverse_gain": 2**27, "hyper_inverse_gain": 2**27, "bias": 2**20, "index": 2**20}
+ANCHOR_MAX = 40.0  # of a logarithm: its exponential is finite, and so is that of its negative
+
+
+def require(condition: Any, message: str) -> None:
+    """Raises ModelError with `message` unless `condition` holds."""
+    if not condition:
+        raise ModelError(message)
+
+
+def check_arrays(config: Config, arrays: Arrays) -> None:
+    """Types, shapes and ranges of all but the shapes of layers; raises ModelError, or KeyError on what is missing."""
+    _check_tables(config, arrays)
+    integers = {name: array for name, array in arrays.items() if name.startswith("integer/")}
+    require(sum(array.size for array in integers.values()) <= MAX_INTEGERS, "its integer layers are too large")
+    for name, array in integers.items():
+        wanted = "<i4" if name.endswith("/bias") else "<i2"
+        require(array.dtype.str == wanted, f"{name} has type {array.dtype}, expected {np.dtype(wanted)}")
+    widths = dict.fromkeys(Conditions._fields, config.latents)
+    widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
+    for name, width in widths.items():
+        _check_shape(arrays, f"levels/{name}", (LEVELS, width), "<i4")
+        level = arrays[f"levels/{name}"].astype(np.int64)
+        require(np.abs(level).max() <= LEVEL_MAX[name], f"levels/{name} is out of range")
+    anchors = {"inverse_gain": config.latents, "synthesis/fine": config.fine}
+    optional = {"gain": config.latents, "hyper_gain": config.hyper, "analysis/fine": config.fine}
+    anchors.update({name: width for name, width in optional.items() if f"anchors/{name}" in arrays})
+    for name, width in anchors.items():
+        _check_shape(arrays, f"anchors/{name}", (ANCHORS, width), "<f4")
+        require((np.abs(arrays[f"anchors/{name}"]) <= ANCHOR_MAX).all(), f"anchors/{name} is out of range")
+    for name, array in arrays.items():
+        if name.startswith("weights/"):
+            require(array.dtype.str == "<f2", f"{name} has type {array.dtype}, expected float16")
+            exponent = array.view(np.uint16) & 0x7C00  # many times as fast as np.isfinite
+            require((exponent != 0x7C00).all(), f"{name} has values that are not finite")
+        elif name.startswith("litert/"):
+            require(array.dtype == np.uint8 and array.ndim == 1, f"{name} is not bytes")
+
+
+def _check_tables(config: Config, arrays: Arrays) -> None:
+    found = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
+    tables.check(found)
+    count = SCALES + HYPER_GROUPS * config.hyper + 1
+    require(len(found.low) == count, f"it has {len(found.low)} probability tables, expected {count}")
+    low = found.low.astype(np.int64)
+    reach = max(-low.min(), (low + found.last - 1).max())
+    require(reach <= SYMBOL_MAX, f"its tables reach to symbol {reach}, expected at most {SYMBOL_MAX}")
+    uniform = found.row(count - 1)
+    require(low[-1] == 0 and len(uniform) == 256 and (uniform == 1 << 16).all(), "the last row is not that of bytes")
+
+
+def _check_shape(arrays: Arrays, name: str, shape: tuple[int, ...], kind: str) -> None:
+    found = arrays[name]
+    require(
+        found.shape == shape and found.dtype.str == kind,
+        f"{name} has shape {found.shape} and type {found.dtype}, expected {shape} and {np.dtype(kind)}",
+    )
+
+
+class Fitting(Exact):
+    """The arithmetic of the prior, which looks at the shape of each layer before it uses it."""
+
+    def _expect(self, name: str, *shape: int) -> None:
+        layer = self.layers[name]
+        require(
+            layer.kernel.shape == shape and layer.bias.shape == shape[-1:],
+            f"integer/{name} has shape {list(layer.kernel.shape)}, expected {list(shape)}",
+        )
+
+    def dense(self, name: str, x: np.ndarray, channels: int, relu: bool = False, small: bool = False) -> np.ndarray:
+        self._expect(name, x.shape[-1], channels)
+        return super().dense(name, x, channels, relu, small)
+
+    def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
+        self._expect(name, 3, 3, x.shape[-1])
+        return super().depthwise(name, x)
+
+    def gate(self, name: str, x: np.ndarray) -> np.ndarray:
+        self._expect(name, x.shape[-1], 2 * x.shape[-1])
+        return super().gate(name, x)
+
+    def parameters(
+        self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        self._expect(name, x.shape[-1], 2 * channels)
+        if predictor is not None:
+            self._expect(f"{name}/predictor", 3, 3, channels)
+        return super().parameters(name, x, channels, half, predictor)
+
+
+def check_prior(prior: Prior) -> None:
+    """Runs the prior over one hyper-latent cell; raises ModelError, or KeyError where a layer is missing."""
+    config, ops = prior.config, Fitting(prior.layers, Conditions(*(field[0] for field in prior.levels)))
+    features = network.hyper_synthesis(ops, config, np.zeros((1, 1, config.hyper)))
+    features, _ = network.first_parameters(ops, config, features)
+    network.second_parameters(ops, config, features, np.zeros((*features.shape[:2], config.latents), np.float32))
