@@ -17,8 +17,10 @@ from typing import Protocol
 
 import numpy as np
 
+from vaecodec import lapped
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.errors import ModelError
+from vaecodec.graphs import without_filter
 from vaecodec.networks import check_network
 from vaecodec.vetting import require
 from vaecodec.weights import Model
@@ -148,11 +150,20 @@ class LiteRT:
             widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
             side = {"analysis": STRIDE, "hyper_analysis": HYPER_STRIDE, "synthesis": 1}[name]
             check_network(content, max(768, 4 * max(widths)), side)
-        return content
+        return without_filter(content, name) if config.lapped and name != "hyper_analysis" else content
+
+    def _filter(self, name: str) -> np.ndarray:
+        """f32[16, 16]: the lapped filter of one transform, which is none of LiteRT's affairs."""
+        kernel = self._model.array(f"weights/{name}/lapped/kernel").astype(np.float32)
+        require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
+        return kernel
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
         batch, height, width = pixels.shape[:3]
         expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
+        if self._model.config.lapped:
+            kernel = self._filter("analysis")
+            pixels = np.stack([lapped.filtered(one, kernel) for one in pixels])
         return self._run("analysis", (pixels, condition[None, None, None]), expected, np.float32)
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
@@ -162,7 +173,12 @@ class LiteRT:
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, 3)
-        return self._run("synthesis", (y, condition[None, None, None]), expected, np.uint8)
+        kind = np.float32 if self._model.config.lapped else np.uint8
+        pictures = self._run("synthesis", (y, condition[None, None, None]), expected, kind)
+        if self._model.config.lapped:
+            kernel = self._filter("synthesis")
+            pictures = np.stack([lapped.pixels(one, kernel) for one in pictures])
+        return pictures
 
 
 _alive: weakref.WeakSet[LiteRT] = weakref.WeakSet()
