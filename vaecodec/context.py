@@ -12,7 +12,7 @@ first, then odd ones (integer.take_half).  Letters: h w latent cells; M, N chann
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -34,12 +34,15 @@ from vaecodec.integer import (
     Exact,
     Layer,
     columns,
+    nearest,
     one_thread,
+    parity,
     put_half,
     shift,
 )
 
 UNIT = 1 << ACTIVATION_BITS
+BAND = 768  # cells
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
 
 Step = tuple[np.ndarray, np.ndarray]
@@ -75,32 +78,82 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
     z = np.clip(z, -INPUT_MAX["hyper/in"], INPUT_MAX["hyper/in"]).reshape(*hyper, config.hyper)
     features = network.hyper_synthesis(ops, config, z)[: cells[0], : cells[1]]
 
-    features, parameters = network.first_parameters(ops, config, features)
-    rows, loc = choose(parameters, conditions, 0)
-    y_1 = latents((yield rows, loc), loc)
+    ahead, rows, locs = np.empty((*cells, config.prior), np.float32), *empty_half(shape)
+    for band in bands(*cells):
+        ops = Exact(prior.layers, conditions, band.above, band.below)
+        ahead[band.rows], parameters = network.first_parameters(ops, config, features[band.seen])
+        choose(parameters, conditions, 0, [(rows[part], locs[part]) for part in band.parts(band.rows)])
+    features = ahead
+    y_1 = latents((yield rows, locs), locs)
 
-    context = put_half(before_gain(y_1, conditions, len(parameters[0][0])), shape, 0)
-    parameters = network.second_parameters(ops, config, features, context)
-    rows, loc = choose(parameters, conditions, 1)
-    y_2 = latents((yield rows, loc), loc)
+    rows, locs = empty_half(shape)
+    for band in bands(*cells):
+        ops = Exact(prior.layers, conditions, band.above, band.below)
+        context = np.empty((*features[band.seen].shape[:2], shape[2] // 2), np.float32)
+        before_gain([y_1[part] for part in band.parts(band.seen)], conditions, band.above, context)
+        parameters = network.second_parameters(ops, config, features[band.seen], context)
+        choose(parameters, conditions, 1, [(rows[part], locs[part]) for part in band.parts(band.rows)])
+    del features, ahead, parameters, context
+    y_2 = latents((yield rows, locs), locs)
 
-    y = put_half(y_1, shape, 0)
-    y += put_half(y_2, shape, 1)
+    y = np.empty(shape, np.float32)
+    put_half(y_1, y, 0)
+    put_half(y_2, y, 1)
     return y
 
 
-def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int) -> Step:
-    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8, loc f32, unit 2**-6), [h * w, M/2]."""
-    rows, locs = [], []
-    for odd, (loc, index) in enumerate(parameters):
+class Band(NamedTuple):
+    """Some rows of cells, so few that what is computed of them stays in cache, and a row of each neighbour."""
+
+    top: int
+    bottom: int
+    height: int  # of all
+    width: int
+
+    @property
+    def above(self) -> bool:
+        return self.top > 0
+
+    @property
+    def below(self) -> bool:
+        return self.bottom < self.height
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.bottom)
+
+    @property
+    def seen(self) -> slice:
+        return slice(self.top - self.above, self.bottom + self.below)
+
+    def parts(self, rows: slice) -> tuple[slice, slice]:
+        """The even and the odd cells of these rows, in coding order."""
+        begin, end, evens = rows.start * self.width, rows.stop * self.width, (self.height * self.width + 1) // 2
+        return slice((begin + 1) // 2, (end + 1) // 2), slice(evens + begin // 2, evens + end // 2)
+
+
+def bands(height: int, width: int) -> Iterator[Band]:
+    """All rows, an even number at a time, of BAND cells or a few more."""
+    size = max(2, BAND // width // 2 * 2)
+    for top in range(0, height, size):
+        yield Band(top, min(top + size, height), height, width)
+
+
+def empty_half(shape: tuple[int, int, int]) -> Step:
+    """(rows u8, loc f32) [h * w, M/2] to be filled."""
+    half = (shape[0] * shape[1], shape[2] // 2)
+    return np.empty(half, np.uint8), np.empty(half, np.float32)
+
+
+def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int, out: list[Step]) -> None:
+    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8, loc f32, unit 2**-6), [cells, M/2]."""
+    for odd, ((loc, index), (rows, locs)) in enumerate(zip(parameters, out, strict=True)):
         here = columns(len(conditions.gain), half, odd)
-        loc *= conditions.gain[here]
-        loc = shift(loc, PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS)
-        locs.append(np.clip(loc, -VALUE_MAX, VALUE_MAX, out=loc).astype(np.float32))
+        loc *= conditions.gain[here] * 2.0 ** -(PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS)
+        locs[:] = np.clip(nearest(loc), -VALUE_MAX, VALUE_MAX, out=loc)
         index += conditions.index[here].astype(index.dtype)
         index = shift(index, INDEX_BITS)
-        rows.append(np.clip(index, 0, SCALES - 1, out=index).astype(np.uint8))
-    return np.concatenate(rows), np.concatenate(locs)
+        rows[:] = np.clip(index, 0, SCALES - 1, out=index)
 
 
 def latents(symbols: np.ndarray, loc: np.ndarray) -> np.ndarray:
@@ -111,12 +164,15 @@ def latents(symbols: np.ndarray, loc: np.ndarray) -> np.ndarray:
     return np.clip(values, -VALUE_MAX, VALUE_MAX, out=values)
 
 
-def before_gain(y: np.ndarray, conditions: Conditions, even: int) -> np.ndarray:
-    """f64[h * w, M/2]: the first half of y, of which the first `even` rows are even cells, in units before the gain."""
-    out = y.astype(np.float64)
-    for odd, cells in enumerate((out[:even], out[even:])):
-        cells *= conditions.inverse_gain[columns(len(conditions.gain), 0, odd)]
-    return np.clip(shift(out, GAIN_BITS), -CONTEXT_MAX, CONTEXT_MAX, out=out)
+def before_gain(parts: list[np.ndarray], conditions: Conditions, first: int, out: np.ndarray) -> None:
+    """Even and odd cells of the first half of y, [cells, M/2], to their places in f32[h, w, M/2], before the gain.
+
+    `first` is the parity of the row that `out` begins with.
+    """
+    cells, places = out.reshape(-1, out.shape[2]), parity(*out.shape[:2])
+    for odd, part in enumerate(parts):
+        values = part * (conditions.inverse_gain[columns(len(conditions.gain), 0, odd)] * 2.0**-GAIN_BITS)
+        cells[places[odd ^ first]] = np.clip(nearest(values), -CONTEXT_MAX, CONTEXT_MAX, out=values)
 
 
 def checksum(parts: Iterable[np.ndarray]) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from vaecodec.errors import ModelError
 
+MOST = 4096  # entries of a list, as in networks
 SPACE_TO_DEPTH, STRIDED_SLICE, MIRROR_PAD = 26, 45, 100  # of tflite.BuiltinOperator
 
 
@@ -46,7 +47,9 @@ class _Table(NamedTuple):
     def numbers(self, number: int) -> list[int]:
         """Where the entries, 4 bytes each, of a list of numbers or tables lie."""
         start = self.follow(self.field(number))
-        return list(range(len(self.data))[start + 4 : start + 4 + 4 * self._number("I", start) : 4])
+        if self._number("I", start) > MOST:
+            raise IndexError(number)
+        return list(range(start + 4, start + 4 + 4 * self._number("I", start), 4))
 
     def tables(self, number: int) -> list[_Table]:
         return [_Table(self.data, self.follow(at)) for at in self.numbers(number)]
