@@ -91,20 +91,21 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
     order, runs, ends = _by_row(rows)
-    counts, symbols = np.diff(ends, prepend=0), np.zeros(len(rows), np.int32)
-    if len(order):
-        ordered = np.empty(len(order), np.int32)
-        for row, end, count in zip(runs.tolist(), ends.tolist(), counts.tolist(), strict=True):
-            ordered[end - count : end] = coder.decode(models[row], count)
-        outside = np.flatnonzero(ordered == np.repeat(models.tables.last[runs], counts))
-        ordered += np.repeat(models.tables.low[runs], counts)
-        if len(outside):
-            data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(outside)), np.uint8)
-            escaped = data.view("<i4")
-            if np.abs(escaped.astype(np.int64)).max() > SYMBOL_MAX:
-                raise FormatError("a symbol is out of range")
-            ordered[outside] = escaped
-        symbols[order] = ordered
+    symbols, low, last = np.zeros(len(rows), np.int32), models.tables.low, models.tables.last
+    escaped, begin = [], 0
+    for row, end in zip(runs.tolist(), ends.tolist(), strict=True):
+        run, where, begin = coder.decode(models[row], end - begin), order[begin:end], end
+        outside = run == last[row]
+        if outside.any():
+            escaped.append(where[outside])
+        run += low[row]
+        symbols[where] = run
+    if escaped:
+        escapes = np.concatenate(escaped)
+        data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(escapes)), np.uint8)
+        symbols[escapes] = data.view("<i4")
+        if np.abs(symbols[escapes].astype(np.int64)).max() > SYMBOL_MAX:
+            raise FormatError("a symbol is out of range")
     return symbols
 
 
