@@ -19,18 +19,19 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec import context
+from vaecodec import coding, context
 from vaecodec.codec import Codec
 from vaecodec.weights import load_model
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
-PARTS = ("analysis", "synthesis", "entropy networks", "coding", "other")
+PARTS = ("analysis", "synthesis", "entropy networks", "sorting", "coding", "other")
 
 
 @contextmanager
 def clocked(codec: Codec) -> Iterator[dict[str, float]]:
     """Seconds by part of what the codec does within, from one thread."""
-    spent: dict[str, float] = dict.fromkeys(("analysis", "hyper_analysis", "synthesis", "coding", "walk"), 0.0)
+    names = ("analysis", "hyper_analysis", "synthesis", "sorting", "coding", "walk")
+    spent: dict[str, float] = dict.fromkeys(names, 0.0)
     restore: list[tuple[Any, str, Any]] = []
 
     def clock(owner: Any, name: str, part: str) -> None:
@@ -50,6 +51,7 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
         clock(codec.transforms, name, name)
     for name in ("push", "pop"):
         clock(context, name, "coding")
+    clock(coding, "_by_row", "sorting")
     for name in ("encode", "decode"):
         clock(context, name, "walk")
     try:
@@ -78,7 +80,8 @@ def parts_of(codec: Codec, work: Callable[[], Any], repeat: int) -> list[float]:
             work()
     total = time.perf_counter() - began
     analysis = spent["analysis"] + spent["hyper_analysis"]
-    found = [analysis, spent["synthesis"], spent["walk"] - spent["coding"], spent["coding"]]
+    sorting, walk = spent["sorting"], spent["walk"] - spent["coding"]
+    found = [analysis, spent["synthesis"], walk, sorting, spent["coding"] - sorting]
     return [100 * value / total for value in (*found, total - sum(found))]
 
 

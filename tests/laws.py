@@ -46,6 +46,7 @@ def walk_has_one_answer(prior: context.Prior, cells: tuple[int, int], step: int,
         return symbols
 
     coded = context.encode(prior, cells, step, choose)
-    symbols, y = context.decode(prior, cells, step, coded.data)
-    assert np.array_equal(symbols, coded.symbols)
+    symbols: list[np.ndarray] = []
+    y = context.decode(prior, cells, step, coded.data, symbols.append)
+    assert np.array_equal(np.concatenate(symbols), coded.symbols)
     assert y.shape == (*cells, prior.config.latents)

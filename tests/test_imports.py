@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config limits container network atomic stored names manifest sources pool
 integer tables coding context vetting tiles tiling weights lapping networks
-transforms preview parallel codec
+lapped graphs transforms preview parallel codec
 metadata deep planes classical modes png images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report

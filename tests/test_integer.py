@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaecodec import network
+from vaecodec import context, network
 from vaecodec.config import LEVELS, Config
 from vaecodec.errors import ModelError
 from vaecodec.integer import CONTEXT_MAX, Conditions, Exact, Layer, parity, prepare, put_half, take_half
@@ -46,14 +46,16 @@ def test_trained_graph_equals_integer_network(seed):
 
     z = rng.integers(-600, 600, (2, 3, CONFIG.hyper)).astype(np.float64)
     half = np.rint(rng.standard_cauchy((8 * 12, CONFIG.latents // 2)) * 300).clip(-CONTEXT_MAX, CONTEXT_MAX)
-    y = put_half(half, (8, 12, CONFIG.latents), 0)
+    y, known = np.zeros((8, 12, CONFIG.latents), np.float32), np.empty((8, 12, CONFIG.latents // 2), np.float32)
+    put_half(half, y, 0)
+    known.reshape(half.shape)[np.concatenate(parity(8, 12))] = half
 
     def run(ops, z, y):
         features = network.hyper_synthesis(ops, CONFIG, z)
         features, first = network.first_parameters(ops, CONFIG, features)
         return features, first, network.second_parameters(ops, CONFIG, features, y)
 
-    features, first, second = run(exact, z, y)
+    features, first, second = run(exact, z, known)
     wanted = run(quantised, tf.constant(z / 64.0)[None], tf.constant(y.astype(np.float64) / 64.0)[None])
     assert np.array_equal(features, wanted[0].numpy()[0] * 64)
     assert np.abs(features).max() > 500  # the test reaches well into the range
@@ -80,16 +82,38 @@ def test_any_order_of_summation_gives_the_same(seed):
 
 
 @pytest.mark.parametrize("size", [20, 60])
-def test_a_kernel_in_parts_gives_the_same(size):
-    """2**24 is passed by the whole sum and by no part of it."""
+def test_outputs_beyond_float32_are_exact_too(size):
     rng = np.random.default_rng(size)
-    kernel = rng.integers(-800, 800, (size, 7))
+    kernel = rng.integers(-300, 300, (size, 7)) * np.array([1, 100, 1, 1, 100, 1, 1])
     layer = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 7)})["a"]
+    assert layer.beyond is not None and layer.beyond.tolist() == [1, 4]
     x = rng.choice([-1023.0, 1023.0], (50, size)).astype(np.float32)
     wanted = x.astype(np.int64) @ kernel + layer.bias.astype(np.int64)
     assert np.array_equal(layer.product(x), wanted)
     assert np.array_equal(layer.product(x, slice(2, 5)), wanted[:, 2:5])
-    assert bool(layer.parts) == (np.abs(kernel).sum(0).max() * 1023 + np.abs(layer.bias).max() >= 2**24)
+    assert layer.product(x, slice(2, 4)).dtype == np.float32
+    part = x[:, :8].astype(np.int64) @ kernel[:8] + layer.bias.astype(np.int64)
+    assert np.array_equal(layer.product(x[:, :8], inputs=slice(0, 8)), part)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (7, 5), (9, 4), (40, 3)])
+def test_bands_give_what_the_whole_gives(shape, monkeypatch):
+    rng = np.random.default_rng(0)
+    _, integers = random_prior(1)
+    levels = Conditions(*(np.stack([field] * LEVELS) for field in conditions(rng)))
+    prior = context.Prior(CONFIG, prepare(integers), levels, None)
+    seen = []
+    for cells in (1, 16, 10**6):
+        monkeypatch.setattr(context, "BAND", cells)
+        steps, found, rng = context.walk(prior, shape, 0), [], np.random.default_rng(3)
+        question = next(steps)
+        with pytest.raises(StopIteration) as end:
+            while True:
+                found += question
+                question = steps.send(rng.integers(-40, 40, question[0].shape).astype(np.int32))
+        seen.append([*found, end.value.value])
+    for other in seen[1:]:
+        assert all(np.array_equal(one, two) for one, two in zip(seen[0], other, strict=True))
 
 
 def test_float_type_follows_from_the_bound():
@@ -103,7 +127,9 @@ def test_float_type_follows_from_the_bound():
 @pytest.mark.parametrize("shape", [(1, 1, 4), (1, 5, 6), (4, 3, 8)])
 def test_halves_cover_everything_once(shape):
     x = np.arange(1, np.prod(shape) + 1, dtype=np.float64).reshape(shape)
-    first, second = put_half(take_half(x, 0), shape, 0), put_half(take_half(x, 1), shape, 1)
+    first, second = np.zeros(shape), np.zeros(shape)
+    put_half(take_half(x, 0), first, 0)
+    put_half(take_half(x, 1), second, 1)
     assert np.array_equal(first + second, x)
     assert np.count_nonzero(first) == np.count_nonzero(second) == x.size // 2
     assert not np.any((first != 0) & (second != 0))
@@ -116,7 +142,9 @@ def test_halves_agree_with_the_training_graph():
     x = np.random.default_rng(0).normal(size=(6, 5, 8)).astype(np.float32)
     for half in (0, 1):
         taken = layers.take_half(x[None], half)
-        assert np.array_equal(layers.put_half(taken, half).numpy()[0], put_half(take_half(x, half), x.shape, half))
+        put = np.zeros_like(x)
+        put_half(take_half(x, half), put, half)
+        assert np.array_equal(layers.put_half(taken, half).numpy()[0], put)
 
 
 def test_levels_cover_every_step():

@@ -1,6 +1,7 @@
 """Models with a lapped filter, frozen from the weights that training begins with and loaded as a stranger's."""
 
 import random
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
 from vaecodec.freezing import freeze
+from vaecodec.graphs import without_filter
+from vaecodec.lapped import filtered, pixels
 from vaecodec.networks import check_network
 from vaecodec.tiling import Box
 from vaecodec.transforms import LiteRT
@@ -146,4 +149,44 @@ def test_a_network_that_makes_another_size_is_refused_when_run(lapped):
     arrays["litert/analysis"], arrays["litert/synthesis"] = arrays["litert/synthesis"], arrays["litert/analysis"]
     swapped = LiteRT(lapped.model._replace(arrays=arrays), 1)
     with pytest.raises(ModelError):
-        swapped.analysis(picture(32, 32), np.ones(CONFIG.fine, np.float32))
+        swapped.analysis(picture(32, 32)[None], np.ones(CONFIG.fine, np.float32))
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_a_network_without_its_filter_is_a_part_of_what_it_was(lapped, name):
+    content = lapped.model.transform(name)
+    cut = without_filter(content, name)
+    check_network(cut, 4096, SIDES[name])
+    assert without_filter(content, name) == cut and len(cut) - len(content) < 100
+    with pytest.raises(ModelError, match="filter"):
+        without_filter(cut, name)
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_a_damaged_list_is_a_model_error(lapped, name):
+    rng, content = random.Random(0), lapped.model.transform(name)
+    for _ in range(100):
+        damaged = bytearray(content)
+        for _ in range(20):
+            damaged[rng.randrange(2000)] = rng.randrange(256)
+        with suppress(ModelError):
+            without_filter(bytes(damaged), name)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (48, 32, 3), (32, 560, 3), (208, 2560, 1)])
+def test_strips_are_the_filter_of_the_whole(shape):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(0, 0.2, shape).astype(np.float32), rng.normal(0, 0.3, (16, 16)).astype(np.float32)
+
+    def down(x):
+        padded = np.pad(x, ((8, 8), (0, 0), (0, 0)), "symmetric")
+        return (kernel @ padded.reshape(-1, 16, padded.shape[1] * padded.shape[2])).reshape(padded.shape)[8:-8]
+
+    wanted = down(down(x).swapaxes(0, 1)).swapaxes(0, 1)
+    np.testing.assert_allclose(filtered(x, kernel), wanted, atol=1e-5)
+    wanted = np.clip(np.floor(wanted * 255 + 128), 0, 255)
+    assert np.abs(pixels(x, kernel) - wanted).max() <= 1
+    codes = rng.integers(0, 256, shape).astype(np.uint8)
+    np.testing.assert_allclose(
+        filtered(codes, kernel), filtered(codes / np.float32(255) - np.float32(0.5), kernel), atol=1e-5
+    )

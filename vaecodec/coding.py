@@ -55,14 +55,14 @@ class Models:
         return len(self.tables.low) - 1
 
 
-def _by_row(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """(order i64[m], [(row, begin, end)]): the symbols that are coded, rows ascending, else in order."""
-    coded = np.flatnonzero(rows != DETERMINISTIC)
-    kept = rows[coded]
-    order = np.argsort(kept, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
-    counts = np.bincount(kept)
-    ends = np.cumsum(counts)
-    return coded[order], [(int(row), int(ends[row] - counts[row]), int(ends[row])) for row in np.flatnonzero(counts)]
+def _by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(order i64[m], rows i64[k], ends i64[k]): the symbols that are coded, rows ascending, else in order, and runs."""
+    order = np.argsort(rows, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
+    most = int(rows[order[-1]]) if len(order) else 0
+    ends = np.searchsorted(rows, np.arange(most + 1, dtype=rows.dtype), "right", sorter=order)
+    order, ends = order[ends[DETERMINISTIC] :], ends - ends[DETERMINISTIC]
+    found = np.flatnonzero(np.diff(ends, prepend=0))
+    return order, found, ends[found]
 
 
 def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
@@ -70,45 +70,42 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 
     Raises CodecError where a symbol of the deterministic row is not 0 or a symbol is out of range.
     """
-    if max(symbols.max(initial=0), -symbols.min(initial=0)) > SYMBOL_MAX or symbols[rows == DETERMINISTIC].any():
+    order, runs, ends = _by_row(rows)
+    position, counts = symbols[order], np.diff(ends, prepend=0)
+    most = max(symbols.max(initial=0), -symbols.min(initial=0))
+    if most > SYMBOL_MAX or np.count_nonzero(symbols) != np.count_nonzero(position):
         raise CodecError("a symbol cannot be coded in its row")
-    order, runs = _by_row(rows)
-    position, low, last = symbols[order], models.tables.low, models.tables.last
-    escapes = []
-    for row, begin, end in runs:
-        run = position[begin:end]
-        run -= low[row]
-        # As unsigned numbers, those below the table lie above it too.
-        outside = np.flatnonzero(run.view(np.uint32) >= last[row])
-        if len(outside):
-            escapes.append(run[outside] + low[row])
-            run[outside] = last[row]
-    if escapes:
-        outliers = np.concatenate(escapes).astype("<i4").view(np.uint8).astype(np.int32)
+    low, last = (np.repeat(bound[runs], counts) for bound in (models.tables.low, models.tables.last))
+    position -= low
+    # As unsigned numbers, those below the table lie above it too.
+    outside = np.flatnonzero(position.view(np.uint32) >= last.view(np.uint32))
+    if len(outside):
+        escapes = position[outside] + low[outside]
+        position[outside] = last[outside]
+        outliers = escapes.astype("<i4").view(np.uint8).astype(np.int32)
         coder.encode_reverse(outliers, models[models.byte_row])
-    for row, begin, end in reversed(runs):
-        coder.encode_reverse(position[begin:end], models[row])
+    for row, end, count in zip(runs[::-1].tolist(), ends[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        coder.encode_reverse(position[end - count : end], models[row])
 
 
 def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
-    order, runs = _by_row(rows)
-    ordered, low, last = np.empty(len(order), np.int32), models.tables.low, models.tables.last
-    escaped = []
-    for row, begin, end in runs:
-        run = coder.decode(models[row], end - begin)
-        outside = np.flatnonzero(run == last[row])
-        if len(outside):
-            escaped.append(outside + begin)
-        np.add(run, low[row], out=ordered[begin:end])
+    order, runs, ends = _by_row(rows)
+    symbols, low, last = np.zeros(len(rows), np.int32), models.tables.low, models.tables.last
+    escaped, begin = [], 0
+    for row, end in zip(runs.tolist(), ends.tolist(), strict=True):
+        run, where, begin = coder.decode(models[row], end - begin), order[begin:end], end
+        outside = run == last[row]
+        if outside.any():
+            escaped.append(where[outside])
+        run += low[row]
+        symbols[where] = run
     if escaped:
-        where = np.concatenate(escaped)
-        data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(where)), np.uint8)
-        ordered[where] = data.view("<i4")
-        if np.abs(ordered[where].astype(np.int64)).max() > SYMBOL_MAX:
+        escapes = np.concatenate(escaped)
+        data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(escapes)), np.uint8)
+        symbols[escapes] = data.view("<i4")
+        if np.abs(symbols[escapes].astype(np.int64)).max() > SYMBOL_MAX:
             raise FormatError("a symbol is out of range")
-    symbols = np.zeros(len(rows), np.int32)
-    symbols[order] = ordered
     return symbols
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,12 +34,15 @@ from vaecodec.integer import (
     Exact,
     Layer,
     columns,
+    nearest,
     one_thread,
+    parity,
     put_half,
     shift,
 )
 
 UNIT = 1 << ACTIVATION_BITS
+BAND = 768  # cells
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
 
 Step = tuple[np.ndarray, np.ndarray]
@@ -52,6 +55,7 @@ class Prior(NamedTuple):
     layers: dict[str, Layer]
     levels: Conditions  # each field [LEVELS, channels]
     models: Models
+    each: Callable[..., Iterable[Any]] = map  # goes through bands of rows, perhaps with several threads
 
 
 def hyper_group(step: int) -> int:
@@ -75,53 +79,124 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
     z = np.clip(z, -INPUT_MAX["hyper/in"], INPUT_MAX["hyper/in"]).reshape(*hyper, config.hyper)
     features = network.hyper_synthesis(ops, config, z)[: cells[0], : cells[1]]
 
-    features, parameters = network.first_parameters(ops, config, features)
-    rows, loc = choose(parameters, conditions, 0)
+    features, rows, loc = first_half(prior, conditions, features)
     y_1 = latents((yield rows, loc), loc)
 
-    context = put_half(before_gain(y_1, conditions, len(parameters[0][0])), shape, 0)
-    parameters = network.second_parameters(ops, config, features, context)
-    rows, loc = choose(parameters, conditions, 1)
+    rows, loc = second_half(prior, conditions, features, y_1)
+    del features  # what follows needs the room
     y_2 = latents((yield rows, loc), loc)
 
-    y = put_half(y_1, shape, 0)
-    y += put_half(y_2, shape, 1)
+    y = np.empty(shape, np.float32)
+    put_half(y_1, y, 0)
+    put_half(y_2, y, 1)
     return y
 
 
-def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int) -> Step:
-    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8, loc f32, unit 2**-6), [h * w, M/2]."""
-    rows, locs = [], []
-    for odd, (loc, index) in enumerate(parameters):
+def first_half(prior: Prior, conditions: Conditions, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features f32[h, w, prior] -> (those of the second half, rows u8, loc f32 of the first)."""
+    ahead, rows, loc = np.empty_like(features), *empty_half(prior, features.shape[:2])
+
+    def one(band: Band) -> None:
+        ops = Exact(prior.layers, conditions, band.above, band.below)
+        ahead[band.rows], parameters = network.first_parameters(ops, prior.config, features[band.seen])
+        choose(parameters, conditions, 0, [(rows[part], loc[part]) for part in band.parts(band.rows)])
+
+    in_bands(prior, features.shape[:2], one)
+    return ahead, rows, loc
+
+
+def second_half(prior: Prior, conditions: Conditions, features: np.ndarray, y: np.ndarray) -> Step:
+    """Features f32[h, w, prior] and the first half of y [h * w, M/2] -> (rows u8, loc f32) of the second."""
+    rows, loc = empty_half(prior, features.shape[:2])
+
+    def one(band: Band) -> None:
+        ops = Exact(prior.layers, conditions, band.above, band.below)
+        context = np.empty((*features[band.seen].shape[:2], y.shape[1]), np.float32)
+        before_gain([y[part] for part in band.parts(band.seen)], conditions, band.above, context)
+        parameters = network.second_parameters(ops, prior.config, features[band.seen], context)
+        choose(parameters, conditions, 1, [(rows[part], loc[part]) for part in band.parts(band.rows)])
+
+    in_bands(prior, features.shape[:2], one)
+    return rows, loc
+
+
+class Band(NamedTuple):
+    """Some rows of cells, so few that what is computed of them stays in cache, and a row of each neighbour."""
+
+    top: int
+    bottom: int
+    height: int  # of all
+    width: int
+
+    @property
+    def above(self) -> bool:
+        return self.top > 0
+
+    @property
+    def below(self) -> bool:
+        return self.bottom < self.height
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.bottom)
+
+    @property
+    def seen(self) -> slice:
+        return slice(self.top - self.above, self.bottom + self.below)
+
+    def parts(self, rows: slice) -> tuple[slice, slice]:
+        """The even and the odd cells of these rows, in coding order."""
+        begin, end, evens = rows.start * self.width, rows.stop * self.width, (self.height * self.width + 1) // 2
+        return slice((begin + 1) // 2, (end + 1) // 2), slice(evens + begin // 2, evens + end // 2)
+
+
+def in_bands(prior: Prior, cells: tuple[int, ...], work: Callable[[Band], None]) -> None:
+    """work(band) for all rows of [h, w] cells, an even number at a time, of BAND cells or a few more or less."""
+    height, width = cells
+    size = max(2, BAND // width // 2 * 2)
+    bands = [Band(top, min(top + size, height), height, width) for top in range(0, height, size)]
+    for _ in map(work, bands) if len(bands) == 1 else prior.each(work, bands):
+        pass
+
+
+def empty_half(prior: Prior, cells: tuple[int, ...]) -> Step:
+    """(rows u8, loc f32) [h * w, M/2] to be filled."""
+    half = (cells[0] * cells[1], prior.config.latents // 2)
+    return np.empty(half, np.uint8), np.empty(half, np.float32)
+
+
+def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int, out: list[Step]) -> None:
+    """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8, loc f32, unit 2**-6), [cells, M/2]."""
+    for odd, ((loc, index), (rows, locs)) in enumerate(zip(parameters, out, strict=True)):
         here = columns(len(conditions.gain), half, odd)
-        loc *= conditions.gain[here]
-        loc = shift(loc, PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS)
-        locs.append(np.clip(loc, -VALUE_MAX, VALUE_MAX, out=loc).astype(np.float32))
+        loc *= conditions.gain[here] * 2.0 ** -(PRODUCT_BITS + GAIN_BITS - ACTIVATION_BITS)
+        locs[:] = np.clip(nearest(loc), -VALUE_MAX, VALUE_MAX, out=loc)
         index += conditions.index[here].astype(index.dtype)
         index = shift(index, INDEX_BITS)
-        rows.append(np.clip(index, 0, SCALES - 1, out=index).astype(np.uint8))
-    return np.concatenate(rows), np.concatenate(locs)
+        rows[:] = np.clip(index, 0, SCALES - 1, out=index)
 
 
 def latents(symbols: np.ndarray, loc: np.ndarray) -> np.ndarray:
-    """f32: the values that symbols stand for, unit 2**-6, within VALUE_MAX; sums stay below 2**24, so exact."""
+    """f32, in loc: the values that symbols stand for, unit 2**-6, within VALUE_MAX; sums stay below 2**24, so exact."""
     values = symbols.astype(np.float32)
     values *= UNIT
-    values += loc
-    return np.clip(values, -VALUE_MAX, VALUE_MAX, out=values)
+    loc += values
+    return np.clip(loc, -VALUE_MAX, VALUE_MAX, out=loc)
 
 
-def before_gain(y: np.ndarray, conditions: Conditions, even: int) -> np.ndarray:
-    """f64[h * w, M/2]: the first half of y, of which the first `even` rows are even cells, in units before the gain."""
-    out = y.astype(np.float64)
-    for odd, cells in enumerate((out[:even], out[even:])):
-        cells *= conditions.inverse_gain[columns(len(conditions.gain), 0, odd)]
-    return np.clip(shift(out, GAIN_BITS), -CONTEXT_MAX, CONTEXT_MAX, out=out)
+def before_gain(parts: list[np.ndarray], conditions: Conditions, first: int, out: np.ndarray) -> None:
+    """Even and odd cells of the first half of y, [cells, M/2], to their places in f32[h, w, M/2], before the gain.
+
+    `first` is the parity of the row that `out` begins with.
+    """
+    cells, places = out.reshape(-1, out.shape[2]), parity(*out.shape[:2])
+    for odd, part in enumerate(parts):
+        values = part * (conditions.inverse_gain[columns(len(conditions.gain), 0, odd)] * 2.0**-GAIN_BITS)
+        cells[places[odd ^ first]] = np.clip(nearest(values), -CONTEXT_MAX, CONTEXT_MAX, out=values)
 
 
-def checksum(parts: Iterable[np.ndarray]) -> int:
-    """CRC-32 of symbols in coding order, as docs/format.md defines it."""
-    crc = 0
+def checksum(parts: Iterable[np.ndarray], crc: int = 0) -> int:
+    """CRC-32 of symbols in coding order, as docs/format.md defines it; `crc` is that of what came before."""
     for symbols in parts:
         crc = zlib.crc32(np.ascontiguousarray(symbols, "<i4").data, crc)
     return crc
@@ -155,19 +230,24 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
     return Coded(words(coder), parts)
 
 
-def decode(prior: Prior, cells: tuple[int, int], step: int, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols i32[n] in coding order, latents f32[h, w, M], unit 2**-6); raises FormatError on damage it can see."""
+def decode(
+    prior: Prior, cells: tuple[int, int], step: int, data: bytes, see: Callable[[np.ndarray], Any]
+) -> np.ndarray:
+    """Latents f32[h, w, M], unit 2**-6; raises FormatError on damage that can be seen.
+
+    `see` is called with the symbols i32[n] of each part, which are not kept.
+    """
     steps, coder = walk(prior, cells, step), reader(data)
-    parts: list[np.ndarray] = []
     with one_thread:
-        rows, _ = next(steps)
+        rows = next(steps)[0]
         while True:
-            parts.append(pop(coder, rows.ravel(), prior.models))
+            symbols = pop(coder, rows.ravel(), prior.models)
+            see(symbols)
             try:
-                rows, _ = steps.send(parts[-1].reshape(rows.shape))
+                rows = steps.send(symbols.reshape(rows.shape))[0]
             except StopIteration as end:
                 y = end.value
                 break
     if not coder.is_empty():
         raise FormatError("words are left over after the last symbol")
-    return np.concatenate(parts).astype("<i4"), y
+    return y

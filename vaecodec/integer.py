@@ -51,25 +51,28 @@ class Conditions(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Kernel and bias in the float type that keeps every sum exact; a pointwise kernel perhaps in several parts.
+    """Kernel and bias in the float type that keeps every sum exact.
 
-    Each part [C / parts, K] takes its share of the inputs; their products are exact in float32, and are added in
-    float64.
+    Where that is float64 for some outputs alone, `beyond`, the others are taken from `narrow`, the kernel in float32.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
-    parts: tuple[np.ndarray, ...] = ()
+    narrow: np.ndarray | None = None
+    beyond: np.ndarray | None = None
 
-    def product(self, x: np.ndarray, outputs: slice = slice(None)) -> np.ndarray:
-        """[n, C] -> [n, K], or those of the given outputs, with bias; in this layer's type."""
-        if not self.parts:
-            t = x.astype(self.kernel.dtype, copy=False) @ self.kernel[:, outputs]
+    def product(self, x: np.ndarray, outputs: slice = slice(None), inputs: slice = slice(None)) -> np.ndarray:
+        """[n, C] -> [n, K], or those of the given outputs, with bias, in a type that holds them; of those inputs."""
+        if self.narrow is None or self.beyond is None:
+            t = x.astype(self.kernel.dtype, copy=False) @ self.kernel[inputs, outputs]
         else:
-            t, size = np.zeros((), np.float64), len(self.parts[0])
-            for n, part in enumerate(self.parts):
-                t = t + x[:, n * size : (n + 1) * size] @ part[:, outputs]
-        t += self.bias[outputs]
+            t = x @ self.narrow[inputs, outputs]
+            first, last, _ = outputs.indices(self.kernel.shape[1])
+            beyond = self.beyond[(self.beyond >= first) & (self.beyond < last)]
+            if len(beyond):
+                t = t.astype(np.float64)
+                t[:, beyond - first] = x.astype(np.float64) @ self.kernel[inputs, beyond]
+        t += self.bias[outputs].astype(t.dtype, copy=False)
         return t
 
 
@@ -90,42 +93,49 @@ def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Layer]:
             bias, reach = weights[f"{name}/bias"].astype(np.int64), INPUT_MAX.get(name, ACTIVATION_MAX)
         sums = np.abs(kernel.astype(np.float64)).sum(tuple(range(kernel.ndim - 1))) * reach
         # Rounding adds half a unit, which must be exact as well.
-        bound = (sums + np.abs(bias.astype(np.float64))).max() + 2**WEIGHT_BITS
-        if bound >= EXACT64:
-            raise ModelError(f"integer layer {name} can reach {bound:.3g}, beyond exact float64")
-        dtype = np.float32 if bound < EXACT32 else np.float64
-        parts = split(kernel, reach) if dtype == np.float64 and kernel.ndim == 2 else ()
-        layers[name] = Layer(np.ascontiguousarray(kernel, dtype), bias.astype(dtype), parts)
+        bounds = sums + np.abs(bias.astype(np.float64)) + 2**WEIGHT_BITS
+        if bounds.max() >= EXACT64:
+            raise ModelError(f"integer layer {name} can reach {bounds.max():.3g}, beyond exact float64")
+        beyond = np.flatnonzero(bounds >= EXACT32)
+        dtype = np.float64 if len(beyond) else np.float32
+        layer = Layer(np.ascontiguousarray(kernel, dtype), bias.astype(dtype))
+        if 0 < len(beyond) < len(bounds) and kernel.ndim == 2:
+            layer = layer._replace(narrow=np.ascontiguousarray(kernel, np.float32), beyond=beyond)
+        layers[name] = layer
     return layers
-
-
-def split(kernel: np.ndarray, reach: int) -> tuple[np.ndarray, ...]:
-    """i[C, K] -> 2 or 4 parts f32[C / parts, K] whose products with inputs within `reach` are exact, or none."""
-    for count in (2, 4):
-        if len(kernel) % count == 0:
-            parts = kernel.reshape(count, -1, kernel.shape[1])
-            if np.abs(parts.astype(np.float64)).sum(1).max() * reach < EXACT32:
-                return tuple(np.ascontiguousarray(part, np.float32) for part in parts)
-    return ()
 
 
 def shift(x: np.ndarray, bits: int) -> np.ndarray:
     """round(x / 2**bits), halves up, in place; exact for integers that the float type carries with a bit to spare."""
     x *= 2.0**-bits
+    return nearest(x)
+
+
+def nearest(x: np.ndarray) -> np.ndarray:
+    """round(x), halves up, in place."""
     x += 0.5
     return np.floor(x, out=x)
 
 
-def depthwise(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """[h, w, C] convolved channel by channel with [3, 3, C], zero padding, in the kernel's type."""
-    height, width = x.shape[:2]
-    padded = np.zeros((height + 2, width + 2, x.shape[2]), kernel.dtype)
-    padded[1:-1, 1:-1] = x
-    total = padded[:height, :width] * kernel[0, 0]
+def padded(x: np.ndarray, above: int, below: int, dtype: type) -> np.ndarray:
+    """[h, w, C] with a zero column on either side, and a zero row where it does not begin and end with one to spare."""
+    out = np.zeros((len(x) + 2 - above - below, x.shape[1] + 2, x.shape[2]), dtype)
+    out[1 - above : len(out) - 1 + below, 1:-1] = x
+    return out
+
+
+def depthwise(x: np.ndarray, kernel: np.ndarray, above: int = 0, below: int = 0) -> np.ndarray:
+    """[h, w, C] convolved channel by channel with [3, 3, C], zero padding, in the kernel's type.
+
+    Of `above` and `below` rows, 0 or 1, that it has beyond what is asked for, there is no result.
+    """
+    wide = padded(x, above, below, kernel.dtype.type)
+    height, width = len(wide) - 2, x.shape[1]
+    total = wide[:height, :width] * kernel[0, 0]
     term = np.empty_like(total)
     for n in range(1, 9):
         top, left = divmod(n, 3)
-        np.multiply(padded[top : top + height, left : left + width], kernel[top, left], out=term)
+        np.multiply(wide[top : top + height, left : left + width], kernel[top, left], out=term)
         total += term
     return total
 
@@ -185,20 +195,25 @@ def take_half(x: np.ndarray, half: int) -> np.ndarray:
     return np.concatenate(picked)
 
 
-def put_half(values: np.ndarray, shape: tuple[int, int, int], half: int) -> np.ndarray:
-    """The inverse of take_half, zeros in the other half: [h * w, C/2] -> f32[h, w, C]."""
-    out = np.zeros((shape[0] * shape[1], shape[2]), np.float32)
-    even, odd = parity(*shape[:2])
-    out[even, columns(shape[2], half, 0)] = values[: len(even)]
-    out[odd, columns(shape[2], half, 1)] = values[len(even) :]
-    return out.reshape(shape)
+def put_half(values: np.ndarray, out: np.ndarray, half: int) -> None:
+    """The inverse of take_half, into those of [h, w, C]: [h * w, C/2]."""
+    cells, (even, odd) = out.reshape(-1, out.shape[2]), parity(*out.shape[:2])
+    cells[even, columns(out.shape[2], half, 0)] = values[: len(even)]
+    cells[odd, columns(out.shape[2], half, 1)] = values[len(even) :]
 
 
 class Exact:
-    """The arithmetic of `network` in integers; arrays are [h, w, C], integer-valued, unit 2**-6."""
+    """The arithmetic of `network` in integers; arrays are [h, w, C], integer-valued, unit 2**-6.
 
-    def __init__(self, layers: Mapping[str, Layer], conditions: Conditions) -> None:
-        self.layers, self.conditions = layers, conditions
+    Of a band of rows, `above` and `below` say whether a row of its neighbours comes along: the depthwise layer, one in
+    each block, takes it, and what comes after is without.  Bands begin at even rows.  Where half of y is known, it is
+    given without zeros: the half [h, w, C/2] that each cell has.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, Layer], conditions: Conditions, above: bool = False, below: bool = False
+    ) -> None:
+        self.layers, self.conditions, self.above, self.below = layers, conditions, int(above), int(below)
 
     def channels(self, x: np.ndarray) -> int:
         return x.shape[-1]
@@ -215,12 +230,12 @@ class Exact:
 
     def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
         layer = self.layers[name]
-        t = depthwise(x, layer.kernel)
+        t = depthwise(x, layer.kernel, self.above, self.below)
         t += layer.bias
         return self._round(t)
 
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self.add(x, self.conditions.bias.astype(x.dtype))
+        return self._clip(np.add(x, self.conditions.bias.astype(x.dtype), out=x))
 
     def gate(self, name: str, x: np.ndarray) -> np.ndarray:
         rows, middle = x.reshape(-1, x.shape[-1]), x.shape[-1]
@@ -229,49 +244,66 @@ class Exact:
         return self._clip(shift(a, ACTIVATION_BITS)).reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return self._clip(x + y)
+        """In y, which is made for it; x may still have the rows that a depthwise layer has taken."""
+        y += x[self.above : self.above + len(y)] if len(x) > len(y) else x
+        return self._clip(y)
 
     def compand(self, x: np.ndarray) -> np.ndarray:
         """Latents f32, unit 2**-6 -> activations: unit slope to 7.5, then 1/16, flat beyond 128."""
         t = np.clip(x, -8192, 8192)
         t *= 0.0625
         t += np.clip(x, -480, 480)
-        return self._clip(shift(t, 0))
+        return self._clip(nearest(t))
+
+    def context(self, name: str, y: np.ndarray, channels: int) -> np.ndarray:
+        """The known half of y, companded, through a dense layer of all channels."""
+        rows = self.compand(y).reshape(-1, y.shape[-1])
+        out = np.empty((len(rows), channels), np.float32)
+        for odd, cells in enumerate(parity(*y.shape[:2])):
+            known = columns(2 * y.shape[-1], 0, odd ^ self.above)
+            out[cells] = self._round(self.layers[name].product(rows[cells], inputs=known))
+        return out.reshape(*y.shape[:2], channels)
 
     def parameters(
         self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """(means, unit 2**-15, and scale indices, unit 2**-4 rungs), [cells, C/2], of even and then of odd cells."""
         layer, rows, out = self.layers[name], x.reshape(-1, x.shape[-1]), []
+        known = None
+        if predictor is not None:
+            kernel = self.layers[f"{name}/predictor"].kernel
+            known = padded(predictor, self.above, self.below, kernel.dtype.type)
         for odd, cells in enumerate(parity(*x.shape[:2])):
             here, part = columns(channels, half, odd), rows[cells]
             there = slice(here.start + channels, here.stop + channels)
-            loc = layer.product(part, here).astype(np.float64, copy=False)
+            loc = layer.product(part, here)
             loc *= LOC_GAIN
-            if predictor is not None:
-                loc += self._predict(f"{name}/predictor", predictor, cells, here)
+            loc = loc.astype(np.float64, copy=False)
+            if known is not None:
+                loc += neighbours(known, kernel[..., here], cells)
             np.clip(loc, -LOC_MAX * 2**PRODUCT_BITS, LOC_MAX * 2**PRODUCT_BITS, out=loc)
             # An activation unit is INDEX_GAIN = 2**3 rungs.
             out.append((loc, shift(layer.product(part, there), PRODUCT_BITS - 3 - INDEX_BITS)))
         return out
 
-    def _predict(self, name: str, x: np.ndarray, cells: np.ndarray, channels: slice) -> np.ndarray:
-        """[cells, C/2]: the part of a depthwise 3x3 that is not zero: on a checkerboard, the four neighbours."""
-        kernel = self.layers[name].kernel[..., channels]
-        height, width = x.shape[:2]
-        padded = np.zeros((height + 2, width + 2, x.shape[2] // 2), kernel.dtype)
-        padded[1:-1, 1:-1] = x[..., channels]
-        padded = padded.reshape(-1, padded.shape[-1])
-        row, column = np.divmod(cells, width)
-        corner = row * (width + 2) + column
-        total = padded[corner + 1] * kernel[0, 1]
-        for top, left in ((1, 0), (1, 2), (2, 1)):
-            term = padded[corner + top * (width + 2) + left]
-            term *= kernel[top, left]
-            total += term
-        return total
-
     def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:
         height, width, channels = x.shape[0], x.shape[1], x.shape[2] // (r * r)
         x = x.reshape(height, width, r, r, channels).transpose(0, 2, 1, 3, 4)
         return np.ascontiguousarray(x).reshape(height * r, width * r, channels)
+
+
+def neighbours(known: np.ndarray, kernel: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """[cells, C]: of [3, 3, C] over the padded [h + 2, w + 2, C], what the four direct neighbours contribute.
+
+    On a checkerboard that is all of it: the others are not known.
+    """
+    across = known.shape[1]
+    row, column = np.divmod(cells, across - 2)
+    corner, rows = row * across + column, known.reshape(-1, known.shape[2])
+    total = rows.take(corner + 1, 0)
+    total *= kernel[0, 1]
+    for top, left in ((1, 0), (1, 2), (2, 1)):
+        term = rows.take(corner + (top * across + left), 0)
+        term *= kernel[top, left]
+        total += term
+    return total

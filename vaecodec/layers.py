@@ -78,8 +78,10 @@ class Shapes:
     def add(self, x, y):
         return x
 
-    def compand(self, x):
-        return x
+    def context(self, name, y, channels):
+        # Half of y is known at any cell, and the rest is not computed with (integer.Exact).
+        self._add(name, (y[-1], channels), y[-1], math.prod(y[:-1]) // 2)
+        return (*y[:-1], channels)
 
     def shuffle(self, x, r):
         return (*x[:-3], x[-3] * r, x[-2] * r, x[-1] // (r * r))
@@ -227,6 +229,9 @@ class Quantised(Float):
 
     def add(self, x, y):
         return activation(x + y)
+
+    def context(self, name, y, channels):
+        return self.dense(name, self.compand(y), channels)
 
     def compand(self, x):
         """Values to +-16: unit slope near zero, 1/16 beyond 8."""

@@ -93,6 +93,6 @@ def second_parameters(ops: Any, config: Config, features: Array, y: Array) -> Ar
     Linear prediction of the mean from the neighbours in the same channel spares the network the
     arithmetic of large values, which its 11-bit activations could not carry.
     """
-    t = ops.add(features, ops.dense("second/context", ops.compand(y), config.prior))
+    t = ops.add(features, ops.context("second/context", y, config.prior))
     t = block(ops, "second/block", t)
     return ops.parameters("second/out", t, config.latents, 1, predictor=y)

@@ -113,7 +113,10 @@ def serve() -> None:
 
 
 class Crew:
-    """Calls functions for the tiles of one picture, in workers where there are enough pixels to pay for them."""
+    """Calls functions for the tiles of one picture, in workers where there are enough pixels to pay for them.
+
+    Elsewhere threads share the entropy networks of a tile, which let go of Python's lock as transforms do.
+    """
 
     def __init__(self, model: Model, tiles: int, pixels: int, threads: int) -> None:
         self._model, self._prior = model, model.prior
@@ -122,6 +125,10 @@ class Crew:
         self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # so that no more start than are needed
         self._threads: ThreadPoolExecutor | None = None
         self._ahead = count + 1
+        self._bands: ThreadPoolExecutor | None = None
+        if count <= 1 and threads > 1:
+            self._bands = ThreadPoolExecutor(threads, "vaecodec")
+            self._prior = self._prior._replace(each=self._bands.map)
         if count > 1:
             for _ in range(count):
                 self._free.put(None)
@@ -132,6 +139,8 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._bands is not None:
+            self._bands.shutdown()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             for last in (False, True):  # a thread that waits for a worker's answer gets none, and ends

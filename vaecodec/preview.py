@@ -11,7 +11,7 @@ import numpy as np
 
 from vaecodec.config import STRIDE
 from vaecodec.context import UNIT
-from vaecodec.integer import one_thread
+from vaecodec.lapped import filtered
 from vaecodec.vetting import require
 from vaecodec.weights import Model
 
@@ -60,17 +60,7 @@ def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
         require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
         # What comes to the mean of `fine` samples from each of `fine` that are all alike.
         kernel = kernel.reshape(side, fine, side, fine).sum(3).mean(1)
-        pixels = _lapped(_lapped(pixels, kernel).swapaxes(0, 1), kernel).swapaxes(0, 1)
+        pixels = filtered(pixels, kernel)
     if more > 1:
         pixels = pixels.reshape(height * side // more, more, width * side // more, more, 3).mean((1, 3))
     return np.clip(pixels * np.float32(255) + np.float32(128), 0, 255).astype(np.uint8)
-
-
-def _lapped(pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """[H, W, 3] filtered across the borders of blocks of rows, as layers.Float.lapped does."""
-    half = len(kernel) // 2
-    padded = np.pad(pixels, ((half, half), (0, 0), (0, 0)), "symmetric")
-    blocks = padded.reshape(-1, len(kernel), pixels.shape[1] * pixels.shape[2])
-    with one_thread:
-        filtered = kernel @ blocks
-    return filtered.reshape(padded.shape)[half:-half]

@@ -40,8 +40,14 @@ def bits(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> float:
 
 def decode(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> np.ndarray:
     """f32[h, w, M]: latents in units of 2**-6 quantisation steps; raises FormatError on damage."""
-    symbols, y = context.decode(prior, cells, step, payload)
-    if context.checksum([symbols]) != crc:
+    found = 0
+
+    def see(symbols: np.ndarray) -> None:
+        nonlocal found
+        found = context.checksum([symbols], found)
+
+    y = context.decode(prior, cells, step, payload, see)
+    if found != crc:
         raise FormatError("the CRC of its symbols does not match")
     return y
 

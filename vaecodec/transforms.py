@@ -17,13 +17,17 @@ from typing import Protocol
 
 import numpy as np
 
+from vaecodec import lapped
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.errors import ModelError
+from vaecodec.graphs import without_filter
 from vaecodec.networks import check_network
+from vaecodec.tiling import DEFAULT_TILE, Grid, halo
 from vaecodec.vetting import require
 from vaecodec.weights import Model
 
 Vector = np.ndarray
+MOST = 2 * (DEFAULT_TILE // STRIDE) ** 2  # cells at once: what LiteRT holds of each is five times as large
 
 
 class Transforms(Protocol):
@@ -148,11 +152,20 @@ class LiteRT:
             widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
             side = {"analysis": STRIDE, "hyper_analysis": HYPER_STRIDE, "synthesis": 1}[name]
             check_network(content, max(768, 4 * max(widths)), side)
-        return content
+        return without_filter(content, name) if config.lapped and name != "hyper_analysis" else content
+
+    def _filter(self, name: str) -> np.ndarray:
+        """f32[16, 16]: the lapped filter of one transform, which is none of LiteRT's affairs."""
+        kernel = self._model.array(f"weights/{name}/lapped/kernel").astype(np.float32)
+        require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
+        return kernel
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
         batch, height, width = pixels.shape[:3]
         expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
+        if self._model.config.lapped:
+            kernel = self._filter("analysis")
+            pixels = np.stack([lapped.filtered(one, kernel, self._threads) for one in pixels])
         return self._run("analysis", (pixels, condition[None, None, None]), expected, np.float32)
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
@@ -161,8 +174,26 @@ class LiteRT:
         return self._run("hyper_analysis", (y,), expected, np.float32)
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        grid, margin = Grid(y.shape[1] * STRIDE, y.shape[2] * STRIDE, DEFAULT_TILE), halo(self._model.config)
+        if y.shape[1] * y.shape[2] <= MOST:
+            return self._synthesis(y, condition)
+        out = np.empty((y.shape[0], grid.height, grid.width, 3), np.uint8)
+        for box in map(grid.box, range(grid.total)):
+            outer = box.grow(margin, grid.cells)
+            part = self._synthesis(y[:, outer.top : outer.bottom, outer.left : outer.right], condition)
+            top, left, bottom, right = (STRIDE * edge for edge in box.inside(outer))
+            place = out[:, STRIDE * box.top : STRIDE * box.bottom, STRIDE * box.left : STRIDE * box.right]
+            place[:] = part[:, top:bottom, left:right]
+        return out
+
+    def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, 3)
-        return self._run("synthesis", (y, condition[None, None, None]), expected, np.uint8)
+        kind = np.float32 if self._model.config.lapped else np.uint8
+        pictures = self._run("synthesis", (y, condition[None, None, None]), expected, kind)
+        if self._model.config.lapped:
+            kernel = self._filter("synthesis")
+            pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])
+        return pictures
 
 
 _alive: weakref.WeakSet[LiteRT] = weakref.WeakSet()

@@ -105,6 +105,10 @@ class Fitting(Exact):
         self._expect(name, x.shape[-1], 2 * x.shape[-1])
         return super().gate(name, x)
 
+    def context(self, name: str, y: np.ndarray, channels: int) -> np.ndarray:
+        self._expect(name, 2 * y.shape[-1], channels)
+        return super().context(name, y, channels)
+
     def parameters(
         self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -119,4 +123,4 @@ def check_prior(prior: Prior) -> None:
     config, ops = prior.config, Fitting(prior.layers, Conditions(*(field[0] for field in prior.levels)))
     features = network.hyper_synthesis(ops, config, np.zeros((1, 1, config.hyper)))
     features, _ = network.first_parameters(ops, config, features)
-    network.second_parameters(ops, config, features, np.zeros((*features.shape[:2], config.latents), np.float32))
+    network.second_parameters(ops, config, features, np.zeros((*features.shape[:2], config.latents // 2), np.float32))
