@@ -46,6 +46,7 @@ def encode(
     target_size: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
+    effort: int = 1,
 ) -> bytes:
     """Array, PIL image or path -> a .vae file, bytes; quality in 1..100, or one target in its place.
 
@@ -53,8 +54,9 @@ def encode(
     are kept without loss, and so is what costs less that way (screenshots, drawings).  `model` is a shipped one or a
     .vcm file; `limits` are those on what a path names, None for none; `threads` the cores to use, which the bytes do
     not depend on.  `target_size` is the most bytes that the file may have, metadata included, `target_bpp` the same
-    in bits a pixel, `target_psnr` the least PSNR in dB over all colour samples.  Raises CodecError on a picture it
-    cannot take, TargetError on a target out of reach, ValueError on a quality outside its range or two targets.
+    in bits a pixel, `target_psnr` the least PSNR in dB over all colour samples.  `effort`, 1..9, spends more time for
+    fewer bits at the same quality.  Raises CodecError on a picture it cannot take, TargetError on a target out of
+    reach, ValueError on a value outside its range or two targets.
     """
     from vaecodec import modes
     from vaecodec.images import read_image
@@ -64,7 +66,7 @@ def encode(
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     with for_pillow(limits or NONE):
         samples, metadata = read_image(image)
-    return modes.encode(load(model, threads=threads), samples, wanted, metadata)
+    return modes.encode(load(model, threads=threads), samples, wanted, metadata, effort=effort)
 
 
 def decode(

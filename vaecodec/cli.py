@@ -111,6 +111,14 @@ def make_parser() -> argparse.ArgumentParser:
     aims.add_argument("--target-size", type=positive, metavar="BYTES", help="a picture's file has at most so many")
     aims.add_argument("--target-bpp", type=above_zero, metavar="BPP", help="likewise, in bits a pixel")
     aims.add_argument("--target-psnr", type=above_zero, metavar="DB", help="a picture comes back with at least this")
+    compress.add_argument(
+        "--effort",
+        type=int,
+        choices=range(1, 10),
+        default=1,
+        metavar="1..9",
+        help="more: smaller and slower (default: 1)",
+    )
     compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
     compress.add_argument("--strip", action="store_true", help="leave ICC, EXIF and XMP out")
     compress.add_argument("--only-images", action="store_true", help="leave alone what is no picture (default: stored)")

@@ -17,6 +17,7 @@ from vaecodec.errors import CodecError
 from vaecodec.images import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.outputs import Admit, Made, Means, code_picture, decode_picture, is_kept, restore_file, store_file
+from vaecodec.refinement import check_effort
 from vaecodec.sources import Source
 from vaecodec.targets import Target
 
@@ -39,12 +40,13 @@ def compress_file(
     target_size: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
+    effort: int = 1,
 ) -> dict[str, Any]:
     """Any file -> .vae file; returns what became of it, with sizes in bytes and seconds.
 
     `dst` may be a folder, and is that of `src` where None; the file in it is named by compressed_name, a picture's
-    like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100, or a target in its place, as in
-    vaecodec.encode; `strip` leaves the metadata out).
+    like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100, or a target in its place, and
+    `effort` as in vaecodec.encode; `strip` leaves the metadata out).
     Any other file is stored as it is, with its name, permissions and time; so is, with a warning, a picture that
     cannot be coded.  `only_images` raises Skipped and CodecError instead.  `remove` deletes `src`, once `dst` has
     been read back and verified.  A large picture is read in strips, where its format allows; `progress` is told of
@@ -53,10 +55,11 @@ def compress_file(
     may not be overwritten, and other OSErrors; then `dst` is as it was before.
     """
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
+    check_effort(effort)
 
     def make(source: Source, admit: Admit) -> Made:
         means = Means(limits, threads, progress)
-        made = code_picture(source, admit, wanted, model, strip, only_images, whole_name, means)
+        made = code_picture(source, admit, wanted, model, strip, only_images, whole_name, means, effort)
         return made or store_file(source, admit)
 
     return _convert(src, dst, make, remove, overwrite, adopt, taken)

@@ -22,6 +22,7 @@ from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import Classical, Contents
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.refinement import check_effort
 from vaecodec.targets import Target
 from vaecodec.tiling import Box, window_box
 
@@ -42,20 +43,23 @@ def encode(
     quality: float | Target = 50,
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
+    effort: int = 1,
 ) -> bytes:
     """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
 
-    16 bits are kept without loss at any quality.  Raises CodecError on other samples, ValueError on a quality
-    outside 1..100, TargetError on a target that no quality meets.
+    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  Raises CodecError on
+    other samples, ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
     """
+    check_effort(effort)
     check(samples)
     samples = planes.clear(samples)
     if isinstance(quality, Target):
         return targets.meet(
             quality,
             samples.shape[:2],
-            lambda tried: encode(codec, samples, tried, metadata, progress),
+            lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
             lambda data: _psnr([(samples, _again(data, samples, codec))]),
+            effort,
         )
     step = container.step_of(quality)
     if samples.dtype == np.uint16:
@@ -63,14 +67,19 @@ def encode(
     rgb, alpha = planes.split(samples)
     beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
     grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
-    coded = container.insert(codec.encode(rgb, quality, metadata, progress=progress), grey + beside)
+
+    def code(effort: int) -> bytes:
+        return container.insert(codec.encode(rgb, quality, metadata, progress=progress, effort=effort), grey + beside)
+
+    coded = code(1)  # decides; only what is worth it is refined
     if _is_photograph(samples, coded, quality):
-        return coded
+        return code(effort) if effort > 1 else coded
     files = [keep(samples, metadata), coded]
     if classical.takes_avif(samples.shape[:2]):
         avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
         files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), beside))
-    return min(files, key=lambda data: _cost(data, samples, codec, step))
+    best = min(files, key=lambda data: _cost(data, samples, codec, step))
+    return code(effort) if effort > 1 and best is coded else best
 
 
 def encode_rows(
@@ -80,13 +89,14 @@ def encode_rows(
     quality: float | Target = 50,
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
+    effort: int = 1,
 ) -> bytes:
     """Rows u8[H, W, 3] of a picture too large to be tried in other ways -> a .vae file of latents; raises as encode.
 
     `open_rows` gives them from the top, as often as it is called.
     """
     if not isinstance(quality, Target):
-        coded = codec.encode(open_rows(), quality, metadata, progress=progress)
+        coded = codec.encode(open_rows(), quality, metadata, progress=progress, effort=effort)
         return container.insert(coded, [(container.GREY, b"")] if grey else [])
 
     def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -99,8 +109,9 @@ def encode_rows(
     return targets.meet(
         quality,
         (height, width),
-        lambda tried: encode_rows(codec, open_rows, grey, tried, metadata, progress),
+        lambda tried, effort: encode_rows(codec, open_rows, grey, tried, metadata, progress, effort),
         lambda data: _psnr(pairs(data)),
+        effort,
     )
 
 

@@ -55,6 +55,7 @@ def code_picture(
     only_images: bool,
     whole_name: bool,
     means: Means,
+    effort: int = 1,
 ) -> Made | None:
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
     if not is_picture(source.begin(), source.name):
@@ -65,7 +66,7 @@ def code_picture(
     codec = vaecodec.load(model, threads=means.threads)
     try:
         with source.watched(), for_pillow(means.limits or NONE):
-            data = _code(codec, source, quality, strip, means.progress)
+            data = _code(codec, source, quality, strip, means.progress, effort)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
             raise
@@ -80,7 +81,9 @@ def code_picture(
     return Made(data, source.attributes, check, lambda: _record(data, source.size()))
 
 
-def _code(codec: Codec, source: Source, quality: float | Target, strip: bool, progress: Progress | None) -> bytes:
+def _code(
+    codec: Codec, source: Source, quality: float | Target, strip: bool, progress: Progress | None, effort: int
+) -> bytes:
     """The .vae file of a picture, which is read in strips where it is large and that can be done."""
     path = source.path or ""
     large = open_large(path, source.name) if path else None
@@ -89,7 +92,7 @@ def _code(codec: Codec, source: Source, quality: float | Target, strip: bool, pr
         samples, metadata = read_image(image, source.name)
         count = bytes_after(image)
         del image
-        data = modes.encode(codec, samples, quality, None if strip else metadata, progress)
+        data = modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
     else:
         (first, metadata), unread = large, [large]
 
@@ -98,7 +101,7 @@ def _code(codec: Codec, source: Source, quality: float | Target, strip: bool, pr
             assert again is not None
             return again[0]
 
-        data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress)
+        data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
         with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
             count = bytes_after(whole)
     if count:

@@ -14,6 +14,8 @@ from vaecodec.config import STEPS
 from vaecodec.container import quality_of
 from vaecodec.errors import TargetError
 
+MIDDLE = (STEPS - 1) // 2
+
 
 class Target(NamedTuple):
     """What a file is to have instead of a quality: `kind` is "size" (bytes, at most), "bpp" (bits a pixel of the
@@ -48,6 +50,10 @@ class Target(NamedTuple):
         """Whether the target is a least value, and not a most."""
         return self.kind == "psnr"
 
+    def missed(self, wanted: float, found: float) -> float:
+        """By how much a value is on the wrong side of what is wanted; below 0 on the right one."""
+        return wanted - found if self.is_least else found - wanted
+
     def along(self, measured: float) -> float:
         """Where a measured value lies on an axis along which it grows evenly with the quality step."""
         return measured if self.is_least else math.log(max(measured, 1))
@@ -67,21 +73,20 @@ KINDS = ("size", "bpp", "psnr")
 UNITS = {"size": "bytes", "bpp": "bpp", "psnr": "dB"}
 
 
-def search(target: Target, trial: Callable[[int], float]) -> int:
+def search(target: Target, trial: Callable[[int], float], start: int = MIDDLE) -> int:
     """The quality step whose value is nearest to the target on its right side, or the end of the range that is
     nearest to it where none is there.
 
-    `trial(step)` gives what coding at a step in 0..896 comes to, and is asked once for each; it should not fall as
-    the step grows.  The step returned is one that was tried.
+    `trial(step)` gives what coding at a step in 0..896 comes to, and is asked once for each, `start` first; it should
+    not fall as the step grows.  The step returned is one that was tried.
     """
     goal = target.along(target.value)
     # Steps known to lie below and above the goal, with where they lie; none is known at first.
     below, above = (-1, -math.inf), (STEPS, math.inf)
-    step = (STEPS - 1) // 2
+    step = start
     while above[0] - below[0] > 1:
         place = target.along(trial(step))
-        is_good = place >= goal if target.is_least else place <= goal
-        if is_good and abs(place - goal) <= target.near:
+        if -target.near <= target.missed(goal, place) <= 0:
             return step
         if place < goal or (place == goal and not target.is_least):
             below = step, place
@@ -93,8 +98,7 @@ def search(target: Target, trial: Callable[[int], float]) -> int:
             slope = target.typical
         # Aimed at the middle of what ends the search, on the right side of the goal.
         aim = goal + (0.5 if target.is_least else -0.5) * target.near
-        ahead = (aim - place) / slope
-        step += round(min(max(ahead, -STEPS), STEPS))
+        step += round(min(max((aim - place) / slope, -STEPS), STEPS))
         step = min(max(step, below[0] + 1), above[0] - 1)
     choice = above[0] if target.is_least else below[0]
     return min(max(choice, 0), STEPS - 1)
@@ -103,30 +107,40 @@ def search(target: Target, trial: Callable[[int], float]) -> int:
 def meet(
     target: Target,
     pixels: tuple[int, int],
-    encode: Callable[[float], bytes],
+    encode: Callable[[float, int], bytes],
     psnr: Callable[[bytes], float],
+    effort: int = 1,
 ) -> bytes:
     """The file of the quality that meets a target; `pixels` are (height, width).
 
-    `encode(quality)` makes a file, `psnr(file)` measures it in dB.  A picture that is smaller at quality 100 than it
-    may be, or better at quality 1 than it need be, is that.  Raises TargetError where no quality meets the target.
+    `encode(quality, effort)` makes a file, `psnr(file)` measures it in dB.  A picture that is smaller at quality 100
+    than it may be, or better at quality 1 than it need be, is that.  Above effort 1 the search begins where it ended
+    at effort 1.  Raises TargetError where no quality meets the target.
     """
     target = target.of(*pixels)
-    best, nearest = b"", math.nan
+    step, data, value = _nearest(target, lambda quality: encode(quality, 1), psnr)
+    if effort > 1:
+        step, data, value = _nearest(target, lambda quality: encode(quality, effort), psnr, step)
+    if target.missed(target.value, value) > 0:
+        least = f"{value:.2f} dB at most" if target.is_least else f"{value:.0f} bytes at least"
+        raise TargetError(f"the picture comes to {least}, and the target is {target.value:.10g}")
+    return data
+
+
+def _nearest(
+    target: Target, encode: Callable[[float], bytes], psnr: Callable[[bytes], float], start: int = MIDDLE
+) -> tuple[int, bytes, float]:
+    """(step, file, value) of the trial that is nearest to the target on its right side, or of all if none is there."""
+    best = (math.inf, start, b"", math.nan)
 
     def trial(step: int) -> float:
-        nonlocal best, nearest
+        nonlocal best
         data = encode(quality_of(step))
         value = psnr(data) if target.is_least else float(len(data))
-        missed = target.value - value if target.is_least else value - target.value
-        if missed <= 0 and not (best and abs(value - target.value) >= abs(nearest - target.value)):
-            best, nearest = data, value
-        elif not best and not abs(nearest - target.value) <= missed:
-            nearest = value
+        by = target.missed(target.value, value)
+        if (by <= 0 and (best[0] > 0 or by > best[0])) or 0 < by < best[0]:
+            best = by, step, data, value
         return value
 
-    search(target, trial)
-    if not best:
-        least = f"{nearest:.2f} dB at most" if target.is_least else f"{nearest:.0f} bytes at least"
-        raise TargetError(f"the picture comes to {least}, and the target is {target.value:.10g}")
-    return best
+    search(target, trial, start)
+    return best[1:]
