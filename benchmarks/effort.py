@@ -104,7 +104,7 @@ def main() -> None:
     for effort, found in curves.items():
         parts = [slice(None), slice(0, half), slice(half - len(args.qualities) % 2, None)]
         rates = [bd_rate(curves[1][part], found[part]) if half > 1 else float("nan") for part in parts]
-        rows.append([effort, ITERATIONS[effort - 1], *rates, float(found[:, 2].mean() / args.crop**2 * 1e6)])
+        rows.append([str(effort), ITERATIONS[effort - 1], *rates, float(found[:, 2].mean() / args.crop**2 * 1e6)])
     about = f"Effort of {codec.model.name} {codec.model.id} on {len(crops)} middles of {args.crop}x{args.crop}."
     publish(about, COLUMNS, rows, args.output)
 
