@@ -1,6 +1,7 @@
 """Effort: latents refined for one picture, which any decoder takes and which cost less."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,14 +9,14 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import modes
+from vaecodec import modes, parallel
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import step_of
 from vaecodec.gradients import Distortion, shuffle, unshuffle
 from vaecodec.integer import one_thread
-from vaecodec.refinement import ITERATIONS, Costs, draw
+from vaecodec.refinement import ITERATIONS, Costs, draw, iterations_of
 from vaecodec.weights import load_model
 
 
@@ -88,7 +89,8 @@ def test_more_effort_costs_less(small, crop, quality):
     assert files[0] == small.encode(crop, quality)
 
 
-def test_files_do_not_depend_on_threads(crop):
+def test_files_do_not_depend_on_threads(crop, monkeypatch):
+    monkeypatch.setattr(parallel, "PIXELS_EACH", 1000)
     model = load_model("small")
     files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3)]
     assert files[0] == files[1]
@@ -113,6 +115,11 @@ def test_progress_counts_iterations(small, crop):
     said = []
     small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
     assert said == [(n, 4 * ITERATIONS[1]) for n in range(4 * ITERATIONS[1] + 1)]
+
+
+def test_low_qualities_stop_sooner():
+    assert [iterations_of(effort, 900) for effort in range(1, 10)] == list(ITERATIONS) == sorted(set(ITERATIONS))
+    assert iterations_of(9, 0) == iterations_of(7, 0) == iterations_of(7, 900)
 
 
 @pytest.mark.parametrize("effort", [0, 10, 1.5])
@@ -152,3 +159,9 @@ def test_the_command_line_takes_effort(crop, tmp_path, capsys):
 def test_one_thread_is_left_behind(small):
     small.encode(picture(32, 32), effort=2)
     assert one_thread._users == 0
+
+
+def test_the_example_of_the_documentation_runs(request):
+    text = (request.config.rootpath / "docs" / "effort.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(block, "effort.md", "exec"), {})

@@ -21,7 +21,7 @@ from vaecodec.container import Header, Parsed, pack, parse, step_of
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.parallel import Crew, cores
-from vaecodec.refinement import ITERATIONS, Refiner, check_effort
+from vaecodec.refinement import Refiner, check_effort, iterations_of
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo, window_box
 from vaecodec.transforms import make_transforms
 from vaecodec.weights import Model, find_model, load_model
@@ -102,7 +102,7 @@ class Codec:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         height, width = pixels.shape[:2]
         grid = Grid(height, width, tile)
-        iterations = ITERATIONS[effort - 1]
+        iterations = iterations_of(effort, step)
         total = grid.total * max(1, iterations)
         tick = ticker(total, progress)
         with self._crew(grid, grid.total, max(1, iterations)) as crew:
@@ -131,13 +131,15 @@ class Codec:
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Any]:
         """work(prior, y, z, step) of each tile, in order, its y refined in so many iterations."""
+        turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
 
         def one(job: tuple[np.ndarray, Box, Box], y: np.ndarray, z: np.ndarray) -> Any:
             seen, outer, box = job
             inner = box.inside(outer)
             if iterations:
                 inside = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
-                y = Refiner(self.model, seen, inside, y, z, inner, step)(iterations, tick)
+                with turn:
+                    y = Refiner(self.model, seen, inside, y, z, inner, step)(iterations, tick)
             else:
                 y = y[inner.slices()]
             found = crew.call(work, y, z, step)

@@ -7,6 +7,7 @@ Only the input has a gradient; weights stand still, so that backwards costs what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,39 +19,45 @@ from vaecodec.weights import Model
 HALF = STRIDE // 2
 
 
-class Node:
-    """A value f32[h, w, C] that was computed, and the gradient that has come back to it so far."""
+class Slot:
+    """Where the gradient of a value gathers, once the value itself is forgotten."""
 
-    __slots__ = ("gradient", "value")
-
-    def __init__(self, value: np.ndarray) -> None:
-        self.value = value
+    def __init__(self) -> None:
         self.gradient: np.ndarray | None = None
 
     def receive(self, gradient: np.ndarray) -> None:
-        """Adds a share of the gradient, which is the node's own from then on."""
+        """Adds a share."""
         self.gradient = gradient if self.gradient is None else self.gradient + gradient
 
 
+class Node(NamedTuple):
+    """A value f32[h, w, C] that was computed, and the place for its gradient."""
+
+    value: np.ndarray
+    slot: Slot
+
+
 class Reverse:
-    """The arithmetic of `network` over Nodes, for one pass; `back` then goes all steps back."""
+    """The arithmetic of `network` over Nodes, for one pass; `back` then goes all steps back.
+
+    Steps keep slots, not nodes, and of values only what the way back needs: where a ReLU let pass, and gates.
+    """
 
     def __init__(self, weights: Mapping[str, np.ndarray], conditions: Mapping[str, np.ndarray]) -> None:
         self._weights, self._conditions = weights, conditions
-        self._steps: list[tuple[Node, Callable[[np.ndarray], None]]] = []
+        self._steps: list[tuple[Slot, Callable[[np.ndarray], None]]] = []
 
-    def back(self, node: Node, gradient: np.ndarray) -> None:
-        """Takes the gradient of the last node to all that it came from."""
-        node.gradient = gradient
+    def back(self, gradient: np.ndarray) -> None:
+        """Takes the gradient of what was made last to all that it came from."""
+        self._steps[-1][0].receive(gradient)
         while self._steps:
-            made, give = self._steps.pop()
-            assert made.gradient is not None  # the network uses all that it computes
-            give(made.gradient)
-            made.gradient = None
+            slot, give = self._steps.pop()
+            assert slot.gradient is not None  # the network uses all that it computes
+            give(slot.gradient)
 
     def _made(self, value: np.ndarray, give: Callable[[np.ndarray], None]) -> Node:
-        node = Node(value)
-        self._steps.append((node, give))
+        node = Node(value, Slot())
+        self._steps.append((node.slot, give))
         return node
 
     def _product(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -67,51 +74,55 @@ class Reverse:
         return x.value.shape[-1]
 
     def dense(self, name: str, x: Node, channels: int, relu: bool = False, small: bool = False) -> Node:
-        t = self._product(name, x.value)
+        t, slot = self._product(name, x.value), x.slot
+        passed = t > 0 if relu else np.True_
         if relu:
             np.maximum(t, 0, out=t)
-        return self._made(t, lambda g: x.receive(self._transposed(name, g * (t > 0) if relu else g)))
+        return self._made(t, lambda g: slot.receive(self._transposed(name, g * passed if relu else g)))
 
     def depthwise(self, name: str, x: Node) -> Node:
-        kernel = self._weights[f"{name}/kernel"]
+        kernel, slot = self._weights[f"{name}/kernel"], x.slot
         t = depthwise(x.value, kernel)
         t += self._weights[f"{name}/bias"]
-        return self._made(t, lambda g: x.receive(depthwise(g, kernel[::-1, ::-1])))
+        return self._made(t, lambda g: slot.receive(depthwise(g, kernel[::-1, ::-1])))
 
     def condition(self, name: str, x: Node) -> Node:
-        vector = self._conditions[name]
-        return self._made(x.value * vector, lambda g: x.receive(g * vector))
+        vector, slot = self._conditions[name], x.slot
+        return self._made(x.value * vector, lambda g: slot.receive(g * vector))
 
     def gate(self, name: str, x: Node) -> Node:
-        t = self._product(name, x.value)
+        t, slot = self._product(name, x.value), x.slot
         a, b = np.split(t, 2, -1)
-        positive = np.maximum(a, 0)
+        np.maximum(a, 0, out=a)
 
         def give(g: np.ndarray) -> None:
             out = np.empty_like(t)
             first, second = np.split(out, 2, -1)
             np.multiply(g, b, out=first)
             first *= a > 0
-            np.multiply(g, positive, out=second)
-            x.receive(self._transposed(name, out))
+            np.multiply(g, a, out=second)
+            slot.receive(self._transposed(name, out))
 
-        return self._made(positive * b, give)
+        return self._made(a * b, give)
 
     def add(self, x: Node, y: Node) -> Node:
+        slots = x.slot, y.slot
+
         def give(g: np.ndarray) -> None:
-            x.receive(g)
-            y.receive(g)
+            for slot in slots:
+                slot.receive(g)
 
         return self._made(x.value + y.value, give)
 
     def shuffle(self, x: Node, r: int) -> Node:
-        return self._made(shuffle(x.value, r), lambda g: x.receive(unshuffle(g, r)))
+        slot = x.slot
+        return self._made(shuffle(x.value, r), lambda g: slot.receive(unshuffle(g, r)))
 
     def lapped(self, name: str, x: Node) -> Node:
-        kernel = self._weights[f"{name}/kernel"]
+        kernel, slot = self._weights[f"{name}/kernel"], x.slot
 
         def give(g: np.ndarray) -> None:
-            x.receive(_adjoint_along(_adjoint_along(g, kernel, 1), kernel, 0))
+            slot.receive(_adjoint_along(_adjoint_along(g, kernel, 1), kernel, 0))
 
         return self._made(_along(_along(x.value, kernel, 0), kernel, 1), give)
 
@@ -169,12 +180,12 @@ class Distortion:
 
     def forward(self, y: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """y f32[h, w, M] -> picture f32[16 h, 16 w, 3] in 0..255, unrounded, and the way back of its gradient."""
-        ops, start = Reverse(self._weights, self._conditions), Node(y * self._gain)
-        end = network.synthesis(ops, self._config, start)
+        ops, slot = Reverse(self._weights, self._conditions), Slot()
+        picture = network.synthesis(ops, self._config, Node(y * self._gain, slot)).value
 
         def back(gradient: np.ndarray) -> np.ndarray:
-            ops.back(end, gradient * np.float32(255))
-            assert start.gradient is not None
-            return start.gradient * self._gain
+            ops.back(gradient * np.float32(255))
+            assert slot.gradient is not None
+            return slot.gradient * self._gain
 
-        return end.value * np.float32(255) + np.float32(127.5), back
+        return picture * np.float32(255) + np.float32(127.5), back

@@ -37,6 +37,14 @@ WARM, WARM_RISE, WARMEST, COLD = 0.25, 0.5, 0.5, 0.05  # temperatures at the beg
 EDGE = 1e-4  # a latent that is nearer to an integer than this is drawn as if it were this near
 
 
+ROUGH, MOST_ROUGH = 216, 40  # quality steps below this one gain nothing from more iterations than that, and lose some
+
+
+def iterations_of(effort: int, step: int) -> int:
+    """How often latents are refined at a quality step."""
+    return min(ITERATIONS[effort - 1], MOST_ROUGH) if step < ROUGH else ITERATIONS[effort - 1]
+
+
 def check_effort(effort: int) -> None:
     """Raises ValueError unless `effort` is one of 1..9."""
     if effort not in range(1, len(ITERATIONS) + 1):
