@@ -88,3 +88,21 @@ def test_huge_pictures(run):
     rows = run("huge.py", "--side", "520", "--threads", "1")
     assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_effort_resumes(run, tmp_path):
+    pictures, rows = tmp_path / "pictures", tmp_path / "rows.csv"
+    pictures.mkdir()
+    for n in range(3):
+        Image.fromarray(picture(70, 80 + n)).save(pictures / f"{n}.png")
+    arguments = [str(pictures), *MODEL, "--count", "2", "--crop", "64", "--rows", str(rows)]
+    first = run("effort.py", *arguments, "--efforts", "2")
+    measured = rows.read_text()
+    assert [row[0] for row in first] == ["1", "2"] and first[0][2:5] == [0, 0, 0] and len(measured.splitlines()) == 20
+    assert run("effort.py", *arguments, "--efforts", "2") == first and rows.read_text() == measured
+
+
+def test_quality_grows(run, tmp_path):
+    Image.fromarray(picture(70, 80)).save(tmp_path / "a.png")
+    rows = run("quality.py", str(tmp_path / "a.png"), *MODEL, "--crop", "64", "--qualities", "10,90")
+    assert rows[1][1] > rows[0][1] and rows[1][4] == pytest.approx(100 * (rows[1][1] / rows[0][1] - 1))

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits container network atomic stored names manifest sources pool
-integer tables coding context vetting tiles tiling weights lapping networks
+errors config limits container targets network atomic stored names manifest sources pool
+integer tables coding context vetting tiles tiling weights gradients refinement lapping networks
 lapped graphs transforms preview parallel codec
 metadata deep planes classical modes png images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
 from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
 from vaecodec.limits import Limits
 
@@ -27,6 +27,7 @@ __all__ = [
     "LimitError",
     "Limits",
     "ModelError",
+    "TargetError",
     "compress_file",
     "decode",
     "decompress_file",
@@ -42,21 +43,30 @@ def encode(
     model: str = "small",
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
+    target_size: int | None = None,
+    target_bpp: float | None = None,
+    target_psnr: float | None = None,
+    effort: int = 1,
 ) -> bytes:
-    """Array, PIL image or path -> a .vae file, bytes; quality in 1..100.
+    """Array, PIL image or path -> a .vae file, bytes; quality in 1..100, or one target in its place.
 
     Arrays are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.  16 bits
     are kept without loss, and so is what costs less that way (screenshots, drawings).  `model` is a shipped one or a
     .vcm file; `limits` are those on what a path names, None for none; `threads` the cores to use, which the bytes do
-    not depend on.  Raises CodecError on a picture it cannot take, ValueError on a quality outside its range.
+    not depend on.  `target_size` is the most bytes that the file may have, metadata included, `target_bpp` the same
+    in bits a pixel, `target_psnr` the least PSNR in dB over all colour samples.  `effort`, 1..9, spends more time for
+    fewer bits at the same quality.  Raises CodecError on a picture it cannot take, TargetError on a target out of
+    reach, ValueError on a value outside its range or two targets.
     """
     from vaecodec import modes
     from vaecodec.images import read_image
     from vaecodec.limits import NONE, for_pillow
+    from vaecodec.targets import Target
 
+    wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     with for_pillow(limits or NONE):
         samples, metadata = read_image(image)
-    return modes.encode(load(model, threads=threads), samples, quality, metadata)
+    return modes.encode(load(model, threads=threads), samples, wanted, metadata, effort=effort)
 
 
 def decode(

@@ -51,6 +51,14 @@ def positive(text: str) -> int:
     return value
 
 
+def above_zero(text: str) -> float:
+    """An argument that measures something."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
 def listed(text: str) -> tuple[str, ...]:
     """An argument that lists names."""
     values = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -98,7 +106,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     compress = command("compress", "Pictures, and any other files, to .vae files.")
     _add_conversion(compress, "IN.vae")
-    compress.add_argument("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="default: 50")
+    aims = compress.add_mutually_exclusive_group()
+    aims.add_argument("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="default: 50")
+    aims.add_argument("--target-size", type=positive, metavar="BYTES", help="a picture's file has at most so many")
+    aims.add_argument("--target-bpp", type=above_zero, metavar="BPP", help="likewise, in bits a pixel")
+    aims.add_argument("--target-psnr", type=above_zero, metavar="DB", help="a picture comes back with at least this")
+    compress.add_argument(
+        "--effort",
+        type=int,
+        choices=range(1, 10),
+        default=1,
+        metavar="1..9",
+        help="more: smaller and slower (default: 1)",
+    )
     compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
     compress.add_argument("--strip", action="store_true", help="leave ICC, EXIF and XMP out")
     compress.add_argument("--only-images", action="store_true", help="leave alone what is no picture (default: stored)")

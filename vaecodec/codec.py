@@ -8,6 +8,7 @@ Both go from tile to tile and hold a row of tiles at a time; the bytes depend on
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -20,13 +21,14 @@ from vaecodec.container import Header, Parsed, pack, parse, step_of
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.parallel import Crew, cores
+from vaecodec.refinement import Refiner, check_effort, iterations_of
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo, window_box
 from vaecodec.transforms import make_transforms
 from vaecodec.weights import Model, find_model, load_model
 
 T = TypeVar("T")
 Window = tuple[int, int, int, int]  # top, left, height, width
-Progress = Callable[[int, int], None]  # tiles done, tiles in all
+Progress = Callable[[int, int], None]  # tiles, or their iterations: those that are done, and all
 
 
 class Rows(Protocol):
@@ -85,20 +87,26 @@ class Codec:
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
+        effort: int = 1,
     ) -> bytes:
-        """u8[H, W, 3] -> a .vae file, bytes; quality in 1..100.
+        """u8[H, W, 3] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
 
-        Raises CodecError on another shape or type, ValueError on a quality outside its range.
+        Above effort 1 the latents are refined for this picture (see refinement), and `progress` is told of each
+        tile's iterations.  Raises CodecError on another shape or type, ValueError on a value outside its range.
         """
         step = step_of(quality)
+        check_effort(effort)
         if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
         if tile & (tile - 1) or not 64 <= tile <= 4096:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         height, width = pixels.shape[:2]
         grid = Grid(height, width, tile)
-        with self._crew(grid, grid.total) as crew:
-            coded = list(counted(self._tiles(crew, pixels, grid, step, tiles.encode), grid.total, progress))
+        iterations = iterations_of(effort, step)
+        total = grid.total * max(1, iterations)
+        tick = ticker(total, progress)
+        with self._crew(grid, grid.total, max(1, iterations)) as crew:
+            coded = list(self._tiles(crew, pixels, grid, step, tiles.encode, iterations, tick))
         return pack(Header(self.model.id, height, width, step, tile), coded, metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
@@ -107,20 +115,42 @@ class Codec:
         with self._crew(grid, grid.total) as crew:
             return sum(self._tiles(crew, pixels, grid, step_of(quality), tiles.bits))
 
-    def _crew(self, grid: Grid, count: int) -> Crew:
-        """For `count` of the tiles."""
-        pixels = count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
+    def _crew(self, grid: Grid, count: int, work: int = 1) -> Crew:
+        """For `count` of the tiles, each of which is `work` times as much to do as it is to code."""
+        pixels = work * count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
         return Crew(self.model, count, pixels, self.threads)
 
     def _tiles(
-        self, crew: Crew, pixels: np.ndarray | Rows, grid: Grid, step: int, work: Callable[..., Any]
+        self,
+        crew: Crew,
+        pixels: np.ndarray | Rows,
+        grid: Grid,
+        step: int,
+        work: Callable[..., Any],
+        iterations: int = 0,
+        tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Any]:
-        """work(prior, y, z, step) of each tile, in order."""
+        """work(prior, y, z, step) of each tile, in order, its y refined in so many iterations."""
+        turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
+
+        def one(job: tuple[np.ndarray, Box, Box], y: np.ndarray, z: np.ndarray) -> Any:
+            seen, outer, box = job
+            inner = box.inside(outer)
+            if iterations:
+                inside = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
+                with turn:
+                    y = Refiner(self.model, seen, inside, y, z, inner, step)(iterations, tick)
+            else:
+                y = y[inner.slices()]
+            found = crew.call(work, y, z, step)
+            if not iterations:
+                tick()
+            return found
 
         def some(*jobs: tuple[np.ndarray, Box, Box]) -> list[Any]:
             _, outer, box = jobs[0]
             latents = self._latents([seen for seen, _, _ in jobs], box.inside(outer), step)
-            return [crew.call(work, *one, step) for one in latents]
+            return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
 
         def jobs() -> Iterator[tuple[np.ndarray, Box, Box]]:
             for row in range(grid.rows):
@@ -135,11 +165,11 @@ class Codec:
         return chain.from_iterable(crew.map(some, groups))
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(y f32[h, w, M], z f32[h/4, w/4, N]), in quantisation steps, of the `inner` cells of each u8[H, W, 3]."""
+        """(y f32[h, w, M] of each u8[H, W, 3], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
         y = self.transforms.analysis(np.stack(pixels), self.model.vector("analysis/fine", step))
-        y = y[:, inner.top : inner.bottom, inner.left : inner.right]
-        short = (-y.shape[1] % HYPER_STRIDE, -y.shape[2] % HYPER_STRIDE)
-        padded = np.pad(y, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else y
+        part = y[:, inner.top : inner.bottom, inner.left : inner.right]
+        short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
+        padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part
         z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
         return zip(y * self.model.vector("gain", step), z, strict=True)
 
@@ -291,6 +321,22 @@ def counted(items: Iterator[T], total: int, progress: Progress | None) -> Iterat
         if progress is not None:
             progress(done, total)
         yield item
+
+
+def ticker(total: int, progress: Progress | None) -> Callable[[], None]:
+    """A function that tells `progress` of one more each time it is called, from whatever thread."""
+    if progress is None:
+        return lambda: None
+    lock, done = threading.Lock(), 0
+
+    def tick() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            progress(done, total)
+
+    progress(0, total)
+    return tick
 
 
 def alike(jobs: Iterable[T], key: Callable[[T], Any], most: int) -> Iterator[tuple[T, ...]]:

@@ -18,6 +18,7 @@ from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompr
 from vaecodec.parallel import cores
 from vaecodec.runs import Attempt, Run
 from vaecodec.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
+from vaecodec.targets import Target
 
 Work = Callable[..., dict[str, Any]]
 
@@ -26,9 +27,12 @@ def compress(args: argparse.Namespace, console: Console) -> int:
     """Files -> .vae files."""
     options = {"quality": args.quality, "model": args.model, "strip": args.strip}
     options |= {"remove": args.rm, "only_images": args.only_images, **_means(args)}
+    options |= {name: getattr(args, name) for name in ("target_size", "target_bpp", "target_psnr", "effort")}
     if not args.recursive:
         return _one_by_one(args, console, compress_file, options)
-    settings = f"{args.quality:g}" + " strip" * args.strip + " only-images" * args.only_images
+    wanted = Target.given(args.target_size, args.target_bpp, args.target_psnr, args.quality)
+    settings = str(wanted) if isinstance(wanted, Target) else f"{wanted:g}"
+    settings += f" effort {args.effort}" * (args.effort > 1) + " strip" * args.strip + " only-images" * args.only_images
     return _folders(args, console, compress_job, options, partial(to_compress, force=args.force), settings)
 
 
@@ -83,9 +87,14 @@ def _means(args: argparse.Namespace) -> dict[str, Any]:
     return {"limits": None if args.no_limits else limits.DEFAULT, "threads": threads}
 
 
+def bar(done: int, total: int) -> str:
+    """How far something has come: a bar, and its share in %."""
+    return f"[{'#' * (20 * done // total):20}] {100 * done // total} %"
+
+
 def _tiles(console: Console, name: str) -> Progress:
-    """Whom to tell of the tiles of one file."""
-    return lambda done, total: console.working(f"{name}: {done} of {total} tiles")
+    """Whom to tell of the tiles of one file, or of their iterations."""
+    return lambda done, total: console.working(f"{name}: {bar(done, total)}")
 
 
 def _said(args: argparse.Namespace, name: str, report: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -17,5 +17,9 @@ class LimitError(CodecError):
     """The input is larger than the caller's limits allow."""
 
 
+class TargetError(CodecError):
+    """No quality gives the size or the fidelity that was asked for."""
+
+
 class Skipped(CodecError):
     """The input is left alone because the caller asked for that, which is no failure."""

@@ -17,7 +17,9 @@ from vaecodec.errors import CodecError
 from vaecodec.images import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.outputs import Admit, Made, Means, code_picture, decode_picture, is_kept, restore_file, store_file
+from vaecodec.refinement import check_effort
 from vaecodec.sources import Source
+from vaecodec.targets import Target
 
 
 def compress_file(
@@ -35,22 +37,29 @@ def compress_file(
     whole_name: bool = False,
     adopt: bool = False,
     taken: Mapping[str, str] | None = None,
+    target_size: int | None = None,
+    target_bpp: float | None = None,
+    target_psnr: float | None = None,
+    effort: int = 1,
 ) -> dict[str, Any]:
     """Any file -> .vae file; returns what became of it, with sizes in bytes and seconds.
 
     `dst` may be a folder, and is that of `src` where None; the file in it is named by compressed_name, a picture's
-    like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100; `strip` leaves the metadata out).
+    like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100, or a target in its place, and
+    `effort` as in vaecodec.encode; `strip` leaves the metadata out).
     Any other file is stored as it is, with its name, permissions and time; so is, with a warning, a picture that
     cannot be coded.  `only_images` raises Skipped and CodecError instead.  `remove` deletes `src`, once `dst` has
     been read back and verified.  A large picture is read in strips, where its format allows; `progress` is told of
     the tiles that are done, and of all.  Raises LimitError on a picture beyond `limits` (None: there are none),
-    CodecError on what cannot be coded, FileExistsError where `dst` exists and may not be overwritten, and other
-    OSErrors; then `dst` is as it was before.
+    TargetError on a target out of reach, CodecError on what cannot be coded, FileExistsError where `dst` exists and
+    may not be overwritten, and other OSErrors; then `dst` is as it was before.
     """
+    wanted = Target.given(target_size, target_bpp, target_psnr, quality)
+    check_effort(effort)
 
     def make(source: Source, admit: Admit) -> Made:
         means = Means(limits, threads, progress)
-        made = code_picture(source, admit, quality, model, strip, only_images, whole_name, means)
+        made = code_picture(source, admit, wanted, model, strip, only_images, whole_name, means, effort)
         return made or store_file(source, admit)
 
     return _convert(src, dst, make, remove, overwrite, adopt, taken)

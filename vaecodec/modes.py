@@ -11,16 +11,19 @@ Photographs are told from them in a fiftieth of the time, by what they cost: a f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from vaecodec import classical, container, planes, preview
+from vaecodec import classical, container, planes, preview, targets
 from vaecodec.codec import Codec, Progress, Rows, Window, codec_for, gather
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import Classical, Contents
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.refinement import check_effort
+from vaecodec.targets import Target
 from vaecodec.tiling import Box, window_box
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
@@ -37,44 +40,79 @@ ERRORS, ROOM = 1.0, 1.3
 def encode(
     codec: Codec,
     samples: np.ndarray,
-    quality: float = 50,
+    quality: float | Target = 50,
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
+    effort: int = 1,
 ) -> bytes:
     """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
 
-    16 bits are kept without loss at any quality.  Raises CodecError on other samples, ValueError on a quality
-    outside 1..100.
+    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  Raises CodecError on
+    other samples, ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
     """
+    check_effort(effort)
     check(samples)
-    step = container.step_of(quality)
     samples = planes.clear(samples)
+    if isinstance(quality, Target):
+        return targets.meet(
+            quality,
+            samples.shape[:2],
+            lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
+            lambda data: _psnr([(samples, _again(data, samples, codec))]),
+            effort,
+        )
+    step = container.step_of(quality)
     if samples.dtype == np.uint16:
         return keep(samples, metadata)
     rgb, alpha = planes.split(samples)
     beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
     grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
-    coded = container.insert(codec.encode(rgb, quality, metadata, progress=progress), grey + beside)
+
+    def code(effort: int) -> bytes:
+        return container.insert(codec.encode(rgb, quality, metadata, progress=progress, effort=effort), grey + beside)
+
+    coded = code(1)  # decides; only what is worth it is refined
     if _is_photograph(samples, coded, quality):
-        return coded
+        return code(effort) if effort > 1 else coded
     files = [keep(samples, metadata), coded]
     if classical.takes_avif(samples.shape[:2]):
         avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
         files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), beside))
-    return min(files, key=lambda data: _cost(data, samples, codec, step))
+    best = min(files, key=lambda data: _cost(data, samples, codec, step))
+    return code(effort) if effort > 1 and best is coded else best
 
 
 def encode_rows(
     codec: Codec,
-    rows: Rows,
+    open_rows: Callable[[], Rows],
     grey: bool,
-    quality: float = 50,
+    quality: float | Target = 50,
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
+    effort: int = 1,
 ) -> bytes:
-    """Rows u8[H, W, 3] of a picture too large to be tried in other ways -> a .vae file of latents; raises as encode."""
-    coded = codec.encode(rows, quality, metadata, progress=progress)
-    return container.insert(coded, [(container.GREY, b"")] if grey else [])
+    """Rows u8[H, W, 3] of a picture too large to be tried in other ways -> a .vae file of latents; raises as encode.
+
+    `open_rows` gives them from the top, as often as it is called.
+    """
+    if not isinstance(quality, Target):
+        coded = codec.encode(open_rows(), quality, metadata, progress=progress, effort=effort)
+        return container.insert(coded, [(container.GREY, b"")] if grey else [])
+
+    def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rows, top = open_rows(), 0
+        for strip in codec.decode_strips(data, limits=None)[1]:
+            yield rows[top : top + len(strip)], planes.join(strip, grey, None)[..., None] if grey else strip
+            top += len(strip)
+
+    height, width, _ = open_rows().shape
+    return targets.meet(
+        quality,
+        (height, width),
+        lambda tried, effort: encode_rows(codec, open_rows, grey, tried, metadata, progress, effort),
+        lambda data: _psnr(pairs(data)),
+        effort,
+    )
 
 
 def keep(samples: np.ndarray, metadata: dict[str, bytes] | None = None) -> bytes:
@@ -205,19 +243,35 @@ def _bits(data: bytes, samples: np.ndarray) -> float:
 
 def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
     """Rate and lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
+    squares = _squares(samples, _again(data, samples, codec))
+    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
+    return _bits(data, samples) + trade * squares / samples.size
+
+
+def _again(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
+    """What a file that was made of these samples decodes to."""
     found = container.contents(data, check_data=False)
     if not isinstance(found.head, Classical):
-        again = planes.join(codec.decode(data, limits=None), found.grey, planes.alpha_of(samples))
-    elif found.head.coding == "lossless":
-        again = samples
-    else:
-        again = _classical(data, found, found.head)
+        return planes.join(codec.decode(data, limits=None), found.grey, planes.alpha_of(samples))
+    return samples if found.head.coding == "lossless" else _classical(data, found, found.head)
+
+
+def _squares(samples: np.ndarray, again: np.ndarray) -> float:
+    """The sum of squared differences."""
     squares = 0.0
     for top in range(0, len(samples), BLOCK_ROWS):  # a large picture in floating point would be four times as large
         rows = slice(top, top + BLOCK_ROWS)
         squares += np.square(again[rows].astype(np.float32) - samples[rows]).sum(dtype=np.float64)
-    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
-    return _bits(data, samples) + trade * squares / samples.size
+    return squares
+
+
+def _psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """dB over the colour samples of (before, after) of each part of a picture; inf where nothing differs."""
+    squares, count = 0.0, 0
+    for before, after in pairs:
+        squares += _squares(before, after)  # those of alpha are 0
+        count += before.size - (0 if planes.alpha_of(before) is None else before.shape[0] * before.shape[1])
+    return 10 * math.log10(255**2 * count / squares) if squares else math.inf
 
 
 def _avif_quality(step: int) -> int:

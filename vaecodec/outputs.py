@@ -16,13 +16,14 @@ import vaecodec
 from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec, Progress, Window
-from vaecodec.errors import CodecError, LimitError, ModelError, Skipped
+from vaecodec.errors import CodecError, LimitError, ModelError, Skipped, TargetError
 from vaecodec.images import read_image
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
 from vaecodec.recognition import bytes_after, is_picture
 from vaecodec.sources import Counted, Same, Source
-from vaecodec.strips import is_large, open_large, write_strips
+from vaecodec.strips import Strips, is_large, open_large, write_strips
+from vaecodec.targets import Target
 
 # Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
 Admit = Callable[..., None]
@@ -48,12 +49,13 @@ class Made(NamedTuple):
 def code_picture(
     source: Source,
     admit: Admit,
-    quality: float,
+    quality: float | Target,
     model: str,
     strip: bool,
     only_images: bool,
     whole_name: bool,
     means: Means,
+    effort: int = 1,
 ) -> Made | None:
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
     if not is_picture(source.begin(), source.name):
@@ -64,9 +66,9 @@ def code_picture(
     codec = vaecodec.load(model, threads=means.threads)
     try:
         with source.watched(), for_pillow(means.limits or NONE):
-            data = _code(codec, source, quality, strip, means.progress)
+            data = _code(codec, source, quality, strip, means.progress, effort)
     except CodecError as exc:
-        if only_images or isinstance(exc, (LimitError, ModelError)):
+        if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
             raise
         why = str(exc).removeprefix(f"{source.name}: ")
         warnings.warn(f"{source.name}: {why}; stored as it is", stacklevel=4)
@@ -79,18 +81,27 @@ def code_picture(
     return Made(data, source.attributes, check, lambda: _record(data, source.size()))
 
 
-def _code(codec: Codec, source: Source, quality: float, strip: bool, progress: Progress | None) -> bytes:
+def _code(
+    codec: Codec, source: Source, quality: float | Target, strip: bool, progress: Progress | None, effort: int
+) -> bytes:
     """The .vae file of a picture, which is read in strips where it is large and that can be done."""
-    large = None if source.path is None else open_large(source.path, source.name)
+    path = source.path or ""
+    large = open_large(path, source.name) if path else None
     if large is None:
         image = source.read()
         samples, metadata = read_image(image, source.name)
         count = bytes_after(image)
         del image
-        data = modes.encode(codec, samples, quality, None if strip else metadata, progress)
+        data = modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
     else:
-        rows, metadata = large
-        data = modes.encode_rows(codec, rows, rows.grey, quality, None if strip else metadata, progress)
+        (first, metadata), unread = large, [large]
+
+        def open_rows() -> Strips:
+            again = unread.pop() if unread else open_large(path, source.name)
+            assert again is not None
+            return again[0]
+
+        data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
         with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
             count = bytes_after(whole)
     if count:

@@ -1,0 +1,167 @@
+"""Effort: latents refined for one picture, which any decoder takes and which cost less."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+import vaecodec
+from vaecodec import modes, parallel
+from vaecodec.cli import main
+from vaecodec.codec import Codec
+from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
+from vaecodec.container import step_of
+from vaecodec.gradients import Distortion, shuffle, unshuffle
+from vaecodec.integer import one_thread
+from vaecodec.refinement import ITERATIONS, Costs, draw, iterations_of
+from vaecodec.weights import load_model
+
+
+def cost(pixels, codec, data, quality):
+    """Rate and lambda * 255^2 * MSE, in bits a pixel."""
+    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step_of(quality) / (STEPS - 1))
+    error = np.mean((codec.decode(data).astype(float) - pixels) ** 2)
+    return 8 * len(data) / (pixels.shape[0] * pixels.shape[1]) + trade * error
+
+
+@pytest.fixture(scope="module")
+def crop(request):
+    """u8[128, 160, 3] of a photograph."""
+    path = request.config.rootpath / "docs" / "examples" / "parrots.png"
+    return np.asarray(Image.open(path).convert("RGB"))[150:278, 200:360]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (5, 4)])
+def test_the_synthesis_is_the_decoders(small, shape):
+    rng = np.random.default_rng(0)
+    y = rng.normal(0, 2, (*shape, small.model.config.latents)).astype(np.float32)
+    picture, _ = Distortion(small.model, 300).forward(y)
+    gain, condition = small.model.vector("inverse_gain", 300), small.model.vector("synthesis/fine", 300)
+    decoded = small.transforms.synthesis((y * gain)[None], condition)[0]
+    assert np.abs(np.clip(picture, 0, 255) - decoded).max() <= 0.51
+
+
+def test_gradients_are_differences(tiny):
+    """Along a direction, of a sum of squares, whose second difference quotient is as exact as floats allow."""
+    rng = np.random.default_rng(1)
+    distortion, shape = Distortion(tiny.model, 500), (3, 4, tiny.model.config.latents)
+    y, along = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
+    target = distortion.forward(rng.normal(0, 1, shape).astype(np.float32))[0]
+
+    def squares(y):
+        return float(np.square(distortion.forward(y)[0] - target, dtype=np.float64).sum())
+
+    picture, back = distortion.forward(y)
+    slope = float((back(2 * (picture - target)) * along).sum())
+    h = np.float32(1e-3)
+    assert slope == pytest.approx((squares(y + h * along) - squares(y - h * along)) / (2 * h), rel=5e-3)
+
+
+def test_unshuffle_undoes_shuffle():
+    x = np.arange(2 * 3 * 16).reshape(2, 3, 16)
+    assert (unshuffle(shuffle(x, 2), 2) == x).all()
+
+
+def test_costs_are_those_of_the_tables(tiny):
+    tables = tiny.model.prior.models.tables
+    rows = np.arange(1, 60, dtype=np.uint8)
+    symbols = (np.arange(59) % 3 - 1).astype(np.int32)
+    assert Costs(tables)(symbols, rows).sum() == pytest.approx(tables.bits(symbols, rows), rel=1e-5)
+    assert Costs(tables)(np.zeros(1, np.int32), np.zeros(1, np.uint8)) == 0
+
+
+def test_draws_favour_the_nearer_and_grow_surer():
+    rng, parts = np.random.default_rng(0), np.repeat(np.float32([0, 0.2, 0.5, 0.8]), 20000)
+    warm, cold = (draw(parts, t, rng).reshape(4, -1).mean(1) for t in (1.0, 0.05))
+    assert warm[2] == pytest.approx(0.5, abs=0.02) == cold[2]
+    assert 0.2 < warm[1] < 0.4 and warm[1] + warm[3] == pytest.approx(1, abs=0.02)
+    assert cold[0] == cold[1] == 0 and cold[3] == 1
+
+
+@pytest.mark.parametrize("quality", [20, 70])
+def test_more_effort_costs_less(small, crop, quality):
+    files = [small.encode(crop, quality, effort=effort) for effort in (1, 3, 5)]
+    costs = [cost(crop, small, data, quality) for data in files]
+    assert costs[1] < 0.998 * costs[0] and costs[2] < costs[1]
+    assert files[0] == small.encode(crop, quality)
+
+
+def test_files_do_not_depend_on_threads(crop, monkeypatch):
+    monkeypatch.setattr(parallel, "PIXELS_EACH", 1000)
+    model = load_model("small")
+    files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3)]
+    assert files[0] == files[1]
+
+
+def test_beyond_the_edges_nothing_is_paid_for(small, crop):
+    for height, width in ((17, 33), (1, 1), (100, 15)):
+        part = crop[:height, :width]
+        data = small.encode(part, 60, effort=2)
+        assert small.decode(data).shape == part.shape
+        assert cost(part, small, data, 60) <= cost(part, small, small.encode(part, 60), 60) + 8 * 8 / part[..., 0].size
+
+
+def test_what_does_not_help_is_not_taken(tiny):
+    """A model that nobody trained, on noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    plain, refined = tiny.encode(noise, 80), tiny.encode(noise, 80, effort=2)
+    assert cost(noise, tiny, refined, 80) <= cost(noise, tiny, plain, 80) * 1.01
+
+
+def test_progress_counts_iterations(small, crop):
+    said = []
+    small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
+    assert said == [(n, 4 * ITERATIONS[1]) for n in range(4 * ITERATIONS[1] + 1)]
+
+
+def test_low_qualities_stop_sooner():
+    assert [iterations_of(effort, 900) for effort in range(1, 10)] == list(ITERATIONS) == sorted(ITERATIONS)
+    assert iterations_of(9, 0) == iterations_of(7, 0) == iterations_of(7, 900)
+
+
+@pytest.mark.parametrize("effort", [0, 10, 1.5])
+def test_effort_is_one_of_nine(small, crop, effort):
+    with pytest.raises(ValueError, match=r"effort is .*, expected a whole number in 1\.\.9"):
+        small.encode(crop, effort=effort)
+    with pytest.raises(ValueError, match="effort"):
+        vaecodec.encode(crop, effort=effort)
+
+
+def test_pictures_of_every_kind_take_effort(small, crop):
+    for samples in (crop[..., 0], np.dstack([crop, crop[..., :1]]), crop.astype(np.uint16) * 257):
+        assert modes.decode(modes.encode(small, samples, 40, effort=2)).shape == samples.shape
+    flat = np.zeros((96, 96, 3), np.uint8)
+    assert modes.encode(small, flat, 40, effort=9) == modes.encode(small, flat, 40)
+
+
+def test_targets_are_met_with_effort(crop):
+    size = 2500
+    data = vaecodec.encode(crop, target_size=size, effort=2)
+    assert 0.985 * size <= len(data) <= size  # in words of 4 bytes, at no more than 896 steps
+    plain = vaecodec.encode(crop, target_size=size)
+    assert vaecodec.info(data)["quality"] >= vaecodec.info(plain)["quality"]
+
+
+def test_the_command_line_takes_effort(crop, tmp_path, capsys):
+    source = str(tmp_path / "a.png")
+    Image.fromarray(crop).save(source)
+    sizes = []
+    for effort in ("1", "3"):
+        assert main(["compress", source, "--effort", effort, "--json", "-f"]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["bytes"])
+    assert sizes[1] < sizes[0]
+    assert main(["compress", source, "--effort", "10"]) == 2
+
+
+def test_one_thread_is_left_behind(small):
+    small.encode(picture(32, 32), effort=2)
+    assert one_thread._users == 0
+
+
+def test_the_example_of_the_documentation_runs(request):
+    text = (request.config.rootpath / "docs" / "effort.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(block, "effort.md", "exec"), {})
