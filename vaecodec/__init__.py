@@ -33,6 +33,7 @@ __all__ = [
     "encode",
     "info",
     "load",
+    "register_pillow",
 ]
 
 
@@ -112,3 +113,8 @@ def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
     from vaecodec import files
 
     return files.decompress_file(source, target, **options)
+
+
+def register_pillow() -> None:
+    """Makes .vae a format of Pillow's, for Image.open and Image.save; the same as `import vaecodec.pillow`."""
+    import vaecodec.pillow  # noqa: F401
