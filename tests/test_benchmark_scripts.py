@@ -86,3 +86,13 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
 def test_huge_pictures(run):
     rows = run("huge.py", "--side", "520", "--threads", "1")
     assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
+
+
+def test_pipelines(run, tmp_path):
+    pytest.importorskip("tensorflow")
+    (tmp_path / "pictures").mkdir()
+    for n in range(2):
+        Image.fromarray(picture(130, 140, n)).save(tmp_path / "pictures" / f"{n}.png")
+    rows = run("pipelines.py", str(tmp_path / "pictures"), "--repeat", "1", "--threads", "2", *MODEL)
+    assert {row[0] for row in rows} == {"tf.data", "encode", "decode"} and len(rows) == 6 + 4
+    assert all(speed > 0 and cpu >= 0 for *_, speed, cpu in rows)

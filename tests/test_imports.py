@@ -14,7 +14,7 @@ errors config limits container network atomic stored names manifest sources pool
 integer tables coding context vetting tiles tiling weights lapping networks
 transforms preview parallel codec
 metadata deep planes classical modes png fronts pillow images recognition strips outputs files
-bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
+bases layers quantization densities vae float_transforms datasets tfdata optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions commands lab bench cli
 """.split()
@@ -26,6 +26,7 @@ TENSORFLOW = {
     "vae",
     "float_transforms",
     "datasets",
+    "tfdata",
     "optimization",
     "training",
     "exporting",
