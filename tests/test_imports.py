@@ -16,7 +16,7 @@ transforms preview parallel codec
 metadata deep planes classical modes png fronts pillow images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets tfdata optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
-folders runs streams conversions commands lab bench cli
+folders runs streams conversions manual completion commands lab bench cli
 """.split()
 
 TENSORFLOW = {

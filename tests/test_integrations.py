@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "integrations.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in TEXT.split("\n## ")[1:]}
-NEEDS = {"imageio": "imageio"}  # what a section imports that may not be here
+NEEDS = {"imageio": "imageio", "tf.data": "tensorflow"}  # what a section imports that may not be here
 
 
 def blocks(language: str) -> list:
@@ -38,3 +39,22 @@ def test_python_blocks_run(section, code, folder):
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run([sys.executable, "block.py"], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("section", "code"), blocks("sh"))
+def test_shell_blocks_run(section, code, folder):
+    if code.startswith("pip install"):
+        pytest.skip("what it installs is here")
+    for program in ("file", "update-mime-database"):
+        if program in code and not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    script = (
+        f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\nvaecodec compress --quiet photo.jpg\n{code}'
+    )
+    env = dict(os.environ, PYTHONPATH=str(ROOT), HOME=str(folder))
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    if "file photo.vae" in code:
+        assert "photo.vae: vaecodec image data, 200 x 160, version 1" in done.stdout
+    else:
+        assert all((folder / path).stat().st_size > 1000 for path in re.findall(r"> ~/(\S+)", code))
