@@ -106,3 +106,13 @@ def test_quality_grows(run, tmp_path):
     Image.fromarray(picture(70, 80)).save(tmp_path / "a.png")
     rows = run("quality.py", str(tmp_path / "a.png"), *MODEL, "--crop", "64", "--qualities", "10,90")
     assert rows[1][1] > rows[0][1] and rows[1][4] == pytest.approx(100 * (rows[1][1] / rows[0][1] - 1))
+
+
+def test_pipelines(run, tmp_path):
+    pytest.importorskip("tensorflow")
+    (tmp_path / "pictures").mkdir()
+    for n in range(2):
+        Image.fromarray(picture(130, 140, n)).save(tmp_path / "pictures" / f"{n}.png")
+    rows = run("pipelines.py", str(tmp_path / "pictures"), "--repeat", "1", "--threads", "2", *MODEL)
+    assert {row[0] for row in rows} == {"tf.data", "encode", "decode"} and len(rows) == 6 + 4
+    assert all(speed > 0 and cpu >= 0 for *_, speed, cpu in rows)

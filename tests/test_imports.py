@@ -13,10 +13,10 @@ FLOORS = """
 errors config limits container targets network atomic stored names manifest sources pool
 integer tables coding context vetting tiles tiling weights gradients refinement lapping networks
 lapped graphs transforms preview parallel codec
-metadata deep planes classical modes png images recognition strips outputs files
-bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
+metadata deep planes classical modes png fronts pillow images recognition strips outputs files
+bases layers quantization densities vae float_transforms datasets tfdata optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
-folders runs streams conversions commands lab bench cli
+folders runs streams conversions manual completion commands lab bench cli
 """.split()
 
 TENSORFLOW = {
@@ -26,6 +26,7 @@ TENSORFLOW = {
     "vae",
     "float_transforms",
     "datasets",
+    "tfdata",
     "optimization",
     "training",
     "exporting",

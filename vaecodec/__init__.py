@@ -9,6 +9,7 @@ Heavy things load on first use.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
@@ -30,10 +31,13 @@ __all__ = [
     "TargetError",
     "compress_file",
     "decode",
+    "decode_batch",
     "decompress_file",
     "encode",
+    "encode_batch",
     "info",
     "load",
+    "register_pillow",
 ]
 
 
@@ -87,6 +91,46 @@ def decode(
     return modes.decode(data, window, reduce, model, limits, threads)
 
 
+def encode_batch(
+    images: Sequence[Any],
+    quality: float = 50,
+    model: str = "small",
+    limits: Limits | None = DEFAULT_LIMITS,
+    threads: int | None = None,
+    effort: int = 1,
+) -> list[bytes]:
+    """Arrays, PIL images or paths, of any sizes and kinds -> a .vae file each, bytes, in order; as encode makes them.
+
+    One set of worker processes serves them all, so many pictures of medium size keep all cores busy.  Raises as
+    encode does.
+    """
+    from vaecodec import modes
+    from vaecodec.images import read_image
+    from vaecodec.limits import NONE, for_pillow
+
+    with for_pillow(limits or NONE):
+        read = [read_image(image) for image in images]
+    samples, metadata = [one for one, _ in read], [kinds for _, kinds in read]
+    return modes.encode_batch(load(model, threads=threads), samples, quality, metadata, effort=effort)
+
+
+def decode_batch(
+    files: Sequence[bytes],
+    window: tuple[int, int, int, int] | None = None,
+    reduce: int = 1,
+    model: str | None = None,
+    limits: Limits | None = DEFAULT_LIMITS,
+    threads: int | None = None,
+) -> list[np.ndarray]:
+    """The bytes of .vae files, of any sizes, kinds and models -> the pictures, in order; as decode gives them.
+
+    `window` and `reduce` are for all.  Raises as decode does; the message begins with the number of the file.
+    """
+    from vaecodec import modes
+
+    return modes.decode_batch(files, window, reduce, model, limits, threads)
+
+
 def info(data: bytes) -> dict[str, Any]:
     """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
 
@@ -122,3 +166,8 @@ def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
     from vaecodec import files
 
     return files.decompress_file(source, target, **options)
+
+
+def register_pillow() -> None:
+    """Makes .vae a format of Pillow's, for Image.open and Image.save; the same as `import vaecodec.pillow`."""
+    import vaecodec.pillow  # noqa: F401

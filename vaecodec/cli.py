@@ -9,12 +9,9 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+from vaecodec import manual
 
-EPILOG = """\
-exit codes: 0 all files done, 1 some file failed (the others are done), 2 wrong usage, 130 interrupted.
-Messages go to standard error, one line a file; - stands for standard input or output.
-`vaecodec COMMAND --help` says more about a command."""
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 
 class Version(argparse.Action):
@@ -90,14 +87,21 @@ def make_parser() -> argparse.ArgumentParser:
         prog="vaecodec",
         allow_abbrev=False,
         description="Learned image compression.",
-        epilog=EPILOG,
+        epilog=manual.PROGRAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        added = commands.add_parser(
+            name,
+            help=help,
+            description=help,
+            epilog=manual.below(name),
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         added.add_argument("-v", "--verbose", action="store_true", help="say more")
         added.add_argument("--quiet", action="store_true", help="say nothing but errors")
         added.add_argument("--json", action="store_true", help="one JSON object a file on standard output")
@@ -155,6 +159,11 @@ def make_parser() -> argparse.ArgumentParser:
     freeze.add_argument("--name", help="the model's name (default: OUT)")
 
     _add_benchmark(command("bench", "Rate and distortion of codecs on pictures of yours.  Needs vaecodec[bench]."))
+
+    completion = command("completion", "Print a script that completes this command line in a shell.")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    filetype = command("filetype", "Print a rule by which other programs know .vae files.")
+    filetype.add_argument("kind", choices=("magic", "xml"), help="of file(1), or of desktops")
     return parser
 
 

@@ -9,7 +9,8 @@ Both go from tile to tile and hold a row of tiles at a time; the bytes depend on
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -69,6 +70,28 @@ class Plan(NamedTuple):
         return self.reduced(pixels_of(cells).meet(self.target))
 
 
+class Part(NamedTuple):
+    """One file of a batch, and what to decode of it; `name` is what errors call it, if it has one."""
+
+    data: bytes
+    parsed: Parsed
+    plan: Plan
+    name: str = ""
+
+    @property
+    def total(self) -> int:
+        """Tiles to decode."""
+        return sum(1 for _ in self.plan.grid.touching(self.plan.cells))
+
+
+class Job(NamedTuple):
+    """One tile to encode."""
+
+    seen: np.ndarray  # u8[H, W, 3]: its pixels and those of its margin, whole cells
+    inner: Box  # its cells among those
+    within: tuple[int, int]  # pixels of `seen` that are the picture's
+
+
 class Codec:
     """One model, both directions; safe to share between threads.
 
@@ -94,74 +117,96 @@ class Codec:
         Above effort 1 the latents are refined for this picture (see refinement), and `progress` is told of each
         tile's iterations.  Raises CodecError on another shape or type, ValueError on a value outside its range.
         """
+        return self.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
+
+    def encode_batch(
+        self,
+        pictures: Sequence[np.ndarray | Rows],
+        quality: float = 50,
+        metadata: Sequence[dict[str, bytes] | None] | None = None,
+        tile: int = DEFAULT_TILE,
+        progress: Progress | None = None,
+        effort: int = 1,
+    ) -> list[bytes]:
+        """u8[H, W, 3] of any sizes -> a .vae file each, bytes, in order; `metadata` are those of each.
+
+        One set of worker processes serves them all, and TensorFlow takes tiles of one shape together, whichever
+        picture they are of.  Raises as `encode` does.
+        """
         step = step_of(quality)
         check_effort(effort)
-        if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
+        for pixels in pictures:
+            if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+                raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
         if tile & (tile - 1) or not 64 <= tile <= 4096:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
-        height, width = pixels.shape[:2]
-        grid = Grid(height, width, tile)
+        grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
+        order = sorted(range(len(grids)), key=grids.__getitem__)
         iterations = iterations_of(effort, step)
-        total = grid.total * max(1, iterations)
-        tick = ticker(total, progress)
-        with self._crew(grid, grid.total, max(1, iterations)) as crew:
-            coded = list(self._tiles(crew, pixels, grid, step, tiles.encode, iterations, tick))
-        return pack(Header(self.model.id, height, width, step, tile), coded, metadata)
+        rounds = max(1, iterations)
+        tick = ticker(rounds * sum(grid.total for grid in grids), progress)
+        with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
+            chosen = ((pictures[n], grids[n]) for n in order)
+            found = self._tiles(crew, chosen, step, tiles.encode, iterations, tick)
+            coded = {n: list(islice(found, grids[n].total)) for n in order}
+        headers = [Header(self.model.id, grid.height, grid.width, step, tile) for grid in grids]
+        kinds = metadata or [None] * len(headers)
+        return [pack(header, coded[n], kinds[n]) for n, header in enumerate(headers)]
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
         grid = Grid(pixels.shape[0], pixels.shape[1], tile)
-        with self._crew(grid, grid.total) as crew:
-            return sum(self._tiles(crew, pixels, grid, step_of(quality), tiles.bits))
+        with self._crew([(grid, grid.total)]) as crew:
+            return sum(self._tiles(crew, [(pixels, grid)], step_of(quality), tiles.bits))
 
-    def _crew(self, grid: Grid, count: int, work: int = 1) -> Crew:
-        """For `count` of the tiles, each of which is `work` times as much to do as it is to code."""
-        pixels = work * count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
-        return Crew(self.model, count, pixels, self.threads)
+    def _crew(self, counts: Iterable[tuple[Grid, int]], work: int = 1) -> Crew:
+        """For so many of the tiles of each grid, each of which is `work` times as much to do as it is to code."""
+        tiles, pixels = 0, 0
+        for grid, count in counts:
+            tiles += count
+            pixels += work * count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
+        return Crew(self.model, tiles, pixels, self.threads)
 
     def _tiles(
         self,
         crew: Crew,
-        pixels: np.ndarray | Rows,
-        grid: Grid,
+        pictures: Iterable[tuple[np.ndarray | Rows, Grid]],
         step: int,
         work: Callable[..., Any],
         iterations: int = 0,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Any]:
-        """work(prior, y, z, step) of each tile, in order, its y refined in so many iterations."""
+        """work(prior, y, z, step) of each tile of each picture, in order, its y refined in so many iterations."""
         turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
 
-        def one(job: tuple[np.ndarray, Box, Box], y: np.ndarray, z: np.ndarray) -> Any:
-            seen, outer, box = job
-            inner = box.inside(outer)
+        def one(job: Job, y: np.ndarray, z: np.ndarray) -> Any:
             if iterations:
-                inside = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
                 with turn:
-                    y = Refiner(self.model, seen, inside, y, z, inner, step)(iterations, tick)
+                    refine = Refiner(self.model, job.seen, job.within, y, z, job.inner, step)
+                    y = refine(iterations, tick)
             else:
-                y = y[inner.slices()]
+                y = y[job.inner.slices()]
             found = crew.call(work, y, z, step)
             if not iterations:
                 tick()
             return found
 
-        def some(*jobs: tuple[np.ndarray, Box, Box]) -> list[Any]:
-            _, outer, box = jobs[0]
-            latents = self._latents([seen for seen, _, _ in jobs], box.inside(outer), step)
+        def some(*jobs: Job) -> list[Any]:
+            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step)
             return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
 
-        def jobs() -> Iterator[tuple[np.ndarray, Box, Box]]:
+        def jobs(pixels: np.ndarray | Rows, grid: Grid) -> Iterator[Job]:
             for row in range(grid.rows):
                 band = grid.row(row).grow(halo(self.model.config), grid.cells)
                 rows = pixels[STRIDE * band.top : min(STRIDE * band.bottom, grid.height)]
                 for column in range(grid.columns):
                     box = grid.box(row * grid.columns + column)
                     outer = box.grow(halo(self.model.config), grid.cells)
-                    yield cut(rows, outer.inside(band)), outer, box
+                    within = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
+                    yield Job(cut(rows, outer.inside(band)), box.inside(outer), within)
 
-        groups = alike(jobs(), lambda job: (job[0].shape, job[2].inside(job[1])), self.transforms.batch)
+        every = chain.from_iterable(jobs(*picture) for picture in pictures)
+        groups = alike(every, lambda job: (job.seen.shape, job.inner), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -189,6 +234,35 @@ class Codec:
         """
         return gather(*self.decode_strips(data, window, reduce, limits, progress))
 
+    def decode_batch(
+        self,
+        files: Sequence[bytes],
+        window: Window | None = None,
+        reduce: int = 1,
+        limits: Limits | None = DEFAULT,
+        progress: Progress | None = None,
+        names: Sequence[str] | None = None,
+    ) -> list[np.ndarray]:
+        """.vae files -> what `decode` makes of each, in order; taken together as by encode_batch.
+
+        Raises as `decode` does; the message begins with the file's name (without `names`: file 0, file 1).
+        """
+        names = names or [f"file {n}" for n in range(len(files))]
+        parts = []
+        for name, data in zip(names, files, strict=True):
+            with named(name):
+                parts.append(self._part(data, window, reduce, limits, f"{name}: "))
+        keys = [(part.plan.grid, part.parsed.header.step) for part in parts]
+        order = sorted(range(len(parts)), key=keys.__getitem__)
+        with self._crew((part.plan.grid, part.total) for part in parts) as crew:
+            squares = self._squares(crew, [parts[n] for n in order], reduce)
+            squares = counted(squares, sum(part.total for part in parts), progress)
+            out = {}
+            for n in order:
+                place = parts[n].plan.out
+                out[n] = gather((*place.shape, 3), strips_of(place, islice(squares, parts[n].total)))
+        return [out[n] for n in range(len(parts))]
+
     def decode_strips(
         self,
         data: bytes,
@@ -201,62 +275,62 @@ class Codec:
 
         Raises as `decode` does; damage to a tile shows when its turn comes.
         """
+        part = self._part(data, window, reduce, limits)
+        return (*part.plan.out.shape, 3), self._strips(part, progress)
+
+    def _part(self, data: bytes, window: Window | None, reduce: int, limits: Limits | None, name: str = "") -> Part:
         parsed = parse(data, check_data=window is None)
-        plan = self._admit(parsed, window, reduce, limits)
-        return (*plan.out.shape, 3), self._strips(data, parsed, plan, progress)
+        return Part(data, parsed, self._admit(parsed, window, reduce, limits), name)
 
-    def _strips(self, data: bytes, parsed: Parsed, plan: Plan, progress: Progress | None) -> Iterator[np.ndarray]:
-        squares = self._synthesised if plan.reduce == 1 else self._reduced
-        count = sum(1 for _ in plan.grid.touching(plan.cells))
-        strip = np.empty(0, np.uint8)
-        with self._crew(plan.grid, count) as crew:
-            for place, pixels in counted(squares(crew, data, parsed, plan), count, progress):
-                if place.left == plan.out.left:
-                    strip = np.empty((place.shape[0], plan.out.shape[1], 3), np.uint8)
-                strip[:, place.left - plan.out.left : place.right - plan.out.left] = pixels
-                if place.right == plan.out.right:
-                    yield strip
+    def _strips(self, part: Part, progress: Progress | None) -> Iterator[np.ndarray]:
+        with self._crew([(part.plan.grid, part.total)]) as crew:
+            squares = self._squares(crew, [part], part.plan.reduce)
+            yield from strips_of(part.plan.out, counted(squares, part.total, progress))
 
-    def _synthesised(self, crew: Crew, data: bytes, parsed: Parsed, plan: Plan) -> Iterator[tuple[Box, np.ndarray]]:
-        """(place in what comes out, pixels) of each tile."""
-        step, channels = parsed.header.step, self.model.config.latents
-        condition = self.model.vector("synthesis/fine", step)
-        gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
-        surrounded = self._surrounded(crew, data, parsed, plan, halo(self.model.config), channels, tiles.decode)
+    def _squares(self, crew: Crew, parts: list[Part], reduce: int) -> Iterator[tuple[Box, np.ndarray]]:
+        """(place in what comes out, pixels) of each tile of each file."""
+        if reduce == 1:
+            return self._synthesised(crew, parts)
+        return chain.from_iterable(self._reduced(crew, part) for part in parts)
 
-        def some(*jobs: tuple[Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
-            y = jobs[0][2][None] if len(jobs) == 1 else np.stack([y for _, _, y in jobs])
+    def _synthesised(self, crew: Crew, parts: list[Part]) -> Iterator[tuple[Box, np.ndarray]]:
+        channels = self.model.config.latents
+
+        def jobs(part: Part) -> Iterator[tuple[int, Box, Box, np.ndarray]]:
+            found = self._surrounded(crew, part, halo(self.model.config), channels, tiles.decode)
+            return ((part.parsed.header.step, *one) for one in found)
+
+        def some(*jobs: tuple[int, Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
+            step = jobs[0][0]
+            gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
+            condition = self.model.vector("synthesis/fine", step)
+            y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
             y *= gain
             pictures = self.transforms.synthesis(y, condition)
-            places = [shown.inside(pixels_of(outer)) for shown, outer, _ in jobs]
+            places = [shown.inside(pixels_of(outer)) for _, shown, outer, _ in jobs]
             found = zip(jobs, pictures, places, strict=True)
-            return [(job[0], picture[place.slices()]) for job, picture, place in found]
+            return [(job[1], picture[place.slices()]) for job, picture, place in found]
 
-        groups = alike(surrounded, lambda job: job[2].shape, self.transforms.batch)
+        every = chain.from_iterable(jobs(part) for part in parts)
+        groups = alike(every, lambda job: (job[0], job[3].shape), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
 
-    def _reduced(self, crew: Crew, data: bytes, parsed: Parsed, plan: Plan) -> Iterator[tuple[Box, np.ndarray]]:
+    def _reduced(self, crew: Crew, part: Part) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""
-        kernel, bias = preview.projection(self.model, parsed.header.step, plan.reduce)
+        plan = part.plan
+        kernel, bias = preview.projection(self.model, part.parsed.header.step, plan.reduce)
         margin, work = self.model.config.lapped, tiles.project
-        for shown, outer, y in self._surrounded(crew, data, parsed, plan, margin, len(bias), work, kernel, bias):
+        for shown, outer, y in self._surrounded(crew, part, margin, len(bias), work, kernel, bias):
             pixels = preview.render(self.model, y, plan.reduce)
             yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
 
     def _surrounded(
-        self,
-        crew: Crew,
-        data: bytes,
-        parsed: Parsed,
-        plan: Plan,
-        margin: int,
-        channels: int,
-        work: Callable[..., np.ndarray],
-        *more: Any,
+        self, crew: Crew, part: Part, margin: int, channels: int, work: Callable[..., np.ndarray], *more: Any
     ) -> Iterator[tuple[Box, Box, np.ndarray]]:
         """(place in what comes out, cells, f32[h, w, channels] of `work` for them) of each tile and its margin."""
-        grid, needed = plan.grid, plan.cells.grow(margin, plan.grid.cells)
-        decoded = self._decoded(crew, data, parsed, grid, needed, work, *more)
+        plan, grid = part.plan, part.plan.grid
+        needed = plan.cells.grow(margin, grid.cells)
+        decoded = self._decoded(crew, part, needed, work, *more)
         latents: dict[int, np.ndarray] = {}
         for index in grid.touching(plan.cells):
             box = grid.box(index)
@@ -276,9 +350,10 @@ class Codec:
             yield plan.shown(box), outer, y
 
     def _decoded(
-        self, crew: Crew, data: bytes, parsed: Parsed, grid: Grid, cells: Box, work: Callable[..., T], *more: Any
+        self, crew: Crew, part: Part, cells: Box, work: Callable[..., T], *more: Any
     ) -> Iterator[tuple[int, T]]:
         """(index, work(prior, cells, step, payload, crc, *more)) of each tile that has some of these cells."""
+        data, parsed, grid = part.data, part.parsed, part.plan.grid
 
         def one(index: int) -> tuple[int, T]:
             tile = parsed.tiles[index]
@@ -286,7 +361,7 @@ class Codec:
             try:
                 return index, crew.call(work, grid.box(index).shape, parsed.header.step, payload, tile.crc, *more)
             except FormatError as exc:
-                raise FormatError(f"tile {index} is damaged: {exc}") from exc
+                raise FormatError(f"{part.name}tile {index} is damaged: {exc}") from exc
 
         return crew.map(one, ((index,) for index in grid.touching(cells)))
 
@@ -302,11 +377,10 @@ class Codec:
 
     def symbol_crcs(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> list[int]:
         """CRC-32 of the decoded symbols of each tile, as an exact decoder must find them; raises as `decode` does."""
-        parsed = parse(data)
-        plan = self._admit(parsed, None, 1, limits)
-        with self._crew(plan.grid, plan.grid.total) as crew:
-            found = self._decoded(crew, data, parsed, plan.grid, plan.cells, tiles.check)
-            return [crc for _, crc in counted(found, plan.grid.total, progress)]
+        part = self._part(data, None, 1, limits)
+        with self._crew([(part.plan.grid, part.total)]) as crew:
+            found = self._decoded(crew, part, part.plan.cells, tiles.check)
+            return [crc for _, crc in counted(found, part.total, progress)]
 
     def verify(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> None:
         """Decodes every symbol and checks it, without making pixels; raises as `decode` does."""
@@ -344,6 +418,26 @@ def alike(jobs: Iterable[T], key: Callable[[T], Any], most: int) -> Iterator[tup
     for _, neighbours in groupby(jobs, key):
         while group := tuple(islice(neighbours, most)):
             yield group
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Puts a file's name before what goes wrong with it."""
+    try:
+        yield
+    except CodecError as exc:
+        raise type(exc)(f"{name}: {exc}") from exc
+
+
+def strips_of(out: Box, squares: Iterable[tuple[Box, np.ndarray]]) -> Iterator[np.ndarray]:
+    """The rows u8[n, W, 3] that tiles, (place, pixels) in order, make up."""
+    strip = np.empty(0, np.uint8)
+    for place, pixels in squares:
+        if place.left == out.left:
+            strip = np.empty((place.shape[0], out.shape[1], 3), np.uint8)
+        strip[:, place.left - out.left : place.right - out.left] = pixels
+        if place.right == out.right:
+            yield strip
 
 
 def gather(shape: tuple[int, ...], strips: Iterator[np.ndarray]) -> np.ndarray:

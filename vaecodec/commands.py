@@ -142,6 +142,23 @@ def bench(args: argparse.Namespace) -> int:
     return int(console.failures > 0)
 
 
+def completion(args: argparse.Namespace) -> int:
+    """Prints a shell's script."""
+    from vaecodec.cli import make_parser
+    from vaecodec.completion import script
+
+    print(script(args.shell, make_parser()))
+    return 0
+
+
+def filetype(args: argparse.Namespace) -> int:
+    """Prints a rule that the package ships."""
+    from importlib.resources import files
+
+    print((files("vaecodec") / "share" / f"vaecodec.{args.kind}").read_text(), end="")
+    return 0
+
+
 def _in_lab(args: argparse.Namespace, name: str, work: Callable[[], tuple[dict[str, Any], str]]) -> int:
     """Work that needs TensorFlow, which may not be here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -273,16 +273,19 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
 
 def metadata(data: bytes) -> dict[str, bytes]:
     """Metadata by name ("icc", "exif", "xmp", "dpi"), inflated; raises FormatError on damage."""
-    out = {}
-    for name, span in contents(data).metadata.items():
-        inflate = zlib.decompressobj()
-        try:
-            out[name] = inflate.decompress(span.of(data), MAX_METADATA)
-        except zlib.error as exc:
-            raise FormatError(f"{name} metadata is damaged ({exc})") from exc
-        if not inflate.eof or inflate.unused_data:
-            raise FormatError(f"{name} metadata is damaged or larger than {MAX_METADATA} bytes")
-    return out
+    return {name: inflated(name, span.of(data)) for name, span in contents(data).metadata.items()}
+
+
+def inflated(name: str, payload: bytes | memoryview) -> bytes:
+    """A metadata chunk's payload, inflated; raises FormatError on damage."""
+    inflate = zlib.decompressobj()
+    try:
+        value = inflate.decompress(payload, MAX_METADATA)
+    except zlib.error as exc:
+        raise FormatError(f"{name} metadata is damaged ({exc})") from exc
+    if not inflate.eof or inflate.unused_data:
+        raise FormatError(f"{name} metadata is damaged or larger than {MAX_METADATA} bytes")
+    return value
 
 
 def quality_of(step: int) -> float:

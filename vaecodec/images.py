@@ -18,6 +18,7 @@ import numpy as np
 
 from vaecodec import deep, metadata, planes
 from vaecodec.errors import CodecError, LimitError
+from vaecodec.names import SUFFIX
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -147,7 +148,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
     suffix = os.path.splitext(path)[1].lower() or ".png"
     format = Image.registered_extensions().get(suffix)
-    if format not in Image.SAVE:
+    if format not in Image.SAVE or suffix == SUFFIX:  # which vaecodec.pillow may have made one of Pillow's
         raise CodecError(f"{os.fspath(path)}: no image format to write has the suffix {suffix}; try .png")
     return format
 
@@ -216,7 +217,8 @@ def _samples(image: Image.Image, raw: str, name: str) -> tuple[np.ndarray, bytes
     """(u8 samples, ICC profile that they are in, None for sRGB) of a loaded image, whose file had `raw` samples."""
     key, grey = image.info.get("transparency"), image.mode in GREY_MODES or _is_grey(image)
     if image.mode in ALPHA_MODES or (image.mode == "P" and key is not None):
-        samples = np.asarray(image.convert("RGBA"))[..., 2 * grey :]
+        straight = image.convert("LA") if image.mode == "La" else image  # the only way that Pillow has
+        samples = np.asarray(straight.convert("RGBA"))[..., 2 * grey :]
         if image.mode == "P" and samples[..., -1].min() == 255:  # no pixel has the colours that are transparent
             samples = samples[..., :-1]
         samples = samples[..., 0] if samples.shape[2] == 1 else samples

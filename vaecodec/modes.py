@@ -12,14 +12,14 @@ Photographs are told from them in a fiftieth of the time, by what they cost: a f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from vaecodec import classical, container, planes, preview, targets
-from vaecodec.codec import Codec, Progress, Rows, Window, codec_for, gather
+from vaecodec.codec import Codec, Progress, Rows, Window, codec_for, gather, named
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
-from vaecodec.container import Classical, Contents
+from vaecodec.container import Classical, Contents, step_of
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.refinement import check_effort
@@ -52,34 +52,73 @@ def encode(
     """
     check_effort(effort)
     check(samples)
+    if not isinstance(quality, Target):
+        return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
     samples = planes.clear(samples)
-    if isinstance(quality, Target):
-        return targets.meet(
-            quality,
-            samples.shape[:2],
-            lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
-            lambda data: _psnr([(samples, _again(data, samples, codec))]),
-            effort,
-        )
-    step = container.step_of(quality)
-    if samples.dtype == np.uint16:
-        return keep(samples, metadata)
+    return targets.meet(
+        quality,
+        samples.shape[:2],
+        lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
+        lambda data: _psnr([(samples, _again(data, samples, codec))]),
+        effort,
+    )
+
+
+def encode_batch(
+    codec: Codec,
+    pictures: Sequence[np.ndarray],
+    quality: float = 50,
+    metadata: Sequence[dict[str, bytes] | None] | None = None,
+    progress: Progress | None = None,
+    effort: int = 1,
+) -> list[bytes]:
+    """Samples as `encode` takes them, of any sizes and kinds -> a .vae file each, in order; raises as `encode` does."""
+    step_of(quality)
+    check_effort(effort)
+    for samples in pictures:
+        check(samples)
+    kinds = metadata or [None] * len(pictures)
+    clear = [planes.clear(samples) for samples in pictures]
+    parts = {n: _apart(samples) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
+
+    def code(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
+        rgb, about = [parts[n][0] for n in chosen], [kinds[n] for n in chosen]
+        files = codec.encode_batch(rgb, quality, about, progress=progress, effort=effort)
+        return {n: container.insert(data, parts[n][1]) for n, data in zip(chosen, files, strict=True)}
+
+    coded = code(list(parts), 1)  # decides; only what is worth it is refined
+    best = {n: _best(codec, clear[n], *parts[n], coded[n], quality, kinds[n]) for n in parts}
+    if effort > 1:
+        best |= code([n for n in parts if best[n] is coded[n]], effort)
+    return [best[n] if n in best else keep(samples, kinds[n]) for n, samples in enumerate(clear)]
+
+
+def _apart(samples: np.ndarray) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
+    """(RGB, the chunks beside it) of u8 samples."""
     rgb, alpha = planes.split(samples)
-    beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
     grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
+    return rgb, grey + ([] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))])
 
-    def code(effort: int) -> bytes:
-        return container.insert(codec.encode(rgb, quality, metadata, progress=progress, effort=effort), grey + beside)
 
-    coded = code(1)  # decides; only what is worth it is refined
+def _best(
+    codec: Codec,
+    samples: np.ndarray,
+    rgb: np.ndarray,
+    beside: list[tuple[bytes, bytes]],
+    coded: bytes,
+    quality: float,
+    metadata: dict[str, bytes] | None,
+) -> bytes:
+    """The file of the lowest sum, of u8 samples and the file that a codec has made of them."""
+    step, grey = step_of(quality), planes.channels_of(samples) < 3
     if _is_photograph(samples, coded, quality):
-        return code(effort) if effort > 1 else coded
+        return coded
     files = [keep(samples, metadata), coded]
     if classical.takes_avif(samples.shape[:2]):
         avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
-        files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), beside))
-    best = min(files, key=lambda data: _cost(data, samples, codec, step))
-    return code(effort) if effort > 1 and best is coded else best
+        alpha = [chunk for chunk in beside if chunk[0] == container.ALPHA]
+        files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), alpha))
+    return min(files, key=lambda data: _cost(data, samples, codec, step))
 
 
 def encode_rows(
@@ -136,13 +175,15 @@ def decode(
     limits: Limits | None = DEFAULT,
     threads: int | None = None,
     progress: Progress | None = None,
+    codec: Codec | None = None,
 ) -> np.ndarray:
     """A .vae file -> samples as encode took them, or its (top, left, height, width) window, at 1/`reduce` of the sides.
 
-    `model` None is the shipped one that made the file.  Raises FormatError on damage, ModelError on a file of another
-    model, LimitError beyond the limits (None: there are none), ValueError on a bad window or reduction.
+    `model` None is the shipped one that made the file; a `codec` is used as it is.  Raises FormatError on damage,
+    ModelError on a file of another model, LimitError beyond the limits (None: there are none), ValueError on a bad
+    window or reduction.
     """
-    return gather(*decode_strips(data, window, reduce, model, limits, threads, progress))
+    return gather(*decode_strips(data, window, reduce, model, limits, threads, progress, codec))
 
 
 def decode_strips(
@@ -153,23 +194,64 @@ def decode_strips(
     limits: Limits | None = DEFAULT,
     threads: int | None = None,
     progress: Progress | None = None,
+    codec: Codec | None = None,
 ) -> tuple[tuple[int, ...], Iterator[np.ndarray]]:
     """(shape, rows from the top) of what `decode` returns: a row of tiles at a time, or all of what has no tiles.
 
     Raises as `decode` does; damage to pixels shows when their turn comes.
     """
+    found, box, shape = _admit(data, window, reduce, limits)
+    if isinstance(found.head, Classical):
+        return shape, _kept_strips(data, found, found.head, box, reduce)
+    codec = codec or codec_for(data, model, threads=threads)
+    _, strips = codec.decode_strips(data, window, reduce, limits, progress)
+    return shape, _joined_strips(strips, data, found, box, reduce)
+
+
+def decode_batch(
+    files: Sequence[bytes],
+    window: Window | None = None,
+    reduce: int = 1,
+    model: str | None = None,
+    limits: Limits | None = DEFAULT,
+    threads: int | None = None,
+    names: Sequence[str] | None = None,
+) -> list[np.ndarray]:
+    """.vae files of any sizes, kinds and models -> what `decode` makes of each, in order; those of a model together.
+
+    Raises as `decode` does; the message begins with the file's name (without `names`: file 0, file 1).
+    """
+    names = names or [f"file {n}" for n in range(len(files))]
+    out: dict[int, np.ndarray] = {}
+    latent: dict[Codec, list[int]] = {}
+    for n, data in enumerate(files):
+        with named(names[n]):
+            found, box, shape = _admit(data, window, reduce, limits)
+            if isinstance(found.head, Classical):
+                out[n] = gather(shape, _kept_strips(data, found, found.head, box, reduce))
+            else:
+                latent.setdefault(codec_for(data, model, threads=threads), []).append(n)
+    for codec, members in latent.items():
+        mine = [names[n] for n in members]
+        colours = codec.decode_batch([files[n] for n in members], window, reduce, limits, names=mine)
+        for n, rgb in zip(members, colours, strict=True):
+            with named(names[n]):
+                found, box, shape = _admit(files[n], window, reduce, limits)
+                out[n] = gather(shape, _joined_strips(iter([rgb]), files[n], found, box, reduce))
+    return [out[n] for n in range(len(files))]
+
+
+def _admit(
+    data: bytes, window: Window | None, reduce: int, limits: Limits | None
+) -> tuple[Contents, Box, tuple[int, ...]]:
+    """What a file has, the pixels that are asked for, and the shape of what comes out, within the limits."""
     found = container.contents(data, check_data=window is None)
     head, channels = found.head, found.channels
     box = window_box(window, (head.height, head.width))
     preview.check(reduce)
-    shape = (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
     if isinstance(head, Classical) or (found.alpha is not None and window is not None):
         (limits or NONE).check(head.width, head.height)  # all of it, or of its alpha, is decoded
-    if isinstance(head, Classical):
-        return shape, _kept_strips(data, found, head, box, reduce)
-    codec = codec_for(data, model, threads=threads)
-    _, strips = codec.decode_strips(data, window, reduce, limits, progress)
-    return shape, _joined_strips(strips, data, found, box, reduce)
+    return found, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
 
 
 def verify(
