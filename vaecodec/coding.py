@@ -37,6 +37,12 @@ def categorical(freq: np.ndarray):  # type: ignore[no-untyped-def]
     return _constriction().model.Categorical((freq - 1).astype(np.float64), perfect=False)
 
 
+@lru_cache(maxsize=32)
+def uniform(bits: int):  # type: ignore[no-untyped-def]
+    """An entropy model of integers below 2**bits, all alike; exact, as they divide 2**24."""
+    return _constriction().model.Uniform(1 << bits)
+
+
 class Models:
     """Entropy models of the rows of `tables`, made when first used."""
 
@@ -55,7 +61,7 @@ class Models:
         return len(self.tables.low) - 1
 
 
-def _by_row(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+def by_row(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """(order i64[m], [(row, begin, end)]): the symbols that are coded, rows ascending, else in order."""
     coded = np.flatnonzero(rows != DETERMINISTIC)
     kept = rows[coded]
@@ -72,7 +78,7 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
     """
     if max(symbols.max(initial=0), -symbols.min(initial=0)) > SYMBOL_MAX or symbols[rows == DETERMINISTIC].any():
         raise CodecError("a symbol cannot be coded in its row")
-    order, runs = _by_row(rows)
+    order, runs = by_row(rows)
     position, low, last = symbols[order], models.tables.low, models.tables.last
     escapes = []
     for row, begin, end in runs:
@@ -92,7 +98,7 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 
 def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
-    order, runs = _by_row(rows)
+    order, runs = by_row(rows)
     ordered, low, last = np.empty(len(order), np.int32), models.tables.low, models.tables.last
     escaped = []
     for row, begin, end in runs:
