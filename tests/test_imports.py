@@ -12,7 +12,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config limits container network atomic stored names manifest sources pool
 integer tables coding context vetting tiles tiling weights lapping networks
-transforms preview parallel codec
+transforms preview fixed parallel codec
+adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 metadata deep planes classical modes png images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
@@ -44,7 +45,9 @@ ALLOWED = {
     "bjontegaard": {"curves"},
     "matplotlib": {"plots"},
     "tqdm": {"bench"},
-    "zstandard": {"stored"},
+    "zstandard": {"stored", "chunks"},
+    "numcodecs": {"numcodecs"},
+    "zarr": {"zarr"},
 }
 
 

@@ -10,6 +10,7 @@ below 16 is its own class; above, a class is an exponent and the bit below the l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +26,10 @@ CONTEXTS = 64  # two to an octave of the expected magnitude
 EXPECTED_UNIT = 8  # expected magnitudes are in eighths
 RAW = 16  # bits of a uniform symbol, at most
 
-STRENGTH = 24  # symbols that the table at the beginning counts for
+STRENGTH = 40  # symbols that the table at the beginning counts for
 FINE = 1 << 8  # counts are in units of 1 / FINE symbols
 FIRST_BLOCK, LAST_BLOCK = 1 << 9, 1 << 15
-FORGET = 1 << 14  # symbols in a context at which its counts are halved
+FORGET = 1 << 12  # symbols in a context at which its counts are halved
 
 
 def contexts(expected: np.ndarray) -> np.ndarray:
@@ -61,6 +62,7 @@ def values(token: np.ndarray, raw: np.ndarray) -> np.ndarray:
     return np.where(signed < 0, -size, size)
 
 
+@lru_cache(maxsize=CONTEXTS)
 def beginning(context: int) -> np.ndarray:
     """i64[TOKENS], sum about STRENGTH * FINE: the counts that a context begins with, of a long-tailed density.
 
@@ -90,7 +92,9 @@ class Adaptive:
     def model(self, context: int):  # type: ignore[no-untyped-def]
         """The entropy model of a context, as of the last `update`."""
         if context not in self._models:
-            counts = self._counts.setdefault(context, beginning(context))
+            if context not in self._counts:
+                self._counts[context] = beginning(context).copy()
+            counts = self._counts[context]
             freq = counts * (TOTAL - TOKENS) // counts.sum() + 1
             freq[np.argmax(freq)] += TOTAL - freq.sum()
             self._models[context] = categorical(freq.astype(np.uint32))

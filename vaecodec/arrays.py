@@ -21,7 +21,7 @@ from vaecodec.codec import cached_codec
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.modes_of_arrays import Task
-from vaecodec.weights import load_model
+from vaecodec.weights import load_model, shipped
 
 MODES = ("auto", "planes", "vae", "stored")
 
@@ -36,16 +36,14 @@ def encode(
     of "planes", "vae" (a picture by `model` below) and "stored" (without loss).  Raises CodecError on an array that
     it cannot take, ValueError on a bound or a mode that cannot be.
     """
+    check_options(max_error, mode)
     values = np.asarray(values)
-    if not 0 <= max_error < math.inf:
-        raise ValueError(f"max_error is {max_error!r}, expected a finite number, 0 or more")
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
     if channels is None:
         channels = values.ndim >= 3 and values.shape[-1] in (2, 3, 4)
     chunks.check_array(values, channels)
+    layout = chunks.layout_of(values, channels)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(values.shape)
-    return min(_ways(Task(values, float(max_error), channels), mode, model), key=len)
+    return min(_ways(Task(values, float(max_error), layout), mode, model), key=len)
 
 
 def decode(
@@ -54,7 +52,7 @@ def decode(
     limits: Limits | None = DEFAULT,
     expected: tuple[tuple[int, ...], np.dtype] | None = None,
 ) -> np.ndarray:
-    """A chunk's bytes -> the array, the same bits on every machine.
+    """A chunk's bytes -> the array, the same bits on every machine, and the order in memory that it had.
 
     `limits.pixels` bounds how many values there are (limits=None: nothing does); `expected` is the (shape, dtype) that
     they must have.  `model` is the .vcm file of a chunk whose model is not shipped.  Raises FormatError on damage,
@@ -74,7 +72,25 @@ def decode(
         flat = modes_of_arrays.read_planes(chunk, model)
     if chunks.checksum(flat) != chunk.crc:
         raise FormatError("the chunk is damaged (the CRC of its values does not match)")
-    return flat.reshape(chunk.shape)
+    return chunks.laid_out(flat, chunk)
+
+
+def check_options(max_error: float, mode: str) -> None:
+    """Raises ValueError on a bound or a mode that encode does not take."""
+    if not 0 <= max_error < math.inf:
+        raise ValueError(f"max_error is {max_error!r}, expected a finite number, 0 or more")
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
+
+
+def options(codec: Any) -> dict[str, Any]:
+    """The parameters of encode that an object has as attributes, JSON-ready."""
+    return {name: getattr(codec, name) for name in ("max_error", "channels", "mode", "model")}
+
+
+def model_path(model: str) -> str | None:
+    """What decode wants to be told of encode's model: a chunk names a shipped one itself."""
+    return None if model in shipped() else model
 
 
 def info(data: bytes | memoryview) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from vaecodec.chunks import Coding
 from vaecodec.coding import reader, words, writer
 from vaecodec.errors import FormatError
 from vaecodec.fitting import Chooser
+from vaecodec.integer import one_thread
 from vaecodec.lattice import SMALL_TOP, Choose, Guide, Question, sizes, stages, walk
 
 GROUP = 1 << 20  # values of planes that are walked over together, but for a plane that is larger
@@ -44,7 +45,8 @@ def encode(
         out.put(found, rows)
         return found
 
-    found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
+    with one_thread:  # least squares are small products
+        found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
     coder = writer()
     out.push(coder)
     return weighing.pack(chooser.choices), words(coder), found

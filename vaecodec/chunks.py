@@ -23,7 +23,7 @@ VERSION = 1
 STORED, CONSTANT, PLANES, BASED = range(4)
 MODES = ("stored", "constant", "planes", "vae")
 TYPES = tuple(np.dtype(name) for name in ("u1", "<u2", "<u4", "i1", "<i2", "<i4", "<f4", "<f8"))
-CHANNELS_LAST = 1
+CHANNELS, FORTRAN, BIG_ENDIAN = 1, 2, 4  # flags of a layout
 HEAD = struct.Struct("<4sBBBBB")  # magic, version, mode, type, layout, dimensions
 SCALE = struct.Struct("<BddQQI")  # kind, low, unit, top, step, planes in a chain
 CRC = struct.Struct("<I")
@@ -33,14 +33,22 @@ LEVEL = 12  # of Zstandard
 
 
 class Chunk(NamedTuple):
-    """What a chunk says; `parts` as many as its mode has."""
+    """What a chunk says; `parts` as many as its mode has.
+
+    FORTRAN and BIG_ENDIAN tell how the array lay in memory, and will again; the type here is little-endian.
+    """
 
     mode: int
     dtype: np.dtype
     shape: tuple[int, ...]
-    channels: bool  # the last axis counts channels
+    layout: int  # flags; CHANNELS: the last axis counts them
     crc: int  # of the values, little-endian, in C order
     parts: list[bytes]
+
+    @property
+    def channels(self) -> bool:
+        """Whether the last axis counts channels."""
+        return bool(self.layout & CHANNELS)
 
     @property
     def count(self) -> int:
@@ -61,8 +69,7 @@ PARTS = {STORED: 1, CONSTANT: 2, PLANES: 5, BASED: 6}
 
 def pack(chunk: Chunk) -> bytes:
     """The bytes of a chunk; inverse of parse."""
-    kind = TYPES.index(chunk.dtype.newbyteorder("<"))
-    head = HEAD.pack(MAGIC, VERSION, chunk.mode, kind, CHANNELS_LAST * chunk.channels, len(chunk.shape))
+    head = HEAD.pack(MAGIC, VERSION, chunk.mode, TYPES.index(chunk.dtype), chunk.layout, len(chunk.shape))
     shape = struct.pack(f"<{len(chunk.shape)}I", *chunk.shape)
     parts = b"".join(CRC.pack(len(part)) + part for part in chunk.parts)
     data = head + shape + CRC.pack(chunk.crc) + parts
@@ -81,7 +88,7 @@ def parse(data: bytes | memoryview) -> Chunk:
         raise FormatError(f"chunk version {version} is not supported (this is a reader of version {VERSION})")
     if zlib.crc32(view[: -CRC.size]) != CRC.unpack(view[-CRC.size :])[0]:
         raise FormatError("the chunk is damaged (its CRC does not match)")
-    if mode not in PARTS or kind >= len(TYPES) or layout > CHANNELS_LAST or dimensions > MAX_DIMENSIONS:
+    if mode not in PARTS or kind >= len(TYPES) or layout > 7 or dimensions > MAX_DIMENSIONS:
         raise FormatError("the chunk has a mode, type or layout that this version does not know")
     at, end = HEAD.size + 4 * dimensions + CRC.size, len(view) - CRC.size
     if at > end:
@@ -89,7 +96,7 @@ def parse(data: bytes | memoryview) -> Chunk:
     shape = struct.unpack_from(f"<{dimensions}I", view, HEAD.size)
     if math.prod(shape) > MAX_VALUES:
         raise FormatError(f"the chunk claims {math.prod(shape)} values (at most {MAX_VALUES})")
-    if layout and dimensions < 3:
+    if layout & CHANNELS and dimensions < 3:
         raise FormatError(f"the chunk has channels in {dimensions} dimensions")
     (crc,) = CRC.unpack_from(view, at - CRC.size)
     parts = []
@@ -101,7 +108,7 @@ def parse(data: bytes | memoryview) -> Chunk:
         at += CRC.size + length
     if at != end:
         raise FormatError(f"{end - at} bytes follow the last part")
-    return Chunk(mode, TYPES[kind], shape, bool(layout), crc, parts)
+    return Chunk(mode, TYPES[kind], shape, layout, crc, parts)
 
 
 def pack_coding(coding: Coding) -> bytes:
@@ -123,7 +130,7 @@ def parse_coding(data: bytes, dtype: np.dtype, planes: int) -> Coding:
     fits = fits and math.isfinite(low) and math.isfinite(unit) and unit > 0 and top <= TOP_MAX
     if kind in (INTEGERS, ORDERED):
         fits = fits and low == int(low) and limits[0] <= low and low + top < limits[1]
-    if not fits or not (step % 2 and step <= 2 * TOP_MAX + 1):
+    if not fits or not (step % 2 and step <= 2 * top + 1):
         raise FormatError("the chunk's scale is out of range")
     if not 0 < chain <= planes or planes % chain:
         raise FormatError(f"the chunk has {planes} planes in chains of {chain}")
@@ -156,6 +163,21 @@ def unshuffle(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
 def checksum(values: np.ndarray) -> int:
     """CRC-32 of values, little-endian, in C order."""
     return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+
+
+def layout_of(values: np.ndarray, channels: bool) -> int:
+    """The flags of an array."""
+    fortran = values.flags.f_contiguous and not values.flags.c_contiguous
+    big = values.dtype.newbyteorder("<") != values.dtype
+    return CHANNELS * channels | FORTRAN * fortran | BIG_ENDIAN * big
+
+
+def laid_out(values: np.ndarray, chunk: Chunk) -> np.ndarray:
+    """Values [n], little-endian, in C order, as the array was: its shape, byte order and order in memory."""
+    values = values.reshape(chunk.shape)
+    if chunk.layout & BIG_ENDIAN:
+        values = values.astype(chunk.dtype.newbyteorder(">"))
+    return np.asfortranarray(values) if chunk.layout & FORTRAN else values
 
 
 def check_array(values: np.ndarray, channels: bool) -> None:

@@ -25,7 +25,11 @@ class Task(NamedTuple):
 
     values: np.ndarray
     max_error: float
-    channels: bool
+    layout: int  # that it had, and whether it has channels: flags of chunks
+
+    @property
+    def channels(self) -> bool:
+        return bool(self.layout & chunks.CHANNELS)
 
     @property
     def flat(self) -> np.ndarray:
@@ -34,7 +38,7 @@ class Task(NamedTuple):
     def chunk(self, mode: int, again: np.ndarray, parts: list[bytes]) -> bytes:
         """The bytes of a chunk that decodes to `again`."""
         values = self.values
-        return chunks.pack(Chunk(mode, values.dtype, values.shape, self.channels, chunks.checksum(again), parts))
+        return chunks.pack(Chunk(mode, values.dtype, values.shape, self.layout, chunks.checksum(again), parts))
 
 
 class Prepared(NamedTuple):
@@ -95,7 +99,7 @@ def prepare(task: Task) -> Prepared | None:
             return None
         scale = scaling.choose_ordered(task.flat)
         return Prepared(to_planes(scaling.integers(task.values, scale), task.channels), None, scale, 0)
-    scale, bound = chosen
+    scale, bound = chosen[0], min(chosen[1], chosen[0].top)
     numbers = np.empty(task.values.size, np.int64)
     numbers[finite] = scaling.integers(some, scale)
     if finite.all():

@@ -57,13 +57,13 @@ def values(numbers: np.ndarray, scale: Scale, kind: np.dtype) -> np.ndarray:
     if scale.kind == INTEGERS:
         return (numbers.astype(np.int64) + int(scale.low)).astype(kind)
     wide = numbers.astype(np.float64)
-    if scale.kind == QUOTIENTS:
-        wide += scale.low
-        wide /= scale.unit
-    else:
-        wide *= scale.unit
-        wide += scale.low
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):  # a damaged scale may leave the type's range
+        if scale.kind == QUOTIENTS:
+            wide += scale.low
+            wide /= scale.unit
+        else:
+            wide *= scale.unit
+            wide += scale.low
         return wide.astype(kind)
 
 
