@@ -178,7 +178,8 @@ def test_patches_and_masks_fit_or_are_refused():
     again = np.zeros(9, "<f4")
     masks.apply_patches(again, masks.pack_patches(values, places))
     assert np.array_equal(np.flatnonzero(again), places) and (again[places] == places).all()
-    for wrong in (b"x", zlib.compress(struct.pack("<If", 9, 0)), zlib.compress(b"abc"), zlib.compress(struct.pack("<IIff", 5, 5, 0, 0))):
+    twice, beyond = struct.pack("<IIff", 5, 5, 0, 0), struct.pack("<If", 9, 0)
+    for wrong in (b"x", zlib.compress(beyond), zlib.compress(b"abc"), zlib.compress(twice)):
         with pytest.raises(FormatError):
             masks.apply_patches(again, wrong)
     for wrong in (bytes(8), bytes(10), b"\4" + bytes(8)):

@@ -29,7 +29,8 @@ def test_tiles_make_no_difference(tiny):
     for number, tile in enumerate(parsed.tiles):
         top, left = 4 * (number // 4), 4 * (number % 4)
         cells = (min(4, 10 - top), min(4, 13 - left))
-        y = tiles.decode(tiny.model.prior, cells, parsed.header.step, data[tile.offset : tile.offset + tile.length], tile.crc)
+        payload = data[tile.offset : tile.offset + tile.length]
+        y = tiles.decode(tiny.model.prior, cells, parsed.header.step, payload, tile.crc)
         grid[top : top + cells[0], left : left + cells[1]] = y
     whole = Synthesis(tiny.model)(grid, parsed.header.step)[:150, :200] + (1 << (BITS - 1))
     assert np.array_equal(tiny.decode_exact(data), whole)
@@ -40,7 +41,8 @@ def test_gains_are_those_of_the_model(small):
         for name in ("inverse_gain", "synthesis/fine"):
             units = fixed._vector(small.model, name, step)
             assert np.array_equal(units, np.rint(units))
-            np.testing.assert_allclose(units / 2.0**fixed.GAIN_BITS, small.model.vector(name, step), rtol=3e-6, atol=1e-6)
+            gains = units / 2.0**fixed.GAIN_BITS
+            np.testing.assert_allclose(gains, small.model.vector(name, step), rtol=3e-6, atol=1e-6)
 
 
 def test_layers_are_exact(small):

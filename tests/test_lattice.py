@@ -52,13 +52,15 @@ def test_sums_are_exact_at_their_bounds(top):
         weights = []
         for size, most in zip(sizes(kind, guides), (lattice.PREDICT_MAX, lattice.EXPECT_MAX), strict=True):
             split = rng.multinomial(most, rng.dirichlet(np.full(size, 0.1)))
-            weights.append((split * rng.choice([-1, 1], size) if most == lattice.PREDICT_MAX else split).astype(np.int16))
+            signs = rng.choice([-1, 1], size) if most == lattice.PREDICT_MAX else 1
+            weights.append((split * signs).astype(np.int16))
         predicted, rows = answer(stage, Weights(*weights), 1, top)
         for n in range(0, predicted.size, 7):
             total = 1024 * int(stage.mean.flat[n]) + 2048
             total += sum(int(w) * int(d.flat[n]) for w, d in zip(weights[0], stage.differences, strict=True))
             assert predicted.flat[n] == min(max(total >> 12, 0), top)
-            whole = sum(int(w) * int(m.flat[n] if m.ndim else m) for w, m in zip(weights[1], stage.magnitudes, strict=True))
+            sizes_here = [int(m.flat[n] if m.ndim else m) for m in stage.magnitudes]
+            whole = sum(int(w) * size for w, size in zip(weights[1], sizes_here, strict=True))
             assert rows[n] == context(whole // 512)
             assert all(m.flat[n if m.ndim else 0] <= 16 * top for m in stage.magnitudes)
 

@@ -174,7 +174,7 @@ class Decoder:
 
 
 def _raw_parts(low: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
-    """(places, bits, shift) of the uniform symbols for these numbers of low bits: at most RAW bits each, lowest first."""
+    """(places, bits, shift) of the uniform symbols for these numbers of low bits: RAW bits at most, lowest first."""
     for bits in np.flatnonzero(np.bincount(low, minlength=1)[1:]) + 1:
         places = np.flatnonzero(low == bits)
         for shift in range(0, int(bits), RAW):

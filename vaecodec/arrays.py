@@ -62,8 +62,8 @@ def decode(
     if expected is not None and (chunk.shape, chunk.dtype) != (tuple(expected[0]), expected[1].newbyteorder("<")):
         raise FormatError(f"the chunk is {chunk.dtype}{list(chunk.shape)}, expected {expected[1]}{list(expected[0])}")
     most = (limits or NONE).pixels
-    if most is not None and chunk.count > most:
-        raise LimitError(f"{chunk.count} values exceed the limit of {most}")
+    if most is not None and chunk.size > most:
+        raise LimitError(f"{chunk.size} values exceed the limit of {most}")
     if chunk.mode == STORED:
         flat = modes_of_arrays.read_stored(chunk)
     elif chunk.mode == CONSTANT:
@@ -113,7 +113,7 @@ def _ways(task: Task, mode: str, model: str) -> Iterator[bytes]:
     found = []
     if prepared is not None and mode != "vae":
         found.append(modes_of_arrays.planes(task, prepared, None))
-    if prepared is not None and (mode == "vae" or mode == "auto" and modes_of_arrays.suits_a_base(task, prepared)):
+    if prepared is not None and (mode == "vae" or (mode == "auto" and modes_of_arrays.suits_a_base(task, prepared))):
         found.append(modes_of_arrays.planes(task, prepared, cached_codec(load_model(model))))
     yield from filter(None, found)
     if mode in ("auto", "stored") or not any(found):

@@ -1,7 +1,7 @@
 """Planes of integers <-> weights and words: walks over a lattice, one for each plane of a chain.
 
-    planes [L, H, W]   L / n chains of n planes, each of which sees the two planes before it in its chain;
-                       chains go together in groups: the first planes of all in the group, then the second ones
+planes [L, H, W]   L / n chains of n planes, each of which sees the two planes before it in its chain;
+                   chains go together in groups: the first planes of all in the group, then the second ones
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ Part = tuple[slice, int]  # of the chains, of the planes in a chain
 Planes = np.ndarray  # [L, H, W]
 
 
-def encode(
-    numbers: Planes, valid: Planes | None, coding: Coding, base: Planes | None
-) -> tuple[bytes, bytes, Planes]:
+def encode(numbers: Planes, valid: Planes | None, coding: Coding, base: Planes | None) -> tuple[bytes, bytes, Planes]:
     """(weights, words, what decode gives) of i64[L, H, W] in 0..top, each within (step - 1) / 2 of what it was.
 
     What is not `valid` costs nothing and comes back as anything; `base` is a picture of the planes, in 0..top.

@@ -1,8 +1,8 @@
 """The bytes of one array chunk, as in docs/arrays.md; standard library and NumPy only.
 
-    magic, version, mode, type, layout, shape, CRC-32 of the values     what every chunk has
-    parts, each with its length                                       what its mode needs
-    CRC-32 of all before it
+magic, version, mode, type, layout, shape, CRC-32 of the values     what every chunk has
+parts, each with its length                                       what its mode needs
+CRC-32 of all before it
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
         return bool(self.layout & CHANNELS)
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many values there are."""
         return math.prod(self.shape)
 

@@ -205,9 +205,9 @@ class Codec:
         return chain.from_iterable(crew.map(some, groups))
 
     def decode_exact(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
-        """As `decode`, but i64[H, W, 3] in units of 2**-14 (0 and 2**14: black and white, about), the same on every machine.
+        """As `decode`, but i64[H, W, 3] in units of 2**-14, black and white at about 0 and 2**14: exactly.
 
-        See fixed.Synthesis, some five times as slow as the network in floating point.  Raises as `decode` does.
+        By fixed.Synthesis, about twice as slow as the network in floating point.  Raises as `decode` does.
         """
         parsed = parse(data)
         plan, config = self._admit(parsed, None, 1, limits), self.model.config

@@ -12,7 +12,6 @@ machines have the same.  Arrays are [P, H, W]: P planes that are coded together,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +108,8 @@ class Scene:
         _bridge(known.values, level)
         everything = [known, *guides]
         self._values = [View(guide.values, level, KINDS[kind]) for guide in everything]
-        self._errors = [None if guide.errors is None else View(guide.errors, level, KINDS[kind]) for guide in everything]
+        errors = [guide.errors for guide in everything]
+        self._errors = [None if one is None else View(one, level, KINDS[kind]) for one in errors]
 
     def bands(self) -> Iterator[Where]:
         """All points of the stage, some BAND of them at a time: whole planes, or rows of one."""
@@ -123,36 +123,36 @@ class Scene:
 
     def where(self, band: Where) -> Where:
         """A band in the planes."""
-        ends = zip(KINDS[self.kind].parity, band[1:], strict=True)
-        rows, columns = (slice((2 * s.start + odd) << self.level, (2 * s.stop) << self.level, 2 << self.level) for odd, s in ends)
+        ends, level = zip(KINDS[self.kind].parity, band[1:], strict=True), self.level
+        rows, columns = (slice((2 * s.start + odd) << level, 2 * s.stop << level, 2 << level) for odd, s in ends)
         return band[0], rows, columns
 
     def look(self, band: Where) -> Stage:
         """What is known around the points of a band; docs/arrays.md lists it in this order."""
         around = KINDS[self.kind].around
         known = [self._values[0].at(at, band) for at in around]
-        mean = known[0] + known[1] + known[2] + known[3]
+        mean = _sum(known[:4])
         differences = [4 * value - mean for value in known]
         residuals = self._errors[0]
         assert residuals is not None
         magnitudes = [
             np.asarray(min(self.step, 16 * self.top), mean.dtype),
-            _total(differences[:4]),
-            _total(differences[4:8]),
-            4 * sum(residuals.at(at, band) for at in around[:4]),
-            4 * sum(residuals.at(at, band) for at in around[4:8]),
+            _sum([np.abs(one) for one in differences[:4]]),
+            _sum([np.abs(one) for one in differences[4:8]]),
+            4 * _sum([residuals.at(at, band) for at in around[:4]]),
+            4 * _sum([residuals.at(at, band) for at in around[4:8]]),
         ]
         for values, errors in zip(self._values[1:], self._errors[1:], strict=True):
             nearest = [values.at(at, band) for at in around[:4]]
-            own = nearest[0] + nearest[1] + nearest[2] + nearest[3]
+            own = _sum(nearest)
             square = [4 * values.at(at, band) - own for at in SQUARE]
             differences += square
-            magnitudes += [4 * np.abs(square[CENTRE]), _total([4 * value - own for value in nearest])]
+            magnitudes += [4 * np.abs(square[CENTRE]), _sum([np.abs(4 * value - own) for value in nearest])]
             if errors is None:
                 differences.append(4 * values.at((0, 0), band) - mean)
                 magnitudes.append(4 * np.abs(differences[-1]))
             else:
-                magnitudes += [16 * errors.at((0, 0), band), 4 * sum(errors.at(at, band) for at in around[:4])]
+                magnitudes += [16 * errors.at((0, 0), band), 4 * _sum([errors.at(at, band) for at in around[:4]])]
         return Stage(mean, differences, magnitudes)
 
 
@@ -166,13 +166,13 @@ def sizes(kind: int, guides: list[Guide]) -> tuple[int, int]:
 
 
 def default(kind: int, guides: list[Guide], follow: bool) -> Weights:
-    """Cubic interpolation; or with `follow` the mean, and what the last guide does beside its own mean."""
+    """Cubic interpolation, nearly; or with `follow` the mean, and what the last guide does beside its own mean."""
     predict, expect = (np.zeros(size, np.int16) for size in sizes(kind, guides))
     if follow:
         at = len(KINDS[kind].around) + len(SQUARE) * (len(guides) - 1) + CENTRE
         predict[at + sum(guide.errors is None for guide in guides[:-1])] = 1 << PREDICT_BITS
     else:
-        predict[[n for n, at in enumerate(KINDS[kind].around) if at[0] * at[1] in (0, 3, -3) and 3 in map(abs, at)]] = -64
+        predict[[n for n, at in enumerate(KINDS[kind].around) if {*map(abs, at)} in ({0, 3}, {1, 3})]] = -32
     expect[:5] = 400, 30, 0, 70, 30
     return Weights(predict, expect)
 
@@ -244,8 +244,8 @@ def _add(total: np.ndarray, terms: list[np.ndarray], weights: np.ndarray) -> Non
             total += term * total.dtype.type(weight)
 
 
-def _total(terms: list[np.ndarray]) -> np.ndarray:
-    return sum(np.abs(term) for term in terms)  # type: ignore[return-value]
+def _sum(terms: list[np.ndarray]) -> np.ndarray:
+    return terms[0] + terms[1] + terms[2] + terms[3]
 
 
 def _bridge(plane: np.ndarray, level: int) -> None:

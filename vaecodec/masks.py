@@ -1,7 +1,7 @@
 """What the planes of an array chunk cannot hold <-> bytes: a mask of values that are not finite, and patches.
 
-    mask      a byte a value: 0 finite, 1 NaN, 2 infinity, 3 minus infinity; deflated, or empty where all are finite
-    patches   u32 place of each, ascending, then the values themselves; deflated, or empty where there are none
+mask      a byte a value: 0 finite, 1 NaN, 2 infinity, 3 minus infinity; deflated, or empty where all are finite
+patches   u32 place of each, ascending, then the values themselves; deflated, or empty where there are none
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def stored(task: Task) -> bytes:
 
 
 def read_stored(chunk: Chunk) -> np.ndarray:
-    return chunks.unshuffle(chunk.parts[0], chunk.dtype, chunk.count)
+    return chunks.unshuffle(chunk.parts[0], chunk.dtype, chunk.size)
 
 
 def constant(task: Task) -> bytes | None:
@@ -73,14 +73,16 @@ def constant(task: Task) -> bytes | None:
     value = np.array(low + (high - low) / 2 if high > low else some[:1].sum(), task.values.dtype)
     mask = pack_mask(task.flat)
     again = _constant(value, mask, task.values.size)
-    return None if len(missed(task.flat, again, task.max_error)) else task.chunk(CONSTANT, again, [value.tobytes(), mask])
+    if len(missed(task.flat, again, task.max_error)):
+        return None
+    return task.chunk(CONSTANT, again, [value.tobytes(), mask])
 
 
 def read_constant(chunk: Chunk) -> np.ndarray:
     value, mask = chunk.parts
     if len(value) != chunk.dtype.itemsize:
         raise FormatError("the chunk's one value has another type")
-    return _constant(np.frombuffer(value, chunk.dtype)[0], mask, chunk.count)
+    return _constant(np.frombuffer(value, chunk.dtype)[0], mask, chunk.size)
 
 
 def _constant(value: np.ndarray, mask: bytes, count: int) -> np.ndarray:
@@ -105,8 +107,8 @@ def prepare(task: Task) -> Prepared | None:
     if finite.all():
         return Prepared(to_planes(numbers.reshape(task.values.shape), task.channels), None, scale, bound)
     numbers[~finite] = int(numbers[finite].mean())
-    both = (to_planes(part.reshape(task.values.shape), task.channels) for part in (numbers, finite))
-    return Prepared(*both, scale, bound)
+    valid = to_planes(finite.reshape(task.values.shape), task.channels)
+    return Prepared(to_planes(numbers.reshape(task.values.shape), task.channels), valid, scale, bound)
 
 
 def planes(task: Task, prepared: Prepared, codec: Codec | None) -> bytes | None:
@@ -133,10 +135,10 @@ def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
     """The values of modes planes and vae; `model` is the .vcm file of a base, None a shipped one."""
     coded, mask, patches, weights, data, *file = chunk.parts
     shape = planes_of(chunk.shape, chunk.channels)
-    if not chunk.count:
+    if not chunk.size:
         raise FormatError("an empty chunk has planes")
     coding = chunks.parse_coding(coded, chunk.dtype, shape[0])
-    special, base = read_mask(mask, chunk.dtype, chunk.count), None
+    special, base = read_mask(mask, chunk.dtype, chunk.size), None
     valid = None if special is None else to_planes((special == 0).reshape(chunk.shape), chunk.channels)
     if file:
         header, colours = container.parse(file[0]).header, _colours(chunk.shape, chunk.channels)
@@ -203,7 +205,8 @@ def _quality(prepared: Prepared) -> float:
 def _picture(numbers: np.ndarray, top: int, colours: int) -> np.ndarray:
     """u8[L / colours * H, W, 3] of planes i64[L, H, W], grey where there are no colours."""
     pixels = np.rint(numbers * (255.0 / max(1, top))).astype(np.uint8)
-    pixels = pixels.reshape(-1, colours, *numbers.shape[1:]).transpose(0, 2, 3, 1).reshape(-1, numbers.shape[2], colours)
+    pixels = pixels.reshape(-1, colours, *numbers.shape[1:]).transpose(0, 2, 3, 1)
+    pixels = pixels.reshape(-1, numbers.shape[2], colours)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 

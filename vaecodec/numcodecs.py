@@ -1,6 +1,6 @@
 """`vaecodec.arrays` as a codec of numcodecs (entry point in the group numcodecs.codecs), and so of zarr's format 2.
 
-    zarr.create_array(..., zarr_format=2, compressors=VaeCodec(max_error=0.01))
+zarr.create_array(..., zarr_format=2, compressors=VaeCodec(max_error=0.01))
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`vaecodec.arrays` as a codec of zarr's format 3 (entry point in the group zarr.codecs), in place of `bytes`.
 
-    zarr.create_array(..., serializer=VaeCodec(max_error=0.01), compressors=None)
+zarr.create_array(..., serializer=VaeCodec(max_error=0.01), compressors=None)
 """
 
 from __future__ import annotations
