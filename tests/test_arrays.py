@@ -48,7 +48,7 @@ def test_every_value_is_within_the_bound(kind, max_error):
     assert len(data) < 0.9 * values.nbytes
 
 
-@pytest.mark.parametrize("mode", ["planes", "vae", "stored"])
+@pytest.mark.parametrize("mode", ["planes", "vae", "grid", "stored"])
 @pytest.mark.parametrize("max_error", [0, 0.01, 3, 30])
 def test_every_mode_keeps_the_bound(mode, max_error):
     for values in (scene("u1"), scene("f4") / np.float32(7), picture(64, 48)):
@@ -72,7 +72,7 @@ def test_what_is_not_finite_comes_back():
     values[3:20, 10:40] = np.nan
     values[50, 60], values[51, 60] = np.inf, -np.inf
     for max_error in (0, 0.1, 20):
-        for mode in ("auto", "planes", "vae"):
+        for mode in ("auto", "planes", "vae", "grid"):
             assert_bound(values, max_error, mode=mode)
     whole = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     assert len(arrays.encode(values, 0.5)) < 1.1 * len(arrays.encode(whole, 0.5))

@@ -38,6 +38,7 @@ def some() -> list[bytes]:
         arrays.encode(grey.astype("f8") * np.pi, 0),
         arrays.encode(np.where(grey > 99, np.float32(2), np.float32(np.inf)), 0),
         arrays.encode(grey.astype("f4") * np.float32(np.pi), 0, mode="planes"),
+        arrays.encode(holes, 3, mode="grid"),
         arrays.encode(np.stack([grey, grey]).astype(">u2"), 1, mode="planes"),
     ]
 
@@ -112,7 +113,8 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
     zeros = zlib.compress(bytes(1 << 24), 9)
     hostile = [
         claim(chunks.STORED, "u1", (1 << 16, 1 << 12), b""),
-        claim(chunks.STORED, "<f8", (1 << 31, 3), b"(\xb5/\xfd"),
+        claim(chunks.STORED, "<f8", (1 << 29, 3), b"\0(\xb5/\xfd"),
+        claim(chunks.GRID, "<u2", (9, 9), coding, b"", b"", b"\2(\xb5/\xfd\xa0\0\0\0\x40"),
         claim(chunks.CONSTANT, "u1", (1 << 31, 1), b"\0", b""),
         claim(chunks.PLANES, "u1", (9, 9), coding, zeros, b"", b"", b""),
         claim(chunks.PLANES, "<f4", (9, 9), coding, zeros, b"", b"", b""),

@@ -2,7 +2,8 @@
 
     values --scaling--> integers --chains--> weights, words                                 mode planes
                         integers --> picture --Codec--> .vae --fixed--> base of the same    mode vae
-    values --byte planes--> Zstandard                                                       mode stored
+                        integers --> steps --> Zstandard                                    mode grid
+    values --> Zstandard                                                                    mode stored
 
 The smallest is taken.  What a decoder computes is exact, so that the bound that was checked holds on every machine.
 """
@@ -23,7 +24,7 @@ from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.modes_of_arrays import Task
 from vaecodec.weights import load_model, shipped
 
-MODES = ("auto", "planes", "vae", "stored")
+MODES = ("auto", "planes", "vae", "grid", "stored")
 
 
 def encode(
@@ -33,7 +34,7 @@ def encode(
 
     Every value comes back within `max_error`, in the units of the data, NaNs and infinities as such; with 0 all bits
     come back.  `channels` None counts a last axis of 2 to 4, of three or more, as channels.  `mode` is "auto", or one
-    of "planes", "vae" (a picture by `model` below) and "stored" (without loss).  Raises CodecError on an array that
+    of "planes", "vae" (a picture by `model` below), "grid" and "stored" (without loss).  Raises CodecError on an array that
     it cannot take, ValueError on a bound or a mode that cannot be.
     """
     check_options(max_error, mode)
@@ -111,8 +112,10 @@ def _ways(task: Task, mode: str, model: str) -> Iterator[bytes]:
         return
     prepared = None if mode == "stored" else modes_of_arrays.prepare(task)
     found = []
-    if prepared is not None and mode != "vae":
+    if prepared is not None and mode in ("auto", "planes"):
         found.append(modes_of_arrays.planes(task, prepared, None))
+    if prepared is not None and mode in ("auto", "grid"):
+        found.append(modes_of_arrays.grid(task, prepared))
     if prepared is not None and (mode == "vae" or (mode == "auto" and modes_of_arrays.suits_a_base(task, prepared))):
         found.append(modes_of_arrays.planes(task, prepared, cached_codec(load_model(model))))
     yield from filter(None, found)

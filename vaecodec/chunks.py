@@ -20,8 +20,8 @@ from vaecodec.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
 
 MAGIC = b"\x89VAA"
 VERSION = 1
-STORED, CONSTANT, PLANES, BASED = range(4)
-MODES = ("stored", "constant", "planes", "vae")
+STORED, CONSTANT, PLANES, BASED, GRID = range(5)
+MODES = ("stored", "constant", "planes", "vae", "grid")
 TYPES = tuple(np.dtype(name) for name in ("u1", "<u2", "<u4", "i1", "<i2", "<i4", "<f4", "<f8"))
 CHANNELS, FORTRAN, BIG_ENDIAN = 1, 2, 4  # flags of a layout
 HEAD = struct.Struct("<4sBBBBB")  # magic, version, mode, type, layout, dimensions
@@ -29,7 +29,8 @@ SCALE = struct.Struct("<BddQQI")  # kind, low, unit, top, step, planes in a chai
 CRC = struct.Struct("<I")
 MAX_DIMENSIONS = 32
 MAX_VALUES = (1 << 32) - 1
-LEVEL = 12  # of Zstandard
+LEVEL, FAST_LEVEL, MUCH = 19, 9, 1 << 22  # of Zstandard, and the bytes from which on the latter
+WAYS = WHOLE, BYTES, BITS = range(3)  # to store values
 
 
 class Chunk(NamedTuple):
@@ -64,7 +65,7 @@ class Coding(NamedTuple):
     chain: int  # planes one after another, each seeing those before it
 
 
-PARTS = {STORED: 1, CONSTANT: 2, PLANES: 5, BASED: 6}
+PARTS = {STORED: 1, CONSTANT: 2, PLANES: 5, BASED: 6, GRID: 4}
 
 
 def pack(chunk: Chunk) -> bytes:
@@ -137,27 +138,38 @@ def parse_coding(data: bytes, dtype: np.dtype, planes: int) -> Coding:
     return Coding(Scale(kind, low, unit, top), step, chain)
 
 
-def shuffle(values: np.ndarray) -> bytes:
-    """The bytes of values, the first of each, then the second of each and so on, by Zstandard; inverse of unshuffle."""
+def store(values: np.ndarray) -> bytes:
+    """Values [n] by Zstandard, as they are, in byte planes or in bit planes, whichever is smallest; inverse of unstore."""
     import zstandard
 
     rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
-    return zstandard.ZstdCompressor(LEVEL, write_checksum=False).compress(rows.T.tobytes())
+    bits = np.packbits(np.unpackbits(rows, axis=1).T, axis=1) if values.size else rows
+    coder = zstandard.ZstdCompressor(LEVEL if values.nbytes <= MUCH else FAST_LEVEL, write_checksum=False)
+    ways = enumerate((rows, rows.T, bits))
+    return min((bytes([way]) + coder.compress(content.tobytes()) for way, content in ways), key=len)
 
 
-def unshuffle(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
+def unstore(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
     """[count] values of this type; raises FormatError on damage that shows."""
     import zstandard
 
+    width, size = dtype.itemsize, count * dtype.itemsize
+    way = data[0] if data else len(WAYS)
+    if way == BITS:
+        size = 8 * width * -(-count // 8)
     try:
         # What a frame says of its size is judged before it is inflated.
-        if zstandard.get_frame_parameters(data).content_size != count * dtype.itemsize:
+        if way not in WAYS or zstandard.get_frame_parameters(data[1:]).content_size != size:
             raise FormatError("the stored values have another size than they should have")
-        content = zstandard.ZstdDecompressor().decompress(data, count * dtype.itemsize, allow_extra_data=False)
+        content = zstandard.ZstdDecompressor().decompress(data[1:], size, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise FormatError(f"the stored values are damaged ({exc})") from exc
-    rows = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, count)
-    return np.ascontiguousarray(rows.T).view(dtype).reshape(count)
+    rows = np.frombuffer(content, np.uint8)
+    if way == BITS and count:
+        rows = np.packbits(np.unpackbits(rows.reshape(8 * width, -1), axis=1, count=count).T, axis=1)
+    elif way == BYTES:
+        rows = rows.reshape(width, count).T
+    return np.ascontiguousarray(rows).reshape(-1).view(dtype)
 
 
 def checksum(values: np.ndarray) -> int:

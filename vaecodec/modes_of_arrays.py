@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import chains, chunks, container, fixed, scaling
-from vaecodec.chunks import BASED, CONSTANT, PLANES, STORED, Chunk, Coding
+from vaecodec.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.codec import Codec, codec_for
 from vaecodec.errors import FormatError
 from vaecodec.masks import apply_mask, apply_patches, missed, pack_mask, pack_patches, read_mask
@@ -57,11 +57,11 @@ class Prepared(NamedTuple):
 
 def stored(task: Task) -> bytes:
     """A chunk of mode stored."""
-    return task.chunk(STORED, task.flat, [chunks.shuffle(task.flat)])
+    return task.chunk(STORED, task.flat, [chunks.store(task.flat)])
 
 
 def read_stored(chunk: Chunk) -> np.ndarray:
-    return chunks.unshuffle(chunk.parts[0], chunk.dtype, chunk.size)
+    return chunks.unstore(chunk.parts[0], chunk.dtype, chunk.size)
 
 
 def constant(task: Task) -> bytes | None:
@@ -120,32 +120,63 @@ def planes(task: Task, prepared: Prepared, codec: Codec | None) -> bytes | None:
         file = [codec.encode(_picture(numbers, scale.top, _colours(shape, task.channels)), _quality(prepared))]
         base = _base(codec, file[0], numbers.shape, scale.top)
     weights, data, found = chains.encode(numbers, valid, coding, base)
-    again = scaling.values(from_planes(found, shape, task.channels), scale, task.values.dtype).reshape(-1)
-    mask = b"" if valid is None else pack_mask(task.flat)
+    return _checked(task, prepared, coding, found, BASED if codec else PLANES, [weights, data, *file])
+
+
+def _checked(
+    task: Task, prepared: Prepared, coding: Coding, found: np.ndarray, mode: int, more: list[bytes]
+) -> bytes | None:
+    """A chunk whose planes decode to `found`, with what they miss as patches; None where that is too much."""
+    found = from_planes(found, task.values.shape, task.channels)
+    again = scaling.values(found, coding.scale, task.values.dtype).reshape(-1)
+    mask = b"" if prepared.valid is None else pack_mask(task.flat)
     apply_mask(again, read_mask(mask, again.dtype, again.size))
     places = missed(task.flat, again, task.max_error)
     if len(places) > task.values.size // PATCHED:
         return None
     again[places] = task.flat[places]
-    parts = [chunks.pack_coding(coding), mask, pack_patches(task.flat, places), weights, data, *file]
-    return task.chunk(BASED if codec else PLANES, again, parts)
+    return task.chunk(mode, again, [chunks.pack_coding(coding), mask, pack_patches(task.flat, places), *more])
+
+
+def grid(task: Task, prepared: Prepared) -> bytes | None:
+    """A chunk of mode grid: the steps of the integers, stored; for what repeats rather than varies smoothly."""
+    coding = Coding(prepared.scale, 2 * prepared.bound + 1, 1)
+    steps = (prepared.numbers + prepared.bound) // coding.step
+    if prepared.valid is not None:
+        steps *= prepared.valid
+    content = chunks.store(steps.astype(_steps_type(coding)).reshape(-1))
+    return _checked(task, prepared, coding, _off_grid(steps, coding), GRID, [content])
+
+
+def _steps_type(coding: Coding) -> np.dtype:
+    """The smallest type that holds the steps."""
+    most = -(-coding.scale.top // coding.step)
+    return np.dtype(f"<u{next(size for size in (1, 2, 4, 8) if most < 1 << 8 * size)}")
+
+
+def _off_grid(steps: np.ndarray, coding: Coding) -> np.ndarray:
+    """The integers that steps stand for."""
+    return np.minimum(steps.astype(np.float64) * coding.step, coding.scale.top)
 
 
 def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
-    """The values of modes planes and vae; `model` is the .vcm file of a base, None a shipped one."""
-    coded, mask, patches, weights, data, *file = chunk.parts
+    """The values of modes planes, vae and grid; `model` is the .vcm file of a base, None a shipped one."""
+    coded, mask, patches, *more = chunk.parts
     shape = planes_of(chunk.shape, chunk.channels)
     if not chunk.size:
         raise FormatError("an empty chunk has planes")
     coding = chunks.parse_coding(coded, chunk.dtype, shape[0])
     special, base = read_mask(mask, chunk.dtype, chunk.size), None
     valid = None if special is None else to_planes((special == 0).reshape(chunk.shape), chunk.channels)
-    if file:
-        header, colours = container.parse(file[0]).header, _colours(chunk.shape, chunk.channels)
+    if chunk.mode == BASED:
+        header, colours = container.parse(more[2]).header, _colours(chunk.shape, chunk.channels)
         if (header.height, header.width) != (shape[0] // colours * shape[1], shape[2]):
             raise FormatError("the base has another size than the planes")
-        base = _base(codec_for(file[0], model), file[0], shape, coding.scale.top)
-    found = chains.decode(weights, data, shape, valid, coding, base)
+        base = _base(codec_for(more[2], model), more[2], shape, coding.scale.top)
+    if chunk.mode == GRID:
+        found = _off_grid(chunks.unstore(more[0], _steps_type(coding), chunk.size), coding).reshape(shape)
+    else:
+        found = chains.decode(more[0], more[1], shape, valid, coding, base)
     again = scaling.values(from_planes(found, chunk.shape, chunk.channels), coding.scale, chunk.dtype).reshape(-1)
     apply_mask(again, special)
     apply_patches(again, patches)
