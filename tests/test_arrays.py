@@ -59,7 +59,7 @@ def test_every_mode_keeps_the_bound(mode, max_error):
 @pytest.mark.parametrize(
     "shape",
     [(), (0,), (1,), (2,), (3,), (50,), (1, 1), (1, 40), (40, 1), (2, 3), (5, 0, 3), (3, 5, 7), (4, 40, 40)]
-    + [(2, 3, 9, 8), (6, 7, 3), (2, 9, 10, 4), (33, 17, 2), (2, 1, 1, 1, 5, 5), (1500, 3, 3)],
+    + [(2, 3, 9, 8), (6, 7, 3), (2, 9, 10, 4), (33, 17, 2), (2, 1, 1, 1, 5, 5), (1500, 3, 3), (4, 5, 20)],
 )
 def test_every_shape_comes_back(shape):
     values = np.cumsum(RNG.integers(-3, 4, shape).astype("i2"), axis=-1 if shape else None).reshape(shape)

@@ -110,6 +110,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
         return chunks.pack(chunks.Chunk(mode, np.dtype(kind), shape, 0, 0, list(parts)))
 
     coding = chunks.pack_coding(chunks.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1))
+    long = chunks.pack_coding(chunks.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1 << 27))
     zeros = zlib.compress(bytes(1 << 24), 9)
     hostile = [
         claim(chunks.STORED, "u1", (1 << 16, 1 << 12), b""),
@@ -120,6 +121,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
         claim(chunks.PLANES, "<f4", (9, 9), coding, zeros, b"", b"", b""),
         claim(chunks.PLANES, "u1", (9, 9), coding, b"", zeros, zeros, b""),
         claim(chunks.PLANES, "u1", (9, 9), coding, b"", b"", zeros, b""),
+        claim(chunks.PLANES, "u1", (1 << 27, 1, 1), long, b"", b"", b"", b""),
         claim(chunks.PLANES, "u1", (0, 9), coding, b"", b"", b"", b""),
     ]
     for data in hostile:
@@ -154,7 +156,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
 )
 def test_scales_that_cannot_be_are_refused(kind, scale, step, chain):
     with pytest.raises(FormatError):
-        chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step, chain)), np.dtype(kind), 6)
+        chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
 
 
 def test_weights_that_could_be_rounded_are_refused(some):

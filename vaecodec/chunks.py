@@ -28,6 +28,7 @@ HEAD = struct.Struct("<4sBBBBB")  # magic, version, mode, type, layout, dimensio
 SCALE = struct.Struct("<BddQQI")  # kind, low, unit, top, step, planes in a chain
 CRC = struct.Struct("<I")
 MAX_DIMENSIONS = 32
+LARGE_PLANE, SHORT_CHAIN = 1024, 16  # values, planes
 MAX_VALUES = (1 << 32) - 1
 LEVEL, FAST_LEVEL, MUCH = 19, 9, 1 << 22  # of Zstandard, and the bytes from which on the latter
 WAYS = WHOLE, BYTES, BITS = range(3)  # to store values
@@ -112,14 +113,19 @@ def parse(data: bytes | memoryview) -> Chunk:
     return Chunk(mode, TYPES[kind], shape, layout, crc, parts)
 
 
+def longest_chain(shape: tuple[int, int, int]) -> int:
+    """The most planes of [L, H, W] in a chain: a walk takes its time however small its plane is."""
+    return shape[0] if shape[1] * shape[2] >= LARGE_PLANE else min(shape[0], SHORT_CHAIN)
+
+
 def pack_coding(coding: Coding) -> bytes:
     """The part that parse_coding reads."""
     kind, low, unit, top = coding.scale
     return SCALE.pack(kind, low, unit, top, coding.step, coding.chain)
 
 
-def parse_coding(data: bytes, dtype: np.dtype, planes: int) -> Coding:
-    """How `planes` planes of this type were coded; raises FormatError on what cannot be."""
+def parse_coding(data: bytes, dtype: np.dtype, shape: tuple[int, int, int]) -> Coding:
+    """How planes [L, H, W] of this type were coded; raises FormatError on what cannot be."""
     if len(data) != SCALE.size:
         raise FormatError(f"the scale has {len(data)} bytes, expected {SCALE.size}")
     kind, low, unit, top, step, chain = SCALE.unpack(data)
@@ -133,8 +139,8 @@ def parse_coding(data: bytes, dtype: np.dtype, planes: int) -> Coding:
         fits = fits and low == int(low) and limits[0] <= low and low + top < limits[1]
     if not fits or not (step % 2 and step <= 2 * top + 1):
         raise FormatError("the chunk's scale is out of range")
-    if not 0 < chain <= planes or planes % chain:
-        raise FormatError(f"the chunk has {planes} planes in chains of {chain}")
+    if not 0 < chain <= longest_chain(shape) or shape[0] % chain:
+        raise FormatError(f"the chunk has {shape[0]} planes of {shape[1]} x {shape[2]} in chains of {chain}")
     return Coding(Scale(kind, low, unit, top), step, chain)
 
 

@@ -14,7 +14,6 @@ from vaecodec.errors import FormatError
 from vaecodec.masks import apply_mask, apply_patches, missed, pack_mask, pack_patches, read_mask
 
 PATCHED = 64  # at most one value in so many is kept by itself
-CHAINED_PLANE = 1024  # values from which on a plane is worth a walk of its own
 BASE_SIDE, BASE_PLANE = 64, 24  # least sides, in pixels, of a picture, and of a plane in it, for which a base is tried
 BASE_FROM = 4 / 255  # and the least bound, as a part of the range
 QUALITIES = ((8 / 255, 30.0), (16 / 255, 15.0), (math.inf, 5.0))  # of the base, up to these
@@ -165,7 +164,7 @@ def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
     shape = planes_of(chunk.shape, chunk.channels)
     if not chunk.size:
         raise FormatError("an empty chunk has planes")
-    coding = chunks.parse_coding(coded, chunk.dtype, shape[0])
+    coding = chunks.parse_coding(coded, chunk.dtype, shape)
     special, base = read_mask(mask, chunk.dtype, chunk.size), None
     valid = None if special is None else to_planes((special == 0).reshape(chunk.shape), chunk.channels)
     if chunk.mode == BASED:
@@ -206,10 +205,10 @@ def from_planes(found: np.ndarray, shape: tuple[int, ...], channels: bool) -> np
 
 def chain_of(task: Task, numbers: np.ndarray) -> int:
     """How many planes to code one after another: channels, or slices that resemble each other."""
-    if task.channels:
-        return task.values.shape[-1]
     count, height, width = numbers.shape
-    if count == 1 or height * width < CHAINED_PLANE or width < 3:
+    if task.channels:
+        return task.values.shape[-1] if task.values.shape[-1] <= chunks.longest_chain((count, height, width)) else 1
+    if count == 1 or width == 1 or height * width < chunks.LARGE_PLANE:
         return 1
     across = np.abs(np.diff(numbers[:: max(1, count // 8)][:8].astype(np.float64), axis=2)).mean()
     some = np.arange(0, count - 1, max(1, count // 8))
