@@ -34,8 +34,8 @@ def encode(
 
     Every value comes back within `max_error`, in the units of the data, NaNs and infinities as such; with 0 all bits
     come back.  `channels` None counts a last axis of 2 to 4, of three or more, as channels.  `mode` is "auto", or one
-    of "planes", "vae" (a picture by `model` below), "grid" and "stored" (without loss).  Raises CodecError on an array that
-    it cannot take, ValueError on a bound or a mode that cannot be.
+    of "planes", "vae" (a picture by `model` below), "grid" and "stored" (without loss).  Raises CodecError on an array
+    that it cannot take, ValueError on a bound or a mode that cannot be.
     """
     check_options(max_error, mode)
     values = np.asarray(values)

@@ -145,7 +145,7 @@ def parse_coding(data: bytes, dtype: np.dtype, shape: tuple[int, int, int]) -> C
 
 
 def store(values: np.ndarray) -> bytes:
-    """Values [n] by Zstandard, as they are, in byte planes or in bit planes, whichever is smallest; inverse of unstore."""
+    """Values [n] by Zstandard: as they are, in byte planes or in bit planes, the smallest; inverse of unstore."""
     import zstandard
 
     rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
