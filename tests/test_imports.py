@@ -12,7 +12,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config limits container targets network atomic stored names manifest sources pool
 integer tables coding context vetting tiles tiling weights gradients refinement lapping networks
-lapped graphs transforms preview parallel codec
+lapped graphs transforms preview fixed parallel codec
+adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 metadata deep planes classical modes png fronts pillow images recognition strips outputs files
 bases layers quantization densities vae float_transforms datasets tfdata optimization training exporting freezing
 console metrics peers hevc tools curves evaluate gallery summary plots report
@@ -45,7 +46,9 @@ ALLOWED = {
     "bjontegaard": {"curves"},
     "matplotlib": {"plots"},
     "tqdm": {"bench"},
-    "zstandard": {"stored"},
+    "zstandard": {"stored", "chunks"},
+    "numcodecs": {"numcodecs"},
+    "zarr": {"zarr"},
 }
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from vaecodec import context, preview, tiles
+from vaecodec import context, fixed, preview, tiles
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, Parsed, pack, parse, step_of
 from vaecodec.errors import CodecError, FormatError, ModelError
@@ -314,6 +315,23 @@ class Codec:
         every = chain.from_iterable(jobs(part) for part in parts)
         groups = alike(every, lambda job: (job[0], job[3].shape), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
+
+    def decode_exact(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
+        """As `decode`, but i64[H, W, 3] in units of 2**-14, black and white at about 0 and 2**14: exactly.
+
+        By fixed.Synthesis, about twice as slow as the network in floating point.  Raises as `decode` does.
+        """
+        part, config = self._part(data, None, 1, limits), self.model.config
+        out = np.empty((*part.plan.out.shape, 3), np.int64)
+        with self._crew([(part.plan.grid, part.total)]) as crew:
+            for shown, outer, y in self._surrounded(crew, part, halo(config), config.latents, tiles.decode):
+                made = self._fixed(y, part.parsed.header.step)[shown.inside(pixels_of(outer)).slices()]
+                out[shown.slices()] = made + (1 << (fixed.BITS - 1))
+        return out
+
+    @cached_property
+    def _fixed(self) -> fixed.Synthesis:
+        return fixed.Synthesis(self.model)
 
     def _reduced(self, crew: Crew, part: Part) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""

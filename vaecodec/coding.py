@@ -37,6 +37,12 @@ def categorical(freq: np.ndarray):  # type: ignore[no-untyped-def]
     return _constriction().model.Categorical((freq - 1).astype(np.float64), perfect=False)
 
 
+@lru_cache(maxsize=32)
+def uniform(bits: int):  # type: ignore[no-untyped-def]
+    """An entropy model of integers below 2**bits, all alike; exact, as they divide 2**24."""
+    return _constriction().model.Uniform(1 << bits)
+
+
 class Models:
     """Entropy models of the rows of `tables`, made when first used."""
 
@@ -55,7 +61,7 @@ class Models:
         return len(self.tables.low) - 1
 
 
-def _by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(order i64[m], rows i64[k], ends i64[k]): the symbols that are coded, rows ascending, else in order, and runs."""
     order = np.argsort(rows, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
     most = int(rows[order[-1]]) if len(order) else 0
@@ -70,7 +76,7 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 
     Raises CodecError where a symbol of the deterministic row is not 0 or a symbol is out of range.
     """
-    order, runs, ends = _by_row(rows)
+    order, runs, ends = by_row(rows)
     position, counts = symbols[order], np.diff(ends, prepend=0)
     most = max(symbols.max(initial=0), -symbols.min(initial=0))
     if most > SYMBOL_MAX or np.count_nonzero(symbols) != np.count_nonzero(position):
@@ -90,7 +96,7 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 
 def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
-    order, runs, ends = _by_row(rows)
+    order, runs, ends = by_row(rows)
     symbols, low, last = np.zeros(len(rows), np.int32), models.tables.low, models.tables.last
     escaped, begin = [], 0
     for row, end in zip(runs.tolist(), ends.tolist(), strict=True):

@@ -140,6 +140,13 @@ def depthwise(x: np.ndarray, kernel: np.ndarray, above: int = 0, below: int = 0)
     return total
 
 
+def shuffle(x: np.ndarray, r: int) -> np.ndarray:
+    """[h, w, r * r * C] -> [h * r, w * r, C]."""
+    height, width, channels = x.shape[0], x.shape[1], x.shape[2] // (r * r)
+    x = x.reshape(height, width, r, r, channels).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(x).reshape(height * r, width * r, channels)
+
+
 class OneThread:
     """Within it, matrix products run on the calling thread alone; for any number of threads at once.
 
@@ -287,9 +294,7 @@ class Exact:
         return out
 
     def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:
-        height, width, channels = x.shape[0], x.shape[1], x.shape[2] // (r * r)
-        x = x.reshape(height, width, r, r, channels).transpose(0, 2, 1, 3, 4)
-        return np.ascontiguousarray(x).reshape(height * r, width * r, channels)
+        return shuffle(x, r)
 
 
 def neighbours(known: np.ndarray, kernel: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -109,7 +109,7 @@ class Refiner:
             lower, is_coded = low.astype(np.int32), rows != DETERMINISTIC
             slope = self._costs(lower + 1, rows) - self._costs(lower, rows)
             for array, values in ((slopes, slope), (live, is_coded), (idle, np.where(is_coded, 0, residual))):
-                array += put_half(values, y.shape, half)
+                put_half(values, array, half)
             return lower + draw(residual - low, temperature, rng)
 
         values, _ = self._walk(y, quantise)

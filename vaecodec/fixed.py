@@ -1,0 +1,134 @@
+"""The synthesis in fixed point: pixels that are the same on every machine, for what must be (docs/arrays.md).
+
+The networks of `network.synthesis`, in integers carried in float64, as in `integer`, but finer:
+
+    activations, pixels   unit 2**-14, magnitude below 2**24
+    weights               unit 2**-16
+    gains                 unit 2**-20
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
+
+import numpy as np
+
+from vaecodec import network
+from vaecodec.config import ANCHORS, STRIDE, SUBSTEPS
+from vaecodec.errors import ModelError
+from vaecodec.integer import ACTIVATION_BITS, EXACT64, Layer, depthwise, one_thread, shift, shuffle
+from vaecodec.vetting import require
+from vaecodec.weights import Model
+
+BITS = 14
+WEIGHT_BITS = 16
+GAIN_BITS = 20
+MOST = float(2**24 - 1)
+GAIN_MOST = 2**28  # so that a gain times anything stays exact
+DIGITS = 40
+
+
+class Fixed:
+    """The arithmetic of `network` in fixed point; arrays are f64[h, w, C], integers."""
+
+    def __init__(self, layers: dict[str, Layer], fine: np.ndarray) -> None:
+        self._layers, self._fine = layers, fine
+
+    def channels(self, x: np.ndarray) -> int:
+        return x.shape[-1]
+
+    def _round(self, x: np.ndarray, bits: int, low: float = -MOST) -> np.ndarray:
+        return np.clip(shift(x, bits), low, MOST, out=x)
+
+    def dense(self, name: str, x: np.ndarray, channels: int, relu: bool = False, small: bool = False) -> np.ndarray:
+        t = self._layers[name].product(x.reshape(-1, x.shape[-1]))
+        return self._round(t, WEIGHT_BITS, 0 if relu else -MOST).reshape(*x.shape[:-1], channels)
+
+    def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
+        layer = self._layers[name]
+        t = depthwise(x, layer.kernel)
+        t += layer.bias
+        return self._round(t, WEIGHT_BITS)
+
+    def gate(self, name: str, x: np.ndarray) -> np.ndarray:
+        both = self.dense(name, x, 2 * x.shape[-1])
+        a, b = np.split(both, 2, -1)
+        return self._round(np.maximum(a, 0) * b, BITS)
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        t = x + y
+        return np.clip(t, -MOST, MOST, out=t)
+
+    def condition(self, name: str, x: np.ndarray) -> np.ndarray:
+        return self._round(x * self._fine, GAIN_BITS)
+
+    def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:
+        return shuffle(x, r)
+
+    def lapped(self, name: str, x: np.ndarray) -> np.ndarray:
+        """Down, then along."""
+        for axis in (0, 1):
+            x = np.moveaxis(x, axis, 0)
+            pads = ((STRIDE // 2, STRIDE // 2), (0, 0), (0, 0))
+            blocks = np.pad(x, pads, "symmetric").reshape(-1, STRIDE, x.shape[1] * x.shape[2])
+            blocks = self._round(self._layers[name].kernel @ blocks, WEIGHT_BITS)
+            x = blocks.reshape(-1, *x.shape[1:])[STRIDE // 2 : -(STRIDE // 2)]
+            x = np.moveaxis(x, 0, axis)
+        return x
+
+
+class Synthesis:
+    """The synthesis of one model; raises ModelError where its weights do not fit, or are too large for exact sums."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self._layers = model, _layers(model)
+        self._vector = lru_cache(maxsize=16)(lambda name, step: _vector(model, name, step))
+        try:
+            made = self(np.zeros((1, 1, model.config.latents)), 0)
+        except (ValueError, KeyError, IndexError) as exc:
+            raise ModelError(f"the weights of the model's synthesis do not fit ({exc})") from exc
+        require(made.shape == (STRIDE, STRIDE, 3), "the model's synthesis makes other pixels")
+
+    def __call__(self, y: np.ndarray, step: int) -> np.ndarray:
+        """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, 3], integers, unit 2**-14, within +-1/2, about."""
+        ops = Fixed(self._layers, self._vector("synthesis/fine", step))
+        x = y * self._vector("inverse_gain", step)
+        x = np.clip(shift(x, GAIN_BITS + ACTIVATION_BITS - BITS), -MOST, MOST, out=x)
+        with one_thread:
+            return network.synthesis(ops, self._model.config, x)
+
+
+def whole(x: np.ndarray, bits: int) -> np.ndarray:
+    """f64: x in units of 2**-bits, rounded to integers, halves to even; of floats, so exact before it is rounded."""
+    return np.rint(np.ldexp(x.astype(np.float64), bits))
+
+
+def _layers(model: Model) -> dict[str, Layer]:
+    prefix, layers = "weights/synthesis/", {}
+    for name, kernel in model.arrays.items():
+        if name.startswith(prefix) and name.endswith("/kernel"):
+            layer = name[len("weights/") : -len("/kernel")]
+            kernel = whole(kernel, WEIGHT_BITS)
+            bias = model.arrays.get(f"weights/{layer}/bias", np.zeros(kernel.shape[-1]))
+            bias = whole(bias, WEIGHT_BITS + BITS)
+            axes = 1 if layer.endswith("/lapped") else tuple(range(kernel.ndim - 1))
+            bound = np.abs(kernel).sum(axes).max() * MOST + np.abs(bias).max() + 2.0**WEIGHT_BITS
+            require(bound < EXACT64, f"the sums of {layer} are too large to be exact")
+            layers[layer] = Layer(kernel, bias)
+    return layers
+
+
+def _vector(model: Model, name: str, step: int) -> np.ndarray:
+    """f64[channels]: Model.vector in units of 2**-20, from 40 digits, so that no library's exp matters."""
+    anchors = model.array(f"anchors/{name}")
+    first = min(step // SUBSTEPS, ANCHORS - 2)
+    part, context = step - first * SUBSTEPS, Context(prec=DIGITS, rounding=ROUND_HALF_EVEN)
+    found = []
+    for low, high in anchors[first : first + 2].T.tolist():
+        power = context.divide(Decimal(low) * (SUBSTEPS - part) + Decimal(high) * part, Decimal(SUBSTEPS))
+        require(abs(power) < 20, "a gain is out of range")
+        units = int(context.multiply(context.exp(power), Decimal(1 << GAIN_BITS)).to_integral_value(ROUND_HALF_EVEN))
+        require(units < GAIN_MOST, "a gain is out of range")
+        found.append(units)
+    return np.array(found, np.float64)
