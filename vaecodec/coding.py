@@ -57,7 +57,7 @@ class Models:
 
 
 def _by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(order i64[m] or u32[m], rows i64[k], ends i64[k]) of what is coded, rows ascending, else in order, and its runs."""
+    """(order i64 or u32[m], rows i64[k], ends i64[k]): what is coded, rows ascending, else in order; runs of it."""
     values = np.arange(int(rows.max(initial=0)) + 1, dtype=rows.dtype)
     parts = []
     for begin in range(0, max(1, len(rows)), CHUNK):
