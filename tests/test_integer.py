@@ -105,6 +105,7 @@ def test_bands_give_what_the_whole_gives(shape, monkeypatch):
     seen = []
     for cells in (1, 16, 10**6):
         monkeypatch.setattr(context, "BAND", cells)
+        monkeypatch.setattr(context, "LEAST", 2)
         steps, found, rng = context.walk(prior, shape, 0), [], np.random.default_rng(3)
         question = next(steps)
         with pytest.raises(StopIteration) as end:

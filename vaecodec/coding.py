@@ -18,6 +18,7 @@ from vaecodec.tables import Tables
 
 DETERMINISTIC = 0  # this row's symbols are 0 and take no part in coding
 ESCAPE_BYTES = 4
+CHUNK = 1 << 22  # symbols sorted at once: that takes 16 bytes each
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
 
 
@@ -62,10 +63,19 @@ class Models:
 
 
 def by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(order i64[m], rows i64[k], ends i64[k]): the symbols that are coded, rows ascending, else in order, and runs."""
-    order = np.argsort(rows, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
-    most = int(rows[order[-1]]) if len(order) else 0
-    ends = np.searchsorted(rows, np.arange(most + 1, dtype=rows.dtype), "right", sorter=order)
+    """(order i64 or u32[m], rows i64[k], ends i64[k]): what is coded, rows ascending, else in order; runs of it."""
+    values = np.arange(int(rows.max(initial=0)) + 1, dtype=rows.dtype)
+    parts = []
+    for begin in range(0, max(1, len(rows)), CHUNK):
+        part = rows[begin : begin + CHUNK]
+        order = np.argsort(part, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
+        ends = np.searchsorted(part, values, "right", sorter=order)
+        parts.append(((order + begin).astype(np.uint32) if len(rows) > CHUNK else order, ends))
+    if len(parts) > 1:
+        pieces = [
+            order[0 if row == 0 else ends[row - 1] : ends[row]] for row in range(len(values)) for order, ends in parts
+        ]
+        order, ends = np.concatenate(pieces), np.sum([ends for _, ends in parts], axis=0)
     order, ends = order[ends[DETERMINISTIC] :], ends - ends[DETERMINISTIC]
     found = np.flatnonzero(np.diff(ends, prepend=0))
     return order, found, ends[found]

@@ -42,7 +42,7 @@ from vaecodec.integer import (
 )
 
 UNIT = 1 << ACTIVATION_BITS
-BAND = 768  # cells
+BAND, LEAST = 768, 8  # cells, and rows of them: a row of either neighbour is computed again
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
 
 Step = tuple[np.ndarray, np.ndarray]
@@ -153,7 +153,7 @@ class Band(NamedTuple):
 def in_bands(prior: Prior, cells: tuple[int, ...], work: Callable[[Band], None]) -> None:
     """work(band) for all rows of [h, w] cells, an even number at a time, of BAND cells or a few more or less."""
     height, width = cells
-    size = max(2, BAND // width // 2 * 2)
+    size = max(LEAST, BAND // width // 2 * 2)
     bands = [Band(top, min(top + size, height), height, width) for top in range(0, height, size)]
     for _ in map(work, bands) if len(bands) == 1 else prior.each(work, bands):
         pass
