@@ -87,13 +87,13 @@ def _time(mtime_ns: int) -> str:
 
 def models(args: argparse.Namespace) -> int:
     """Lists the shipped models."""
-    from vaecodec.weights import load_model, shipped
+    from vaecodec.weights import load_any, shipped
 
     console = _console(args)
     for name in shipped():
 
         def work(name: str = name) -> tuple[dict[str, Any], str]:
-            model = load_model(name)
+            model = load_any(name)
             return {"name": model.name, "model": model.id}, f"{model.name}  {model.id}"
 
         console.attempt(name, work, product=True)
