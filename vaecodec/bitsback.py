@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 
 import numpy as np
 
@@ -31,7 +30,7 @@ Draw = Callable[[np.ndarray], np.ndarray]  # frequencies i64[n, K] -> symbols i3
 def walk(model: Model, z: np.ndarray) -> Generator[np.ndarray, np.ndarray, np.ndarray]:
     """p(x | z), phase by phase: yields frequencies i64[n, K], is sent symbols i32[n], returns u8[B, S, S].
 
-    z f32[B, L] are activations, unit 2**-8.  Two steps a phase: which pixels are not 0, and the values of those, less 1.
+    z f32[B, L] are activations, unit 2**-8.  Two steps a phase: which pixels are not 0, and their values, less 1.
     """
     ops, config = model.ops, model.config
     features = generative.decoder(ops, config, z[:, None, None])
@@ -167,5 +166,5 @@ def decode(model: Model, data: bytes, consumed: int, count: int) -> np.ndarray:
 def check(model: Model, pictures: np.ndarray) -> None:
     """Raises CodecError unless these are u8[N, S, S] of the model's side."""
     side = model.config.side
-    if pictures.dtype != np.uint8 or pictures.ndim != 3 or pictures.shape[1:] != (side, side):
+    if pictures.dtype != np.uint8 or pictures.ndim != 3 or pictures.shape[1:] != (side, side) or not len(pictures):
         raise CodecError(f"pictures are {pictures.dtype}{list(pictures.shape)}, expected uint8[N, {side}, {side}]")

@@ -1,6 +1,6 @@
 """Densities as integer frequencies that sum to 2**24, computed exactly: what `bitsback` codes with.
 
-    posterior(means, scales)   Normal over 2**BINS bins of equal mass under N(0, 1)   (Townsend et al. 2019, section 2.5.1)
+    posterior(means, scales)   Normal over bins of equal mass under N(0, 1)   (Townsend et al. 2019, section 2.5.1)
     ink(odds)                  whether a pixel is not 0
     values(natural)            which value, if it is not
 

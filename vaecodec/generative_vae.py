@@ -105,7 +105,8 @@ class GenerativeVAE(tf.Module):
 
     def log_likelihood(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         """log2 p(x | z), f[B], of x f[B, S, S, 1]."""
-        features, before, total = self.features(z), [], 0.0
+        before: list[tf.Tensor] = []
+        features, total = self.features(z), 0.0
         for number, pixels in enumerate(phases_of(x)):
             density = self.likelihood(number, features, before)
             total += tf.reduce_sum(density.log_prob(pixels[..., 0]), [1, 2])

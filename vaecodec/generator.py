@@ -22,7 +22,14 @@ Arrays = Mapping[str, np.ndarray]
 NO_CONDITIONS = Conditions(*[np.zeros(1, np.int64)] * len(Conditions._fields))
 KINDS = Tables(*(np.dtype("<i2" if name == "centres" else "<i4") for name in Tables._fields))  # type: ignore[arg-type]
 # What a table may hold: so that all of `discrete` stays below 2**53, and no sum of weights is 0.
-RANGES = Tables(*[(-(8 << EDGE_BITS), 8 << EDGE_BITS), (-ACTIVATION_MAX, ACTIVATION_MAX), (0, TOTAL), (1, 1 << 20), (1, TOTAL - 1), (1, TOTAL)])  # type: ignore[arg-type]  # fmt: skip
+RANGES = {
+    "edges": (-(8 << EDGE_BITS), 8 << EDGE_BITS),
+    "centres": (-ACTIVATION_MAX, ACTIVATION_MAX),
+    "cumulative": (0, TOTAL),
+    "inverse": (1, 1 << 20),
+    "ink": (1, TOTAL - 1),
+    "exp": (1, TOTAL),
+}
 
 
 class Generator(NamedTuple):
@@ -57,7 +64,8 @@ def make(name: str, id: str, values: dict[str, Any], arrays: dict[str, np.ndarra
 
 def check_tables(tables: Tables) -> None:
     """Raises ModelError on types, shapes, ranges and orders that `discrete` does not expect."""
-    for name, table, shape, kind, (low, high) in zip(Tables._fields, tables, SHAPES, KINDS, RANGES, strict=True):
+    for name, table, shape, kind in zip(Tables._fields, tables, SHAPES, KINDS, strict=True):
+        low, high = RANGES[name]
         found = f"discrete/{name} has shape {list(table.shape)} and type {table.dtype}"
         require(table.shape == shape and table.dtype == kind, f"{found}, expected {list(shape)} and {kind}")
         require(low <= table.min() and table.max() <= high, f"discrete/{name} is out of range")

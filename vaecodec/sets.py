@@ -39,8 +39,8 @@ def read_set(path: str) -> tuple[np.ndarray, list[str]]:
         data = _inflated(data, path)
     if len(data) > MAX_BYTES:
         raise CodecError(f"{path}: larger than {MAX_BYTES} bytes")
-    pictures = _npy(data, path) if data[:6] == b"\x93NUMPY" else _idx(data, path)
-    return pictures, [f"{path}[{n}]" for n in range(len(pictures))]
+    array = _npy(data, path) if data[:6] == b"\x93NUMPY" else _idx(data, path)
+    return array, [f"{path}[{n}]" for n in range(len(array))]
 
 
 def _inflated(data: bytes, path: str) -> bytes:

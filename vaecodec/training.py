@@ -253,7 +253,11 @@ def train(
     steps = [tf.function(kind.make_step(config, options, hard)) for hard in (False, True)]
     number, began, saved = int(before["steps"]), None, time.monotonic()
     feed = iter(kind.batches(paths, config, options, options.seed + number))
-    tensors, points, progress = [tf.constant(value) for value in state], np.array(SCHEDULE), Progress(run, before, kind.metrics)
+    tensors, points, progress = (
+        [tf.constant(value) for value in state],
+        np.array(SCHEDULE),
+        Progress(run, before, kind.metrics),
+    )
 
     def spent() -> float:
         return before["seconds"] + (time.monotonic() - began if began else 0.0)
