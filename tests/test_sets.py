@@ -9,6 +9,7 @@ import pytest
 from conftest import GOLDEN
 from mutants import mutants, with_right_crcs
 from PIL import Image
+from test_vetting import changed as edited
 
 import vaecodec
 from vaecodec import bitsback, cli, coding, discrete, drawing, picture_sets, sets
@@ -143,12 +144,6 @@ def test_other_pictures_and_other_models_are_refused():
         vaecodec.encode_set(pictures(1, "blank"), "small")
     with pytest.raises(ModelError, match="sets of small pictures"):
         vaecodec.encode(pictures(1, "blank")[0], model="digits")
-
-
-def edited(array, value, index=0):
-    out = array.copy()
-    out.reshape(-1)[index] = value
-    return out
 
 
 CASES = {

@@ -8,8 +8,7 @@ Read it side by side with `bitsback`, which codes with the same numbers.
 
 from __future__ import annotations
 
-import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,10 +19,10 @@ from vaecodec.generative import LATENT_BITS, ORDER, PHASES, VALUES, Generative
 from vaecodec.grid_layers import Quantised, Shapes
 from vaecodec.integer import ACTIVATION_BITS
 from vaecodec.layers import activation, on_grid
+from vaecodec.vae import Weighted
 
 LATENT_GAIN = 2.0 ** (LATENT_BITS - ACTIVATION_BITS)
 SCALE_LOW, SCALE_HIGH = -6.0, 1.0  # base-2 logarithms of the posterior's scales
-NEVER = -0.5  # log-odds of ink, in units of 16, where training starts
 
 
 def specification(config: Generative) -> dict[str, Shapes]:
@@ -65,20 +64,11 @@ class Loss(NamedTuple):
     kl_bpd: tf.Tensor
 
 
-class GenerativeVAE(tf.Module):
-    """`weights` maps names to variables, or to tensors after `bind`."""
+class GenerativeVAE(Weighted):
+    """The model, from its weights or from the beginning."""
 
     def __init__(self, config: Generative, weights: dict[str, np.ndarray] | None = None, seed: int = 0) -> None:
-        super().__init__(name="generative_vae")
-        self.config = config
-        start = initial_weights(config, seed) if weights is None else weights
-        self.weights: dict[str, Any] = {name: tf.Variable(value, name=name) for name, value in start.items()}
-
-    def bind(self, weights: dict[str, tf.Tensor]) -> GenerativeVAE:
-        """The same model over other weights, so that a training step can be a pure function of them."""
-        other = copy.copy(self)
-        other.weights = weights
-        return other
+        super().__init__("generative_vae", config, initial_weights(config, seed) if weights is None else weights)
 
     def posterior(self, x: tf.Tensor) -> tfd.Distribution:
         """q(z | x) of x f[B, S, S, 1] in [0, 255]: Normal, on the grids that `discrete` has tables for."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from vaecodec.config import PRESETS
 from vaecodec.errors import CodecError
-from vaecodec.generative import GENERATIVE
+from vaecodec.generative import GENERATIVE, Generative
 
 
 def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -24,6 +24,8 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if args.preset is not None and config != _config(args.preset):
             raise CodecError(f"{args.start} is not of the architecture {args.preset}")
     options = training.Options(**{**training.kind_of(config).defaults, **given})
+    if isinstance(config, Generative) and (args.export_step or args.import_state):
+        raise CodecError("the step of a generative model is not for export: it trains in minutes on a CPU")
     if args.export_step is not None:
         from vaecodec.exporting import export_step
 

@@ -24,6 +24,5 @@ for one in digits:
     file = io.BytesIO()
     Image.fromarray(one).save(file, "PNG", optimize=True)
     png += file.tell()
-print(
-    f"{len(digits)} digits: {len(data):,} bytes, {8 * len(data) / digits.size:.3f} bits a pixel; as PNG files {png:,} bytes"
-)
+bpp = 8 * len(data) / digits.size
+print(f"{len(digits)} digits: {len(data):,} bytes, {bpp:.3f} bits a pixel; as PNG files {png:,} bytes")
