@@ -103,11 +103,11 @@ def kl_bits(model: Generator, pictures: np.ndarray) -> float:
 
 
 def peers(pictures: np.ndarray) -> dict[str, dict[str, float]]:
-    """Bits a pixel of each coder: all pictures in one file, and each of 1000 in a file of its own."""
+    """Bits a pixel of each coder: all pictures in one file, and each of 100 in a file of its own."""
     out = {}
     for name, coder in PEERS.items():
         whole = tiled(pictures) if name.startswith(("PNG", "WebP")) else pictures
-        each = sum(len(coder(one)) for one in pictures[:1000]) / pictures[:1000].size
+        each = sum(len(coder(one)) for one in pictures[:100]) / pictures[:100].size
         out[name] = {"one_file_bpd": 8 * len(coder(whole)) / pictures.size, "each_bpd": 8 * each}
     return out
 

@@ -83,7 +83,7 @@ def test_scores_rank_what_is_no_digit(drawn):
     assert 25 < np.mean([one.percentile for one in usual]) < 75
     blank = vaecodec.score(np.zeros((28, 28), np.uint8))
     # Likelihood alone takes a blank picture for the most usual of all; less its complexity it is the strangest.
-    assert blank.percentile < 1 and blank.corrected_percentile > 99
+    assert blank.percentile < 1 and blank.corrected_percentile > 95
     assert blank.corrected == pytest.approx(blank.bpd - blank.complexity)
 
 

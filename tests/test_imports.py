@@ -106,3 +106,10 @@ def test_coding_loads_no_tensorflow():
     loaded = loaded_after(f"import vaecodec; vaecodec.load({model!r}).decode(open({file!r}, 'rb').read())")
     assert "constriction" in loaded
     assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}
+
+
+def test_drawing_and_scoring_load_no_tensorflow():
+    code = "x = vaecodec.sample(1); vaecodec.score(x[0]); vaecodec.decode_set(vaecodec.encode_set(x))"
+    loaded = loaded_after(f"import vaecodec; {code}")
+    assert "constriction" in loaded
+    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax", "ai_edge_litert"}

@@ -210,6 +210,7 @@ def test_pack_and_unpack(tmp_path, capsys):
     assert cli.main(["pack", str(tmp_path / "x.npy"), "-o", packed]) == 1
     assert "exists already" in capsys.readouterr().err
     assert cli.main(["info", packed]) == 0 and "12 pictures of 28 x 28" in capsys.readouterr().out
+    assert cli.main(["verify", packed]) == 0 and "ok" in capsys.readouterr().err
     assert cli.main(["unpack", packed, "-o", back]) == 0 and np.array_equal(np.load(back), x)
     assert cli.main(["unpack", packed, "-o", str(tmp_path / "folder")]) == 0
     assert np.array_equal(sets.read_set(str(tmp_path / "folder"))[0], x)
