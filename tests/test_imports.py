@@ -10,14 +10,17 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits container targets network atomic stored names manifest sources pool
-integer tables coding context vetting tiles tiling weights gradients refinement lapping networks
+errors config limits container targets network generative atomic library stored names manifest sources pool sets sheets
+integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights picture_sets
+gradients refinement lapping networks
 lapped graphs transforms preview fixed parallel codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
+photo_drawing scoring
 metadata deep planes classical modes png fronts pillow images recognition strips outputs files
-bases layers quantization densities vae float_transforms datasets tfdata optimization training exporting freezing
+bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
+training generative_training recipes exporting freezing generative_freezing unfreezing generation
 console metrics peers hevc tools curves evaluate gallery summary plots report
-folders runs streams conversions manual completion commands lab bench cli
+folders runs streams conversions generation_commands model_commands manual completion commands lab bench cli
 """.split()
 
 TENSORFLOW = {
@@ -32,6 +35,10 @@ TENSORFLOW = {
     "training",
     "exporting",
     "freezing",
+    "grid_layers",
+    "generative_vae",
+    "generative_training",
+    "generative_freezing",
 }
 ALLOWED = {
     "constriction": {"coding"},
@@ -103,3 +110,10 @@ def test_coding_loads_no_tensorflow():
     loaded = loaded_after(f"import vaecodec; vaecodec.load({model!r}).decode(open({file!r}, 'rb').read())")
     assert "constriction" in loaded
     assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}
+
+
+def test_drawing_and_scoring_load_no_tensorflow():
+    code = "x = vaecodec.sample(1); vaecodec.score(x[0]); vaecodec.decode_set(vaecodec.encode_set(x))"
+    loaded = loaded_after(f"import vaecodec; {code}")
+    assert "constriction" in loaded
+    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax", "ai_edge_litert"}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vaecodec.codec import Codec
+    from vaecodec.scoring import Score
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,12 +33,18 @@ __all__ = [
     "compress_file",
     "decode",
     "decode_batch",
+    "decode_set",
     "decompress_file",
     "encode",
     "encode_batch",
+    "encode_set",
     "info",
+    "interpolate",
     "load",
     "register_pillow",
+    "sample",
+    "score",
+    "vary",
 ]
 
 
@@ -134,11 +141,13 @@ def decode_batch(
 def info(data: bytes) -> dict[str, Any]:
     """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
 
-    Or of the file stored in it: name, permissions, time, size; `kind` is "picture" or "file".  Reads the header and
-    checks the file is whole; loads no model, no LiteRT and no TensorFlow.
+    Or of the file stored in it: name, permissions, time, size; or of the set of pictures in it (encode_set).  `kind` is
+    "picture", "file" or "set".  Reads the header and checks the file is whole; loads no model and no heavy library.
     """
-    from vaecodec import container, stored
+    from vaecodec import container, picture_sets, stored
 
+    if picture_sets.is_set(data[:16]):
+        return picture_sets.info(data)
     return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)
 
 
@@ -171,3 +180,76 @@ def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
 def register_pillow() -> None:
     """Makes .vae a format of Pillow's, for Image.open and Image.save; the same as `import vaecodec.pillow`."""
     import vaecodec.pillow  # noqa: F401
+
+
+def encode_set(pictures: np.ndarray, model: str = "digits") -> bytes:
+    """u8[N, S, S], small grey pictures -> a .vae file of all of them, bytes, without loss, by bits-back coding.
+
+    `model` is a generative one, by name or .vcm file; "digits" takes S = 28.  Raises CodecError on another shape or
+    type.  Townsend, Bird and Barber 2019 (arXiv:1901.04866).
+    """
+    from vaecodec import picture_sets
+
+    return picture_sets.encode(pictures, model)
+
+
+def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
+    """A .vae file of encode_set -> u8[N, S, S], bit for bit.
+
+    Raises FormatError on damage, ModelError where its model is not at hand, LimitError beyond `limits` (pixels of all).
+    """
+    from vaecodec import picture_sets
+
+    return picture_sets.decode(data, model, limits)
+
+
+def sample(
+    n: int,
+    model: str = "digits",
+    seed: int = 0,
+    size: tuple[int, int] = (256, 256),
+    quality: float = 50,
+    noisy: bool = False,
+) -> np.ndarray:
+    """n new pictures from a model's prior: u8[n, 28, 28] of "digits", u8[n, H, W, 3] of a model of photographs.
+
+    A seed gives the same pictures again.  `size` (H, W) and `quality` are for photographs, of which textures are all to
+    be had; `noisy` draws the pixels of digits, too, where else each is at its median.  Raises ModelError, CodecError.
+    """
+    from vaecodec import generation
+
+    return generation.sample(n, model, seed, size, quality, noisy)
+
+
+def vary(
+    image: Any, strength: float, n: int = 1, model: str = "digits", seed: int = 0, quality: float = 50
+) -> np.ndarray:
+    """n pictures near an array, PIL image or path: u8[n, 28, 28] or u8[n, H, W, 3], as `sample`.
+
+    `strength` 0 is the picture as its latent has it, 1 forgets it: of digits the share of randomness in the latent, of
+    photographs the part of all latents that is drawn anew.  Raises CodecError on a picture that it does not take.
+    """
+    from vaecodec import generation
+
+    return generation.vary(image, strength, n, model, seed, quality)
+
+
+def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = 50) -> np.ndarray:
+    """n pictures from a to b, through the latent: u8[n, 28, 28] or u8[n, H, W, 3], as `sample`.
+
+    Raises CodecError on pictures that the model does not take, or of two sizes.
+    """
+    from vaecodec import generation
+
+    return generation.interpolate(a, b, n, model, quality)
+
+
+def score(image: Any, model: str = "digits") -> Score:
+    """How unusual a picture is to a model: bpd (negative ELBO, bits per dimension), and its percentile in training.
+
+    And `corrected`, the same less the bits per dimension of a PNG file (Serra et al. 2020, arXiv:1909.11480), with its
+    own percentile.  `model` "digits" takes u8[28, 28], "small" any photograph.  Raises CodecError on others.
+    """
+    from vaecodec import generation
+
+    return generation.score(image, model)

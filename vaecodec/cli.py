@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -54,6 +55,14 @@ def above_zero(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """An argument of --size."""
+    values = tuple(int(part) for part in text.lower().split("x"))
+    if len(values) != 2 or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT in pixels")
+    return values[1], values[0]
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -158,6 +167,8 @@ def make_parser() -> argparse.ArgumentParser:
     freeze.add_argument("-f", "--force", action="store_true", help="overwrite OUT.vcm")
     freeze.add_argument("--name", help="the model's name (default: OUT)")
 
+    _add_sets(command)
+    _add_generation(command)
     _add_benchmark(command("bench", "Rate and distortion of codecs on pictures of yours.  Needs vaecodec[bench]."))
 
     completion = command("completion", "Print a script that completes this command line in a shell.")
@@ -192,14 +203,19 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     """Options of train; those of vaecodec.training.Options are None here where not given."""
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="folder of pictures, .tar of pictures, or picture")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="folder of pictures, .tar of pictures, or picture; for digits idx file or .npy",
+    )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run: checkpoint and logs")
-    parser.add_argument("--preset", help="architecture (default: small, or that of CHECKPOINT)")
-    parser.add_argument("--minutes", type=float, help="training time of the whole run (default: 60)")
+    parser.add_argument("--preset", help="small, base or digits (default: small, or that of CHECKPOINT)")
+    parser.add_argument("--minutes", type=float, help="training time of the whole run (default: 60; digits 15)")
     parser.add_argument("--steps", type=positive, help="or steps of the whole run, whichever comes first")
-    parser.add_argument("--batch", type=positive, help="crops a step (default: 8)")
+    parser.add_argument("--batch", type=positive, help="crops a step (default: 8; digits 64)")
     parser.add_argument("--crop", type=positive, help="side of a crop in pixels (default: 128)")
-    parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012)")
+    parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012; digits 0.002)")
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--bfloat16", action="store_true", default=None, help="transforms in bfloat16, for GPUs")
     parser.add_argument("--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run or file")
@@ -207,6 +223,59 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     elsewhere.add_argument("--export-step", metavar="DIR", help="only write the training step, for use elsewhere")
     parser.add_argument("--hard", action="store_true", help="export the step of the last phase: rounded latents")
     elsewhere.add_argument("--import-state", metavar="DIR", help="only take a state trained elsewhere into RUN")
+
+
+def _add_sets(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """pack and unpack."""
+    pack = command("pack", "A set of small grey pictures to one .vae file, without loss, by bits-back coding.")
+    pack.add_argument(
+        "inputs", nargs="+", metavar="IN", help="idx file (.gz too), .npy u8[N, H, W], folder of pictures, or picture"
+    )
+    pack.add_argument("-o", "--output", required=True, metavar="OUT.vae")
+    pack.add_argument("-m", "--model", default="digits", help="generative, name or .vcm file (default: digits, 28x28)")
+    unpack = command("unpack", "A .vae file of a set to the pictures in it.")
+    unpack.add_argument("input", metavar="IN.vae")
+    unpack.add_argument("-o", "--output", required=True, metavar="OUT", help=".npy file, else a folder for PNG files")
+    unpack.add_argument("-m", "--model", help="name or .vcm file (default: the shipped one that made the file)")
+    for added in (pack, unpack):
+        added.add_argument("-f", "--force", action="store_true", help="overwrite")
+
+
+def _add_generation(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """sample, vary, interpolate, score and calibrate."""
+    sample = command("sample", "A contact sheet of pictures drawn from a model.")
+    sample.add_argument("--size", type=size, default=(256, 256), metavar="WxH", help="of photographs (256x256)")
+    sample.add_argument("--noisy", action="store_true", help="draw pixels too (default: each at its median)")
+    vary = command("vary", "A contact sheet of pictures near one.")
+    vary.add_argument("input", metavar="IN", help="picture")
+    vary.add_argument("--strength", type=float, default=0.5, metavar="0..1", help="0 the same, 1 any (default: 0.5)")
+    interpolate = command("interpolate", "A contact sheet of pictures from one to another.")
+    interpolate.add_argument("first", metavar="A", help="picture")
+    interpolate.add_argument("last", metavar="B", help="picture of the same size")
+    for added, number in ((sample, 64), (vary, 16), (interpolate, 10)):
+        added.add_argument("-n", "--number", type=positive, default=number, help=f"of pictures (default: {number})")
+        added.add_argument("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="of photographs (50)")
+        added.add_argument("--columns", type=positive, default=0, metavar="N", help="of the sheet (default: a square)")
+        added.add_argument("-o", "--output", required=True, metavar="OUT", help="image file, PNG or other")
+    for added in (sample, vary):
+        added.add_argument("--seed", type=int, default=0, help="default: 0")
+    score = command("score", "How unusual pictures are to a model: a CSV, the strangest first.")
+    score.add_argument("-o", "--output", metavar="OUT.csv", help="(default: standard output)")
+    score.add_argument("--sheet", metavar="OUT.png", help="contact sheet of the strangest")
+    score.add_argument("--most", type=positive, default=64, metavar="N", help="pictures on it (default: 64)")
+    by = ("bpd", "corrected")  # of vaecodec.scoring.Score, which needs NumPy
+    score.add_argument("--by", choices=by, default=by[0], help="what to sort by (default: bpd, negative ELBO)")
+    calibrate = command("calibrate", "A model file with quantiles of its scores on these pictures, for percentiles.")
+    calibrate.add_argument("model", metavar="MODEL", help="name or .vcm file")
+    calibrate.add_argument("-o", "--output", required=True, metavar="OUT.vcm")
+    for added in (score, calibrate):
+        added.add_argument(
+            "paths", nargs="+", metavar="PATH", help="folder of pictures, picture; of digits idx or .npy"
+        )
+    for added in (sample, vary, interpolate, score):
+        added.add_argument("-m", "--model", default="digits", help="name or .vcm file (default: digits)")
+    for added in (sample, vary, interpolate, score, calibrate):
+        added.add_argument("-f", "--force", action="store_true", help="overwrite")
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:

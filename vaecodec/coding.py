@@ -125,6 +125,25 @@ def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[
     return symbols
 
 
+def push_each(coder, symbols: np.ndarray, freq: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+    """Puts symbol n of i32[n] under frequencies freq[n], i64[n, K] of sum 2**24, on the stack; inverse of pop_each."""
+    if len(symbols):
+        coder.encode_reverse(symbols.astype(np.int32, copy=False), _family(), (freq - 1).astype(np.float64))
+
+
+def pop_each(coder, freq: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Takes i32[n] symbols off the stack, one for each row of frequencies i64[n, K] of sum 2**24."""
+    if not len(freq):
+        return np.zeros(0, np.int32)
+    return np.asarray(coder.decode(_family(), (freq - 1).astype(np.float64)), np.int32)
+
+
+@lru_cache(maxsize=1)
+def _family():  # type: ignore[no-untyped-def]
+    """Entropy models whose frequencies come with each symbol, as in `categorical`."""
+    return _constriction().model.Categorical(perfect=False)
+
+
 def writer():  # type: ignore[no-untyped-def]
     """An empty stack."""
     return _constriction().stack.AnsCoder()

@@ -41,13 +41,14 @@ def verify(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     """What .vae files say of themselves; needs no model."""
-    from vaecodec import container, stored
+    import vaecodec
+    from vaecodec import stored
     from vaecodec.streams import opened
 
     def work(name: str) -> tuple[dict[str, Any], str]:
         with opened(args, name) as file:
             head = file.read(16)
-            record = stored.info(file, head) if stored.is_stored(head) else container.info(head + file.read())
+            record = stored.info(file, head) if stored.is_stored(head) else vaecodec.info(head + file.read())
         return {"input": name, **record}, f"{name}: {_said(record)}"
 
     console = _console(args)
@@ -68,6 +69,9 @@ def _said(record: dict[str, Any]) -> str:
             + "version {version}"
         ).format(samples=SAMPLES[record["channels"]] + (" of 16 bits" if record["depth"] == 16 else ""), **record)
         return text + "".join(f", {kind}" for kind in record["metadata"])
+    if record["kind"] == "set":
+        form = "{count} pictures of {width} x {height}, {coding}, {bytes} bytes, {bpp:.4f} bits a pixel, model {model}"
+        return form.format(**record) + f", version {record['version']}"
     text = "stored file {name}, {size} bytes, {bytes} here, {method}".format(**record)
     if record["mode"] is not None:
         text += f", mode {record['mode']}"
@@ -87,13 +91,13 @@ def _time(mtime_ns: int) -> str:
 
 def models(args: argparse.Namespace) -> int:
     """Lists the shipped models."""
-    from vaecodec.weights import load_model, shipped
+    from vaecodec.weights import load_any, shipped
 
     console = _console(args)
     for name in shipped():
 
         def work(name: str = name) -> tuple[dict[str, Any], str]:
-            model = load_model(name)
+            model = load_any(name)
             return {"name": model.name, "model": model.id}, f"{model.name}  {model.id}"
 
         console.attempt(name, work, product=True)
@@ -119,6 +123,17 @@ def freeze(args: argparse.Namespace) -> int:
 
     with hushed(args.verbose):
         return _in_lab(args, args.output, lambda: lab.freeze(args))
+
+
+def generation(args: argparse.Namespace) -> int:
+    """What goes with generative models, by the name of the command."""
+    _one_blas_thread()
+    from vaecodec import generation_commands
+
+    return getattr(generation_commands, args.command)(args, _console(args))
+
+
+pack = unpack = sample = vary = interpolate = score = calibrate = generation
 
 
 def bench(args: argparse.Namespace) -> int:

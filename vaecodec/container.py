@@ -147,6 +147,8 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
         tag = bytes(view[position + 4 : position + 8])
         if tag == b"FILE" and position == len(MAGIC):
             raise FormatError("this .vae file holds a file that is not a picture (vaecodec decompress restores it)")
+        if tag == b"PSET" and position == len(MAGIC):
+            raise FormatError("this .vae file holds a set of small pictures (vaecodec unpack restores it)")
         if length > len(view) - position - 12:
             raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
         begin, end = position + 8, position + 8 + length

@@ -151,3 +151,40 @@ def masses(density: tfd.Distribution, low: int, high: int) -> np.ndarray:
     """f64[high - low + 1, ...]: the probability of each integer from low to high."""
     grid = np.arange(low, high + 1, dtype=np.float64)
     return density.prob(grid.reshape(-1, *[1] * len(density.batch_shape))).numpy()
+
+
+class Hurdle(Scalar):
+    """Of an integer in 0..V: Bernoulli whether it is 0, else categorical over 1..V in an exponential family.
+
+    log2 odds of not 0: `odds` [...];  log2 p(v | not 0) = natural . kernel[:, v - 1] + bias[v - 1] + constant, with
+    natural [..., K] and the statistics kernel [K, V] learned: pixels of digits pile up at 0 and near 255, which no
+    density of two parameters has room for.
+    """
+
+    def __init__(self, odds: tf.Tensor, natural: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> None:
+        self.odds, self.natural, self.kernel, self.bias = odds, natural, kernel, bias
+        super().__init__(odds.dtype, {"odds": odds, "natural": natural, "kernel": kernel, "bias": bias})
+
+    def _batch_shape(self):
+        return self.odds.shape
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self.odds)
+
+    def values(self, natural: tf.Tensor) -> tfd.Distribution:
+        """Of the value less 1, where it is not 0."""
+        logits = LOG2 * (tf.linalg.matmul(natural, self.kernel) + self.bias)
+        return tfd.Categorical(logits=logits)
+
+    def _log_prob(self, x):
+        """What is 0 needs no softmax, and most is."""
+        where = tf.where(x > 0)
+        value = self.values(tf.gather_nd(self.natural, where)).log_prob(tf.gather_nd(x, where) - 1.0)
+        ink = tfd.Bernoulli(logits=LOG2 * self.odds).log_prob(tf.cast(x > 0, x.dtype))
+        return ink + tf.scatter_nd(where, value, tf.shape(x, tf.int64))
+
+    def _sample_n(self, n, seed=None):
+        seeds = tfp.random.split_seed(seed, 2)
+        ink = tfd.Bernoulli(logits=LOG2 * self.odds, dtype=self.dtype).sample(n, seed=seeds[0])
+        value = self.values(self.natural).sample(n, seed=seeds[1])
+        return ink * (1.0 + tf.cast(value, self.dtype))

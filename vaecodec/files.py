@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from vaecodec import modes, stored
+from vaecodec import modes, picture_sets, stored
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
 from vaecodec.codec import Progress
 from vaecodec.errors import CodecError
@@ -116,6 +116,9 @@ def verify_file(
             stored.read(source.begin(), None)
             return {"kind": "file", "bytes": source.size()}
         data = source.read()
+        if picture_sets.is_set(data[:16]):
+            picture_sets.decode(data, model, limits)
+            return {"kind": "set", "bytes": len(data)}
         modes.verify(data, model, limits, threads, progress)
         return {"kind": "picture", "bytes": len(data)}
 

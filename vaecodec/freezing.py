@@ -27,6 +27,7 @@ from vaecodec.config import (
 from vaecodec.context import HYPER_GROUPS
 from vaecodec.densities import conditional, factorized, masses
 from vaecodec.errors import CodecError
+from vaecodec.generative import Generative
 from vaecodec.integer import (
     ACTIVATION_BITS,
     ACTIVATION_MAX,
@@ -63,15 +64,16 @@ class Deployed(Float):
 
 def integer_weights(config: Config, weights: Arrays) -> Arrays:
     """integer/*: kernels i16 in units of 2**-9, biases i32 of 2**-15; raises CodecError on a weight beyond +-64."""
-    out = {}
-    for name in specification(config)["prior"].weights:
-        bits = PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
-        value = np.floor(weights[name].astype(np.float64) * 2**bits + 0.5)
-        kind = np.int32 if name.endswith("/bias") else np.int16
-        if not (np.abs(value) <= np.iinfo(kind).max).all():
-            raise CodecError(f"weight {name} reaches {np.abs(weights[name]).max():.3g}, beyond fixed point")
-        out[f"integer/{name}"] = value.astype(kind)
-    return out
+    return {f"integer/{name}": fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
+
+
+def fixed_point(name: str, weight: np.ndarray) -> np.ndarray:
+    """A kernel as i16 or a bias as i32, as its name says; raises CodecError on what does not fit."""
+    bits, kind = (PRODUCT_BITS, np.int32) if name.endswith("/bias") else (WEIGHT_BITS, np.int16)
+    value = np.floor(weight.astype(np.float64) * 2**bits + 0.5)
+    if not (np.abs(value) <= np.iinfo(kind).max).all():
+        raise CodecError(f"weight {name} reaches {np.abs(weight).max():.3g}, beyond fixed point")
+    return value.astype(kind)
 
 
 def at_quality(anchors: np.ndarray, quality: float) -> np.ndarray:
@@ -158,15 +160,26 @@ def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any]
     Raises CodecError where the checkpoint cannot be read or does not fit fixed point.
     """
     config, weights = averaged_weights(source)
-    arrays = {**integer_weights(config, weights), **level_tables(weights), **transforms(config, weights)}
-    arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights)._asdict().items()})
-    for key in ("gain", "inverse_gain", "hyper_gain"):
-        arrays[f"anchors/{key}"] = weights[key]
-    for key in ("analysis/fine", "synthesis/fine"):
-        arrays[f"anchors/{key}"] = weights[f"{key}/condition"]
+    arrays = _generative(config, weights) if isinstance(config, Generative) else _photographic(config, weights)
     name = name or os.path.splitext(os.path.basename(out))[0]
     data = pack_model(name, config, arrays, notes or {})
     with open(out + ".tmp", "wb") as file:
         file.write(data)
     os.replace(out + ".tmp", out)
     return identify(config.to_dict(), arrays)
+
+
+def _generative(config: Generative, weights: Arrays) -> Arrays:
+    from vaecodec.generative_freezing import arrays
+
+    return arrays(config, weights)
+
+
+def _photographic(config: Config, weights: Arrays) -> Arrays:
+    arrays = {**integer_weights(config, weights), **level_tables(weights), **transforms(config, weights)}
+    arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights)._asdict().items()})
+    for key in ("gain", "inverse_gain", "hyper_gain"):
+        arrays[f"anchors/{key}"] = weights[key]
+    for key in ("analysis/fine", "synthesis/fine"):
+        arrays[f"anchors/{key}"] = weights[f"{key}/condition"]
+    return arrays

@@ -9,6 +9,7 @@ from typing import Any
 
 from vaecodec.config import PRESETS
 from vaecodec.errors import CodecError
+from vaecodec.generative import GENERATIVE, Generative
 
 
 def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -17,11 +18,14 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     config, start = _config(args.preset or "small"), None
     given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
-    options = training.Options(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
     if args.start is not None:
         config, start = training.averaged_weights(args.start)
         if args.preset is not None and config != _config(args.preset):
             raise CodecError(f"{args.start} is not of the architecture {args.preset}")
+    options = training.Options(**{**training.kind_of(config).defaults, **given})
+    if isinstance(config, Generative) and (args.export_step or args.import_state):
+        raise CodecError("the step of a generative model is not for export: it trains in minutes on a CPU")
     if args.export_step is not None:
         from vaecodec.exporting import export_step
 
@@ -50,6 +54,7 @@ def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _config(preset: str) -> Any:
-    if preset not in PRESETS:
-        raise CodecError(f"no preset is called {preset!r} (there are: {', '.join(PRESETS)})")
-    return PRESETS[preset]
+    presets = {**PRESETS, **GENERATIVE}
+    if preset not in presets:
+        raise CodecError(f"no preset is called {preset!r} (there are: {', '.join(presets)})")
+    return presets[preset]

@@ -14,9 +14,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +27,7 @@ from vaecodec.atomic import write_atomic
 from vaecodec.config import ANCHORS, Config
 from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
+from vaecodec.generative import Generative
 from vaecodec.optimization import GROUPS, Layout, update
 from vaecodec.vae import VAE, initial_weights
 
@@ -50,6 +52,30 @@ class Options:
     towers: int = 1  # parts of a batch that are worked on at once
 
 
+class Kind(NamedTuple):
+    """What training asks of a kind of model: of photographs here, of small pictures in `generative_training`."""
+
+    weights: Callable[[Any, int], dict[str, np.ndarray]]  # initial ones of an architecture, by seed
+    make_step: Callable[[Any, Options, bool], Any]
+    batches: Callable[[list[str], Any, Options, int], Any]  # endless, from a seed on
+    metrics: tuple[str, ...]
+    defaults: dict[str, Any] = {}  # of Options, where they are others  # noqa: RUF012
+
+
+def kind_of(config: Any) -> Kind:
+    """The kind that an architecture is of."""
+    if isinstance(config, Generative):
+        from vaecodec.generative_training import KIND
+
+        return KIND
+    return PHOTOGRAPHS
+
+
+def read_config(values: dict[str, Any]) -> Any:
+    """An architecture of either kind from its fields; raises ValueError."""
+    return Generative.from_dict(values) if values.get("kind") == Generative.kind else Config.from_dict(values)
+
+
 def spread(options: Options) -> None:
     """As many towers as there are cores, if the batch divides so, and a core each; before TensorFlow has begun."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -59,14 +85,14 @@ def spread(options: Options) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // options.towers))
 
 
-def layout_of(config: Config) -> Layout:
+def layout_of(config: Any) -> Layout:
     """How the weights of an architecture lie in its state."""
-    return Layout(initial_weights(config))
+    return Layout(kind_of(config).weights(config, 0))
 
 
-def initial_state(config: Config, seed: int = 0, weights: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
+def initial_state(config: Any, seed: int = 0, weights: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
     """The flat state at step 0, from `weights` where given."""
-    return layout_of(config).begin(initial_weights(config, seed) if weights is None else weights)
+    return layout_of(config).begin(kind_of(config).weights(config, seed) if weights is None else weights)
 
 
 def make_step(config: Config, options: Options, hard: bool = False) -> Any:
@@ -95,7 +121,15 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
     return step
 
 
-def save_checkpoint(run: str, config: Config, options: Options, state: list[Any], progress: dict[str, float]) -> None:
+PHOTOGRAPHS = Kind(
+    initial_weights,
+    make_step,
+    lambda paths, config, options, seed: batches(paths, options.batch, options.crop, seed),
+    METRICS,
+)
+
+
+def save_checkpoint(run: str, config: Any, options: Options, state: list[Any], progress: dict[str, float]) -> None:
     """Writes RUN/checkpoint.safetensors, which is the old one until it is the new one, on the disk."""
     layout, arrays = layout_of(config), {"count": np.asarray(state[-1])}
     for group, vector in zip(GROUPS, state, strict=False):
@@ -118,11 +152,11 @@ def read_metadata(path: str) -> dict[str, Any]:
         raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
 
 
-def load_checkpoint(run: str) -> tuple[Config, Options, list[np.ndarray], dict[str, float]]:
+def load_checkpoint(run: str) -> tuple[Any, Options, list[np.ndarray], dict[str, float]]:
     """The inverse of save_checkpoint; raises CodecError on a missing or foreign file."""
     path = os.path.join(run, "checkpoint.safetensors")
     metadata = read_metadata(path)
-    config = Config.from_dict(metadata["config"])
+    config = read_config(metadata["config"])
     arrays, layout = load_file(path), layout_of(config)
     if {f"{group}/{name}" for group in GROUPS for name in layout.names} | {"count"} != set(arrays):
         raise CodecError(f"{path}: weights of another architecture")
@@ -130,16 +164,16 @@ def load_checkpoint(run: str) -> tuple[Config, Options, list[np.ndarray], dict[s
     return config, Options(**metadata["options"]), [*state, arrays["count"]], metadata["progress"]
 
 
-def averaged_weights(path: str) -> tuple[Config, dict[str, np.ndarray]]:
+def averaged_weights(path: str) -> tuple[Any, dict[str, np.ndarray]]:
     """(config, running average of the weights) of a run folder or of a compact checkpoint file."""
     if os.path.isdir(path):
         config, _, state, _ = load_checkpoint(path)
         return config, layout_of(config).unpack(state[GROUPS.index("average")])
-    config = Config.from_dict(read_metadata(path)["config"])
+    config = read_config(read_metadata(path)["config"])
     return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
 
 
-def save_compact(path: str, config: Config, weights: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
+def save_compact(path: str, config: Any, weights: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
     """Weights alone, f32, for version control and for starting the next run from."""
     metadata = {"config": json.dumps(config.to_dict()), "notes": json.dumps(notes)}
     save_file({name: np.asarray(value, np.float32, order="C") for name, value in weights.items()}, path, metadata)
@@ -170,10 +204,11 @@ class Stop:
 class Progress:
     """Means of the metrics since the last report, and where they go: stderr and TensorBoard."""
 
-    def __init__(self, run: str, before: dict[str, float]) -> None:
-        self.means = {name: before.get(name, math.nan) for name in METRICS}
+    def __init__(self, run: str, before: dict[str, float], metrics: tuple[str, ...] = METRICS) -> None:
+        self._metrics = metrics
+        self.means = {name: before.get(name, math.nan) for name in metrics}
         self._writer = tf.summary.create_file_writer(os.path.join(run, "logs"))
-        self._sums, self._count, self._since = np.zeros(len(METRICS)), 0, time.monotonic()
+        self._sums, self._count, self._since = np.zeros(len(metrics)), 0, time.monotonic()
 
     def add(self, metrics: np.ndarray) -> bool:
         """Counts one step's metrics; False once one of them is not finite."""
@@ -184,8 +219,8 @@ class Progress:
         """One line on stderr and one point of each curve, of the mean since the last report."""
         now = time.monotonic()
         speed, self._since = self._count / (now - self._since), now
-        self.means = dict(zip(METRICS, map(float, self._sums / self._count), strict=True))
-        self._sums, self._count = np.zeros(len(METRICS)), 0
+        self.means = dict(zip(self._metrics, map(float, self._sums / self._count), strict=True))
+        self._sums, self._count = np.zeros(len(self._metrics)), 0
         text = " ".join(f"{name} {value:.4f}" for name, value in self.means.items())
         text = f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {minutes_left:.0f} min left"
         print(text, file=sys.stderr, flush=True)
@@ -197,7 +232,7 @@ class Progress:
 def train(
     paths: list[str],
     run: str,
-    config: Config,
+    config: Any,
     options: Options,
     start: dict[str, np.ndarray] | None = None,
     save_every: float = 120.0,
@@ -214,10 +249,15 @@ def train(
             raise CodecError(f"{run}: holds a run of another architecture: {found}")
     else:
         state, before = initial_state(config, options.seed, start), {"seconds": 0.0, "steps": 0}
-    steps = [tf.function(make_step(config, options, hard)) for hard in (False, True)]
+    kind = kind_of(config)
+    steps = [tf.function(kind.make_step(config, options, hard)) for hard in (False, True)]
     number, began, saved = int(before["steps"]), None, time.monotonic()
-    feed = iter(batches(paths, options.batch, options.crop, options.seed + number))
-    tensors, points, progress = [tf.constant(value) for value in state], np.array(SCHEDULE), Progress(run, before)
+    feed = iter(kind.batches(paths, config, options, options.seed + number))
+    tensors, points, progress = (
+        [tf.constant(value) for value in state],
+        np.array(SCHEDULE),
+        Progress(run, before, kind.metrics),
+    )
 
     def spent() -> float:
         return before["seconds"] + (time.monotonic() - began if began else 0.0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,9 @@ from vaecodec.densities import bits, conditional, factorized, tfd
 from vaecodec.integer import INDEX_GAIN
 from vaecodec.layers import Float, Quantised, Shapes, put_half, take_half
 from vaecodec.quantization import add_noise, round_straight_through
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MIXTURE = 3  # logistics in p(z)
 RATIO_START = (0.75, 1.6)  # Normals in p(y | z), as multiples of the predicted scale
@@ -105,21 +108,27 @@ class Loss(NamedTuple):
     hyper_bpp: tf.Tensor
 
 
-class VAE(tf.Module):
-    """One model for every rate; `weights` maps names to variables, or to tensors after `bind`."""
+class Weighted(tf.Module):
+    """Of `config`; `weights` maps names to variables, or to tensors after `bind`."""
 
-    def __init__(self, config: Config, weights: dict[str, np.ndarray] | None = None, seed: int = 0) -> None:
-        super().__init__(name="vae")
+    def __init__(self, name: str, config: Any, weights: dict[str, np.ndarray]) -> None:
+        super().__init__(name=name)
         self.config = config
-        start = initial_weights(config, seed) if weights is None else weights
-        self.weights: dict[str, Any] = {name: tf.Variable(value, name=name) for name, value in start.items()}
-        self.operands = tf.float32
+        self.weights: dict[str, Any] = {key: tf.Variable(value, name=key) for key, value in weights.items()}
 
-    def bind(self, weights: dict[str, tf.Tensor]) -> VAE:
+    def bind(self, weights: dict[str, tf.Tensor]) -> Self:
         """The same model over other weights, so that a training step can be a pure function of them."""
         other = copy.copy(self)
         other.weights = weights
         return other
+
+
+class VAE(Weighted):
+    """One model for every rate."""
+
+    def __init__(self, config: Config, weights: dict[str, np.ndarray] | None = None, seed: int = 0) -> None:
+        super().__init__("vae", config, initial_weights(config, seed) if weights is None else weights)
+        self.operands = tf.float32
 
     def gains(self, quality: tf.Tensor) -> Gains:
         """quality f32[B] in [0, A - 1] -> per-channel vectors, log-linear between anchors."""

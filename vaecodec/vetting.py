@@ -37,11 +37,7 @@ def require(condition: Any, message: str) -> None:
 def check_arrays(config: Config, arrays: Arrays) -> None:
     """Types, shapes and ranges of all but the shapes of layers; raises ModelError, or KeyError on what is missing."""
     _check_tables(config, arrays)
-    integers = {name: array for name, array in arrays.items() if name.startswith("integer/")}
-    require(sum(array.size for array in integers.values()) <= MAX_INTEGERS, "its integer layers are too large")
-    for name, array in integers.items():
-        wanted = "<i4" if name.endswith("/bias") else "<i2"
-        require(array.dtype.str == wanted, f"{name} has type {array.dtype}, expected {np.dtype(wanted)}")
+    check_integers(arrays)
     widths = dict.fromkeys(Conditions._fields, config.latents)
     widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
     for name, width in widths.items():
@@ -61,6 +57,15 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
             require((exponent != 0x7C00).all(), f"{name} has values that are not finite")
         elif name.startswith("litert/"):
             require(array.dtype == np.uint8 and array.ndim == 1, f"{name} is not bytes")
+
+
+def check_integers(arrays: Arrays) -> None:
+    """Types and number of the weights of integer layers; raises ModelError."""
+    integers = {name: array for name, array in arrays.items() if name.startswith("integer/")}
+    require(sum(array.size for array in integers.values()) <= MAX_INTEGERS, "its integer layers are too large")
+    for name, array in integers.items():
+        wanted = "<i4" if name.endswith("/bias") else "<i2"
+        require(array.dtype.str == wanted, f"{name} has type {array.dtype}, expected {np.dtype(wanted)}")
 
 
 def _check_tables(config: Config, arrays: Arrays) -> None:

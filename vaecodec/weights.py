@@ -19,6 +19,9 @@ from vaecodec.coding import Models
 from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
 from vaecodec.context import Prior
 from vaecodec.errors import ModelError
+from vaecodec.generative import Generative
+from vaecodec.generator import Generator
+from vaecodec.generator import make as make_generator
 from vaecodec.integer import Conditions, prepare
 from vaecodec.tables import Tables
 from vaecodec.vetting import check_arrays, check_prior, require
@@ -32,6 +35,7 @@ MAX_HEADER = 1 << 20  # bytes of a model file's JSON
 ENCODER_ONLY: tuple[str, ...] = ("weights/analysis", "weights/hyper_analysis")
 ENCODER_ONLY += ("litert/analysis", "litert/hyper_analysis")
 ENCODER_ONLY += ("anchors/gain", "anchors/hyper_gain", "anchors/analysis")
+ENCODER_ONLY += ("calibration/",)
 
 
 class Model(NamedTuple):
@@ -80,7 +84,7 @@ def identify(config: dict[str, int], arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def pack_model(name: str, config: Config, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> bytes:
+def pack_model(name: str, config: Config | Generative, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> bytes:
     """A model file's bytes; inverse of parse_model."""
     from safetensors.numpy import save
 
@@ -91,8 +95,8 @@ def pack_model(name: str, config: Config, arrays: dict[str, np.ndarray], notes: 
     return save(arrays, {key: json.dumps(value) for key, value in fields.items()})
 
 
-def parse_model(data: bytes, source: str) -> Model:
-    """A model from a file's bytes, checked against its id; raises ModelError naming `source`."""
+def parse_model(data: bytes, source: str) -> Model | Generator:
+    """A model of either kind from a file's bytes, checked against its id; raises ModelError naming `source`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -104,10 +108,13 @@ def parse_model(data: bytes, source: str) -> Model:
         require(fields["format"] == FORMAT, f"format {fields['format']} is not supported (expected {FORMAT})")
         name, notes = fields["name"], fields["notes"]
         require(isinstance(name, str) and isinstance(notes, dict), "its name is not text, or its notes are no mapping")
-        config = Config.from_dict(fields["config"])
-        arrays = load(data)
-        if identify(config.to_dict(), arrays) != fields["id"]:
+        arrays, values = load(data), fields["config"]
+        if identify(values, arrays) != fields["id"]:
             raise ModelError("the model is damaged (its contents do not match its id)")
+        check_calibration(arrays)
+        if values.get("kind") == Generative.kind:
+            return make_generator(name, fields["id"], values, arrays, notes)
+        config = Config.from_dict(values)
         check_arrays(config, arrays)
         prior = make_prior(config, arrays)
         check_prior(prior)
@@ -116,6 +123,14 @@ def parse_model(data: bytes, source: str) -> Model:
         raise ModelError(f"{source}: {exc}") from exc
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{source}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
+
+
+def check_calibration(arrays: dict[str, np.ndarray]) -> None:
+    """Raises ModelError unless what scoring compares with is rising numbers, where there is any."""
+    for name, array in arrays.items():
+        if name.startswith("calibration/"):
+            require(array.dtype.str == "<f4" and array.ndim == 1 and 2 <= array.size <= 1 << 16, f"{name} is no f32[n]")
+            require(np.isfinite(array).all() and (np.diff(array) >= 0).all(), f"{name} does not rise")
 
 
 def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
@@ -134,7 +149,23 @@ def shipped() -> list[str]:
 
 
 def load_model(name_or_path: str) -> Model:
-    """A shipped model by name, or any by path; raises ModelError.  Loaded once, until its file changes."""
+    """A shipped model of photographs by name, or any by path; raises ModelError.  Loaded once, until it changes."""
+    model = load_any(name_or_path)
+    if not isinstance(model, Model):
+        raise ModelError(f"model {model.name} is for sets of small pictures (vaecodec pack), not for this")
+    return model
+
+
+def load_generator(name_or_path: str) -> Generator:
+    """A shipped generative model by name, or any by path; raises ModelError."""
+    model = load_any(name_or_path)
+    if not isinstance(model, Generator):
+        raise ModelError(f"model {model.name} is for photographs, not for sets of small pictures")
+    return model
+
+
+def load_any(name_or_path: str) -> Model | Generator:
+    """A model of either kind: a shipped one by name, or any by path; raises ModelError."""
     path = os.fspath(name_or_path)
     if not path.endswith(SUFFIX):
         if path not in shipped():
@@ -148,7 +179,7 @@ def load_model(name_or_path: str) -> Model:
 
 
 @lru_cache(maxsize=8)
-def _load(path: str, changed: int, size: int) -> Model:
+def _load(path: str, changed: int, size: int) -> Model | Generator:
     if size > MAX_BYTES:
         raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
     with open(path, "rb") as file:
@@ -157,9 +188,17 @@ def _load(path: str, changed: int, size: int) -> Model:
 
 
 def find_model(model_id: str) -> Model:
-    """The shipped model with this id; raises ModelError naming the id."""
+    """The shipped model of photographs with this id; raises ModelError naming the id."""
+    return load_model(_name_of(model_id))
+
+
+def find_generator(model_id: str) -> Generator:
+    """The shipped generative model with this id; raises ModelError naming the id."""
+    return load_generator(_name_of(model_id))
+
+
+def _name_of(model_id: str) -> str:
     for name in shipped():
-        model = load_model(name)
-        if model.id == model_id:
-            return model
+        if load_any(name).id == model_id:
+            return name
     raise ModelError(f"this file needs model {model_id}, which is not among the shipped ones: name its .vcm file")
