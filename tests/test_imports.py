@@ -10,16 +10,16 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits container network generative atomic stored names manifest sources pool sets sheets
+errors config limits container network generative atomic library stored names manifest sources pool sets sheets
 integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights picture_sets
 lapping networks
 transforms preview parallel codec
 photo_drawing scoring
 metadata deep planes classical modes png images recognition strips outputs files
 bases layers grid_layers quantization densities vae generative_vae float_transforms datasets optimization
-training generative_training exporting freezing generative_freezing generation
+training generative_training recipes exporting freezing generative_freezing unfreezing generation
 console metrics peers hevc tools curves evaluate gallery summary plots report
-folders runs streams conversions generation_commands commands lab bench cli
+folders runs streams conversions generation_commands model_commands commands lab bench cli
 """.split()
 
 TENSORFLOW = {
@@ -37,6 +37,7 @@ TENSORFLOW = {
     "generative_vae",
     "generative_training",
     "generative_freezing",
+    "unfreezing",
 }
 ALLOWED = {
     "constriction": {"coding"},

@@ -99,9 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        added.add_argument("-v", "--verbose", action="store_true", help="say more")
-        added.add_argument("--quiet", action="store_true", help="say nothing but errors")
-        added.add_argument("--json", action="store_true", help="one JSON object a file on standard output")
+        _add_common(added)
         added.set_defaults(usage=added.error)
         return added
 
@@ -134,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
         added.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
         added.add_argument("--no-limits", action="store_true", help="take pictures of more than 179 megapixels")
 
-    command("models", "The models in this installation.")
+    _add_models(command("models", "The models that there are: shipped ones, and those added by name."))
     _add_training(command("train", "Train a model; the same RUN again resumes it.  Needs vaecodec[train]."))
 
     freeze = command("freeze", "A training run to a model file.  Needs vaecodec[train].")
@@ -147,6 +145,13 @@ def make_parser() -> argparse.ArgumentParser:
     _add_generation(command)
     _add_benchmark(command("bench", "Rate and distortion of codecs on pictures of yours.  Needs vaecodec[bench]."))
     return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """What all commands have."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--json", action="store_true", help="one JSON object a file on standard output")
 
 
 def _add_conversion(parser: argparse.ArgumentParser, default: str) -> None:
@@ -172,6 +177,27 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    """Actions of models: list, where none is named."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+
+    def action(name: str, help: str, kind: str = "") -> argparse.ArgumentParser:
+        added = actions.add_parser(
+            name, help=help, description=help, allow_abbrev=False, argument_default=argparse.SUPPRESS
+        )
+        _add_common(added)
+        if kind:
+            added.add_argument("names", nargs="+", metavar="MODEL", help=kind)
+        return added
+
+    action("list", "names and ids (the default)")
+    action("show", "sizes, notes, and where the file is", "name or .vcm file")
+    add = action("add", "keep a .vcm file under a name: files that need it then decode by themselves", ".vcm file")
+    add.add_argument("--name", default=None, help="instead of the file's")
+    add.add_argument("-f", "--force", action="store_true", default=False, help="replace one of that name")
+    action("remove", "delete added ones", "name")
+
+
 def _add_training(parser: argparse.ArgumentParser) -> None:
     """Options of train; those of vaecodec.training.Options are None here where not given."""
     parser.add_argument(
@@ -182,6 +208,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run: checkpoint and logs")
     parser.add_argument("--preset", help="small, base or digits (default: small, or that of CHECKPOINT)")
+    parser.add_argument("--config", metavar="TOML", help="architecture and options; what is given here beside it wins")
     parser.add_argument("--minutes", type=float, help="training time of the whole run (default: 60; digits 15)")
     parser.add_argument("--steps", type=positive, help="or steps of the whole run, whichever comes first")
     parser.add_argument("--batch", type=positive, help="crops a step (default: 8; digits 64)")
@@ -189,7 +216,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012; digits 0.002)")
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--bfloat16", action="store_true", default=None, help="transforms in bfloat16, for GPUs")
-    parser.add_argument("--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run or file")
+    parser.add_argument(
+        "--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run, file or model"
+    )
     elsewhere = parser.add_mutually_exclusive_group()
     elsewhere.add_argument("--export-step", metavar="DIR", help="only write the training step, for use elsewhere")
     parser.add_argument("--hard", action="store_true", help="export the step of the last phase: rounded latents")
