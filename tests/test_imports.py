@@ -20,7 +20,8 @@ metadata deep planes classical modes png fronts pillow images recognition strips
 bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
 training generative_training recipes exporting freezing generative_freezing unfreezing generation
 console metrics peers hevc tools curves evaluate gallery summary plots report
-folders runs streams conversions generation_commands model_commands manual completion commands lab bench cli
+folders runs streams conversions generation_commands model_commands
+manual completion commands lab bench arguments grammar cli
 """.split()
 
 TENSORFLOW = {
@@ -39,6 +40,7 @@ TENSORFLOW = {
     "generative_vae",
     "generative_training",
     "generative_freezing",
+    "unfreezing",
 }
 ALLOWED = {
     "constriction": {"coding"},

@@ -50,6 +50,26 @@ def test_shell_blocks_on_files_and_folders_run(tmp_path):
     assert (tmp_path / "back" / "album" / "notes.txt").read_text() == "notes"
 
 
+def test_shell_blocks_on_training_run(tmp_path):
+    pytest.importorskip("tensorflow")
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(picture(80, 100)).save(tmp_path / "pictures" / "photo.png")
+    Image.fromarray(picture(60, 80)).save(tmp_path / "photo.png")
+    (block,) = blocks("sh", "Training")
+    assert "--minutes 90" in block
+    block = block.replace("pip install 'vaecodec[train]'\n", "tar cf more.tar pictures\n")
+    # Of the smallest sizes, and not for long: what is tested is the way through.
+    sizes = "\n".join(f"{name} = 8" for name in ("latents", "hyper", "fine", "coarse", "prior", "hyper_width"))
+    options = "[training]\nsteps = 1\nbatch = 1\ncrop = 64\n"
+    (tmp_path / "tiny.toml").write_text(f"[model]\n{sizes}\n{options}")
+    block = block.replace("--minutes 90", "--config tiny.toml")
+    script = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\n{block}'
+    env = dict(os.environ, PYTHONPATH=str(ROOT), VAECODEC_MODELS=str(tmp_path / "models"))
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=600)
+    assert (tmp_path / "photo.vae").exists() and (tmp_path / "models" / "my.vcm").exists()
+    assert (tmp_path / "other.run" / "checkpoint.safetensors").exists()
+
+
 def test_the_example_says_what_it_cost():
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     script = str(ROOT / "docs" / "examples" / "first_steps.py")

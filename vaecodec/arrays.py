@@ -20,9 +20,10 @@ from vaecodec import chunks, container, modes_of_arrays
 from vaecodec.chunks import BASED, CONSTANT, STORED
 from vaecodec.codec import cached_codec
 from vaecodec.errors import FormatError, LimitError
+from vaecodec.library import added, shipped
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.modes_of_arrays import Task
-from vaecodec.weights import load_model, shipped
+from vaecodec.weights import load_model
 
 MODES = ("auto", "planes", "vae", "grid", "stored")
 
@@ -90,8 +91,8 @@ def options(codec: Any) -> dict[str, Any]:
 
 
 def model_path(model: str) -> str | None:
-    """What decode wants to be told of encode's model: a chunk names a shipped one itself."""
-    return None if model in shipped() else model
+    """What decode wants to be told of encode's model: a chunk names one of those here itself."""
+    return None if model in shipped() + added() else model
 
 
 def info(data: bytes | memoryview) -> dict[str, Any]:

@@ -90,18 +90,11 @@ def _time(mtime_ns: int) -> str:
 
 
 def models(args: argparse.Namespace) -> int:
-    """Lists the shipped models."""
-    from vaecodec.weights import load_any, shipped
+    """Lists, shows, adds or removes models."""
+    _one_blas_thread()
+    from vaecodec import model_commands
 
-    console = _console(args)
-    for name in shipped():
-
-        def work(name: str = name) -> tuple[dict[str, Any], str]:
-            model = load_any(name)
-            return {"name": model.name, "model": model.id}, f"{model.name}  {model.id}"
-
-        console.attempt(name, work, product=True)
-    return int(console.failures > 0)
+    return model_commands.models(args, _console(args))
 
 
 def train(args: argparse.Namespace) -> int:

@@ -45,6 +45,8 @@ from vaecodec.weights import identify, pack_model
 
 TAIL = 2.0**-21  # a table ends where less than this is left on a side; the escape covers the rest
 WIDEST = 2048
+# What becomes tables and levels, kept for who trains on from the model; coding needs none of it.
+BAKED = ("hyper/condition", "mixture/logits", "mixture/loc", "mixture/log_scale", "tail/log_ratio", "tail/logit")
 Arrays = dict[str, np.ndarray]
 
 
@@ -182,4 +184,4 @@ def _photographic(config: Config, weights: Arrays) -> Arrays:
         arrays[f"anchors/{key}"] = weights[key]
     for key in ("analysis/fine", "synthesis/fine"):
         arrays[f"anchors/{key}"] = weights[f"{key}/condition"]
-    return arrays
+    return arrays | {f"start/{name}": weights[name].astype("<f4") for name in BAKED}

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from dataclasses import fields
 from typing import Any
 
-from vaecodec.config import PRESETS
+from vaecodec.atomic import write_atomic
 from vaecodec.errors import CodecError
-from vaecodec.generative import GENERATIVE, Generative
+from vaecodec.generative import Generative
 
 
 def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """(record, prose) of a run that has ended, or of a training step handed over or taken back."""
-    from vaecodec import training
+    from vaecodec import recipes, training
 
-    config, start = _config(args.preset or "small"), None
+    config: Any
+    config, recipe = recipes.read(args.config) if args.config is not None else (None, {})
     given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = recipe | {name: value for name, value in given.items() if value is not None}
+    config, start = recipes.preset(args.preset) if args.preset is not None else config, None
     if args.start is not None:
-        config, start = training.averaged_weights(args.start)
-        if args.preset is not None and config != _config(args.preset):
-            raise CodecError(f"{args.start} is not of the architecture {args.preset}")
+        found, start = _weights(args.start)
+        if config not in (None, found):
+            raise CodecError(f"{args.start} is not of the architecture {args.preset or 'in ' + args.config}")
+        config = found
+    config = config or recipes.preset("small")
     options = training.Options(**{**training.kind_of(config).defaults, **given})
     if isinstance(config, Generative) and (args.export_step or args.import_state):
         raise CodecError("the step of a generative model is not for export: it trains in minutes on a CPU")
@@ -37,6 +42,8 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         import_state(args.import_state, args.out, config, options)
         return {"run": args.out, "imported": args.import_state}, f"{args.out}: holds the state of {args.import_state}"
     training.spread(options)
+    os.makedirs(args.out, exist_ok=True)
+    write_atomic(os.path.join(args.out, "config.toml"), recipes.write(config, options).encode(), overwrite=True)
     metrics = training.train(args.paths, args.out, config, options, start)
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -53,8 +60,13 @@ def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
 
 
-def _config(preset: str) -> Any:
-    presets = {**PRESETS, **GENERATIVE}
-    if preset not in presets:
-        raise CodecError(f"no preset is called {preset!r} (there are: {', '.join(presets)})")
-    return presets[preset]
+def _weights(source: str) -> tuple[Any, dict[str, Any]]:
+    """(config, weights) of a run folder, a compact checkpoint, or a model by name or path."""
+    from vaecodec import training
+    from vaecodec.library import SUFFIX
+    from vaecodec.unfreezing import weights_of
+    from vaecodec.weights import load_model
+
+    if os.path.exists(source) and not source.endswith(SUFFIX):
+        return training.averaged_weights(source)
+    return weights_of(load_model(source))

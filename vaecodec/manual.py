@@ -57,17 +57,51 @@ examples:
   vaecodec verify *.vae
   vaecodec verify -r out""",
     "models": """\
+Shipped models keep their names; added ones are files in $VAECODEC_MODELS, or else in the system's folder for data
+(~/.local/share/vaecodec/models on Linux).  A .vae file names its model, and finds it in either place.
+
 examples:
-  vaecodec models""",
+  vaecodec models
+  vaecodec models show small
+  vaecodec models add my.vcm --name mine
+  vaecodec models remove mine""",
     "train": """\
 Rates are in bits per pixel, distortions 255^2 * MSE; times in minutes.
 
 examples:
   vaecodec train pictures/ more.tar --out my.run --minutes 90
-  vaecodec train pictures/ --out my.run           goes on with it""",
+  vaecodec train pictures/ --out my.run           goes on with it
+  vaecodec train pictures/ --out my.run --from small --config my.toml""",
     "freeze": """\
 examples:
   vaecodec freeze my.run -o my.vcm""",
+    "pack": """\
+examples:
+  vaecodec pack t10k-images-idx3-ubyte.gz -o digits.vae
+  vaecodec pack scans/ -o scans.vae -m my.vcm""",
+    "unpack": """\
+examples:
+  vaecodec unpack digits.vae -o digits.npy
+  vaecodec unpack digits.vae -o folder            one PNG a picture""",
+    "sample": """\
+examples:
+  vaecodec sample -n 64 -o sheet.png
+  vaecodec sample -m small --size 256x256 -n 4 -o textures.png""",
+    "vary": """\
+examples:
+  vaecodec vary seven.png --strength 0.3 -o sheet.png""",
+    "interpolate": """\
+examples:
+  vaecodec interpolate one.png seven.png -n 10 -o sheet.png""",
+    "score": """\
+Scores are in bits per dimension (pixels times channels); percentiles are those of the training pictures.
+
+examples:
+  vaecodec score scans/ -o scores.csv --sheet strangest.png
+  vaecodec score -m small --by corrected photos/""",
+    "calibrate": """\
+examples:
+  vaecodec calibrate my.vcm pictures/ -o calibrated.vcm""",
     "bench": """\
 OUT gets results.csv, tables.md, summary.json and report.html: rates in bpp of whole files, PSNR in dB, speeds in
 megapixels a second.

@@ -60,8 +60,9 @@ def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray,
     data = codec.encode(pixels, quality, tile=TILE)
     tile, step = parse(data).tiles[0], step_of(quality)
     cells = (-(-pixels.shape[0] // STRIDE), -(-pixels.shape[1] // STRIDE))
-    symbols, y = context.decode(codec.model.prior, cells, step, data[tile.offset : tile.offset + tile.length])
-    return symbols[: len(symbols) - y.size], y
+    parts: list[np.ndarray] = []
+    y = context.decode(codec.model.prior, cells, step, data[tile.offset : tile.offset + tile.length], parts.append)
+    return parts[0], y
 
 
 def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: float, seed: int = 0) -> np.ndarray:

@@ -55,6 +55,8 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
             require(array.dtype.str == "<f2", f"{name} has type {array.dtype}, expected float16")
             exponent = array.view(np.uint16) & 0x7C00  # many times as fast as np.isfinite
             require((exponent != 0x7C00).all(), f"{name} has values that are not finite")
+        elif name.startswith("start/"):
+            require(array.dtype.str == "<f4" and np.isfinite(array).all(), f"{name} is not finite float32")
         elif name.startswith("litert/"):
             require(array.dtype == np.uint8 and array.ndim == 1, f"{name} is not bytes")
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaecodec import library
 from vaecodec.coding import Models
 from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
 from vaecodec.context import Prior
@@ -27,15 +29,13 @@ from vaecodec.tables import Tables
 from vaecodec.vetting import check_arrays, check_prior, require
 
 FORMAT = 1
-FOLDER = os.path.join(os.path.dirname(__file__), "models")
-SUFFIX = ".vcm"
 MAX_BYTES = 1 << 27
 MAX_HEADER = 1 << 20  # bytes of a model file's JSON
 # What only an encoder uses may change without a new id.
 ENCODER_ONLY: tuple[str, ...] = ("weights/analysis", "weights/hyper_analysis")
 ENCODER_ONLY += ("litert/analysis", "litert/hyper_analysis")
 ENCODER_ONLY += ("anchors/gain", "anchors/hyper_gain", "anchors/analysis")
-ENCODER_ONLY += ("calibration/",)
+ENCODER_ONLY += ("calibration/", "start/")
 
 
 class Model(NamedTuple):
@@ -142,14 +142,8 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
     return Prior(config, layers, levels, Models(tables))
 
 
-def shipped() -> list[str]:
-    """Names of the models inside the package."""
-    names = os.listdir(FOLDER) if os.path.isdir(FOLDER) else []
-    return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
-
-
 def load_model(name_or_path: str) -> Model:
-    """A shipped model of photographs by name, or any by path; raises ModelError.  Loaded once, until it changes."""
+    """A model of photographs by name, or any by path; raises ModelError.  Loaded once, until it changes."""
     model = load_any(name_or_path)
     if not isinstance(model, Model):
         raise ModelError(f"model {model.name} is for sets of small pictures (vaecodec pack), not for this")
@@ -157,7 +151,7 @@ def load_model(name_or_path: str) -> Model:
 
 
 def load_generator(name_or_path: str) -> Generator:
-    """A shipped generative model by name, or any by path; raises ModelError."""
+    """A generative model by name, or any by path; raises ModelError."""
     model = load_any(name_or_path)
     if not isinstance(model, Generator):
         raise ModelError(f"model {model.name} is for photographs, not for sets of small pictures")
@@ -165,12 +159,8 @@ def load_generator(name_or_path: str) -> Generator:
 
 
 def load_any(name_or_path: str) -> Model | Generator:
-    """A model of either kind: a shipped one by name, or any by path; raises ModelError."""
-    path = os.fspath(name_or_path)
-    if not path.endswith(SUFFIX):
-        if path not in shipped():
-            raise ModelError(f"no model is called {path!r} (shipped: {', '.join(shipped()) or 'none'}; or give a path)")
-        path = os.path.join(FOLDER, path + SUFFIX)
+    """A model of either kind: a shipped or added one by name, or any by path; raises ModelError."""
+    path = library.path_of(name_or_path)
     try:
         state = os.stat(path)
         return _load(path, state.st_mtime_ns, state.st_size)
@@ -184,21 +174,33 @@ def _load(path: str, changed: int, size: int) -> Model | Generator:
         raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
     with open(path, "rb") as file:
         model = parse_model(file.read(MAX_BYTES), path)
-    return model._replace(shipped=os.path.dirname(path) == FOLDER)
+    return model._replace(shipped=os.path.dirname(path) == library.SHIPPED)
 
 
 def find_model(model_id: str) -> Model:
-    """The shipped model of photographs with this id; raises ModelError naming the id."""
+    """The model of photographs with this id, shipped or added; raises ModelError naming the id."""
     return load_model(_name_of(model_id))
 
 
 def find_generator(model_id: str) -> Generator:
-    """The shipped generative model with this id; raises ModelError naming the id."""
+    """The generative model with this id, shipped or added; raises ModelError naming the id."""
     return load_generator(_name_of(model_id))
 
 
 def _name_of(model_id: str) -> str:
-    for name in shipped():
-        if load_any(name).id == model_id:
-            return name
-    raise ModelError(f"this file needs model {model_id}, which is not among the shipped ones: name its .vcm file")
+    for name in library.shipped() + library.added():
+        with suppress(ModelError):  # what is wrong with a model does not matter to files of another
+            if stated_id(library.path_of(name)) == model_id:
+                return name
+    raise ModelError(f"this file needs model {model_id}, which is not among those here: name its .vcm file, or add it")
+
+
+def stated_id(path: str) -> str:
+    """The id that a model file gives itself, unchecked; raises ModelError."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, MAX_HEADER)))
+        return str(json.loads(header["__metadata__"]["id"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise ModelError(f"{path}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
