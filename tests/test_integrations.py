@@ -37,7 +37,7 @@ def test_python_blocks_run(section, code, folder):
     pytest.importorskip(NEEDS.get(section, "vaecodec"))
     (folder / "block.py").write_text(code)
     env = dict(os.environ, PYTHONPATH=str(ROOT))
-    done = subprocess.run([sys.executable, "block.py"], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "block.py"], env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
 
 
@@ -52,7 +52,7 @@ def test_shell_blocks_run(section, code, folder):
         f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\nvaecodec compress --quiet photo.jpg\n{code}'
     )
     env = dict(os.environ, PYTHONPATH=str(ROOT), HOME=str(folder))
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     if "file photo.vae" in code:
         assert "photo.vae: vaecodec image data, 200 x 160, version 1" in done.stdout

@@ -108,8 +108,8 @@ def encode_batch(
 ) -> list[bytes]:
     """Arrays, PIL images or paths, of any sizes and kinds -> a .vae file each, bytes, in order; as encode makes them.
 
-    One set of worker processes serves them all, so many pictures of medium size keep all cores busy.  Raises as
-    encode does.
+    One set of worker processes serves them all, where there are enough pixels in all to pay for it.  Raises as encode
+    does.
     """
     from vaecodec import modes
     from vaecodec.images import read_image
