@@ -86,3 +86,12 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
 def test_huge_pictures(run):
     rows = run("huge.py", "--side", "520", "--threads", "1")
     assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
+
+
+def test_arrays_keep_their_bounds(run):
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    rows = run("arrays.py", "--only", "cancer", "--codecs", "vaecodec,blosc-zstd,zfp")
+    assert {row[3] for row in rows} == {"vaecodec", "blosc-zstd", "zfp"} and len(rows) == 12
+    assert all(row[8] == "yes" for row in rows if row[3] == "vaecodec")
+    assert all(row[4] > 0 and row[5] > 1 and min(row[6:8]) > 0 for row in rows if row[3] != "zfp")

@@ -69,7 +69,8 @@ def constant(task: Task) -> bytes | None:
     low, high = (float(some.min()), float(some.max())) if len(some) else (0.0, 0.0)
     if not task.values.size or not high - low <= 2 * task.max_error:
         return None
-    value = np.array(low + (high - low) / 2 if high > low else some[:1].sum(), task.values.dtype)
+    # One value as it is, with the sign of its zero.
+    value = some[0] if low == high and len(some) else np.array(low + (high - low) / 2, task.values.dtype)
     mask = pack_mask(task.flat)
     again = _constant(value, mask, task.values.size)
     if len(missed(task.flat, again, task.max_error)):
