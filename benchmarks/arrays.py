@@ -23,6 +23,7 @@ from table import publish
 from vaecodec import arrays
 
 SIDE = 256  # a usual chunk
+SAFE = 0.9998  # of a step, so that rounding to f32 keeps the bound
 PARTS = (0, 1 / 255, 0.02, 0.05)  # bounds, as parts of an array's range
 Codec = tuple[Callable[[np.ndarray, float], bytes], Callable[[bytes, np.ndarray], np.ndarray]]
 
@@ -96,7 +97,7 @@ def quantised(values: np.ndarray, max_error: float) -> bytes:
     """Blosc after rounding to a grid of the bound, the usual way to use it with loss."""
     if not max_error:
         return b"\0" + blosc(values)
-    low, step = float(values.min()), 2 * max_error if values.dtype.kind == "f" else 2 * max_error + 1
+    low, step = float(values.min()), 2 * max_error * SAFE if values.dtype.kind == "f" else 2 * max_error + 1
     whole = np.rint((values.astype(np.float64) - low) / step)
     kind = np.min_scalar_type(int(whole.max()))
     return bytes([kind.itemsize]) + np.array([low, step]).tobytes() + blosc(whole.astype(kind))
@@ -168,7 +169,7 @@ def measure(name: str, values: np.ndarray, max_error: float) -> tuple[int, float
                 gap = np.abs(one.astype(np.float64) - part.astype(np.float64))
             errors.append(float(gap[np.isfinite(part)].max()))
         found.append((sum(map(len, data)), middle_time - began, ended - middle_time, max(errors), data[0]))
-    return min(found, default=None)
+    return min(found, key=lambda result: (result[3] > max_error, result[0]), default=None)
 
 
 def filled(values: np.ndarray) -> tuple[np.ndarray, int]:

@@ -131,12 +131,13 @@ def test_the_bound_is_used():
     data = arrays.encode(values, 5.0)
     worst = np.abs(arrays.decode(data) - values).max()
     assert 4.8 < worst <= 5.0
-    assert len(data) < 0.75 * len(arrays.encode(values, 2.5))
+    assert len(data) < 0.85 * len(arrays.encode(values, 2.5))
 
 
 def test_channels_help_each_other():
-    rgb = picture(90, 100)
-    assert len(arrays.encode(rgb, 0)) < 0.97 * len(arrays.encode(np.moveaxis(rgb, 2, 0).reshape(270, 100), 0))
+    grey = scene("u1")
+    rgb = np.stack([grey, 255 - grey, grey // 2 + 9], -1)
+    assert len(arrays.encode(rgb, 0)) < 0.7 * len(arrays.encode(np.moveaxis(rgb, 2, 0).reshape(210, 90), 0))
     assert arrays.info(arrays.encode(rgb))["channels"]
     assert not arrays.info(arrays.encode(rgb, channels=False))["channels"]
     assert_bound(rgb, 0, channels=False)

@@ -116,3 +116,12 @@ def test_pipelines(run, tmp_path):
     rows = run("pipelines.py", str(tmp_path / "pictures"), "--repeat", "1", "--threads", "2", *MODEL)
     assert {row[0] for row in rows} == {"tf.data", "encode", "decode"} and len(rows) == 6 + 4
     assert all(speed > 0 and cpu >= 0 for *_, speed, cpu in rows)
+
+
+def test_arrays_keep_their_bounds(run):
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    rows = run("arrays.py", "--only", "cancer", "--codecs", "vaecodec,blosc-zstd,zfp")
+    assert {row[3] for row in rows} == {"vaecodec", "blosc-zstd", "zfp"} and len(rows) == 12
+    assert all(row[8] == "yes" for row in rows if row[3] == "vaecodec")
+    assert all(row[4] > 0 and row[5] > 1 and min(row[6:8]) > 0 for row in rows if row[3] != "zfp")

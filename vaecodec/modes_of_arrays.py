@@ -10,6 +10,7 @@ import numpy as np
 from vaecodec import chains, chunks, container, fixed, scaling
 from vaecodec.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.codec import Codec, codec_for
+from vaecodec.container import MAX_SIDE
 from vaecodec.errors import FormatError
 from vaecodec.masks import apply_mask, apply_patches, missed, pack_mask, pack_patches, read_mask
 
@@ -69,7 +70,8 @@ def constant(task: Task) -> bytes | None:
     low, high = (float(some.min()), float(some.max())) if len(some) else (0.0, 0.0)
     if not task.values.size or not high - low <= 2 * task.max_error:
         return None
-    value = np.array(low + (high - low) / 2 if high > low else some[:1].sum(), task.values.dtype)
+    # One value as it is, with the sign of its zero.
+    value = some[0] if low == high and len(some) else np.array(low + (high - low) / 2, task.values.dtype)
     mask = pack_mask(task.flat)
     again = _constant(value, mask, task.values.size)
     if len(missed(task.flat, again, task.max_error)):
@@ -219,8 +221,8 @@ def chain_of(task: Task, numbers: np.ndarray) -> int:
 def suits_a_base(task: Task, prepared: Prepared) -> bool:
     """Whether a picture below is worth a try."""
     count, height, width = prepared.numbers.shape
-    tall = min(height, width) >= BASE_PLANE and min(count * height, width) >= BASE_SIDE
-    return tall and prepared.part >= BASE_FROM
+    large = min(height, width) >= BASE_PLANE and min(count * height, width) >= BASE_SIDE
+    return large and count * height <= MAX_SIDE and prepared.part >= BASE_FROM
 
 
 def _colours(shape: tuple[int, ...], channels: bool) -> int:
