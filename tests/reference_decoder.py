@@ -26,7 +26,7 @@ import numpy as np
 MAGIC = b"\x89VAE\r\n\x1a\n"
 TYPES = {"I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
 ENCODER_ONLY = ("weights/analysis/", "weights/hyper_analysis/", "litert/analysis", "litert/hyper_analysis",
-                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine")  # fmt: skip
+                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine", "calibration/")  # fmt: skip
 UNIT = 2**24
 
 
@@ -36,8 +36,8 @@ def require(condition, message):
         raise ValueError(message)
 
 
-def read_model(path):
-    """Section 6: a checked model file as a dict of `tensors` {name: array}, `config`, `id` (8 bytes) and `bounds`."""
+def read_tensors(path):
+    """Section 6: a model file whose id is right as a dict of `tensors` {name: array}, `config` and `id` (8 bytes)."""
     data = Path(path).read_bytes()
     begin = 8 + int.from_bytes(data[:8], "little")
     require(8 <= begin <= len(data), "model: the header is cut off")
@@ -54,6 +54,13 @@ def read_model(path):
             digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode() + array.tobytes())
     model = {"tensors": tensors, "config": metadata["config"], "id": digest.digest()[:8]}
     require(metadata["id"] == model["id"].hex(), f"model: its id {metadata['id']} is not that of its contents")
+    return model
+
+
+def read_model(path):
+    """Section 6: a checked model of photographs, with `bounds` too."""
+    model = read_tensors(path)
+    tensors = model["tensors"]
     for names, most in ((("gain", "inverse_gain", "hyper_inverse_gain"), 2**27), (("bias", "index"), 2**20)):
         reach = max(np.abs(tensors[f"levels/{name}"].astype(np.int64)).max() for name in names)
         require(reach <= most, f"model: one of its levels {', '.join(names)} exceeds {most}")

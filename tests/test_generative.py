@@ -24,7 +24,7 @@ def random_weights(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
 
 
 def frozen(weights: dict[str, np.ndarray]) -> generator.Generator:
-    return generator.make("random", "0" * 16, CONFIG.to_dict(), arrays(CONFIG, weights), {})
+    return generator.make("random", "0" * 16, CONFIG, arrays(CONFIG, weights), {})
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:

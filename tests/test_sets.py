@@ -90,6 +90,22 @@ def test_a_file_is_the_same_everywhere():
     assert np.array_equal(vaecodec.decode_set(data, model), x)
 
 
+def test_the_second_decoder_agrees():
+    """tests/reference_sets.py, written from docs/sets.md."""
+    import reference_sets
+
+    x, data = np.load(GOLDEN / "sets" / "tiny.npy"), (GOLDEN / "sets" / "tiny.vae").read_bytes()
+    model = reference_sets.Model(GOLDEN / "sets" / "tiny.vcm")
+    assert np.array_equal(reference_sets.decode(data, model), x)
+    digits = reference_sets.Model(pathlib.Path(vaecodec.__file__).parent / "models" / "digits.vcm")
+    x = vaecodec.sample(4, noisy=True)
+    assert np.array_equal(reference_sets.decode(vaecodec.encode_set(x), digits), x)
+    damaged = bytearray(data)
+    damaged[-20] ^= 1
+    with pytest.raises(ValueError):
+        reference_sets.decode(with_right_crcs(bytes(damaged)), model)
+
+
 def test_batches_double_up_to_the_largest():
     assert list(bitsback.sizes(1)) == [1] and list(bitsback.sizes(8)) == [1, 2, 4, 1]
     assert list(bitsback.sizes(300)) == [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]

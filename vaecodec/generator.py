@@ -50,9 +50,8 @@ class Generator(NamedTuple):
         return grids.Exact(self.layers, NO_CONDITIONS)
 
 
-def make(name: str, id: str, values: dict[str, Any], arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> Generator:
-    """A model from what its file says; raises ModelError, ValueError on its fields, KeyError on what is missing."""
-    config = Generative.from_dict(values)
+def make(name: str, id: str, config: Generative, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> Generator:
+    """A model from what its file says; raises ModelError, KeyError on what is missing."""
     vetting.check_integers(arrays)
     prefix = "integer/"
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})

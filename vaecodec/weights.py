@@ -108,13 +108,14 @@ def parse_model(data: bytes, source: str) -> Model | Generator:
         require(fields["format"] == FORMAT, f"format {fields['format']} is not supported (expected {FORMAT})")
         name, notes = fields["name"], fields["notes"]
         require(isinstance(name, str) and isinstance(notes, dict), "its name is not text, or its notes are no mapping")
-        arrays, values = load(data), fields["config"]
-        if identify(values, arrays) != fields["id"]:
+        values = fields["config"]
+        config = (Generative if values.get("kind") == Generative.kind else Config).from_dict(values)
+        arrays = load(data)
+        if identify(config.to_dict(), arrays) != fields["id"]:
             raise ModelError("the model is damaged (its contents do not match its id)")
         check_calibration(arrays)
-        if values.get("kind") == Generative.kind:
-            return make_generator(name, fields["id"], values, arrays, notes)
-        config = Config.from_dict(values)
+        if isinstance(config, Generative):
+            return make_generator(name, fields["id"], config, arrays, notes)
         check_arrays(config, arrays)
         prior = make_prior(config, arrays)
         check_prior(prior)
