@@ -10,10 +10,10 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits container targets network generative atomic library stored names manifest sources pool sets sheets
-integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights picture_sets
+errors config limits progress container targets network generative atomic library stored names manifest sources pool
+sets sheets integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights picture_sets
 gradients refinement lapping networks
-lapped graphs transforms preview fixed parallel codec
+lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring
 metadata deep planes classical modes png fronts pillow images recognition strips outputs files

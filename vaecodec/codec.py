@@ -1,223 +1,35 @@
-"""Codec: pixels <-> bytes, two mirrored halves.
+"""Codec: pixels <-> bytes; encoder has the one half, and here is its mirror image.
 
-pixels --analysis--> y --hyper-analysis--> z --quantise, walk, push--> words --pack--> bytes
-pixels <--synthesis-- y <------------------walk, pop------------------ words <--parse-- bytes
+pixels <--synthesis-- y <--walk, pop-- words <--parse-- bytes
 
-Both go from tile to tile and hold a row of tiles at a time; the bytes depend on neither that nor on `threads`.
+From tile to tile, a row of them at a time.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, groupby, islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vaecodec import context, fixed, preview, tiles
-from vaecodec.config import HYPER_STRIDE, STRIDE
-from vaecodec.container import Header, Parsed, pack, parse, step_of
-from vaecodec.errors import CodecError, FormatError, ModelError
+from vaecodec.container import Parsed, parse
+from vaecodec.encoder import Encoder
+from vaecodec.errors import FormatError, ModelError
 from vaecodec.limits import DEFAULT, NONE, Limits
-from vaecodec.parallel import Crew, cores
-from vaecodec.refinement import Refiner, check_effort, iterations_of
-from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo, window_box
-from vaecodec.transforms import make_transforms
+from vaecodec.parallel import Crew
+from vaecodec.plans import Part, Plan, Window, alike, gather, pixels_of, strips_of
+from vaecodec.progress import Progress, counted, named
+from vaecodec.tiling import Box, Grid, halo, window_box
 from vaecodec.weights import Model, find_model, load_model
 
 T = TypeVar("T")
-Window = tuple[int, int, int, int]  # top, left, height, width
-Progress = Callable[[int, int], None]  # tiles, or their iterations: those that are done, and all
 
 
-class Rows(Protocol):
-    """What encode needs of u8[H, W, 3]: slices of rows, the beginning of each not before that of the last."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
-
-
-class Plan(NamedTuple):
-    """What to decode: pixels of a picture, `reduce` by `reduce` of them to one that comes out."""
-
-    grid: Grid
-    target: Box
-    reduce: int
-
-    @property
-    def cells(self) -> Box:
-        """The cells that the target touches."""
-        return self.target.reduce(STRIDE)
-
-    def reduced(self, pixels: Box) -> Box:
-        """A rectangle of the picture in pixels of what comes out; those that it cuts count."""
-        return pixels.reduce(self.reduce)
-
-    @property
-    def out(self) -> Box:
-        """What comes out."""
-        return self.reduced(self.target)
-
-    def shown(self, cells: Box) -> Box:
-        """What comes out of these cells."""
-        return self.reduced(pixels_of(cells).meet(self.target))
-
-
-class Part(NamedTuple):
-    """One file of a batch, and what to decode of it; `name` is what errors call it, if it has one."""
-
-    data: bytes
-    parsed: Parsed
-    plan: Plan
-    name: str = ""
-
-    @property
-    def total(self) -> int:
-        """Tiles to decode."""
-        return sum(1 for _ in self.plan.grid.touching(self.plan.cells))
-
-
-class Job(NamedTuple):
-    """One tile to encode."""
-
-    seen: np.ndarray  # u8[H, W, 3]: its pixels and those of its margin, whole cells
-    inner: Box  # its cells among those
-    within: tuple[int, int]  # pixels of `seen` that are the picture's
-
-
-class Codec:
-    """One model, both directions; safe to share between threads.
-
-    `threads` are the cores that one call may keep busy: all, or VAECODEC_THREADS, where not given.
-    """
-
-    def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
-        self.model = model
-        self.threads = threads or cores()
-        self.transforms = make_transforms(model, device, min(self.threads, 4))  # more do not make them faster
-
-    def encode(
-        self,
-        pixels: np.ndarray | Rows,
-        quality: float = 50,
-        metadata: dict[str, bytes] | None = None,
-        tile: int = DEFAULT_TILE,
-        progress: Progress | None = None,
-        effort: int = 1,
-    ) -> bytes:
-        """u8[H, W, 3] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
-
-        Above effort 1 the latents are refined for this picture (see refinement), and `progress` is told of each
-        tile's iterations.  Raises CodecError on another shape or type, ValueError on a value outside its range.
-        """
-        return self.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
-
-    def encode_batch(
-        self,
-        pictures: Sequence[np.ndarray | Rows],
-        quality: float = 50,
-        metadata: Sequence[dict[str, bytes] | None] | None = None,
-        tile: int = DEFAULT_TILE,
-        progress: Progress | None = None,
-        effort: int = 1,
-    ) -> list[bytes]:
-        """u8[H, W, 3] of any sizes -> a .vae file each, bytes, in order; `metadata` are those of each.
-
-        One set of worker processes serves them all, and TensorFlow takes tiles of one shape together, whichever
-        picture they are of.  Raises as `encode` does.
-        """
-        step = step_of(quality)
-        check_effort(effort)
-        for pixels in pictures:
-            if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-                raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
-        if tile & (tile - 1) or not 64 <= tile <= 4096:
-            raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
-        grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
-        order = sorted(range(len(grids)), key=grids.__getitem__)
-        iterations = iterations_of(effort, step)
-        rounds = max(1, iterations)
-        tick = ticker(rounds * sum(grid.total for grid in grids), progress)
-        with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
-            chosen = ((pictures[n], grids[n]) for n in order)
-            found = self._tiles(crew, chosen, step, tiles.encode, iterations, tick)
-            coded = {n: list(islice(found, grids[n].total)) for n in order}
-        headers = [Header(self.model.id, grid.height, grid.width, step, tile) for grid in grids]
-        kinds = metadata or [None] * len(headers)
-        return [pack(header, coded[n], kinds[n]) for n, header in enumerate(headers)]
-
-    def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
-        """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
-        grid = Grid(pixels.shape[0], pixels.shape[1], tile)
-        with self._crew([(grid, grid.total)]) as crew:
-            return sum(self._tiles(crew, [(pixels, grid)], step_of(quality), tiles.bits))
-
-    def _crew(self, counts: Iterable[tuple[Grid, int]], work: int = 1) -> Crew:
-        """For so many of the tiles of each grid, each of which is `work` times as much to do as it is to code."""
-        tiles, pixels = 0, 0
-        for grid, count in counts:
-            tiles += count
-            pixels += work * count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
-        return Crew(self.model, tiles, pixels, self.threads)
-
-    def _tiles(
-        self,
-        crew: Crew,
-        pictures: Iterable[tuple[np.ndarray | Rows, Grid]],
-        step: int,
-        work: Callable[..., Any],
-        iterations: int = 0,
-        tick: Callable[[], None] = lambda: None,
-    ) -> Iterator[Any]:
-        """work(prior, y, z, step) of each tile of each picture, in order, its y refined in so many iterations."""
-        turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
-
-        def one(job: Job, y: np.ndarray, z: np.ndarray) -> Any:
-            if iterations:
-                with turn:
-                    refine = Refiner(self.model, job.seen, job.within, y, z, job.inner, step)
-                    y = refine(iterations, tick)
-            else:
-                y = y[job.inner.slices()]
-            found = crew.call(work, y, z, step)
-            if not iterations:
-                tick()
-            return found
-
-        def some(*jobs: Job) -> list[Any]:
-            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step)
-            return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
-
-        def jobs(pixels: np.ndarray | Rows, grid: Grid) -> Iterator[Job]:
-            for row in range(grid.rows):
-                band = grid.row(row).grow(halo(self.model.config), grid.cells)
-                rows = pixels[STRIDE * band.top : min(STRIDE * band.bottom, grid.height)]
-                for column in range(grid.columns):
-                    box = grid.box(row * grid.columns + column)
-                    outer = box.grow(halo(self.model.config), grid.cells)
-                    within = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
-                    yield Job(cut(rows, outer.inside(band)), box.inside(outer), within)
-
-        every = chain.from_iterable(jobs(*picture) for picture in pictures)
-        groups = alike(every, lambda job: (job.seen.shape, job.inner), self.transforms.batch)
-        return chain.from_iterable(crew.map(some, groups))
-
-    def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(y f32[h, w, M] of each u8[H, W, 3], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
-        y = self.transforms.analysis(np.stack(pixels), self.model.vector("analysis/fine", step))
-        part = y[:, inner.top : inner.bottom, inner.left : inner.right]
-        short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
-        padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part
-        z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
-        return zip(y * self.model.vector("gain", step), z, strict=True)
+class Codec(Encoder):
+    """One model, both directions; safe to share between threads."""
 
     def decode(
         self,
@@ -403,84 +215,6 @@ class Codec:
     def verify(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> None:
         """Decodes every symbol and checks it, without making pixels; raises as `decode` does."""
         self.symbol_crcs(data, limits, progress)
-
-
-def counted(items: Iterator[T], total: int, progress: Progress | None) -> Iterator[T]:
-    """The same items, with a word to `progress` before the first and after each."""
-    if progress is not None:
-        progress(0, total)
-    for done, item in enumerate(items, 1):
-        if progress is not None:
-            progress(done, total)
-        yield item
-
-
-def ticker(total: int, progress: Progress | None) -> Callable[[], None]:
-    """A function that tells `progress` of one more each time it is called, from whatever thread."""
-    if progress is None:
-        return lambda: None
-    lock, done = threading.Lock(), 0
-
-    def tick() -> None:
-        nonlocal done
-        with lock:
-            done += 1
-            progress(done, total)
-
-    progress(0, total)
-    return tick
-
-
-def alike(jobs: Iterable[T], key: Callable[[T], Any], most: int) -> Iterator[tuple[T, ...]]:
-    """The jobs in order, in groups of at most `most` neighbours that have the same key."""
-    for _, neighbours in groupby(jobs, key):
-        while group := tuple(islice(neighbours, most)):
-            yield group
-
-
-@contextmanager
-def named(name: str) -> Iterator[None]:
-    """Puts a file's name before what goes wrong with it."""
-    try:
-        yield
-    except CodecError as exc:
-        raise type(exc)(f"{name}: {exc}") from exc
-
-
-def strips_of(out: Box, squares: Iterable[tuple[Box, np.ndarray]]) -> Iterator[np.ndarray]:
-    """The rows u8[n, W, 3] that tiles, (place, pixels) in order, make up."""
-    strip = np.empty(0, np.uint8)
-    for place, pixels in squares:
-        if place.left == out.left:
-            strip = np.empty((place.shape[0], out.shape[1], 3), np.uint8)
-        strip[:, place.left - out.left : place.right - out.left] = pixels
-        if place.right == out.right:
-            yield strip
-
-
-def gather(shape: tuple[int, ...], strips: Iterator[np.ndarray]) -> np.ndarray:
-    """[H, W] or [H, W, C] of its rows."""
-    out, top = np.empty(0), 0
-    for strip in strips:
-        if not top:
-            out = strip if strip.shape == shape else np.empty(shape, strip.dtype)
-        if out is not strip:
-            out[top : top + len(strip)] = strip
-        top += len(strip)
-    return out
-
-
-def cut(pixels: np.ndarray, cells: Box) -> np.ndarray:
-    """u8[H', W', 3] of the given cells, the picture's last row and column repeated where it ends inside one."""
-    height, width = pixels.shape[:2]
-    part = pixels[pixels_of(cells).meet(Box(0, 0, height, width)).slices()]
-    short = [STRIDE * want - have for want, have in zip(cells.shape, part.shape[:2], strict=True)]
-    return np.pad(part, ((0, short[0]), (0, short[1]), (0, 0)), "edge") if any(short) else part
-
-
-def pixels_of(cells: Box) -> Box:
-    """The pixels of cells, those beyond the picture's edge included."""
-    return Box(*(STRIDE * edge for edge in cells))
 
 
 def codec_for(data: bytes, model: str | None = None, device: str = "cpu", threads: int | None = None) -> Codec:

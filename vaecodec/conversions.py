@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from vaecodec import limits
-from vaecodec.codec import Progress
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 from vaecodec.files import compress_file, decompress_file, verify_file
 from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
 from vaecodec.parallel import cores
+from vaecodec.progress import Progress
 from vaecodec.runs import Attempt, Run
 from vaecodec.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
 from vaecodec.targets import Target

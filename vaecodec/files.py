@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 
 from vaecodec import modes, picture_sets, stored
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
-from vaecodec.codec import Progress
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.outputs import Admit, Made, Means, code_picture, decode_picture, is_kept, restore_file, store_file
+from vaecodec.progress import Progress
 from vaecodec.refinement import check_effort
 from vaecodec.sources import Source
 from vaecodec.targets import Target

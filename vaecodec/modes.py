@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from vaecodec import classical, container, planes, preview, targets
-from vaecodec.codec import Codec, Progress, Rows, Window, codec_for, gather, named
+from vaecodec.codec import Codec, codec_for
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import Classical, Contents, step_of
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.plans import Rows, Window, gather
+from vaecodec.progress import Progress, named
 from vaecodec.refinement import check_effort
 from vaecodec.targets import Target
 from vaecodec.tiling import Box, window_box

@@ -15,11 +15,13 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import vaecodec
 from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
-from vaecodec.codec import Codec, Progress, Window
+from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, LimitError, ModelError, Skipped, TargetError
 from vaecodec.images import read_image
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
+from vaecodec.plans import Window
+from vaecodec.progress import Progress
 from vaecodec.recognition import bytes_after, is_picture
 from vaecodec.sources import Counted, Same, Source
 from vaecodec.strips import Strips, is_large, open_large, write_strips

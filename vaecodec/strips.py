@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from vaecodec import planes, png
-from vaecodec.codec import gather
 from vaecodec.errors import CodecError
 from vaecodec.images import read_image, write_image
+from vaecodec.plans import gather
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile

@@ -1,0 +1,154 @@
+"""Encoder: pixels -> bytes.
+
+pixels --analysis--> y --hyper-analysis--> z --quantise, walk, push--> words --pack--> bytes
+
+From tile to tile, a row of them at a time; the bytes depend on neither that nor on `threads`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+from vaecodec import tiles
+from vaecodec.config import HYPER_STRIDE, STRIDE
+from vaecodec.container import Header, pack, step_of
+from vaecodec.errors import CodecError
+from vaecodec.parallel import Crew, cores
+from vaecodec.plans import Job, Rows, alike, cut, pixels_of
+from vaecodec.progress import Progress, ticker
+from vaecodec.refinement import Refiner, check_effort, iterations_of
+from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
+from vaecodec.transforms import make_transforms
+from vaecodec.weights import Model
+
+
+class Encoder:
+    """One model, and the way from pixels to bytes.
+
+    `threads` are the cores that one call may keep busy: all, or VAECODEC_THREADS, where not given.
+    """
+
+    def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
+        self.model = model
+        self.threads = threads or cores()
+        self.transforms = make_transforms(model, device, min(self.threads, 4))  # more do not make them faster
+
+    def encode(
+        self,
+        pixels: np.ndarray | Rows,
+        quality: float = 50,
+        metadata: dict[str, bytes] | None = None,
+        tile: int = DEFAULT_TILE,
+        progress: Progress | None = None,
+        effort: int = 1,
+    ) -> bytes:
+        """u8[H, W, 3] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
+
+        Above effort 1 the latents are refined for this picture (see refinement), and `progress` is told of each
+        tile's iterations.  Raises CodecError on another shape or type, ValueError on a value outside its range.
+        """
+        return self.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
+
+    def encode_batch(
+        self,
+        pictures: Sequence[np.ndarray | Rows],
+        quality: float = 50,
+        metadata: Sequence[dict[str, bytes] | None] | None = None,
+        tile: int = DEFAULT_TILE,
+        progress: Progress | None = None,
+        effort: int = 1,
+    ) -> list[bytes]:
+        """u8[H, W, 3] of any sizes -> a .vae file each, bytes, in order; `metadata` are those of each.
+
+        One set of worker processes serves them all, and TensorFlow takes tiles of one shape together, whichever
+        picture they are of.  Raises as `encode` does.
+        """
+        step = step_of(quality)
+        check_effort(effort)
+        for pixels in pictures:
+            if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+                raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
+        if tile & (tile - 1) or not 64 <= tile <= 4096:
+            raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
+        grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
+        order = sorted(range(len(grids)), key=grids.__getitem__)
+        iterations = iterations_of(effort, step)
+        rounds = max(1, iterations)
+        tick = ticker(rounds * sum(grid.total for grid in grids), progress)
+        with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
+            chosen = ((pictures[n], grids[n]) for n in order)
+            found = self._tiles(crew, chosen, step, tiles.encode, iterations, tick)
+            coded = {n: list(islice(found, grids[n].total)) for n in order}
+        headers = [Header(self.model.id, grid.height, grid.width, step, tile) for grid in grids]
+        kinds = metadata or [None] * len(headers)
+        return [pack(header, coded[n], kinds[n]) for n, header in enumerate(headers)]
+
+    def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
+        """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
+        grid = Grid(pixels.shape[0], pixels.shape[1], tile)
+        with self._crew([(grid, grid.total)]) as crew:
+            return sum(self._tiles(crew, [(pixels, grid)], step_of(quality), tiles.bits))
+
+    def _crew(self, counts: Iterable[tuple[Grid, int]], work: int = 1) -> Crew:
+        """For so many of the tiles of each grid, each of which is `work` times as much to do as it is to code."""
+        tiles, pixels = 0, 0
+        for grid, count in counts:
+            tiles += count
+            pixels += work * count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
+        return Crew(self.model, tiles, pixels, self.threads)
+
+    def _tiles(
+        self,
+        crew: Crew,
+        pictures: Iterable[tuple[np.ndarray | Rows, Grid]],
+        step: int,
+        work: Callable[..., Any],
+        iterations: int = 0,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Any]:
+        """work(prior, y, z, step) of each tile of each picture, in order, its y refined in so many iterations."""
+        turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
+
+        def one(job: Job, y: np.ndarray, z: np.ndarray) -> Any:
+            if iterations:
+                with turn:
+                    refine = Refiner(self.model, job.seen, job.within, y, z, job.inner, step)
+                    y = refine(iterations, tick)
+            else:
+                y = y[job.inner.slices()]
+            found = crew.call(work, y, z, step)
+            if not iterations:
+                tick()
+            return found
+
+        def some(*jobs: Job) -> list[Any]:
+            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step)
+            return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
+
+        def jobs(pixels: np.ndarray | Rows, grid: Grid) -> Iterator[Job]:
+            for row in range(grid.rows):
+                band = grid.row(row).grow(halo(self.model.config), grid.cells)
+                rows = pixels[STRIDE * band.top : min(STRIDE * band.bottom, grid.height)]
+                for column in range(grid.columns):
+                    box = grid.box(row * grid.columns + column)
+                    outer = box.grow(halo(self.model.config), grid.cells)
+                    within = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
+                    yield Job(cut(rows, outer.inside(band)), box.inside(outer), within)
+
+        every = chain.from_iterable(jobs(*picture) for picture in pictures)
+        groups = alike(every, lambda job: (job.seen.shape, job.inner), self.transforms.batch)
+        return chain.from_iterable(crew.map(some, groups))
+
+    def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(y f32[h, w, M] of each u8[H, W, 3], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
+        y = self.transforms.analysis(np.stack(pixels), self.model.vector("analysis/fine", step))
+        part = y[:, inner.top : inner.bottom, inner.left : inner.right]
+        short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
+        padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part
+        z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
+        return zip(y * self.model.vector("gain", step), z, strict=True)
