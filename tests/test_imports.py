@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
 errors config limits progress container targets network generative atomic library stored names manifest sources pool
-sets sheets integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights picture_sets
+sets sheets integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights
+picture_sets
 gradients refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
