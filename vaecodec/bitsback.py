@@ -155,11 +155,11 @@ def decode(model: Model, data: bytes, consumed: int, count: int) -> np.ndarray:
     for size in reversed(list(sizes(count))):
         bins = coding.pop_each(coder, prior(model, size * model.config.latents))
         batch = drive(walk(model, latents(model, bins)), lambda freq: coding.pop_each(coder, freq))
+        if coder.num_words() < SPARE:  # a wrong count would else be decoded from nothing, for as long as it says
+            raise FormatError("the stack runs out before its pictures")
         coding.push_each(coder, bins, posterior(model, batch))
         pictures[end - size : end] = batch
         end -= size
-        if coder.num_words() < SPARE:  # a wrong count would else be decoded from nothing, for as long as it says
-            raise FormatError("the stack runs out before its pictures")
     if coding.words(coder) != bottom.tobytes():
         raise FormatError("the stack does not end as it began")
     return pictures
