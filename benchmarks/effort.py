@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec.cli import numbers
+from vaecodec.arguments import numbers
 from vaecodec.codec import Codec
 from vaecodec.datasets import pictures
 from vaecodec.metrics import psnr

@@ -11,7 +11,7 @@ import numpy as np
 from effort import middles
 from table import publish
 
-from vaecodec.cli import numbers
+from vaecodec.arguments import numbers
 from vaecodec.codec import Codec
 from vaecodec.metrics import psnr, ssimulacra2
 from vaecodec.weights import load_model

@@ -51,7 +51,7 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
         clock(codec.transforms, name, name)
     for name in ("push", "pop"):
         clock(context, name, "coding")
-    clock(coding, "_by_row", "sorting")
+    clock(coding, "by_row", "sorting")
     for name in ("encode", "decode"):
         clock(context, name, "walk")
     try:

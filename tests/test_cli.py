@@ -324,7 +324,7 @@ def test_json_of_info_verify_and_models(vae, capsys):
         "bytes": len(vae),
     }
     assert cli.main(["models", "--json"]) == 0
-    assert {"name": "small", "model": model} in map(json.loads, capsys.readouterr().out.splitlines())
+    assert {"name": "small", "model": model, "from": "shipped"} in map(json.loads, capsys.readouterr().out.splitlines())
 
 
 # info, verify, models

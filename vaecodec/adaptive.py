@@ -176,7 +176,7 @@ class Decoder:
 def _runs(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """(order i64[m], [(row, begin, end)]): the symbols that are coded, by rows."""
     order, rows, ends = by_row(rows)
-    begins = [0, *ends[:-1].tolist()]
+    begins = [0, *ends.tolist()][:-1]
     return order, list(zip(rows.tolist(), begins, ends.tolist(), strict=True))
 
 

@@ -62,11 +62,12 @@ def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _weights(source: str) -> tuple[Any, dict[str, Any]]:
     """(config, weights) of a run folder, a compact checkpoint, or a model by name or path."""
-    from vaecodec import training
-    from vaecodec.library import SUFFIX
+    from vaecodec import library, training
+
+    named = source in library.shipped() + library.added() and not os.path.exists(source)
+    if not named and not source.endswith(library.SUFFIX):
+        return training.averaged_weights(source)
     from vaecodec.unfreezing import weights_of
     from vaecodec.weights import load_model
 
-    if os.path.exists(source) and not source.endswith(SUFFIX):
-        return training.averaged_weights(source)
     return weights_of(load_model(source))

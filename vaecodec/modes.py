@@ -84,6 +84,8 @@ def encode_batch(
     parts = {n: _apart(samples) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
 
     def code(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
+        if not chosen:
+            return {}
         rgb, about = [parts[n][0] for n in chosen], [kinds[n] for n in chosen]
         files = codec.encode_batch(rgb, quality, about, progress=progress, effort=effort)
         return {n: container.insert(data, parts[n][1]) for n, data in zip(chosen, files, strict=True)}
