@@ -64,7 +64,10 @@ def read_model(path):
     for names, most in ((("gain", "inverse_gain", "hyper_inverse_gain"), 2**27), (("bias", "index"), 2**20)):
         reach = max(np.abs(tensors[f"levels/{name}"].astype(np.int64)).max() for name in names)
         require(reach <= most, f"model: one of its levels {', '.join(names)} exceeds {most}")
-    model["bounds"] = row_bounds(tensors, 64 + 15 * model["config"]["hyper"] + 1)
+    count = len(tensors["tables/low"])
+    model["scales"] = count - 15 * model["config"]["hyper"] - 1
+    require(1 <= model["scales"] <= 256, f"model: {count} rows")
+    model["bounds"] = row_bounds(tensors, count)
     return model
 
 
@@ -343,7 +346,7 @@ def decode_tile(payload, h, w, step, model):
     level = {k[7:]: v[step >> 3].astype(np.int64) for k, v in model["tensors"].items() if k.startswith("levels/")}
 
     hh, hw = -(-h // 4), -(-w // 4)
-    rows = 64 + ((2 * step + 64) >> 7) * hyper + np.arange(hyper)
+    rows = model["scales"] + ((2 * step + 64) >> 7) * hyper + np.arange(hyper)
     z = take_part(stack, np.tile(rows, hh * hw), model)
 
     x = clip(rounded(z.reshape(hh, hw, hyper) * level["hyper_inverse_gain"], 4), 2**20)
@@ -360,7 +363,7 @@ def decode_tile(payload, h, w, step, model):
         mean = clip(4 * a[..., :latents] + p, 2**25)
         loc = clip(rounded(mean * level["gain"], 19), 2**22)
         index = rounded(a[..., latents:], 8) + level["index"]
-        rows = np.clip(rounded(index, 4), 0, 63)
+        rows = np.clip(rounded(index, 4), 0, model["scales"] - 1)
         symbols = take_part(stack, rows.ravel()[places], model)
         v[places] = clip(64 * symbols + loc.ravel()[places], 2**22)
         return symbols

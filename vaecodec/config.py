@@ -15,8 +15,9 @@ LEVELS = (STEPS - 1) // LEVEL_STEPS + 1
 
 LAMBDA_MIN, LAMBDA_MAX = 0.0006, 0.18  # rate-distortion trade-off at the first and the last anchor
 
-# The scale ladder: row r stands for sigma = SCALE_MIN * SCALE_RATIO ** r, in quantisation steps.
-SCALES = 64
+# The scale ladder, to sigma = 2200: row r stands for sigma = SCALE_MIN * SCALE_RATIO ** r, in quantisation steps.
+SCALES = 96  # rungs of a model that is frozen now; what its tables have rows for counts
+MAX_SCALES = 256  # so that a row is a byte
 SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 
 

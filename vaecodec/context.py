@@ -20,7 +20,7 @@ import numpy as np
 
 from vaecodec import network
 from vaecodec.coding import Models, pop, push, reader, words, writer
-from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SCALES, SUBSTEPS, Config
+from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SUBSTEPS, Config
 from vaecodec.errors import FormatError
 from vaecodec.integer import (
     ACTIVATION_BITS,
@@ -57,6 +57,11 @@ class Prior(NamedTuple):
     models: Models
     each: Callable[..., Iterable[Any]] = map  # goes through bands of rows, perhaps with several threads
 
+    @property
+    def scales(self) -> int:
+        """Rungs of the scale ladder: rows of the tables before those of z."""
+        return len(self.models.tables.low) - HYPER_GROUPS * self.config.hyper - 1
+
 
 def hyper_group(step: int) -> int:
     """Which tabulation of p(z) a quality step uses: the nearest half anchor."""
@@ -71,7 +76,7 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
     config, conditions = prior.config, Conditions(*(field[step // LEVEL_STEPS] for field in prior.levels))
     ops, shape = Exact(prior.layers, conditions), (*cells, config.latents)
     hyper = (-(-cells[0] // HYPER_STRIDE), -(-cells[1] // HYPER_STRIDE))
-    rows = SCALES + hyper_group(step) * config.hyper + np.arange(config.hyper, dtype=np.uint16)
+    rows = prior.scales + hyper_group(step) * config.hyper + np.arange(config.hyper, dtype=np.uint16)
     rows = np.repeat(rows[None], hyper[0] * hyper[1], 0)
     z = yield rows, np.zeros(rows.shape, np.float32)
 
@@ -99,7 +104,7 @@ def first_half(prior: Prior, conditions: Conditions, features: np.ndarray) -> tu
     def one(band: Band) -> None:
         ops = Exact(prior.layers, conditions, band.above, band.below)
         ahead[band.rows], parameters = network.first_parameters(ops, prior.config, features[band.seen])
-        choose(parameters, conditions, 0, [(rows[part], loc[part]) for part in band.parts(band.rows)])
+        choose(parameters, conditions, prior.scales, 0, [(rows[part], loc[part]) for part in band.parts(band.rows)])
 
     in_bands(prior, features.shape[:2], one)
     return ahead, rows, loc
@@ -114,7 +119,7 @@ def second_half(prior: Prior, conditions: Conditions, features: np.ndarray, y: n
         context = np.empty((*features[band.seen].shape[:2], y.shape[1]), np.float32)
         before_gain([y[part] for part in band.parts(band.seen)], conditions, band.above, context)
         parameters = network.second_parameters(ops, prior.config, features[band.seen], context)
-        choose(parameters, conditions, 1, [(rows[part], loc[part]) for part in band.parts(band.rows)])
+        choose(parameters, conditions, prior.scales, 1, [(rows[part], loc[part]) for part in band.parts(band.rows)])
 
     in_bands(prior, features.shape[:2], one)
     return rows, loc
@@ -165,7 +170,9 @@ def empty_half(prior: Prior, cells: tuple[int, ...]) -> Step:
     return np.empty(half, np.uint8), np.empty(half, np.float32)
 
 
-def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, half: int, out: list[Step]) -> None:
+def choose(
+    parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditions, scales: int, half: int, out: list[Step]
+) -> None:
     """Means (unit 2**-15) and indices (unit 2**-4), before the gain -> (rows u8, loc f32, unit 2**-6), [cells, M/2]."""
     for odd, ((loc, index), (rows, locs)) in enumerate(zip(parameters, out, strict=True)):
         here = columns(len(conditions.gain), half, odd)
@@ -173,7 +180,7 @@ def choose(parameters: list[tuple[np.ndarray, np.ndarray]], conditions: Conditio
         locs[:] = np.clip(nearest(loc), -VALUE_MAX, VALUE_MAX, out=loc)
         index += conditions.index[here].astype(index.dtype)
         index = shift(index, INDEX_BITS)
-        rows[:] = np.clip(index, 0, SCALES - 1, out=index)
+        rows[:] = np.clip(index, 0, scales - 1, out=index)
 
 
 def latents(symbols: np.ndarray, loc: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from vaecodec import network, tables
 from vaecodec.coding import SYMBOL_MAX
-from vaecodec.config import ANCHORS, LEVELS, SCALES, Config
+from vaecodec.config import ANCHORS, LEVELS, MAX_SCALES, Config
 from vaecodec.context import HYPER_GROUPS, Prior
 from vaecodec.errors import ModelError
 from vaecodec.integer import Conditions, Exact
@@ -73,8 +73,11 @@ def check_integers(arrays: Arrays) -> None:
 def _check_tables(config: Config, arrays: Arrays) -> None:
     found = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
     tables.check(found)
-    count = SCALES + HYPER_GROUPS * config.hyper + 1
-    require(len(found.low) == count, f"it has {len(found.low)} probability tables, expected {count}")
+    count, others = len(found.low), HYPER_GROUPS * config.hyper + 1
+    require(
+        others < count <= others + MAX_SCALES,
+        f"it has {count} probability tables, expected {others + 1} to {others + MAX_SCALES}",
+    )
     low = found.low.astype(np.int64)
     reach = max(-low.min(), (low + found.last - 1).max())
     require(reach <= SYMBOL_MAX, f"its tables reach to symbol {reach}, expected at most {SYMBOL_MAX}")
