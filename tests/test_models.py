@@ -181,3 +181,21 @@ def test_a_wrong_recipe_is_one_line(text, word, place, capsys):
     assert cli.main(["train", "a.png", "--config", "a.toml", "--out", "run"]) == 1
     said = capsys.readouterr().err
     assert word in said and len(said.splitlines()) == 1 and not os.path.exists("run")
+
+
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_files_cost_what_training_thought(quality, small):
+    tf = pytest.importorskip("tensorflow")
+    from vaecodec.config import STEPS, SUBSTEPS
+    from vaecodec.container import step_of
+    from vaecodec.unfreezing import weights_of
+    from vaecodec.vae import VAE
+
+    photo = np.asarray(Image.open(os.path.join(os.path.dirname(__file__), "..", "docs", "examples", "parrots.png")))
+    photo = np.ascontiguousarray(photo[:256, :256])
+    config, weights = weights_of(small.model)
+    at = tf.constant([min(step_of(quality), STEPS - 1) / SUBSTEPS], tf.float32)
+    loss = VAE(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
+        tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True
+    )
+    assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.01)
