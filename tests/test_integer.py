@@ -1,5 +1,7 @@
 """The exact networks: independent of summation order, and equal to what was trained, value for value."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -101,7 +103,9 @@ def test_bands_give_what_the_whole_gives(shape, monkeypatch):
     rng = np.random.default_rng(0)
     _, integers = random_prior(1)
     levels = Conditions(*(np.stack([field] * LEVELS) for field in conditions(rng)))
-    prior = context.Prior(CONFIG, prepare(integers), levels, None)
+    rows = np.zeros(64 + context.HYPER_GROUPS * CONFIG.hyper + 1)
+    models = SimpleNamespace(tables=SimpleNamespace(low=rows))
+    prior = context.Prior(CONFIG, prepare(integers), levels, models)
     seen = []
     for cells in (1, 16, 10**6):
         monkeypatch.setattr(context, "BAND", cells)
