@@ -56,6 +56,11 @@ def with_right_crcs(data: bytes) -> bytes:
     return bytes(out)
 
 
+def with_right_crc(data: bytes) -> bytes:
+    """The same array chunk with the CRC of all of it as it should be."""
+    return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
+
+
 def mutants(seed: int, count: int, files: list[bytes]) -> Iterator[bytes]:
     """`count` mutants of the files; every other has right CRCs."""
     rng = random.Random(seed)

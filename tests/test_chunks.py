@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import GOLDEN, picture
-from mutants import flipped, mutate, truncations
+from mutants import flipped, mutate, truncations, with_right_crc
 
 from vaecodec import arrays, chunks, lattice, masks, weighing
 from vaecodec.errors import CodecError, FormatError
@@ -15,10 +15,6 @@ from vaecodec.limits import Limits
 from vaecodec.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
 
 TINY = str(GOLDEN / "tiny.vcm")
-
-
-def with_right_crc(data: bytes) -> bytes:
-    return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
 
 
 def with_part(data: bytes, index: int, part: bytes) -> bytes:

@@ -22,9 +22,10 @@ import numpy as np
 TESTS = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))
 
-from mutants import mutants, mutate  # noqa: E402
+from mutants import mutants, mutate, with_right_crc  # noqa: E402
 
-from vaecodec import container  # noqa: E402
+import vaecodec  # noqa: E402
+from vaecodec import arrays, container  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.container import Header  # noqa: E402
 from vaecodec.errors import CodecError, ModelError  # noqa: E402
@@ -115,6 +116,26 @@ def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
                 tally.fail(mutant, f"{(peak() - tally.base) / 2**20:.0f} MiB for {pixels} pixels")
 
 
+def fuzz_sets(tally: Tally, seed: int, count: int) -> None:
+    """A set of pictures by bits back: what decodes are those that were coded, or other ones that a CRC vouches for."""
+    folder = TESTS / "golden" / "sets"
+    model, files = str(folder / "tiny.vcm"), [path.read_bytes() for path in sorted(folder.glob("*.vae"))]
+    for mutant in mutants(seed, count, files):
+        tally.run(mutant, lambda data: vaecodec.decode_set(data, model, LIMITS))
+
+
+def fuzz_arrays(tally: Tally, seed: int, count: int) -> None:
+    """Chunks of arrays, of every mode; three quarters have a right CRC."""
+    rng, files = (
+        random.Random(seed),
+        [path.read_bytes() for path in sorted((TESTS / "golden" / "arrays").glob("*.chunk"))],
+    )
+    for number in range(count):
+        mutant = mutate(rng, rng.choice(files), files)
+        mutant = with_right_crc(mutant) if number % 4 and len(mutant) > 4 else mutant
+        tally.run(mutant, lambda data: arrays.decode(data, str(MODEL), LIMITS))
+
+
 def fuzz_model(tally: Tally, seed: int, count: int) -> None:
     """Model files: damaged ones, and ones of wrong arrays that have the right id."""
     rng, data = random.Random(seed), MODEL.read_bytes()
@@ -127,30 +148,30 @@ def fuzz_model(tally: Tally, seed: int, count: int) -> None:
         if number % 2:
             tally.run(mutate(rng, data, [data]), work)
             continue
-        arrays, generator = dict(model.arrays), np.random.default_rng(rng.randrange(2**32))
+        found, generator = dict(model.arrays), np.random.default_rng(rng.randrange(2**32))
         for _ in range(rng.choice((1, 1, 3))):
-            name = rng.choice(sorted(arrays))
-            array = arrays[name]
+            name = rng.choice(sorted(found))
+            array = found[name]
             kind = rng.randrange(6)
             if kind == 0:
-                del arrays[name]
+                del found[name]
             elif kind == 1:
-                arrays[name] = array[: len(array) // 2]
+                found[name] = array[: len(array) // 2]
             elif kind == 2:
                 with np.errstate(all="ignore"):
-                    arrays[name] = array.astype(rng.choice(("<i8", "<f4", "<f2", "|u1", "<i2", "<u4")))
+                    found[name] = array.astype(rng.choice(("<i8", "<f4", "<f2", "|u1", "<i2", "<u4")))
             elif kind == 3:
-                arrays[name] = array.reshape(-1)
+                found[name] = array.reshape(-1)
             elif kind == 4:
                 values = array.copy().reshape(-1)
                 values[rng.randrange(len(values))] = rng.choice((0, 1, 127, *((np.nan,) * (array.dtype.kind == "f"))))
-                arrays[name] = values.reshape(array.shape)
+                found[name] = values.reshape(array.shape)
             else:
-                arrays[name] = np.frombuffer(generator.bytes(array.nbytes), array.dtype).reshape(array.shape)
-            if not arrays:
+                found[name] = np.frombuffer(generator.bytes(array.nbytes), array.dtype).reshape(array.shape)
+            if not found:
                 break
         with np.errstate(all="ignore"):
-            tally.run(pack_model("mutant", model.config, arrays, {}), work)
+            tally.run(pack_model("mutant", model.config, found, {}), work)
 
 
 def fuzz_network(tally: Tally, seed: int, count: int) -> None:
@@ -189,7 +210,14 @@ def fuzz_network(tally: Tally, seed: int, count: int) -> None:
 
 
 def main() -> None:
-    targets = {"parser": fuzz_parser, "decode": fuzz_decode, "model": fuzz_model, "network": fuzz_network}
+    targets = {
+        "parser": fuzz_parser,
+        "decode": fuzz_decode,
+        "sets": fuzz_sets,
+        "arrays": fuzz_arrays,
+        "model": fuzz_model,
+        "network": fuzz_network,
+    }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("target", choices=targets)
     parser.add_argument("--count", type=int, default=10_000)
