@@ -166,6 +166,22 @@ def test_names_that_meet_are_told_apart(tree, capsys):
     assert read("back/out/in/a.b") == b"in/a.b"
 
 
+def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
+    os.makedirs("in/more")
+    for folder in ("in", "in/more"):
+        Image.fromarray(picture(20, 20)).save(f"{folder}/photo.png")
+        write(f"{folder}/photo.txt", b"text")
+    assert run("compress -r in --output-dir whole", capsys)[0] == 0
+    how = next(iter(manifest.Manifest("whole").entries.values())).how
+    os.makedirs("out/in/more")
+    for done in ("in/photo.txt", "in/more/photo.txt"):
+        os.link(f"whole/{done}.vae", f"out/{done}.vae")
+        manifest.append("out", done, os.stat(done), how, f"out/{done}.vae", 0)
+        os.remove(done)
+    assert run("compress -r --rm in --output-dir out", capsys)[0] == 0
+    assert found("out") == found("whole")
+
+
 def test_outputs_that_meet_on_the_way_back_are_never_overwritten(tree, capsys):
     os.mkdir("vae")
     compress_file("in/photo.png", "vae/x.vae")

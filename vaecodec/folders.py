@@ -123,10 +123,15 @@ def to_compress(listing: Listing, force: bool) -> Iterator[Job]:
     """All files but those that are .vae files beside their sources already.
 
     A picture that would get another's name (photo.jpg and photo.png) is named like any other file: photo.jpg.vae.
-    Raises OSError.
+    A source that an earlier run has taken away counts too, or what is left would be named in another way when that
+    run resumes.  Raises OSError.
     """
     paths = [path for path in listing.paths if not (listing.in_place and is_vae(path))]
-    stems = Counter(name for path in paths for name in {_key(path), _key(os.path.splitext(path)[0])})
+    beside = {*map(os.path.abspath, paths)}
+    if listing.manifest:
+        for place in {os.path.dirname(path) for path in beside}:
+            beside |= {os.path.join(place, name) for name in listing.manifest.sources_in(place)}
+    stems = Counter(name for path in beside for name in {_key(path), _key(os.path.splitext(path)[0])})
     names, there = Counter(map(os.path.basename, paths)), _names_in(listing.folder)
     folder = None if listing.in_place else listing.folder
     for path in paths:

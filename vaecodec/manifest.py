@@ -38,6 +38,9 @@ class Manifest:
                 if entry := _parse(line):
                     self.entries[entry.source] = entry
         self._outputs = {entry.output: entry for entry in self.entries.values()}
+        self._names: dict[str, list[str]] = {}  # of sources, by the folders that they lay in
+        for name in self.entries:
+            self._names.setdefault(os.path.dirname(name) or os.curdir, []).append(os.path.basename(name))
 
     def has(self, path: str, found: os.stat_result, how: str) -> bool:
         """Whether a source that looks like this was done in this way, and its output is as it was then."""
@@ -53,6 +56,10 @@ class Manifest:
     def of_output(self, path: str) -> Entry | None:
         """The entry that an output belongs to."""
         return self._outputs.get(_name(self.folder, path))
+
+    def sources_in(self, path: str) -> list[str]:
+        """Names of the sources that were done in the folder `path`, those that are gone by now among them."""
+        return self._names.get(_name(self.folder, path), [])
 
     def missing(self) -> list[str]:
         """Paths of outputs that are gone, but for those that another line takes as its source, and took away."""
