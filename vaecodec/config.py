@@ -58,6 +58,11 @@ class Config:
         return cls(**values)
 
 
+def lambda_at(step: int) -> float:
+    """Lambda of a quality step: bits a pixel that 255^2 * MSE, the squared error of a sample, is worth."""
+    return LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
+
+
 PRESETS = {
     "small": Config(lapped=1),
     "base": Config(

@@ -45,6 +45,8 @@ from vaecodec.weights import identify, pack_model
 
 TAIL = 2.0**-21  # a table ends where less than this is left on a side; the escape covers the rest
 WIDEST = 2048
+ANCHORED = {name: name for name in ("gain", "inverse_gain", "hyper_gain")}  # weights, and what anchors/* calls them
+ANCHORED |= {f"{name}/condition": name for name in ("analysis/fine", "synthesis/fine")}
 # What becomes tables and levels, kept for who trains on from the model; coding needs none of it.
 BAKED = ("hyper/condition", "mixture/logits", "mixture/loc", "mixture/log_scale", "tail/log_ratio", "tail/logit")
 Arrays = dict[str, np.ndarray]
@@ -69,10 +71,15 @@ def integer_weights(config: Config, weights: Arrays) -> Arrays:
     return {f"integer/{name}": fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
 
 
+def fraction_bits(name: str) -> int:
+    """Bits after the binary point of an integer layer's kernel or bias."""
+    return PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
+
+
 def fixed_point(name: str, weight: np.ndarray) -> np.ndarray:
     """A kernel as i16 or a bias as i32, as its name says; raises CodecError on what does not fit."""
-    bits, kind = (PRODUCT_BITS, np.int32) if name.endswith("/bias") else (WEIGHT_BITS, np.int16)
-    value = np.floor(weight.astype(np.float64) * 2**bits + 0.5)
+    kind = np.int32 if name.endswith("/bias") else np.int16
+    value = np.floor(weight.astype(np.float64) * 2 ** fraction_bits(name) + 0.5)
     if not (np.abs(value) <= np.iinfo(kind).max).all():
         raise CodecError(f"weight {name} reaches {np.abs(weight).max():.3g}, beyond fixed point")
     return value.astype(kind)
@@ -180,8 +187,5 @@ def _generative(config: Generative, weights: Arrays) -> Arrays:
 def _photographic(config: Config, weights: Arrays) -> Arrays:
     arrays = {**integer_weights(config, weights), **level_tables(weights), **transforms(config, weights)}
     arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights)._asdict().items()})
-    for key in ("gain", "inverse_gain", "hyper_gain"):
-        arrays[f"anchors/{key}"] = weights[key]
-    for key in ("analysis/fine", "synthesis/fine"):
-        arrays[f"anchors/{key}"] = weights[f"{key}/condition"]
+    arrays |= {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
     return arrays | {f"start/{name}": weights[name].astype("<f4") for name in BAKED}

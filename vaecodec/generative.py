@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from vaecodec.config import Config
+
 Array = Any
 
 PHASES = 4
@@ -106,3 +108,8 @@ def phase(ops: Any, config: Generative, number: int, features: Array, before: Ar
     t = ops.dense(f"{name}/in", t, config.fine, relu=True)
     t = ops.dense(f"{name}/middle", t, config.fine, relu=True)
     return ops.dense(f"{name}/out", t, 1 + config.natural, small=True)
+
+
+def read_config(values: dict[str, Any]) -> Config | Generative:
+    """An architecture of either kind from its fields; raises ValueError."""
+    return Generative.from_dict(values) if values.get("kind") == Generative.kind else Config.from_dict(values)

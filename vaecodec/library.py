@@ -40,7 +40,8 @@ def shipped() -> list[str]:
 
 def added() -> list[str]:
     """Names of the models that were added, without those that shipped ones have by now."""
-    return [name for name in _names(folder()) if name not in shipped()]
+    taken = shipped()
+    return [name for name in _names(folder()) if name not in taken]
 
 
 def path_of(name_or_path: str | os.PathLike[str]) -> str:
@@ -48,8 +49,8 @@ def path_of(name_or_path: str | os.PathLike[str]) -> str:
     path = os.fspath(name_or_path)
     if path.endswith(SUFFIX):
         return path
-    for names, place in ((shipped(), SHIPPED), (added(), folder())):
-        if path in names:
+    for names, place in ((shipped, SHIPPED), (added, folder())):
+        if path in names():
             return os.path.join(place, path + SUFFIX)
     raise ModelError(f"no model is called {path!r} (there are: {', '.join(shipped() + added()) or 'none'})")
 

@@ -25,7 +25,7 @@ def models(args: argparse.Namespace, console: Console) -> int:
         "add": partial(_add, args),
         "remove": _remove,
     }
-    names = args.names if args.action not in (None, "list") else library.shipped() + library.added()
+    names = library.shipped() + library.added() if action == "list" else args.names
     if action == "add" and args.name is not None and len(names) > 1:
         args.usage("--name is for one model at a time")
     for name in names:

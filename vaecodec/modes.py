@@ -18,7 +18,7 @@ import numpy as np
 
 from vaecodec import classical, container, planes, preview, targets
 from vaecodec.codec import Codec, codec_for
-from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
+from vaecodec.config import STEPS, lambda_at
 from vaecodec.container import Classical, Contents, step_of
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
@@ -330,7 +330,7 @@ def _bits(data: bytes, samples: np.ndarray) -> float:
 def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
     """Rate and lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
     squares = _squares(samples, _again(data, samples, codec))
-    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
+    trade = lambda_at(step)
     return _bits(data, samples) + trade * squares / samples.size
 
 

@@ -15,11 +15,9 @@ Progress = Callable[[int, int], None]  # tiles, or their iterations: those that 
 
 def counted(items: Iterator[T], total: int, progress: Progress | None) -> Iterator[T]:
     """The same items, with a word to `progress` before the first and after each."""
-    if progress is not None:
-        progress(0, total)
-    for done, item in enumerate(items, 1):
-        if progress is not None:
-            progress(done, total)
+    tick = ticker(total, progress)
+    for item in items:
+        tick()
         yield item
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from vaecodec.config import PRESETS, Config
 from vaecodec.errors import CodecError
-from vaecodec.generative import GENERATIVE, Generative
-from vaecodec.training import Options, read_config
+from vaecodec.generative import GENERATIVE, Generative, read_config
+from vaecodec.training import Options
 
 Architecture = Config | Generative
 
@@ -55,7 +55,7 @@ def read(path: str) -> tuple[Architecture | None, dict[str, Any]]:
 
 def write(config: Architecture, options: Options) -> str:
     """The TOML text that `read` takes."""
-    values = {**asdict(options)}
+    values = asdict(options)
     values.pop("towers")  # the machine's, not the recipe's
     tables = {"model": {"preset": _nearest(config), **_others(config)}, "training": values}
     return "\n".join(

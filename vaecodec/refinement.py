@@ -20,7 +20,7 @@ import numpy as np
 
 from vaecodec import context
 from vaecodec.coding import DETERMINISTIC
-from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
+from vaecodec.config import lambda_at
 from vaecodec.gradients import Distortion
 from vaecodec.integer import one_thread, put_half, take_half
 from vaecodec.tables import PRECISION, Tables
@@ -85,7 +85,7 @@ class Refiner:
         self._pixels, self._seen = pixels.astype(np.float32), seen
         self._distortion, self._costs = Distortion(model, step), Costs(model.prior.models.tables)
         # Of the sum over three colours, for which the rate of a pixel is weighed against their mean.
-        self._lambda = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1)) / 3
+        self._lambda = lambda_at(step) / 3
 
     def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
         """f32[h', w', M]: better y of the inner cells, or what it was where that is not found; ticks each iteration."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from vaecodec import drawing
 from vaecodec.codec import Codec
-from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
+from vaecodec.config import lambda_at
 from vaecodec.container import parse, step_of
 from vaecodec.generator import Generator
 from vaecodec.weights import Model
@@ -47,7 +47,7 @@ def photograph_bpd(codec: Codec, pixels: np.ndarray) -> float:
     The variance of that Normal is the one of training (vae.VAE.likelihood), so this is the loss, with its constant.
     """
     step = step_of(QUALITY)
-    lmbda = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
+    lmbda = lambda_at(step)
     data = codec.encode(pixels, QUALITY)
     error = np.mean((codec.decode(data, limits=None).astype(np.float32) - pixels) ** 2)
     constant = 0.5 * math.log2(2 * math.pi * 3 / (2 * math.log(2) * lmbda))

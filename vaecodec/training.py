@@ -27,7 +27,7 @@ from vaecodec.atomic import write_atomic
 from vaecodec.config import ANCHORS, Config
 from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
-from vaecodec.generative import Generative
+from vaecodec.generative import Generative, read_config
 from vaecodec.optimization import GROUPS, Layout, update
 from vaecodec.vae import VAE, initial_weights
 
@@ -69,11 +69,6 @@ def kind_of(config: Any) -> Kind:
 
         return KIND
     return PHOTOGRAPHS
-
-
-def read_config(values: dict[str, Any]) -> Any:
-    """An architecture of either kind from its fields; raises ValueError."""
-    return Generative.from_dict(values) if values.get("kind") == Generative.kind else Config.from_dict(values)
 
 
 def spread(options: Options) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.freezing import BAKED
-from vaecodec.integer import PRODUCT_BITS, WEIGHT_BITS
+from vaecodec.freezing import ANCHORED, BAKED, fraction_bits
 from vaecodec.vae import initial_weights, specification
 from vaecodec.weights import Model
 
@@ -29,11 +28,8 @@ def weights_of(model: Model) -> tuple[Config, dict[str, np.ndarray]]:
 def _one(model: Model, name: str, integer: bool) -> np.ndarray:
     if name in BAKED:
         return model.array(f"start/{name}")
-    if name in ("gain", "inverse_gain", "hyper_gain"):
-        return model.array(f"anchors/{name}")
-    if name.endswith("/fine/condition"):
-        return model.array(f"anchors/{name.removesuffix('/condition')}")
+    if name in ANCHORED:
+        return model.array(f"anchors/{ANCHORED[name]}")
     if integer:
-        bits = PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
-        return model.array(f"integer/{name}") * 2.0**-bits
+        return model.array(f"integer/{name}") * 2.0 ** -fraction_bits(name)
     return model.array(f"weights/{name}")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,12 +22,14 @@ from vaecodec.coding import Models
 from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
 from vaecodec.context import Prior
 from vaecodec.errors import ModelError
-from vaecodec.generative import Generative
+from vaecodec.generative import Generative, read_config
 from vaecodec.generator import Generator
 from vaecodec.generator import make as make_generator
 from vaecodec.integer import Conditions, prepare
 from vaecodec.tables import Tables
 from vaecodec.vetting import check_arrays, check_prior, require
+
+T = TypeVar("T")
 
 FORMAT = 1
 MAX_BYTES = 1 << 27
@@ -108,8 +111,7 @@ def parse_model(data: bytes, source: str) -> Model | Generator:
         require(fields["format"] == FORMAT, f"format {fields['format']} is not supported (expected {FORMAT})")
         name, notes = fields["name"], fields["notes"]
         require(isinstance(name, str) and isinstance(notes, dict), "its name is not text, or its notes are no mapping")
-        values = fields["config"]
-        config = (Generative if values.get("kind") == Generative.kind else Config).from_dict(values)
+        config = read_config(fields["config"])
         arrays = load(data)
         if identify(config.to_dict(), arrays) != fields["id"]:
             raise ModelError("the model is damaged (its contents do not match its id)")
@@ -161,10 +163,14 @@ def load_generator(name_or_path: str) -> Generator:
 
 def load_any(name_or_path: str) -> Model | Generator:
     """A model of either kind: a shipped or added one by name, or any by path; raises ModelError."""
-    path = library.path_of(name_or_path)
+    return _of_file(_load, library.path_of(name_or_path))
+
+
+def _of_file(function: Callable[[str, int, int], T], path: str) -> T:
+    """What a cached function of (path, time of change, size) gives for a file; raises ModelError."""
     try:
         state = os.stat(path)
-        return _load(path, state.st_mtime_ns, state.st_size)
+        return function(path, state.st_mtime_ns, state.st_size)
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
 
@@ -191,17 +197,18 @@ def find_generator(model_id: str) -> Generator:
 def _name_of(model_id: str) -> str:
     for name in library.shipped() + library.added():
         with suppress(ModelError):  # what is wrong with a model does not matter to files of another
-            if stated_id(library.path_of(name)) == model_id:
+            if _of_file(_stated_id, library.path_of(name)) == model_id:
                 return name
     raise ModelError(f"this file needs model {model_id}, which is not among those here: name its .vcm file, or add it")
 
 
-def stated_id(path: str) -> str:
-    """The id that a model file gives itself, unchecked; raises ModelError."""
+@lru_cache(maxsize=64)
+def _stated_id(path: str, changed: int, size: int) -> str:
+    """The id that a model file gives itself, unchecked; asked of every model for every file that is decoded."""
+    with open(path, "rb") as file:
+        header = file.read(8)
+        header = file.read(min(int.from_bytes(header, "little"), MAX_HEADER))
     try:
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, MAX_HEADER)))
-        return str(json.loads(header["__metadata__"]["id"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        return str(json.loads(json.loads(header)["__metadata__"]["id"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ModelError(f"{path}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
