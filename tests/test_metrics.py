@@ -32,6 +32,16 @@ def test_ms_ssim_is_that_of_tensorflow(shape):
         assert ms_ssim(a, b) == pytest.approx(float(tf.image.ssim_multiscale(a, b, 255)), abs=3e-5)
 
 
+def test_what_models_train_on_is_the_metric():
+    tf = pytest.importorskip("tensorflow")
+    from vaecodec import similarity
+
+    a = np.stack([picture(192, 256, n) for n in range(2)])
+    b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
+    found = similarity.ms_ssim(*(tf.constant(x, tf.float32) for x in (a, b)))
+    np.testing.assert_allclose(found, [ms_ssim(*both) for both in zip(a, b, strict=True)], atol=1e-4)
+
+
 def test_ms_ssim_is_nan_where_its_window_does_not_fit():
     assert math.isnan(ms_ssim(picture(160, 300), picture(160, 300)))
     assert ms_ssim(picture(161, 161), picture(161, 161)) == pytest.approx(1)

@@ -17,6 +17,7 @@ from vaecodec.config import Config  # noqa: E402
 from vaecodec.datasets import batches, pictures, random_crops  # noqa: E402
 from vaecodec.errors import CodecError  # noqa: E402
 from vaecodec.training import Options, train  # noqa: E402
+from vaecodec.vae import VAE  # noqa: E402
 
 CONFIG = Config(latents=16, hyper=4, fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=8, hyper_width=8)
 
@@ -47,6 +48,27 @@ def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CodecError, match="no pictures"):
         list(pictures([str(tmp_path / "empty")]))
+
+
+def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
+    x = tf.constant(picture(192, 192)[None])
+    model, quality, seed = VAE(CONFIG), tf.constant([3.0]), tf.constant([1, 2])
+    losses = []
+    for model.similar in (0.0, 0.5, 1.0):
+        with tf.GradientTape() as tape:
+            loss = model.loss(x, quality, seed)
+        weights = [model.weights[name] for name in ("synthesis/shortcut/kernel", "gain")]
+        assert all(np.isfinite(one).all() and np.any(one) for one in tape.gradient(loss.loss, weights))
+        losses.append(loss)
+    assert len({float(loss.bpp) for loss in losses}) == len({float(loss.psnr) for loss in losses}) == 1
+    plain, half, full = (float(loss.loss) for loss in losses)
+    assert half == pytest.approx((plain + full) / 2, rel=1e-5) and plain != full
+
+
+@pytest.mark.parametrize(("crop", "part", "message"), [(128, 0.5, "too small"), (192, 1.5, "expected 0 to 1")])
+def test_ms_ssim_is_refused_where_it_cannot_be(crop, part, message):
+    with pytest.raises(CodecError, match=message):
+        training.make_step(CONFIG, Options(crop=crop, ms_ssim=part))
 
 
 def test_crops_are_parts_of_the_picture_turned_or_not():

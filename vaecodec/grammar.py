@@ -176,6 +176,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--bfloat16", action="store_true", default=None, help="transforms in bfloat16, for GPUs")
     parser.add_argument(
+        "--ms-ssim",
+        type=float,
+        metavar="PART",
+        help="part of the distortion that is 1 - MS-SSIM (default: 0; crops > 160)",
+    )
+    parser.add_argument(
         "--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run, file or model"
     )
     elsewhere = parser.add_mutually_exclusive_group()

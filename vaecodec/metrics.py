@@ -70,6 +70,12 @@ METRICS = {
 }
 
 
+def gaussian() -> np.ndarray:
+    """f64[SSIM_TAPS]: the window of SSIM along an axis, sum 1."""
+    taps = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
+    return taps / taps.sum()
+
+
 def _ssim(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(luminance, contrast and structure) terms of SSIM, f64[H - 10, W - 10, 3]."""
     mean_x, mean_y = _blur(x), _blur(y)
@@ -84,9 +90,7 @@ def _blur(x: np.ndarray) -> np.ndarray:
     """Gaussian mean around each pixel that has a whole window."""
     from scipy.ndimage import correlate1d
 
-    taps = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
-    taps /= taps.sum()
-    edge = SSIM_TAPS // 2
+    taps, edge = gaussian(), SSIM_TAPS // 2
     rows = correlate1d(x, taps, axis=0)[edge:-edge]
     return correlate1d(rows, taps, axis=1)[:, edge:-edge]
 

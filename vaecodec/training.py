@@ -29,6 +29,7 @@ from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
 from vaecodec.generative import Generative, read_config
 from vaecodec.optimization import GROUPS, Layout, update
+from vaecodec.similarity import LEAST
 from vaecodec.vae import VAE, initial_weights
 
 METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
@@ -49,6 +50,7 @@ class Options:
     hard_from: float = 0.85  # from this fraction on the rate is that of rounded latents
     seed: int = 0
     bfloat16: bool = False
+    ms_ssim: float = 0.0  # part of the distortion that is 1 - MS-SSIM, and not squared error
     towers: int = 1  # parts of a batch that are worked on at once
 
 
@@ -98,7 +100,12 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
     """
     model = VAE(config, {})
     model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
+    model.similar = options.ms_ssim
     layout, towers = layout_of(config), max(options.towers, 1)
+    if not 0 <= options.ms_ssim <= 1:
+        raise CodecError(f"the part of MS-SSIM is {options.ms_ssim}, expected 0 to 1")
+    if options.ms_ssim and options.crop <= LEAST:
+        raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {LEAST}")
     if options.batch % towers:
         raise CodecError(f"a batch of {options.batch} cannot be divided between {towers} towers")
 

@@ -26,10 +26,13 @@ from vaecodec.densities import bits, conditional, factorized, tfd
 from vaecodec.integer import INDEX_GAIN
 from vaecodec.layers import Float, Quantised, Shapes, put_half, take_half
 from vaecodec.quantization import add_noise, round_straight_through
+from vaecodec.similarity import ms_ssim
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Squared error that weighs as much as 1 - MS-SSIM: what `small` makes of held-out photographs, 2100 to 2400 throughout.
+SIMILARITY = 2300.0
 MIXTURE = 3  # logistics in p(z)
 RATIO_START = (0.75, 1.6)  # Normals in p(y | z), as multiples of the predicted scale
 # The quantisation step D of the middle lambda: a longer step saves 1 / (D ln 2) bits and costs lambda * D / 18.
@@ -129,6 +132,7 @@ class VAE(Weighted):
     def __init__(self, config: Config, weights: dict[str, np.ndarray] | None = None, seed: int = 0) -> None:
         super().__init__("vae", config, initial_weights(config, seed) if weights is None else weights)
         self.operands = tf.float32
+        self.similar = 0.0  # the part of the distortion that 1 - MS-SSIM has in place of squared error
 
     def gains(self, quality: tf.Tensor) -> Gains:
         """quality f32[B] in [0, A - 1] -> per-channel vectors, log-linear between anchors."""
@@ -236,6 +240,9 @@ class VAE(Weighted):
         distortion = tf.reduce_sum(distortion, [1, 2, 3]) / pixels
         bpp = tf.add_n(rates) / pixels
         mse = distortion / lmbda
+        if self.similar:
+            unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc))
+            distortion = (1.0 - self.similar) * distortion + self.similar * unlike
         loss = tf.reduce_mean((bpp + distortion) / tf.sqrt(lmbda))
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
         return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(rates[0]) / pixels)

@@ -1,0 +1,61 @@
+"""MS-SSIM in TensorFlow: what a model is trained on whose pictures are to look alike, rather than to differ little.
+
+    1 - MS-SSIM = 1 - product over scales of mean(contrast * structure)^weight      (at the coarsest, luminance too)
+
+Wang, Simoncelli and Bovik 2003, section 3; `metrics.ms_ssim` has the same in NumPy for what is measured.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from vaecodec.metrics import SSIM_C1, SSIM_C2, SSIM_TAPS, SSIM_WEIGHTS, gaussian
+
+LEAST = (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1)  # sides must be longer: at the coarsest scale a window must fit
+FLOOR = 1e-4  # of a mean of contrasts, whose power has no gradient at 0
+
+
+def ms_ssim(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """f32[B] in [0, 1], the mean over channels, of two f32[B, H, W, C] on a scale of 255, sides above LEAST."""
+    x, y = (tf.transpose(t, [0, 3, 1, 2]) for t in (x, y))
+    product = tf.ones(tf.shape(x)[:2])
+    for scale, weight in enumerate(SSIM_WEIGHTS):
+        if scale:
+            x, y = _halve(x), _halve(y)
+        luminance, contrast = _ssim(x, y)
+        last = scale == len(SSIM_WEIGHTS) - 1
+        mean = tf.reduce_mean(luminance * contrast if last else contrast, [2, 3])
+        product *= tf.maximum(mean, FLOOR) ** weight
+    return tf.reduce_mean(product, 1)
+
+
+def _ssim(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(luminance, contrast and structure) terms of SSIM, f32[B, C, H - 10, W - 10]."""
+    mean_x, mean_y = _blur(x), _blur(y)
+    product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    luminance = (2 * product + SSIM_C1) / (squares + SSIM_C1)
+    contrast = (2 * (_blur(x * y) - product) + SSIM_C2) / (_blur(x * x + y * y) - squares + SSIM_C2)
+    return luminance, contrast
+
+
+def _blur(x: tf.Tensor) -> tf.Tensor:
+    """Gaussian mean around each position of [B, C, H, W] that has a whole window: two products of matrices.
+
+    (On a CPU they are several times as fast as a depthwise convolution and its gradient.)
+    """
+    down, across = (tf.constant(_windows(side)) for side in x.shape[2:])
+    return tf.matmul(tf.matmul(down, x), across, transpose_b=True)
+
+
+def _windows(side: int) -> np.ndarray:
+    """f32[side - 10, side]: a Gaussian window in each row."""
+    taps, out = gaussian(), np.zeros((side - SSIM_TAPS + 1, side), np.float32)
+    for row in range(len(out)):
+        out[row, row : row + SSIM_TAPS] = taps
+    return out
+
+
+def _halve(x: tf.Tensor) -> tf.Tensor:
+    """Means of 2 x 2; sides are even."""
+    return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4.0
