@@ -125,7 +125,7 @@ def test_training_learns_and_resumes(tmp_path, capfd):
     for steps in (2, 101):
         assert main([*command, "--steps", str(steps)]) == 0
         config, options, state, progress = load_checkpoint(str(tmp_path / "run"))
-        assert progress["steps"] == steps == state[-1] and options.rate == 2e-3 and config.to_dict()["natural"] == 6
+        assert progress["steps"] == steps == state[-1] and options.rate == 1e-3 and config.to_dict()["natural"] == 6
     assert read_config(config.to_dict()) == config and progress["bpd"] < 4
     assert main(["freeze", str(tmp_path / "run"), "-o", str(tmp_path / "m.vcm")]) == 0
     found = np.load(tmp_path / "set.npy")[:3]

@@ -17,7 +17,7 @@ from vaecodec.training import Kind, Options, layout_of
 METRICS = ("loss", "bpd", "kl_bpd")
 # The KL begins at a part of its weight and has it after so many steps: else latents are given up before the decoder
 # has learned to read them (Bowman et al. 2016, section 3.1).
-WEIGHT, WARM = 0.1, 2000.0
+WEIGHT, WARM = 0.1, 6000.0
 
 
 def make_step(config: Generative, options: Options, hard: bool = False) -> Any:
@@ -51,4 +51,4 @@ def batches(paths: list[str], config: Generative, options: Options, seed: int) -
     return tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec(shape, tf.uint8)).prefetch(4)
 
 
-KIND = Kind(initial_weights, make_step, batches, METRICS, {"batch": 64, "rate": 2e-3, "minutes": 15.0})
+KIND = Kind(initial_weights, make_step, batches, METRICS, {"batch": 64, "rate": 1e-3, "minutes": 20.0})
