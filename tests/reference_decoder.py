@@ -450,8 +450,6 @@ def beside(colours, grey, alpha):
 
 def read_stored(data):
     """Section 9: the name (bytes), permissions and time (int or None) and contents (bytes) of a stored file."""
-    from zstandard import ZstdDecompressor
-
     head, parts, done = None, [], None
     for tag, payload in read_chunks(data, last=b"DONE"):
         require(len(payload) <= 2**20, f"chunk {tag!r} is longer than 2^20 bytes")
@@ -475,10 +473,18 @@ def read_stored(data):
             done = struct.unpack("<QI", payload)
         else:
             require(b"a" <= tag[:1] <= b"z", f"chunk {tag!r} is unknown or not in its place")
-    reader = ZstdDecompressor(max_window_size=2**23).stream_reader(b"".join(parts), read_across_frames=True)
-    contents = reader.read()
+    contents = inflated(b"".join(parts), 23)
     require(done == (len(contents), zlib.crc32(contents)), "the size or the CRC of the file does not match")
     return name, mode if flags & 1 else None, time if flags & 2 else None, contents
+
+
+def inflated(frames, window=27):
+    """What Zstandard frames (bytes), end to end, hold; none may need a window of more than 2^window bytes."""
+    try:
+        from compression import zstd
+    except ImportError:  # before Python 3.14
+        from backports import zstd
+    return zstd.decompress(frames, options={zstd.DecompressionParameter.window_log_max: window}) if frames else b""
 
 
 def main(arguments):

@@ -10,7 +10,7 @@ from conftest import GOLDEN, picture
 from PIL import Image, ImageDraw
 
 import vaecodec
-from vaecodec import classical, container, modes, planes
+from vaecodec import classical, container, content, modes, planes
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.limits import Limits
 
@@ -180,7 +180,7 @@ def test_drawings_may_become_avif(small, channels, monkeypatch):
     alpha = np.where(np.arange(320) < 100, 0, 200)[None].repeat(240, 0).astype(np.uint8)
     samples = colour if channels in (1, 3) else np.dstack([colour, alpha])
     monkeypatch.setattr(modes, "_cost", lambda data, *_: kind_of(data) != "avif")
-    monkeypatch.setattr(modes, "_is_photograph", lambda *_: False)
+    monkeypatch.setattr(content, "is_photograph", lambda *_: False)
     data = modes.encode(small, samples, 60, {"dpi": bytes(8)})
     assert container.info(data)["channels"] == channels and kind_of(data) == "avif"
     again = modes.decode(data)

@@ -146,18 +146,18 @@ def parse_coding(data: bytes, dtype: np.dtype, shape: tuple[int, int, int]) -> C
 
 def store(values: np.ndarray) -> bytes:
     """Values [n] by Zstandard: as they are, in byte planes or in bit planes, the smallest; inverse of unstore."""
-    import zstandard
+    from vaecodec import zstd
 
     rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
     bits = np.packbits(np.unpackbits(rows, axis=1).T, axis=1) if values.size else rows
-    coder = zstandard.ZstdCompressor(LEVEL if values.nbytes <= MUCH else FAST_LEVEL, write_checksum=False)
+    level = LEVEL if values.nbytes <= MUCH else FAST_LEVEL
     ways = enumerate((rows, rows.T, bits))
-    return min((bytes([way]) + coder.compress(content.tobytes()) for way, content in ways), key=len)
+    return min((bytes([way]) + zstd.compress(content.tobytes(), level) for way, content in ways), key=len)
 
 
 def unstore(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
     """[count] values of this type; raises FormatError on damage that shows."""
-    import zstandard
+    from vaecodec import zstd
 
     width, size = dtype.itemsize, count * dtype.itemsize
     way = data[0] if data else len(WAYS)
@@ -165,11 +165,14 @@ def unstore(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
         size = 8 * width * -(-count // 8)
     try:
         # What a frame says of its size is judged before it is inflated.
-        if way not in WAYS or zstandard.get_frame_parameters(data[1:]).content_size != size:
+        if way not in WAYS or zstd.get_frame_info(data[1:]).decompressed_size != size:
             raise FormatError("the stored values have another size than they should have")
-        content = zstandard.ZstdDecompressor().decompress(data[1:], size, allow_extra_data=False)
-    except zstandard.ZstdError as exc:
+        frame = zstd.ZstdDecompressor()
+        content = frame.decompress(data[1:], size + 1)  # with room left, it goes on to the frame's end
+    except zstd.ZstdError as exc:
         raise FormatError(f"the stored values are damaged ({exc})") from exc
+    if not frame.eof or frame.unused_data:
+        raise FormatError("the stored values are damaged (they are not one whole frame)")
     rows = np.frombuffer(content, np.uint8)
     if way == BITS and count:
         rows = np.packbits(np.unpackbits(rows.reshape(8 * width, -1), axis=1, count=count).T, axis=1)

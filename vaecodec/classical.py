@@ -15,6 +15,7 @@ import zlib
 import numpy as np
 
 from vaecodec import deep
+from vaecodec.config import STEPS
 from vaecodec.errors import CodecError, FormatError
 
 CRC = struct.Struct("<I")
@@ -101,6 +102,11 @@ def has_avif() -> bool:
 def takes_avif(shape: tuple[int, ...]) -> bool:
     """Whether encode_avif can make a file of this (height, width) that every decode_avif reads."""
     return max(shape) <= AVIF_SIDE and has_avif()
+
+
+def avif_quality(step: int) -> int:
+    """The quality of AVIF, 0..100, whose pictures cost least at a quality step, about."""
+    return round(10 + 75 * step / (STEPS - 1))
 
 
 def encode_avif(samples: np.ndarray, quality: int) -> bytes:

@@ -6,7 +6,7 @@
 
 The model was trained on photographs, on the sum of rate and lambda * 255^2 * MSE.  The same sum decides: screenshots,
 text, drawings and noise are coded in each way, and that of the lowest sum is taken; without loss its second term is 0.
-Photographs are told from them in a fiftieth of the time, by what they cost: a few strips without loss, and the model.
+Photographs are told from them (content) in a few hundredths of the time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec import classical, container, planes, preview, targets
+from vaecodec import classical, container, content, planes, preview, targets
 from vaecodec.codec import Codec, codec_for
-from vaecodec.config import STEPS, lambda_at
+from vaecodec.config import lambda_at
 from vaecodec.container import Classical, Contents, step_of
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
@@ -27,16 +27,6 @@ from vaecodec.progress import Progress, named
 from vaecodec.refinement import check_effort
 from vaecodec.targets import Target
 from vaecodec.tiling import Box, window_box
-
-STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
-BLOCK_ROWS = 64
-SMALL = 64 * 64  # pixels up to which there is no telling, and nothing to be saved
-
-# What 125 photographs, made smaller and so full of detail, do not do, but for two at quality 95.  At quality 10 to
-# 100 the model took at most 0.054 bits a pixel for each point of quality.  Their strips cost more without loss than
-# 1.3 times what the model takes, where its errors are worth a bit a sample (0.72 if it is at its best at high rates).
-DEAR, DEAR_FROM = 0.055, 10
-ERRORS, ROOM = 1.0, 1.3
 
 
 def encode(
@@ -115,11 +105,11 @@ def _best(
 ) -> bytes:
     """The file of the lowest sum, of u8 samples and the file that a codec has made of them."""
     step, grey = step_of(quality), planes.channels_of(samples) < 3
-    if _is_photograph(samples, coded, quality):
+    if content.is_photograph(codec, samples, rgb, coded, quality):
         return coded
     files = [keep(samples, metadata), coded]
     if classical.takes_avif(samples.shape[:2]):
-        avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, _avif_quality(step))
+        avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, classical.avif_quality(step))
         alpha = [chunk for chunk in beside if chunk[0] == container.ALPHA]
         files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), alpha))
     return min(files, key=lambda data: _cost(data, samples, codec, step))
@@ -310,28 +300,10 @@ def _alpha(data: bytes, found: Contents) -> np.ndarray | None:
     return classical.decode_lossless(found.alpha.of(data), (found.head.height, found.head.width), 1, 8)
 
 
-def _is_photograph(samples: np.ndarray, coded: bytes, quality: float) -> bool:
-    """Whether neither the model's bits are many nor those of a few strips without loss are few."""
-    height, width = samples.shape[:2]
-    if height * width <= SMALL or _bits(coded, samples) > DEAR * max(quality, DEAR_FROM):
-        return False
-    rows = max(STRIP_ROWS, STRIP_PIXELS // width)
-    tops = [max(0, (height - rows) * (2 * n + 1) // (2 * STRIPS)) for n in range(STRIPS)]
-    strips = np.concatenate([samples[top : top + rows] for top in tops])
-    expected = 8 * classical.quick_size(strips) / (strips.shape[0] * width)
-    return expected > ROOM * (_bits(coded, samples) + ERRORS * planes.channels_of(samples))
-
-
-def _bits(data: bytes, samples: np.ndarray) -> float:
-    """Bits a pixel."""
-    return 8 * len(data) / (samples.shape[0] * samples.shape[1])
-
-
 def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
     """Rate and lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
-    squares = _squares(samples, _again(data, samples, codec))
-    trade = lambda_at(step)
-    return _bits(data, samples) + trade * squares / samples.size
+    error = content.squares(samples, _again(data, samples, codec)) / samples.size
+    return content.bits(data, samples) + lambda_at(step) * error
 
 
 def _again(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
@@ -342,24 +314,10 @@ def _again(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
     return samples if found.head.coding == "lossless" else _classical(data, found, found.head)
 
 
-def _squares(samples: np.ndarray, again: np.ndarray) -> float:
-    """The sum of squared differences."""
-    squares = 0.0
-    for top in range(0, len(samples), BLOCK_ROWS):  # a large picture in floating point would be four times as large
-        rows = slice(top, top + BLOCK_ROWS)
-        squares += np.square(again[rows].astype(np.float32) - samples[rows]).sum(dtype=np.float64)
-    return squares
-
-
 def _psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     """dB over the colour samples of (before, after) of each part of a picture; inf where nothing differs."""
     squares, count = 0.0, 0
     for before, after in pairs:
-        squares += _squares(before, after)  # those of alpha are 0
+        squares += content.squares(before, after)  # those of alpha are 0
         count += before.size - (0 if planes.alpha_of(before) is None else before.shape[0] * before.shape[1])
     return 10 * math.log10(255**2 * count / squares) if squares else math.inf
-
-
-def _avif_quality(step: int) -> int:
-    """The quality of AVIF whose pictures cost least at a quality step, about."""
-    return round(10 + 75 * step / (STEPS - 1))

@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.atomic import Attributes
 from vaecodec.container import MAGIC, VERSION, chunk
@@ -56,7 +56,7 @@ def is_stored(head: bytes) -> bool:
 
 def write(source: BinaryIO, target: BinaryIO, about: Stored) -> Content:
     """Stores all that is left of `source` in `target`; read inverts it.  Raises FormatError on a name too long."""
-    import zstandard
+    from vaecodec import zstd
 
     if not _is_name(about.name):
         raise FormatError(f"the name {about.text!r} cannot be stored")
@@ -69,12 +69,15 @@ def write(source: BinaryIO, target: BinaryIO, about: Stored) -> Content:
     target.write(begin)
     parts, size, crc = _Parts(target), 0, 0
     # Level 9 at this window: the library's own choice for large files, said here so that it cannot grow.
-    settings = zstandard.ZstdCompressionParameters.from_level(LEVEL, window_log=WINDOW_LOG - 1)
-    frames = zstandard.ZstdCompressor(compression_params=settings)
-    with frames.stream_writer(cast(BinaryIO, parts), closefd=False) as compressed:
-        while block := _block(source):
-            compressed.write(block)
-            size, crc = size + len(block), zlib.crc32(block, crc)
+    settings: dict[int, int] = {
+        zstd.CompressionParameter.compression_level: LEVEL,
+        zstd.CompressionParameter.window_log: WINDOW_LOG - 1,
+    }
+    frame = zstd.ZstdCompressor(options=settings)
+    while block := _block(source):
+        parts.write(frame.compress(block))
+        size, crc = size + len(block), zlib.crc32(block, crc)
+    parts.write(frame.flush())
     parts.end()
     end = chunk(b"DONE", DONE.pack(size, crc))
     target.write(end)
@@ -127,21 +130,11 @@ class Reader:
 
     def restore(self, target: BinaryIO | None) -> Content:
         """Writes the file to `target`, where there is one, and checks it against DONE."""
-        import zstandard
-
         size = crc = 0
-        frames = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
-        # A reader, as it bounds what comes out at once: a megabyte of input may stand for many gigabytes.
-        with frames.stream_reader(
-            cast(BinaryIO, _Joined(self.parts())), read_across_frames=True, closefd=False
-        ) as content:
-            try:
-                while block := content.read(BLOCK):
-                    size, crc = size + len(block), zlib.crc32(block, crc)
-                    if target is not None:
-                        target.write(block)
-            except zstandard.ZstdError as exc:
-                raise FormatError(f"the stored file is damaged ({exc})") from exc
+        for block in _inflated(self.parts()):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+            if target is not None:
+                target.write(block)
         if (size, crc) != self.content[:2]:
             raise FormatError("the stored file is damaged (its size or its CRC does not match)")
         return self.content
@@ -185,16 +178,15 @@ class Reader:
 
 
 class _Parts:
-    """A file for Zstandard to write to, which passes on what it gets as PART chunks."""
+    """Cuts what it is given into PART chunks, and writes them to a file."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target, self._kept, self.bytes = target, bytearray(), 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> None:
         self._kept += data
         while len(self._kept) >= MAX_CHUNK:
             self._put()
-        return len(data)
 
     def end(self) -> None:
         """Passes on the last part."""
@@ -208,20 +200,25 @@ class _Parts:
         self.bytes += len(part)
 
 
-class _Joined:
-    """A file for Zstandard to read from: the parts, end to end."""
+def _inflated(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """What the frames in these bytes, end to end, hold; raises FormatError on damage."""
+    from vaecodec import zstd
 
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts, self._left = parts, b""
+    def fresh() -> zstd.ZstdDecompressor:
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
 
-    def read(self, count: int) -> bytes:
-        while not self._left:
-            part = next(self._parts, None)
-            if part is None:
-                return b""
-            self._left = part
-        data, self._left = self._left[:count], self._left[count:]
-        return data
+    frame = None
+    try:
+        for part in parts:
+            while part or (frame and not (frame.eof or frame.needs_input)):
+                frame = fresh() if frame is None or frame.eof else frame
+                # What comes out at once is bounded: a megabyte of input may stand for many gigabytes.
+                yield frame.decompress(part, BLOCK)
+                part = frame.unused_data
+    except zstd.ZstdError as exc:
+        raise FormatError(f"the stored file is damaged ({exc})") from exc
+    if frame and not frame.eof:
+        raise FormatError("the stored file is damaged (a frame is cut off)")
 
 
 def _block(source: BinaryIO) -> bytes:
