@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "integrations.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in TEXT.split("\n## ")[1:]}
-NEEDS = {"imageio": "imageio", "tf.data": "tensorflow"}  # what a section imports that may not be here
+NEEDS = {"imageio": "imageio", "tf.data": "tensorflow", "Ray": "ray"}  # what a section imports that may not be here
 
 
 def blocks(language: str) -> list:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -66,7 +67,7 @@ class Settings(NamedTuple):
         """The codec, one to a process; raises ModelError where this machine has another model of the name."""
         codec = vaecodec.load(self.options["model"], device, threads=1)
         if codec.model.id != self.id:
-            raise ModelError(f"{os.uname().nodename} has model {codec.model.id}, and the run began with {self.id}")
+            raise ModelError(f"{platform.node()} has model {codec.model.id}, and the run began with {self.id}")
         return codec
 
 

@@ -111,7 +111,7 @@ def _each(
     """(job, what became of it) as they are done, in any order; None for a job whose process died every time."""
     if not jobs:
         return
-    _start()
+    start()
     waiting = {number: _everywhere(job) for number, job in enumerate(jobs)}
     with _calm():
         try:
@@ -215,13 +215,16 @@ def _groups(jobs: dict[int, Job], cores: int) -> Iterator[list[tuple[int, Job]]]
         yield group
 
 
-def _start() -> None:
-    """Finds a cluster as Ray does (RAY_ADDRESS), or starts one here, which goes on until this process ends."""
+def start(**options: Any) -> None:
+    """Finds a cluster as Ray does (RAY_ADDRESS), or starts one here, which goes on until this process ends.
+
+    `options` are those of ray.init.  Raises CodecError where Ray does not start.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     tries = 0
     while not ray.is_initialized():
         try:
-            ray.init(logging_level=logging.ERROR)
+            ray.init(**{"logging_level": logging.ERROR, **options})
         except Exception as exc:  # it has no better class; a busy machine may take longer than the 30 s it is given
             ray.shutdown()
             tries += 1
