@@ -90,6 +90,16 @@ def test_huge_pictures(run):
     assert before == Image.MAX_IMAGE_PIXELS
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bulk(run, tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(picture(70, 80)).save(tmp_path / "pictures" / "a.png")
+    rows = run("bulk.py", str(tmp_path / "pictures"), "--copies", "2", "--repeat", "1")
+    assert [row[:2] for row in rows[2:]] == [["folder mode", 2], ["Ray", 2], ["Ray, one file", 1]]
+    assert all(seconds > 0 and cpu > 0 for _, _, seconds, cpu in rows[1:])
+
+
 def test_effort_resumes(run, tmp_path):
     pictures, rows = tmp_path / "pictures", tmp_path / "rows.csv"
     pictures.mkdir()
