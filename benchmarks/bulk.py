@@ -1,5 +1,6 @@
-"""A folder of pictures by the folder mode and by Ray on this machine, in one run: start, time, and processor time of all
-processes.  On Linux, where /proc has it.
+"""A folder of pictures by the folder mode and by Ray on this machine: start, time, and processor time of all processes.
+
+On Linux, where /proc has it.
 
 python benchmarks/bulk.py PICTURES [--copies 4] [--jobs 2] [-o benchmarks/results/bulk.json]
 """

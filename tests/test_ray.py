@@ -32,7 +32,10 @@ def bulk():
 
     import vaecodec.ray as bulk
 
-    bulk.start(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20)
+    try:
+        bulk.start(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20)
+    except vaecodec.CodecError as exc:  # it gives itself half a minute, which depends on what else there is to do
+        pytest.skip(str(exc))
     yield bulk
     ray.shutdown()
 
@@ -157,7 +160,7 @@ def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monk
     os.makedirs("in/sub")
     for number in range(PICTURES):
         Image.fromarray(picture(48, 64, number)).save(f"in/{'sub/' * (number % 2)}{number}.png")
-    write("in/7.png", b"")
+    write("in/sub/7.png", b"")
     write("in/sub/9.png", read("in/sub/9.png")[:2000])  # stored, with a warning
     write("in/" + "n" * 253, b"no room for .vae")
     killed, finished = [], threading.Event()
@@ -168,7 +171,7 @@ def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monk
     killer.join()
     assert len(killed) == 2 and 20 <= killed[1] < PICTURES - 20, killed
     assert (summary.done, summary.unchanged, summary.skipped) == (PICTURES, 0, 0)
-    assert len(summary.failed) == 1 and summary.failed[0].endswith("n: File name too long")
+    assert len(summary.failed) == 1 and summary.failed[0].endswith("n.vae: File name too long")
     assert capsys.readouterr().err.splitlines()[-1] == f"vaecodec: {summary.failed[0]}"
     assert run("compress -r in --output-dir whole", capsys)[0] == 1
     assert digests("out") == digests("whole") and len(digests("out")) == PICTURES
