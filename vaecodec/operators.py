@@ -131,14 +131,15 @@ class Analyse:
     """Tasks -> the same with latents, those of several pictures at once where that is faster."""
 
     def __init__(self, settings: Settings, device: str) -> None:
-        self._codec, self._wanted = settings.load(device), settings.wanted
+        assert not isinstance(settings.wanted, Target)
+        self._codec, self._quality = settings.load(device), settings.wanted
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         rows = rows_of(table)
         while some := dict(islice(rows, self._codec.transforms.batch)):
             pictures = {n: task.picture.samples for n, task in some.items() if _has_latents(task.picture)}
             with suppress(CodecError, MemoryError), hushed():
-                found = modes.analyse_batch(self._codec, list(pictures.values()), self._wanted)
+                found = modes.analyse_batch(self._codec, list(pictures.values()), self._quality)
                 some |= {n: some[n]._replace(latents=one) for n, one in zip(pictures, found, strict=True)}
             yield table_of(some.items())
 

@@ -136,10 +136,9 @@ def _outcomes(
         raise CodecError("device is 'gpu', and Ray knows of no GPU")
     analysers = analysers or (gpus if device == "gpu" else cores)
     arrow: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    data = ray.data.from_arrow([operators.table_of([(0, group)]) for group in _groups(jobs, cores)])
+    data: ray.data.Dataset = ray.data.from_arrow([operators.table_of([(0, group)]) for group in _groups(jobs, cores)])
     data = data.map_batches(
-        operators.read,
-        fn_kwargs={"settings": settings},
+        partial(operators.read, settings=settings),
         compute=TaskPoolStrategy(),
         num_cpus=READ,
         ray_remote_args_fn=lambda: {"max_retries": TRIES},
@@ -203,7 +202,8 @@ def _everywhere(job: Job) -> Job:
 
 def _groups(jobs: dict[int, Job], cores: int) -> Iterator[list[tuple[int, Job]]]:
     """What one task reads: few files where they are large, or where there are few."""
-    most, group, size = min(GROUP, -(-len(jobs) // (4 * cores))), [], 0
+    most, size = min(GROUP, -(-len(jobs) // (4 * cores))), 0
+    group: list[tuple[int, Job]] = []
     for number, job in jobs.items():
         found = job.found.st_size if job.found else 0
         if group and (len(group) == most or size + found > GROUP_BYTES):
