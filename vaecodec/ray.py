@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,6 +34,7 @@ try:
     import ray
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.util.annotations import RayDeprecationWarning
 
     from vaecodec import operators
 except ImportError as exc:
@@ -42,6 +44,7 @@ except ImportError as exc:
 READ, ANALYSE, FINISH = 0.1, 0.4, 0.5
 TRIES = 2  # more, of what was being done when its process died; then each file has another, alone
 STARTS = 3  # of Ray, before it is given up
+ARROW: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}  # tables whole, as they come
 GROUP, GROUP_BYTES = 16, 1 << 23  # files that go together: at most so many, or of so many bytes
 
 
@@ -135,34 +138,35 @@ def _outcomes(
     if device == "gpu" and not gpus:
         raise CodecError("device is 'gpu', and Ray knows of no GPU")
     analysers = analysers or (gpus if device == "gpu" else cores)
-    arrow: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     data: ray.data.Dataset = ray.data.from_arrow([operators.table_of([(0, group)]) for group in _groups(jobs, cores)])
-    data = data.map_batches(
-        partial(operators.read, settings=settings),
-        compute=TaskPoolStrategy(),
-        num_cpus=READ,
-        ray_remote_args_fn=lambda: {"max_retries": TRIES},
-        **arrow,
-    )
-    if not isinstance(settings.wanted, Target) and settings.options["effort"] == 1:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # nothing else bounds how often a task is tried again
         data = data.map_batches(
-            operators.Analyse,
-            fn_constructor_args=(settings, device),
-            compute=_pool(analysers),
-            num_cpus=ANALYSE,
-            num_gpus=int(device == "gpu"),
-            ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
-            **arrow,
+            partial(operators.read, settings=settings),
+            compute=TaskPoolStrategy(),
+            num_cpus=READ,
+            ray_remote_args_fn=lambda: {"max_retries": TRIES},
+            **ARROW,
         )
-    data = data.map_batches(
-        operators.Finish,
-        fn_constructor_args=(settings,),
-        compute=_pool(finishers or cores),
-        num_cpus=FINISH,
-        ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
-        **arrow,
-    )
-    for table in data.iter_batches(**arrow):
+        if not isinstance(settings.wanted, Target) and settings.options["effort"] == 1:
+            data = data.map_batches(
+                operators.Analyse,
+                fn_constructor_args=(settings, device),
+                compute=_pool(analysers),
+                num_cpus=ANALYSE,
+                num_gpus=int(device == "gpu"),
+                ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
+                **ARROW,
+            )
+        data = data.map_batches(
+            operators.Finish,
+            fn_constructor_args=(settings,),
+            compute=_pool(finishers or cores),
+            num_cpus=FINISH,
+            ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
+            **ARROW,
+        )
+    for table in data.iter_batches(**ARROW):
         yield from operators.rows_of(table)
 
 
