@@ -11,6 +11,7 @@ from PIL import Image
 
 from vaecodec import container
 from vaecodec.config import PRESETS
+from vaecodec.errors import CodecError
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "benchmarks"
 MODEL = ["--model", str(GOLDEN / "tiny.vcm")]
@@ -88,6 +89,19 @@ def test_huge_pictures(run):
     rows = run("huge.py", "--side", "520", "--threads", "1")
     assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bulk(run, tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(picture(70, 80)).save(tmp_path / "pictures" / "a.png")
+    try:
+        rows = run("bulk.py", str(tmp_path / "pictures"), "--copies", "2", "--repeat", "1")
+    except CodecError as exc:  # Ray gives itself half a minute to start
+        pytest.skip(str(exc))
+    assert [row[:2] for row in rows[2:]] == [["folder mode", 2], ["Ray", 2], ["Ray, one file", 1]]
+    assert all(seconds > 0 and cpu > 0 for _, _, seconds, cpu in rows[1:])
 
 
 def test_effort_resumes(run, tmp_path):

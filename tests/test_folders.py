@@ -176,7 +176,7 @@ def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
     os.makedirs("out/in/more")
     for done in ("in/photo.txt", "in/more/photo.txt"):
         os.link(f"whole/{done}.vae", f"out/{done}.vae")
-        manifest.append("out", done, os.stat(done), how, f"out/{done}.vae", 0)
+        manifest.append("out", manifest.entry_of("out", done, os.stat(done), how, f"out/{done}.vae", 0))
         os.remove(done)
     assert run("compress -r --rm in --output-dir out", capsys)[0] == 0
     assert found("out") == found("whole")

@@ -21,7 +21,7 @@ metadata deep planes classical content modes png fronts pillow images recognitio
 bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
 training generative_training recipes exporting freezing generative_freezing unfreezing generation
 console metrics peers hevc tools curves evaluate gallery summary plots report
-folders runs streams conversions generation_commands model_commands
+folders runs streams conversions operators ray generation_commands model_commands
 manual completion commands lab bench arguments grammar cli
 """.split()
 
@@ -59,6 +59,8 @@ ALLOWED = {
     "backports": {"zstd"},
     "numcodecs": {"numcodecs"},
     "zarr": {"zarr"},
+    "pyarrow": {"operators"},
+    "ray": {"ray"},
 }
 
 

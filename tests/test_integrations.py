@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "integrations.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in TEXT.split("\n## ")[1:]}
-NEEDS = {"imageio": "imageio", "tf.data": "tensorflow"}  # what a section imports that may not be here
+NEEDS = {"imageio": "imageio", "tf.data": "tensorflow", "Ray": "ray"}  # what a section imports that may not be here
 
 
 def blocks(language: str) -> list:
@@ -38,6 +38,8 @@ def test_python_blocks_run(section, code, folder):
     (folder / "block.py").write_text(code)
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run([sys.executable, "block.py"], env=env, capture_output=True, text=True, timeout=1200)
+    if "Ray does not start" in done.stderr:  # it gives itself half a minute, which depends on what else there is to do
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
 
 

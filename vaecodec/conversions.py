@@ -15,6 +15,7 @@ from vaecodec.errors import CodecError
 from vaecodec.files import compress_file, decompress_file, verify_file
 from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
 from vaecodec.parallel import cores
+from vaecodec.pool import each
 from vaecodec.progress import Progress
 from vaecodec.runs import Attempt, Run
 from vaecodec.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
@@ -31,8 +32,7 @@ def compress(args: argparse.Namespace, console: Console) -> int:
     if not args.recursive:
         return _one_by_one(args, console, compress_file, options)
     wanted = Target.given(args.target_size, args.target_bpp, args.target_psnr, args.quality)
-    settings = str(wanted) if isinstance(wanted, Target) else f"{wanted:g}"
-    settings += f" effort {args.effort}" * (args.effort > 1) + " strip" * args.strip + " only-images" * args.only_images
+    settings = compress_settings(wanted, args.effort, args.strip, args.only_images)
     return _folders(args, console, compress_job, options, partial(to_compress, force=args.force), settings)
 
 
@@ -62,6 +62,12 @@ def verify(args: argparse.Namespace, console: Console) -> int:
         for name in args.inputs:
             console.attempt(name, partial(work, name))
     return int(console.failures > 0)
+
+
+def compress_settings(wanted: float | Target, effort: int, strip: bool, only_images: bool) -> str:
+    """What a manifest says of how files were compressed, beside the command and the model's id."""
+    settings = str(wanted) if isinstance(wanted, Target) else f"{wanted:g}"
+    return settings + f" effort {effort}" * (effort > 1) + " strip" * strip + " only-images" * only_images
 
 
 def compress_job(job: Job, **options: Any) -> dict[str, Any]:
@@ -97,13 +103,13 @@ def _tiles(console: Console, name: str) -> Progress:
     return lambda done, total: console.working(f"{name}: {bar(done, total)}")
 
 
-def _said(args: argparse.Namespace, name: str, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def said(command: str, name: str, report: dict[str, Any], verbose: bool = False) -> tuple[dict[str, Any], str]:
     """What became of one file, for --json and in words."""
     ours, theirs = report["bytes"], report.get("image_bytes", report.get("file_bytes"))
-    before, after = (theirs, ours) if args.command == "compress" else (ours, theirs)
+    before, after = (theirs, ours) if command == "compress" else (ours, theirs)
     what = f"{report['bpp']:.3f} bpp" if "bpp" in report else "stored"
     text = f"{name}: {before} -> {after} bytes, {what}, {report['seconds']:.2f} s"
-    return {"input": name, **report}, text + (f" ({report['output']})" if args.verbose else "")
+    return {"input": name, **report}, text + (f" ({report['output']})" if verbose else "")
 
 
 def _one_by_one(args: argparse.Namespace, console: Console, convert: Work, options: dict[str, Any]) -> int:
@@ -123,7 +129,7 @@ def _one_by_one(args: argparse.Namespace, console: Console, convert: Work, optio
                 raise
             raise CodecError(str(exc)) from exc  # only the file knows whether the window lies within it
         taken[os.path.realpath(report["output"])] = name
-        return _said(args, name, report)
+        return said(args.command, name, report, args.verbose)
 
     with hushed(args.verbose):
         if args.model is None or _model_id(console, args.model):
@@ -147,11 +153,11 @@ def _folders(
         return 1
     how = " ".join((args.command, model, settings)).strip()
     # What is to be removed is done again, for then it is verified; to have done it before costs only time.
-    run = Run(console, args.jobs, how, again=args.rm)
+    run = Run(console, how, again=args.rm)
     try:
         jobs = run.jobs(Walk(console, args.output_dir).listings(args.inputs), plan)
-        for job, outcome in run.outcomes(Attempt(work, options, how), jobs):
-            run.say(*_said(args, job.path, outcome.report))
+        for job, outcome in run.outcomes(each(Attempt(work, options, how), jobs, args.jobs)):
+            run.say(*said(args.command, job.path, outcome.report, args.verbose))
     except BrokenPipeError:  # whoever reads our stdout has left
         raise
     except OSError as exc:
@@ -161,9 +167,10 @@ def _folders(
 
 def _verify_folders(args: argparse.Namespace, console: Console) -> int:
     """Checks every .vae file in the folders, and against the manifest of the run that wrote them."""
-    run = Run(console, args.jobs)
+    run = Run(console)
     jobs = run.jobs(Walk(console).listings(args.inputs), to_verify)
-    for job, outcome in run.outcomes(Attempt(verify_job, {"model": args.model, **_means(args)}), jobs):
+    attempt = Attempt(verify_job, {"model": args.model, **_means(args)})
+    for job, outcome in run.outcomes(each(attempt, jobs, args.jobs)):
         entry = run.manifests[job.manifest].of_output(job.path) if job.manifest else None
         if entry is not None and entry.crc32 != outcome.crc:
             console.fail(job.path, CodecError("is whole, but not what was written there"))

@@ -19,7 +19,7 @@ from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.errors import CodecError
 from vaecodec.parallel import Crew, cores
-from vaecodec.plans import Job, Rows, alike, cut, pixels_of
+from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of
 from vaecodec.progress import Progress, ticker
 from vaecodec.refinement import Refiner, check_effort, iterations_of
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
@@ -70,6 +70,50 @@ class Encoder:
         """
         step = step_of(quality)
         check_effort(effort)
+        coded = self._of_each(pictures, step, tile, tiles.encode, iterations_of(effort, step), progress)
+        headers = [Header(self.model.id, pixels.shape[0], pixels.shape[1], step, tile) for pixels in pictures]
+        kinds = metadata or [None] * len(headers)
+        return [pack(*one) for one in zip(headers, coded, kinds, strict=True)]
+
+    def analyse_batch(
+        self, pictures: Sequence[np.ndarray], quality: float = 50, tile: int = DEFAULT_TILE
+    ) -> list[list[Latents]]:
+        """u8[H, W, 3] of any sizes -> latents of each tile of each, as `encode_latents` takes them.
+
+        The first half of encode_batch, for another machine than the second; raises as it does.
+        """
+        return self._of_each(pictures, step_of(quality), tile, tiles.latents)
+
+    def encode_latents(
+        self,
+        shape: tuple[int, int],
+        latents: Sequence[Latents],
+        quality: float = 50,
+        metadata: dict[str, bytes] | None = None,
+        tile: int = DEFAULT_TILE,
+    ) -> bytes:
+        """What `encode` makes of the picture [H, W] that analyse_batch gave these latents of, at the same quality."""
+        step, grid = step_of(quality), Grid(*shape, tile)
+        with self._crew([(grid, grid.total)]) as crew:
+            coded = list(crew.map(lambda y, z: crew.call(tiles.encode, y, z, step), latents))
+        return pack(Header(self.model.id, *shape, step, tile), coded, metadata)
+
+    def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
+        """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
+        return sum(self._of_each([pixels], step_of(quality), tile, tiles.bits)[0])
+
+    def _of_each(
+        self,
+        pictures: Sequence[np.ndarray | Rows],
+        step: int,
+        tile: int,
+        work: Callable[..., Any],
+        iterations: int = 0,
+        progress: Progress | None = None,
+    ) -> list[list[Any]]:
+        """work(prior, y, z, step) of each tile of each picture, in order; pictures of one size are next to each other
+        in the making.
+        """
         for pixels in pictures:
             if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
                 raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
@@ -77,22 +121,13 @@ class Encoder:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
         order = sorted(range(len(grids)), key=grids.__getitem__)
-        iterations = iterations_of(effort, step)
         rounds = max(1, iterations)
         tick = ticker(rounds * sum(grid.total for grid in grids), progress)
         with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
             chosen = ((pictures[n], grids[n]) for n in order)
-            found = self._tiles(crew, chosen, step, tiles.encode, iterations, tick)
-            coded = {n: list(islice(found, grids[n].total)) for n in order}
-        headers = [Header(self.model.id, grid.height, grid.width, step, tile) for grid in grids]
-        kinds = metadata or [None] * len(headers)
-        return [pack(header, coded[n], kinds[n]) for n, header in enumerate(headers)]
-
-    def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
-        """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
-        grid = Grid(pixels.shape[0], pixels.shape[1], tile)
-        with self._crew([(grid, grid.total)]) as crew:
-            return sum(self._tiles(crew, [(pixels, grid)], step_of(quality), tiles.bits))
+            found = self._tiles(crew, chosen, step, work, iterations, tick)
+            made = {n: list(islice(found, grids[n].total)) for n in order}
+        return [made[n] for n in range(len(grids))]
 
     def _crew(self, counts: Iterable[tuple[Grid, int]], work: int = 1) -> Crew:
         """For so many of the tiles of each grid, each of which is `work` times as much to do as it is to code."""

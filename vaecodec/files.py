@@ -15,7 +15,17 @@ from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomi
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of
 from vaecodec.limits import DEFAULT, Limits
-from vaecodec.outputs import Admit, Made, Means, code_picture, decode_picture, is_kept, restore_file, store_file
+from vaecodec.outputs import (
+    Admit,
+    Made,
+    Means,
+    code_picture,
+    code_source,
+    decode_picture,
+    is_kept,
+    restore_file,
+    store_file,
+)
 from vaecodec.progress import Progress
 from vaecodec.refinement import check_effort
 from vaecodec.sources import Source
@@ -57,12 +67,16 @@ def compress_file(
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
 
+    means = Means(limits, threads, progress)
+
+    def code(source: Source) -> bytes:
+        return code_source(source, wanted, model, strip, means, effort)
+
     def make(source: Source, admit: Admit) -> Made:
-        means = Means(limits, threads, progress)
-        made = code_picture(source, admit, wanted, model, strip, only_images, whole_name, means, effort)
+        made = code_picture(source, admit, code, model, only_images, whole_name, means)
         return made or store_file(source, admit)
 
-    return _convert(src, dst, make, remove, overwrite, adopt, taken)
+    return convert(src, dst, make, remove, overwrite, adopt, taken)
 
 
 def decompress_file(
@@ -97,7 +111,7 @@ def decompress_file(
             raise CodecError(f"{source.name}: holds a file that is not a picture, which has no {what}")
         return restore_file(source, admit)
 
-    return _convert(src, dst, make, remove, overwrite, adopt, taken)
+    return convert(src, dst, make, remove, overwrite, adopt, taken)
 
 
 def verify_file(
@@ -123,16 +137,16 @@ def verify_file(
         return {"kind": "picture", "bytes": len(data)}
 
 
-def _convert(
+def convert(
     src: Path | BinaryIO,
     dst: Path | BinaryIO | None,
     make: Callable[[Source, Admit], Made],
-    remove: bool,
-    overwrite: bool,
-    adopt: bool,
-    taken: Mapping[str, str] | None,
+    remove: bool = False,
+    overwrite: bool = False,
+    adopt: bool = False,
+    taken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Source -> target, whatever is made on the way; returns the report."""
+    """Source -> target, whatever is made on the way; returns the report.  Raises as compress_file does."""
     began = time.perf_counter()
     folder = os.path.dirname(_path(src)) if dst is None else _folder(dst)
 

@@ -67,14 +67,18 @@ class Manifest:
         return [path for path in (os.path.join(self.folder, name) for name in gone) if not os.path.lexists(path)]
 
 
-def append(folder: str, path: str, found: os.stat_result, how: str, output: str, crc: int) -> None:
-    """Adds what was done to the manifest in `folder`.  Raises OSError.
+def entry_of(folder: str, path: str, found: os.stat_result, how: str, output: str, crc: int) -> Entry:
+    """What was done, for the manifest in `folder`.  Raises OSError.
 
     `found` is how the source at `path` looked before it was read.
     """
     written = os.stat(output)
     source, target = (found.st_size, found.st_mtime_ns), (written.st_size, written.st_mtime_ns)
-    entry = Entry(_name(folder, path), *source, how, _name(folder, output), *target, crc)
+    return Entry(_name(folder, path), *source, how, _name(folder, output), *target, crc)
+
+
+def append(folder: str, entry: Entry) -> None:
+    """Adds what was done to the manifest in `folder`.  Raises OSError."""
     # In one write, so that the lines of several processes do not mix, and after an end to what was cut off.
     with open(os.path.join(folder, NAME), "ab+", buffering=0) as file:
         begin = b""

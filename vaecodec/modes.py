@@ -22,7 +22,7 @@ from vaecodec.config import lambda_at
 from vaecodec.container import Classical, Contents, step_of
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
-from vaecodec.plans import Rows, Window, gather
+from vaecodec.plans import Latents, Rows, Window, gather
 from vaecodec.progress import Progress, named
 from vaecodec.refinement import check_effort
 from vaecodec.targets import Target
@@ -85,6 +85,25 @@ def encode_batch(
     if effort > 1:
         best |= code([n for n in parts if best[n] is coded[n]], effort)
     return [best[n] if n in best else keep(samples, kinds[n]) for n, samples in enumerate(clear)]
+
+
+def analyse_batch(codec: Codec, pictures: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
+    """u8 samples as `encode` takes them -> latents of the tiles of each: the first half of encode_batch."""
+    return codec.analyse_batch([planes.split(planes.clear(samples))[0] for samples in pictures], quality)
+
+
+def encode_latents(
+    codec: Codec,
+    samples: np.ndarray,
+    latents: Sequence[Latents],
+    quality: float = 50,
+    metadata: dict[str, bytes] | None = None,
+) -> bytes:
+    """What `encode` makes of u8 samples, from what analyse_batch made of them at the same quality."""
+    samples = planes.clear(samples)
+    rgb, beside = _apart(samples)
+    coded = container.insert(codec.encode_latents(samples.shape[:2], latents, quality, metadata), beside)
+    return _best(codec, samples, rgb, beside, coded, quality, metadata)
 
 
 def _apart(samples: np.ndarray) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:

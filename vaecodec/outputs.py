@@ -12,10 +12,11 @@ from collections.abc import Callable
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, cast
 
+import numpy as np
+
 import vaecodec
 from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
-from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, LimitError, ModelError, Skipped, TargetError
 from vaecodec.images import read_image
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
@@ -27,6 +28,8 @@ from vaecodec.sources import Counted, Same, Source
 from vaecodec.strips import Strips, is_large, open_large, write_strips
 from vaecodec.targets import Target
 
+# Makes the .vae file of a picture; raises CodecError on what cannot be coded.
+Code = Callable[[Source], bytes]
 # Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
 Admit = Callable[..., None]
 
@@ -48,16 +51,16 @@ class Made(NamedTuple):
     record: Callable[[], dict[str, Any]]
 
 
+class Picture(NamedTuple):
+    """What there is to code of a picture, and how many bytes follow it in its file."""
+
+    samples: np.ndarray  # as modes.encode takes them
+    metadata: dict[str, bytes]
+    left_out: int
+
+
 def code_picture(
-    source: Source,
-    admit: Admit,
-    quality: float | Target,
-    model: str,
-    strip: bool,
-    only_images: bool,
-    whole_name: bool,
-    means: Means,
-    effort: int = 1,
+    source: Source, admit: Admit, code: Code, model: str, only_images: bool, whole_name: bool, means: Means
 ) -> Made | None:
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
     if not is_picture(source.begin(), source.name):
@@ -65,10 +68,9 @@ def code_picture(
             raise Skipped(f"{source.name}: not a picture")
         return None
     admit(os.path.basename(compressed_name(source.name, picture=not whole_name)))
-    codec = vaecodec.load(model, threads=means.threads)
     try:
         with source.watched(), for_pillow(means.limits or NONE):
-            data = _code(codec, source, quality, strip, means.progress, effort)
+            data = code(source)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
             raise
@@ -83,17 +85,15 @@ def code_picture(
     return Made(data, source.attributes, check, lambda: _record(data, source.size()))
 
 
-def _code(
-    codec: Codec, source: Source, quality: float | Target, strip: bool, progress: Progress | None, effort: int
+def code_source(
+    source: Source, quality: float | Target, model: str, strip: bool, means: Means, effort: int = 1
 ) -> bytes:
     """The .vae file of a picture, which is read in strips where it is large and that can be done."""
+    codec, progress = vaecodec.load(model, threads=means.threads), means.progress
     path = source.path or ""
     large = open_large(path, source.name) if path else None
     if large is None:
-        image = source.read()
-        samples, metadata = read_image(image, source.name)
-        count = bytes_after(image)
-        del image
+        samples, metadata, count = read_picture(source)
         data = modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
     else:
         (first, metadata), unread = large, [large]
@@ -106,9 +106,20 @@ def _code(
         data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
         with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
             count = bytes_after(whole)
-    if count:
-        warnings.warn(f"{source.name}: {count} bytes after the end of the picture are left out", stacklevel=5)
+    warn_of(source, count)
     return data
+
+
+def read_picture(source: Source) -> Picture:
+    """All of a picture.  Raises CodecError on what cannot be read."""
+    image = source.read()
+    return Picture(*read_image(image, source.name), bytes_after(image))
+
+
+def warn_of(source: Source, left_out: int) -> None:
+    """Warns of bytes that follow a picture in its file."""
+    if left_out:
+        warnings.warn(f"{source.name}: {left_out} bytes after the end of the picture are left out", stacklevel=6)
 
 
 def decode_picture(

@@ -1,4 +1,4 @@
-"""A run over many files: jobs on a pool of processes, the manifest of what is done, and all failures at the end."""
+"""A run over many files: jobs, what becomes of them in other processes, and all failures at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from vaecodec.console import Console, about, explain
 from vaecodec.errors import CodecError, Skipped
 from vaecodec.folders import Job, Listing
-from vaecodec.manifest import Manifest, append
-from vaecodec.pool import each
+from vaecodec.manifest import Entry, Manifest, append, entry_of
 
 
 class Outcome(NamedTuple):
@@ -26,18 +25,24 @@ class Outcome(NamedTuple):
     skipped: str = ""
     warnings: tuple[str, ...] = ()
     crc: int = 0  # CRC-32 of the output, or of what was verified
+    entry: Entry | None = None  # for the manifest
+
+
+Pairs = Generator[tuple[Job, Outcome | None], None, None]
 
 
 @dataclass(frozen=True)
 class Attempt:
     """Work on a job, for another process: whatever happens comes back as an Outcome.
 
-    What is done goes into the manifest here, at once, so that a crash loses at most what each process is at.
+    What is done goes into the manifest here, at once, so that a crash loses at most what each process is at; unless
+    this is another machine, from which a file that several append to may not be safe.
     """
 
     work: Callable[..., dict[str, Any]]
     options: dict[str, Any]
     how: str = ""  # for the manifest
+    elsewhere: bool = False
 
     def __call__(self, job: Job) -> Outcome:
         said: list[str] = []
@@ -48,10 +53,12 @@ class Attempt:
             warnings.showwarning = lambda message, *_: said.append(about(job.path, message))
             try:
                 report = self.work(job, **self.options)
-                crc = _crc(report.get("output", job.path))
+                crc, entry = _crc(report.get("output", job.path)), None
                 if self.how and job.manifest and job.found:
-                    append(job.manifest, job.path, job.found, self.how, report["output"], crc)
-                return Outcome(report, warnings=tuple(said), crc=crc)
+                    entry = entry_of(job.manifest, job.path, job.found, self.how, report["output"], crc)
+                    if not self.elsewhere:
+                        append(job.manifest, entry)
+                return Outcome(report, warnings=tuple(said), crc=crc, entry=entry)
             except Skipped as exc:
                 return Outcome(skipped=about(job.path, exc), warnings=tuple(said))
             except (CodecError, OSError, MemoryError) as exc:
@@ -63,8 +70,8 @@ class Attempt:
 class Run:
     """One run of a command over files and folders, and its tally."""
 
-    def __init__(self, console: Console, processes: int, how: str = "", again: bool = False) -> None:
-        self._console, self._processes, self._how, self._again = console, processes, how, again or not how
+    def __init__(self, console: Console, how: str = "", again: bool = False) -> None:
+        self._console, self._how, self._again = console, how, again or not how
         self.manifests: dict[str, Manifest] = {}  # by their folders
         self.done = self.unchanged = self.skipped = 0
 
@@ -93,9 +100,11 @@ class Run:
                     continue
                 yield job._replace(found=found, manifest=manifest.folder if manifest else None)
 
-    def outcomes(self, attempt: Attempt, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """What becomes of each job that goes well; the console is told of the others."""
-        with closing(each(attempt, jobs, self._processes)) as pairs:
+    def outcomes(self, pairs: Pairs) -> Iterator[tuple[Job, Outcome]]:
+        """What becomes of each job that goes well, of all with None for those whose process was killed; the console
+        is told of the others.
+        """
+        with closing(pairs):
             for job, outcome in pairs:
                 outcome = outcome or Outcome(error="the process that worked on it was killed")
                 for warning in outcome.warnings:

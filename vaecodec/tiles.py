@@ -33,6 +33,11 @@ def encode(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[bytes
     return coded.data, context.checksum(symbols for symbols, _ in coded.parts)
 
 
+def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The latents of a tile themselves, to be coded elsewhere."""
+    return y, z
+
+
 def bits(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> float:
     """Bits that the symbols of a tile are worth under the model; latents as in `code`."""
     return sum(prior.models.tables.bits(*part) for part in code(prior, y, z, step).parts)
