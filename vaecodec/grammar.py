@@ -163,10 +163,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="folder of pictures, .tar of pictures, or picture; for digits idx file or .npy",
+        help="folder or .tar of pictures or .npy arrays, or one of these; for digits idx file or .npy",
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run: checkpoint and logs")
     parser.add_argument("--preset", help="small, base or digits (default: small, or that of CHECKPOINT)")
+    parser.add_argument(
+        "--channels", type=positive, help="samples of a pixel: 1 trains on grey, 4 on arrays [H, W, 4] (default: 3)"
+    )
     parser.add_argument("--config", metavar="TOML", help="architecture and options; what is given here beside it wins")
     parser.add_argument("--minutes", type=float, help="training time of the whole run (default: 60; digits 15)")
     parser.add_argument("--steps", type=positive, help="or steps of the whole run, whichever comes first")

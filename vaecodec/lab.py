@@ -22,10 +22,12 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
     given = recipe | {name: value for name, value in given.items() if value is not None}
     config, start = recipes.preset(args.preset) if args.preset is not None else config, None
+    if args.channels is not None:
+        config = recipes.with_channels(config or recipes.preset("small"), args.channels)
     if args.start is not None:
         found, start = _weights(args.start)
         if config not in (None, found):
-            raise CodecError(f"{args.start} is not of the architecture {args.preset or 'in ' + args.config}")
+            raise CodecError(f"{args.start} is not of the architecture {_asked(args)}")
         config = found
     config = config or recipes.preset("small")
     options = training.Options(**{**training.kind_of(config).defaults, **given})
@@ -58,6 +60,12 @@ def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     check_target(args.run, args.output, args.force)
     model = freezing.freeze(args.run, args.output, name=args.name)
     return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
+
+
+def _asked(args: argparse.Namespace) -> str:
+    """What was said of the architecture."""
+    named = args.preset or (f"in {args.config}" if args.config else "small")
+    return named if args.channels is None else f"{named} with {args.channels} channels"
 
 
 def _weights(source: str) -> tuple[Any, dict[str, Any]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec import classical, container, planes, preview, targets
+from vaecodec import bands, classical, container, planes, preview, targets
 from vaecodec.codec import Codec, codec_for
 from vaecodec.config import STEPS, lambda_at
 from vaecodec.container import Classical, Contents, step_of
@@ -49,19 +49,29 @@ def encode(
 ) -> bytes:
     """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
 
-    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  Raises CodecError on
-    other samples, ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
+    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  A model of channels that
+    are no picture takes u8[H, W, C] of just these, and a grey one no colours.  Raises CodecError on other samples, ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
     """
     check_effort(effort)
-    check(samples)
     if not isinstance(quality, Target):
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
-    samples = planes.clear(samples)
+    is_picture = codec.model.config.channels in bands.PICTURES
+    if is_picture:
+        check(samples)
+        samples = planes.clear(samples)
+    else:
+        bands.check_array(codec.model.config.channels, samples)
+
+    def psnr(data: bytes) -> float:
+        if is_picture:
+            return _psnr([(samples, _again(data, samples, codec))])
+        return _psnr([(bands.flat(samples), bands.flat(codec.decode(data, limits=None)))])
+
     return targets.meet(
         quality,
         samples.shape[:2],
         lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
-        lambda data: _psnr([(samples, _again(data, samples, codec))]),
+        psnr,
         effort,
     )
 
@@ -77,11 +87,16 @@ def encode_batch(
     """Samples as `encode` takes them, of any sizes and kinds -> a .vae file each, in order; raises as `encode` does."""
     step_of(quality)
     check_effort(effort)
+    channels = codec.model.config.channels
+    if channels not in bands.PICTURES:
+        for samples in pictures:
+            bands.check_array(channels, samples)
+        return codec.encode_batch(pictures, quality, metadata, progress=progress, effort=effort)
     for samples in pictures:
         check(samples)
     kinds = metadata or [None] * len(pictures)
     clear = [planes.clear(samples) for samples in pictures]
-    parts = {n: _apart(samples) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
+    parts = {n: _apart(samples, channels) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
 
     def code(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
         if not chosen:
@@ -97,10 +112,12 @@ def encode_batch(
     return [best[n] if n in best else keep(samples, kinds[n]) for n, samples in enumerate(clear)]
 
 
-def _apart(samples: np.ndarray) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
-    """(RGB, the chunks beside it) of u8 samples."""
+def _apart(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
+    """(RGB, or grey u8[H, W, 1] for a model of one channel, the chunks beside it) of u8 samples."""
     rgb, alpha = planes.split(samples)
-    grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
+    is_grey = planes.channels_of(samples) < 3
+    rgb = bands.as_model_has(channels, rgb, is_grey)
+    grey = [(container.GREY, b"")] if is_grey and channels == 3 else []
     return rgb, grey + ([] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))])
 
 
@@ -138,9 +155,14 @@ def encode_rows(
 
     `open_rows` gives them from the top, as often as it is called.
     """
+    channels = codec.model.config.channels
+
+    def rows_of() -> Rows:
+        return open_rows() if channels == 3 else bands.Converted(open_rows(), channels, grey)
+
     if not isinstance(quality, Target):
-        coded = codec.encode(open_rows(), quality, metadata, progress=progress, effort=effort)
-        return container.insert(coded, [(container.GREY, b"")] if grey else [])
+        coded = codec.encode(rows_of(), quality, metadata, progress=progress, effort=effort)
+        return container.insert(coded, [(container.GREY, b"")] if grey and channels == 3 else [])
 
     def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows, top = open_rows(), 0

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from vaecodec.bands import check_picture
 from vaecodec.container import MAGIC, Classical, inflated, quality_of
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.fronts import Front, read_front
@@ -43,7 +44,8 @@ class VaeImageFile(ImageFile.ImageFile):
         assert self.fp is not None
         try:
             front = read_front(self.fp)  # type: ignore[arg-type]
-        except FormatError as exc:
+            check_picture(front.head)
+        except CodecError as exc:
             raise UnidentifiedImageError(self._said(exc)) from exc
         head = front.head
         deep = front.depth == 16

@@ -1,6 +1,6 @@
 """The training step as a pure function, the loop around it, and its checkpoints.
 
-    step: (state, images u8[B, crop, crop, 3], lr f32[], seed i32[2]) -> (state, metrics f32[4])
+    step: (state, images u8[B, crop, crop, C], lr f32[], seed i32[2]) -> (state, metrics f32[4])
 
 State is what `optimization` says: four vectors and the step count.  Nothing else goes in or out, so the same step
 runs here and, exported, elsewhere.
@@ -119,7 +119,7 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
 PHOTOGRAPHS = Kind(
     initial_weights,
     make_step,
-    lambda paths, config, options, seed: batches(paths, options.batch, options.crop, seed),
+    lambda paths, config, options, seed: batches(paths, options.batch, options.crop, seed, config.channels),
     METRICS,
 )
 
