@@ -86,7 +86,7 @@ def row_bounds(tensors, count):
 
 
 class Header(NamedTuple):
-    """What HEAD says: `side` is that of a tile in cells, `tiles` has a (length, crc) for each, `channels` are 1 to 16."""
+    """What HEAD says: `side` is a tile's in cells, `tiles` has a (length, crc) for each, `channels` is 1 to 16."""
 
     height: int
     width: int

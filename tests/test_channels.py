@@ -38,7 +38,7 @@ def model(request, tmp_path_factory):
     else:
         np.save(folder / "bands.npy", spectrum(90, 100, channels))
         np.save(folder / "others.npy", spectrum(90, 100, channels + 1))  # is left out
-    options = training.Options(batch=2, crop=64, steps=4, minutes=10)
+    options = training.Options(batch=2, crop=64, steps=4, minutes=1e9)
     means = training.train([str(folder)], str(folder / "run"), config, options)
     assert training.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
     freeze(str(folder / "run"), str(folder / "own.vcm"))
@@ -111,14 +111,14 @@ def test_arrays_go_through_the_package(model):
     data = vaecodec.encode(image, quality=80, model=path)
     assert np.array_equal(vaecodec.load(path).decode(data), vaecodec.decode(data, model=path))
     about = vaecodec.info(data)
-    assert (about["channels"], about["depth"], about["coding"]) == (channels, 8, "vae")
+    assert (about["kind"], about["channels"], about["depth"], about["coding"]) == ("array", channels, 8, "vae")
     assert vaecodec.decode_batch(vaecodec.encode_batch([image, image[:40]], model=path), model=path)[1].shape[0] == 40
     fine = vaecodec.encode(image, model=path, target_psnr=22)
     assert 10 * np.log10(255**2 / np.square(vaecodec.decode(fine, model=path).astype(float) - image).mean()) >= 22
 
 
 def test_their_files_are_no_pictures(model, tmp_path, capsys):
-    import vaecodec.pillow  # noqa: F401
+    import vaecodec.pillow
     from vaecodec.tfdata import Decoder
 
     channels, path = model
@@ -144,7 +144,7 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
 
 
 def test_a_grey_model_codes_grey_pictures(model, tmp_path):
-    import vaecodec.pillow  # noqa: F401
+    import vaecodec.pillow
 
     channels, path = model
     if channels != 1:
@@ -222,7 +222,7 @@ def test_quality_means_the_same_error():
             model = VAE(Config(256 * channels, 8, 8, 1, 8, 1, 8, 8, lapped=1, channels=channels))
             x = tf.constant(np.repeat(grey, channels, 3))
             found.append(float(model.loss(x, tf.constant([quality]), tf.constant([0, 1])).psnr))
-        assert abs(found[0] - found[1]) < 0.5, found
+        assert abs(found[0] - found[1]) < 1, found
 
 
 def test_what_is_trained_on_has_the_channels():

@@ -144,7 +144,8 @@ def info(data: bytes) -> dict[str, Any]:
     """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
 
     Or of the file stored in it: name, permissions, time, size; or of the set of pictures in it (encode_set).  `kind` is
-    "picture", "file" or "set".  Reads the header and checks the file is whole; loads no model and no heavy library.
+    "picture", "array" (channels that are no picture's), "file" or "set".  Reads the header and checks the file is
+    whole; loads no model and no heavy library.
     """
     from vaecodec import container, picture_sets, stored
 

@@ -1,8 +1,7 @@
 """Pixels of any number of channels: what a model takes that is not for RGB.
 
-    1    grey: pictures, of which a file says so
-    3    RGB
-    else u8[H, W, C], arrays: no picture format has them, nor alpha beside them
+1 channel is grey: pictures, and their files say so.  2, or 4 and more, are arrays u8[H, W, C], which no picture format
+has, and beside which there is no alpha.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def flat(samples: np.ndarray) -> np.ndarray:
 def check_picture(head: Header | Classical) -> None:
     """Raises CodecError where a file's channels are no picture's."""
     if not head.is_picture:
-        raise CodecError(f"holds {head.channels} channels, which no picture has: vaecodec.decode gives them as an array")
+        raise CodecError(f"holds {head.channels} channels, which no picture has: vaecodec.decode gives an array")
 
 
 def read_training(encoded: bytes, channels: int) -> np.ndarray:

@@ -37,7 +37,7 @@ COLOUR = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3.0], [2.0],
 
 
 def rotation(channels: int) -> np.ndarray:
-    """f64[C, C]: what the channels of a pixel are turned by; the first row is their mean.  A DCT where not of colours."""
+    """f64[C, C]: what turns the channels of a pixel, a DCT where they are not colours; the first row is a mean."""
     return COLOUR if channels == 3 else dct_basis(channels)
 
 

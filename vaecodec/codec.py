@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Codec(Encoder):
-    """One model, both directions; safe to share between threads.  C are the channels of the model: 3, RGB, if shipped."""
+    """One model, both directions; safe to share between threads.  C are the model's channels, 3 of those shipped."""
 
     def decode(
         self,
@@ -73,7 +73,8 @@ class Codec(Encoder):
             out = {}
             for n in order:
                 place = parts[n].plan.out
-                out[n] = gather((*place.shape, self.model.config.channels), strips_of(place, islice(squares, parts[n].total)))
+                shape = (*place.shape, self.model.config.channels)
+                out[n] = gather(shape, strips_of(place, islice(squares, parts[n].total)))
         return [out[n] for n in range(len(parts))]
 
     def decode_strips(

@@ -69,7 +69,11 @@ class Classical(NamedTuple):
     channels: int
     depth: int
     version: int = VERSION
-    is_picture = True
+
+    @property
+    def is_picture(self) -> bool:
+        """It always is."""
+        return True
 
 
 class Span(NamedTuple):
@@ -101,8 +105,8 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
     size = header.tile.bit_length() - 1
     _check_sides(header.height, header.width)
     fixed = (VERSION, 0, bytes.fromhex(header.model), header.height, header.width, header.step, size)
-    fixed += (0 if header.channels == 3 else header.channels,)
-    head = FIXED.pack(*fixed) + b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
+    head = FIXED.pack(*fixed, 0 if header.channels == 3 else header.channels)
+    head += b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
     return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
 
 
@@ -336,7 +340,7 @@ def info(data: bytes) -> dict[str, Any]:
         about["tile"] = head.tile
         about["tiles"] = len(found.tiles)
     return {
-        "kind": "picture",
+        "kind": "picture" if head.is_picture else "array",
         **about,
         "height": head.height,
         "width": head.width,

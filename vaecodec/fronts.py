@@ -13,7 +13,7 @@ READ = (b"HEAD", b"PICT", GREY, *METADATA.values())
 
 
 class Front(NamedTuple):
-    """`channels` are 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA, or what no picture has; `metadata` is deflated, by name (container.inflated)."""
+    """`channels` are those of container.Contents; `metadata` is deflated, by name (container.inflated)."""
 
     head: Header | Classical
     channels: int

