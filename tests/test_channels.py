@@ -137,9 +137,9 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
     assert cli.main(["info", str(file)]) == 0
     assert f"{channels} channels" in capsys.readouterr().out
     Image.fromarray(picture(40, 50)).save(tmp_path / "photo.png")
-    assert cli.main(["compress", "--only-images", "-m", path, str(tmp_path / "photo.png")]) == 1
-    assert "not for a picture" in capsys.readouterr().err
-    with pytest.raises(CodecError, match="not for pictures"):
+    assert cli.main(["compress", "-m", path, str(tmp_path / "photo.png")]) == 1
+    assert "not for uint8[40, 50, 3]" in capsys.readouterr().err and not (tmp_path / "photo.vae").exists()
+    with pytest.raises(CodecError, match="not for a picture"):
         vaecodec.sample(1, model=path)
 
 

@@ -17,7 +17,7 @@ gradients refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring
-metadata deep planes classical bands modes png fronts pillow images recognition strips outputs files
+metadata deep planes images bands classical modes png fronts pillow recognition strips outputs files
 bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
 training mirrored generative_training recipes exporting freezing generative_freezing unfreezing generation
 console metrics peers hevc tools curves evaluate gallery summary plots report

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.container import Classical, Header
-from vaecodec.errors import CodecError
+from vaecodec.errors import CodecError, ModelError
 from vaecodec.images import read_image
 from vaecodec.plans import Rows
 
@@ -21,7 +20,7 @@ NPY = b"\x93NUMPY"
 
 
 def samples_for(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
-    """(samples, metadata) of what a model of so many channels is to code; raises CodecError where it cannot."""
+    """(samples, metadata) of what a model of so many channels is to code; raises CodecError, or as check_array does."""
     if channels in PICTURES:
         return read_image(image)
     check_array(channels, image)
@@ -29,19 +28,19 @@ def samples_for(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]
 
 
 def check_array(channels: int, image: Any) -> None:
-    """Raises CodecError on what is no u8[H, W, C]."""
+    """Raises ModelError on what is no u8[H, W, C]."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == channels:
         return
     what = f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else "a picture"
-    raise CodecError(f"the model is for arrays uint8[H, W, {channels}], not for {what}")
+    raise ModelError(f"the model is for arrays uint8[H, W, {channels}], not for {what}")
 
 
 def as_model_has(channels: int, rgb: np.ndarray, grey: bool) -> np.ndarray:
-    """u8[H, W, C] of u8[H, W, 3] for a model of pictures; raises CodecError on colours that it cannot take."""
+    """u8[H, W, C] of u8[H, W, 3] for a model of pictures, else ModelError; CodecError on colours where C is 1."""
     if channels == 3:
         return rgb
     if channels not in PICTURES:
-        raise CodecError(f"the model is for arrays uint8[H, W, {channels}], not for a picture")
+        check_array(channels, None)
     if not grey:
         raise CodecError("a picture in colour, and the model is for grey ones")
     return np.ascontiguousarray(rgb[..., :1])
@@ -61,12 +60,6 @@ class Converted:
 def flat(samples: np.ndarray) -> np.ndarray:
     """[H, W, C] as [H, W * C], in which nothing is taken for alpha."""
     return samples.reshape(len(samples), -1)
-
-
-def check_picture(head: Header | Classical) -> None:
-    """Raises CodecError where a file's channels are no picture's."""
-    if not head.is_picture:
-        raise CodecError(f"holds {head.channels} channels, which no picture has: vaecodec.decode gives an array")
 
 
 def read_training(encoded: bytes, channels: int) -> np.ndarray:

@@ -236,6 +236,12 @@ class Contents(NamedTuple):
         return (1 if self.grey else 3) + (self.alpha is not None)
 
 
+def check_picture(head: Header | Classical) -> None:
+    """Raises FormatError where a file's channels are no picture's."""
+    if not head.is_picture:
+        raise FormatError(f"holds {head.channels} channels, which no picture has: vaecodec.decode gives an array")
+
+
 class Parsed(NamedTuple):
     """A file of latents taken apart, as its codec needs it."""
 

@@ -23,7 +23,7 @@ def load(model: str) -> Generator | Codec:
     if isinstance(found, Generator):
         return found
     if found.config.channels not in bands.PICTURES:
-        raise CodecError(f"the model is for arrays uint8[H, W, {found.config.channels}], not for pictures")
+        bands.check_array(found.config.channels, None)
     return cached_codec(found)
 
 

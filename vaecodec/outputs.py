@@ -13,7 +13,7 @@ from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import vaecodec
-from vaecodec import bands, container, modes, stored
+from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, LimitError, ModelError, Skipped, TargetError
@@ -117,7 +117,7 @@ def decode_picture(
     """.vae file of a picture -> image file; in strips where it is large."""
     admit(os.path.basename(decompressed_name(source.name)))
     data = source.read()
-    bands.check_picture(container.contents(data).head)
+    container.check_picture(container.contents(data).head)
 
     def write(file: BinaryIO) -> None:
         shape, strips = modes.decode_strips(data, window, reduce, model, *means)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from vaecodec import bands, container, modes, planes
+from vaecodec import container, modes, planes
 from vaecodec.codec import Codec
 from vaecodec.container import Classical, Header
 from vaecodec.errors import CodecError
@@ -98,7 +98,7 @@ class Decoder:
         """u8[H, W, channels], all of a file or a random crop; raises ValueError, which TensorFlow makes its own."""
         try:
             head = container.contents(data, check_data=False).head
-            bands.check_picture(head)
+            container.check_picture(head)
             window = None
             if crop is not None and rng is not None:
                 if head.height < crop[0] or head.width < crop[1]:
