@@ -86,13 +86,14 @@ def row_bounds(tensors, count):
 
 
 class Header(NamedTuple):
-    """What HEAD says: `side` is that of a tile in cells, `tiles` has a (length, crc) for each."""
+    """What HEAD says: `side` is a tile's in cells, `tiles` has a (length, crc) for each, `channels` is 1 to 16."""
 
     height: int
     width: int
     step: int
     side: int
     tiles: list
+    channels: int
 
 
 def read_chunks(data, last=b"DATA"):
@@ -117,14 +118,17 @@ def read_header(payload, model):
     version = payload[0] if payload else None
     require(version == 1, f"version {version} of the format is not supported")
     require(len(payload) >= 22, "HEAD: too short")
-    _, flags, name, height, width, step, tile, reserved = struct.unpack_from("<BB8sIIHBB", payload)
-    require(flags == 0 and reserved == 0, "HEAD: the flags or the reserved byte are not 0")
+    _, flags, name, height, width, step, tile, channels = struct.unpack_from("<BB8sIIHBB", payload)
+    require(flags == 0 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
+    channels = channels or 3
+    wanted = model["config"].get("channels", 3)
+    require(channels == wanted, f"HEAD: {channels} channels, and the model has {wanted}")
     require(name == model["id"], f"the file needs the model {name.hex()}, not {model['id'].hex()}")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
     require(step <= 896 and 6 <= tile <= 12, f"HEAD: step {step} or tile {tile} is out of range")
     count = -(-height >> tile) * -(-width >> tile)
     require(len(payload) == 22 + 8 * count, f"HEAD: not of the length that {count} tiles need")
-    return Header(height, width, step, 1 << (tile - 4), list(struct.iter_unpack("<II", payload[22:])))
+    return Header(height, width, step, 1 << (tile - 4), list(struct.iter_unpack("<II", payload[22:])), channels)
 
 
 def read_file(data, model):
@@ -134,7 +138,7 @@ def read_file(data, model):
     require(tag == b"HEAD", f"the first chunk is {tag!r}, not HEAD")
     header = read_header(payload, model)
     for tag, payload in chunks:
-        seen = check_tag(tag, payload, seen, (b"grey", b"ALPH"))
+        seen = check_tag(tag, payload, seen, {3: (b"grey", b"ALPH"), 1: (b"ALPH",)}.get(header.channels, ()))
     ends = np.cumsum([0] + [length for length, _ in header.tiles]).tolist()
     require(ends[-1] == len(payload), f"DATA has {len(payload)} bytes, its tiles {ends[-1]}")
     return header, [payload[a:b] for a, b in pairwise(ends)]
@@ -423,13 +427,16 @@ def synthesis(values, header, model):
         kernel = model["tensors"]["weights/synthesis/lapped/kernel"].astype(np.float32)
         for _ in range(2):  # down, and along as down in the picture turned over
             tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
-            blocks = tall.reshape(-1, 16, tall.shape[1] * 3)
+            blocks = tall.reshape(-1, 16, tall.shape[1] * header.channels)
             p = (kernel @ blocks).reshape(tall.shape)[8:-8].swapaxes(0, 1)
     return np.clip(np.floor(255 * p + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
 
 
 def decode(data, model):
-    """The picture in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
+    """The picture in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+
+    Of a model of other channels than 1 or 3, these.
+    """
     if data[12:16] == b"PICT":
         return read_pict(data)
     header, _, values = decode_latents(data, model)
@@ -440,7 +447,7 @@ def decode(data, model):
 def beside(colours, grey, alpha):
     """Section 1: u8[height, width, 1 to 4] of colours u8[height, width, 3], grey or not, and the payload of ALPH."""
     height, width = colours.shape[:2]
-    if grey:
+    if grey and colours.shape[2] == 3:
         colours = (colours.astype(np.int64).sum(2, keepdims=True) + 1) // 3
     if alpha is not None:
         alpha = read_samples(alpha, height, width, 1, 8)
@@ -505,7 +512,8 @@ def main(arguments):
     if len(arguments) == 3:
         picture = decode(data, model)
         height, width, channels = picture.shape
-        kind = ("GRAYSCALE", "GRAYSCALE_ALPHA", "RGB", "RGB_ALPHA")[channels - 1]
+        kinds = dict(enumerate(("GRAYSCALE", "GRAYSCALE_ALPHA", "RGB", "RGB_ALPHA"), 1))
+        kind = kinds.get(channels, "CHANNELS")
         head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {256**picture.itemsize - 1}\n"
         samples = picture.astype(f">u{picture.itemsize}").tobytes()
         Path(arguments[2]).write_bytes(f"{head}TUPLTYPE {kind}\nENDHDR\n".encode() + samples)

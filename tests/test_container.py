@@ -123,7 +123,7 @@ def test_every_truncation_and_every_bit_is_noticed(data):
 
 def with_head(**changes):
     """A file whose HEAD is valid but for `changes`, CRC and all."""
-    names = ("version", "flags", "model", "height", "width", "step", "size", "reserved")
+    names = ("version", "flags", "model", "height", "width", "step", "size", "channels")
     values = dict(zip(names, (1, 0, b"12345678", 100, 200, 0, 7, 0), strict=True)) | changes
     head = container.FIXED.pack(*values.values()) + bytes(16)
     return container.MAGIC + chunk(b"HEAD", head) + chunk(b"DATA", b"")
@@ -134,7 +134,8 @@ def with_head(**changes):
     [
         ({"version": 2}, "version 2"),
         ({"flags": 1}, "flags"),
-        ({"reserved": 1}, "flags"),
+        ({"channels": 3}, "3 are written as 0"),
+        ({"channels": 17}, "at most 16"),
         ({"height": 0}, "200 x 0"),
         ({"width": 2**32 - 1}, "sides"),
         ({"step": 897}, "step 897"),

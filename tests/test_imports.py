@@ -17,9 +17,9 @@ gradients refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring
-metadata deep planes classical content modes png fronts pillow images recognition strips outputs files
+metadata deep planes images bands classical content modes png fronts pillow recognition strips outputs files
 bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
-training generative_training recipes exporting freezing generative_freezing unfreezing generation
+training mirrored generative_training recipes exporting freezing generative_freezing unfreezing generation
 console metrics peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions operators ray generation_commands model_commands
 manual completion commands lab bench arguments grammar cli
@@ -35,6 +35,7 @@ TENSORFLOW = {
     "tfdata",
     "optimization",
     "training",
+    "mirrored",
     "exporting",
     "freezing",
     "grid_layers",

@@ -67,17 +67,18 @@ def encode(
     not depend on.  `target_size` is the most bytes that the file may have, metadata included, `target_bpp` the same
     in bits a pixel, `target_psnr` the least PSNR in dB over all colour samples.  `effort`, 1..9, spends more time for
     fewer bits at the same quality.  Raises CodecError on a picture it cannot take, TargetError on a target out of
-    reach, ValueError on a value outside its range or two targets.
+    reach, ValueError on a value outside its range or two targets.  A model of other channels takes u8[H, W, C] alone.
     """
     from vaecodec import modes
-    from vaecodec.images import read_image
+    from vaecodec.bands import samples_for
     from vaecodec.limits import NONE, for_pillow
     from vaecodec.targets import Target
 
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
+    codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
-        samples, metadata = read_image(image)
-    return modes.encode(load(model, threads=threads), samples, wanted, metadata, effort=effort)
+        samples, metadata = samples_for(codec.model.config.channels, image)
+    return modes.encode(codec, samples, wanted, metadata, effort=effort)
 
 
 def decode(
@@ -112,13 +113,14 @@ def encode_batch(
     does.
     """
     from vaecodec import modes
-    from vaecodec.images import read_image
+    from vaecodec.bands import samples_for
     from vaecodec.limits import NONE, for_pillow
 
+    codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
-        read = [read_image(image) for image in images]
+        read = [samples_for(codec.model.config.channels, image) for image in images]
     samples, metadata = [one for one, _ in read], [kinds for _, kinds in read]
-    return modes.encode_batch(load(model, threads=threads), samples, quality, metadata, effort=effort)
+    return modes.encode_batch(codec, samples, quality, metadata, effort=effort)
 
 
 def decode_batch(
@@ -142,7 +144,8 @@ def info(data: bytes) -> dict[str, Any]:
     """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
 
     Or of the file stored in it: name, permissions, time, size; or of the set of pictures in it (encode_set).  `kind` is
-    "picture", "file" or "set".  Reads the header and checks the file is whole; loads no model and no heavy library.
+    "picture", "array" (channels that are no picture's), "file" or "set".  Reads the header and checks the file is
+    whole; loads no model and no heavy library.
     """
     from vaecodec import container, picture_sets, stored
 

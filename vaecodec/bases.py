@@ -36,18 +36,24 @@ def lapped_filter(size: int) -> np.ndarray:
 COLOUR = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3.0], [2.0], [6.0]])
 
 
-def shortcut_basis(latents: int) -> tuple[np.ndarray, np.ndarray]:
-    """(f64[768, M], f64[M]): 16x16 DCT times colour rotation in the channel order of two unshuffles, and the
+def rotation(channels: int) -> np.ndarray:
+    """f64[C, C]: what turns the channels of a pixel, a DCT where they are not colours; the first row is a mean."""
+    return COLOUR if channels == 3 else dct_basis(channels)
+
+
+def shortcut_basis(latents: int, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """(f64[256 C, M], f64[M]): 16x16 DCT times colour rotation in the channel order of two unshuffles, and the
     frequency of each column: the lowest M, colour counting as brightness at 2.4 times its frequency.
 
     Even ranks come first, then odd ones, so that either half of the channels spans all frequencies.
     """
     dct = dct_basis(16)
-    u, v, c = np.meshgrid(np.arange(16), np.arange(16), np.arange(3), indexing="ij")
+    u, v, c = np.meshgrid(np.arange(16), np.arange(16), np.arange(channels), indexing="ij")
     frequency = np.sqrt(u**2 + v**2) * np.where(c > 0, 2.4, 1.0) + (c > 0)
     chosen = np.argsort(frequency.ravel(), kind="stable")[:latents]
     chosen = np.concatenate([chosen[0::2], chosen[1::2]])
-    full = np.einsum("uy,vx,cd->uvcyxd", dct, dct, COLOUR).reshape(768, 16, 16, 3)[chosen]
+    size = 256 * channels
+    full = np.einsum("uy,vx,cd->uvcyxd", dct, dct, rotation(channels)).reshape(size, 16, 16, channels)[chosen]
     # unshuffle(8) then unshuffle(2): pixel (8i + a, 8j + b), colour d, lies at channel (i, j, a, b, d).
-    full = full.reshape(-1, 2, 8, 2, 8, 3).transpose(0, 1, 3, 2, 4, 5)
-    return full.reshape(-1, 768).T, frequency.ravel()[chosen]
+    full = full.reshape(-1, 2, 8, 2, 8, channels).transpose(0, 1, 3, 2, 4, 5)
+    return full.reshape(-1, size).T, frequency.ravel()[chosen]

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Codec(Encoder):
-    """One model, both directions; safe to share between threads."""
+    """One model, both directions; safe to share between threads.  C are the model's channels, 3 of those shipped."""
 
     def decode(
         self,
@@ -39,7 +39,7 @@ class Codec(Encoder):
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """A .vae file -> u8[H, W, 3], or its (top, left, height, width) window, at 1/`reduce` of the sides, rounded up.
+        """A .vae file -> u8[H, W, C], or its (top, left, height, width) window, at 1/`reduce` of the sides, rounded up.
 
         A window decodes only the tiles it needs; `reduce` is 1, 2, 4, 8 or 16 (see preview).  Raises FormatError on
         damage, ModelError where the file was made with another model, LimitError beyond the limits (None: there are
@@ -73,7 +73,8 @@ class Codec(Encoder):
             out = {}
             for n in order:
                 place = parts[n].plan.out
-                out[n] = gather((*place.shape, 3), strips_of(place, islice(squares, parts[n].total)))
+                shape = (*place.shape, self.model.config.channels)
+                out[n] = gather(shape, strips_of(place, islice(squares, parts[n].total)))
         return [out[n] for n in range(len(parts))]
 
     def decode_strips(
@@ -84,12 +85,12 @@ class Codec(Encoder):
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
     ) -> tuple[tuple[int, int, int], Iterator[np.ndarray]]:
-        """(H, W, 3) and, from the top, the rows of what `decode` returns, u8[n, W, 3]: a row of tiles at a time.
+        """(H, W, C) and, from the top, the rows of what `decode` returns, u8[n, W, C]: a row of tiles at a time.
 
         Raises as `decode` does; damage to a tile shows when its turn comes.
         """
         part = self._part(data, window, reduce, limits)
-        return (*part.plan.out.shape, 3), self._strips(part, progress)
+        return (*part.plan.out.shape, self.model.config.channels), self._strips(part, progress)
 
     def _part(self, data: bytes, window: Window | None, reduce: int, limits: Limits | None, name: str = "") -> Part:
         parsed = parse(data, check_data=window is None)
@@ -129,12 +130,12 @@ class Codec(Encoder):
         return chain.from_iterable(crew.map(some, groups))
 
     def decode_exact(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
-        """As `decode`, but i64[H, W, 3] in units of 2**-14, black and white at about 0 and 2**14: exactly.
+        """As `decode`, but i64[H, W, C] in units of 2**-14, black and white at about 0 and 2**14: exactly.
 
         By fixed.Synthesis, about twice as slow as the network in floating point.  Raises as `decode` does.
         """
         part, config = self._part(data, None, 1, limits), self.model.config
-        out = np.empty((*part.plan.out.shape, 3), np.int64)
+        out = np.empty((*part.plan.out.shape, config.channels), np.int64)
         with self._crew([(part.plan.grid, part.total)]) as crew:
             for shown, outer, y in self._surrounded(crew, part, halo(config), config.latents, tiles.decode):
                 made = self._fixed(y, part.parsed.header.step)[shown.inside(pixels_of(outer)).slices()]
@@ -200,6 +201,8 @@ class Codec(Encoder):
         header = parsed.header
         if header.model != self.model.id:
             raise ModelError(f"this file needs model {header.model}, and the one at hand is {self.model.id}")
+        if header.channels != self.model.config.channels:
+            raise FormatError(f"the header gives {header.channels} channels, its model {self.model.config.channels}")
         preview.check(reduce)
         target = window_box(window, (header.height, header.width))
         (limits or NONE).check(target.shape[1], target.shape[0])

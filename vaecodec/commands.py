@@ -59,15 +59,16 @@ def info(args: argparse.Namespace) -> int:
 
 def _said(record: dict[str, Any]) -> str:
     """A record of info in words."""
-    if record["kind"] == "picture":
+    if record["kind"] in ("picture", "array"):
         kept = record["coding"] != "vae"
+        samples = SAMPLES[record["channels"]] if record["kind"] == "picture" else f"{record['channels']} channels"
         text = (
             "{width} x {height}, "
             + (record["coding"] if kept else "quality {quality:g}")
             + ", {samples}, {bytes} bytes, {bpp:.3f} bpp, "
             + ("" if kept else "{tiles} x {tile} px tiles, model {model}, ")
             + "version {version}"
-        ).format(samples=SAMPLES[record["channels"]] + (" of 16 bits" if record["depth"] == 16 else ""), **record)
+        ).format(samples=samples + (" of 16 bits" if record["depth"] == 16 else ""), **record)
         return text + "".join(f", {kind}" for kind in record["metadata"])
     if record["kind"] == "set":
         form = "{count} pictures of {width} x {height}, {coding}, {bytes} bytes, {bpp:.4f} bits a pixel, model {model}"

@@ -21,7 +21,11 @@ MAX_SCALES = 256  # so that a row is a byte
 SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 
 
-LATER = ("lapped",)  # switches that came after the first models, off in those
+MAX_CHANNELS = 16
+CELL = STRIDE * STRIDE  # pixels of a cell
+
+LATER = {"lapped": 0, "channels": 3}  # fields that came after the first models, and what those have
+LIMITS = {"lapped": (0, 1), "channels": (1, MAX_CHANNELS)}  # of fields, where they are not (1, 4096)
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,34 @@ class Config:
     prior: int = 128  # width of the entropy networks at 1/16
     hyper_width: int = 96  # width of the hyper-networks at 1/32
     lapped: int = 0  # 1: a lapped filter before the analysis and after the synthesis
+    channels: int = 3  # C, samples of a pixel: 1 grey, 3 RGB, else whatever they are
 
     def to_dict(self) -> dict[str, int]:
-        """The fields as a JSON-ready mapping, without those of LATER at 0: models from before them keep their ids."""
-        return {name: value for name, value in asdict(self).items() if value or name not in LATER}
+        """The fields as a JSON-ready mapping, without what LATER says of models from before it: they keep their ids."""
+        return {name: value for name, value in asdict(self).items() if value != LATER.get(name)}
 
     @classmethod
     def from_dict(cls, values: dict[str, int]) -> Config:
-        """The inverse of to_dict; raises ValueError on a missing, unknown or non-positive field."""
-        values = {**dict.fromkeys(LATER, 0), **values}
+        """The inverse of to_dict; raises ValueError on a missing or unknown field, or one out of range."""
+        values = {**LATER, **values}
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"config has fields {sorted(values)}, expected {sorted(names)}")
         for name, value in values.items():
-            low, high = (0, 1) if name in LATER else (1, 4096)
+            low, high = LIMITS.get(name, (1, 4096))
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"config field {name} is {value!r}, expected an integer in {low}..{high}")
         if values["latents"] % 2:
             raise ValueError("config field latents must be even: channels are coded in two halves")
+        if values["latents"] > CELL * values["channels"]:
+            most = f"{CELL * values['channels']}, the samples of a cell of {values['channels']} channels"
+            raise ValueError(f"config field latents is {values['latents']}, expected at most {most}")
         return cls(**values)
+
+    @property
+    def weighty(self) -> int:
+        """Channels that lambda's mean is taken over: a sample of more than 3 weighs as much as one of a colour."""
+        return min(self.channels, 3)
 
 
 def lambda_at(step: int) -> float:

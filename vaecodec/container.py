@@ -1,7 +1,7 @@
 """Header and chunks <-> bytes: the .vae file of a picture, as in docs/format.md.  Standard library only.
 
     magic    89 56 41 45 0D 0A 1A 0A
-    HEAD     version, model, size, quality step, tile size, and for each tile its length and symbol CRC
+    HEAD     version, model, size, quality step, tile size, channels, and for each tile its length and symbol CRC
              or PICT: version, coding, channels, depth, size of a picture in a classical coding
     iccp exif xmp_ phys   optional, deflated
     grey ALPH             optional: the picture is grey; its alpha plane, without loss
@@ -18,12 +18,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from vaecodec.config import STEPS
+from vaecodec.config import MAX_CHANNELS, STEPS
 from vaecodec.errors import FormatError
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
 VERSION = 1
-FIXED = struct.Struct("<BB8sIIHBB")  # version, flags, model, height, width, step, log2 of tile, reserved
+FIXED = struct.Struct("<BB8sIIHBB")  # version, flags, model, height, width, step, log2 of tile, channels
 TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
@@ -44,7 +44,7 @@ class Tile(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What HEAD says; `model` is 16 hexadecimal digits, sides are in pixels."""
+    """What HEAD says; `model` is 16 hexadecimal digits, sides are in pixels, `channels` those of the model."""
 
     model: str
     height: int
@@ -52,6 +52,12 @@ class Header(NamedTuple):
     step: int
     tile: int
     version: int = VERSION
+    channels: int = 3
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is grey or RGB, and not a number of channels that no picture has."""
+        return self.channels in (1, 3)
 
 
 class Classical(NamedTuple):
@@ -63,6 +69,11 @@ class Classical(NamedTuple):
     channels: int
     depth: int
     version: int = VERSION
+
+    @property
+    def is_picture(self) -> bool:
+        """It always is."""
+        return True
 
 
 class Span(NamedTuple):
@@ -93,8 +104,9 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
     """
     size = header.tile.bit_length() - 1
     _check_sides(header.height, header.width)
-    fixed = (VERSION, 0, bytes.fromhex(header.model), header.height, header.width, header.step, size, 0)
-    head = FIXED.pack(*fixed) + b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
+    fixed = (VERSION, 0, bytes.fromhex(header.model), header.height, header.width, header.step, size)
+    head = FIXED.pack(*fixed, 0 if header.channels == 3 else header.channels)
+    head += b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
     return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
 
 
@@ -170,15 +182,17 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
     _check_version(payload)
     if len(payload) < FIXED.size:
         raise FormatError(f"the header is {len(payload)} bytes long, expected at least {FIXED.size}")
-    version, flags, model, height, width, step, size, reserved = FIXED.unpack_from(payload)
-    if flags or reserved:
+    version, flags, model, height, width, step, size, channels = FIXED.unpack_from(payload)
+    if flags:
         raise FormatError("the header sets flags that this version does not know")
+    if channels == 3 or channels > MAX_CHANNELS:
+        raise FormatError(f"the header gives {channels} channels (3 are written as 0, at most {MAX_CHANNELS})")
     _check_sides(height, width, "the header gives a picture of {} x {}")
     if step >= STEPS:
         raise FormatError(f"the header gives quality step {step} (at most {STEPS - 1})")
     if not MIN_TILE_LOG2 <= size <= MAX_TILE_LOG2:
         raise FormatError(f"the header gives tiles of 2**{size} pixels (2**{MIN_TILE_LOG2}..2**{MAX_TILE_LOG2})")
-    header = Header(model.hex(), height, width, step, 1 << size, version)
+    header = Header(model.hex(), height, width, step, 1 << size, version, channels or 3)
     count = tile_count(height, width, header.tile)
     if len(payload) != FIXED.size + TILE.size * count:
         raise FormatError(f"the header lists {(len(payload) - FIXED.size) / TILE.size:g} tiles, expected {count}")
@@ -216,10 +230,16 @@ class Contents(NamedTuple):
 
     @property
     def channels(self) -> int:
-        """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
-        if isinstance(self.head, Classical):
+        """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; or what no picture has (Header.is_picture)."""
+        if isinstance(self.head, Classical) or not self.head.is_picture:
             return self.head.channels
         return (1 if self.grey else 3) + (self.alpha is not None)
+
+
+def check_picture(head: Header | Classical) -> None:
+    """Raises FormatError where a file's channels are no picture's."""
+    if not head.is_picture:
+        raise FormatError(f"holds {head.channels} channels, which no picture has: vaecodec.decode gives an array")
 
 
 class Parsed(NamedTuple):
@@ -257,8 +277,8 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
             head = read_pict(bytes(view[offset : offset + length]))
         elif tag == GREY and isinstance(head, Classical):
             raise FormatError(f"chunk {tag!r} does not go with PICT")
-        elif tag == GREY and length:
-            raise FormatError(f"chunk {tag!r} has {length} bytes, expected none")
+        elif tag in (GREY, ALPHA) and isinstance(head, Header):
+            check_beside(head, tag, length)
     assert head is not None  # chunks() ends with DATA, which the head must precede
     data_span, tiles = spans[b"DATA"], []
     offset = data_span.offset
@@ -270,7 +290,16 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
     if isinstance(head, Classical) and (ALPHA in spans) != (head.coding == "avif" and head.channels in (2, 4)):
         raise FormatError(f"chunk {ALPHA!r} is missing or does not go with coding {head.coding}")
     known = {name: spans[tag] for name, tag in METADATA.items() if tag in spans}
-    return Contents(head, tiles, known, data_span, GREY in spans, spans.get(ALPHA))
+    grey = GREY in spans or (isinstance(head, Header) and head.channels == 1)
+    return Contents(head, tiles, known, data_span, grey, spans.get(ALPHA))
+
+
+def check_beside(head: Header, tag: bytes, length: int) -> None:
+    """Raises FormatError where grey or ALPH, of so many bytes, does not go with a HEAD."""
+    if head.channels != 3 and not (tag == ALPHA and head.is_picture):
+        raise FormatError(f"chunk {tag!r} does not go with {head.channels} channels")
+    if tag == GREY and length:
+        raise FormatError(f"chunk {tag!r} has {length} bytes, expected none")
 
 
 def metadata(data: bytes) -> dict[str, bytes]:
@@ -317,7 +346,7 @@ def info(data: bytes) -> dict[str, Any]:
         about["tile"] = head.tile
         about["tiles"] = len(found.tiles)
     return {
-        "kind": "picture",
+        "kind": "picture" if head.is_picture else "array",
         **about,
         "height": head.height,
         "width": head.width,

@@ -1,8 +1,7 @@
-"""Photographs -> random training crops: folders of images or tar shards, through tf.data."""
+"""Pictures, or arrays -> random training crops: folders of them or tar shards, through tf.data."""
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -11,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from vaecodec.bands import PICTURES, read_training
 from vaecodec.errors import CodecError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
 CROPS_PER_PICTURE = 8  # decoding a picture costs more than cutting it
 SHUFFLE = 1024  # crops kept to draw from, so that those of one picture do not meet in a batch
 
@@ -47,16 +47,15 @@ def pictures(paths: Iterable[str]) -> Iterator[bytes]:
             raise CodecError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
 
 
-def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """u8[count, crop, crop, 3]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken."""
+def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator, channels: int = 3) -> np.ndarray:
+    """u8[count, crop, crop, C]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken."""
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return np.zeros((0, crop, crop, 3), np.uint8)
+        pixels = read_training(encoded, channels)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return np.zeros((0, crop, crop, channels), np.uint8)
     if min(pixels.shape[:2]) < crop:
-        return np.zeros((0, crop, crop, 3), np.uint8)
-    crops = np.empty((count, crop, crop, 3), np.uint8)
+        return np.zeros((0, crop, crop, channels), np.uint8)
+    crops = np.empty((count, crop, crop, channels), np.uint8)
     for n in range(count):
         top, left = rng.integers(pixels.shape[0] - crop + 1), rng.integers(pixels.shape[1] - crop + 1)
         patch = pixels[top : top + crop, left : left + crop]
@@ -65,20 +64,21 @@ def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator
     return crops
 
 
-def batches(paths: list[str], batch: int, crop: int, seed: int) -> tf.data.Dataset:
-    """Endless u8[batch, crop, crop, 3].  Raises CodecError where no picture is large enough."""
+def batches(paths: list[str], batch: int, crop: int, seed: int, channels: int = 3) -> tf.data.Dataset:
+    """Endless u8[batch, crop, crop, C].  Raises CodecError where no picture is large enough."""
     encoded = list(pictures(paths))
     rng = np.random.default_rng(seed)
-    if not any(len(random_crops(one, crop, 1, rng)) for one in encoded):
-        raise CodecError(f"none of the {len(encoded)} pictures is a readable picture of at least {crop} x {crop}")
+    if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
+        what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in PICTURES)
+        raise CodecError(f"none of the {len(encoded)} pictures is a readable picture of at least {what}")
 
     def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:
         local = np.random.default_rng([seed, int(index), int(draw)])
-        return random_crops(encoded[int(index)], crop, CROPS_PER_PICTURE, local)
+        return random_crops(encoded[int(index)], crop, CROPS_PER_PICTURE, local, channels)
 
     def crops(draw: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         out = tf.numpy_function(cut, [index, draw], tf.uint8)
-        return tf.ensure_shape(out, [None, crop, crop, 3])
+        return tf.ensure_shape(out, [None, crop, crop, channels])
 
     order = tf.data.Dataset.range(len(encoded)).shuffle(len(encoded), seed=seed).repeat()
     return (

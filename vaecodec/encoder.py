@@ -47,7 +47,7 @@ class Encoder:
         progress: Progress | None = None,
         effort: int = 1,
     ) -> bytes:
-        """u8[H, W, 3] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
+        """u8[H, W, C] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
 
         Above effort 1 the latents are refined for this picture (see refinement), and `progress` is told of each
         tile's iterations.  Raises CodecError on another shape or type, ValueError on a value outside its range.
@@ -63,7 +63,7 @@ class Encoder:
         progress: Progress | None = None,
         effort: int = 1,
     ) -> list[bytes]:
-        """u8[H, W, 3] of any sizes -> a .vae file each, bytes, in order; `metadata` are those of each.
+        """u8[H, W, C] of any sizes -> a .vae file each, bytes, in order; `metadata` are those of each.
 
         One set of worker processes serves them all, and TensorFlow takes tiles of one shape together, whichever
         picture they are of.  Raises as `encode` does.
@@ -71,7 +71,7 @@ class Encoder:
         step = step_of(quality)
         check_effort(effort)
         coded = self._of_each(pictures, step, tile, tiles.encode, iterations_of(effort, step), progress)
-        headers = [Header(self.model.id, pixels.shape[0], pixels.shape[1], step, tile) for pixels in pictures]
+        headers = [self._header(*pixels.shape[:2], step, tile) for pixels in pictures]
         kinds = metadata or [None] * len(headers)
         return [pack(*one) for one in zip(headers, coded, kinds, strict=True)]
 
@@ -96,7 +96,10 @@ class Encoder:
         step, grid = step_of(quality), Grid(*shape, tile)
         with self._crew([(grid, grid.total)]) as crew:
             coded = list(crew.map(lambda y, z: crew.call(tiles.encode, y, z, step), latents))
-        return pack(Header(self.model.id, *shape, step, tile), coded, metadata)
+        return pack(self._header(*shape, step, tile), coded, metadata)
+
+    def _header(self, height: int, width: int, step: int, tile: int) -> Header:
+        return Header(self.model.id, height, width, step, tile, channels=self.model.config.channels)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
@@ -114,9 +117,10 @@ class Encoder:
         """work(prior, y, z, step) of each tile of each picture, in order; pictures of one size are next to each other
         in the making.
         """
+        channels = self.model.config.channels
         for pixels in pictures:
-            if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-                raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, 3]")
+            if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != channels or 0 in pixels.shape:
+                raise CodecError(f"pixels are {pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, {channels}]")
         if tile & (tile - 1) or not 64 <= tile <= 4096:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
@@ -180,7 +184,7 @@ class Encoder:
         return chain.from_iterable(crew.map(some, groups))
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(y f32[h, w, M] of each u8[H, W, 3], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
+        """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
         y = self.transforms.analysis(np.stack(pixels), self.model.vector("analysis/fine", step))
         part = y[:, inner.top : inner.bottom, inner.left : inner.right]
         short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)

@@ -3,7 +3,7 @@
 A bundle is a folder: step.mlir (the step as text), state-*.npz (its state: arrays 00000, 00001, ... in order, each
 vector cut into pieces that travel) and spec.json (batch, crop, metrics, learning rate).  Whoever runs it calls
 
-    state, metrics = step(*state, images u8[B, crop, crop, 3], lr f32[], seed i32[2])
+    state, metrics = step(*state, images u8[B, crop, crop, C], lr f32[], seed i32[2])
 
 and returns the state in files of the same form.
 """
@@ -70,7 +70,7 @@ def export_step(
         after, metrics = step(join(list(arguments[:count]), tf.concat), *arguments[count:])
         return [*cut(after), metrics]
 
-    images = np.zeros((options.batch, options.crop, options.crop, 3), np.uint8)
+    images = np.zeros((options.batch, options.crop, options.crop, config.channels), np.uint8)
     arguments = [*map(tf.constant, pieces), tf.constant(images), tf.constant(0.0), tf.constant([0, 0])]
     text = flat.experimental_get_compiler_ir(*arguments)(stage="stablehlo")
     with open(os.path.join(folder, "step.mlir"), "w") as file:

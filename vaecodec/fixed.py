@@ -88,10 +88,10 @@ class Synthesis:
             made = self(np.zeros((1, 1, model.config.latents)), 0)
         except (ValueError, KeyError, IndexError) as exc:
             raise ModelError(f"the weights of the model's synthesis do not fit ({exc})") from exc
-        require(made.shape == (STRIDE, STRIDE, 3), "the model's synthesis makes other pixels")
+        require(made.shape == (STRIDE, STRIDE, model.config.channels), "the model's synthesis makes other pixels")
 
     def __call__(self, y: np.ndarray, step: int) -> np.ndarray:
-        """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, 3], integers, unit 2**-14, within +-1/2, about."""
+        """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, C], integers, unit 2**-14, within +-1/2, about."""
         ops = Fixed(self._layers, self._vector("synthesis/fine", step))
         x = y * self._vector("inverse_gain", step)
         x = np.clip(shift(x, GAIN_BITS + ACTIVATION_BITS - BITS), -MOST, MOST, out=x)

@@ -13,12 +13,12 @@ from vaecodec.weights import Model
 
 
 def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
-    """u8[B, H, W, 3] -> f32[B, h, w, M]: what `litert/analysis` holds."""
+    """u8[B, H, W, C] -> f32[B, h, w, M]: what `litert/analysis` holds."""
     return network.analysis(ops, config, tf.cast(pixels, tf.float32) * (1.0 / 255.0) - 0.5)
 
 
 def synthesis(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
-    """f32[B, h, w, M] -> u8[B, H, W, 3], halves rounded up: what `litert/synthesis` holds."""
+    """f32[B, h, w, M] -> u8[B, H, W, C], halves rounded up: what `litert/synthesis` holds."""
     x = network.synthesis(ops, config, y) * 255.0 + 128.0
     return tf.cast(tf.floor(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
 
@@ -34,7 +34,8 @@ class TensorFlow:
         prefix = "weights/"
         arrays = {n[len(prefix) :]: a for n, a in model.arrays.items() if n.startswith(prefix)}
         weights = {name: tf.constant(array.astype(np.float32)) for name, array in arrays.items()}
-        config, whole = model.config, tf.TensorSpec([None, None, None, 3], tf.uint8)
+        config = model.config
+        whole = tf.TensorSpec([None, None, None, config.channels], tf.uint8)
         latents = tf.TensorSpec([None, None, None, config.latents], tf.float32)
         vector = tf.TensorSpec([config.fine], tf.float32)
 

@@ -149,7 +149,7 @@ def transforms(config: Config, weights: Arrays) -> Arrays:
     parts = specification(config)
     half = {n: weights[n].astype(np.float16) for part in parts if part != "prior" for n in parts[part].weights}
     exact = {name: tf.constant(value.astype(np.float32)) for name, value in half.items()}
-    pixels = tf.TensorSpec([1, None, None, 3], tf.uint8, name="a_pixels")
+    pixels = tf.TensorSpec([1, None, None, config.channels], tf.uint8, name="a_pixels")
     latents = tf.TensorSpec([1, None, None, config.latents], tf.float32, name="a_latents")
     vector = tf.TensorSpec([1, 1, 1, config.fine], tf.float32, name="b_condition")
     out = {f"weights/{name}": value for name, value in half.items()}

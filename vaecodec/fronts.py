@@ -6,14 +6,14 @@ import os
 import zlib
 from typing import BinaryIO, NamedTuple
 
-from vaecodec.container import ALPHA, GREY, MAGIC, METADATA, Classical, Header, read_head, read_pict
+from vaecodec.container import ALPHA, GREY, MAGIC, METADATA, Classical, Header, check_beside, read_head, read_pict
 from vaecodec.errors import FormatError
 
 READ = (b"HEAD", b"PICT", GREY, *METADATA.values())
 
 
 class Front(NamedTuple):
-    """`channels` are 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; `metadata` is deflated, by name (container.inflated)."""
+    """`channels` are those of container.Contents; `metadata` is deflated, by name (container.inflated)."""
 
     head: Header | Classical
     channels: int
@@ -54,7 +54,11 @@ def read_front(file: BinaryIO) -> Front:
             raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
         position += length + 12
     head = read_head(found[b"HEAD"])[0] if b"HEAD" in found else read_pict(found[b"PICT"])
-    channels = head.channels if isinstance(head, Classical) else (1 if GREY in found else 3) + (ALPHA in found)
+    channels = head.channels
+    if isinstance(head, Header):
+        for tag in found.keys() & {GREY, ALPHA}:
+            check_beside(head, tag, len(found[tag]))
+        channels = (1 if GREY in found else channels) + (ALPHA in found)
     return Front(head, channels, {name: found[tag] for name, tag in METADATA.items() if tag in found})
 
 

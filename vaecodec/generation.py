@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec import drawing, photo_drawing, planes, scoring
+from vaecodec import bands, drawing, photo_drawing, planes, scoring
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.errors import CodecError
 from vaecodec.generator import Generator
@@ -20,22 +20,32 @@ SIZE = (256, 256)
 def load(model: str) -> Generator | Codec:
     """A generative model, or the codec of a model of photographs; raises ModelError."""
     found = load_any(model)
-    return found if isinstance(found, Generator) else cached_codec(found)
+    if isinstance(found, Generator):
+        return found
+    if found.config.channels not in bands.PICTURES:
+        bands.check_array(found.config.channels, None)
+    return cached_codec(found)
 
 
 def picture_for(model: Generator | Codec, image: Any) -> np.ndarray:
-    """An array, PIL image or path as the model takes it: u8[S, S], or u8[H, W, 3]; raises CodecError otherwise."""
+    """An array, PIL image or path as the model takes it: u8[S, S], or u8[H, W, C]; raises CodecError otherwise."""
     samples, _ = read_image(image)
     if samples.dtype != np.uint8:
         raise CodecError("a picture of 16 bits a sample, expected 8")
     if not isinstance(model, Generator):
-        return planes.split(samples)[0]
+        rgb = planes.split(samples)[0]
+        return bands.as_model_has(model.model.config.channels, rgb, planes.channels_of(samples) < 3)
     if samples.ndim == 3:
         rgb, _ = planes.split(samples)
         if (rgb != rgb[..., :1]).any():
             raise CodecError("a picture in colour, expected grey")
         samples = np.ascontiguousarray(rgb[..., 0])
     return samples
+
+
+def shown(pictures: np.ndarray) -> np.ndarray:
+    """u8[..., H, W, C] as pictures are: [..., H, W] where C is 1."""
+    return pictures[..., 0] if pictures.shape[-1] == 1 else pictures
 
 
 def sample(
@@ -52,7 +62,7 @@ def sample(
         raise ValueError(f"n is {n!r}, expected 1 or more")
     if isinstance(found, Generator):
         return drawing.sample(found, n, seed, noisy)
-    return photo_drawing.sample(found, n, size, quality, seed)
+    return shown(photo_drawing.sample(found, n, size, quality, seed))
 
 
 def vary(
@@ -65,7 +75,7 @@ def vary(
     picture = picture_for(found, image)
     if isinstance(found, Generator):
         return drawing.vary(found, picture, strength, n, seed)
-    return photo_drawing.vary(found, picture, strength, n, quality, seed)
+    return shown(photo_drawing.vary(found, picture, strength, n, quality, seed))
 
 
 def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = scoring.QUALITY) -> np.ndarray:
@@ -78,7 +88,7 @@ def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = 
         if first.shape != last.shape:
             raise CodecError("pictures of different sizes")
         return drawing.interpolate(found, first, last, n)
-    return photo_drawing.interpolate(found, first, last, n, quality)
+    return shown(photo_drawing.interpolate(found, first, last, n, quality))
 
 
 def score(image: Any, model: str = "digits") -> Score:

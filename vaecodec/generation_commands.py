@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import vaecodec
-from vaecodec import generation, picture_sets, scoring
+from vaecodec import bands, generation, picture_sets, scoring
 from vaecodec.atomic import check_target, write_atomic
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
@@ -121,7 +121,7 @@ def score(args: argparse.Namespace, console: Console) -> int:
         elif not args.json:
             sys.stdout.write(table.getvalue())
         if args.sheet:
-            _write_sheet([pictures[n] for n in order[: args.most]], args.sheet, args.force)
+            _write_sheet([generation.shown(pictures[n]) for n in order[: args.most]], args.sheet, args.force)
         mean = float(np.mean([one.bpd for one in found]))
         return {"count": len(found), "bpd": mean}, f"{len(found)} pictures, {mean:.4f} bits per dimension on average"
 
@@ -142,7 +142,9 @@ def _scored(args: argparse.Namespace, console: Console) -> tuple[list[str], Any,
                 continue
             for name in _photographs(path):
                 try:
-                    pictures.append(read_rgb(name))
+                    rgb = read_rgb(name)
+                    grey = bool((rgb == rgb[..., :1]).all())
+                    pictures.append(bands.as_model_has(model.model.config.channels, rgb, grey))
                     names.append(name)
                 except CodecError as exc:
                     console.fail(name, exc)

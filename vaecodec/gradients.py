@@ -179,7 +179,7 @@ class Distortion:
         self._conditions = {"synthesis/fine": model.vector("synthesis/fine", step)}
 
     def forward(self, y: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        """y f32[h, w, M] -> picture f32[16 h, 16 w, 3] in 0..255, unrounded, and the way back of its gradient."""
+        """y f32[h, w, M] -> picture f32[16 h, 16 w, C] in 0..255, unrounded, and the way back of its gradient."""
         ops, slot = Reverse(self._weights, self._conditions), Slot()
         picture = network.synthesis(ops, self._config, Node(y * self._gain, slot)).value
 

@@ -163,10 +163,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="folder of pictures, .tar of pictures, or picture; for digits idx file or .npy",
+        help="folder or .tar of pictures or .npy arrays, or one of these; for digits idx file or .npy",
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run: checkpoint and logs")
     parser.add_argument("--preset", help="small, base or digits (default: small, or that of CHECKPOINT)")
+    parser.add_argument(
+        "--channels", type=positive, help="samples of a pixel: 1 trains on grey, 4 on arrays [H, W, 4] (default: 3)"
+    )
     parser.add_argument("--config", metavar="TOML", help="architecture and options; what is given here beside it wins")
     parser.add_argument("--minutes", type=float, help="training time of the whole run (default: 60; digits 20)")
     parser.add_argument("--steps", type=positive, help="or steps of the whole run, whichever comes first")
@@ -174,6 +177,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=positive, help="side of a crop in pixels (default: 128)")
     parser.add_argument("--rate", type=float, help="peak learning rate (default: 0.0012; digits 0.001)")
     parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument(
+        "--devices", type=positive, default=1, help="divide each batch between so many GPUs, or parts of the CPU"
+    )
     parser.add_argument("--bfloat16", action="store_true", default=None, help="transforms in bfloat16, for GPUs")
     parser.add_argument(
         "--ms-ssim",

@@ -22,10 +22,12 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
     given = recipe | {name: value for name, value in given.items() if value is not None}
     config, start = recipes.preset(args.preset) if args.preset is not None else config, None
+    if args.channels is not None:
+        config = recipes.with_channels(config or recipes.preset("small"), args.channels)
     if args.start is not None:
         found, start = _weights(args.start)
         if config not in (None, found):
-            raise CodecError(f"{args.start} is not of the architecture {args.preset or 'in ' + args.config}")
+            raise CodecError(f"{args.start} is not of the architecture {_asked(args)}")
         config = found
     config = config or recipes.preset("small")
     options = training.Options(**{**training.kind_of(config).defaults, **given})
@@ -41,10 +43,10 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
         import_state(args.import_state, args.out, config, options)
         return {"run": args.out, "imported": args.import_state}, f"{args.out}: holds the state of {args.import_state}"
-    training.spread(options)
+    training.spread(options, args.devices)
     os.makedirs(args.out, exist_ok=True)
     write_atomic(os.path.join(args.out, "config.toml"), recipes.write(config, options).encode(), overwrite=True)
-    metrics = training.train(args.paths, args.out, config, options, start)
+    metrics = training.train(args.paths, args.out, config, options, start, devices=args.devices)
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     return {"run": args.out, **metrics}, f"{args.out}: {text or 'too short a run for metrics'}"
@@ -58,6 +60,12 @@ def freeze(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     check_target(args.run, args.output, args.force)
     model = freezing.freeze(args.run, args.output, name=args.name)
     return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
+
+
+def _asked(args: argparse.Namespace) -> str:
+    """What was said of the architecture."""
+    named = args.preset or (f"in {args.config}" if args.config else "small")
+    return named if args.channels is None else f"{named} with {args.channels} channels"
 
 
 def _weights(source: str) -> tuple[Any, dict[str, Any]]:

@@ -7,13 +7,13 @@ look.  So each computation must be the one of ours, on sizes that are multiples 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from vaecodec.config import STRIDE
 from vaecodec.vetting import require
 
 HALF = STRIDE // 2
-COLOURS = 3
 
 # Operation: inputs (0: any number), name of its table of options.
 OPERATIONS = {
@@ -27,42 +27,50 @@ OPERATIONS = {
 }
 
 PADS = (0, 0, HALF, HALF, HALF, HALF, 0, 0)
-# What a tensor is -> what it becomes; constants count by their values, and the rest of STRIDED_SLICE are its masks.
-STEPS: dict[tuple[Any, ...], Any] = {
-    ("MIRROR_PAD", "pixels", PADS): "padded",  # [1, H + 16, W + 16, 3]
-    ("SHAPE", "pixels"): "shape",
-    ("STRIDED_SLICE", "shape", (1,), (2,), (1,), (0, 0, 0, 0, 1)): "H",
-    ("STRIDED_SLICE", "shape", (2,), (3,), (1,), (0, 0, 0, 0, 1)): "W",
-    ("ADD", "H", (16,)): "H + 16",
-    ("ADD", "W", (16,)): "W + 16",
-    ("FLOOR_DIV", "H", (16,)): "H / 16",
-    ("FLOOR_DIV", "W", (16,)): "W / 16",
-    ("ADD", "H / 16", (1,)): "H / 16 + 1",
-    ("ADD", "W / 16", (1,)): "W / 16 + 1",
-    ("MUL", "W + 16", (3,)): "line",
-    ("PACK", (-1,), (16,), "line"): "of lines",
-    ("PACK", (-1,), "line", (16,)): "of columns",
-    ("PACK", (-1,), "H / 16 + 1", "line", (16,)): "of high blocks",
-    ("PACK", (-1,), "H + 16", "W / 16 + 1", (48,)): "of wide blocks",
-    ("PACK", (-1,), "H + 16", "W + 16", (3,)): "of padded",
-    ("RESHAPE", "padded", "of lines"): "lines",  # [H / 16 + 1, 16, 3 (W + 16)]
-    ("TRANSPOSE", "lines", (0, 2, 1)): "columns",  # [H / 16 + 1, 3 (W + 16), 16]
-    ("RESHAPE", "columns", "of high blocks"): "high blocks",  # [1, H / 16 + 1, 3 (W + 16), 16]
-    ("CONV_2D", "high blocks", "kernel of 16", "bias of 16"): "high blocks",
-    ("RESHAPE", "high blocks", "of columns"): "columns",
-    ("TRANSPOSE", "columns", (0, 2, 1)): "lines",
-    ("RESHAPE", "lines", "of wide blocks"): "wide blocks",  # [1, H + 16, W / 16 + 1, 48]
-    ("CONV_2D", "wide blocks", "kernel of 48", "bias of 48"): "wide blocks",
-    ("RESHAPE", "wide blocks", "of padded"): "padded",
-}
-CUT = ("STRIDED_SLICE", "padded", (0, HALF, HALF, 0), (0, -HALF, -HALF, COLOURS), (1, 1, 1, 1))
-for begin in (0b0000, 0b0001, 0b1000, 0b1001):  # masks: axes, the first lowest, that are not cut there
-    for end in (0b0001, 0b1001):
-        STEPS[CUT + ((begin, end, 0, 0, 0),)] = "pixels"
+Steps = dict[tuple[Any, ...], Any]
+
+
+@lru_cache
+def steps(channels: int) -> Steps:
+    """What a tensor is -> what it becomes; constants count by their values, the rest of STRIDED_SLICE are its masks."""
+    wide = STRIDE * channels
+    line = "line" if channels > 1 else "W + 16"  # a product with 1 is left out
+    found: Steps = {
+        ("MIRROR_PAD", "pixels", PADS): "padded",  # [1, H + 16, W + 16, C]
+        ("SHAPE", "pixels"): "shape",
+        ("STRIDED_SLICE", "shape", (1,), (2,), (1,), (0, 0, 0, 0, 1)): "H",
+        ("STRIDED_SLICE", "shape", (2,), (3,), (1,), (0, 0, 0, 0, 1)): "W",
+        ("ADD", "H", (16,)): "H + 16",
+        ("ADD", "W", (16,)): "W + 16",
+        ("FLOOR_DIV", "H", (16,)): "H / 16",
+        ("FLOOR_DIV", "W", (16,)): "W / 16",
+        ("ADD", "H / 16", (1,)): "H / 16 + 1",
+        ("ADD", "W / 16", (1,)): "W / 16 + 1",
+        ("MUL", "W + 16", (channels,)): line,
+        ("PACK", (-1,), (16,), line): "of lines",
+        ("PACK", (-1,), line, (16,)): "of columns",
+        ("PACK", (-1,), "H / 16 + 1", line, (16,)): "of high blocks",
+        ("PACK", (-1,), "H + 16", "W / 16 + 1", (wide,)): "of wide blocks",
+        ("PACK", (-1,), "H + 16", "W + 16", (channels,)): "of padded",
+        ("RESHAPE", "padded", "of lines"): "lines",  # [H / 16 + 1, 16, C (W + 16)]
+        ("TRANSPOSE", "lines", (0, 2, 1)): "columns",  # [H / 16 + 1, C (W + 16), 16]
+        ("RESHAPE", "columns", "of high blocks"): "high blocks",  # [1, H / 16 + 1, C (W + 16), 16]
+        ("CONV_2D", "high blocks", "kernel of 16", "bias of 16"): "high blocks",
+        ("RESHAPE", "high blocks", "of columns"): "columns",
+        ("TRANSPOSE", "columns", (0, 2, 1)): "lines",
+        ("RESHAPE", "lines", "of wide blocks"): "wide blocks",  # [1, H + 16, W / 16 + 1, 16 C]
+        ("CONV_2D", "wide blocks", f"kernel of {wide}", f"bias of {wide}"): "wide blocks",
+        ("RESHAPE", "wide blocks", "of padded"): "padded",
+    }
+    cut = ("STRIDED_SLICE", "padded", (0, HALF, HALF, 0), (0, -HALF, -HALF, channels), (1, 1, 1, 1))
+    for begin in (0b0000, 0b0001, 0b1000, 0b1001):  # masks: axes, the first lowest, that are not cut there
+        for end in (0b0001, 0b1001):
+            found[cut + ((begin, end, 0, 0, 0),)] = "pixels"
+    return found
 
 
 def parameters(name: str, options: Any) -> tuple[tuple[int, ...], ...]:
-    """What of an operation's options matters to STEPS; raises ModelError where they are not those of ours."""
+    """What of an operation's options matters to `steps`; raises ModelError where they are not those of ours."""
     if name == "STRIDED_SLICE":
         masks = (options.BeginMask(), options.EndMask(), options.EllipsisMask(), options.NewAxisMask())
         return ((*masks, options.ShrinkAxisMask()),)
@@ -75,11 +83,11 @@ def parameters(name: str, options: Any) -> tuple[tuple[int, ...], ...]:
     return ()
 
 
-def become(name: str, *operands: Any) -> Any:
+def become(steps: Steps, name: str, *operands: Any) -> Any:
     """What comes of an operation on operands of these meanings; raises ModelError on what the filter does not do."""
     step = (name, *operands)
-    require(step in STEPS, f"{name} is not part of a lapped filter")
-    return STEPS[step]
+    require(step in steps, f"{name} is not part of a lapped filter")
+    return steps[step]
 
 
 def rearranged(name: str, shape: Sequence[int], numbers: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

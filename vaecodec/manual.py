@@ -71,7 +71,8 @@ Rates are in bits per pixel, distortions 255^2 * MSE; times in minutes.
 examples:
   vaecodec train pictures/ more.tar --out my.run --minutes 90
   vaecodec train pictures/ --out my.run           goes on with it
-  vaecodec train pictures/ --out my.run --from small --config my.toml""",
+  vaecodec train pictures/ --out my.run --from small --config my.toml
+  vaecodec train bands/ --out bands.run --channels 5     .npy files, u8[H, W, 5]""",
     "freeze": """\
 examples:
   vaecodec freeze my.run -o my.vcm""",

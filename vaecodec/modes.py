@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec import classical, container, content, planes, preview, targets
+from vaecodec import bands, classical, container, content, planes, preview, targets
 from vaecodec.codec import Codec, codec_for
 from vaecodec.config import lambda_at
 from vaecodec.container import Classical, Contents, step_of
@@ -39,19 +39,30 @@ def encode(
 ) -> bytes:
     """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
 
-    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  Raises CodecError on
-    other samples, ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
+    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  A grey model
+    takes no colours, and one of channels that are no picture's just u8[H, W, C].  Raises CodecError on other samples,
+    ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
     """
     check_effort(effort)
-    check(samples)
     if not isinstance(quality, Target):
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
-    samples = planes.clear(samples)
+    is_picture = codec.model.config.channels in bands.PICTURES
+    if is_picture:
+        check(samples)
+        samples = planes.clear(samples)
+    else:
+        bands.check_array(codec.model.config.channels, samples)
+
+    def psnr(data: bytes) -> float:
+        if is_picture:
+            return _psnr([(samples, _again(data, samples, codec))])
+        return _psnr([(bands.flat(samples), bands.flat(codec.decode(data, limits=None)))])
+
     return targets.meet(
         quality,
         samples.shape[:2],
         lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
-        lambda data: _psnr([(samples, _again(data, samples, codec))]),
+        psnr,
         effort,
     )
 
@@ -67,11 +78,16 @@ def encode_batch(
     """Samples as `encode` takes them, of any sizes and kinds -> a .vae file each, in order; raises as `encode` does."""
     step_of(quality)
     check_effort(effort)
+    channels = codec.model.config.channels
+    if channels not in bands.PICTURES:
+        for samples in pictures:
+            bands.check_array(channels, samples)
+        return codec.encode_batch(pictures, quality, metadata, progress=progress, effort=effort)
     for samples in pictures:
         check(samples)
     kinds = metadata or [None] * len(pictures)
     clear = [planes.clear(samples) for samples in pictures]
-    parts = {n: _apart(samples) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
+    parts = {n: _apart(samples, channels) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
 
     def code(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
         if not chosen:
@@ -89,7 +105,8 @@ def encode_batch(
 
 def analyse_batch(codec: Codec, pictures: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
     """u8 samples as `encode` takes them -> latents of the tiles of each: the first half of encode_batch."""
-    return codec.analyse_batch([planes.split(planes.clear(samples))[0] for samples in pictures], quality)
+    channels = codec.model.config.channels
+    return codec.analyse_batch([_colours(planes.clear(samples), channels) for samples in pictures], quality)
 
 
 def encode_latents(
@@ -101,16 +118,22 @@ def encode_latents(
 ) -> bytes:
     """What `encode` makes of u8 samples, from what analyse_batch made of them at the same quality."""
     samples = planes.clear(samples)
-    rgb, beside = _apart(samples)
+    rgb, beside = _apart(samples, codec.model.config.channels)
     coded = container.insert(codec.encode_latents(samples.shape[:2], latents, quality, metadata), beside)
     return _best(codec, samples, rgb, beside, coded, quality, metadata)
 
 
-def _apart(samples: np.ndarray) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
-    """(RGB, the chunks beside it) of u8 samples."""
-    rgb, alpha = planes.split(samples)
-    grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 else []
-    return rgb, grey + ([] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))])
+def _colours(samples: np.ndarray, channels: int) -> np.ndarray:
+    """RGB, or grey u8[H, W, 1] for a model of one channel, of u8 samples."""
+    return bands.as_model_has(channels, planes.split(samples)[0], planes.channels_of(samples) < 3)
+
+
+def _apart(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
+    """(what the model codes, the chunks beside it) of u8 samples."""
+    alpha = planes.split(samples)[1]
+    grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 and channels == 3 else []
+    beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
+    return _colours(samples, channels), grey + beside
 
 
 def _best(
@@ -147,9 +170,14 @@ def encode_rows(
 
     `open_rows` gives them from the top, as often as it is called.
     """
+    channels = codec.model.config.channels
+
+    def rows_of() -> Rows:
+        return open_rows() if channels == 3 else bands.Converted(open_rows(), channels, grey)
+
     if not isinstance(quality, Target):
-        coded = codec.encode(open_rows(), quality, metadata, progress=progress, effort=effort)
-        return container.insert(coded, [(container.GREY, b"")] if grey else [])
+        coded = codec.encode(rows_of(), quality, metadata, progress=progress, effort=effort)
+        return container.insert(coded, [(container.GREY, b"")] if grey and channels == 3 else [])
 
     def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows, top = open_rows(), 0

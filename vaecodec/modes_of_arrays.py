@@ -171,6 +171,8 @@ def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
     valid = None if special is None else to_planes((special == 0).reshape(chunk.shape), chunk.channels)
     if chunk.mode == BASED:
         header, colours = container.parse(more[2]).header, _colours(chunk.shape, chunk.channels)
+        if header.channels != 3:
+            raise FormatError(f"the base has {header.channels} channels, expected 3")
         if (header.height, header.width) != (shape[0] // colours * shape[1], shape[2]):
             raise FormatError("the base has another size than the planes")
         base = _base(codec_for(more[2], model), more[2], shape, coding.scale.top)

@@ -8,7 +8,7 @@ Every function takes `ops`, which knows the weights and what a number is:
     layers.Shapes       no numbers at all: collects weight shapes and counts multiply-accumulates
 
 so that what is trained and what decodes cannot drift apart.  Arrays are channels-last: [..., h, w, C].
-Letters: H W pixels; h = H/16, w = W/16 latent cells; M latent channels; N hyper-latent channels.
+Letters: H W pixels, of C samples each; h = H/16, w = W/16 latent cells; M latent channels; N hyper-latent channels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def block(ops: Any, name: str, x: Array) -> Array:
 
 
 def analysis(ops: Any, config: Config, x: Array) -> Array:
-    """g_a: [..., H, W, 3] in [-1/2, 1/2], H and W multiples of 16 -> y [..., h, w, M].
+    """g_a: [..., H, W, C] in [-1/2, 1/2], H and W multiples of 16 -> y [..., h, w, M].
 
     A linear shortcut (16x16 DCT and colour rotation when training starts) carries the picture, and the
     network adds what a linear transform cannot do.
@@ -51,8 +51,8 @@ def analysis(ops: Any, config: Config, x: Array) -> Array:
 
 
 def synthesis(ops: Any, config: Config, y: Array) -> Array:
-    """g_s: y [..., h, w, M] -> [..., H, W, 3] in [-1/2, 1/2] up to overshoot: the mirror image of analysis."""
-    shortcut = ops.shuffle(ops.dense("synthesis/shortcut", y, 768), 2)
+    """g_s: y [..., h, w, M] -> [..., H, W, C] in [-1/2, 1/2] up to overshoot: the mirror image of analysis."""
+    shortcut = ops.shuffle(ops.dense("synthesis/shortcut", y, 256 * config.channels), 2)
     t = ops.dense("synthesis/latents", y, config.coarse)
     for n in range(config.coarse_blocks):
         t = block(ops, f"synthesis/coarse{n}", t)
@@ -60,7 +60,7 @@ def synthesis(ops: Any, config: Config, y: Array) -> Array:
     t = ops.condition("synthesis/fine", t)
     for n in range(config.fine_blocks):
         t = block(ops, f"synthesis/fine{n}", t)
-    t = ops.dense("synthesis/fine", t, 192, small=True)
+    t = ops.dense("synthesis/fine", t, 64 * config.channels, small=True)
     x = ops.shuffle(ops.add(t, shortcut), 8)
     return ops.lapped("synthesis/lapped", x) if config.lapped else x
 

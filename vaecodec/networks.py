@@ -39,15 +39,15 @@ MAX_BLOCK = 16
 Shape = tuple[int, ...]
 
 
-def check_network(content: bytes, channels: int, side: int) -> None:
+def check_network(content: bytes, channels: int, side: int, samples: int = 3) -> None:
     """Raises ModelError unless a flatbuffer is a plain feed-forward network of OPERATIONS, at most `channels` wide.
 
-    Each latent cell is `side` by `side` positions of its first input.
+    Each latent cell is `side` by `side` positions of its first input; a pixel has so many samples.
     """
     from ai_edge_litert import schema_py_generated as schema
 
     try:
-        _Network(schema, schema.Model.GetRootAs(content, 0), channels, side).check()
+        _Network(schema, schema.Model.GetRootAs(content, 0), channels, side, samples).check()
     except ModelError as exc:
         raise ModelError(f"the model's network is not one of ours: {exc}") from exc
     except Exception as exc:  # reading a broken flatbuffer raises anything, struct.error to UnicodeDecodeError
@@ -61,8 +61,9 @@ def _names(values: Any) -> dict[int, str]:
 class _Network:
     """A flatbuffer being looked through."""
 
-    def __init__(self, schema: Any, model: Any, channels: int, side: int) -> None:
+    def __init__(self, schema: Any, model: Any, channels: int, side: int, samples: int) -> None:
         self.schema, self.model, self.channels, self.side = schema, model, channels, side
+        self.samples, self.steps = samples, lapping.steps(samples)
         require(model.SubgraphsLength() == 1, "it has not one graph")
         self.graph = model.Subgraphs(0)
         for count in (
@@ -195,9 +196,9 @@ class _Network:
             return
         if name == "CONV_2D":
             self._options(name, options)
-        made = lapping.become(name, *map(self._meaning, inputs), *parameters)
+        made = lapping.become(self.steps, name, *map(self._meaning, inputs), *parameters)
         if made == "pixels":
-            require(self.shapes[output][3:] == (lapping.COLOURS,), f"{name} has shapes that do not fit")
+            require(self.shapes[output][3:] == (self.samples,), f"{name} has shapes that do not fit")
             self.sides[output] = STRIDE
         else:
             self.meanings[output] = made
@@ -210,7 +211,7 @@ class _Network:
         if number in self.constant:
             kernel = len(shape) == 4 and shape[1:3] == (1, 1) and shape[0] == shape[3]
             return f"kernel of {shape[0]}" if kernel else f"bias of {shape[0]}" if len(shape) == 1 else "constant"
-        return "pixels" if self.sides.get(number) == STRIDE and shape[3:] == (lapping.COLOURS,) else "unknown"
+        return "pixels" if self.sides.get(number) == STRIDE and shape[3:] == (self.samples,) else "unknown"
 
     def _options(self, name: str, options: Any) -> int:
         """The side of a block, 1 for what has none."""

@@ -128,6 +128,7 @@ def decode_picture(
     """.vae file of a picture -> image file; in strips where it is large."""
     admit(os.path.basename(decompressed_name(source.name)))
     data = source.read()
+    container.check_picture(container.contents(data).head)
 
     def write(file: BinaryIO) -> None:
         shape, strips = modes.decode_strips(data, window, reduce, model, *means)

@@ -34,7 +34,7 @@ def draw(tables: Tables, rows: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def synthesise(codec: Codec, y: np.ndarray, step: int, size: tuple[int, int]) -> np.ndarray:
-    """u8[H, W, 3] of y f32[h, w, M], unit 2**-6."""
+    """u8[H, W, C] of y f32[h, w, M], unit 2**-6."""
     gain = codec.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
     condition = codec.model.vector("synthesis/fine", step)
     return codec.transforms.synthesis((y * gain)[None].astype(np.float32), condition)[0, : size[0], : size[1]]
@@ -46,7 +46,7 @@ def walked(codec: Codec, cells: tuple[int, int], step: int, answer: Callable[[co
 
 
 def sample(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: int = 0) -> np.ndarray:
-    """u8[n, H, W, 3]: hyper-latents from p(z), latents from p(y | z), then the middle of p(x | y)."""
+    """u8[n, H, W, C]: hyper-latents from p(z), latents from p(y | z), then the middle of p(x | y)."""
     _check_size(size)
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
     cells = (-(-size[0] // STRIDE), -(-size[1] // STRIDE))
@@ -55,7 +55,7 @@ def sample(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: in
 
 
 def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols of z i32[n], y f32[h, w, M], unit 2**-6) of u8[H, W, 3]."""
+    """(symbols of z i32[n], y f32[h, w, M], unit 2**-6) of u8[H, W, C]."""
     _check_size(pixels.shape[:2])
     data = codec.encode(pixels, quality, tile=TILE)
     tile, step = parse(data).tiles[0], step_of(quality)
@@ -66,7 +66,7 @@ def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray,
 
 
 def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: float, seed: int = 0) -> np.ndarray:
-    """u8[n, H, W, 3] around u8[H, W, 3]: a part `strength` of all latents is drawn anew, given those before them."""
+    """u8[n, H, W, C] around u8[H, W, C]: a part `strength` of all latents is drawn anew, given those before them."""
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
     z, y = coded(codec, pixels, quality)
 
@@ -85,7 +85,7 @@ def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: flo
 
 
 def interpolate(codec: Codec, first: np.ndarray, last: np.ndarray, n: int, quality: float) -> np.ndarray:
-    """u8[n, H, W, 3] from u8[H, W, 3] to u8[H, W, 3], on the straight line between their latents."""
+    """u8[n, H, W, C] from u8[H, W, C] to u8[H, W, C], on the straight line between their latents."""
     if first.shape != last.shape:
         raise CodecError(f"pictures of {list(first.shape)} and {list(last.shape)}, expected one size")
     (_, a), (_, b) = coded(codec, first, quality), coded(codec, last, quality)

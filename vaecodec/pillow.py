@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vaecodec.container import MAGIC, Classical, inflated, quality_of
+from vaecodec.container import MAGIC, Classical, check_picture, inflated, quality_of
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.fronts import Front, read_front
 from vaecodec.metadata import EXIF_PREFIX, INCH, RESOLUTION
@@ -43,6 +43,7 @@ class VaeImageFile(ImageFile.ImageFile):
         assert self.fp is not None
         try:
             front = read_front(self.fp)  # type: ignore[arg-type]
+            check_picture(front.head)
         except FormatError as exc:
             raise UnidentifiedImageError(self._said(exc)) from exc
         head = front.head

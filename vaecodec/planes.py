@@ -39,8 +39,8 @@ def split(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def join(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None) -> np.ndarray:
-    """The inverse of split, but for what the codec did to the colours; grey is the mean of the three."""
-    if grey:
+    """The inverse of split, but for what the codec did to the colours; grey is the mean of the three, or the one."""
+    if grey and rgb.shape[2] == 3:
         total = rgb.sum(axis=2, dtype=np.uint16)
         rgb = ((total + 1) // 3).astype(np.uint8)[..., None]
     if alpha is not None:

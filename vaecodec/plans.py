@@ -18,7 +18,7 @@ Latents = tuple[np.ndarray, np.ndarray]  # of a tile: y f32[h, w, M], z f32[h', 
 
 
 class Rows(Protocol):
-    """What encode needs of u8[H, W, 3]: slices of rows, the beginning of each not before that of the last."""
+    """What encode needs of u8[H, W, C]: slices of rows, the beginning of each not before that of the last."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -72,7 +72,7 @@ class Part(NamedTuple):
 class Job(NamedTuple):
     """One tile to encode."""
 
-    seen: np.ndarray  # u8[H, W, 3]: its pixels and those of its margin, whole cells
+    seen: np.ndarray  # u8[H, W, C]: its pixels and those of its margin, whole cells
     inner: Box  # its cells among those
     within: tuple[int, int]  # pixels of `seen` that are the picture's
 
@@ -85,11 +85,11 @@ def alike(jobs: Iterable[T], key: Callable[[T], Any], most: int) -> Iterator[tup
 
 
 def strips_of(out: Box, squares: Iterable[tuple[Box, np.ndarray]]) -> Iterator[np.ndarray]:
-    """The rows u8[n, W, 3] that tiles, (place, pixels) in order, make up."""
+    """The rows u8[n, W, C] that tiles, (place, pixels) in order, make up."""
     strip = np.empty(0, np.uint8)
     for place, pixels in squares:
         if place.left == out.left:
-            strip = np.empty((place.shape[0], out.shape[1], 3), np.uint8)
+            strip = np.empty((place.shape[0], out.shape[1], pixels.shape[2]), np.uint8)
         strip[:, place.left - out.left : place.right - out.left] = pixels
         if place.right == out.right:
             yield strip
@@ -108,7 +108,7 @@ def gather(shape: tuple[int, ...], strips: Iterator[np.ndarray]) -> np.ndarray:
 
 
 def cut(pixels: np.ndarray, cells: Box) -> np.ndarray:
-    """u8[H', W', 3] of the given cells, the picture's last row and column repeated where it ends inside one."""
+    """u8[H', W', C] of the given cells, the picture's last row and column repeated where it ends inside one."""
     height, width = pixels.shape[:2]
     part = pixels[pixels_of(cells).meet(Box(0, 0, height, width)).slices()]
     short = [STRIDE * want - have for want, have in zip(cells.shape, part.shape[:2], strict=True)]

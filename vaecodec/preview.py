@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.config import STRIDE
+from vaecodec.config import CELL, STRIDE
 from vaecodec.context import UNIT
 from vaecodec.lapped import filtered
 from vaecodec.vetting import require
@@ -31,30 +31,34 @@ def finest(model: Model, factor: int) -> int:
 
 def projection(model: Model, step: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """(f32[M, K], f32[K]): latents in units of 2**-6 steps to the means of f x f pixels, f = finest(model, factor), in
-    K = 3 * (16 / f)**2 values a cell."""
+    K = C * (16 / f)**2 values a cell."""
     factor = finest(model, factor)
     names = ("shortcut/kernel", "shortcut/bias", "fine/bias")
     kernel, bias, fine = (model.array(f"weights/synthesis/{name}").astype(np.float32) for name in names)
-    fits = kernel.shape == (model.config.latents, 768) and bias.shape == (768,) and fine.shape == (192,)
+    size = CELL * model.config.channels
+    fits = kernel.shape == (model.config.latents, size) and bias.shape == (size,) and fine.shape == (size // 4,)
     require(fits, "the model's shortcut has another shape")
     gain = model.vector("inverse_gain", step) * np.float32(1.0 / UNIT)
     return means(kernel * gain[:, None], factor), means((bias + np.tile(fine, 4))[None], factor)[0]
 
 
 def means(values: np.ndarray, factor: int) -> np.ndarray:
-    """[n, 768] in the order of two shuffles -> [n, K]: means over squares of a cell's 16x16 pixels, in rows."""
+    """[n, 256 C] in the order of two shuffles -> [n, K]: means over squares of a cell's 16x16 pixels, in rows."""
     side = STRIDE // factor
     # Channel (i, j, a, b, colour) is pixel (8i + a, 8j + b): network.synthesis shuffles by 2, then by 8.
-    pixels = values.reshape(-1, 2, 2, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side, factor, side, factor, 3)
+    channels = values.shape[1] // CELL
+    pixels = values.reshape(-1, 2, 2, 8, 8, channels).transpose(0, 1, 3, 2, 4, 5)
+    pixels = pixels.reshape(-1, side, factor, side, factor, channels)
     return pixels.mean((2, 4)).reshape(len(values), -1)
 
 
 def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
-    """What `projection` makes, [h, w, K] in [-1/2, 1/2] -> u8[16h / factor, 16w / factor, 3], halves rounded up."""
+    """What `projection` makes, [h, w, K] in [-1/2, 1/2] -> u8[16h / factor, 16w / factor, C], halves rounded up."""
     (height, width), fine = values.shape[:2], finest(model, factor)
     side, more = STRIDE // fine, factor // fine
-    pixels = values.reshape(height, width, side, side, 3).transpose(0, 2, 1, 3, 4)
-    pixels = pixels.reshape(height * side, width * side, 3)
+    channels = model.config.channels
+    pixels = values.reshape(height, width, side, side, channels).transpose(0, 2, 1, 3, 4)
+    pixels = pixels.reshape(height * side, width * side, channels)
     if model.config.lapped:
         kernel = model.array("weights/synthesis/lapped/kernel").astype(np.float32)
         require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
@@ -62,5 +66,5 @@ def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
         kernel = kernel.reshape(side, fine, side, fine).sum(3).mean(1)
         pixels = filtered(pixels, kernel)
     if more > 1:
-        pixels = pixels.reshape(height * side // more, more, width * side // more, more, 3).mean((1, 3))
+        pixels = pixels.reshape(height * side // more, more, width * side // more, more, channels).mean((1, 3))
     return np.clip(pixels * np.float32(255) + np.float32(128), 0, 255).astype(np.uint8)

@@ -67,7 +67,7 @@ class Costs:
 class Refiner:
     """One tile at one quality step.
 
-    `pixels` are u8[16 h, 16 w, 3] of the tile and its margin, of which the first `seen` rows and columns are the
+    `pixels` are u8[16 h, 16 w, C] of the tile and its margin, of which the first `seen` rows and columns are the
     picture's; y f32[h, w, M] goes with them and z with the `inner` cells alone, in quantisation steps.
     """
 
@@ -85,7 +85,7 @@ class Refiner:
         self._pixels, self._seen = pixels.astype(np.float32), seen
         self._distortion, self._costs = Distortion(model, step), Costs(model.prior.models.tables)
         # Of the sum over three colours, for which the rate of a pixel is weighed against their mean.
-        self._lambda = lambda_at(step) / 3
+        self._lambda = lambda_at(step) / model.config.weighty
 
     def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
         """f32[h', w', M]: better y of the inner cells, or what it was where that is not found; ticks each iteration."""

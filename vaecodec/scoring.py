@@ -42,30 +42,30 @@ def generator_bpd(model: Generator, pictures: np.ndarray) -> np.ndarray:
 
 
 def photograph_bpd(codec: Codec, pixels: np.ndarray) -> float:
-    """Of u8[H, W, 3], at quality 50: what its latents take, and -log2 of the Normal around what they give back.
+    """Of u8[H, W, C], at quality 50: what its latents take, and -log2 of the Normal around what they give back.
 
     The variance of that Normal is the one of training (vae.VAE.likelihood), so this is the loss, with its constant.
     """
-    step = step_of(QUALITY)
+    step, count = step_of(QUALITY), codec.model.config.weighty
     lmbda = lambda_at(step)
     data = codec.encode(pixels, QUALITY)
     error = np.mean((codec.decode(data, limits=None).astype(np.float32) - pixels) ** 2)
-    constant = 0.5 * math.log2(2 * math.pi * 3 / (2 * math.log(2) * lmbda))
+    constant = 0.5 * math.log2(2 * math.pi * count / (2 * math.log(2) * lmbda))
     rate = 8 * sum(tile.length for tile in parse(data).tiles)
-    return rate / pixels.size + lmbda * float(error) / 3 + constant
+    return rate / pixels.size + lmbda * float(error) / count + constant
 
 
 def png_bpd(pixels: np.ndarray) -> float:
-    """Bits per dimension of u8[H, W] or u8[H, W, 3] as a PNG file."""
+    """Bits per dimension of u8[H, W] or u8[H, W, 1 or 3] as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).save(file, "PNG", optimize=True)
     return 8 * file.tell() / pixels.size
 
 
 def scores(model: Generator | Codec, pictures: Any) -> list[Score]:
-    """Of each of u8[N, S, S], or for a codec each of a list of u8[H, W, 3]; raises CodecError on other shapes."""
+    """Of each of u8[N, S, S], or for a codec each of a list of u8[H, W, C]; raises CodecError on other shapes."""
     if isinstance(model, Generator):
         bpd, of = generator_bpd(model, pictures), model.arrays
     else:

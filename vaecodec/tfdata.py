@@ -98,6 +98,7 @@ class Decoder:
         """u8[H, W, channels], all of a file or a random crop; raises ValueError, which TensorFlow makes its own."""
         try:
             head = container.contents(data, check_data=False).head
+            container.check_picture(head)
             window = None
             if crop is not None and rng is not None:
                 if head.height < crop[0] or head.width < crop[1]:

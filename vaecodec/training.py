@@ -1,6 +1,6 @@
 """The training step as a pure function, the loop around it, and its checkpoints.
 
-    step: (state, images u8[B, crop, crop, 3], lr f32[], seed i32[2]) -> (state, metrics f32[4])
+    step: (state, images u8[B, crop, crop, C], lr f32[], seed i32[2]) -> (state, metrics f32[4])
 
 State is what `optimization` says: four vectors and the step count.  Nothing else goes in or out, so the same step
 runs here and, exported, elsewhere.
@@ -33,6 +33,8 @@ from vaecodec.similarity import LEAST
 from vaecodec.vae import VAE, initial_weights
 
 METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
+APART = 1 << 20  # of the seeds of two towers
+Tower = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
 
 # Learning rate, linear between (fraction of the run, factor).
 SCHEDULE = ((0.0, 0.05), (0.01, 1.0), (0.2, 1.0), (0.5, 0.4), (0.75, 0.14), (0.9, 0.05), (1.0, 0.01))
@@ -73,8 +75,15 @@ def kind_of(config: Any) -> Kind:
     return PHOTOGRAPHS
 
 
-def spread(options: Options) -> None:
-    """As many towers as there are cores, if the batch divides so, and a core each; before TensorFlow has begun."""
+def spread(options: Options, devices: int = 1) -> None:
+    """As many towers as there are cores, if the batch divides so, and a core each; before TensorFlow has begun.
+
+    Where there are no GPUs, so many devices are made of the CPU.
+    """
+    if devices > 1 and not tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):
+            cpus = [tf.config.LogicalDeviceConfiguration()] * devices
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options.towers = max(n for n in range(1, min(cores, options.batch) + 1) if options.batch % n == 0)
     with suppress(RuntimeError):  # it has begun already, in this process
@@ -92,33 +101,49 @@ def initial_state(config: Any, seed: int = 0, weights: dict[str, np.ndarray] | N
     return layout_of(config).begin(kind_of(config).weights(config, seed) if weights is None else weights)
 
 
-def make_step(config: Config, options: Options, hard: bool = False) -> Any:
-    """The pure training step over (state, images, lr, seed); qualities are drawn uniformly, one an example.
+def make_tower(config: Config, options: Options, hard: bool) -> Tower:
+    """A function of weights f32[P], a part of a batch, its qualities, seed and number: gradient f32[P], metrics f32[4].
 
-    The batch is worked on in `options.towers` equal parts that nothing connects but the sum of their gradients, so
-    that each can have a core: small operations divide badly between threads.
+    Raises CodecError where the batch cannot be divided between the towers, or MS-SSIM not be had.
     """
     model = VAE(config, {})
     model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
     model.similar = options.ms_ssim
-    layout, towers = layout_of(config), max(options.towers, 1)
+    layout = layout_of(config)
     if not 0 <= options.ms_ssim <= 1:
         raise CodecError(f"the part of MS-SSIM is {options.ms_ssim}, expected 0 to 1")
     if options.ms_ssim and options.crop <= LEAST:
         raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {LEAST}")
-    if options.batch % towers:
-        raise CodecError(f"a batch of {options.batch} cannot be divided between {towers} towers")
+    if options.batch % max(options.towers, 1):
+        raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
+
+    def tower(weights: tf.Tensor, x: tf.Tensor, quality: tf.Tensor, seed: tf.Tensor, number: Any):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = model.bind(layout.unpack(weights)).loss(x, quality, seed + [0, (number + 1) * APART], hard)
+        return tape.gradient(loss.loss, weights), tf.stack([getattr(loss, name) for name in METRICS])
+
+    return tower
+
+
+def draw_quality(options: Options, seed: tf.Tensor) -> tf.Tensor:
+    """f32[B]: a quality for each example, uniform."""
+    return tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
+
+
+def make_step(config: Config, options: Options, hard: bool = False) -> Any:
+    """The pure training step over (state, images, lr, seed).
+
+    The batch is worked on in `options.towers` equal parts that nothing connects but the sum of their gradients, so
+    that each can have a core: small operations divide badly between threads.
+    """
+    tower, towers = make_tower(config, options, hard), max(options.towers, 1)
 
     def step(state: list[tf.Tensor], images: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor):
-        quality = tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
-        gradients, metrics = [], []
-        for n, (x, q) in enumerate(zip(tf.split(images, towers), tf.split(quality, towers), strict=True)):
-            with tf.GradientTape() as tape:
-                tape.watch(state[0])
-                loss = model.bind(layout.unpack(state[0])).loss(x, q, seed + [0, (n + 1) << 20], hard)
-            gradients.append(tape.gradient(loss.loss, state[0]) / towers)
-            metrics.append(tf.stack([getattr(loss, name) for name in METRICS]) / towers)
-        return update(state, tf.add_n(gradients), lr), tf.add_n(metrics)
+        parts = zip(tf.split(images, towers), tf.split(draw_quality(options, seed), towers), strict=True)
+        found = [tower(state[0], x, q, seed, n) for n, (x, q) in enumerate(parts)]
+        gradient, metrics = (tf.add_n([one / towers for one in each]) for each in zip(*found, strict=True))
+        return update(state, gradient, lr), metrics
 
     return step
 
@@ -126,7 +151,7 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
 PHOTOGRAPHS = Kind(
     initial_weights,
     make_step,
-    lambda paths, config, options, seed: batches(paths, options.batch, options.crop, seed),
+    lambda paths, config, options, seed: batches(paths, options.batch, options.crop, seed, config.channels),
     METRICS,
 )
 
@@ -238,12 +263,19 @@ def train(
     options: Options,
     start: dict[str, np.ndarray] | None = None,
     save_every: float = 120.0,
+    devices: int = 1,
 ) -> dict[str, float]:
     """Trains into the folder `run`, resuming from its checkpoint where it has one; returns the last metrics.
 
-    Saves every `save_every` seconds, at the end, and when asked to stop (SIGINT, SIGTERM).  Raises CodecError when
-    the loss is not finite; the last good checkpoint is kept.
+    Saves every `save_every` seconds, at the end, and when asked to stop (SIGINT, SIGTERM).  Batches are divided between
+    so many `devices` (see mirrored); checkpoints do not tell.  Raises CodecError when the loss is not finite; the last
+    good checkpoint is kept.
     """
+    make = kind_of(config).make_step
+    if devices > 1:
+        from vaecodec.mirrored import mirrored
+
+        make = mirrored(config, options, devices)
     os.makedirs(run, exist_ok=True)
     if os.path.exists(os.path.join(run, "checkpoint.safetensors")):
         found, _, state, before = load_checkpoint(run)
@@ -252,7 +284,7 @@ def train(
     else:
         state, before = initial_state(config, options.seed, start), {"seconds": 0.0, "steps": 0}
     kind = kind_of(config)
-    steps = [tf.function(kind.make_step(config, options, hard)) for hard in (False, True)]
+    steps = [tf.function(make(config, options, hard)) for hard in (False, True)]
     number, began, saved = int(before["steps"]), None, time.monotonic()
     feed = iter(kind.batches(paths, config, options, options.seed + number))
     tensors, points, progress = (

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from vaecodec import lapped
-from vaecodec.config import HYPER_STRIDE, STRIDE
+from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
 from vaecodec.errors import ModelError
 from vaecodec.graphs import without_filter
 from vaecodec.networks import check_network
@@ -36,13 +36,13 @@ class Transforms(Protocol):
     batch: int
 
     def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
-        """u8[B, H, W, 3], sides multiples of 16 -> f32[B, h, w, M]."""
+        """u8[B, H, W, C], sides multiples of 16 -> f32[B, h, w, M]."""
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
     def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        """f32[B, h, w, M] -> u8[B, H, W, 3]."""
+        """f32[B, h, w, M] -> u8[B, H, W, C]."""
 
 
 BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
@@ -151,7 +151,7 @@ class LiteRT:
         if not self._model.shipped:
             widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
             side = {"analysis": STRIDE, "hyper_analysis": HYPER_STRIDE, "synthesis": 1}[name]
-            check_network(content, max(768, 4 * max(widths)), side)
+            check_network(content, max(CELL * config.channels, 4 * max(widths)), side, config.channels)
         return without_filter(content, name) if config.lapped and name != "hyper_analysis" else content
 
     def _filter(self, name: str) -> np.ndarray:
@@ -177,7 +177,7 @@ class LiteRT:
         grid, margin = Grid(y.shape[1] * STRIDE, y.shape[2] * STRIDE, DEFAULT_TILE), halo(self._model.config)
         if y.shape[1] * y.shape[2] <= MOST:
             return self._synthesis(y, condition)
-        out = np.empty((y.shape[0], grid.height, grid.width, 3), np.uint8)
+        out = np.empty((y.shape[0], grid.height, grid.width, self._model.config.channels), np.uint8)
         for box in map(grid.box, range(grid.total)):
             outer = box.grow(margin, grid.cells)
             part = self._synthesis(y[:, outer.top : outer.bottom, outer.left : outer.right], condition)
@@ -187,7 +187,7 @@ class LiteRT:
         return out
 
     def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, 3)
+        expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
         kind = np.float32 if self._model.config.lapped else np.uint8
         pictures = self._run("synthesis", (y, condition[None, None, None]), expected, kind)
         if self._model.config.lapped:

@@ -6,7 +6,7 @@
 
 The generative side is one generator, `VAE.joint`: it yields densities and is sent values, as `context.walk`
 yields table rows and is sent symbols.  Read the two side by side.
-Letters: B batch; H W pixels; h w latent cells; M, N channels of y, z; A anchors.
+Letters: B batch; H W pixels of C samples; h w latent cells; M, N channels of y, z; A anchors.
 """
 
 from __future__ import annotations
@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 SIMILARITY = 2300.0
 MIXTURE = 3  # logistics in p(z)
 RATIO_START = (0.75, 1.6)  # Normals in p(y | z), as multiples of the predicted scale
-# The quantisation step D of the middle lambda: a longer step saves 1 / (D ln 2) bits and costs lambda * D / 18.
-STEP_AT_CENTRE = math.sqrt(18 / math.log(2) / math.sqrt(LAMBDA_MIN * LAMBDA_MAX)) / 255
+
+
+def step_at_centre(config: Config) -> float:
+    """The quantisation step D of the middle lambda: a longer step saves 1 / (D ln 2) bits and costs lambda * D / 18,
+    of grey lambda * D / 6.
+    """
+    return math.sqrt(6 * config.weighty / math.log(2) / math.sqrt(LAMBDA_MIN * LAMBDA_MAX)) / 255
 
 
 def lambda_of(quality: tf.Tensor) -> tf.Tensor:
@@ -50,7 +55,7 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
     cells = (size // STRIDE, size // STRIDE)
     y, z = (*cells, config.latents), (cells[0] // 4, cells[1] // 4, config.hyper)
     networks = {name: Shapes() for name in ("analysis", "hyper_analysis", "prior", "synthesis")}
-    network.analysis(networks["analysis"], config, (size, size, 3))
+    network.analysis(networks["analysis"], config, (size, size, config.channels))
     network.hyper_analysis(networks["hyper_analysis"], config, y)
     features = network.hyper_synthesis(networks["prior"], config, z)
     features, _ = network.first_parameters(networks["prior"], config, features)
@@ -70,9 +75,10 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
             )
         for name, channels in part.conditions.items():
             weights[f"{name}/condition"] = np.zeros((ANCHORS, channels))
-    basis, frequency = shortcut_basis(config.latents)
-    weights["analysis/shortcut/kernel"] = basis / STEP_AT_CENTRE
-    weights["synthesis/shortcut/kernel"] = basis.T * STEP_AT_CENTRE
+    basis, frequency = shortcut_basis(config.latents, config.channels)
+    step = step_at_centre(config)
+    weights["analysis/shortcut/kernel"] = basis / step
+    weights["synthesis/shortcut/kernel"] = basis.T * step
     if config.lapped:
         weights["analysis/lapped/kernel"] = lapped_filter(STRIDE)
         weights["synthesis/lapped/kernel"] = np.linalg.inv(lapped_filter(STRIDE))
@@ -148,7 +154,7 @@ class VAE(Weighted):
         return Gains(tf.exp(at("gain")), tf.exp(at("inverse_gain")), tf.exp(at("hyper_gain")), conditions)
 
     def analysis(self, x: tf.Tensor, gains: Gains) -> tf.Tensor:
-        """f32[B, H, W, 3] in [0, 255] -> y f32[B, h, w, M], before the gain."""
+        """f32[B, H, W, C] in [0, 255] -> y f32[B, h, w, M], before the gain."""
         ops = Float(self.weights, gains.conditions, self.operands)
         return network.analysis(ops, self.config, x / 255.0 - 0.5)
 
@@ -157,7 +163,7 @@ class VAE(Weighted):
         return network.hyper_analysis(Float(self.weights, {}, self.operands), self.config, y)
 
     def synthesis(self, y: tf.Tensor, gains: Gains) -> tf.Tensor:
-        """y f32[B, h, w, M] in quantisation steps -> f32[B, H, W, 3], in [0, 255] up to overshoot."""
+        """y f32[B, h, w, M] in quantisation steps -> f32[B, H, W, C], in [0, 255] up to overshoot."""
         ops = Float(self.weights, gains.conditions, self.operands)
         return 255.0 * (network.synthesis(ops, self.config, y * gains.inverse_gain) + 0.5)
 
@@ -169,9 +175,10 @@ class VAE(Weighted):
         """p(x | y): Normal whose variance makes -log2 p = lambda * 255^2 * MSE a pixel, and a constant.
 
         Per pixel, with 3 sub-pixels and MSE on a scale of 1:  sum (x - mean)^2 / (2 s^2 ln 2) = lambda * 255^2 * MSE
-        so  s^2 = 3 / (2 ln 2 * lambda)  in units of 1/255 (Balle et al. 2017, section 3).
+        so  s^2 = 3 / (2 ln 2 * lambda)  in units of 1/255 (Balle et al. 2017, section 3).  It is that of more channels
+        too, so that no sample is worth less for its company.
         """
-        scale = tf.sqrt(3.0 / (2.0 * math.log(2.0) * lmbda))[:, None, None, None]
+        scale = tf.sqrt(self.config.weighty / (2.0 * math.log(2.0) * lmbda))[:, None, None, None]
         return tfd.Normal(mean, scale)
 
     def joint(self, gains: Gains, lmbda: tf.Tensor) -> Generator[tfd.Distribution, tf.Tensor, None]:
@@ -203,7 +210,7 @@ class VAE(Weighted):
         yield self.likelihood(self.synthesis(y_1 + y_2, gains), lmbda)
 
     def loss(self, x: tf.Tensor, quality: tf.Tensor, seed: tf.Tensor, hard: bool = False) -> Loss:
-        """x u8[B, H, W, 3], sides multiples of 64; quality f32[B] -> rate + lambda * distortion, over sqrt(lambda).
+        """x u8[B, H, W, C], sides multiples of 64; quality f32[B] -> rate + lambda * distortion, over sqrt(lambda).
 
         The rate is taken at noisy values (a sample of the posterior), what follows them at rounded ones.
         With `hard` the rate too is that of the rounded values, and the encoder stands still: the last phase, which
@@ -239,7 +246,7 @@ class VAE(Weighted):
         distortion = bits(density, x) - bits(density, density.loc)
         distortion = tf.reduce_sum(distortion, [1, 2, 3]) / pixels
         bpp = tf.add_n(rates) / pixels
-        mse = distortion / lmbda
+        mse = distortion / lmbda * (self.config.weighty / self.config.channels)
         if self.similar:
             unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc))
             distortion = (1.0 - self.similar) * distortion + self.similar * unlike
