@@ -18,9 +18,10 @@ lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring
 metadata deep planes images bands classical content modes png fronts pillow recognition strips outputs files
+metrics similarity
 bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
 training mirrored generative_training recipes exporting freezing generative_freezing unfreezing generation
-console metrics peers hevc tools curves evaluate gallery summary plots report
+console peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions operators ray generation_commands model_commands
 manual completion commands lab bench arguments grammar cli
 """.split()
@@ -28,6 +29,7 @@ manual completion commands lab bench arguments grammar cli
 TENSORFLOW = {
     "layers",
     "quantization",
+    "similarity",
     "densities",
     "vae",
     "float_transforms",

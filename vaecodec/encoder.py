@@ -71,7 +71,7 @@ class Encoder:
         step = step_of(quality)
         check_effort(effort)
         coded = self._of_each(pictures, step, tile, tiles.encode, iterations_of(effort, step), progress)
-        headers = [self._header(*pixels.shape[:2], step, tile) for pixels in pictures]
+        headers = [self._header(pixels.shape[0], pixels.shape[1], step, tile) for pixels in pictures]
         kinds = metadata or [None] * len(headers)
         return [pack(*one) for one in zip(headers, coded, kinds, strict=True)]
 
