@@ -101,7 +101,7 @@ def test_bulk(run, tmp_path):
     except CodecError as exc:  # Ray gives itself half a minute to start
         pytest.skip(str(exc))
     assert [row[:2] for row in rows[2:]] == [["folder mode", 2], ["Ray", 2], ["Ray, one file", 1]]
-    assert all(seconds > 0 and cpu > 0 for _, _, seconds, cpu in rows[1:])
+    assert all(seconds > 0 for _, _, seconds, _ in rows[1:])
 
 
 def test_effort_resumes(run, tmp_path):

@@ -484,7 +484,8 @@ def trained(monkeypatch):
 
     calls = []
 
-    def train(paths, run, config, options, start=None):
+    def train(paths, run, config, options, start=None, devices=1):
+        assert devices == 1
         calls.append((paths, run, config, options, start))
         return {"bpp": 0.5, "psnr": float("nan")}
 
