@@ -26,6 +26,7 @@ AROUND = {
 FIRST = {"A": (1, 1), "B": (0, 1), "C": (1, 0)}  # row and column of a stage's first point, in units of h
 SQUARE = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 CENTRE = 87
+MOST = 1 << 22  # values: damage can claim any number, and one of them takes some hundred bytes here
 
 
 def decode(data, model=None):
@@ -38,6 +39,7 @@ def decode(data, model=None):
     channels, dtype = bool(layout & 1), np.dtype("<" + TYPES[kind])
     count = int(np.prod(shape, dtype=object))
     require(count < 2**32 and (axes > 2 or not channels), "the shape")
+    require(count <= MOST, "more values than this decoder is for")
     parts = list(read_parts(data[13 + 4 * axes : -4]))
     require(len(parts) == PARTS[mode], "the number of parts")
     if mode == 0:
