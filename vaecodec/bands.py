@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.images import read_image
 from vaecodec.plans import Rows
 
-PICTURES = (1, 3)
 NPY = b"\x93NUMPY"
 
 
 def samples_for(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
     """(samples, metadata) of what a model of so many channels is to code; raises CodecError, or as check_array does."""
-    if channels in PICTURES:
+    if channels in PICTURE_CHANNELS:
         return read_image(image)
     check_array(channels, image)
     return image, {}
@@ -39,7 +39,7 @@ def as_model_has(channels: int, rgb: np.ndarray, grey: bool) -> np.ndarray:
     """u8[H, W, C] of u8[H, W, 3] for a model of pictures, else ModelError; CodecError on colours where C is 1."""
     if channels == 3:
         return rgb
-    if channels not in PICTURES:
+    if channels not in PICTURE_CHANNELS:
         check_array(channels, None)
     if not grey:
         raise CodecError("a picture in colour, and the model is for grey ones")
@@ -74,7 +74,7 @@ def read_training(encoded: bytes, channels: int) -> np.ndarray:
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     else:
         with Image.open(io.BytesIO(encoded)) as picture:
-            if channels in PICTURES:
+            if channels in PICTURE_CHANNELS:
                 picture = picture.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(picture)
             pixels = pixels[..., None] if channels == 1 else pixels

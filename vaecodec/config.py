@@ -21,6 +21,7 @@ MAX_SCALES = 256  # so that a row is a byte
 SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 
 
+PICTURE_CHANNELS = (1, 3)  # of models whose files are pictures: grey and RGB
 MAX_CHANNELS = 16
 CELL = STRIDE * STRIDE  # pixels of a cell
 

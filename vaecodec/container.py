@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from vaecodec.config import MAX_CHANNELS, STEPS
+from vaecodec.config import MAX_CHANNELS, PICTURE_CHANNELS, STEPS
 from vaecodec.errors import FormatError
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
@@ -57,7 +57,7 @@ class Header(NamedTuple):
     @property
     def is_picture(self) -> bool:
         """Whether it is grey or RGB, and not a number of channels that no picture has."""
-        return self.channels in (1, 3)
+        return self.channels in PICTURE_CHANNELS
 
 
 class Classical(NamedTuple):

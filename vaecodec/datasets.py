@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from vaecodec.bands import PICTURES, read_training
+from vaecodec.bands import read_training
+from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
@@ -69,7 +70,7 @@ def batches(paths: list[str], batch: int, crop: int, seed: int, channels: int = 
     encoded = list(pictures(paths))
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
-        what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in PICTURES)
+        what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in PICTURE_CHANNELS)
         raise CodecError(f"none of the {len(encoded)} pictures is a readable picture of at least {what}")
 
     def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:

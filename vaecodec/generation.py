@@ -8,6 +8,7 @@ import numpy as np
 
 from vaecodec import bands, drawing, photo_drawing, planes, scoring
 from vaecodec.codec import Codec, cached_codec
+from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError
 from vaecodec.generator import Generator
 from vaecodec.images import read_image
@@ -22,7 +23,7 @@ def load(model: str) -> Generator | Codec:
     found = load_any(model)
     if isinstance(found, Generator):
         return found
-    if found.config.channels not in bands.PICTURES:
+    if found.config.channels not in PICTURE_CHANNELS:
         bands.check_array(found.config.channels, None)
     return cached_codec(found)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
 NAME = ".vaecodec-manifest.jsonl"
@@ -38,9 +39,6 @@ class Manifest:
                 if entry := _parse(line):
                     self.entries[entry.source] = entry
         self._outputs = {entry.output: entry for entry in self.entries.values()}
-        self._names: dict[str, list[str]] = {}  # of sources, by the folders that they lay in
-        for name in self.entries:
-            self._names.setdefault(os.path.dirname(name) or os.curdir, []).append(os.path.basename(name))
 
     def has(self, path: str, found: os.stat_result, how: str) -> bool:
         """Whether a source that looks like this was done in this way, and its output is as it was then."""
@@ -56,6 +54,14 @@ class Manifest:
     def of_output(self, path: str) -> Entry | None:
         """The entry that an output belongs to."""
         return self._outputs.get(_name(self.folder, path))
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Names of sources, by the folders that they lay in."""
+        names: dict[str, list[str]] = {}
+        for name in self.entries:
+            names.setdefault(os.path.dirname(name) or os.curdir, []).append(os.path.basename(name))
+        return names
 
     def sources_in(self, path: str) -> list[str]:
         """Names of the sources that were done in the folder `path`, those that are gone by now among them."""

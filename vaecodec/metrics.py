@@ -14,6 +14,7 @@ import numpy as np
 
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003, from fine to coarse
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
+SSIM_LEAST = (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1)  # sides must be longer: at the coarsest scale a window must fit
 SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -25,8 +26,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
     """MS-SSIM in [0, 1], the mean over the three channels, as tf.image.ssim_multiscale; nan below 161 pixels a side."""
-    # At the coarsest scale the 11-tap window must still fit.
-    if min(a.shape[:2]) <= (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1):
+    if min(a.shape[:2]) <= SSIM_LEAST:
         return math.nan
     x, y = a.astype(np.float64), b.astype(np.float64)
     product = np.ones(3)

@@ -18,7 +18,7 @@ import numpy as np
 
 from vaecodec import bands, classical, container, content, planes, preview, targets
 from vaecodec.codec import Codec, codec_for
-from vaecodec.config import lambda_at
+from vaecodec.config import PICTURE_CHANNELS, lambda_at
 from vaecodec.container import Classical, Contents, step_of
 from vaecodec.errors import CodecError
 from vaecodec.limits import DEFAULT, NONE, Limits
@@ -46,7 +46,7 @@ def encode(
     check_effort(effort)
     if not isinstance(quality, Target):
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
-    is_picture = codec.model.config.channels in bands.PICTURES
+    is_picture = codec.model.config.channels in PICTURE_CHANNELS
     if is_picture:
         check(samples)
         samples = planes.clear(samples)
@@ -79,7 +79,7 @@ def encode_batch(
     step_of(quality)
     check_effort(effort)
     channels = codec.model.config.channels
-    if channels not in bands.PICTURES:
+    if channels not in PICTURE_CHANNELS:
         for samples in pictures:
             bands.check_array(channels, samples)
         return codec.encode_batch(pictures, quality, metadata, progress=progress, effort=effort)

@@ -12,12 +12,11 @@ import tensorflow as tf
 
 from vaecodec.metrics import SSIM_C1, SSIM_C2, SSIM_TAPS, SSIM_WEIGHTS, gaussian
 
-LEAST = (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1)  # sides must be longer: at the coarsest scale a window must fit
 FLOOR = 1e-4  # of a mean of contrasts, whose power has no gradient at 0
 
 
 def ms_ssim(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """f32[B] in [0, 1], the mean over channels, of two f32[B, H, W, C] on a scale of 255, sides above LEAST."""
+    """f32[B] in [0, 1], the mean over channels, of two f32[B, H, W, C] on a scale of 255, sides above SSIM_LEAST."""
     channels = x.shape[3]
     planes = tf.shape(x)[0] * channels
     x, y = (tf.reshape(tf.transpose(t, [1, 0, 3, 2]), [t.shape[1], planes, t.shape[2]]) for t in (x, y))

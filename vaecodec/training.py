@@ -28,8 +28,8 @@ from vaecodec.config import ANCHORS, Config
 from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
 from vaecodec.generative import Generative, read_config
+from vaecodec.metrics import SSIM_LEAST
 from vaecodec.optimization import GROUPS, Layout, update
-from vaecodec.similarity import LEAST
 from vaecodec.vae import VAE, initial_weights
 
 METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
@@ -112,8 +112,8 @@ def make_tower(config: Config, options: Options, hard: bool) -> Tower:
     layout = layout_of(config)
     if not 0 <= options.ms_ssim <= 1:
         raise CodecError(f"the part of MS-SSIM is {options.ms_ssim}, expected 0 to 1")
-    if options.ms_ssim and options.crop <= LEAST:
-        raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {LEAST}")
+    if options.ms_ssim and options.crop <= SSIM_LEAST:
+        raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {SSIM_LEAST}")
     if options.batch % max(options.towers, 1):
         raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
 
