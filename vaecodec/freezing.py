@@ -21,6 +21,7 @@ from vaecodec.config import (
     SCALE_RATIO,
     SCALES,
     STEPS,
+    STRIDE,
     SUBSTEPS,
     Config,
 )
@@ -58,6 +59,23 @@ class Deployed(Float):
     def __init__(self, weights: Any, conditions: Any) -> None:
         super().__init__(weights, conditions)
         self.pointwise = lambda x, kernel: tf.nn.conv2d(x, kernel[None, None], 1, "VALID")
+
+    def lapped(self, name: str, x: Any) -> Any:
+        """Padded and cropped, of which LiteRT knows the shapes when it runs, and `graphs` the operations."""
+        kernel, half = tf.transpose(self.weights[f"{name}/kernel"]), STRIDE // 2
+        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape[3]
+        t = tf.pad(x, [[0, 0], [half, half], [half, half], [0, 0]], "SYMMETRIC")
+        line = (width + STRIDE) * channels
+        t = tf.transpose(tf.reshape(t, [-1, STRIDE, line]), [0, 2, 1])
+        t = self.pointwise(tf.reshape(t, [-1, height // STRIDE + 1, line, STRIDE]), kernel)
+        t = tf.transpose(tf.reshape(t, [-1, line, STRIDE]), [0, 2, 1])
+        # Along a row the colours lie interleaved: one larger product is faster than to separate them.
+        wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [STRIDE * channels] * 2)
+        t = tf.reshape(t, [-1, height + STRIDE, width // STRIDE + 1, STRIDE * channels])
+        t = tf.reshape(self.pointwise(t, wide), [-1, height + STRIDE, width + STRIDE, channels])
+        t = t[:, half:-half, half:-half]
+        t.set_shape(x.shape)  # which slices of unknown length forget, and space_to_depth needs
+        return t
 
     def gate(self, name: str, x: Any) -> Any:
         """As two layers, the first of which takes its ReLU along: a split would copy both halves."""

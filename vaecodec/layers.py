@@ -103,6 +103,22 @@ def pointwise(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(y, [*x.shape[:-1], kernel.shape[-1]])
 
 
+def filtered_down(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """[B, n * h, W, C] with each h rows multiplied by [h, h]."""
+    rows = tf.reshape(x, [-1, kernel.shape[0], tf.shape(x)[2] * x.shape[3]])
+    return tf.reshape(tf.matmul(kernel[None], rows, transpose_a=True), tf.shape(x))
+
+
+def filtered_along(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """[B, H, n * w, C] with each w columns multiplied by [w, w].
+
+    The colours lie interleaved there: one larger product is faster than to separate them.
+    """
+    size, channels = kernel.shape[0], x.shape[3]
+    wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [size * channels] * 2)
+    return tf.reshape(tf.matmul(tf.reshape(x, [-1, size * channels]), wide), tf.shape(x))
+
+
 class Float:
     """Plain floating point over `weights[name]`; conditioning vectors [B, 1, 1, C] by name.
 
@@ -133,19 +149,13 @@ class Float:
         Mirrored at its edges, where the filter of `bases.lapped_filter` then changes nothing.
         """
         kernel, half = tf.transpose(self.weights[f"{name}/kernel"]), STRIDE // 2
-        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape[3]
-        t = tf.pad(x, [[0, 0], [half, half], [half, half], [0, 0]], "SYMMETRIC")
-        line = (width + STRIDE) * channels
-        t = tf.transpose(tf.reshape(t, [-1, STRIDE, line]), [0, 2, 1])
-        t = self.pointwise(tf.reshape(t, [-1, height // STRIDE + 1, line, STRIDE]), kernel)
-        t = tf.transpose(tf.reshape(t, [-1, line, STRIDE]), [0, 2, 1])
-        # Along a row the colours lie interleaved: one larger product is faster than to separate them.
-        wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [STRIDE * channels] * 2)
-        t = tf.reshape(t, [-1, height + STRIDE, width // STRIDE + 1, STRIDE * channels])
-        t = tf.reshape(self.pointwise(t, wide), [-1, height + STRIDE, width + STRIDE, channels])
-        t = t[:, half:-half, half:-half]
-        t.set_shape(x.shape)  # which slices of unknown length forget, and space_to_depth needs
-        return t
+        # Of a block across an edge, the half beyond is the mirror image of the half within.
+        first = kernel[half:, half:] + kernel[:half, half:][::-1]
+        last = kernel[:half, :half] + kernel[half:, :half][::-1]
+        for axis, filtered in ((1, filtered_down), (2, filtered_along)):
+            parts = tf.split(x, [half, tf.shape(x)[axis] - STRIDE, half], axis)
+            x = tf.concat([filtered(*one) for one in zip(parts, (first, kernel, last), strict=True)], axis)
+        return x
 
     def gate(self, name, x):
         a, b = tf.split(self.dense(name, x, 2 * x.shape[-1]), 2, axis=-1)

@@ -248,7 +248,7 @@ class VAE(Weighted):
         bpp = tf.add_n(rates) / pixels
         mse = distortion / lmbda * (self.config.weighty / self.config.channels)
         if self.similar:
-            unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc))
+            unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc, stride=2))
             distortion = (1.0 - self.similar) * distortion + self.similar * unlike
         loss = tf.reduce_mean((bpp + distortion) / tf.sqrt(lmbda))
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
