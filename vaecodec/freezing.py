@@ -38,7 +38,7 @@ from vaecodec.integer import (
     WEIGHT_BITS,
     Conditions,
 )
-from vaecodec.layers import Float
+from vaecodec.layers import Float, interleaved
 from vaecodec.tables import Tables, build, integer_frequencies
 from vaecodec.training import averaged_weights
 from vaecodec.vae import specification
@@ -69,10 +69,9 @@ class Deployed(Float):
         t = tf.transpose(tf.reshape(t, [-1, STRIDE, line]), [0, 2, 1])
         t = self.pointwise(tf.reshape(t, [-1, height // STRIDE + 1, line, STRIDE]), kernel)
         t = tf.transpose(tf.reshape(t, [-1, line, STRIDE]), [0, 2, 1])
-        # Along a row the colours lie interleaved: one larger product is faster than to separate them.
-        wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [STRIDE * channels] * 2)
         t = tf.reshape(t, [-1, height + STRIDE, width // STRIDE + 1, STRIDE * channels])
-        t = tf.reshape(self.pointwise(t, wide), [-1, height + STRIDE, width + STRIDE, channels])
+        t = self.pointwise(t, interleaved(kernel, channels))
+        t = tf.reshape(t, [-1, height + STRIDE, width + STRIDE, channels])
         t = t[:, half:-half, half:-half]
         t.set_shape(x.shape)  # which slices of unknown length forget, and space_to_depth needs
         return t

@@ -110,13 +110,17 @@ def filtered_down(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def filtered_along(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """[B, H, n * w, C] with each w columns multiplied by [w, w].
+    """[B, H, n * w, C] with each w columns multiplied by [w, w]."""
+    wide = interleaved(kernel, x.shape[3])
+    return tf.reshape(tf.matmul(tf.reshape(x, [-1, wide.shape[0]]), wide), tf.shape(x))
 
-    The colours lie interleaved there: one larger product is faster than to separate them.
+
+def interleaved(kernel: tf.Tensor, channels: int) -> tf.Tensor:
+    """[w, w] -> [w * C, w * C], the same for each colour of a row, where they lie interleaved.
+
+    One larger product is faster than to separate them.
     """
-    size, channels = kernel.shape[0], x.shape[3]
-    wide = tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [size * channels] * 2)
-    return tf.reshape(tf.matmul(tf.reshape(x, [-1, size * channels]), wide), tf.shape(x))
+    return tf.reshape(kernel[:, None, :, None] * tf.eye(channels)[:, None, :], [kernel.shape[0] * channels] * 2)
 
 
 class Float:
