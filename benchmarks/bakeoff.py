@@ -14,63 +14,56 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from bjontegaard import bd_rate
-from scipy.interpolate import PchipInterpolator
 from table import publish
 
+from vaecodec.curves import Curve, Point, delta, interpolate
+from vaecodec.metrics import METRICS, Metric
 from vaecodec.plots import style
 
 CURVES = pathlib.Path(__file__).parent / "results/bakeoff/curves.csv"
 REFERENCES = ("lapped shortcut (the architecture)", "small")
 
 
-class Curve(NamedTuple):
+PSNR = METRICS["psnr"]
+
+
+class Variant(NamedTuple):
     steps: int
     minutes: float  # of one core
-    bpp: np.ndarray
-    psnr: np.ndarray
+    curve: Curve
 
 
-def read(path: str) -> dict[str, Curve]:
-    """By variant, in the file's order; points of ascending rate."""
-    rows: dict[str, list[dict[str, str]]] = {}
+def read(path: str) -> dict[str, Variant]:
+    """By name, in the file's order; points of ascending rate."""
+    found: dict[str, Variant] = {}
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            rows.setdefault(row["variant"], []).append(row)
-    return {
-        name: Curve(
-            int(points[0]["steps"]),
-            float(points[0]["cpu_minutes"]),
-            *(np.array([float(point[key]) for point in points]) for key in ("bpp", "psnr")),
-        )
-        for name, points in rows.items()
-    }
+            new = Variant(int(row["steps"]), float(row["cpu_minutes"]), Curve(row["variant"], "", []))
+            points = found.setdefault(row["variant"], new).curve.points
+            points.append(Point(float(row["point"]), float(row["bpp"]), {PSNR.column: float(row["psnr"])}))
+    return found
 
 
-def delta(reference: Curve, other: Curve, part: slice = slice(None)) -> float | None:
-    """Percent of bits at equal PSNR, over what `part` of the reference's points and the other curve share, if any."""
-    low, high = reference.psnr[part].min(), reference.psnr[part].max()
-    if max(low, other.psnr.min()) >= min(high, other.psnr.max()):
-        return None
-    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
-    return float(bd_rate(reference.bpp[part], reference.psnr[part], other.bpp, other.psnr, **options))
+def over(curve: Curve, part: slice = slice(None)) -> Metric:
+    """PSNR, with the window that a part of the curve's points spans."""
+    _, psnr = curve.axes(PSNR)
+    return PSNR._replace(window=(float(psnr[part][0]), float(psnr[part][-1])))
 
 
-def draw(curves: dict[str, Curve], path: str) -> None:
+def draw(variants: dict[str, Variant], path: str) -> None:
     """Bits at equal PSNR, in percent of those of the last reference."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 6.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes, last = figure.add_subplot(), curves[REFERENCES[-1]]
-    usual = PchipInterpolator(last.psnr, np.log(last.bpp))
-    for index, (name, curve) in enumerate(curves.items()):
-        low, high = max(last.psnr[0], curve.psnr[0]), min(last.psnr[-1], curve.psnr[-1])
-        psnr = np.linspace(low, high, 80)
-        percent = 100 * (np.exp(PchipInterpolator(curve.psnr, np.log(curve.bpp))(psnr) - usual(psnr)) - 1)
+    axes, (bits, usual) = figure.add_subplot(), variants[REFERENCES[-1]].curve.axes(PSNR)
+    for index, (name, variant) in enumerate(variants.items()):
+        bpp, psnr = variant.curve.axes(PSNR)
+        at = np.linspace(max(usual[0], psnr[0]), min(usual[-1], psnr[-1]), 80)
+        logs = interpolate(psnr, np.log(bpp), at) - interpolate(usual, np.log(bits), at)
         colour, marker = style(index)
-        axes.plot(psnr, percent, color=colour, marker=marker, markevery=16, ms=4, lw=1.5, label=name)
+        axes.plot(at, 100 * np.expm1(logs), color=colour, marker=marker, markevery=16, ms=4, lw=1.5, label=name)
     axes.set(xlabel="RGB PSNR, dB", ylabel=f"bits against {REFERENCES[-1]}, %", ylim=(-25, 105))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=7, ncols=2)
@@ -83,19 +76,20 @@ def main() -> None:
     parser.add_argument("--plot", help="PNG file")
     parser.add_argument("-o", "--output", help="JSON file")
     options = parser.parse_args()
-    curves = read(options.curves)
-    base, small = (curves[name] for name in REFERENCES)
-    rows = []
-    for name, curve in curves.items():
-        halves = [delta(base, curve, part) for part in (slice(None), slice(0, 5), slice(3, 8))]
-        rows.append([name, curve.steps, curve.minutes, *halves, delta(small, curve)])
+    variants = read(options.curves)
+    base, small = (variants[name].curve for name in REFERENCES)
+    windows = [(base, over(base, part)) for part in (slice(None), slice(0, 5), slice(3, 8))] + [(small, over(small))]
+    rows = [
+        [name, steps, minutes, *(delta(anchor, curve, window).rate for anchor, window in windows)]
+        for name, (steps, minutes, curve) in variants.items()
+    ]
     about = (
         f"BD-rate in %, PCHIP: against {REFERENCES[0]}, all points, the five lowest, the five highest; {REFERENCES[1]}."
     )
     columns = ["variant", "steps", "minutes of a core", "all", "low", "high", f"against {REFERENCES[1]}"]
     publish(about, columns, rows, options.output)
     if options.plot:
-        draw(curves, options.plot)
+        draw(variants, options.plot)
 
 
 if __name__ == "__main__":
