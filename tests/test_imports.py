@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
 errors config limits progress container targets network generative atomic library zstd stored names manifest sources
-pool sets sheets integer tables coding context vetting grids discrete generator bitsback drawing tiles tiling weights
+pool sets sheets integer tables coding cells bases lifting pyramid strays octaves context rounding
+vetting grids discrete generator bitsback drawing tiles tiling weights
 picture_sets
 gradients refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec
@@ -19,8 +20,10 @@ adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays ar
 photo_drawing scoring
 metadata deep planes images bands classical content modes png fronts pillow recognition strips outputs files
 metrics similarity
-bases layers grid_layers quantization densities vae generative_vae float_transforms datasets tfdata optimization
-training mirrored generative_training recipes exporting freezing generative_freezing unfreezing generation
+layers grid_layers wavelet_layers quantization densities vae wavelet_vae generative_vae float_transforms datasets
+tfdata optimization
+training mirrored generative_training recipes exporting wavelet_freezing freezing generative_freezing unfreezing
+generation
 console peers hevc tools curves evaluate gallery summary plots report
 folders runs streams conversions operators ray generation_commands model_commands
 manual completion commands lab bench arguments grammar cli
@@ -42,6 +45,9 @@ TENSORFLOW = {
     "freezing",
     "grid_layers",
     "generative_vae",
+    "wavelet_layers",
+    "wavelet_vae",
+    "wavelet_freezing",
     "generative_training",
     "generative_freezing",
     "unfreezing",

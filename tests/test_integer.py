@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vaecodec import cells as cells_of
 from vaecodec import context, network
 from vaecodec.config import LEVELS, Config
 from vaecodec.errors import ModelError
@@ -108,8 +109,8 @@ def test_bands_give_what_the_whole_gives(shape, monkeypatch):
     prior = context.Prior(CONFIG, prepare(integers), levels, models)
     seen = []
     for cells in (1, 16, 10**6):
-        monkeypatch.setattr(context, "BAND", cells)
-        monkeypatch.setattr(context, "LEAST", 2)
+        monkeypatch.setattr(cells_of, "BAND", cells)
+        monkeypatch.setattr(cells_of, "LEAST", 2)
         steps, found, rng = context.walk(prior, shape, 0), [], np.random.default_rng(3)
         question = next(steps)
         with pytest.raises(StopIteration) as end:

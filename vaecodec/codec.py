@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vaecodec import context, fixed, preview, tiles
+from vaecodec.config import STRIDE
 from vaecodec.container import Parsed, parse
 from vaecodec.encoder import Encoder
 from vaecodec.errors import FormatError, ModelError
@@ -117,7 +118,7 @@ class Codec(Encoder):
         def some(*jobs: tuple[int, Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
             step = jobs[0][0]
             gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
-            condition = self.model.vector("synthesis/fine", step)
+            condition = self.model.condition("synthesis", step)
             y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
             y *= gain
             pictures = self.transforms.synthesis(y, condition)
@@ -176,7 +177,9 @@ class Codec(Encoder):
                 place = grid.box(other)
                 shared = place.meet(outer)
                 y[shared.inside(outer).slices()] = latents[other][shared.inside(place).slices()]
-            for past in [other for other in latents if other < index - grid.columns]:
+            deep = -(-margin * STRIDE // grid.tile)  # a margin may be wider than a tile
+            before = grid.columns * deep + deep - 1
+            for past in [other for other in latents if other < index - before]:
                 del latents[past]
             yield plan.shown(box), outer, y
 

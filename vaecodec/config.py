@@ -21,12 +21,15 @@ MAX_SCALES = 256  # so that a row is a byte
 SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 
 
+WORTH = 0.13  # squared quantisation steps that a bit is worth where wavelet coefficients are rounded
+
 PICTURE_CHANNELS = (1, 3)  # of models whose files are pictures: grey and RGB
 MAX_CHANNELS = 16
 CELL = STRIDE * STRIDE  # pixels of a cell
 
-LATER = {"lapped": 0, "channels": 3}  # fields that came after the first models, and what those have
-LIMITS = {"lapped": (0, 1), "channels": (1, MAX_CHANNELS)}  # of fields, where they are not (1, 4096)
+LATER = {"lapped": 0, "channels": 3, "wavelet": 0}  # fields that came after the first models, and what those have
+# Of fields, where they are not (1, 4096).
+LIMITS = {"lapped": (0, 1), "channels": (1, MAX_CHANNELS), "wavelet": (0, 1), "hyper": (0, 4096)}
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,10 @@ class Config:
     coarse: int = 128  # width of the transforms at 1/16
     coarse_blocks: int = 2
     prior: int = 128  # width of the entropy networks at 1/16
-    hyper_width: int = 96  # width of the hyper-networks at 1/32
+    hyper_width: int = 96  # width of the hyper-networks at 1/32, or of the network for wavelets' lowest octave
     lapped: int = 0  # 1: a lapped filter before the analysis and after the synthesis
     channels: int = 3  # C, samples of a pixel: 1 grey, 3 RGB, else whatever they are
+    wavelet: int = 0  # 1: latents are 256 C wavelet coefficients, their prior goes from coarse to fine, without a z
 
     def to_dict(self) -> dict[str, int]:
         """The fields as a JSON-ready mapping, without what LATER says of models from before it: they keep their ids."""
@@ -64,6 +68,10 @@ class Config:
         if values["latents"] > CELL * values["channels"]:
             most = f"{CELL * values['channels']}, the samples of a cell of {values['channels']} channels"
             raise ValueError(f"config field latents is {values['latents']}, expected at most {most}")
+        if values["wavelet"] and (values["latents"] < CELL * values["channels"] or values["lapped"]):
+            raise ValueError("config field wavelet goes with as many latents as samples, and no lapped filter")
+        if (values["hyper"] == 0) != values["wavelet"]:
+            raise ValueError("config field hyper is 0 where field wavelet is 1, and nowhere else")
         return cls(**values)
 
     @property

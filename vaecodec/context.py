@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec import network
+from vaecodec import network, octaves
+from vaecodec.cells import Band, Each, in_bands
 from vaecodec.coding import Models, pop, push, reader, words, writer
 from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SUBSTEPS, Config
 from vaecodec.errors import FormatError
@@ -40,10 +41,12 @@ from vaecodec.integer import (
     put_half,
     shift,
 )
+from vaecodec.strays import pop_strays, push_strays
 
 UNIT = 1 << ACTIVATION_BITS
-BAND, LEAST = 768, 8  # cells, and rows of them: a row of either neighbour is computed again
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
+
+NOTHING = np.zeros(0, np.int32)
 
 Step = tuple[np.ndarray, np.ndarray]
 
@@ -53,9 +56,11 @@ class Prior(NamedTuple):
 
     config: Config
     layers: dict[str, Layer]
-    levels: Conditions  # each field [LEVELS, channels]
+    levels: Conditions | octaves.Levels  # each field [LEVELS, channels]
     models: Models
-    each: Callable[..., Iterable[Any]] = map  # goes through bands of rows, perhaps with several threads
+    each: Each = map  # goes through bands of rows, perhaps with several threads
+    companding: np.ndarray = NOTHING  # of wavelets: i32[n], magnitudes from which on an activation is 1, 2, ...
+    centroids: np.ndarray = NOTHING  # of wavelets: i8[scales, 2], unit 2**-6, beyond symbols of 1 and of more
 
     @property
     def scales(self) -> int:
@@ -72,7 +77,10 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
     """Yields (rows u8 or u16, loc f32, unit 2**-6) of z [h/4 * w/4, N], then of two halves of y [h * w, M/2].
 
     Is sent symbols i32 of the same shape.  Returns y f32[h, w, M], unit 2**-6.  `cells` is (h, w), each at least 1.
+    Of wavelets it is octaves.walk.
     """
+    if isinstance(prior.levels, octaves.Levels):
+        return (yield from octaves.walk(prior, cells, step))
     config, conditions = prior.config, Conditions(*(field[step // LEVEL_STEPS] for field in prior.levels))
     ops, shape = Exact(prior.layers, conditions), (*cells, config.latents)
     hyper = (-(-cells[0] // HYPER_STRIDE), -(-cells[1] // HYPER_STRIDE))
@@ -106,7 +114,7 @@ def first_half(prior: Prior, conditions: Conditions, features: np.ndarray) -> tu
         ahead[band.rows], parameters = network.first_parameters(ops, prior.config, features[band.seen])
         choose(parameters, conditions, prior.scales, 0, [(rows[part], loc[part]) for part in band.parts(band.rows)])
 
-    in_bands(prior, features.shape[:2], one)
+    in_bands(prior.each, features.shape[:2], one)
     return ahead, rows, loc
 
 
@@ -121,47 +129,8 @@ def second_half(prior: Prior, conditions: Conditions, features: np.ndarray, y: n
         parameters = network.second_parameters(ops, prior.config, features[band.seen], context)
         choose(parameters, conditions, prior.scales, 1, [(rows[part], loc[part]) for part in band.parts(band.rows)])
 
-    in_bands(prior, features.shape[:2], one)
+    in_bands(prior.each, features.shape[:2], one)
     return rows, loc
-
-
-class Band(NamedTuple):
-    """Some rows of cells, so few that what is computed of them stays in cache, and a row of each neighbour."""
-
-    top: int
-    bottom: int
-    height: int  # of all
-    width: int
-
-    @property
-    def above(self) -> bool:
-        return self.top > 0
-
-    @property
-    def below(self) -> bool:
-        return self.bottom < self.height
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.top, self.bottom)
-
-    @property
-    def seen(self) -> slice:
-        return slice(self.top - self.above, self.bottom + self.below)
-
-    def parts(self, rows: slice) -> tuple[slice, slice]:
-        """The even and the odd cells of these rows, in coding order."""
-        begin, end, evens = rows.start * self.width, rows.stop * self.width, (self.height * self.width + 1) // 2
-        return slice((begin + 1) // 2, (end + 1) // 2), slice(evens + begin // 2, evens + end // 2)
-
-
-def in_bands(prior: Prior, cells: tuple[int, ...], work: Callable[[Band], None]) -> None:
-    """work(band) for all rows of [h, w] cells, an even number at a time, of BAND cells or a few more or less."""
-    height, width = cells
-    size = max(LEAST, BAND // width // 2 * 2)
-    bands = [Band(top, min(top + size, height), height, width) for top in range(0, height, size)]
-    for _ in map(work, bands) if len(bands) == 1 else prior.each(work, bands):
-        pass
 
 
 def empty_half(prior: Prior, cells: tuple[int, ...]) -> Step:
@@ -233,6 +202,8 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
             question = steps.send(symbols)
     coder = writer()
     for symbols, rows in reversed(parts):
+        if prior.config.wavelet:
+            symbols = push_strays(coder, symbols, rows, prior.models)
         push(coder, symbols, rows, prior.models)
     return Coded(words(coder), parts)
 
@@ -249,6 +220,8 @@ def decode(
         rows = next(steps)[0]
         while True:
             symbols = pop(coder, rows.ravel(), prior.models)
+            if prior.config.wavelet:
+                pop_strays(coder, symbols, rows.ravel(), prior.models)
             see(symbols)
             try:
                 rows = steps.send(symbols.reshape(rows.shape))[0]

@@ -185,7 +185,10 @@ class Encoder:
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
-        y = self.transforms.analysis(np.stack(pixels), self.model.vector("analysis/fine", step))
+        y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step))
+        if self.model.config.wavelet:
+            y *= self.model.vector("gain", step)
+            return ((one, np.zeros((0, 0, 0), np.float32)) for one in y)
         part = y[:, inner.top : inner.bottom, inner.left : inner.right]
         short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
         padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vaecodec import float_transforms, network
+from vaecodec import float_transforms, network, wavelet_freezing
 from vaecodec.config import (
     ANCHORS,
     LEVEL_STEPS,
@@ -109,19 +111,25 @@ def at_quality(anchors: np.ndarray, quality: float) -> np.ndarray:
     return anchors[first].astype(np.float64) * (1 - part) + anchors[first + 1] * part
 
 
-def level_tables(weights: Arrays) -> Arrays:
+def level_tables(config: Config, weights: Arrays) -> Arrays:
     """levels/*: the conditioning of the prior at the middle step of each level, as integers."""
-    levels: dict[str, list[np.ndarray]] = {name: [] for name in Conditions._fields}
-    for level in range(LEVELS):
-        quality = min(level * LEVEL_STEPS + (LEVEL_STEPS - 1) / 2, STEPS - 1) / SUBSTEPS
-        gain, hyper = at_quality(weights["gain"], quality), at_quality(weights["hyper_gain"], quality)
-        bias = at_quality(weights["hyper/condition"], quality) * 2**ACTIVATION_BITS
-        levels["bias"].append(np.clip(bias, -ACTIVATION_MAX, ACTIVATION_MAX))
-        levels["gain"].append(np.exp(gain) * 2**GAIN_BITS)
-        levels["inverse_gain"].append(np.exp(-gain) * 2**GAIN_BITS)
-        levels["index"].append(gain / math.log(SCALE_RATIO) * 2**INDEX_BITS)
-        levels["hyper_inverse_gain"].append(np.exp(-hyper) * 2**GAIN_BITS)
-    return {f"levels/{name}": np.rint(np.stack(rows)).astype(np.int32) for name, rows in levels.items()}
+    middles = np.arange(LEVELS) * LEVEL_STEPS + (LEVEL_STEPS - 1) / 2
+    make = wavelet_freezing.level if config.wavelet else level
+    rows = [make(weights, partial(at_quality, quality=min(one, STEPS - 1) / SUBSTEPS)) for one in middles]
+    fields = zip(rows[0]._fields, zip(*rows, strict=True), strict=True)
+    return {f"levels/{name}": np.rint(np.stack(values)).astype(np.int32) for name, values in fields}
+
+
+def level(weights: Arrays, at: Callable[[np.ndarray], np.ndarray]) -> Conditions:
+    """Conditions f64 where at(anchors) is what they come to at a quality."""
+    gain, hyper = at(weights["gain"]), at(weights["hyper_gain"])
+    return Conditions(
+        np.clip(at(weights["hyper/condition"]) * 2**ACTIVATION_BITS, -ACTIVATION_MAX, ACTIVATION_MAX),
+        np.exp(gain) * 2**GAIN_BITS,
+        np.exp(-gain) * 2**GAIN_BITS,
+        gain / math.log(SCALE_RATIO) * 2**INDEX_BITS,
+        np.exp(-hyper) * 2**GAIN_BITS,
+    )
 
 
 def trimmed(low: int, mass: np.ndarray) -> tuple[int, np.ndarray]:
@@ -142,8 +150,8 @@ def frequency_tables(config: Config, weights: Arrays) -> Tables:
         reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
         density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
         rows.append(trimmed(-reach, masses(density, -reach, reach)))
-    logits, loc, log_scale = (double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale"))
-    for group in range(HYPER_GROUPS):
+    for group in range(HYPER_GROUPS if config.hyper else 0):
+        logits, loc, log_scale = (double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale"))
         gain = np.exp(at_quality(weights["hyper_gain"], group / 2))
         mass = masses(factorized(logits, loc, log_scale, tf.constant(gain)), -WIDEST, WIDEST)
         rows += [trimmed(-WIDEST, np.maximum(mass[:, channel], 0.0)) for channel in range(config.hyper)]
@@ -166,10 +174,13 @@ def transforms(config: Config, weights: Arrays) -> Arrays:
     parts = specification(config)
     half = {n: weights[n].astype(np.float16) for part in parts if part != "prior" for n in parts[part].weights}
     exact = {name: tf.constant(value.astype(np.float32)) for name, value in half.items()}
+    out = {f"weights/{name}": value for name, value in half.items()}
+    if config.wavelet:
+        made = wavelet_freezing.functions(config, partial(Deployed, exact))
+        return out | {f"litert/{name}": flatbuffer(function, *specs) for name, (function, specs) in made.items()}
     pixels = tf.TensorSpec([1, None, None, config.channels], tf.uint8, name="a_pixels")
     latents = tf.TensorSpec([1, None, None, config.latents], tf.float32, name="a_latents")
     vector = tf.TensorSpec([1, 1, 1, config.fine], tf.float32, name="b_condition")
-    out = {f"weights/{name}": value for name, value in half.items()}
     out["litert/analysis"] = flatbuffer(
         lambda x, c: float_transforms.analysis(Deployed(exact, {"analysis/fine": c}), config, x), pixels, vector
     )
@@ -202,7 +213,11 @@ def _generative(config: Generative, weights: Arrays) -> Arrays:
 
 
 def _photographic(config: Config, weights: Arrays) -> Arrays:
-    arrays = {**integer_weights(config, weights), **level_tables(weights), **transforms(config, weights)}
+    arrays = {**integer_weights(config, weights), **level_tables(config, weights), **transforms(config, weights)}
     arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights)._asdict().items()})
+    if config.wavelet:
+        arrays |= wavelet_freezing.anchors(config, weights)
+        arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights)}
+        return arrays | {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
     arrays |= {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
     return arrays | {f"start/{name}": weights[name].astype("<f4") for name in BAKED}

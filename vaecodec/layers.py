@@ -147,6 +147,16 @@ class Float:
     def condition(self, name, x):
         return x * self.conditions[name]
 
+    def coefficients(self, x):
+        from vaecodec import wavelet_layers
+
+        return wavelet_layers.coefficients(x)
+
+    def samples(self, y):
+        from vaecodec import wavelet_layers
+
+        return wavelet_layers.samples(y)
+
     def lapped(self, name, x):
         """[B, H, W, C] filtered across the borders of its blocks, half a block to either side, down and along.
 

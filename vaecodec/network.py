@@ -33,12 +33,25 @@ def block(ops: Any, name: str, x: Array) -> Array:
 def analysis(ops: Any, config: Config, x: Array) -> Array:
     """g_a: [..., H, W, C] in [-1/2, 1/2], H and W multiples of 16 -> y [..., h, w, M].
 
-    A linear shortcut (16x16 DCT and colour rotation when training starts) carries the picture, and the
+    A linear shortcut (16x16 DCT and colour rotation when training starts, or wavelets) carries the picture, and the
     network adds what a linear transform cannot do.
     """
+    if config.wavelet:
+        return ops.add(wavelet_analysis(ops, config, x), ops.coefficients(x))
     if config.lapped:
         x = ops.lapped("analysis/lapped", x)
     patches = ops.unshuffle(x, 8)
+    t = ops.dense("analysis/latents", _to_coarse(ops, config, patches), config.latents, small=True)
+    return ops.add(t, ops.dense("analysis/shortcut", ops.unshuffle(patches, 2), config.latents))
+
+
+def wavelet_analysis(ops: Any, config: Config, x: Array) -> Array:
+    """What the network adds to the coefficients, [..., h, w, M]."""
+    t = _to_coarse(ops, config, ops.unshuffle(x, 8))
+    return ops.dense("analysis/latents", ops.condition("analysis/out", t), config.latents, small=True)
+
+
+def _to_coarse(ops: Any, config: Config, patches: Array) -> Array:
     t = ops.dense("analysis/fine", patches, config.fine)
     t = ops.condition("analysis/fine", t)
     for n in range(config.fine_blocks):
@@ -46,23 +59,40 @@ def analysis(ops: Any, config: Config, x: Array) -> Array:
     t = ops.dense("analysis/coarse", ops.unshuffle(t, 2), config.coarse)
     for n in range(config.coarse_blocks):
         t = block(ops, f"analysis/coarse{n}", t)
-    t = ops.dense("analysis/latents", t, config.latents, small=True)
-    return ops.add(t, ops.dense("analysis/shortcut", ops.unshuffle(patches, 2), config.latents))
+    return t
 
 
 def synthesis(ops: Any, config: Config, y: Array) -> Array:
     """g_s: y [..., h, w, M] -> [..., H, W, C] in [-1/2, 1/2] up to overshoot: the mirror image of analysis."""
+    if config.wavelet:
+        linear = ops.samples(y)
+        return ops.add(linear, wavelet_synthesis(ops, config, y, linear))
     shortcut = ops.shuffle(ops.dense("synthesis/shortcut", y, 256 * config.channels), 2)
-    t = ops.dense("synthesis/latents", y, config.coarse)
-    for n in range(config.coarse_blocks):
-        t = block(ops, f"synthesis/coarse{n}", t)
-    t = ops.shuffle(ops.dense("synthesis/coarse", t, 4 * config.fine), 2)
-    t = ops.condition("synthesis/fine", t)
-    for n in range(config.fine_blocks):
-        t = block(ops, f"synthesis/fine{n}", t)
+    t = _to_fine(ops, config, ops.condition("synthesis/fine", _from_coarse(ops, config, y)))
     t = ops.dense("synthesis/fine", t, 64 * config.channels, small=True)
     x = ops.shuffle(ops.add(t, shortcut), 8)
     return ops.lapped("synthesis/lapped", x) if config.lapped else x
+
+
+def wavelet_synthesis(ops: Any, config: Config, y: Array, linear: Array) -> Array:
+    """What the network adds to the picture [..., H, W, C] that is `linear` in y, and which it sees, too."""
+    seen = ops.dense("synthesis/skip", ops.unshuffle(linear, 8), config.fine)
+    t = ops.condition("synthesis/fine", ops.add(_from_coarse(ops, config, y), seen))
+    t = ops.condition("synthesis/out", _to_fine(ops, config, t))
+    return ops.shuffle(ops.dense("synthesis/fine", t, 64 * config.channels, small=True), 8)
+
+
+def _from_coarse(ops: Any, config: Config, y: Array) -> Array:
+    t = ops.dense("synthesis/latents", y, config.coarse)
+    for n in range(config.coarse_blocks):
+        t = block(ops, f"synthesis/coarse{n}", t)
+    return ops.shuffle(ops.dense("synthesis/coarse", t, 4 * config.fine), 2)
+
+
+def _to_fine(ops: Any, config: Config, t: Array) -> Array:
+    for n in range(config.fine_blocks):
+        t = block(ops, f"synthesis/fine{n}", t)
+    return t
 
 
 def hyper_analysis(ops: Any, config: Config, y: Array) -> Array:
@@ -96,3 +126,32 @@ def second_parameters(ops: Any, config: Config, features: Array, y: Array) -> Ar
     t = ops.add(features, ops.context("second/context", y, config.prior))
     t = block(ops, "second/block", t)
     return ops.parameters("second/out", t, config.latents, 1, predictor=y)
+
+
+def octave_features(ops: Any, config: Config, octave: int, seen: Array) -> Array:
+    """What is known before an octave's bands, [..., h, w, 14 C] of cells of 2x2 positions -> features [..., prior].
+
+    `seen` are the details of the low-pass picture, 4 C, and the bands of the next coarser octave, 3 C, both companded,
+    and the magnitudes of both.
+    """
+    t = ops.dense("context/in", seen, config.prior)
+    return block(ops, "context/block", ops.condition(f"context/{octave}", t))
+
+
+def octave_first(ops: Any, config: Config, features: Array) -> tuple[Array, Array]:
+    """(means, scale indices) [..., 6 C] of the first half of an octave's coefficients."""
+    return ops.distribution("context/first", features, 6 * config.channels)
+
+
+def octave_second(ops: Any, config: Config, features: Array, known: Array) -> tuple[Array, Array]:
+    """The same of the second half; `known` [..., 12 C] is the first, companded, and its magnitudes."""
+    t = ops.add(features, ops.dense("context/known", known, config.prior))
+    return ops.distribution("context/second", block(ops, "context/after", t), 6 * config.channels)
+
+
+def lowest_second(ops: Any, config: Config, around: Array) -> tuple[Array, Array]:
+    """3x3 neighbours [..., 9 C] of the lowest coefficients, half of which are known -> of the others: (means, less
+    those of their four neighbours, scale indices) [..., C]."""
+    t = ops.rectify(ops.condition("lowest", ops.dense("lowest/in", around, config.hyper_width)))
+    t = ops.dense("lowest/middle", t, config.hyper_width, relu=True)
+    return ops.distribution("lowest/out", t, config.channels)

@@ -88,7 +88,7 @@ class _Network:
         kinds = _names(self.schema.TensorType)
         for n in range(self.graph.TensorsLength()):
             self._tensor(n, sizes, kinds)
-        require(1 <= self.graph.InputsLength() <= 2 and self.graph.OutputsLength() == 1, "it has other ends")
+        require(1 <= self.graph.InputsLength() <= 4 and self.graph.OutputsLength() == 1, "it has other ends")
         for n in range(self.graph.InputsLength()):
             self._define(self.graph.Inputs(n))
         # The one that transforms.Runner takes for the first.

@@ -36,7 +36,7 @@ def draw(tables: Tables, rows: np.ndarray, rng: np.random.Generator) -> np.ndarr
 def synthesise(codec: Codec, y: np.ndarray, step: int, size: tuple[int, int]) -> np.ndarray:
     """u8[H, W, C] of y f32[h, w, M], unit 2**-6."""
     gain = codec.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
-    condition = codec.model.vector("synthesis/fine", step)
+    condition = codec.model.condition("synthesis", step)
     return codec.transforms.synthesis((y * gain)[None].astype(np.float32), condition)[0, : size[0], : size[1]]
 
 

@@ -32,7 +32,7 @@ def with_channels(config: Architecture, channels: int) -> Config:
     """The same for so many samples a pixel, with no more latents than they can fill; raises CodecError."""
     if isinstance(config, Generative):
         raise CodecError("a model of digits has one channel")
-    latents = min(config.latents, CELL * channels)
+    latents = CELL * channels if config.wavelet else min(config.latents, CELL * channels)
     try:
         return Config.from_dict({**config.to_dict(), "channels": channels, "latents": latents})
     except ValueError as exc:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec import context
+from vaecodec import context, rounding
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.context import Prior
 from vaecodec.errors import FormatError
 from vaecodec.integer import one_thread, take_half
+from vaecodec.strays import stray_bits
 
 
 def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
-    """Rounds and codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps."""
+    """Rounds and codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps; of wavelets, as `rounding` says."""
+    if prior.config.wavelet:
+        targets, chosen = rounding.targets(prior, y, step), rounding.rounding(prior)
+        return context.encode(prior, y.shape[:2], step, lambda part, question: chosen(targets[part], *question))
 
     def quantise(part: int, question: context.Step) -> np.ndarray:
         rows, loc = question
@@ -40,7 +44,9 @@ def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.n
 
 def bits(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> float:
     """Bits that the symbols of a tile are worth under the model; latents as in `code`."""
-    return sum(prior.models.tables.bits(*part) for part in code(prior, y, z, step).parts)
+    found = code(prior, y, z, step)
+    beside = sum(stray_bits(prior.models.tables, *part) for part in found.parts) if prior.config.wavelet else 0.0
+    return beside + sum(prior.models.tables.bits(*part) for part in found.parts)
 
 
 def decode(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> np.ndarray:

@@ -69,8 +69,13 @@ def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int
 
 
 def halo(config: Config) -> int:
-    """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block or filter."""
-    return config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
+    """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block or filter.
+
+    Wavelets of four octaves reach four cells when they are taken, and 46 pixels when samples are made of them, which
+    fine blocks see.
+    """
+    reach = config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
+    return max(reach, 4, -(-(46 + 8 * config.fine_blocks) // STRIDE)) if config.wavelet else reach
 
 
 class Grid(NamedTuple):

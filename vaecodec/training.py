@@ -30,7 +30,7 @@ from vaecodec.errors import CodecError
 from vaecodec.generative import Generative, read_config
 from vaecodec.metrics import SSIM_LEAST
 from vaecodec.optimization import GROUPS, Layout, update
-from vaecodec.vae import VAE, initial_weights
+from vaecodec.vae import initial_weights, make
 
 METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
 APART = 1 << 20  # of the seeds of two towers
@@ -106,7 +106,7 @@ def make_tower(config: Config, options: Options, hard: bool) -> Tower:
 
     Raises CodecError where the batch cannot be divided between the towers, or MS-SSIM not be had.
     """
-    model = VAE(config, {})
+    model = make(config, {})
     model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
     model.similar = options.ms_ssim
     layout = layout_of(config)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vaecodec import lapped
+from vaecodec import lapped, pyramid
 from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
 from vaecodec.errors import ModelError
 from vaecodec.graphs import without_filter
@@ -31,7 +31,7 @@ MOST = 2 * (DEFAULT_TILE // STRIDE) ** 2  # cells at once: what LiteRT holds of 
 
 
 class Transforms(Protocol):
-    """Both implementations; B tiles at once, at most `batch`; conditioning vectors are f32[fine]."""
+    """Both implementations; B tiles at once, at most `batch`; conditioning vectors are those of Model.condition."""
 
     batch: int
 
@@ -166,7 +166,15 @@ class LiteRT:
         if self._model.config.lapped:
             kernel = self._filter("analysis")
             pixels = np.stack([lapped.filtered(one, kernel, self._threads) for one in pixels])
-        return self._run("analysis", (pixels, condition[None, None, None]), expected, np.float32)
+        y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32)
+        if self._model.config.wavelet:
+            for one, picture in zip(y, pixels, strict=True):
+                one += pyramid.coefficients(picture * np.float32(1 / 255) - np.float32(0.5))
+        return y
+
+    def _vectors(self, condition: Vector) -> list[np.ndarray]:
+        """What Model.condition put end to end, as LiteRT takes it."""
+        return [one[None, None, None] for one in np.split(condition, [self._model.config.fine]) if len(one)]
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         batch, h, w = y.shape[:3]
@@ -189,7 +197,8 @@ class LiteRT:
     def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
         kind = np.float32 if self._model.config.lapped else np.uint8
-        pictures = self._run("synthesis", (y, condition[None, None, None]), expected, kind)
+        more = [np.stack([pyramid.samples(one) for one in y])] if self._model.config.wavelet else []
+        pictures = self._run("synthesis", (y, *self._vectors(condition), *more), expected, kind)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")
             pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vaecodec import wavelet_freezing
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
 from vaecodec.freezing import ANCHORED, BAKED, fraction_bits
@@ -26,10 +27,11 @@ def weights_of(model: Model) -> tuple[Config, dict[str, np.ndarray]]:
 
 
 def _one(model: Model, name: str, integer: bool) -> np.ndarray:
-    if name in BAKED:
+    anchored = wavelet_freezing.ANCHORED if model.config.wavelet else ANCHORED
+    if name in (wavelet_freezing.baked() if model.config.wavelet else BAKED):
         return model.array(f"start/{name}")
-    if name in ANCHORED:
-        return model.array(f"anchors/{ANCHORED[name]}")
+    if name in anchored:
+        return model.array(f"anchors/{anchored[name]}")
     if integer:
         return model.array(f"integer/{name}") * 2.0 ** -fraction_bits(name)
     return model.array(f"weights/{name}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,8 +50,12 @@ def lambda_of(quality: tf.Tensor) -> tf.Tensor:
     return LAMBDA_MIN * tf.exp(quality * ratio)
 
 
-def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
+def specification(config: Config, size: int = 256) -> Mapping[str, Shapes]:
     """Shapes, starting deviations and multiply-accumulates of each network, on a size x size picture."""
+    if config.wavelet:
+        from vaecodec import wavelet_vae
+
+        return wavelet_vae.specification(config, size)
     cells = (size // STRIDE, size // STRIDE)
     y, z = (*cells, config.latents), (cells[0] // 4, cells[1] // 4, config.hyper)
     networks = {name: Shapes() for name in ("analysis", "hyper_analysis", "prior", "synthesis")}
@@ -66,6 +70,10 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
 
 def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     """Starting values by name, f32: He-scaled networks around a working linear transform codec."""
+    if config.wavelet:
+        from vaecodec import wavelet_vae
+
+        return wavelet_vae.initial_weights(config, seed)
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
     for part in specification(config).values():
@@ -132,6 +140,15 @@ class Weighted(tf.Module):
         return other
 
 
+def make(config: Config, weights: dict[str, np.ndarray] | None = None) -> VAE:
+    """The VAE of an architecture, from its initial weights where none are given."""
+    if config.wavelet:
+        from vaecodec.wavelet_vae import WaveletVAE
+
+        return WaveletVAE(config, weights)
+    return VAE(config, weights)
+
+
 class VAE(Weighted):
     """One model for every rate."""
 
@@ -142,16 +159,20 @@ class VAE(Weighted):
 
     def gains(self, quality: tf.Tensor) -> Gains:
         """quality f32[B] in [0, A - 1] -> per-channel vectors, log-linear between anchors."""
+        at = self.interpolation(quality)
+        return Gains(tf.exp(at("gain")), tf.exp(at("inverse_gain")), tf.exp(at("hyper_gain")), self.conditions(at))
+
+    def interpolation(self, quality: tf.Tensor) -> Callable[[str], tf.Tensor]:
+        """A function of a weight's name: what it is, [B, 1, 1, channels], at quality f32[B]."""
         anchors = tf.range(ANCHORS, dtype=quality.dtype)
         hat = tf.nn.relu(1.0 - tf.abs(quality[:, None] - anchors))  # [B, A]
+        return lambda name: tf.matmul(hat, self.weights[name])[:, None, None, :]
 
-        def at(name: str) -> tf.Tensor:
-            return tf.matmul(hat, self.weights[name])[:, None, None, :]
-
+    def conditions(self, at: Callable[[str], tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Conditioning vectors by name: factors for the transforms, sums for the prior."""
         names = [name[: -len("/condition")] for name in self.weights if name.endswith("/condition")]
-        conditions = {name: at(f"{name}/condition") for name in names}
-        conditions = {n: v if n == "hyper" else tf.exp(v) for n, v in conditions.items()}
-        return Gains(tf.exp(at("gain")), tf.exp(at("inverse_gain")), tf.exp(at("hyper_gain")), conditions)
+        found = {name: at(f"{name}/condition") for name in names}
+        return {n: tf.exp(v) if n.startswith(("analysis/", "synthesis/")) else v for n, v in found.items()}
 
     def analysis(self, x: tf.Tensor, gains: Gains) -> tf.Tensor:
         """f32[B, H, W, C] in [0, 255] -> y f32[B, h, w, M], before the gain."""
@@ -209,6 +230,17 @@ class VAE(Weighted):
 
         yield self.likelihood(self.synthesis(y_1 + y_2, gains), lmbda)
 
+    def distortion(self, x: tf.Tensor, density: tfd.Distribution, lmbda: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(distortion, bits a pixel, squared error) f32[B] of x f32[B, H, W, C] under p(x | y)."""
+        # All of x at its own density: the distortion, without the constant of the Normal.
+        distortion = bits(density, x) - bits(density, density.loc)
+        distortion = tf.reduce_sum(distortion, [1, 2, 3]) / (x.shape[1] * x.shape[2])
+        mse = distortion / lmbda * (self.config.weighty / self.config.channels)
+        if self.similar:
+            unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc, stride=2))
+            distortion = (1.0 - self.similar) * distortion + self.similar * unlike
+        return distortion, mse
+
     def loss(self, x: tf.Tensor, quality: tf.Tensor, seed: tf.Tensor, hard: bool = False) -> Loss:
         """x u8[B, H, W, C], sides multiples of 64; quality f32[B] -> rate + lambda * distortion, over sqrt(lambda).
 
@@ -242,14 +274,8 @@ class VAE(Weighted):
             coded = round_straight_through(residual)
             rates.append(rate(density, loc + (coded if hard else add_noise(residual, seeds[half + 1]))))
             density = joint.send(loc + coded)
-        # All of x at its own density: the distortion, without the constant of the Normal.
-        distortion = bits(density, x) - bits(density, density.loc)
-        distortion = tf.reduce_sum(distortion, [1, 2, 3]) / pixels
         bpp = tf.add_n(rates) / pixels
-        mse = distortion / lmbda * (self.config.weighty / self.config.channels)
-        if self.similar:
-            unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc, stride=2))
-            distortion = (1.0 - self.similar) * distortion + self.similar * unlike
+        distortion, mse = self.distortion(x, density, lmbda)
         loss = tf.reduce_mean((bpp + distortion) / tf.sqrt(lmbda))
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
         return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(rates[0]) / pixels)

@@ -15,7 +15,10 @@ from vaecodec.coding import SYMBOL_MAX
 from vaecodec.config import ANCHORS, LEVELS, MAX_SCALES, Config
 from vaecodec.context import HYPER_GROUPS, Prior
 from vaecodec.errors import ModelError
-from vaecodec.integer import Conditions, Exact
+from vaecodec.integer import ACTIVATION_MAX, Conditions, Exact
+from vaecodec.octaves import Levels, Scaled
+from vaecodec.pyramid import OCTAVES
+from vaecodec.strays import FLAG
 from vaecodec.tables import Tables
 
 Arrays = Mapping[str, np.ndarray]
@@ -25,6 +28,7 @@ MAX_INTEGERS = 1 << 24  # entries of all integer layers
 # integer.prepare bounds stays below 2**53: means 2**25 * gain, latents 2**22 * inverse gain, symbols 2**16 * gain.
 # Indices are added in float32.
 LEVEL_MAX = {"gain": 2**27, "inverse_gain": 2**27, "hyper_inverse_gain": 2**27, "bias": 2**20, "index": 2**20}
+LEVEL_MAX |= {"lowest": 2**20, "start": 2**16}
 ANCHOR_MAX = 40.0  # of a logarithm: its exponential is finite, and so is that of its negative
 
 
@@ -38,14 +42,22 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
     """Types, shapes and ranges of all but the shapes of layers; raises ModelError, or KeyError on what is missing."""
     _check_tables(config, arrays)
     check_integers(arrays)
-    widths = dict.fromkeys(Conditions._fields, config.latents)
-    widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
+    if config.wavelet:
+        _check_octaves(config, arrays)
+        bands = 3 * (OCTAVES + 1) * config.channels
+        widths = {"bias": (OCTAVES + 1) * config.prior, "lowest": config.hyper_width}
+        widths |= {"start": 2 * config.channels, "inverse_gain": bands}
+    else:
+        widths = dict.fromkeys(Conditions._fields, config.latents)
+        widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
     for name, width in widths.items():
         _check_shape(arrays, f"levels/{name}", (LEVELS, width), "<i4")
         level = arrays[f"levels/{name}"].astype(np.int64)
         require(np.abs(level).max() <= LEVEL_MAX[name], f"levels/{name} is out of range")
     anchors = {"inverse_gain": config.latents, "synthesis/fine": config.fine}
     optional = {"gain": config.latents, "hyper_gain": config.hyper, "analysis/fine": config.fine}
+    if config.wavelet:
+        anchors["synthesis/out"], optional["analysis/out"] = config.fine, config.coarse
     anchors.update({name: width for name, width in optional.items() if f"anchors/{name}" in arrays})
     for name, width in anchors.items():
         _check_shape(arrays, f"anchors/{name}", (ANCHORS, width), "<f4")
@@ -59,6 +71,18 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
             require(array.dtype.str == "<f4" and np.isfinite(array).all(), f"{name} is not finite float32")
         elif name.startswith("litert/"):
             require(array.dtype == np.uint8 and array.ndim == 1, f"{name} is not bytes")
+
+
+def _check_octaves(config: Config, arrays: Arrays) -> None:
+    """What octaves has beside levels and layers."""
+    steps = arrays["companding"]
+    require(
+        steps.dtype.str == "<i4" and steps.ndim == 1 and 1 <= len(steps) <= ACTIVATION_MAX, "companding is no i32[n]"
+    )
+    require(steps[0] > 0 and (np.diff(steps) > 0).all() and steps[-1] <= COMPANDED_MAX, "companding does not rise")
+    _check_shape(arrays, "centroids", (len(arrays["tables/low"]) - 1, 2), "|i1")
+    require((arrays["levels/inverse_gain"] > 0).all(), "levels/inverse_gain is not above 0")
+    require(len(arrays["tables/low"]) > FLAG + 1, "it has no row for flags")
 
 
 def check_integers(arrays: Arrays) -> None:
@@ -91,6 +115,9 @@ def _check_shape(arrays: Arrays, name: str, shape: tuple[int, ...], kind: str) -
         found.shape == shape and found.dtype.str == kind,
         f"{name} has shape {found.shape} and type {found.dtype}, expected {shape} and {np.dtype(kind)}",
     )
+
+
+COMPANDED_MAX = 1 << 16
 
 
 class Fitting(Exact):
@@ -128,9 +155,30 @@ class Fitting(Exact):
         return super().parameters(name, x, channels, half, predictor)
 
 
+class FittingOctaves(Fitting, Scaled):
+    """The same for wavelets."""
+
+    def distribution(self, name: str, x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        self._expect(name, x.shape[-1], 2 * count)
+        return super().distribution(name, x, count)
+
+
 def check_prior(prior: Prior) -> None:
     """Runs the prior over one hyper-latent cell; raises ModelError, or KeyError where a layer is missing."""
+    if isinstance(prior.levels, Levels):
+        _check_octave_layers(prior, Levels(*(field[0] for field in prior.levels)))
+        return
     config, ops = prior.config, Fitting(prior.layers, Conditions(*(field[0] for field in prior.levels)))
     features = network.hyper_synthesis(ops, config, np.zeros((1, 1, config.hyper)))
     features, _ = network.first_parameters(ops, config, features)
     network.second_parameters(ops, config, features, np.zeros((*features.shape[:2], config.latents // 2), np.float32))
+
+
+def _check_octave_layers(prior: Prior, levels: Levels) -> None:
+    """Runs the networks of wavelets over one cell."""
+    config, channels = prior.config, prior.config.channels
+    ops = FittingOctaves(prior.layers, levels)  # type: ignore[arg-type]
+    features = network.octave_features(ops, config, 0, np.zeros((1, 1, 14 * channels), np.float32))
+    network.octave_first(ops, config, features)
+    network.octave_second(ops, config, features, np.zeros((1, 1, 12 * channels), np.float32))
+    network.lowest_second(ops, config, np.zeros((1, 1, 9 * channels), np.float32))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from vaecodec import library
+from vaecodec import library, octaves
 from vaecodec.coding import Models
 from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
 from vaecodec.context import Prior
@@ -66,6 +66,10 @@ class Model(NamedTuple):
         part = position - np.float32(first)
         return np.exp(anchors[first] * (1 - part) + anchors[first + 1] * part)
 
+    def condition(self, side: str, step: int) -> np.ndarray:
+        """f32[n]: what the transform "analysis" or "synthesis" is told of a quality step, end to end."""
+        return np.concatenate([self.vector(name, step) for name in conditions(self.config, side)])
+
     def transform(self, name: str) -> bytes:
         """The LiteRT flatbuffer of one transform; raises ModelError where there is none."""
         return self.array(f"litert/{name}").tobytes()
@@ -74,6 +78,11 @@ class Model(NamedTuple):
         """A tensor of the file; raises ModelError where there is none."""
         require(name in self.arrays, f"model {self.name} has no {name}")
         return self.arrays[name]
+
+
+def conditions(config: Config, side: str) -> list[str]:
+    """The anchors that the transform "analysis" or "synthesis" is told, by name."""
+    return [f"{side}/fine", f"{side}/out"] if config.wavelet else [f"{side}/fine"]
 
 
 def identify(config: dict[str, int], arrays: dict[str, np.ndarray]) -> str:
@@ -141,6 +150,11 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
     tables = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
     prefix = "integer/"
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
+    if config.wavelet:
+        scaled = octaves.Levels(*(arrays[f"levels/{name}"] for name in octaves.Levels._fields))
+        return Prior(
+            config, layers, scaled, Models(tables), companding=arrays["companding"], centroids=arrays["centroids"]
+        )
     levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
     return Prior(config, layers, levels, Models(tables))
 

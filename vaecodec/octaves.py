@@ -1,0 +1,224 @@
+"""context.walk for wavelets: from the lowest octave to the finest, each in two halves on a chessboard.
+
+    lowest --> bands of octave 4 --> low-pass, twice as large --> bands of octave 3 --> ... --> bands of octave 0
+
+What the prior sees of an octave are details of the low-pass picture that is known so far, and the bands of the octave
+before: one network for all.  Those low-pass pictures are for it alone, in integers, of the tile as if there were
+nothing beyond; the synthesis begins from the coefficients.
+
+    value = 64 * symbol + sign(symbol) * centroid + loc         latents in units of 2**-6 quantisation steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vaecodec import lifting, network, pyramid
+from vaecodec.cells import Band, in_bands
+from vaecodec.coding import DETERMINISTIC
+from vaecodec.config import LEVEL_STEPS
+from vaecodec.integer import (
+    ACTIVATION_BITS,
+    ACTIVATION_MAX,
+    GAIN_BITS,
+    LOC_GAIN,
+    PRODUCT_BITS,
+    WEIGHT_BITS,
+    Exact,
+    nearest,
+    parity,
+    shift,
+)
+
+if TYPE_CHECKING:
+    from vaecodec.context import Prior, Step
+
+UNIT = 1 << ACTIVATION_BITS
+LOWEST_BITS = 4  # the lowest coefficients are seen at 1/16
+VALUE_MAX = lifting.REACH  # of all values, in units of 2**-6
+INDEX_SHIFT = PRODUCT_BITS - 3  # an activation of 1 is 8 rungs of the scale ladder
+PARTS = 2 + 2 * (pyramid.OCTAVES + 1)
+
+
+class Levels(NamedTuple):
+    """The integer side of one prior level; O = 5 octaves, finest first."""
+
+    bias: np.ndarray  # i[O * prior], unit 2**-6, added to the features of each octave
+    lowest: np.ndarray  # i[hyper_width], unit 2**-6, added in the network of the lowest
+    start: np.ndarray  # i[2 C]: mean, unit 2**-6, and row of the first half of the lowest
+    inverse_gain: np.ndarray  # i[O * 3 C], unit 2**-10: of each band, to the steps of the low-pass
+
+
+class Scaled(Exact):
+    """integer.Exact with what the octaves ask for."""
+
+    def condition(self, name: str, x: np.ndarray) -> np.ndarray:
+        levels: Levels = self.conditions  # type: ignore[assignment]
+        bias = levels.lowest
+        if name != "lowest":
+            octave = int(name.rpartition("/")[2])
+            bias = levels.bias[octave * x.shape[-1] : (octave + 1) * x.shape[-1]]
+        return self._clip(np.add(x, bias.astype(x.dtype), out=x))
+
+    def rectify(self, x: np.ndarray) -> np.ndarray:
+        return np.maximum(x, 0, out=x)
+
+    def distribution(self, name: str, x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(means, unit 2**-6, rungs) [cells, count]."""
+        t = self.layers[name].product(x.reshape(-1, x.shape[-1]))
+        loc = t[:, :count] * t.dtype.type(LOC_GAIN)
+        return shift(loc, WEIGHT_BITS), shift(t[:, count:], INDEX_SHIFT)
+
+
+@lru_cache(maxsize=4)
+def companding(steps: bytes) -> np.ndarray:
+    """f32[2 n + 1]: activations of values -n..n; `steps`, i32, are the magnitudes from which on they are 1, 2, ..."""
+    edges = np.frombuffer(steps, np.int32)
+    half = np.repeat(np.arange(len(edges), dtype=np.float32), np.diff(edges, prepend=0))
+    half = np.append(half, np.float32(len(edges)))
+    return np.concatenate([-half[:0:-1], half])
+
+
+class Compander:
+    """Values, integers in units of 2**-6, -> activations: logarithms of 1 + their magnitude, with their sign."""
+
+    def __init__(self, steps: np.ndarray) -> None:
+        self._table = companding(steps.astype(np.int32).tobytes())
+        self._reach = len(self._table) // 2
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        index = np.clip(values, -self._reach, self._reach).astype(np.int32)
+        index += self._reach
+        return self._table.take(index)
+
+
+def details(low: np.ndarray) -> np.ndarray:
+    """i32[C, H, W] less the mean of the eight neighbours, mirrored at the edges, halves up."""
+    wide = np.pad(low, [(0, 0), (1, 1), (1, 1)], "reflect")
+    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    around -= low
+    around += 4
+    around >>= 3
+    return low - around
+
+
+def with_magnitudes(*parts: np.ndarray) -> np.ndarray:
+    """[..., a], [..., b] -> [..., 2 (a + b)]: each, and its magnitude."""
+    return np.concatenate([both for one in parts for both in (one, np.abs(one))], -1)
+
+
+def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
+    """f32: what symbols stand for, within VALUE_MAX, unit 2**-6."""
+    found = symbols.astype(np.float32)
+    found *= UNIT
+    found += loc
+    at = np.flatnonzero(symbols)
+    some = symbols.ravel()[at]
+    nudge = prior.centroids[rows.ravel()[at], (np.abs(some) > 1).astype(np.intp)] * np.sign(some)
+    found.ravel()[at] += nudge
+    return np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
+
+
+def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
+    """Yields (rows u8, loc f32) and is sent symbols i32, as context.walk; returns y f32[h, w, 256 C].
+
+    In order: even and odd places of the lowest coefficients [n, C], then both halves of octave 4, ..., 0: [cells, 6 C].
+    """
+    levels = Levels(*(field[step // LEVEL_STEPS] for field in prior.levels))
+    compand, width = Compander(prior.companding), pyramid.BANDS * prior.config.channels
+    size = (-(-cells[0] // 2), -(-cells[1] // 2))
+    low = yield from lowest(prior, levels, size)
+    parents = np.zeros((width, *size), np.float32)
+    bands: list[np.ndarray] = []
+    for octave in range(pyramid.OCTAVES, -1, -1):
+        size = low.shape[1:]
+        halves = yield from both_halves(prior, levels, octave, compand, low, parents)
+        found = pyramid.from_halves(*halves, size)
+        if octave < pyramid.OCTAVES:
+            bands.insert(0, found)
+        if octave:
+            gain = levels.inverse_gain[octave * width : (octave + 1) * width] * 2.0**-GAIN_BITS
+            scaled = np.clip(nearest(found * gain[:, None, None]), -VALUE_MAX, VALUE_MAX)
+            low = lifting.inverse(low, scaled.astype(np.int32), lifting.WHOLE)
+            np.clip(low, -VALUE_MAX, VALUE_MAX, out=low)
+        if octave == pyramid.OCTAVES:
+            low = low[:, : cells[0], : cells[1]]
+            coarse = low.astype(np.float32)
+        parents = found
+    return pyramid.pack(pyramid.Planes(coarse, bands))
+
+
+def lowest(prior: Prior, levels: Levels, size: tuple[int, int]) -> Generator[Step, np.ndarray, np.ndarray]:
+    """i32[C, h, w]: the lowest coefficients, half of them by themselves, then those between them."""
+    channels = prior.config.channels
+    even, odd = parity(*size)
+    rows = np.repeat(np.clip(levels.start[channels:], 0, prior.scales - 1).astype(np.uint8)[None], len(even), 0)
+    loc = np.repeat(levels.start[:channels].astype(np.float32)[None], len(even), 0)
+    known = np.zeros((*size, channels), np.float32)
+    flat = known.reshape(-1, channels)
+    flat[even] = values_of(prior, (yield rows, loc), rows, loc)
+
+    wide = np.pad(known, [(1, 1), (1, 1), (0, 0)], "reflect")
+    beside = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:]
+    seen = np.clip(shift(known.copy(), LOWEST_BITS), -ACTIVATION_MAX, ACTIVATION_MAX)
+    wide = np.pad(seen, [(1, 1), (1, 1), (0, 0)])
+    around = np.concatenate([wide[i : i + size[0], j : j + size[1]] for i in range(3) for j in range(3)], -1)
+    loc, index = network.lowest_second(Scaled(prior.layers, levels), prior.config, around)  # type: ignore[arg-type]
+    loc += shift(beside, 2).reshape(loc.shape)
+    loc, rows = loc[odd].astype(np.float32), np.clip(index[odd], 0, prior.scales - 1).astype(np.uint8)
+    flat[odd] = values_of(prior, (yield rows, loc), rows, loc)
+    return np.ascontiguousarray(known.transpose(2, 0, 1)).astype(np.int32)
+
+
+def both_halves(
+    prior: Prior, levels: Levels, octave: int, compand: Compander, low: np.ndarray, parents: np.ndarray
+) -> Generator[Step, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """f32[cells, 6 C] twice: the coefficients of an octave."""
+    config, shape = prior.config, low.shape[1:]
+    cells, count = (-(-shape[0] // 2), -(-shape[1] // 2)), 6 * config.channels
+    seen = with_magnitudes(
+        pyramid.to_cells(compand(details(low))), compand(parents[:, : cells[0], : cells[1]]).transpose(1, 2, 0)
+    )
+    features = np.empty((*cells, config.prior), np.float32)
+    rows, loc = np.empty((*cells, count), np.uint8), np.empty((*cells, count), np.float32)
+
+    def put(band: Band, found: tuple[np.ndarray, np.ndarray], half: int) -> None:
+        at = (slice(band.top, band.bottom), slice(None))
+        loc[at], index = found[0].reshape(loc[at].shape), found[1]
+        rows[at] = np.clip(index, 0, prior.scales - 1, out=index).reshape(loc[at].shape)
+
+    def one(band: Band) -> None:
+        ops = Scaled(prior.layers, levels, band.above, band.below)  # type: ignore[arg-type]
+        features[band.rows] = network.octave_features(ops, config, octave, seen[band.seen])
+        put(band, network.octave_first(ops, config, features[band.rows]), 0)
+
+    def two(band: Band) -> None:
+        ops = Scaled(prior.layers, levels, band.above, band.below)  # type: ignore[arg-type]
+        known = with_magnitudes(compand(first[band.seen]))
+        put(band, network.octave_second(ops, config, features[band.seen], known), 1)
+
+    out = []
+    for half, work in enumerate((one, two)):
+        in_bands(prior.each, cells, work)
+        _blank(rows, loc, shape, half)
+        question = rows.reshape(-1, count), loc.reshape(-1, count)
+        first = values_of(prior, (yield question), *question).reshape(*cells, count)
+        out.append(first.reshape(-1, count))
+        rows, loc = np.empty_like(rows), np.empty_like(loc)
+    return out[0], out[1]
+
+
+def _blank(rows: np.ndarray, loc: np.ndarray, shape: tuple[int, ...], half: int) -> None:
+    """Where an octave has an odd side, its last cells reach beyond it: what lies there is 0, and not coded."""
+    numbers = pyramid.halves(rows.shape[2] // 6)[half]
+    place = numbers // (rows.shape[2] // 2)
+    for axis, odd in ((0, place // 2), (1, place % 2)):
+        if shape[axis] % 2:
+            beyond = (slice(-1, None), slice(None)) if axis == 0 else (slice(None), slice(-1, None))
+            rows[beyond][..., odd == 1] = DETERMINISTIC
+            loc[beyond][..., odd == 1] = 0

@@ -1,0 +1,99 @@
+"""Which symbols an encoder picks for wavelet coefficients: of two, the one whose error and bits together cost less.
+
+A symbol nearer to 0 is the worse approximation, and the cheaper one: from which residual on the larger of two is
+picked depends on the table row alone ("rate-distortion optimised quantisation", Sullivan and Wiegand 1998).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vaecodec import pyramid
+from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
+from vaecodec.config import LEVEL_STEPS, WORTH
+from vaecodec.context import UNIT, Prior
+from vaecodec.integer import GAIN_BITS, parity
+from vaecodec.octaves import Levels
+from vaecodec.tables import PRECISION, Tables
+
+MOST = 15  # symbols whose thresholds differ
+STRAY = 2.5  # residuals from which on a coefficient that should be 0 is worth the 50 bits of a stray
+
+
+def targets(prior: Prior, y: np.ndarray, step: int) -> list[np.ndarray]:
+    """f32[n, count] of each part of octaves.walk: what its symbols are to stand for.
+
+    y f32[h, w, 256 C] is that of a tile, in quantisation steps.
+    """
+    planes, channels = pyramid.unpack(y), prior.config.channels
+    low, bands = pyramid.fifth(planes.low)
+    levels = prior.levels
+    assert isinstance(levels, Levels)
+    inverse = levels.inverse_gain[step // LEVEL_STEPS, -pyramid.BANDS * channels :]
+    bands *= (2.0**GAIN_BITS / inverse).astype(np.float32)[:, None, None]
+    lowest = low.reshape(channels, -1).T
+    parts = [lowest[at] for at in parity(*low.shape[1:])]
+    for octave in (bands, *reversed(planes.bands)):
+        parts += pyramid.to_halves(octave)
+    return parts
+
+
+class Rounding(NamedTuple):
+    """Thresholds f32[rows, MOST + 1]: the residual from which on symbol n is picked, and not n - 1."""
+
+    thresholds: np.ndarray
+
+    def __call__(self, target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
+        """Symbols i32 for what is to be coded, under rows u8 and means f32, unit 2**-6."""
+        residual = target - loc * np.float32(1 / UNIT)
+        size = np.abs(residual)
+        found, idle = np.rint(size), (rows == DETERMINISTIC) & (size < STRAY)
+        near = np.minimum(found, MOST)
+        size -= found - near
+        found -= size < self.thresholds[rows, near.astype(np.intp)]
+        found *= ~idle
+        np.minimum(found, SYMBOL_MAX, out=found)
+        return np.copysign(found, residual, out=found).astype(np.int32)
+
+
+def rounding(prior: Prior, worth: float = WORTH) -> Rounding:
+    """That of a prior, where a bit is worth so many squared quantisation steps."""
+    return _rounding(prior.models.tables, prior.centroids.tobytes(), prior.scales, worth)
+
+
+def _rounding(tables: Tables, centroids: bytes, scales: int, worth: float) -> Rounding:
+    key = (id(tables), centroids, worth)
+    if key not in _cache:
+        if len(_cache) > 16:
+            _cache.clear()
+        _cache[key] = tables, _thresholds(tables, np.frombuffer(centroids, np.int8).reshape(scales, 2), worth)
+    return Rounding(_cache[key][1])
+
+
+_cache: dict[tuple[int, bytes, float], tuple[Tables, np.ndarray]] = {}
+
+
+def _thresholds(tables: Tables, centroids: np.ndarray, worth: float) -> np.ndarray:
+    out = np.zeros((len(centroids), MOST + 1), np.float32)
+    for row, (one, more) in enumerate(centroids[1:] / UNIT, 1):
+        bits = bits_of(tables, row)
+        values = np.arange(MOST + 1) + np.where(np.arange(MOST + 1) > 1, more, one)
+        values[0] = 0
+        steps = np.maximum(np.diff(values), 0.1)
+        out[row, 1:] = (values[1:] + values[:-1]) / 2 + worth / 2 * np.diff(bits) / steps
+        out[row, 0] = -1
+    return out
+
+
+def bits_of(tables: Tables, row: int) -> np.ndarray:
+    """f64[MOST + 1]: bits of symbols 0, 1, ... in a row, the mean of either sign; of those beyond it, an escape's."""
+    freq, low = tables.row(row).astype(np.float64), int(tables.low[row])
+    cost = PRECISION - np.log2(freq)
+    cost[-1] += 32
+    place = np.arange(MOST + 1) - low
+    mirrored = -np.arange(MOST + 1) - low
+    last = len(freq) - 1
+    at = [np.where((p < 0) | (p > last), last, p) for p in (place, mirrored)]
+    return (cost[at[0]] + cost[at[1]]) / 2

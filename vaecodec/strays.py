@@ -1,0 +1,63 @@
+"""Symbols where none was expected: what a tile has besides the symbols of its table rows.
+
+Of a coefficient on the lowest row of the scale ladder the prior says that it is 0, and none is coded.  Where it is far
+from that, an encoder says so all the same, at the price of its place and its value:
+
+    a symbol of row FLAG, 0 where there are none; else how many, and then place and value of each, in four bytes
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX, Models, pop, push
+from vaecodec.errors import FormatError
+from vaecodec.tables import Tables
+
+FLAG = 1
+BYTES = 4
+
+
+def push_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Puts those of symbols i32[n] that rows u8[n] have no place for on the stack; returns the others, 0 where they
+    were.
+    """
+    places = np.flatnonzero((symbols != 0) & (rows == DETERMINISTIC))
+    if len(places):
+        numbers = np.stack([places, symbols[places]], -1).ravel()
+        everything = np.append(len(places), numbers).astype("<i4").view(np.uint8).astype(np.int32)
+        push(coder, everything, np.full(len(everything), models.byte_row, np.uint16), models)
+        symbols = np.where(rows == DETERMINISTIC, 0, symbols)
+    push(coder, np.array([len(places) > 0], np.int32), np.array([FLAG], np.uint8), models)
+    return symbols
+
+
+def pop_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
+    """Takes them off the stack and puts them in their places of symbols i32[n]; raises FormatError on what is none."""
+    flag = int(pop(coder, np.array([FLAG], np.uint8), models)[0])
+    if flag not in (0, 1):
+        raise FormatError("a symbol that says whether there are others is neither 0 nor 1")
+    if not flag:
+        return
+    count = int(_numbers(coder, 1, models)[0])
+    if not 0 < count <= len(rows):
+        raise FormatError("there are more symbols than places for them")
+    places, values = _numbers(coder, 2 * count, models).reshape(-1, 2).T
+    if places.min() < 0 or places.max() >= len(rows) or (np.diff(places) <= 0).any() or rows[places].any():
+        raise FormatError("a symbol has no place among the others")
+    if not values.all() or np.abs(values).max() > SYMBOL_MAX:
+        raise FormatError("a symbol is out of range")
+    symbols[places] = values
+
+
+def stray_bits(tables: Tables, symbols: np.ndarray, rows: np.ndarray) -> float:
+    """Information content in bits of what push_strays puts there."""
+    count = np.count_nonzero(symbols[rows == DETERMINISTIC])
+    flag = tables.bits(np.array([count > 0], np.int32), np.array([FLAG]))
+    return flag + 8 * BYTES * (1 + 2 * count if count else 0)
+
+
+def _numbers(coder, count: int, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """i64[count]."""
+    found = pop(coder, np.full(BYTES * count, models.byte_row, np.uint16), models)
+    return found.astype(np.uint8).view("<i4").astype(np.int64)

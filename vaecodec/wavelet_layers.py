@@ -1,0 +1,215 @@
+"""Wavelets in TensorFlow, for training and for GPUs: what `lifting` and `pyramid` do, on [B, H, W, C].
+
+Also the arithmetic of the prior: `octaves.Scaled` carried in floats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vaecodec import grid_layers, layers
+from vaecodec.bases import rotation
+from vaecodec.config import CELL
+from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
+from vaecodec.lifting import NORM, STEPS
+from vaecodec.octaves import LOWEST_BITS
+from vaecodec.pyramid import BANDS, OCTAVES, blocks, halves
+
+COMPANDED = 255.0  # beyond this many quantisation steps the prior sees no difference
+
+
+class Shapes(grid_layers.Shapes):
+    """layers.Shapes with what wavelets ask for."""
+
+    def coefficients(self, x):
+        self._lift(x)
+        return (x[-3] // 16, x[-2] // 16, CELL * x[-1])
+
+    def samples(self, y):
+        x = (y[-3] * 16, y[-2] * 16, y[-1] // CELL)
+        self._lift(x)
+        return x
+
+    def _lift(self, x):
+        # Of each octave half of the samples get two multiples along either axis, all are scaled; then colours turn.
+        count = math.prod(x)
+        self.macs["wavelet"] = round(count * 6 * sum(0.25**n for n in range(OCTAVES))) + count * x[-1]
+
+    def rectify(self, x):
+        return x
+
+    def distribution(self, name, x, count):
+        self._add(name, (x[-1], 2 * count), x[-1], math.prod(x[:-1]), 0.1)
+        return (*x[:-1], count), (*x[:-1], count)
+
+
+class Quantised(grid_layers.Quantised):
+    """octaves.Scaled carried in floats; conditioning vectors [B, 1, 1, C] by name."""
+
+    def __init__(self, weights: Any, conditions: Any) -> None:
+        super().__init__(weights)
+        self.conditions = conditions
+
+    def rectify(self, x):
+        return tf.nn.relu(x)
+
+    def distribution(self, name, x, count):
+        """(means, in quantisation steps, scale indices, in rungs) [..., count]."""
+        loc, index = tf.split(self._product(name, x), [count, count], -1)
+        return loc * LOC_GAIN, index * INDEX_GAIN
+
+    def compand(self, x):
+        """Values, in quantisation steps, to +-log 256."""
+        size = tf.math.log1p(tf.minimum(tf.abs(x), tf.constant(COMPANDED, x.dtype)))
+        return layers.on_grid(tf.sign(x) * size, ACTIVATION_BITS)
+
+    def lowest(self, known):
+        """3x3 neighbours [..., 9 C] of the lowest coefficients, 0 beyond the edges."""
+        return self.neighbours(self._activation(known * 2.0**-LOWEST_BITS))
+
+    def neighbours(self, x):
+        height, width = tf.shape(x)[1], tf.shape(x)[2]
+        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        around = [padded[:, t : t + height, s : s + width] for t in range(3) for s in range(3)]
+        return tf.ensure_shape(tf.concat(around, -1), [*x.shape[:-1], 9 * x.shape[-1]])
+
+
+def mirrored(x: tf.Tensor) -> tf.Tensor:
+    """[B, h, w, C] with a row and a column more on every side."""
+    return tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
+
+
+def details(low: tf.Tensor) -> tf.Tensor:
+    """octaves.details."""
+    wide = mirrored(low)
+    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    return low - (around - low) / 8
+
+
+def beside(known: tf.Tensor) -> tf.Tensor:
+    """The mean of the four neighbours."""
+    wide = mirrored(known)
+    return (wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]) / 4
+
+
+def _next(x: tf.Tensor) -> tf.Tensor:
+    return x + tf.concat([x[:, 1:], x[:, -1:]], 1)
+
+
+def _last(x: tf.Tensor) -> tf.Tensor:
+    return x + tf.concat([x[:, :1], x[:, :-1]], 1)
+
+
+def _part(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """[B, H, n] -> low, high [B, H/2, n]."""
+    shape = tf.shape(x)
+    even, odd = tf.unstack(tf.reshape(x, [shape[0], shape[1] // 2, 2, shape[2]]), axis=2)
+    odd += STEPS[0] * _next(even)
+    even += STEPS[1] * _last(odd)
+    odd += STEPS[2] * _next(even)
+    even += STEPS[3] * _last(odd)
+    return even * NORM, odd / NORM
+
+
+def _join(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    even, odd = low / NORM, high * NORM
+    even -= STEPS[3] * _last(odd)
+    odd -= STEPS[2] * _next(even)
+    even -= STEPS[1] * _last(odd)
+    odd -= STEPS[0] * _next(even)
+    shape = tf.shape(even)
+    return tf.reshape(tf.stack([even, odd], 2), [shape[0], 2 * shape[1], shape[2]])
+
+
+def _rows(x: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, C] -> [B, H, W * C]."""
+    return tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], tf.shape(x)[2] * x.shape[3]])
+
+
+def _turned(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, [0, 2, 1, 3])
+
+
+def _columns(x: tf.Tensor, width: tf.Tensor, channels: int) -> tf.Tensor:
+    """The inverse of _rows."""
+    return tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], width, channels])
+
+
+def forward(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """[B, H, W, C] -> (low [B, H/2, W/2, C], bands [B, H/2, W/2, 3 C]): lifting.forward."""
+    channels, found = x.shape[3], []
+    for half in _part(_rows(x)):
+        turned = _turned(_columns(half, tf.shape(x)[2], channels))
+        found += [_turned(_columns(one, tf.shape(x)[1] // 2, channels)) for one in _part(_rows(turned))]
+    return found[0], tf.concat(found[1:], -1)
+
+
+def inverse(low: tf.Tensor, bands: tf.Tensor) -> tf.Tensor:
+    """The inverse of forward."""
+    channels, height, width = low.shape[3], tf.shape(low)[1], 2 * tf.shape(low)[2]
+    across, down, both = tf.split(bands, BANDS, -1)
+    halves = [
+        _turned(_columns(_join(*(_rows(_turned(one)) for one in pair)), height, channels))
+        for pair in ((low, across), (down, both))
+    ]
+    return tf.ensure_shape(_columns(_join(*map(_rows, halves)), width, channels), [None, None, None, channels])
+
+
+def unpack(y: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """[B, h, w, 256 C] -> (low [B, h, w, C], bands [B, n h, n w, 3 C], finest first): pyramid.unpack."""
+    channels, shape, bands = y.shape[3] // CELL, tf.shape(y), []
+    for part, side in blocks(channels):
+        block = tf.reshape(y[..., part], [*tf.unstack(shape[:3]), BANDS * channels, side, side])
+        block = tf.transpose(block, [0, 1, 4, 2, 5, 3])
+        bands.append(tf.reshape(block, [shape[0], shape[1] * side, shape[2] * side, BANDS * channels]))
+    return y[..., -channels:], bands
+
+
+def pack(low: tf.Tensor, bands: list[tf.Tensor]) -> tf.Tensor:
+    """The inverse of unpack."""
+    channels, shape, parts = low.shape[3], tf.shape(low), []
+    for (_, side), band in zip(blocks(channels), bands, strict=True):
+        block = tf.reshape(band, [shape[0], shape[1], side, shape[2], side, BANDS * channels])
+        block = tf.transpose(block, [0, 1, 3, 5, 2, 4])
+        parts.append(tf.reshape(block, [*tf.unstack(shape[:3]), BANDS * channels * side * side]))
+    return tf.ensure_shape(tf.concat([*parts, low], -1), [None, None, None, CELL * channels])
+
+
+def coefficients(x: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, C] -> y [B, h, w, 256 C]: pyramid.coefficients."""
+    low, bands = layers.pointwise(x, tf.constant(rotation(x.shape[3]).T, x.dtype)), []
+    for _ in range(OCTAVES):
+        low, octave = forward(low)
+        bands.append(octave)
+    return pack(low, bands)
+
+
+def samples(y: tf.Tensor) -> tf.Tensor:
+    """The inverse of coefficients."""
+    low, bands = unpack(y)
+    for octave in reversed(bands):
+        low = inverse(low, octave)
+    return layers.pointwise(low, tf.constant(rotation(low.shape[3]), y.dtype))
+
+
+def to_halves(bands: tf.Tensor) -> list[tf.Tensor]:
+    """[B, H, W, 3 C] -> two of [B, H/2, W/2, 6 C]: pyramid.to_halves."""
+    cells = tf.nn.space_to_depth(bands, 2)
+    return [tf.gather(cells, numbers, axis=-1) for numbers in halves(bands.shape[3] // BANDS)]
+
+
+def from_halves(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """The inverse of to_halves."""
+    order = np.argsort(np.concatenate(halves(first.shape[3] // 6)))
+    cells = tf.gather(tf.concat([first, second], -1), order, axis=-1)
+    return tf.nn.depth_to_space(tf.ensure_shape(cells, [None, None, None, len(order)]), 2)
+
+
+def with_magnitudes(*parts: tf.Tensor) -> tf.Tensor:
+    """octaves.with_magnitudes."""
+    return tf.concat([both for one in parts for both in (one, tf.abs(one))], -1)
