@@ -15,6 +15,7 @@ from vaecodec import (
     context,
     layers,
     octaves,
+    parallel,
     photo_drawing,
     planes,
     pyramid,
@@ -27,6 +28,7 @@ from vaecodec.codec import Codec
 from vaecodec.config import STEPS, WORTH, Config
 from vaecodec.container import step_of
 from vaecodec.densities import bits
+from vaecodec.engines import Engine
 from vaecodec.freezing import at_quality, freeze, integer_weights
 from vaecodec.integer import prepare
 from vaecodec.tiling import Box, halo
@@ -239,6 +241,35 @@ def test_bands_of_rows_give_what_the_whole_gives(codec, shape, monkeypatch):
     assert len(found[0]) == 2 * octaves.PARTS + 1
     for other in found[1:]:
         assert all(np.array_equal(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+def test_an_engine_makes_what_numpy_makes(codec, monkeypatch):
+    """And is not used where it does not."""
+    prior, level = codec.model.prior, octaves.Levels(*(field[30] for field in codec.model.prior.levels))
+    assert isinstance(octaves.fastest(prior, level), octaves.Accelerated)
+    x = picture(200, 333)
+    data = codec.encode(x, 60)
+    slow = Codec(codec.model._replace(prior=prior._replace(engine=None)))
+    assert slow.encode(x, 60) == data and np.array_equal(slow.decode(data), codec.decode(data))
+    monkeypatch.setattr(octaves, "ENGINE_BAND", 16)
+    assert np.array_equal(codec.decode(data), slow.decode(data))
+    other = dict(prior.engine._contents)
+    other["second"] = other["second"].replace(np.float32(0.5).tobytes(), np.float32(0.4).tobytes())
+    wrong = prior._replace(engine=Engine(other))
+    assert not isinstance(octaves.fastest(wrong, level), octaves.Accelerated)
+    broken = prior._replace(engine=Engine({**other, "first": b"TFL3"}))
+    assert not isinstance(octaves.fastest(broken, level), octaves.Accelerated)
+
+
+def test_workers_make_the_same(codec, monkeypatch):
+    monkeypatch.setattr(parallel, "PIXELS_EACH", 1)
+    x = picture(300, 200)
+    data = codec.encode(x, 60, tile=64)
+    with monkeypatch.context() as alone:
+        alone.setattr(parallel, "PIXELS_EACH", 1 << 40)
+        assert codec.encode(x, 60, tile=64) == data
+        whole = codec.decode(data)
+    assert np.array_equal(codec.decode(data), whole)
 
 
 def test_rounding_picks_the_cheaper_of_two(codec):
