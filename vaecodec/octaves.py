@@ -166,9 +166,7 @@ class Compander:
         self._reach = len(self._table) // 2
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        index = np.clip(values, -self._reach, self._reach).astype(np.int32)
-        index += self._reach
-        return self._table.take(index)
+        return self._table.take(values.astype(np.int32) + self._reach, mode="clip")
 
 
 def details(low: np.ndarray) -> np.ndarray:
@@ -189,14 +187,13 @@ def with_magnitudes(*parts: np.ndarray) -> np.ndarray:
 
 def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
     """f32: what symbols stand for, within VALUE_MAX, unit 2**-6."""
-    found = symbols.astype(np.float32)
-    found *= UNIT
-    found += loc
-    at = np.flatnonzero(symbols)
+    found, at = loc.copy(), np.flatnonzero(symbols)
     some = symbols.ravel()[at]
     nudge = prior.centroids[rows.ravel()[at], (np.abs(some) > 1).astype(np.intp)] * np.sign(some)
-    found.ravel()[at] += nudge
-    return np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
+    found.ravel()[at] += UNIT * some.astype(np.float32) + nudge
+    if max(found.max(initial=0), -found.min(initial=0)) > VALUE_MAX:
+        np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
+    return found
 
 
 def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
@@ -220,7 +217,7 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
         if octave:
             gain = levels.inverse_gain[octave * width : (octave + 1) * width] * 2.0**-GAIN_BITS
             scaled = np.clip(nearest(found * gain[:, None, None]), -VALUE_MAX, VALUE_MAX)
-            low = lifting.inverse(low, scaled.astype(np.int32), lifting.WHOLE)
+            low = lifting.inverse(low, scaled.astype(np.int32), lifting.WHOLE, prior.each)
             np.clip(low, -VALUE_MAX, VALUE_MAX, out=low)
         if octave == pyramid.OCTAVES:
             low = low[:, : cells[0], : cells[1]]
