@@ -22,7 +22,7 @@ from vaecodec.config import STEPS, STRIDE, Config
 from vaecodec.float_transforms import analysis, synthesis
 from vaecodec.layers import Float
 from vaecodec.vae import specification
-from vaecodec.weights import Model, load_model
+from vaecodec.weights import Model, conditions, load_model
 
 Call = tuple[Callable[[tf.Tensor], tf.Tensor], tf.Tensor]
 
@@ -39,7 +39,8 @@ def calls(model: Model, batch: int, height: int, width: int) -> dict[str, Call]:
     y = tf.constant(rng.normal(size=(batch, height // STRIDE, width // STRIDE, model.config.latents)), tf.float32)
 
     def bound(name: str, function: Callable[[Float, Config, tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-        ops = Float(weights, {f"{name}/fine": tf.constant(model.vector(f"{name}/fine", STEPS // 2))})
+        told = {one: tf.constant(model.vector(one, STEPS // 2)) for one in conditions(model.config, name)}
+        ops = Float(weights, told)
         return tf.function(lambda x: function(ops, model.config, x), jit_compile=True, autograph=False)
 
     return {"analysis": (bound("analysis", analysis), pixels), "synthesis": (bound("synthesis", synthesis), y)}
