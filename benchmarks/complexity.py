@@ -32,7 +32,8 @@ def main() -> None:
     weights = {name: sum(math.prod(w.shape) for w in part.weights.values()) for name, part in networks.items()}
     rows = [[name.replace("_", "-"), macs[name] / 1000, weights[name]] for name in networks]
     for title, names in (("encoder", ENCODER), ("decoder", DECODER)):
-        rows.append([f"all of the {title}", sum(macs.get(n, 0) for n in names) / 1000, sum(weights.get(n, 0) for n in names)])
+        found = [name for name in names if name in networks]
+        rows.append([f"all of the {title}", sum(macs[n] for n in found) / 1000, sum(weights[n] for n in found)])
     about = f"Networks of {options.preset or options.model}, {SIZE} x {SIZE} pixels; the prior is computed in integers."
     publish(about, ["network", "kMAC a pixel", "parameters"], rows, options.output)
 
