@@ -26,7 +26,8 @@ import numpy as np
 MAGIC = b"\x89VAE\r\n\x1a\n"
 TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
 ENCODER_ONLY = ("weights/analysis/", "weights/hyper_analysis/", "litert/analysis", "litert/hyper_analysis",
-                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine", "anchors/analysis/out", "calibration/", "start/")  # fmt: skip
+                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine", "anchors/analysis/out",
+                "calibration/", "start/")  # fmt: skip
 UNIT = 2**24
 
 
@@ -495,13 +496,16 @@ class Octaves:
         i, j, b, c = np.indices((2, 2, 3, self.channels)).reshape(4, -1)
         within = unshuffle(np.pad(np.ones((height, width, 3 * self.channels), np.int64), beyond), 2)
         v = np.zeros((down, along, 12 * self.channels), np.int64)
-        for half, name in enumerate(("first", "second")):
-            if half:
-                x = net.add(x, net.dense("context/known", magnitudes(self.compand(v[..., ours]))))
-                x = net.block("context/after", x)
-            ours = (i + j + b + c) % 2 == half
-            loc, rows = self.distribution(f"context/{name}", x)
-            v[..., ours] = self.take(loc * within[..., ours], rows * within[..., ours])
+
+        def take_half(name, x, half):
+            """Take the symbols of a half (bool[12C]) of each square off the stack and put their values into v."""
+            loc, rows = self.distribution(name, x)
+            v[..., half] = self.take(loc * within[..., half], rows * within[..., half])
+
+        first = (i + j + b + c) % 2 == 0
+        take_half("context/first", x, first)
+        x = net.add(x, net.dense("context/known", magnitudes(self.compand(v[..., first]))))
+        take_half("context/second", net.block("context/after", x), ~first)
         return shuffle(v)[:height, :width]
 
     def decode(self, h, w):
