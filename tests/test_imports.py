@@ -10,7 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits progress container targets network generative atomic library zstd stored names manifest sources
+errors config limits progress container targets network generative atomic library zstd stored names manifest
+sources interpreters engines
 pool sets sheets integer tables coding cells bases lifting pyramid strays octaves context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights
 picture_sets
@@ -56,7 +57,7 @@ ALLOWED = {
     "constriction": {"coding"},
     "tensorflow_probability": {"densities"},
     "tensorflow": TENSORFLOW,
-    "ai_edge_litert": {"transforms", "networks"},
+    "ai_edge_litert": {"interpreters", "networks"},
     "safetensors": {"weights", "training"},
     "imagecodecs": {"peers"},
     "av": {"hevc"},

@@ -1,5 +1,7 @@
 """The wavelet: perfect reconstruction, known properties of CDF 9/7, and integers that do not depend on anything."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -74,8 +76,14 @@ def test_packing_and_halving_keep_every_coefficient():
         assert np.array_equal(pyramid.from_halves(first, second, band.shape[1:]), band)
 
 
-def test_coarse_octaves_come_without_the_fine_ones():
-    y = pyramid.coefficients(np.random.default_rng(5).normal(size=(32, 32, 3)).astype(np.float32))
-    whole, part = pyramid.unpack(y), pyramid.unpack(y[..., 9 * 64 :], 1)
-    assert np.array_equal(part.low, whole.low)
-    assert all(np.array_equal(one, two) for one, two in zip(part.bands, whole.bands[1:], strict=True))
+@pytest.mark.parametrize("arithmetic", [REAL, WHOLE])
+def test_threads_change_nothing(arithmetic):
+    rng = np.random.default_rng(6)
+    low, bands = (rng.integers(-999, 999, (n, 10, 6)).astype(np.int32) for n in (3, 9))
+    if arithmetic is REAL:
+        low, bands = low.astype(np.float32), bands.astype(np.float32)
+    x = lifting.inverse(low, bands, arithmetic)
+    with ThreadPoolExecutor(2) as pool:
+        assert np.array_equal(lifting.inverse(low, bands, arithmetic, pool.map), x)
+        for one, two in zip(lifting.forward(x, REAL, pool.map), lifting.forward(x, REAL), strict=True):
+            assert np.array_equal(one, two)

@@ -10,14 +10,28 @@ pytest.importorskip("tensorflow")
 
 import tensorflow as tf
 
-from vaecodec import cells, context, layers, octaves, pyramid, rounding, training, wavelet_layers, wavelet_vae
+from vaecodec import (
+    cells,
+    context,
+    layers,
+    octaves,
+    parallel,
+    photo_drawing,
+    planes,
+    pyramid,
+    rounding,
+    training,
+    wavelet_layers,
+    wavelet_vae,
+)
 from vaecodec.codec import Codec
 from vaecodec.config import STEPS, WORTH, Config
 from vaecodec.container import step_of
 from vaecodec.densities import bits
+from vaecodec.engines import Engine
 from vaecodec.freezing import at_quality, freeze, integer_weights
 from vaecodec.integer import prepare
-from vaecodec.tiling import halo
+from vaecodec.tiling import Box, halo
 from vaecodec.unfreezing import weights_of
 from vaecodec.vae import lambda_of, make
 from vaecodec.weights import load_model
@@ -104,6 +118,27 @@ def test_tiles_and_windows_join_as_if_there_were_none(codec):
     whole = codec.decode(tiled)
     assert psnr(x, whole) > 25
     assert np.array_equal(codec.decode(tiled, window=(50, 70, 90, 120)), whole[50:140, 70:190])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 16])
+def test_previews_are_means_of_what_is_decoded(codec, factor):
+    x = picture(190, 260)
+    data = codec.encode(x, 95, tile=64)
+    whole, small = codec.decode(data), codec.decode(data, reduce=factor)
+    assert psnr(planes.reduce(whole, Box(0, 0, 190, 260), factor), small) > 35
+    window = codec.decode(data, window=(32, 64, 100, 90), reduce=factor)
+    box = Box(32, 64, 132, 154).reduce(factor)
+    assert np.array_equal(window, small[box.slices()])
+
+
+def test_latents_are_varied_and_drawn(codec):
+    x = picture(64, 96)
+    near, far = (photo_drawing.vary(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
+    assert np.array_equal(near, codec.decode(codec.encode(x, 90))) and psnr(x, far) < psnr(x, near)
+    between = photo_drawing.interpolate(codec, x, x[::-1].copy(), 3, 90)
+    assert np.array_equal(between[0], near) and between.shape == (3, 64, 96, 3)
+    drawn = photo_drawing.sample(codec, 2, (40, 56), 50)
+    assert drawn.shape == (2, 40, 56, 3) and (drawn[0] != drawn[1]).any()
 
 
 def test_halo_is_as_far_as_the_transforms_reach(codec):
@@ -206,6 +241,35 @@ def test_bands_of_rows_give_what_the_whole_gives(codec, shape, monkeypatch):
     assert len(found[0]) == 2 * octaves.PARTS + 1
     for other in found[1:]:
         assert all(np.array_equal(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+def test_an_engine_makes_what_numpy_makes(codec, monkeypatch):
+    """And is not used where it does not."""
+    prior, level = codec.model.prior, octaves.Levels(*(field[30] for field in codec.model.prior.levels))
+    assert isinstance(octaves.fastest(prior, level), octaves.Accelerated)
+    x = picture(200, 333)
+    data = codec.encode(x, 60)
+    slow = Codec(codec.model._replace(prior=prior._replace(engine=None)))
+    assert slow.encode(x, 60) == data and np.array_equal(slow.decode(data), codec.decode(data))
+    monkeypatch.setattr(octaves, "ENGINE_BAND", 16)
+    assert np.array_equal(codec.decode(data), slow.decode(data))
+    other = dict(prior.engine._contents)
+    other["second"] = other["second"].replace(np.float32(0.5).tobytes(), np.float32(0.4).tobytes())
+    wrong = prior._replace(engine=Engine(other))
+    assert not isinstance(octaves.fastest(wrong, level), octaves.Accelerated)
+    broken = prior._replace(engine=Engine({**other, "first": b"TFL3"}))
+    assert not isinstance(octaves.fastest(broken, level), octaves.Accelerated)
+
+
+def test_workers_make_the_same(codec, monkeypatch):
+    monkeypatch.setattr(parallel, "PIXELS_EACH", 1)
+    x = picture(300, 200)
+    data = codec.encode(x, 60, tile=64)
+    with monkeypatch.context() as alone:
+        alone.setattr(parallel, "PIXELS_EACH", 1 << 40)
+        assert codec.encode(x, 60, tile=64) == data
+        whole = codec.decode(data)
+    assert np.array_equal(codec.decode(data), whole)
 
 
 def test_rounding_picks_the_cheaper_of_two(codec):

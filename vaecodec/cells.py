@@ -39,11 +39,11 @@ class Band(NamedTuple):
         return slice((begin + 1) // 2, (end + 1) // 2), slice(evens + begin // 2, evens + end // 2)
 
 
-def in_bands(each: Each, cells: tuple[int, ...], work: Callable[[Band], None]) -> None:
-    """work(band) for all rows of [h, w] cells, an even number at a time, of BAND cells or a few more or less; each band
-    by `each`, a map."""
+def in_bands(each: Each, cells: tuple[int, ...], work: Callable[[Band], None], count: int = 0) -> None:
+    """work(band) for all rows of [h, w] cells, an even number at a time, of `count` (BAND) cells or a few more or less;
+    each band by `each`, a map."""
     height, width = cells
-    size = max(LEAST, BAND // width // 2 * 2)
+    size = max(LEAST, (count or BAND) // width // 2 * 2)
     bands = [Band(top, min(top + size, height), height, width) for top in range(0, height, size)]
     for _ in map(work, bands) if len(bands) == 1 else each(work, bands):
         pass

@@ -149,11 +149,15 @@ class Codec(Encoder):
 
     def _reduced(self, crew: Crew, part: Part) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""
-        plan = part.plan
-        kernel, bias = preview.projection(self.model, part.parsed.header.step, plan.reduce)
-        margin, work = self.model.config.lapped, tiles.project
-        for shown, outer, y in self._surrounded(crew, part, margin, len(bias), work, kernel, bias):
-            pixels = preview.render(self.model, y, plan.reduce)
+        plan, step, config = part.plan, part.parsed.header.step, self.model.config
+        if config.wavelet:
+            found = self._surrounded(crew, part, halo(config), config.latents, tiles.decode)
+        else:
+            kernel, bias = preview.projection(self.model, step, plan.reduce)
+            found = self._surrounded(crew, part, config.lapped, len(bias), tiles.project, kernel, bias)
+        for shown, outer, y in found:
+            render = preview.of_wavelets if config.wavelet else preview.render
+            pixels = render(self.model, y, step, plan.reduce)
             yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
 
     def _surrounded(

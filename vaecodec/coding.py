@@ -67,16 +67,17 @@ def by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values = np.arange(int(rows.max(initial=0)) + 1, dtype=rows.dtype)
     parts = []
     for begin in range(0, max(1, len(rows)), CHUNK):
-        part = rows[begin : begin + CHUNK]
+        coded = np.flatnonzero(rows[begin : begin + CHUNK] != DETERMINISTIC)
+        part = rows[begin : begin + CHUNK][coded]
         order = np.argsort(part, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
         ends = np.searchsorted(part, values, "right", sorter=order)
+        order = coded[order]
         parts.append(((order + begin).astype(np.uint32) if len(rows) > CHUNK else order, ends))
     if len(parts) > 1:
         pieces = [
             order[0 if row == 0 else ends[row - 1] : ends[row]] for row in range(len(values)) for order, ends in parts
         ]
         order, ends = np.concatenate(pieces), np.sum([ends for _, ends in parts], axis=0)
-    order, ends = order[ends[DETERMINISTIC] :], ends - ends[DETERMINISTIC]
     found = np.flatnonzero(np.diff(ends, prepend=0))
     return order, found, ends[found]
 

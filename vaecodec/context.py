@@ -22,6 +22,7 @@ from vaecodec import network, octaves
 from vaecodec.cells import Band, Each, in_bands
 from vaecodec.coding import Models, pop, push, reader, words, writer
 from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SUBSTEPS, Config
+from vaecodec.engines import Engine
 from vaecodec.errors import FormatError
 from vaecodec.integer import (
     ACTIVATION_BITS,
@@ -59,6 +60,8 @@ class Prior(NamedTuple):
     levels: Conditions | octaves.Levels  # each field [LEVELS, channels]
     models: Models
     each: Each = map  # goes through bands of rows, perhaps with several threads
+    threads: int = 1  # of an engine
+    engine: Engine | None = None  # of wavelets, where there is one
     companding: np.ndarray = NOTHING  # of wavelets: i32[n], magnitudes from which on an activation is 1, 2, ...
     centroids: np.ndarray = NOTHING  # of wavelets: i8[scales, 2], unit 2**-6, beyond symbols of 1 and of more
 

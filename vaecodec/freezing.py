@@ -141,12 +141,12 @@ def trimmed(low: int, mass: np.ndarray) -> tuple[int, np.ndarray]:
     return low + begin, integer_frequencies(mass[begin:end])
 
 
-def frequency_tables(config: Config, weights: Arrays) -> Tables:
-    """Rows: the scale ladder, p(z) at each half anchor and channel, and the uniform byte row."""
+def frequency_tables(config: Config, weights: Arrays, first: int = 0) -> Tables:
+    """Rows: the scale ladder from rung `first` on, p(z) at each half anchor and channel, and the uniform byte row."""
     double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
     rows = []
     ratios, mix = tf.exp(double["tail/log_ratio"]), tf.nn.softmax(double["tail/logit"])
-    for rung in range(SCALES):
+    for rung in range(first, SCALES):
         reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
         density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
         rows.append(trimmed(-reach, masses(density, -reach, reach)))
@@ -160,12 +160,13 @@ def frequency_tables(config: Config, weights: Arrays) -> Tables:
     return build(rows)
 
 
-def flatbuffer(function: Any, *specs: tf.TensorSpec) -> np.ndarray:
-    """u8[n]: a LiteRT flatbuffer with float16 weights and free height and width."""
+def flatbuffer(function: Any, *specs: tf.TensorSpec, exact: bool = False) -> np.ndarray:
+    """u8[n]: a LiteRT flatbuffer with float16 weights, or `exact` ones, and free height and width."""
     concrete = tf.function(function, input_signature=list(specs)).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
+    if not exact:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
     return np.frombuffer(converter.convert(), np.uint8)
 
 
@@ -213,11 +214,18 @@ def _generative(config: Generative, weights: Arrays) -> Arrays:
 
 
 def _photographic(config: Config, weights: Arrays) -> Arrays:
+    first, start = 0, {}
+    if config.wavelet:
+        start = {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
+        first = wavelet_freezing.quiet(weights)
+        weights = wavelet_freezing.lowered(config, weights, first)
     arrays = {**integer_weights(config, weights), **level_tables(config, weights), **transforms(config, weights)}
-    arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights)._asdict().items()})
+    arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights, first)._asdict().items()})
     if config.wavelet:
         arrays |= wavelet_freezing.anchors(config, weights)
-        arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights)}
-        return arrays | {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
+        arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights, first)}
+        for graph, (function, specs) in wavelet_freezing.engines(config, arrays).items():
+            arrays[f"litert/{graph}"] = flatbuffer(function, *specs, exact=True)
+        return arrays | start
     arrays |= {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
     return arrays | {f"start/{name}": weights[name].astype("<f4") for name in BAKED}

@@ -95,7 +95,7 @@ def _without_filter(data: bytearray, name: str) -> bytes:
         sliced = {one.outputs[0] for one in operations if one.code == STRIDED_SLICE}
         stop = next(one.inputs[0] for one in operations if one.code == SPACE_TO_DEPTH and one.inputs[0] in sliced)
         tensors = graph.tables(0)
-        at = min(inputs, key=lambda at: tensors[graph._number("i", at)].text(3))  # as transforms.Runner has it
+        at = min(inputs, key=lambda at: tensors[graph._number("i", at)].text(3))  # as interpreters.Runner has it
         _rename(data, tensors[stop], tensors[graph._number("i", at)].text(3))
         struct.pack_into("<i", data, at, stop)
     _keep(data, graph, needed(operations, {graph._number("i", at) for at in outputs}, stop))

@@ -8,9 +8,11 @@ rounds, halves up, so that all machines have the same; what comes out is then no
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+
+from vaecodec.cells import Each
 
 STEPS = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 NORM = (
@@ -18,6 +20,11 @@ NORM = (
 )
 FRACTION = 12  # bits of the multipliers, in integers
 REACH = 1 << 16  # integers are clipped to this: then none of what follows reaches 2**31
+
+
+# By axis: the first sample along it, the last, all but the first, all but the last; the even ones, the odd ones.
+RUNS = slice(0, 1), slice(-1, None), slice(1, None), slice(0, -1), slice(0, None, 2), slice(1, None, 2)
+AT: dict[int, list[Any]] = {1: [(slice(None), run) for run in RUNS], 2: [(..., run) for run in RUNS]}
 
 
 class Arithmetic(Protocol):
@@ -58,10 +65,11 @@ def _step(a: Arithmetic, even: np.ndarray, odd: np.ndarray, n: int, sign: int, a
     """Step n of STEPS, or back with sign -1: each odd sample gets of the even ones before and after it (n = 0, 2), or
     each even one of the odd ones; of the last, or the first, the one that there is twice.
     """
-    target, other = (np.moveaxis(x, axis, 0) for x in ((odd, even) if n % 2 == 0 else (even, odd)))
-    edge, inner = (slice(-1, None), slice(0, -1)) if n % 2 == 0 else (slice(0, 1), slice(1, None))
+    target, other = (odd, even) if n % 2 == 0 else (even, odd)
+    first, last, after, before = AT[axis][:4]
+    edge, inner = (last, before) if n % 2 == 0 else (first, after)
     target[edge] += a.times(2 * other[edge], sign * STEPS[n])
-    target[inner] += a.times(other[1:] + other[:-1], sign * STEPS[n])
+    target[inner] += a.times(other[after] + other[before], sign * STEPS[n])
 
 
 def join(low: np.ndarray, high: np.ndarray, axis: int, a: Arithmetic) -> np.ndarray:
@@ -72,35 +80,42 @@ def join(low: np.ndarray, high: np.ndarray, axis: int, a: Arithmetic) -> np.ndar
     shape = list(even.shape)
     shape[axis] *= 2
     out = np.empty(shape, even.dtype)
-    evens, odds = _halves(out, axis)
-    evens[:], odds[:] = even, odd
+    out[AT[axis][4]], out[AT[axis][5]] = even, odd
     return out
 
 
 def part(x: np.ndarray, axis: int, a: Arithmetic) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of join: an even number of samples along an axis -> (low, high)."""
-    even, odd = map(a.begin, _halves(x, axis))
+    even, odd = (a.begin(x[half]) for half in AT[axis][4:])
     for n in range(4):
         _step(a, even, odd, n, 1, axis)
     return a.times(even, NORM), a.times(odd, 1 / NORM)
 
 
-def _halves(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views of the even and of the odd samples along an axis."""
-    whole = np.moveaxis(x, axis, 0)
-    return np.moveaxis(whole[0::2], 0, axis), np.moveaxis(whole[1::2], 0, axis)
+def inverse(low: np.ndarray, bands: np.ndarray, a: Arithmetic, each: Each = map) -> np.ndarray:
+    """low [C, h, w] and bands [3 C, h, w] (detail along rows, along columns, along both) -> [C, 2h, 2w].
 
-
-def inverse(low: np.ndarray, bands: np.ndarray, a: Arithmetic) -> np.ndarray:
-    """low [C, h, w] and bands [3 C, h, w] (detail along rows, along columns, along both) -> [C, 2h, 2w]."""
+    In parts that `each`, a map, may work on at once.
+    """
     across, down, both = np.split(bands, 3)
-    return join(join(low, across, 2, a), join(down, both, 2, a), 1, a)
+    halves = list(each(lambda pair: join(pair[0], pair[1], 2, a), ((low, across), (down, both))))
+    channels, height, width = halves[0].shape
+    out = np.empty((channels, 2 * height, width), halves[0].dtype)
+
+    def columns(part: slice) -> None:
+        out[..., part] = join(halves[0][..., part], halves[1][..., part], 1, a)
+
+    for _ in each(columns, (slice(0, width // 2), slice(width // 2, width))):
+        pass
+    return out
 
 
-def forward(x: np.ndarray, a: Arithmetic) -> tuple[np.ndarray, np.ndarray]:
+def forward(x: np.ndarray, a: Arithmetic, each: Each = map) -> tuple[np.ndarray, np.ndarray]:
     """[C, H, W], sides even -> (low [C, H/2, W/2], bands [3 C, H/2, W/2]): the inverse of inverse."""
-    top, bottom = part(x, 1, a)
-    (low, across), (down, both) = part(top, 2, a), part(bottom, 2, a)
+    middle = x.shape[2] // 2
+    found = each(lambda half: part(half, 1, a), (x[..., :middle], x[..., middle:]))
+    rows = (np.concatenate(halves, -1) for halves in zip(*found, strict=True))
+    (low, across), (down, both) = each(lambda half: part(half, 2, a), rows)
     return low, np.concatenate([across, down, both])
 
 

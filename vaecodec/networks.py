@@ -88,15 +88,16 @@ class _Network:
         kinds = _names(self.schema.TensorType)
         for n in range(self.graph.TensorsLength()):
             self._tensor(n, sizes, kinds)
-        require(1 <= self.graph.InputsLength() <= 4 and self.graph.OutputsLength() == 1, "it has other ends")
+        require(1 <= self.graph.InputsLength() <= 4 and 1 <= self.graph.OutputsLength() <= 3, "it has other ends")
         for n in range(self.graph.InputsLength()):
             self._define(self.graph.Inputs(n))
-        # The one that transforms.Runner takes for the first.
+        # The one that interpreters.Runner takes for the first.
         self.sides[min(map(self.graph.Inputs, range(self.graph.InputsLength())), key=self._name)] = self.side
         codes = [self._code(n) for n in range(self.model.OperatorCodesLength())]
         for n in range(self.graph.OperatorsLength()):
             self._operation(self.graph.Operators(n), codes)
-        require(self.graph.Outputs(0) in self.known, "its output is not computed")
+        for n in range(self.graph.OutputsLength()):
+            require(self.graph.Outputs(n) in self.known, "an output is not computed")
 
     def _name(self, number: int) -> str:
         return self.graph.Tensors(number).Name().decode()

@@ -12,7 +12,7 @@ nothing beyond; the synthesis begins from the coefficients.
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from vaecodec import lifting, network, pyramid
 from vaecodec.cells import Band, in_bands
 from vaecodec.coding import DETERMINISTIC
 from vaecodec.config import LEVEL_STEPS
+from vaecodec.engines import Engine
 from vaecodec.integer import (
     ACTIVATION_BITS,
     ACTIVATION_MAX,
@@ -41,6 +42,8 @@ UNIT = 1 << ACTIVATION_BITS
 LOWEST_BITS = 4  # the lowest coefficients are seen at 1/16
 VALUE_MAX = lifting.REACH  # of all values, in units of 2**-6
 INDEX_SHIFT = PRODUCT_BITS - 3  # an activation of 1 is 8 rungs of the scale ladder
+ENGINE_BAND = 1 << 15  # cells: an engine has threads of its own
+PROBE = 6  # rows and columns
 PARTS = 2 + 2 * (pyramid.OCTAVES + 1)
 
 
@@ -74,6 +77,78 @@ class Scaled(Exact):
         return shift(loc, WEIGHT_BITS), shift(t[:, count:], INDEX_SHIFT)
 
 
+class Networks:
+    """The networks of octaves for a band of rows, in NumPy: of its neighbours a row is seen, where there is one."""
+
+    def __init__(self, prior: Prior, levels: Levels) -> None:
+        self._prior, self._levels = prior, levels
+        self.each, self.band = prior.each, 0
+
+    def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(features f32[n, w, prior], means f32, unit 2**-6, rows [cells, 6 C]) of `seen` f32[.., w, 14 C]."""
+        ops = self._ops(band)
+        features = network.octave_features(ops, self._prior.config, octave, seen)
+        return features, *self._rows(network.octave_first(ops, self._prior.config, features))
+
+    def second(self, features: np.ndarray, known: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray]:
+        """(means, rows) of the second half; `known` is f32[.., w, 12 C]."""
+        return self._rows(network.octave_second(self._ops(band), self._prior.config, features, known))
+
+    def _ops(self, band: Band) -> Scaled:
+        return Scaled(self._prior.layers, self._levels, band.above, band.below)  # type: ignore[arg-type]
+
+    def _rows(self, found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return found[0], np.clip(found[1], 0, self._prior.scales - 1, out=found[1])
+
+
+class Accelerated(Networks):
+    """The same by an engine."""
+
+    def __init__(self, prior: Prior, levels: Levels, engine: Engine) -> None:
+        super().__init__(prior, levels)
+        self._engine, self.each, self.band = engine, map, ENGINE_BAND
+
+    def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        width = self._prior.config.prior
+        bias = self._levels.bias[octave * width : (octave + 1) * width].astype(np.float32)[None, None]
+        return self._run("first", (seen, bias), band)  # type: ignore[return-value]
+
+    def second(self, features: np.ndarray, known: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray]:
+        return self._run("second", (features, known), band)  # type: ignore[return-value]
+
+    def _run(self, name: str, inputs: tuple[np.ndarray, ...], band: Band) -> tuple[np.ndarray, ...]:
+        found = self._engine.run(name, inputs, self._prior.threads)
+        return tuple(one[band.above : len(one) - band.below] for one in found)
+
+
+def fastest(prior: Prior, levels: Levels) -> Networks:
+    """An engine's, where there is one that makes what NumPy makes."""
+    if prior.engine is not None and prior.engine.agrees(partial(_alike, prior, levels)):
+        return Accelerated(prior, levels, prior.engine)
+    return Networks(prior, levels)
+
+
+def _alike(prior: Prior, levels: Levels, engine: Engine) -> bool:
+    """Whether both make the same of random activations, at all their range."""
+    rng, whole, channels = np.random.default_rng(0), Band(0, PROBE, PROBE, PROBE), prior.config.channels
+    both: list[Networks] = [Networks(prior, levels), Accelerated(prior, levels, engine)]
+    for most in (60, 300, ACTIVATION_MAX):
+        seen, known = (
+            rng.integers(-most, most + 1, (PROBE, PROBE, width * channels)).astype(np.float32) for width in (14, 12)
+        )
+        for octave in range(pyramid.OCTAVES + 1):
+            ours, theirs = (one.first(octave, seen.copy(), whole) for one in both)
+            if not _same(ours, theirs) or ours[0].shape != theirs[0].shape:
+                return False
+            if not _same(*(one.second(theirs[0].copy(), known.copy(), whole) for one in both)):
+                return False
+    return True
+
+
+def _same(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> bool:
+    return all(np.array_equal(one.ravel(), two.ravel()) for one, two in zip(ours, theirs, strict=True))
+
+
 @lru_cache(maxsize=4)
 def companding(steps: bytes) -> np.ndarray:
     """f32[2 n + 1]: activations of values -n..n; `steps`, i32, are the magnitudes from which on they are 1, 2, ..."""
@@ -91,9 +166,7 @@ class Compander:
         self._reach = len(self._table) // 2
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        index = np.clip(values, -self._reach, self._reach).astype(np.int32)
-        index += self._reach
-        return self._table.take(index)
+        return self._table.take(values.astype(np.int32) + self._reach, mode="clip")
 
 
 def details(low: np.ndarray) -> np.ndarray:
@@ -114,14 +187,13 @@ def with_magnitudes(*parts: np.ndarray) -> np.ndarray:
 
 def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
     """f32: what symbols stand for, within VALUE_MAX, unit 2**-6."""
-    found = symbols.astype(np.float32)
-    found *= UNIT
-    found += loc
-    at = np.flatnonzero(symbols)
+    found, at = loc.copy(), np.flatnonzero(symbols)
     some = symbols.ravel()[at]
     nudge = prior.centroids[rows.ravel()[at], (np.abs(some) > 1).astype(np.intp)] * np.sign(some)
-    found.ravel()[at] += nudge
-    return np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
+    found.ravel()[at] += UNIT * some.astype(np.float32) + nudge
+    if max(found.max(initial=0), -found.min(initial=0)) > VALUE_MAX:
+        np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
+    return found
 
 
 def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
@@ -131,20 +203,21 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
     """
     levels = Levels(*(field[step // LEVEL_STEPS] for field in prior.levels))
     compand, width = Compander(prior.companding), pyramid.BANDS * prior.config.channels
+    networks = fastest(prior, levels)
     size = (-(-cells[0] // 2), -(-cells[1] // 2))
     low = yield from lowest(prior, levels, size)
     parents = np.zeros((width, *size), np.float32)
     bands: list[np.ndarray] = []
     for octave in range(pyramid.OCTAVES, -1, -1):
         size = low.shape[1:]
-        halves = yield from both_halves(prior, levels, octave, compand, low, parents)
+        halves = yield from both_halves(prior, networks, octave, compand, low, parents)
         found = pyramid.from_halves(*halves, size)
         if octave < pyramid.OCTAVES:
             bands.insert(0, found)
         if octave:
             gain = levels.inverse_gain[octave * width : (octave + 1) * width] * 2.0**-GAIN_BITS
             scaled = np.clip(nearest(found * gain[:, None, None]), -VALUE_MAX, VALUE_MAX)
-            low = lifting.inverse(low, scaled.astype(np.int32), lifting.WHOLE)
+            low = lifting.inverse(low, scaled.astype(np.int32), lifting.WHOLE, prior.each)
             np.clip(low, -VALUE_MAX, VALUE_MAX, out=low)
         if octave == pyramid.OCTAVES:
             low = low[:, : cells[0], : cells[1]]
@@ -176,7 +249,7 @@ def lowest(prior: Prior, levels: Levels, size: tuple[int, int]) -> Generator[Ste
 
 
 def both_halves(
-    prior: Prior, levels: Levels, octave: int, compand: Compander, low: np.ndarray, parents: np.ndarray
+    prior: Prior, networks: Networks, octave: int, compand: Compander, low: np.ndarray, parents: np.ndarray
 ) -> Generator[Step, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """f32[cells, 6 C] twice: the coefficients of an octave."""
     config, shape = prior.config, low.shape[1:]
@@ -187,24 +260,21 @@ def both_halves(
     features = np.empty((*cells, config.prior), np.float32)
     rows, loc = np.empty((*cells, count), np.uint8), np.empty((*cells, count), np.float32)
 
-    def put(band: Band, found: tuple[np.ndarray, np.ndarray], half: int) -> None:
-        at = (slice(band.top, band.bottom), slice(None))
-        loc[at], index = found[0].reshape(loc[at].shape), found[1]
-        rows[at] = np.clip(index, 0, prior.scales - 1, out=index).reshape(loc[at].shape)
+    def put(band: Band, mean: np.ndarray, index: np.ndarray) -> None:
+        at, shape = slice(band.top, band.bottom), (band.bottom - band.top, cells[1], count)
+        loc[at], rows[at] = mean.reshape(shape), index.reshape(shape)
 
     def one(band: Band) -> None:
-        ops = Scaled(prior.layers, levels, band.above, band.below)  # type: ignore[arg-type]
-        features[band.rows] = network.octave_features(ops, config, octave, seen[band.seen])
-        put(band, network.octave_first(ops, config, features[band.rows]), 0)
+        ahead, *found = networks.first(octave, seen[band.seen], band)
+        features[band.rows] = ahead
+        put(band, *found)
 
     def two(band: Band) -> None:
-        ops = Scaled(prior.layers, levels, band.above, band.below)  # type: ignore[arg-type]
-        known = with_magnitudes(compand(first[band.seen]))
-        put(band, network.octave_second(ops, config, features[band.seen], known), 1)
+        put(band, *networks.second(features[band.seen], with_magnitudes(compand(first[band.seen])), band))
 
     out = []
     for half, work in enumerate((one, two)):
-        in_bands(prior.each, cells, work)
+        in_bands(networks.each, cells, work, networks.band)
         _blank(rows, loc, shape, half)
         question = rows.reshape(-1, count), loc.reshape(-1, count)
         first = values_of(prior, (yield question), *question).reshape(*cells, count)

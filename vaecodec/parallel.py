@@ -86,7 +86,7 @@ class Worker:
                 pipe.close()
 
 
-PRIOR = ("integer/", "levels/", "tables/")
+PRIOR = ("integer/", "levels/", "tables/", "companding", "centroids", "litert/first", "litert/second")
 DIED = "a worker process has died, perhaps for want of memory; fewer threads need less"
 
 
@@ -128,7 +128,7 @@ class Crew:
         self._bands: ThreadPoolExecutor | None = None
         if count <= 1 and threads > 1:
             self._bands = ThreadPoolExecutor(threads, "vaecodec")
-            self._prior = self._prior._replace(each=self._bands.map)
+            self._prior = self._prior._replace(each=self._bands.map, threads=threads)
         if count > 1:
             for _ in range(count):
                 self._free.put(None)

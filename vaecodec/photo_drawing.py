@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vaecodec import context
+from vaecodec import context, tiles
 from vaecodec.bitsback import drive
 from vaecodec.codec import Codec
 from vaecodec.config import STRIDE
 from vaecodec.container import parse, step_of
 from vaecodec.errors import CodecError
-from vaecodec.integer import take_half
 from vaecodec.tables import TOTAL, Tables
 
 TILE = 4096  # the largest: one tile, and so one walk, for a picture
@@ -55,7 +54,7 @@ def sample(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: in
 
 
 def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols of z i32[n], y f32[h, w, M], unit 2**-6) of u8[H, W, C]."""
+    """(symbols of z i32[n], y f32[h, w, M], unit 2**-6) of u8[H, W, C]; where there is no z, other symbols."""
     _check_size(pixels.shape[:2])
     data = codec.encode(pixels, quality, tile=TILE)
     tile, step = parse(data).tiles[0], step_of(quality)
@@ -68,15 +67,16 @@ def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray,
 def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: float, seed: int = 0) -> np.ndarray:
     """u8[n, H, W, C] around u8[H, W, C]: a part `strength` of all latents is drawn anew, given those before them."""
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
-    z, y = coded(codec, pixels, quality)
+    prior, (z, y) = codec.model.prior, coded(codec, pixels, quality)
+    hyper = z.reshape(1, -1, max(prior.config.hyper, 1))
+    wanted = tiles.targets(prior, y * np.float32(1 / context.UNIT), hyper, step)
 
     def one() -> np.ndarray:
-        kept = iter([None, take_half(y, 0), take_half(y, 1)])
+        kept = iter(wanted)
 
         def answer(question: context.Step) -> np.ndarray:
-            rows, loc = question
-            half = next(kept)
-            symbols = z.reshape(rows.shape) if half is None else np.rint((half - loc) / context.UNIT) * (rows != 0)
+            rows = question[0]
+            symbols = tiles.nearest(next(kept), *question)
             return np.where(rng.random(rows.shape) < strength, draw(tables, rows, rng), symbols).astype(np.int32)
 
         return walked(codec, y.shape[:2], step, answer)

@@ -1,4 +1,4 @@
-"""A picture at a fraction of its size, from the linear shortcut of the synthesis alone.
+"""A picture at a fraction of its size, from the linear part of the synthesis alone.
 
 Shortcut and box filter are both linear, so that one small matrix takes latents to the means of squares of pixels.
 The lapped filter, where there is one, is applied to those means: a matrix of means takes the place of its own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vaecodec import pyramid
 from vaecodec.config import CELL, STRIDE
 from vaecodec.context import UNIT
 from vaecodec.lapped import filtered
@@ -52,7 +53,7 @@ def means(values: np.ndarray, factor: int) -> np.ndarray:
     return pixels.mean((2, 4)).reshape(len(values), -1)
 
 
-def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
+def render(model: Model, values: np.ndarray, step: int, factor: int) -> np.ndarray:
     """What `projection` makes, [h, w, K] in [-1/2, 1/2] -> u8[16h / factor, 16w / factor, C], halves rounded up."""
     (height, width), fine = values.shape[:2], finest(model, factor)
     side, more = STRIDE // fine, factor // fine
@@ -65,6 +66,18 @@ def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
         # What comes to the mean of `fine` samples from each of `fine` that are all alike.
         kernel = kernel.reshape(side, fine, side, fine).sum(3).mean(1)
         pixels = filtered(pixels, kernel)
-    if more > 1:
-        pixels = pixels.reshape(height * side // more, more, width * side // more, more, channels).mean((1, 3))
+    return _reduced(pixels, more)
+
+
+def of_wavelets(model: Model, y: np.ndarray, step: int, factor: int) -> np.ndarray:
+    """u8[16h / factor, 16w / factor, C] of y f32[h, w, 256 C], unit 2**-6: means of its samples, halves rounded up."""
+    gain = model.vector("inverse_gain", step) * np.float32(1.0 / UNIT)
+    return _reduced(pyramid.samples(y * gain), factor)
+
+
+def _reduced(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """u8[H / factor, W / factor, C]: means of f32[H, W, C] in [-1/2, 1/2], halves rounded up."""
+    if factor > 1:
+        height, width, channels = pixels.shape
+        pixels = pixels.reshape(height // factor, factor, width // factor, factor, channels).mean((1, 3))
     return np.clip(pixels * np.float32(255) + np.float32(128), 0, 255).astype(np.uint8)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.bases import rotation
+from vaecodec.cells import Each
 from vaecodec.config import CELL, STRIDE
 from vaecodec.lifting import REAL, forward, inverse
 
@@ -42,15 +43,12 @@ def blocks(channels: int) -> Iterator[tuple[slice, int]]:
         first = last
 
 
-def unpack(y: np.ndarray, coarsest: int = 0) -> Planes:
-    """[h, w, 256 C] -> its planes, contiguous; without the `coarsest` first octaves, if y comes without them."""
-    h, w, channels = y.shape[0], y.shape[1], y.shape[2] * 4**coarsest // CELL
-    bands, skipped = [], 0
-    for octave, (part, side) in enumerate(blocks(channels)):
-        if octave < coarsest:
-            skipped = part.stop
-            continue
-        block = y[..., part.start - skipped : part.stop - skipped].reshape(h, w, -1, side, side)
+def unpack(y: np.ndarray) -> Planes:
+    """[h, w, 256 C] -> its planes, contiguous."""
+    h, w, channels = y.shape[0], y.shape[1], y.shape[2] // CELL
+    bands = []
+    for part, side in blocks(channels):
+        block = y[..., part].reshape(h, w, -1, side, side)
         bands.append(np.ascontiguousarray(block.transpose(2, 0, 3, 1, 4)).reshape(-1, h * side, w * side))
     return Planes(np.ascontiguousarray(y[..., -channels:].transpose(2, 0, 1)), bands)
 
@@ -71,33 +69,24 @@ def _rotation(channels: int) -> np.ndarray:
     return rotation(channels).astype(np.float32)
 
 
-def coefficients(x: np.ndarray) -> np.ndarray:
-    """f32[H, W, C], sides multiples of 16 -> y f32[h, w, 256 C]."""
+def coefficients(x: np.ndarray, each: Each = map) -> np.ndarray:
+    """f32[H, W, C], sides multiples of 16 -> y f32[h, w, 256 C]; `each` as in lifting.inverse."""
     low = np.ascontiguousarray((x @ _rotation(x.shape[2]).T).transpose(2, 0, 1))
     bands = []
     for _ in range(OCTAVES):
-        low, octave = forward(low, REAL)
+        low, octave = forward(low, REAL, each)
         bands.append(octave)
     return pack(Planes(low, bands))
 
 
-def samples(y: np.ndarray) -> np.ndarray:
+def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
     """The inverse of coefficients: f32[h, w, 256 C] -> f32[H, W, C]."""
-    return coloured(restored(unpack(y)))
-
-
-def restored(planes: Planes) -> np.ndarray:
-    """[C, H, W] of all octaves that there are."""
+    planes = unpack(y)
     low = planes.low
     for octave in reversed(planes.bands):
-        low = inverse(low, octave, REAL)
-    return low
-
-
-def coloured(planes: np.ndarray) -> np.ndarray:
-    """[C, H, W] -> [H, W, C], colours turned back."""
-    channels = len(planes)
-    return (planes.reshape(channels, -1).T @ _rotation(channels)).reshape(*planes.shape[1:], channels)
+        low = inverse(low, octave, REAL, each)
+    channels = len(low)
+    return (low.reshape(channels, -1).T @ _rotation(channels)).reshape(*low.shape[1:], channels)
 
 
 def fifth(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

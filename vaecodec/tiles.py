@@ -15,20 +15,28 @@ from vaecodec.integer import one_thread, take_half
 from vaecodec.strays import stray_bits
 
 
-def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
-    """Rounds and codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps; of wavelets, as `rounding` says."""
+def targets(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> list[np.ndarray]:
+    """f32[n, count]: what the symbols of each part of context.walk are to stand for, in quantisation steps.
+
+    y is f32[h, w, M], z f32[h', w', N].
+    """
     if prior.config.wavelet:
-        targets, chosen = rounding.targets(prior, y, step), rounding.rounding(prior)
-        return context.encode(prior, y.shape[:2], step, lambda part, question: chosen(targets[part], *question))
+        return rounding.targets(prior, y, step)
+    return [z.reshape(-1, z.shape[2]), take_half(y, 0), take_half(y, 1)]
 
-    def quantise(part: int, question: context.Step) -> np.ndarray:
-        rows, loc = question
-        values = z.reshape(loc.shape).copy() if part == 0 else take_half(y, part - 1)
-        values -= loc * np.float32(1.0 / context.UNIT)
-        values *= rows != DETERMINISTIC
-        return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
-    return context.encode(prior, y.shape[:2], step, quantise)
+def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
+    """Symbols i32 nearest to what they are to stand for, under these rows and means f32, unit 2**-6."""
+    values = target - loc * np.float32(1.0 / context.UNIT)
+    values *= rows != DETERMINISTIC
+    return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
+
+
+def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
+    """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says."""
+    wanted = targets(prior, y, z, step)
+    quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
+    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question))
 
 
 def encode(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[bytes, int]:

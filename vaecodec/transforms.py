@@ -7,20 +7,18 @@ the same latents with either.
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
-import threading
-import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 
 from vaecodec import lapped, pyramid
+from vaecodec.cells import Each
 from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
-from vaecodec.errors import ModelError
 from vaecodec.graphs import without_filter
+from vaecodec.interpreters import Runners
 from vaecodec.networks import check_network
 from vaecodec.tiling import DEFAULT_TILE, Grid, halo
 from vaecodec.vetting import require
@@ -45,75 +43,6 @@ class Transforms(Protocol):
         """f32[B, h, w, M] -> u8[B, H, W, C]."""
 
 
-BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
-
-
-@contextmanager
-def without_banner() -> Iterator[None]:
-    """Keeps LiteRT's one line of greeting off stderr, which it writes past Python; all else is passed on."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            others = [line for line in caught.readlines() if line.strip() != BANNER]
-            if others:
-                os.write(2, b"".join(others))
-
-
-class Runner:
-    """One flatbuffer in an interpreter, which is laid out anew when the shapes of its inputs change.
-
-    Raises ModelError on one that cannot be run, or makes other shapes.
-    """
-
-    def __init__(self, content: bytes, threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with _as_model_errors():
-            self._interpreter = Interpreter(model_content=content, num_threads=threads)
-            inputs = sorted(self._interpreter.get_input_details(), key=lambda one: one["name"])
-            self._inputs = [one["index"] for one in inputs]
-            self._output = self._interpreter.get_output_details()[0]["index"]
-        self._shapes: list[tuple[int, ...]] = []
-
-    def __call__(self, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
-        """The output for these inputs, which must be of the expected shape and type."""
-        with _as_model_errors():
-            self._lay_out([value.shape for value in inputs])
-            for index, value in zip(self._inputs, inputs, strict=True):
-                self._interpreter.set_tensor(index, value)
-            self._interpreter.invoke()
-            output = self._interpreter.get_tensor(self._output)  # its shape may not have been known before
-        found, given = output.shape, list(inputs[0].shape[1:])
-        require(found == expected, f"its network makes {list(found[1:])} of {given}")
-        require(output.dtype == kind, f"its network makes {output.dtype}")
-        return output
-
-    def _lay_out(self, shapes: list[tuple[int, ...]]) -> None:
-        if shapes == self._shapes:
-            return
-        self._shapes = []  # should the layout fail
-        for index, shape in zip(self._inputs, shapes, strict=True):
-            self._interpreter.resize_tensor_input(index, shape)
-        self._interpreter.allocate_tensors()
-        self._shapes = shapes
-
-
-@contextmanager
-def _as_model_errors() -> Iterator[None]:
-    """What LiteRT raises on a flatbuffer that it cannot run, as a ModelError."""
-    try:
-        yield
-    except (ValueError, RuntimeError, TypeError, IndexError) as exc:
-        raise ModelError(f"the model's network cannot be run ({str(exc).partition(chr(10))[0]})") from exc
-
-
 class LiteRT:
     """The transforms as flatbuffers, on the CPU; one interpreter each, made when first used."""
 
@@ -122,28 +51,15 @@ class LiteRT:
     def __init__(self, model: Model, threads: int | None = None) -> None:
         self._model = model
         self._threads = threads or int(os.environ.get("VAECODEC_THREADS", 0)) or min(os.cpu_count() or 1, 4)
-        self._of_parents: list[dict[str, Runner]] = []
-        self._begin()
-        _alive.add(self)
-
-    def _begin(self) -> None:
-        self._runners: dict[str, Runner] = {}
-        self._lock = threading.Lock()  # interpreters hold their tensors: one call at a time
-
-    def forked(self) -> None:
-        """In the child of a fork, which has the interpreters but not their threads.
-
-        To use one, or to let go of it, would wait for ever.
-        """
-        self._of_parents.append(self._runners)
-        self._begin()
+        self._runners = Runners(self._content, self._threads)
 
     def _run(self, name: str, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
-        # The banner comes with the first interpreter of a process.
-        with self._lock, nullcontext() if self._runners else without_banner():
-            if name not in self._runners:
-                self._runners[name] = Runner(self._content(name), self._threads)
-            return self._runners[name](inputs, expected, kind)
+        """The one output for these inputs, which must be of the expected shape and type."""
+        (output,) = self._runners(name, inputs)
+        found, given = output.shape, list(inputs[0].shape[1:])
+        require(found == expected, f"its network makes {list(found[1:])} of {given}")
+        require(output.dtype == kind, f"its network makes {output.dtype}")
+        return output
 
     def _content(self, name: str) -> bytes:
         """The flatbuffer of one transform; that of a model which did not come with the package is looked through."""
@@ -168,9 +84,19 @@ class LiteRT:
             pixels = np.stack([lapped.filtered(one, kernel, self._threads) for one in pixels])
         y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32)
         if self._model.config.wavelet:
-            for one, picture in zip(y, pixels, strict=True):
-                one += pyramid.coefficients(picture * np.float32(1 / 255) - np.float32(0.5))
+            with self._mapping() as each:
+                for one, picture in zip(y, pixels, strict=True):
+                    one += pyramid.coefficients(picture * np.float32(1 / 255) - np.float32(0.5), each)
         return y
+
+    @contextmanager
+    def _mapping(self) -> Iterator[Each]:
+        """A map with as many threads as LiteRT has."""
+        if self._threads == 1:
+            yield map
+            return
+        with ThreadPoolExecutor(self._threads) as pool:
+            yield pool.map
 
     def _vectors(self, condition: Vector) -> list[np.ndarray]:
         """What Model.condition put end to end, as LiteRT takes it."""
@@ -197,24 +123,15 @@ class LiteRT:
     def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
         kind = np.float32 if self._model.config.lapped else np.uint8
-        more = [np.stack([pyramid.samples(one) for one in y])] if self._model.config.wavelet else []
+        more = []
+        if self._model.config.wavelet:
+            with self._mapping() as each:
+                more = [np.stack([pyramid.samples(one, each) for one in y])]
         pictures = self._run("synthesis", (y, *self._vectors(condition), *more), expected, kind)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")
             pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])
         return pictures
-
-
-_alive: weakref.WeakSet[LiteRT] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for transforms in list(_alive):
-        transforms.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:

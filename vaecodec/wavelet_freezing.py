@@ -9,13 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec import network
-from vaecodec.config import ANCHORS, LAMBDA_MAX, LAMBDA_MIN, SCALES, WORTH, Config
-from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN
-from vaecodec.octaves import UNIT, Levels
+from vaecodec.config import ANCHORS, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SCALE_RATIO, SCALES, WORTH, Config
+from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
+from vaecodec.octaves import INDEX_SHIFT, UNIT, Levels
 from vaecodec.wavelet_layers import COMPANDED
 from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, of_latents
 
 Arrays = dict[str, np.ndarray]
+INDEXED = ("context/first/bias", "context/second/bias", "lowest/out/bias")  # means, then indices
+SURELY = 2.0**-13
 ANCHORED = {
     f"{side}/{place}/condition": f"{side}/{place}" for side in ("analysis", "synthesis") for place in ("fine", "out")
 }
@@ -23,8 +25,30 @@ ANCHORED = {
 
 def baked() -> list[str]:
     """Names of what becomes tables and levels, and is kept for who trains on."""
-    names = ["start", "band_gain", "centroid", "tail/log_ratio", "tail/logit", "lowest/condition"]
+    names = ["start", "band_gain", "centroid", "tail/log_ratio", "tail/logit", "lowest/condition", *INDEXED]
     return [*names, *(f"context/{octave}/condition" for octave in range(ALL_OCTAVES))]
+
+
+def quiet(weights: Arrays) -> int:
+    """The highest rung at which a symbol is 0 all but surely: it becomes the row whose symbols are not coded.
+
+    Half of all coefficients are on such rungs, and to code them takes the decoder as long as to code the others.
+    """
+    ratios, mix = np.exp(weights["tail/log_ratio"]), np.exp(weights["tail/logit"])
+    scales = SCALE_MIN * SCALE_RATIO ** np.arange(SCALES)[:, None] * ratios * math.sqrt(2)
+    other = np.vectorize(math.erfc)(0.5 / scales) @ mix
+    return max(0, int(np.searchsorted(other / mix.sum(), SURELY)) - 1)
+
+
+def lowered(config: Config, weights: Arrays, rungs: int) -> Arrays:
+    """The same weights, with indices of scales less so many rungs."""
+    found = dict(weights)
+    for name in INDEXED:
+        found[name] = weights[name].copy()
+        found[name][len(found[name]) // 2 :] -= rungs / INDEX_GAIN
+    found["start"] = weights["start"].copy()
+    found["start"][:, config.channels :] -= rungs / INDEX_GAIN
+    return found
 
 
 def level(weights: Arrays, at: Any) -> Levels:
@@ -52,9 +76,9 @@ def anchors(config: Config, weights: Arrays) -> Arrays:
     return found | {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
 
 
-def centroids(weights: Arrays) -> np.ndarray:
-    """i8[scales, 2], unit 2**-6: wavelet_vae.centroid at each rung."""
-    place = np.clip(np.arange(SCALES) / 2, 0, KNOTS - 2)
+def centroids(weights: Arrays, first: int) -> np.ndarray:
+    """i8[scales, 2], unit 2**-6: wavelet_vae.centroid at each rung from `first` on."""
+    place = np.clip(np.arange(first, SCALES) / 2, 0, KNOTS - 2)
     values = [np.interp(place, np.arange(KNOTS), column) for column in weights["centroid"].T]
     return np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1).astype(np.int8)
 
@@ -63,6 +87,79 @@ def companding() -> np.ndarray:
     """i32[n], unit 2**-6: the magnitudes from which on layers.Quantised.compand makes 1, 2, ... of them, unit 2**-6."""
     values = np.floor(np.log1p(np.arange(COMPANDED * UNIT + 1) / UNIT) * 2**ACTIVATION_BITS + 0.5).astype(int)
     return np.flatnonzero(np.diff(values)).astype(np.int32) + 1
+
+
+class Integers:
+    """The arithmetic of the octaves' networks as a graph: integer.Exact, in TensorFlow, with weights `integer/*`."""
+
+    def __init__(self, arrays: Arrays, bias: Any = None) -> None:
+        self._arrays, self._bias = arrays, bias
+        self._last = float(len(arrays["tables/low"]) - 2)
+
+    def channels(self, x):
+        return x.shape[-1]
+
+    def _clip(self, x, low=-ACTIVATION_MAX):
+        return tf.clip_by_value(x, float(low), float(ACTIVATION_MAX))
+
+    def _round(self, x, low=-ACTIVATION_MAX):
+        return self._clip(shifted(x, WEIGHT_BITS), low)
+
+    def _weight(self, name):
+        return tf.constant(self._arrays[f"integer/{name}"].astype(np.float32))
+
+    def _product(self, name, x, outputs=slice(None)):
+        kernel = self._weight(f"{name}/kernel")[None, None, :, outputs]
+        return tf.nn.conv2d(x, kernel, 1, "VALID") + self._weight(f"{name}/bias")[outputs]
+
+    def dense(self, name, x, channels, relu=False, small=False):
+        return self._round(self._product(name, x), 0 if relu else -ACTIVATION_MAX)
+
+    def depthwise(self, name, x):
+        t = tf.nn.depthwise_conv2d(x, self._weight(f"{name}/kernel")[..., None], [1, 1, 1, 1], "SAME")
+        return self._round(t + self._weight(f"{name}/bias"))
+
+    def gate(self, name, x):
+        middle = x.shape[-1]
+        a = self._round(self._product(name, x, slice(0, middle)), 0)
+        b = self._round(self._product(name, x, slice(middle, None)))
+        return self._clip(shifted(a * b, ACTIVATION_BITS))
+
+    def add(self, x, y):
+        return self._clip(x + y)
+
+    def condition(self, name, x):
+        return self._clip(x + self._bias)
+
+    def distribution(self, name, x, count):
+        loc = self._product(name, x, slice(0, count)) * LOC_GAIN
+        index = shifted(self._product(name, x, slice(count, None)), INDEX_SHIFT)
+        return shifted(loc, WEIGHT_BITS), tf.cast(tf.clip_by_value(index, 0.0, self._last), tf.uint8)
+
+
+def shifted(x: tf.Tensor, bits: int) -> tf.Tensor:
+    """integer.shift."""
+    return tf.floor(x * 2.0**-bits + 0.5)
+
+
+def engines(config: Config, arrays: Arrays) -> dict[str, tuple[Any, list[tf.TensorSpec]]]:
+    """(function, inputs) of each graph of engines.Engine, from integer/*."""
+    channels = config.channels
+    seen, features, known = (
+        tf.TensorSpec([1, None, None, width], tf.float32, name=name)
+        for width, name in ((14 * channels, "a_seen"), (config.prior, "a_features"), (12 * channels, "b_known"))
+    )
+    bias = tf.TensorSpec([1, 1, 1, config.prior], tf.float32, name="b_bias")
+
+    def first(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        ops = Integers(arrays, b)
+        ahead = network.octave_features(ops, config, 0, x)
+        return (ahead, *network.octave_first(ops, config, ahead))
+
+    def second(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return network.octave_second(Integers(arrays), config, x, k)
+
+    return {"first": (first, [seen, bias]), "second": (second, [features, known])}
 
 
 def functions(config: Config, deployed: Any) -> dict[str, tuple[Any, list[tf.TensorSpec]]]:

@@ -21,6 +21,7 @@ from vaecodec import library, octaves
 from vaecodec.coding import Models
 from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
 from vaecodec.context import Prior
+from vaecodec.engines import GRAPHS, Engine
 from vaecodec.errors import ModelError
 from vaecodec.generative import Generative, read_config
 from vaecodec.generator import Generator
@@ -152,9 +153,11 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
     if config.wavelet:
         scaled = octaves.Levels(*(arrays[f"levels/{name}"] for name in octaves.Levels._fields))
-        return Prior(
-            config, layers, scaled, Models(tables), companding=arrays["companding"], centroids=arrays["centroids"]
-        )
+        graphs = {name: arrays[f"litert/{name}"].tobytes() for name in GRAPHS if f"litert/{name}" in arrays}
+        small = all(layer.kernel.dtype == np.float32 for layer in layers.values())
+        engine = Engine(graphs) if small and len(graphs) == len(GRAPHS) else None
+        more = arrays["companding"], arrays["centroids"]
+        return Prior(config, layers, scaled, Models(tables), map, 1, engine, *more)
     levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
     return Prior(config, layers, levels, Models(tables))
 

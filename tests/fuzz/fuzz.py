@@ -31,9 +31,10 @@ from vaecodec import arrays, container  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.container import Header  # noqa: E402
 from vaecodec.errors import CodecError, ModelError  # noqa: E402
+from vaecodec.interpreters import Runner  # noqa: E402
 from vaecodec.limits import Limits  # noqa: E402
 from vaecodec.networks import check_network  # noqa: E402
-from vaecodec.transforms import LiteRT, Runner  # noqa: E402
+from vaecodec.transforms import LiteRT  # noqa: E402
 from vaecodec.weights import load_model, pack_model, parse_model  # noqa: E402
 
 MODEL = TESTS / "golden" / "tiny.vcm"
