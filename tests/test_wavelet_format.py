@@ -1,6 +1,7 @@
 """Files of wavelet models: a second decoder finds the same in them, and damage gives errors of ours."""
 
 import dataclasses
+import pathlib
 import random
 import tracemalloc
 import warnings
@@ -17,15 +18,16 @@ import reference_decoder
 from test_vetting import changed, with_arrays
 from test_wavelet import CONFIG, frozen
 
-from vaecodec import coding, context, tiles
+from vaecodec import coding, context, networks, octaves, tiles
 from vaecodec.codec import Codec
 from vaecodec.container import parse
+from vaecodec.engines import Engine
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.networks import check_network
 from vaecodec.strays import FLAG, pop_strays, push_strays
 from vaecodec.transforms import LiteRT
-from vaecodec.weights import load_model, parse_model
+from vaecodec.weights import load_model, make_prior, parse_model
 
 
 @pytest.fixture(scope="module")
@@ -321,16 +323,16 @@ def test_what_was_coded_with_other_models_is_damaged(codec, files):
             tiles.decode(prior, (3, 3), rng.randrange(897), payload, tile.crc)
 
 
-SIDES = {"analysis": 16, "synthesis": 1}
+SIDES = {"analysis": 16, "synthesis": 1, "first": 1, "second": 1}
 
 
 def test_mutants_of_networks_are_looked_through_or_refused(codec):
     rng, outcomes = random.Random(3), set()
-    networks = [codec.model.transform(name) for name in SIDES]
+    contents = [codec.model.transform(name) for name in SIDES]
     for number in range(60):
-        name = list(SIDES)[number % 2]
+        name = list(SIDES)[number % 4]
         try:
-            check_network(mutate(rng, codec.model.transform(name), networks), 4096, SIDES[name])
+            check_network(mutate(rng, codec.model.transform(name), contents), 4096, SIDES[name])
             outcomes.add("passed")
         except ModelError:
             outcomes.add("refused")
@@ -339,7 +341,7 @@ def test_mutants_of_networks_are_looked_through_or_refused(codec):
 
 def test_networks_of_another_kind_are_refused_when_run(codec, tiny):
     y, x = np.zeros((1, 2, 2, CONFIG.latents), np.float32), picture(32, 32)[None]
-    conditions = {name: codec.model.condition(name, 300) for name in SIDES}
+    conditions = {name: codec.model.condition(name, 300) for name in ("analysis", "synthesis")}
     ours, others = codec.model.arrays, tiny.model.arrays
     swapped = {"litert/analysis": ours["litert/synthesis"], "litert/synthesis": ours["litert/analysis"]}
     for arrays in (swapped, {name: others[name] for name in swapped}):
@@ -348,3 +350,36 @@ def test_networks_of_another_kind_are_refused_when_run(codec, tiny):
             transforms.synthesis(y, conditions["synthesis"])
         with pytest.raises(ModelError):
             transforms.analysis(x, conditions["analysis"])
+
+
+def levels_of(prior):
+    return octaves.Levels(*(field[30] for field in prior.levels))
+
+
+def test_an_engine_of_strangers_is_looked_through_before_it_is_used(path, monkeypatch):
+    prior = load_model(path).prior
+    assert isinstance(octaves.fastest(prior, levels_of(prior)), octaves.Accelerated)
+    monkeypatch.delitem(networks.OPERATIONS, "DEPTHWISE_CONV_2D")
+    arrays = load_model(path).arrays
+    for shipped, kind in ((True, octaves.Accelerated), (False, octaves.Networks)):
+        prior = make_prior(CONFIG, arrays, shipped)
+        assert type(octaves.fastest(prior, levels_of(prior))) is kind
+
+
+BROKEN = {
+    "a row that there is not": lambda found: [*found[:-1], np.full_like(found[-1], 255)],
+    "rows of another type": lambda found: [*found[:-1], found[-1].astype(np.float32)],
+    "another shape": lambda found: [one[:, 1:] for one in found],
+    "numbers": lambda found: [one[0, 0, 0, 0] for one in found],
+    "too few": lambda found: found[1:],
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_engine_that_changes_its_mind_is_a_model_error(path, case, monkeypatch):
+    codec = Codec(parse_model(pathlib.Path(path).read_bytes(), "it"), threads=1)
+    data, run = codec.encode(picture(40, 50), 50), Engine.run
+    assert codec.model.prior.engine.agrees(lambda engine: False)  # it was asked before, and has agreed
+    monkeypatch.setattr(Engine, "run", lambda *arguments: BROKEN[case](run(*arguments)))
+    with pytest.raises(ModelError, match="makes what is none"):
+        codec.decode(data)
