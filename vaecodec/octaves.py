@@ -260,32 +260,35 @@ def both_halves(
     """f32[cells, 6 C] twice: the coefficients of an octave."""
     config, shape = prior.config, low.shape[1:]
     cells, count = (-(-shape[0] // 2), -(-shape[1] // 2)), 6 * config.channels
-    seen = with_magnitudes(
-        pyramid.to_cells(compand(details(low))), compand(parents[:, : cells[0], : cells[1]]).transpose(1, 2, 0)
-    )
+    # Of what is seen, only a band at a time: all of it takes more memory than the coefficients.
+    hidden = compand(details(low))
     features = np.empty((*cells, config.prior), np.float32)
-    rows, loc = np.empty((*cells, count), np.uint8), np.empty((*cells, count), np.float32)
 
     def put(band: Band, mean: np.ndarray, index: np.ndarray) -> None:
         at, shape = slice(band.top, band.bottom), (band.bottom - band.top, cells[1], count)
         loc[at], rows[at] = mean.reshape(shape), index.reshape(shape)
 
     def one(band: Band) -> None:
-        ahead, *found = networks.first(octave, seen[band.seen], band)
+        top, bottom = band.seen.start, band.seen.stop
+        before = compand(parents[:, top:bottom, : cells[1]]).transpose(1, 2, 0)
+        seen = with_magnitudes(pyramid.to_cells(hidden[:, 2 * top : 2 * bottom]), before)
+        ahead, *found = networks.first(octave, seen, band)
         features[band.rows] = ahead
         put(band, *found)
 
     def two(band: Band) -> None:
-        put(band, *networks.second(features[band.seen], with_magnitudes(compand(first[band.seen])), band))
+        put(band, *networks.second(features[band.seen], with_magnitudes(compand(known[band.seen])), band))
 
     out = []
     for half, work in enumerate((one, two)):
+        rows, loc = np.empty((*cells, count), np.uint8), np.empty((*cells, count), np.float32)
         in_bands(networks.each, cells, work, networks.band)
         _blank(rows, loc, shape, half)
         question = rows.reshape(-1, count), loc.reshape(-1, count)
-        first = values_of(prior, (yield question), *question).reshape(*cells, count)
-        out.append(first.reshape(-1, count))
-        rows, loc = np.empty_like(rows), np.empty_like(loc)
+        if half:
+            del features, hidden
+        out.append(values_of(prior, (yield question), *question))
+        known = out[0].reshape(*cells, count)
     return out[0], out[1]
 
 
