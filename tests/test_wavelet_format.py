@@ -15,7 +15,7 @@ from mutants import mutants, mutate, truncations
 pytest.importorskip("tensorflow")
 
 import reference_decoder
-from test_vetting import changed, with_arrays
+from test_vetting import assert_refused, changed, with_arrays
 from test_wavelet import CONFIG, frozen
 
 from vaecodec import coding, context, networks, octaves, tiles
@@ -277,11 +277,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_that_no_training_makes_is_refused(codec, case):
-    name, change, message = CASES[case]
-    bad = with_arrays(codec.model, **{name: change(codec.model.arrays[name])})
-    with np.errstate(all="ignore"), pytest.raises(ModelError, match=message) as caught:
-        parse_model(bad, "bad.vcm")
-    assert str(caught.value).startswith("bad.vcm: ") and "\n" not in str(caught.value)
+    assert_refused(codec.model, *CASES[case])
 
 
 def test_a_model_without_a_row_for_flags_is_refused(codec):
@@ -383,3 +379,12 @@ def test_an_engine_that_changes_its_mind_is_a_model_error(path, case, monkeypatc
     monkeypatch.setattr(Engine, "run", lambda *arguments: BROKEN[case](run(*arguments)))
     with pytest.raises(ModelError, match="makes what is none"):
         codec.decode(data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3e38])
+def test_latents_that_are_no_numbers_are_a_model_error(codec, tiny, monkeypatch, value):
+    for one in (codec, tiny):
+        analysis = one.transforms.analysis
+        monkeypatch.setattr(one.transforms, "analysis", lambda *given, of=analysis: changed(of(*given), value, 7))
+        with np.errstate(all="ignore"), pytest.raises(ModelError, match="out of range"):
+            one.encode(picture(32, 32))
