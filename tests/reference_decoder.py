@@ -24,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
-TYPES = {"I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
+TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
 ENCODER_ONLY = ("weights/analysis/", "weights/hyper_analysis/", "litert/analysis", "litert/hyper_analysis",
-                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine", "calibration/", "start/")  # fmt: skip
+                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine", "anchors/analysis/out",
+                "calibration/", "start/")  # fmt: skip
 UNIT = 2**24
 
 
@@ -60,15 +61,38 @@ def read_tensors(path):
 def read_model(path):
     """Section 6: a checked model of photographs, with `bounds` too."""
     model = read_tensors(path)
-    tensors = model["tensors"]
-    for names, most in ((("gain", "inverse_gain", "hyper_inverse_gain"), 2**27), (("bias", "index"), 2**20)):
-        reach = max(np.abs(tensors[f"levels/{name}"].astype(np.int64)).max() for name in names)
-        require(reach <= most, f"model: one of its levels {', '.join(names)} exceeds {most}")
+    tensors, wavelet = model["tensors"], model["config"].get("wavelet", 0)
+    most = {"bias": 2**20, "inverse_gain": 2**27}
+    if wavelet:
+        most |= {"lowest": 2**20, "start": 2**16}
+    else:
+        most |= {"gain": 2**27, "index": 2**20, "hyper_inverse_gain": 2**27}
+    for name, limit in most.items():
+        reach = np.abs(tensors[f"levels/{name}"].astype(np.int64)).max()
+        require(reach <= limit, f"model: levels/{name} exceed {limit}")
     count = len(tensors["tables/low"])
     model["scales"] = count - 15 * model["config"]["hyper"] - 1
-    require(1 <= model["scales"] <= 256, f"model: {count} rows")
+    require(1 + wavelet <= model["scales"] <= 256, f"model: {count} rows")
     model["bounds"] = row_bounds(tensors, count)
+    if wavelet:
+        check_wavelet(model)
     return model
+
+
+def check_wavelet(model):
+    """Section 10.5: refuse a wavelet model whose config or tensors are not as they should be."""
+    config, tensors = model["config"], model["tensors"]
+    channels = config.get("channels", 3)
+    sizes = config["latents"], config["hyper"], config.get("lapped", 0)
+    require(sizes == (256 * channels, 0, 0), "model: its config is none of a wavelet model")
+    widths = {"bias": 5 * config["prior"], "lowest": config["hyper_width"], "start": 2 * channels}
+    for name, width in {**widths, "inverse_gain": 15 * channels}.items():
+        require(tensors[f"levels/{name}"].shape == (113, width), f"model: levels/{name} is of another shape")
+    require(tensors["levels/inverse_gain"].min() >= 1, "model: levels/inverse_gain is not above 0")
+    edges = [0, *tensors["companding"].tolist()]
+    require(2 <= len(edges) <= 1024 and edges[-1] <= 65536, "model: companding is out of range")
+    require(all(a < b for a, b in pairwise(edges)), "model: companding does not rise")
+    require(tensors["centroids"].shape == (model["scales"], 2), "model: centroids is of another shape")
 
 
 def row_bounds(tensors, count):
@@ -246,6 +270,11 @@ class Stack:
         return entry
 
 
+def take_number(stack, model):
+    """Section 3: take 4 bytes that are an i32 off the stack, as int."""
+    return int.from_bytes(bytes(stack.take(model["bounds"][-1]) for _ in range(4)), "little", signed=True)
+
+
 def take_part(stack, rows, model):
     """Section 3: take the symbols (i64[n], in coding order) of a part off the stack, given their rows (i64[n])."""
     bounds, low = model["bounds"], model["tensors"]["tables/low"].tolist()
@@ -258,7 +287,7 @@ def take_part(stack, rows, model):
             escapes.append(place)
         symbols[place] = low[row] + entry
     for place in escapes:
-        symbols[place] = int.from_bytes(bytes(stack.take(bounds[-1]) for _ in range(4)), "little", signed=True)
+        symbols[place] = take_number(stack, model)
     require(symbols.size == 0 or np.abs(symbols).max() <= 65535, "a symbol is beyond +-65535")
     return symbols
 
@@ -348,6 +377,10 @@ def decode_tile(payload, h, w, step, model):
     latents, hyper = model["config"]["latents"], model["config"]["hyper"]
     net, stack = Layers(model, "integer/", exact=True), Stack(payload)
     level = {k[7:]: v[step >> 3].astype(np.int64) for k, v in model["tensors"].items() if k.startswith("levels/")}
+    if model["config"].get("wavelet"):
+        symbols, v = Octaves(net, stack, level, model).decode(h, w)
+        require(stack.state == 0 and not stack.words, "a tile's stack is not empty at the end")
+        return symbols, v
 
     hh, hw = -(-h // 4), -(-w // 4)
     rows = model["scales"] + ((2 * step + 64) >> 7) * hyper + np.arange(hyper)
@@ -386,6 +419,192 @@ def decode_tile(payload, h, w, step, model):
     return np.concatenate([z, y1, y2]).astype("<i4"), v.reshape(h, w, latents)
 
 
+FACTORS = (1 / 1.149604398860241, 1.149604398860241, -0.443506852043971, -0.882911075530934, 0.052980118572961,
+           1.586134342059924)  # fmt: skip
+SIDES = (8, 4, 2, 1)  # of a cell, in octaves 0 to 3
+
+
+class Octaves:
+    """Sections 10.1 to 10.4: what of a wavelet model decodes a tile."""
+
+    def __init__(self, net, stack, level, model):
+        """Decode with Layers, from a Stack, at a level: a dict of i64[n]."""
+        self.net, self.stack, self.level, self.model = net, stack, level, model
+        self.channels, self.scales = model["config"].get("channels", 3), model["scales"]
+        self.symbols = []
+
+    def take(self, loc, rows):
+        """10.1 and 10.2: the values (i64, of the shape of `loc` and `rows`) of a part, whose symbols are kept."""
+        flat = rows.ravel()
+        symbols = take_part(self.stack, flat, self.model)
+        flag = take_part(self.stack, np.array([1]), self.model)[0]
+        require(flag in (0, 1), "the symbol before strays is neither 0 nor 1")
+        if flag:
+            number, last = take_number(self.stack, self.model), -1
+            require(1 <= number <= np.count_nonzero(flat == 0), f"{number} strays are none, or too many")
+            for _ in range(number):
+                place, symbol = take_number(self.stack, self.model), take_number(self.stack, self.model)
+                require(last < place < flat.size and flat[place] == 0, "a stray has no such place")
+                require(symbol != 0 and abs(symbol) <= 65535, "a stray is 0 or beyond +-65535")
+                symbols[place] = symbol
+                last = place
+        self.symbols.append(symbols)
+        s = symbols.reshape(rows.shape)
+        centroid = self.model["tensors"]["centroids"].astype(np.int64)[rows, (np.abs(s) != 1).astype(int)]
+        return clip(64 * s + np.sign(s) * centroid + loc, 2**16)
+
+    def compand(self, v):
+        """10.2: values -> activations."""
+        return np.sign(v) * np.searchsorted(self.model["tensors"]["companding"], np.abs(v), "right")
+
+    def distribution(self, name, x):
+        """10.2: [h, w, in] -> loc and row, i64[h, w, out / 2]."""
+        mean, index = np.split(self.net.dense_sums(name, x), 2, axis=-1)
+        return rounded(4 * mean, 9), np.clip(rounded(index, 12), 0, self.scales - 1)
+
+    def lowest(self, h, w):
+        """10.3: the lowest coefficients, i64[h, w, C]."""
+        even = np.add.outer(np.arange(h), np.arange(w)) % 2 == 0
+        loc, row = np.split(self.level["start"], 2)
+        g = np.zeros((h, w, self.channels), np.int64)
+        ones = np.ones((np.count_nonzero(even), 1), np.int64)
+        g[even] = self.take(ones * loc, ones * np.clip(row, 0, self.scales - 1))
+
+        wide = mirrored(g)
+        b = rounded(wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:], 2)
+        seen = np.pad(clip(rounded(g, 4), 1023), ((1, 1), (1, 1), (0, 0)))
+        x = np.concatenate([seen[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
+        x = np.maximum(self.net.add(self.net.dense("lowest/in", x), self.level["lowest"]), 0)
+        x = self.net.dense("lowest/middle", x, relu=True)
+        loc, rows = self.distribution("lowest/out", x)
+        g[~even] = self.take((loc + b)[~even], rows[~even])
+        return g
+
+    def octave(self, o, low, p):
+        """10.4: the values of octave o, i64[H, W, 3C], with the low-pass picture i64[H, W, C] and the parents p."""
+        height, width, net = *low.shape[:2], self.net
+        down, along = -(-height // 2), -(-width // 2)
+        beyond = ((0, 2 * down - height), (0, 2 * along - width), (0, 0))
+
+        wide = mirrored(low)
+        around = sum(wide[i : i + height, j : j + width] for i in range(3) for j in range(3)) - low
+        d = unshuffle(np.pad(self.compand(low - rounded(around, 3)), beyond), 2)
+        x = np.concatenate([magnitudes(d), magnitudes(self.compand(p[:down, :along]))], axis=-1)
+        bias = np.split(self.level["bias"], 5)[o]
+        x = net.block("context/block", net.add(net.dense("context/in", x), bias))
+
+        i, j, b, c = np.indices((2, 2, 3, self.channels)).reshape(4, -1)
+        within = unshuffle(np.pad(np.ones((height, width, 3 * self.channels), np.int64), beyond), 2)
+        v = np.zeros((down, along, 12 * self.channels), np.int64)
+
+        def take_half(name, x, half):
+            """Take the symbols of a half (bool[12C]) of each square off the stack and put their values into v."""
+            loc, rows = self.distribution(name, x)
+            v[..., half] = self.take(loc * within[..., half], rows * within[..., half])
+
+        first = (i + j + b + c) % 2 == 0
+        take_half("context/first", x, first)
+        x = net.add(x, net.dense("context/known", magnitudes(self.compand(v[..., first]))))
+        take_half("context/second", net.block("context/after", x), ~first)
+        return shuffle(v)[:height, :width]
+
+    def decode(self, h, w):
+        """All symbols (i32[n], in coding order) and the values v (i64[h, w, 256C]) of a tile of h by w cells."""
+        low = self.lowest(-(-h // 2), -(-w // 2))
+        v, found = np.zeros((*low.shape[:2], 3 * self.channels), np.int64), []
+        for o in (4, 3, 2, 1, 0):
+            v = self.octave(o, low, v)
+            found.append(v)
+            if o > 0:
+                u = clip(rounded(v * np.split(self.level["inverse_gain"], 5)[o], 10), 2**16)
+                low = clip(inverse(low, u, join_exactly), 2**16)
+            if o == 4:
+                coarse = low = low[:h, :w]
+        # 10.6: a cell has n by n places of each plane, which are the innermost of its channels.
+        parts = []
+        for n, octave in zip(SIDES, reversed(found[1:]), strict=True):
+            blocks = octave.reshape(h, n, w, n, -1).transpose(0, 2, 4, 1, 3)
+            parts.append(blocks.reshape(h, w, -1))
+        return np.concatenate(self.symbols).astype("<i4"), np.concatenate([*parts, coarse], axis=-1)
+
+
+def mirrored(x):
+    """10.2: [h, w, C] with a row above and below it and a column on either side."""
+    rows, columns = ([min(1, n - 1), *range(n), max(n - 2, 0)] for n in x.shape[:2])
+    return x[rows][:, columns]
+
+
+def magnitudes(x):
+    """10.2: x, then its magnitudes, along the channels."""
+    return np.concatenate([x, np.abs(x)], axis=-1)
+
+
+def unshuffle(x, n):
+    """Undo shuffle: [n * h, n * w, C] -> [h, w, n * n * C]."""
+    h, w, c = x.shape[0] // n, x.shape[1] // n, x.shape[2]
+    return x.reshape(h, n, w, n, c).transpose(0, 2, 1, 3, 4).reshape(h, w, n * n * c)
+
+
+def join(e, f, times):
+    """10.4: columns of even and of odd samples, both [n, ...], to columns of twice as many; times(x, k) is factor k."""
+    e, f = times(e, 0), times(f, 1)
+    e = e + times(np.concatenate([f[:1], f[:-1]]) + f, 2)
+    f = f + times(e + np.concatenate([e[1:], e[-1:]]), 3)
+    e = e + times(np.concatenate([f[:1], f[:-1]]) + f, 4)
+    f = f + times(e + np.concatenate([e[1:], e[-1:]]), 5)
+    return np.stack([e, f], axis=1).reshape(-1, *e.shape[1:])
+
+
+def join_exactly(e, f):
+    """10.4: in integers."""
+    factors = (3563, 4709, -1817, -3616, 217, 6497)
+    return join(clip(e, 2**16), clip(f, 2**16), lambda x, k: rounded(factors[k] * x, 12))
+
+
+def join_in_floats(e, f):
+    """10.6: in f32."""
+    return join(e, f, lambda x, k: np.float32(FACTORS[k]) * x)
+
+
+def inverse(low, u, join):
+    """10.4: a low-pass picture [H, W, C] and an octave [H, W, 3C] -> [2H, 2W, C]."""
+    low, *bands = (x.swapaxes(0, 1) for x in (low, *np.split(u, 3, axis=-1)))
+    return join(join(low, bands[0]).swapaxes(0, 1), join(bands[1], bands[2]).swapaxes(0, 1))
+
+
+def wavelet_samples(x, channels):
+    """10.6: p, f32[16 h, 16 w, C], of x, f32[h, w, 256 C]."""
+    h, w, _ = x.shape
+    octaves, first = [], 0
+    for n in SIDES:
+        count = 3 * channels * n * n
+        blocks = x[..., first : first + count].reshape(h, w, 3 * channels, n, n)
+        octaves.append(blocks.transpose(0, 3, 1, 4, 2).reshape(n * h, n * w, 3 * channels))
+        first += count
+    low = x[..., first:]
+    for octave in reversed(octaves):
+        low = inverse(low, octave, join_in_floats)
+    if channels == 3:
+        turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
+    else:
+        k, c = np.indices((channels, channels))
+        turn = np.sqrt(2 / channels) * np.cos(np.pi * (2 * c + 1) * k / (2 * channels))
+        turn[0] /= np.sqrt(2)
+    return low @ turn.astype(np.float32)
+
+
+def wavelet_synthesis(x, fine, out, net, config):
+    """10.6: p plus what the network adds, f32[16 h, 16 w, C], of x, f32[h, w, 256 C], and two anchor vectors."""
+    p = wavelet_samples(x, config.get("channels", 3))
+    t = net.dense("latents", x)
+    for i in range(config["coarse_blocks"]):
+        t = net.block(f"coarse{i}", t)
+    t = (shuffle(net.dense("coarse", t)) + net.dense("skip", unshuffle(p, 8))) * fine
+    for i in range(config["fine_blocks"]):
+        t = net.block(f"fine{i}", t)
+    return p + shuffle(net.dense("fine", t * out), 8)
+
+
 def decode_latents(data, model):
     """Decode and check all tiles of a file: the Header, symbols (a list of i32[n]) and v (i64[h, w, latents])."""
     header, payloads = read_file(data, model)
@@ -409,12 +628,15 @@ def synthesis(values, header, model):
     """Section 7: turn v (i64[h, w, latents]) into u8[height, width, 3] in f32, the whole picture at once."""
     net, config = Layers(model, "weights/synthesis/", exact=False), model["config"]
     k = min(header.step // 128, 6)
-    t = np.float32(header.step / 128 - k)
-    gain, fine = (
-        np.exp((1 - t) * anchors[k] + t * anchors[k + 1])
-        for anchors in (model["tensors"]["anchors/inverse_gain"], model["tensors"]["anchors/synthesis/fine"])
-    )
-    x = values.astype(np.float32) / 64 * gain
+    part = np.float32(header.step / 128 - k)
+
+    def vector(name):
+        anchors = model["tensors"][f"anchors/{name}"]
+        return np.exp((1 - part) * anchors[k] + part * anchors[k + 1])
+
+    x, fine = values.astype(np.float32) / 64 * vector("inverse_gain"), vector("synthesis/fine")
+    if config.get("wavelet"):
+        return pixels(wavelet_synthesis(x, fine, vector("synthesis/out"), net, config), header)
     s = shuffle(net.dense("shortcut", x))
     t = net.dense("latents", x)
     for i in range(config["coarse_blocks"]):
@@ -429,6 +651,11 @@ def synthesis(values, header, model):
             tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
             blocks = tall.reshape(-1, 16, tall.shape[1] * header.channels)
             p = (kernel @ blocks).reshape(tall.shape)[8:-8].swapaxes(0, 1)
+    return pixels(p, header)
+
+
+def pixels(p, header):
+    """Section 7: u8[height, width, C] of p, f32[16 h, 16 w, C]."""
     return np.clip(np.floor(255 * p + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
 
 

@@ -65,8 +65,12 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_that_no_training_makes_is_refused(tiny, case):
-    name, change, message = CASES[case]
-    bad = with_arrays(tiny.model, **{name: change(tiny.model.arrays[name])})
+    assert_refused(tiny.model, *CASES[case])
+
+
+def assert_refused(model, name, change, message):
+    """A model with a changed array ends in a ModelError of this message, one line that names the file."""
+    bad = with_arrays(model, **{name: change(model.arrays[name])})
     with np.errstate(all="ignore"), pytest.raises(ModelError, match=message) as caught:
         parse_model(bad, "bad.vcm")
     assert str(caught.value).startswith("bad.vcm: ") and "\n" not in str(caught.value)

@@ -255,9 +255,9 @@ def test_an_engine_makes_what_numpy_makes(codec, monkeypatch):
     assert np.array_equal(codec.decode(data), slow.decode(data))
     other = dict(prior.engine._contents)
     other["second"] = other["second"].replace(np.float32(0.5).tobytes(), np.float32(0.4).tobytes())
-    wrong = prior._replace(engine=Engine(other))
+    wrong = prior._replace(engine=Engine(other, 4096))
     assert not isinstance(octaves.fastest(wrong, level), octaves.Accelerated)
-    broken = prior._replace(engine=Engine({**other, "first": b"TFL3"}))
+    broken = prior._replace(engine=Engine({**other, "first": b"TFL3"}, 4096))
     assert not isinstance(octaves.fastest(broken, level), octaves.Accelerated)
 
 

@@ -17,7 +17,7 @@ from vaecodec.errors import CodecError, FormatError
 from vaecodec.tables import Tables
 
 DETERMINISTIC = 0  # this row's symbols are 0 and take no part in coding
-ESCAPE_BYTES = 4
+NUMBER_BYTES = 4  # of an escaped symbol, and of others that have no row
 CHUNK = 1 << 22  # symbols sorted at once: that takes 16 bytes each
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
 
@@ -99,8 +99,7 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
     if len(outside):
         escapes = position[outside] + low[outside]
         position[outside] = last[outside]
-        outliers = escapes.astype("<i4").view(np.uint8).astype(np.int32)
-        coder.encode_reverse(outliers, models[models.byte_row])
+        push_numbers(coder, escapes, models)
     for row, end, count in zip(runs[::-1].tolist(), ends[::-1].tolist(), counts[::-1].tolist(), strict=True):
         coder.encode_reverse(position[end - count : end], models[row])
 
@@ -119,11 +118,21 @@ def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[
         symbols[where] = run
     if escaped:
         escapes = np.concatenate(escaped)
-        data = np.asarray(coder.decode(models[models.byte_row], ESCAPE_BYTES * len(escapes)), np.uint8)
-        symbols[escapes] = data.view("<i4")
+        symbols[escapes] = pop_numbers(coder, len(escapes), models)
         if np.abs(symbols[escapes].astype(np.int64)).max() > SYMBOL_MAX:
             raise FormatError("a symbol is out of range")
     return symbols
+
+
+def push_numbers(coder, numbers: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
+    """Puts i32[n] on the stack, four bytes each; inverse of pop_numbers."""
+    coder.encode_reverse(numbers.astype("<i4").view(np.uint8).astype(np.int32), models[models.byte_row])
+
+
+def pop_numbers(coder, count: int, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Takes i32[count] off the stack."""
+    data = np.asarray(coder.decode(models[models.byte_row], NUMBER_BYTES * count), np.uint8)
+    return data.view("<i4")
 
 
 def push_each(coder, symbols: np.ndarray, freq: np.ndarray) -> None:  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ import numpy as np
 from vaecodec import tiles
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
-from vaecodec.errors import CodecError
+from vaecodec.errors import CodecError, ModelError
 from vaecodec.parallel import Crew, cores
 from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of
 from vaecodec.progress import Progress, ticker
@@ -25,6 +25,8 @@ from vaecodec.refinement import Refiner, check_effort, iterations_of
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
 from vaecodec.transforms import make_transforms
 from vaecodec.weights import Model
+
+LATENT_MAX = 2.0**64  # quantisation steps: far more than are coded, and no sum of some overflows
 
 
 class Encoder:
@@ -188,9 +190,19 @@ class Encoder:
         y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step))
         if self.model.config.wavelet:
             y *= self.model.vector("gain", step)
+            _check_latents(y)
             return ((one, np.zeros((0, 0, 0), np.float32)) for one in y)
         part = y[:, inner.top : inner.bottom, inner.left : inner.right]
         short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
         padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part
         z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
-        return zip(y * self.model.vector("gain", step), z, strict=True)
+        y = y * self.model.vector("gain", step)
+        _check_latents(y)
+        _check_latents(z)
+        return zip(y, z, strict=True)
+
+
+def _check_latents(latents: np.ndarray) -> None:
+    """Raises ModelError on what no model of ours makes, and no rounding is prepared for."""
+    if not max(latents.max(), -latents.min()) < LATENT_MAX:  # which is so of NaN, too
+        raise ModelError("the model's network makes latents that are out of range")

@@ -17,24 +17,30 @@ GRAPHS = ("first", "second")
 
 
 class Engine:
-    """Flatbuffers by the names of GRAPHS; arrays [h, w, C] in and out."""
+    """Flatbuffers by the names of GRAPHS, which take arrays [h, w, C].
 
-    def __init__(self, contents: Mapping[str, bytes]) -> None:
-        self._contents = contents
+    Those of strangers are looked through before: they may be so many `channels` wide.
+    """
+
+    def __init__(self, contents: Mapping[str, bytes], channels: int, shipped: bool = False) -> None:
+        self._contents, self._channels, self._shipped = contents, channels, shipped
         self._runners: dict[int, Runners] = {}
         self._usable: bool | None = None
 
     def run(self, name: str, inputs: tuple[np.ndarray, ...], threads: int) -> list[np.ndarray]:
-        """The outputs of a graph, by so many threads; raises ModelError where it cannot be run."""
+        """The outputs of a graph, [1, h, w, C], by so many threads; raises ModelError where it cannot be run."""
         if threads not in self._runners:
             self._runners[threads] = Runners(self._contents.__getitem__, threads)
-        found = self._runners[threads](name, tuple(value[None] for value in inputs))
-        return [value[0] for value in found]
+        return self._runners[threads](name, tuple(value[None] for value in inputs))
 
     def agrees(self, check: Callable[[Engine], bool]) -> bool:
         """Whether check(self) holds, which is asked once; False where LiteRT cannot be had, or run."""
         if self._usable is None:
+            from vaecodec.networks import check_network
+
             try:
+                for content in () if self._shipped else self._contents.values():
+                    check_network(content, self._channels, 1)
                 self._usable = check(self)
             except Exception:  # whatever it is, NumPy does without
                 self._usable = False

@@ -180,7 +180,9 @@ class _Network:
 
     def _measure(self, name: str, inputs: list[int], output: int, block: int, cut: bool) -> None:
         """Keeps the positions to a latent cell, unless edges are cut off or the operands differ in them."""
-        plain = self.constant.union(map(self.graph.Inputs, range(self.graph.InputsLength())))  # 1 x 1 if not the first
+        plain = self.constant.union(
+            map(self.graph.Inputs, range(self.graph.InputsLength()))
+        )  # but the first, 1 x 1 or no smaller than it
         sides = {self.sides.get(n) for n in inputs if n in self.sides or n not in plain}
         side = sides.pop() if len(sides) == 1 and not cut else None
         if side is not None and (name != "SPACE_TO_DEPTH" or side % block == 0):

@@ -22,6 +22,7 @@ from vaecodec.cells import Band, in_bands
 from vaecodec.coding import DETERMINISTIC
 from vaecodec.config import LEVEL_STEPS
 from vaecodec.engines import Engine
+from vaecodec.errors import ModelError
 from vaecodec.integer import (
     ACTIVATION_BITS,
     ACTIVATION_MAX,
@@ -111,14 +112,19 @@ class Accelerated(Networks):
     def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = self._prior.config.prior
         bias = self._levels.bias[octave * width : (octave + 1) * width].astype(np.float32)[None, None]
-        return self._run("first", (seen, bias), band)  # type: ignore[return-value]
+        return self._run("first", (seen, bias), band, width)  # type: ignore[return-value]
 
     def second(self, features: np.ndarray, known: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray]:
         return self._run("second", (features, known), band)  # type: ignore[return-value]
 
-    def _run(self, name: str, inputs: tuple[np.ndarray, ...], band: Band) -> tuple[np.ndarray, ...]:
-        found = self._engine.run(name, inputs, self._prior.threads)
-        return tuple(one[band.above : len(one) - band.below] for one in found)
+    def _run(self, name: str, inputs: tuple[np.ndarray, ...], band: Band, *features: int) -> tuple[np.ndarray, ...]:
+        """Means and rows, after features of this width where there are any; raises ModelError on others."""
+        found, cells = self._engine.run(name, inputs, self._prior.threads), inputs[0].shape[:2]
+        count, kinds = 6 * self._prior.config.channels, [(width, np.float32) for width in features]
+        expected = [((1, *cells, width), kind) for width, kind in (*kinds, (count, np.float32), (count, np.uint8))]
+        if [(one.shape, one.dtype) for one in found] != expected or found[-1].max() >= self._prior.scales:
+            raise ModelError(f"the model's network of octaves, {name}, makes what is none of its parameters")
+        return tuple(one[0, band.above : cells[0] - band.below] for one in found)
 
 
 def fastest(prior: Prior, levels: Levels) -> Networks:

@@ -54,7 +54,7 @@ class Worker:
             stdout=subprocess.PIPE,
             env=dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
         )
-        self._send((model.config, {n: a for n, a in model.arrays.items() if n.startswith(PRIOR)}))
+        self._send((model.config, {n: a for n, a in model.arrays.items() if n.startswith(PRIOR)}, model.shipped))
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX, Models, pop, push
+from vaecodec.coding import DETERMINISTIC, NUMBER_BYTES, SYMBOL_MAX, Models, pop, pop_numbers, push, push_numbers
 from vaecodec.errors import FormatError
 from vaecodec.tables import Tables
 
 FLAG = 1
-BYTES = 4
+AT_ONCE = 1 << 16  # strays taken off together: a file may claim as many as there are places
 
 
 def push_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -25,8 +25,7 @@ def push_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) ->
     places = np.flatnonzero((symbols != 0) & (rows == DETERMINISTIC))
     if len(places):
         numbers = np.stack([places, symbols[places]], -1).ravel()
-        everything = np.append(len(places), numbers).astype("<i4").view(np.uint8).astype(np.int32)
-        push(coder, everything, np.full(len(everything), models.byte_row, np.uint16), models)
+        push_numbers(coder, np.append(len(places), numbers), models)
         symbols = np.where(rows == DETERMINISTIC, 0, symbols)
     push(coder, np.array([len(places) > 0], np.int32), np.array([FLAG], np.uint8), models)
     return symbols
@@ -39,25 +38,22 @@ def pop_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> 
         raise FormatError("a symbol that says whether there are others is neither 0 nor 1")
     if not flag:
         return
-    count = int(_numbers(coder, 1, models)[0])
-    if not 0 < count <= len(rows):
+    count, before = int(pop_numbers(coder, 1, models)[0]), -1
+    if not 0 < count <= np.count_nonzero(rows == DETERMINISTIC):
         raise FormatError("there are more symbols than places for them")
-    places, values = _numbers(coder, 2 * count, models).reshape(-1, 2).T
-    if places.min() < 0 or places.max() >= len(rows) or (np.diff(places) <= 0).any() or rows[places].any():
-        raise FormatError("a symbol has no place among the others")
-    if not values.all() or np.abs(values).max() > SYMBOL_MAX:
-        raise FormatError("a symbol is out of range")
-    symbols[places] = values
+    for begin in range(0, count, AT_ONCE):
+        numbers = pop_numbers(coder, 2 * min(AT_ONCE, count - begin), models)
+        places, values = numbers.astype(np.int64).reshape(-1, 2).T
+        rising = places[0] > before and (np.diff(places) > 0).all() and places[-1] < len(rows)
+        if not rising or (rows[places] != DETERMINISTIC).any():
+            raise FormatError("a symbol has no place among the others")
+        if not values.all() or np.abs(values).max() > SYMBOL_MAX:
+            raise FormatError("a symbol is out of range")
+        symbols[places], before = values, int(places[-1])
 
 
 def stray_bits(tables: Tables, symbols: np.ndarray, rows: np.ndarray) -> float:
     """Information content in bits of what push_strays puts there."""
     count = np.count_nonzero(symbols[rows == DETERMINISTIC])
     flag = tables.bits(np.array([count > 0], np.int32), np.array([FLAG]))
-    return flag + 8 * BYTES * (1 + 2 * count if count else 0)
-
-
-def _numbers(coder, count: int, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """i64[count]."""
-    found = pop(coder, np.full(BYTES * count, models.byte_row, np.uint16), models)
-    return found.astype(np.uint8).view("<i4").astype(np.int64)
+    return flag + 8 * NUMBER_BYTES * (1 + 2 * count if count else 0)

@@ -19,7 +19,7 @@ import numpy as np
 
 from vaecodec import library, octaves
 from vaecodec.coding import Models
-from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
+from vaecodec.config import ANCHORS, CELL, STEPS, SUBSTEPS, Config
 from vaecodec.context import Prior
 from vaecodec.engines import GRAPHS, Engine
 from vaecodec.errors import ModelError
@@ -108,7 +108,7 @@ def pack_model(name: str, config: Config | Generative, arrays: dict[str, np.ndar
     return save(arrays, {key: json.dumps(value) for key, value in fields.items()})
 
 
-def parse_model(data: bytes, source: str) -> Model | Generator:
+def parse_model(data: bytes, source: str, shipped: bool = False) -> Model | Generator:
     """A model of either kind from a file's bytes, checked against its id; raises ModelError naming `source`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -129,7 +129,7 @@ def parse_model(data: bytes, source: str) -> Model | Generator:
         if isinstance(config, Generative):
             return make_generator(name, fields["id"], config, arrays, notes)
         check_arrays(config, arrays)
-        prior = make_prior(config, arrays)
+        prior = make_prior(config, arrays, shipped)
         check_prior(prior)
         return Model(name, fields["id"], prior, arrays, notes)
     except ModelError as exc:
@@ -146,7 +146,7 @@ def check_calibration(arrays: dict[str, np.ndarray]) -> None:
             require(np.isfinite(array).all() and (np.diff(array) >= 0).all(), f"{name} does not rise")
 
 
-def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
+def make_prior(config: Config, arrays: dict[str, np.ndarray], shipped: bool = False) -> Prior:
     """The integer half of a model, from arrays that check_arrays has seen."""
     tables = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
     prefix = "integer/"
@@ -155,7 +155,8 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray]) -> Prior:
         scaled = octaves.Levels(*(arrays[f"levels/{name}"] for name in octaves.Levels._fields))
         graphs = {name: arrays[f"litert/{name}"].tobytes() for name in GRAPHS if f"litert/{name}" in arrays}
         small = all(layer.kernel.dtype == np.float32 for layer in layers.values())
-        engine = Engine(graphs) if small and len(graphs) == len(GRAPHS) else None
+        most = max(4 * config.prior, CELL * config.channels)
+        engine = Engine(graphs, most, shipped) if small and len(graphs) == len(GRAPHS) else None
         more = arrays["companding"], arrays["centroids"]
         return Prior(config, layers, scaled, Models(tables), map, 1, engine, *more)
     levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
@@ -196,9 +197,9 @@ def _of_file(function: Callable[[str, int, int], T], path: str) -> T:
 def _load(path: str, changed: int, size: int) -> Model | Generator:
     if size > MAX_BYTES:
         raise ModelError(f"{path}: larger than a model may be ({MAX_BYTES} bytes)")
+    shipped = os.path.dirname(path) == library.SHIPPED
     with open(path, "rb") as file:
-        model = parse_model(file.read(MAX_BYTES), path)
-    return model._replace(shipped=os.path.dirname(path) == library.SHIPPED)
+        return parse_model(file.read(MAX_BYTES), path, shipped)._replace(shipped=shipped)
 
 
 def find_model(model_id: str) -> Model:

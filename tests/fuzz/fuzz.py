@@ -1,6 +1,7 @@
 """Long fuzzing: container parser, full decode, model files, networks.  See README.md beside this file.
 
 python tests/fuzz/fuzz.py parser --count 10000000
+python tests/fuzz/fuzz.py decode --model other.vcm
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 TESTS = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))
 
+from conftest import picture  # noqa: E402
 from mutants import mutants, mutate, with_right_crc  # noqa: E402
 
 import vaecodec  # noqa: E402
@@ -32,6 +34,7 @@ from vaecodec.errors import CodecError, ModelError  # noqa: E402
 from vaecodec.interpreters import Runner  # noqa: E402
 from vaecodec.limits import Limits  # noqa: E402
 from vaecodec.networks import check_network  # noqa: E402
+from vaecodec.transforms import LiteRT  # noqa: E402
 from vaecodec.weights import load_model, pack_model, parse_model  # noqa: E402
 
 MODEL = TESTS / "golden" / "tiny.vcm"
@@ -39,9 +42,14 @@ LIMITS = Limits(pixels=1 << 21)  # two megapixels, as libjxl's fuzzer has it
 SECONDS, BYTES, BYTES_A_PIXEL = 2.0, 256 << 20, 8
 
 
-def golden() -> list[bytes]:
-    """The golden files, and one with all kinds of chunks."""
+def golden(model: pathlib.Path = MODEL) -> list[bytes]:
+    """The golden files, or some of another model, and one with all kinds of chunks."""
     files = [path.read_bytes() for path in sorted((TESTS / "golden").glob("*.vae"))]
+    if model != MODEL:
+        codec = Codec(load_model(str(model)), threads=1)
+        shapes, channels = ((1, 1), (33, 48), (7, 200), (130, 90)), codec.model.config.channels
+        pictures = [np.resize(picture(*shape), (*shape, channels)) for shape in shapes]
+        files = [codec.encode(pixels, quality, tile=64) for pixels in pictures for quality in (1, 50, 100)]
     meta = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
     return [*files, container.pack(Header("0123456789abcdef", 100, 200, 448, 128), [(b"abcd", 1), (b"", 2)], meta)]
 
@@ -54,8 +62,8 @@ def peak() -> int:
 class Tally:
     """What became of the mutants; ends the run at the first that broke a promise, which is written to a file."""
 
-    def __init__(self, target: str, every: int) -> None:
-        self.target, self.every, self.began = target, every, time.time()
+    def __init__(self, target: str, every: int, model: pathlib.Path = MODEL) -> None:
+        self.target, self.every, self.model, self.began = target, every, model, time.time()
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.slowest, self.base = 0.0, peak()
 
@@ -102,11 +110,11 @@ def fuzz_parser(tally: Tally, seed: int, count: int) -> None:
 
 def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
     """A whole picture, with the memory that it may take by its header."""
-    codec = Codec(load_model(str(MODEL)), threads=1)
-    for data in golden()[:-1]:
+    codec, files = Codec(load_model(str(tally.model)), threads=1), golden(tally.model)
+    for data in files[:-1]:
         codec.decode(data)
     tally.base = peak()
-    for mutant in mutants(seed, count, golden()):
+    for mutant in mutants(seed, count, files):
         before = peak()
         tally.run(mutant, lambda data: codec.decode(data, limits=LIMITS))
         if peak() > before:
@@ -138,7 +146,7 @@ def fuzz_arrays(tally: Tally, seed: int, count: int) -> None:
 
 def fuzz_model(tally: Tally, seed: int, count: int) -> None:
     """Model files: damaged ones, and ones of wrong arrays that have the right id."""
-    rng, data = random.Random(seed), MODEL.read_bytes()
+    rng, data = random.Random(seed), tally.model.read_bytes()
     model = parse_model(data, "model")
 
     def work(data: bytes) -> None:
@@ -176,15 +184,24 @@ def fuzz_model(tally: Tally, seed: int, count: int) -> None:
 
 def fuzz_network(tally: Tally, seed: int, count: int) -> None:
     """LiteRT flatbuffers, each in a child, as what they break they break for good."""
-    model, rng = load_model(str(MODEL)), random.Random(seed)
+    model, rng = load_model(str(tally.model)), random.Random(seed)
     config = model.config
-    y, ones = np.zeros((1, 4, 4, config.latents), np.float32), np.ones((1, 1, 1, config.fine), np.float32)
+    y, x = np.zeros((1, 4, 4, config.latents), np.float32), np.zeros((1, 64, 64, config.channels), np.uint8)
+    told = {side: LiteRT(model)._vectors(model.condition(side, 300)) for side in ("analysis", "synthesis")}
+    linear = [x.astype(np.float32)] if config.wavelet else []
+    features = np.zeros((1, 4, 4, config.prior), np.float32)
+    seen, known = (np.zeros((1, 4, 4, width * config.channels), np.float32) for width in (14, 12))
     calls = {
-        "analysis": ((np.zeros((1, 64, 64, 3), np.uint8), ones), (4, 4, config.latents), np.float32),
-        "hyper_analysis": ((y,), (1, 1, config.hyper), np.float32),
-        "synthesis": ((y, ones), (64, 64, 3), np.uint8),
+        "analysis": (x, *told["analysis"]),
+        "hyper_analysis": (y,),
+        "synthesis": (y, *told["synthesis"], *linear),
+        "first": (seen, features[:, :1, :1]),
+        "second": (features, known),
     }
-    sides = {"analysis": 16, "hyper_analysis": 4, "synthesis": 1}
+    calls = {name: call for name, call in calls.items() if f"litert/{name}" in model.arrays}
+    for name, call in calls.items():
+        Runner(model.transform(name), 1)(call)
+    sides = {"analysis": 16, "hyper_analysis": 4, "synthesis": 1, "first": 1, "second": 1}
     check_network(model.transform("analysis"), 4096, 16)  # loads what the children would each load
     for _ in range(count):
         name = rng.choice(sorted(calls))
@@ -197,7 +214,7 @@ def fuzz_network(tally: Tally, seed: int, count: int) -> None:
             code = 0
             try:
                 check_network(content, 4096, sides[name])
-                Runner(content, 1)(*calls[name])
+                Runner(content, 1)(calls[name])
             except ModelError:
                 code = 1
             except BaseException:
@@ -220,12 +237,13 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("target", choices=targets)
+    parser.add_argument("--model", type=pathlib.Path, default=MODEL, help="for decode, model and network")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=100_000, help="mutants from one line of progress to the next")
     options = parser.parse_args()
     faulthandler.enable()
-    tally = Tally(options.target, options.every)
+    tally = Tally(options.target, options.every, options.model)
     targets[options.target](tally, options.seed, options.count)
     tally.report()
 
