@@ -9,7 +9,7 @@ from vaecodec import network
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.layers import Float
-from vaecodec.weights import Model
+from vaecodec.weights import Model, conditions
 
 
 def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
@@ -37,11 +37,17 @@ class TensorFlow:
         config = model.config
         whole = tf.TensorSpec([None, None, None, config.channels], tf.uint8)
         latents = tf.TensorSpec([None, None, None, config.latents], tf.float32)
-        vector = tf.TensorSpec([config.fine], tf.float32)
+        vector = tf.TensorSpec([None], tf.float32)
+        last = {"analysis": config.coarse, "synthesis": config.fine}
+
+        def told(side, condition):
+            names = conditions(config, side)
+            parts = tf.split(condition, [config.fine, last[side]][: len(names)])
+            return Float(weights, dict(zip(names, parts, strict=True)))
 
         @tf.function(input_signature=[whole, vector])
         def run_analysis(pixels, condition):
-            return analysis(Float(weights, {"analysis/fine": condition}), config, pixels)
+            return analysis(told("analysis", condition), config, pixels)
 
         @tf.function(input_signature=[latents])
         def run_hyper_analysis(y):
@@ -49,7 +55,7 @@ class TensorFlow:
 
         @tf.function(input_signature=[latents, vector])
         def run_synthesis(y, condition):
-            return synthesis(Float(weights, {"synthesis/fine": condition}), config, y)
+            return synthesis(told("synthesis", condition), config, y)
 
         self._analysis, self._hyper_analysis, self._synthesis = run_analysis, run_hyper_analysis, run_synthesis
 
