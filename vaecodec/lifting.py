@@ -8,6 +8,7 @@ rounds, halves up, so that all machines have the same; what comes out is then no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ NORM = (
 )
 FRACTION = 12  # bits of the multipliers, in integers
 REACH = 1 << 16  # integers are clipped to this: then none of what follows reaches 2**31
+
+Halves = tuple[np.ndarray, np.ndarray]
 
 
 class Arithmetic(Protocol):
@@ -59,9 +62,14 @@ def _step(a: Arithmetic, even: np.ndarray, odd: np.ndarray, n: int, sign: int, a
     each even one of the odd ones; of the last, or the first, the one that there is twice.
     """
     target, other = (np.moveaxis(x, axis, 0) for x in ((odd, even) if n % 2 == 0 else (even, odd)))
-    edge, inner = (slice(-1, None), slice(0, -1)) if n % 2 == 0 else (slice(0, 1), slice(1, None))
+    edge, inner = _edge(n)
     target[edge] += a.times(2 * other[edge], sign * STEPS[n])
     target[inner] += a.times(other[1:] + other[:-1], sign * STEPS[n])
+
+
+def _edge(n: int) -> tuple[slice, slice]:
+    """(the sample that has one neighbour, twice; the others) of what step n changes."""
+    return (slice(-1, None), slice(0, -1)) if n % 2 == 0 else (slice(0, 1), slice(1, None))
 
 
 def join(low: np.ndarray, high: np.ndarray, axis: int, a: Arithmetic) -> np.ndarray:
@@ -77,7 +85,7 @@ def join(low: np.ndarray, high: np.ndarray, axis: int, a: Arithmetic) -> np.ndar
     return out
 
 
-def part(x: np.ndarray, axis: int, a: Arithmetic) -> tuple[np.ndarray, np.ndarray]:
+def part(x: np.ndarray, axis: int, a: Arithmetic) -> Halves:
     """The inverse of join: an even number of samples along an axis -> (low, high)."""
     even, odd = map(a.begin, _halves(x, axis))
     for n in range(4):
@@ -97,11 +105,33 @@ def inverse(low: np.ndarray, bands: np.ndarray, a: Arithmetic) -> np.ndarray:
     return join(join(low, across, 2, a), join(down, both, 2, a), 1, a)
 
 
-def forward(x: np.ndarray, a: Arithmetic) -> tuple[np.ndarray, np.ndarray]:
+def forward(x: np.ndarray, a: Arithmetic) -> Halves:
     """[C, H, W], sides even -> (low [C, H/2, W/2], bands [3 C, H/2, W/2]): the inverse of inverse."""
-    top, bottom = part(x, 1, a)
-    (low, across), (down, both) = part(top, 2, a), part(bottom, 2, a)
+    return _separated(x, part, a)
+
+
+def _separated(x: np.ndarray, along: Callable[..., Halves], a: Arithmetic) -> Halves:
+    top, bottom = along(x, 1, a)
+    (low, across), (down, both) = along(top, 2, a), along(bottom, 2, a)
     return low, np.concatenate([across, down, both])
+
+
+def part_adjoint(x: np.ndarray, axis: int, a: Arithmetic) -> Halves:
+    """The adjoint of join: gradients with respect to samples -> with respect to (low, high)."""
+    even, odd = map(a.begin, _halves(x, axis))
+    for n in range(4):
+        target, other = (np.moveaxis(half, axis, 0) for half in ((odd, even) if n % 2 == 0 else (even, odd)))
+        edge, inner = _edge(n)
+        other[edge] += a.times(2 * target[edge], -STEPS[n])
+        shared = a.times(target[inner].copy(), -STEPS[n])
+        other[1:] += shared
+        other[:-1] += shared
+    return a.times(even, 1 / NORM), a.times(odd, NORM)
+
+
+def inverse_adjoint(x: np.ndarray, a: Arithmetic) -> Halves:
+    """What inverse does to gradients, [C, H, W] -> (low, bands), as forward has them; close to forward itself."""
+    return _separated(x, part_adjoint, a)
 
 
 REAL, WHOLE = Real(), Whole()

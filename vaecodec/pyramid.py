@@ -11,7 +11,7 @@ Octave 4, the last that the prior knows, is made of a tile's low-pass picture al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from vaecodec.bases import rotation
 from vaecodec.config import CELL, STRIDE
-from vaecodec.lifting import REAL, forward, inverse
+from vaecodec.lifting import REAL, Halves, forward, inverse, inverse_adjoint
 
 OCTAVES = 4  # in y; one more within a tile
 BANDS = 3
@@ -73,10 +73,19 @@ def _rotation(channels: int) -> np.ndarray:
 
 def coefficients(x: np.ndarray) -> np.ndarray:
     """f32[H, W, C], sides multiples of 16 -> y f32[h, w, 256 C]."""
+    return _octaves(x, forward)
+
+
+def samples_adjoint(x: np.ndarray) -> np.ndarray:
+    """What samples does to gradients: f32[H, W, C] -> f32[h, w, 256 C]."""
+    return _octaves(x, inverse_adjoint)
+
+
+def _octaves(x: np.ndarray, analyse: Callable[..., Halves]) -> np.ndarray:
     low = np.ascontiguousarray((x @ _rotation(x.shape[2]).T).transpose(2, 0, 1))
     bands = []
     for _ in range(OCTAVES):
-        low, octave = forward(low, REAL)
+        low, octave = analyse(low, REAL)
         bands.append(octave)
     return pack(Planes(low, bands))
 
@@ -100,10 +109,16 @@ def coloured(planes: np.ndarray) -> np.ndarray:
     return (planes.reshape(channels, -1).T @ _rotation(channels)).reshape(*planes.shape[1:], channels)
 
 
-def fifth(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fifth(low: np.ndarray) -> Halves:
     """low [C, h, w] of a tile -> (lowest [C, h', w'], bands [3 C, h', w']), h' = h / 2, w' = w / 2, rounded up."""
     edge = [(0, 0), (0, low.shape[1] % 2), (0, low.shape[2] % 2)]
     return forward(np.pad(low, edge, "edge"), REAL)
+
+
+def fifth_adjoint(low: np.ndarray) -> Halves:
+    """Gradients with respect to low -> with respect to what fifth makes of it."""
+    edge = [(0, 0), (0, low.shape[1] % 2), (0, low.shape[2] % 2)]
+    return inverse_adjoint(np.pad(low, edge), REAL)
 
 
 @lru_cache(maxsize=16)

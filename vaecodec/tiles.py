@@ -15,8 +15,14 @@ from vaecodec.integer import one_thread, take_half
 from vaecodec.strays import stray_bits
 
 
-def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
-    """Rounds and codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps; of wavelets, as `rounding` says."""
+def code(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> context.Coded:
+    """Rounds and codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps; of wavelets, as `rounding` says.
+
+    Where z is a list, it is of the symbols of each part, which were picked already.
+    """
+    if isinstance(z, list):
+        picked = z
+        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part])
     if prior.config.wavelet:
         targets, chosen = rounding.targets(prior, y, step), rounding.rounding(prior)
         return context.encode(prior, y.shape[:2], step, lambda part, question: chosen(targets[part], *question))
@@ -31,7 +37,7 @@ def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded
     return context.encode(prior, y.shape[:2], step, quantise)
 
 
-def encode(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[bytes, int]:
+def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:
     """(payload, CRC-32 of the symbols) of a tile; latents as in `code`."""
     coded = code(prior, y, z, step)
     return coded.data, context.checksum(symbols for symbols, _ in coded.parts)
