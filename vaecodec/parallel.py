@@ -86,7 +86,7 @@ class Worker:
                 pipe.close()
 
 
-PRIOR = ("integer/", "levels/", "tables/")
+PRIOR = ("integer/", "levels/", "tables/", "companding", "centroids")
 DIED = "a worker process has died, perhaps for want of memory; fewer threads need less"
 
 

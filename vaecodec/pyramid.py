@@ -19,7 +19,7 @@ import numpy as np
 
 from vaecodec.bases import rotation
 from vaecodec.config import CELL, STRIDE
-from vaecodec.lifting import REAL, Halves, forward, inverse, inverse_adjoint
+from vaecodec.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
 
 OCTAVES = 4  # in y; one more within a tile
 BANDS = 3
@@ -95,11 +95,11 @@ def samples(y: np.ndarray) -> np.ndarray:
     return coloured(restored(unpack(y)))
 
 
-def restored(planes: Planes) -> np.ndarray:
+def restored(planes: Planes, arithmetic: Arithmetic = REAL) -> np.ndarray:
     """[C, H, W] of all octaves that there are."""
     low = planes.low
     for octave in reversed(planes.bands):
-        low = inverse(low, octave, REAL)
+        low = inverse(low, octave, arithmetic)
     return low
 
 
