@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference_arrays
 from conftest import picture
+from reference_decoder import read_tensors
 
 pytest.importorskip("tensorflow")
 
@@ -47,7 +48,7 @@ def test_pixels_are_those_of_floating_point_but_for_a_hair(codec, quality):
 
 
 def test_the_second_implementation_makes_the_same(made, codec):
-    reference = reference_arrays.read_tensors(made)
+    reference = read_tensors(made)
     for shape, quality in (((90, 130), 60), ((1, 1), 100), ((16, 40), 3)):
         y, step = latents(codec, picture(*shape), quality)
         wanted = reference_arrays.synthesis(y.astype(np.int64), step, reference)
@@ -56,7 +57,7 @@ def test_the_second_implementation_makes_the_same(made, codec):
 
 def test_the_second_implementation_clips_alike(made, codec):
     """Latents far beyond those of any picture, in a model that adds next to nothing to what wavelets make of them."""
-    reference, rng = reference_arrays.read_tensors(made), np.random.default_rng(0)
+    reference, rng = read_tensors(made), np.random.default_rng(0)
     y = rng.choice([-(2.0**22), 2.0**22, 0, 300], (3, 2, CONFIG.latents))
     made_of_it = fixed.Synthesis(codec.model)(y, 0)
     assert np.abs(made_of_it).max() == fixed.MOST
@@ -67,7 +68,7 @@ def test_other_channels(tmp_path):
     path = frozen(tmp_path, Config(256, 0, 16, 1, 16, 1, 16, 8, wavelet=1, channels=1))[0]
     codec = Codec(load_model(path))
     y, step = latents(codec, picture(50, 70)[..., :1].copy(), 70)
-    wanted = reference_arrays.synthesis(y.astype(np.int64), step, reference_arrays.read_tensors(path))
+    wanted = reference_arrays.synthesis(y.astype(np.int64), step, read_tensors(path))
     assert np.array_equal(fixed.Synthesis(codec.model)(y, step), wanted)
 
 

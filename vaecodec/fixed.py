@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec import lifting, network, pyramid
+from vaecodec import network, pyramid
 from vaecodec.bases import rotation
 from vaecodec.config import ANCHORS, STRIDE, SUBSTEPS
 from vaecodec.errors import ModelError
