@@ -440,22 +440,76 @@ def picture(data, model):
     """Pixels i64[height, width, 3] of a .vae file, in units of 2^-14, black at about -2^13."""
     require(model is not None and data[12:16] == b"HEAD", "mode vae needs a model, and a base that begins with HEAD")
     header, _, v = decode_latents(data, model)
+    return synthesis(v, header.step, model)[: header.height, : header.width]
+
+
+def synthesis(v, step, model):
+    """Pixels i64[16 h, 16 w, C] of latents v i64[h, w, M], unit 2^-6."""
     net, config, tensors = Fixed(model), model["config"], model["tensors"]
-    x = limit(rounded(v * vector(tensors["anchors/inverse_gain"], header.step), 12))
-    s = shuffle(net.dense("shortcut", x))
+
+    def told(name, x):
+        return limit(rounded(x * vector(tensors[f"anchors/synthesis/{name}"], step), 20))
+
+    x = limit(rounded(v * vector(tensors["anchors/inverse_gain"], step), 12))
     t = net.dense("latents", x)
     for i in range(config["coarse_blocks"]):
         t = net.block(f"coarse{i}", t)
-    t = limit(rounded(shuffle(net.dense("coarse", t)) * vector(tensors["anchors/synthesis/fine"], header.step), 20))
+    t = shuffle(net.dense("coarse", t))
+    if config.get("wavelet"):
+        linear = from_wavelets(x, config.get("channels", 3))
+        h, w, c = linear.shape
+        squares = linear.reshape(h // 8, 8, w // 8, 8, c).swapaxes(1, 2).reshape(h // 8, w // 8, 64 * c)
+        t = net.add(t, net.dense("skip", squares))
+    t = told("fine", t)
     for i in range(config["fine_blocks"]):
         t = net.block(f"fine{i}", t)
+    if config.get("wavelet"):
+        return net.add(linear, shuffle(net.dense("fine", told("out", t)), 8))
+    s = shuffle(net.dense("shortcut", x))
     p = shuffle(net.add(s, net.dense("fine", t)), 8)
     if config.get("lapped"):
         for _ in range(2):  # down, and along as down in the picture turned over
             tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
-            blocks = tall.reshape(-1, 16, tall.shape[1] * 3)
+            blocks = tall.reshape(-1, 16, tall.shape[1] * p.shape[2])
             p = limit(rounded(net.tensors["lapped/kernel"] @ blocks, 16)).reshape(tall.shape)[8:-8].swapaxes(0, 1)
-    return p[: header.height, : header.width]
+    return p
+
+
+LIFTING = (-29066, -57862, 3472, 103949)  # of docs/arrays.md, in the order in which samples are made
+LOW, HIGH = 57007, 75340
+
+
+def from_wavelets(y, channels):
+    """i64[h, w, 256 C] -> i64[16 h, 16 w, C]."""
+    h, w, _ = y.shape
+    octaves, first = [], 0
+    for side in (8, 4, 2, 1):
+        count = 3 * channels * side**2
+        bands = y[..., first : first + count].reshape(h, w, 3 * channels, side, side)
+        octaves.append(bands.transpose(2, 0, 3, 1, 4).reshape(3, channels, h * side, w * side))
+        first += count
+    low = y[..., first:].transpose(2, 0, 1)
+    for along, down, both in reversed(octaves):
+        top, bottom = join(low, along), join(down, both)
+        low = join(top.swapaxes(1, 2), bottom.swapaxes(1, 2)).swapaxes(1, 2)
+    if channels == 3:
+        turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
+    else:
+        n = np.arange(channels)
+        turn = np.sqrt(2 / channels) * np.cos(np.pi * np.outer(n, 2 * n + 1) / (2 * channels))
+        turn[0] /= np.sqrt(2)
+    return limit(rounded(limit(low).transpose(1, 2, 0) @ np.rint(turn * 2**16).astype(np.int64), 16))
+
+
+def join(low, high):
+    """Twice as many samples along the last axis, i64."""
+    even, odd = rounded(limit(low) * LOW, 16), rounded(limit(high) * HIGH, 16)
+    for n, weight in enumerate(LIFTING):
+        if n % 2 == 0:
+            even = even + rounded((odd + np.concatenate([odd[..., :1], odd[..., :-1]], -1)) * weight, 16)
+        else:
+            odd = odd + rounded((even + np.concatenate([even[..., 1:], even[..., -1:]], -1)) * weight, 16)
+    return np.stack([even, odd], -1).reshape(*even.shape[:-1], -1)
 
 
 def main(arguments):

@@ -26,8 +26,7 @@ import numpy as np
 MAGIC = b"\x89VAE\r\n\x1a\n"
 TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
 ENCODER_ONLY = ("weights/analysis/", "weights/hyper_analysis/", "litert/analysis", "litert/hyper_analysis",
-                "anchors/gain", "anchors/hyper_gain", "anchors/analysis/fine", "anchors/analysis/out",
-                "calibration/", "start/")  # fmt: skip
+                "anchors/gain", "anchors/hyper_gain", "anchors/analysis", "calibration/", "start/")  # fmt: skip
 UNIT = 2**24
 
 

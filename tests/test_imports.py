@@ -15,7 +15,7 @@ sources interpreters engines
 pool sets sheets integer tables coding cells bases lifting pyramid strays octaves context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights
 picture_sets
-gradients refinement lapping networks
+gradients refinement wavelet_refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring

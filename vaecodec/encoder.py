@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec import tiles
+from vaecodec import tiles, wavelet_refinement
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.errors import CodecError, ModelError
@@ -24,6 +24,7 @@ from vaecodec.progress import Progress, ticker
 from vaecodec.refinement import Refiner, check_effort, iterations_of
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
 from vaecodec.transforms import make_transforms
+from vaecodec.wavelet_refinement import WaveletRefiner
 from vaecodec.weights import Model
 
 LATENT_MAX = 2.0**64  # quantisation steps: far more than are coded, and no sum of some overflows
@@ -72,7 +73,7 @@ class Encoder:
         """
         step = step_of(quality)
         check_effort(effort)
-        coded = self._of_each(pictures, step, tile, tiles.encode, iterations_of(effort, step), progress)
+        coded = self._of_each(pictures, step, tile, tiles.encode, self._iterations(effort, step), progress)
         headers = [self._header(pixels.shape[0], pixels.shape[1], step, tile) for pixels in pictures]
         kinds = metadata or [None] * len(headers)
         return [pack(*one) for one in zip(headers, coded, kinds, strict=True)]
@@ -99,6 +100,13 @@ class Encoder:
         with self._crew([(grid, grid.total)]) as crew:
             coded = list(crew.map(lambda y, z: crew.call(tiles.encode, y, z, step), latents))
         return pack(self._header(*shape, step, tile), coded, metadata)
+
+    @property
+    def _refiner(self) -> type[Refiner]:
+        return WaveletRefiner if self.model.config.wavelet else Refiner
+
+    def _iterations(self, effort: int, step: int) -> int:
+        return wavelet_refinement.ITERATIONS[effort - 1] if self.model.config.wavelet else iterations_of(effort, step)
 
     def _header(self, height: int, width: int, step: int, tile: int) -> Header:
         return Header(self.model.id, height, width, step, tile, channels=self.model.config.channels)
@@ -155,11 +163,12 @@ class Encoder:
         """work(prior, y, z, step) of each tile of each picture, in order, its y refined in so many iterations."""
         turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
 
-        def one(job: Job, y: np.ndarray, z: np.ndarray) -> Any:
+        def one(job: Job, y: np.ndarray, z: Any) -> Any:
             if iterations:
                 with turn:
-                    refine = Refiner(self.model, job.seen, job.within, y, z, job.inner, step)
-                    y = refine(iterations, tick)
+                    refine = self._refiner(self.model, job.seen, job.within, y, z, job.inner, step)
+                    found = refine(iterations, tick)
+                y, z = (y[job.inner.slices()], found) if self.model.config.wavelet else (found, z)
             else:
                 y = y[job.inner.slices()]
             found = crew.call(work, y, z, step)

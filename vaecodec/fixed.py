@@ -3,7 +3,7 @@
 The networks of `network.synthesis`, in integers carried in float64, as in `integer`, but finer:
 
     activations, pixels   unit 2**-14, magnitude below 2**24
-    weights               unit 2**-16
+    weights               unit 2**-16, as are the multipliers of wavelets
     gains                 unit 2**-20
 """
 
@@ -14,12 +14,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec import network
+from vaecodec import network, pyramid
+from vaecodec.bases import rotation
 from vaecodec.config import ANCHORS, STRIDE, SUBSTEPS
 from vaecodec.errors import ModelError
+from vaecodec.gradients import unshuffle
 from vaecodec.integer import ACTIVATION_BITS, EXACT64, Layer, depthwise, one_thread, shift, shuffle
 from vaecodec.vetting import require
-from vaecodec.weights import Model
+from vaecodec.weights import Model, conditions
 
 BITS = 14
 WEIGHT_BITS = 16
@@ -29,11 +31,22 @@ GAIN_MOST = 2**28  # so that a gain times anything stays exact
 DIGITS = 40
 
 
+class Lifted:
+    """lifting.Arithmetic in integers, unit 2**-14: clipped before samples are joined, and so below 2**30 until then."""
+
+    def begin(self, samples: np.ndarray) -> np.ndarray:
+        return np.clip(samples, -MOST, MOST, order="C")
+
+    def times(self, samples: np.ndarray, factor: float) -> np.ndarray:
+        samples *= float(whole(np.float64(factor), WEIGHT_BITS))
+        return shift(samples, WEIGHT_BITS)
+
+
 class Fixed:
     """The arithmetic of `network` in fixed point; arrays are f64[h, w, C], integers."""
 
-    def __init__(self, layers: dict[str, Layer], fine: np.ndarray) -> None:
-        self._layers, self._fine = layers, fine
+    def __init__(self, layers: dict[str, Layer], conditions: dict[str, np.ndarray]) -> None:
+        self._layers, self._conditions = layers, conditions
 
     def channels(self, x: np.ndarray) -> int:
         return x.shape[-1]
@@ -61,10 +74,18 @@ class Fixed:
         return np.clip(t, -MOST, MOST, out=t)
 
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self._round(x * self._fine, GAIN_BITS)
+        return self._round(x * self._conditions[name], GAIN_BITS)
 
     def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:
         return shuffle(x, r)
+
+    def unshuffle(self, x: np.ndarray, r: int) -> np.ndarray:
+        return unshuffle(x, r)
+
+    def samples(self, y: np.ndarray) -> np.ndarray:
+        planes = pyramid.restored(pyramid.unpack(y), Lifted())
+        turned = np.moveaxis(np.clip(planes, -MOST, MOST, out=planes), 0, -1)
+        return self._round(turned @ whole(rotation(len(planes)), WEIGHT_BITS), WEIGHT_BITS)
 
     def lapped(self, name: str, x: np.ndarray) -> np.ndarray:
         """Down, then along."""
@@ -92,7 +113,8 @@ class Synthesis:
 
     def __call__(self, y: np.ndarray, step: int) -> np.ndarray:
         """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, C], integers, unit 2**-14, within +-1/2, about."""
-        ops = Fixed(self._layers, self._vector("synthesis/fine", step))
+        told = {name: self._vector(name, step) for name in conditions(self._model.config, "synthesis")}
+        ops = Fixed(self._layers, told)
         x = y * self._vector("inverse_gain", step)
         x = np.clip(shift(x, GAIN_BITS + ACTIVATION_BITS - BITS), -MOST, MOST, out=x)
         with one_thread:

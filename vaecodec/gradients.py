@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import network
+from vaecodec import network, pyramid
 from vaecodec.config import STRIDE
 from vaecodec.integer import depthwise
-from vaecodec.weights import Model
+from vaecodec.weights import Model, conditions
 
 HALF = STRIDE // 2
 
@@ -118,6 +118,14 @@ class Reverse:
         slot = x.slot
         return self._made(shuffle(x.value, r), lambda g: slot.receive(unshuffle(g, r)))
 
+    def unshuffle(self, x: Node, r: int) -> Node:
+        slot = x.slot
+        return self._made(unshuffle(x.value, r), lambda g: slot.receive(shuffle(g, r)))
+
+    def samples(self, y: Node) -> Node:
+        slot = y.slot
+        return self._made(pyramid.samples(y.value), lambda g: slot.receive(pyramid.samples_adjoint(g)))
+
     def lapped(self, name: str, x: Node) -> Node:
         kernel, slot = self._weights[f"{name}/kernel"], x.slot
 
@@ -176,7 +184,7 @@ class Distortion:
             if name.startswith(prefix + "synthesis/")
         }
         self._config, self._gain = model.config, model.vector("inverse_gain", step)
-        self._conditions = {"synthesis/fine": model.vector("synthesis/fine", step)}
+        self._conditions = {name: model.vector(name, step) for name in conditions(model.config, "synthesis")}
 
     def forward(self, y: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """y f32[h, w, M] -> picture f32[16 h, 16 w, C] in 0..255, unrounded, and the way back of its gradient."""

@@ -8,6 +8,7 @@ rounds, halves up, so that all machines have the same; what comes out is then no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +16,11 @@ import numpy as np
 from vaecodec.cells import Each
 
 STEPS = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
-NORM = (
-    1.149604398860241  # of low, whose inverse is that of high: noise of the halves is then nearly that of the samples
-)
+NORM = 1.149604398860241  # of low, whose inverse is that of high: their noise is then nearly that of the samples
 FRACTION = 12  # bits of the multipliers, in integers
 REACH = 1 << 16  # integers are clipped to this: then none of what follows reaches 2**31
+
+Halves = tuple[np.ndarray, np.ndarray]
 
 
 # By axis: the first sample along it, the last, all but the first, all but the last; the even ones, the odd ones.
@@ -65,11 +66,16 @@ def _step(a: Arithmetic, even: np.ndarray, odd: np.ndarray, n: int, sign: int, a
     """Step n of STEPS, or back with sign -1: each odd sample gets of the even ones before and after it (n = 0, 2), or
     each even one of the odd ones; of the last, or the first, the one that there is twice.
     """
-    target, other = (odd, even) if n % 2 == 0 else (even, odd)
-    first, last, after, before = AT[axis][:4]
-    edge, inner = (last, before) if n % 2 == 0 else (first, after)
+    target, other, edge, inner = _roles(even, odd, n, axis)
+    after, before = AT[axis][2:4]
     target[edge] += a.times(2 * other[edge], sign * STEPS[n])
     target[inner] += a.times(other[after] + other[before], sign * STEPS[n])
+
+
+def _roles(even: np.ndarray, odd: np.ndarray, n: int, axis: int) -> tuple[np.ndarray, np.ndarray, Any, Any]:
+    """(what step n changes, by what, its sample that has one neighbour, twice, its others)."""
+    first, last, after, before = AT[axis][:4]
+    return (odd, even, last, before) if n % 2 == 0 else (even, odd, first, after)
 
 
 def join(low: np.ndarray, high: np.ndarray, axis: int, a: Arithmetic) -> np.ndarray:
@@ -84,7 +90,7 @@ def join(low: np.ndarray, high: np.ndarray, axis: int, a: Arithmetic) -> np.ndar
     return out
 
 
-def part(x: np.ndarray, axis: int, a: Arithmetic) -> tuple[np.ndarray, np.ndarray]:
+def part(x: np.ndarray, axis: int, a: Arithmetic) -> Halves:
     """The inverse of join: an even number of samples along an axis -> (low, high)."""
     even, odd = (a.begin(x[half]) for half in AT[axis][4:])
     for n in range(4):
@@ -110,13 +116,34 @@ def inverse(low: np.ndarray, bands: np.ndarray, a: Arithmetic, each: Each = map)
     return out
 
 
-def forward(x: np.ndarray, a: Arithmetic, each: Each = map) -> tuple[np.ndarray, np.ndarray]:
+def forward(x: np.ndarray, a: Arithmetic, each: Each = map) -> Halves:
     """[C, H, W], sides even -> (low [C, H/2, W/2], bands [3 C, H/2, W/2]): the inverse of inverse."""
+    return _separated(x, part, a, each)
+
+
+def _separated(x: np.ndarray, along: Callable[..., Halves], a: Arithmetic, each: Each = map) -> Halves:
     middle = x.shape[2] // 2
-    found = each(lambda half: part(half, 1, a), (x[..., :middle], x[..., middle:]))
+    found = each(lambda half: along(half, 1, a), (x[..., :middle], x[..., middle:]))
     rows = (np.concatenate(halves, -1) for halves in zip(*found, strict=True))
-    (low, across), (down, both) = each(lambda half: part(half, 2, a), rows)
+    (low, across), (down, both) = each(lambda half: along(half, 2, a), rows)
     return low, np.concatenate([across, down, both])
+
+
+def part_adjoint(x: np.ndarray, axis: int, a: Arithmetic) -> Halves:
+    """The adjoint of join: gradients with respect to samples -> with respect to (low, high)."""
+    even, odd = (a.begin(x[half]) for half in AT[axis][4:])
+    for n in range(4):
+        target, other, edge, inner = _roles(even, odd, n, axis)
+        other[edge] += a.times(2 * target[edge], -STEPS[n])
+        shared = a.times(target[inner].copy(), -STEPS[n])
+        for some in AT[axis][2:4]:
+            other[some] += shared
+    return a.times(even, 1 / NORM), a.times(odd, NORM)
+
+
+def inverse_adjoint(x: np.ndarray, a: Arithmetic) -> Halves:
+    """What inverse does to gradients, [C, H, W] -> (low, bands), as forward has them; close to forward itself."""
+    return _separated(x, part_adjoint, a)
 
 
 REAL, WHOLE = Real(), Whole()

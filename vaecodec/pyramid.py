@@ -6,13 +6,13 @@
                                  octaves 1, 2, 3     3 C bands of 4x4, 2x2 and 1
                                  the low-pass        C
 
-Octave 4, the last that the prior knows, is made of a tile's low-pass picture alone: `fifth`, `from_fifth`.
+Octave 4, the last that the prior knows, is made of a tile's low-pass picture alone: `fifth`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from vaecodec.bases import rotation
 from vaecodec.cells import Each
 from vaecodec.config import CELL, STRIDE
-from vaecodec.lifting import REAL, forward, inverse
+from vaecodec.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
 
 OCTAVES = 4  # in y; one more within a tile
 BANDS = 3
@@ -71,28 +71,48 @@ def _rotation(channels: int) -> np.ndarray:
 
 def coefficients(x: np.ndarray, each: Each = map) -> np.ndarray:
     """f32[H, W, C], sides multiples of 16 -> y f32[h, w, 256 C]; `each` as in lifting.inverse."""
+    return _octaves(x, partial(forward, each=each))
+
+
+def samples_adjoint(x: np.ndarray) -> np.ndarray:
+    """What samples does to gradients: f32[H, W, C] -> f32[h, w, 256 C]."""
+    return _octaves(x, inverse_adjoint)
+
+
+def _octaves(x: np.ndarray, analyse: Callable[..., Halves]) -> np.ndarray:
     low = np.ascontiguousarray((x @ _rotation(x.shape[2]).T).transpose(2, 0, 1))
     bands = []
     for _ in range(OCTAVES):
-        low, octave = forward(low, REAL, each)
+        low, octave = analyse(low, REAL)
         bands.append(octave)
     return pack(Planes(low, bands))
 
 
 def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
     """The inverse of coefficients: f32[h, w, 256 C] -> f32[H, W, C]."""
-    planes = unpack(y)
-    low = planes.low
-    for octave in reversed(planes.bands):
-        low = inverse(low, octave, REAL, each)
+    low = restored(unpack(y), REAL, each)
     channels = len(low)
     return (low.reshape(channels, -1).T @ _rotation(channels)).reshape(*low.shape[1:], channels)
 
 
-def fifth(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def restored(planes: Planes, arithmetic: Arithmetic = REAL, each: Each = map) -> np.ndarray:
+    """[C, H, W] of all octaves."""
+    low = planes.low
+    for octave in reversed(planes.bands):
+        low = inverse(low, octave, arithmetic, each)
+    return low
+
+
+def fifth(low: np.ndarray) -> Halves:
     """low [C, h, w] of a tile -> (lowest [C, h', w'], bands [3 C, h', w']), h' = h / 2, w' = w / 2, rounded up."""
     edge = [(0, 0), (0, low.shape[1] % 2), (0, low.shape[2] % 2)]
     return forward(np.pad(low, edge, "edge"), REAL)
+
+
+def fifth_adjoint(low: np.ndarray) -> Halves:
+    """Gradients with respect to low -> with respect to what fifth makes of it."""
+    edge = [(0, 0), (0, low.shape[1] % 2), (0, low.shape[2] % 2)]
+    return inverse_adjoint(np.pad(low, edge), REAL)
 
 
 @lru_cache(maxsize=16)

@@ -27,12 +27,27 @@ def targets(prior: Prior, y: np.ndarray, step: int) -> list[np.ndarray]:
 
     y f32[h, w, 256 C] is that of a tile, in quantisation steps.
     """
-    planes, channels = pyramid.unpack(y), prior.config.channels
+    planes = pyramid.unpack(y)
     low, bands = pyramid.fifth(planes.low)
-    levels = prior.levels
-    assert isinstance(levels, Levels)
-    inverse = levels.inverse_gain[step // LEVEL_STEPS, -pyramid.BANDS * channels :]
-    bands *= (2.0**GAIN_BITS / inverse).astype(np.float32)[:, None, None]
+    return _parts(low, bands / _gain(prior, step), planes)
+
+
+def slopes(prior: Prior, gradient: np.ndarray, step: int) -> list[np.ndarray]:
+    """Gradients with respect to each part, as of `targets`, where those with respect to y are given."""
+    planes = pyramid.unpack(gradient)
+    low, bands = pyramid.fifth_adjoint(planes.low)
+    return _parts(low, bands * _gain(prior, step), planes)
+
+
+def _gain(prior: Prior, step: int) -> np.ndarray:
+    """f32[3 C, 1, 1]: steps of the low-pass picture in one of octave 4."""
+    assert isinstance(prior.levels, Levels)
+    units = prior.levels.inverse_gain[step // LEVEL_STEPS, -pyramid.BANDS * prior.config.channels :]
+    return (units * 2.0**-GAIN_BITS).astype(np.float32)[:, None, None]
+
+
+def _parts(low: np.ndarray, bands: np.ndarray, planes: pyramid.Planes) -> list[np.ndarray]:
+    channels = len(low)
     lowest = low.reshape(channels, -1).T
     parts = [lowest[at] for at in parity(*low.shape[1:])]
     for octave in (bands, *reversed(planes.bands)):
@@ -65,11 +80,13 @@ def rounding(prior: Prior, worth: float = WORTH) -> Rounding:
 
 def _rounding(tables: Tables, centroids: bytes, scales: int, worth: float) -> Rounding:
     key = (id(tables), centroids, worth)
-    if key not in _cache:
+    found = _cache.get(key)
+    if found is None:
         if len(_cache) > 16:
             _cache.clear()
-        _cache[key] = tables, _thresholds(tables, np.frombuffer(centroids, np.int8).reshape(scales, 2), worth)
-    return Rounding(_cache[key][1])
+        found = tables, _thresholds(tables, np.frombuffer(centroids, np.int8).reshape(scales, 2), worth)
+        _cache[key] = found
+    return Rounding(found[1])
 
 
 _cache: dict[tuple[int, bytes, float], tuple[Tables, np.ndarray]] = {}

@@ -32,14 +32,20 @@ def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray
     return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
 
-def code(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> context.Coded:
-    """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says."""
+def code(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> context.Coded:
+    """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says.
+
+    Where z is a list, it is of the symbols of each part, which were picked already.
+    """
+    if isinstance(z, list):
+        picked = z
+        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part])
     wanted = targets(prior, y, z, step)
     quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
     return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question))
 
 
-def encode(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[bytes, int]:
+def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:
     """(payload, CRC-32 of the symbols) of a tile; latents as in `code`."""
     coded = code(prior, y, z, step)
     return coded.data, context.checksum(symbols for symbols, _ in coded.parts)
