@@ -9,7 +9,7 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import modes, parallel
+from vaecodec import modes, parallel, wavelet_refinement
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
@@ -39,7 +39,7 @@ def test_the_synthesis_is_the_decoders(small, shape):
     rng = np.random.default_rng(0)
     y = rng.normal(0, 2, (*shape, small.model.config.latents)).astype(np.float32)
     picture, _ = Distortion(small.model, 300).forward(y)
-    gain, condition = small.model.vector("inverse_gain", 300), small.model.vector("synthesis/fine", 300)
+    gain, condition = small.model.vector("inverse_gain", 300), small.model.condition("synthesis", 300)
     decoded = small.transforms.synthesis((y * gain)[None], condition)[0]
     assert np.abs(np.clip(picture, 0, 255) - decoded).max() <= 0.51
 
@@ -114,7 +114,8 @@ def test_what_does_not_help_is_not_taken(tiny):
 def test_progress_counts_iterations(small, crop):
     said = []
     small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
-    assert said == [(n, 4 * ITERATIONS[1]) for n in range(4 * ITERATIONS[1] + 1)]
+    total = 4 * wavelet_refinement.ITERATIONS[1]
+    assert said == [(n, total) for n in range(total + 1)]
 
 
 def test_low_qualities_stop_sooner():
@@ -145,14 +146,16 @@ def test_targets_are_met_with_effort(crop):
     assert vaecodec.info(data)["quality"] >= vaecodec.info(plain)["quality"]
 
 
-def test_the_command_line_takes_effort(crop, tmp_path, capsys):
+def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
     source = str(tmp_path / "a.png")
     Image.fromarray(crop).save(source)
-    sizes = []
+    costs = []
     for effort in ("1", "3"):
         assert main(["compress", source, "--effort", effort, "--json", "-f"]) == 0
-        sizes.append(json.loads(capsys.readouterr().out)["bytes"])
-    assert sizes[1] < sizes[0]
+        data = (tmp_path / "a.vae").read_bytes()
+        assert json.loads(capsys.readouterr().out)["bytes"] == len(data)
+        costs.append(cost(crop, small, data, 50))
+    assert costs[1] < costs[0]
     assert main(["compress", source, "--effort", "10"]) == 2
 
 
