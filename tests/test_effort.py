@@ -9,7 +9,7 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import modes, parallel, wavelet_refinement
+from vaecodec import modes, parallel
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
@@ -114,8 +114,7 @@ def test_what_does_not_help_is_not_taken(tiny):
 def test_progress_counts_iterations(small, crop):
     said = []
     small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
-    total = 4 * wavelet_refinement.ITERATIONS[1]
-    assert said == [(n, total) for n in range(total + 1)]
+    assert said == [(n, 4 * ITERATIONS[1]) for n in range(4 * ITERATIONS[1] + 1)]
 
 
 def test_low_qualities_stop_sooner():

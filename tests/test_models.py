@@ -148,7 +148,7 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
         assert found == config and Options(**values) == options
     sizes = "".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items())
     with open("b.toml", "w") as file:
-        file.write(f"[model]\n{sizes}lapped = 0\nwavelet = 0\n[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
+        file.write(f"[model]\n{sizes}lapped = 0\n[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
     assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
     config, options, _, progress = load_checkpoint("run")
     assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)

@@ -86,6 +86,7 @@ def lambda_at(step: int) -> float:
 
 
 PRESETS = {
-    "small": Config(latents=768, hyper=0, prior=48, hyper_width=32, wavelet=1),
+    "small": Config(lapped=1),
+    "wavelet": Config(latents=768, hyper=0, prior=48, hyper_width=32, wavelet=1),
     "base": Config(768, 0, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=96, hyper_width=64, wavelet=1),
 }

@@ -24,14 +24,23 @@ class Engine:
 
     def __init__(self, contents: Mapping[str, bytes], channels: int, shipped: bool = False) -> None:
         self._contents, self._channels, self._shipped = contents, channels, shipped
-        self._runners: dict[int, Runners] = {}
+        self._free: list[Runners] = []
         self._usable: bool | None = None
 
-    def run(self, name: str, inputs: tuple[np.ndarray, ...], threads: int) -> list[np.ndarray]:
-        """The outputs of a graph, [1, h, w, C], by so many threads; raises ModelError where it cannot be run."""
-        if threads not in self._runners:
-            self._runners[threads] = Runners(self._contents.__getitem__, threads)
-        return self._runners[threads](name, tuple(value[None] for value in inputs))
+    def run(self, name: str, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        """The outputs of a graph, [1, h, w, C]; raises ModelError where it cannot be run.
+
+        Each thread that calls has interpreters to itself, of one thread: LiteRT's own go on spinning for a while once
+        they have nothing to do, on the core that the next interpreter wants.
+        """
+        try:
+            runners = self._free.pop()
+        except IndexError:
+            runners = Runners(self._contents.__getitem__, 1)
+        try:
+            return runners(name, tuple(value[None] for value in inputs))
+        finally:
+            self._free.append(runners)
 
     def agrees(self, check: Callable[[Engine], bool]) -> bool:
         """Whether check(self) holds, which is asked once; False where LiteRT cannot be had, or run."""

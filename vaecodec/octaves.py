@@ -43,7 +43,7 @@ UNIT = 1 << ACTIVATION_BITS
 LOWEST_BITS = 4  # the lowest coefficients are seen at 1/16
 VALUE_MAX = lifting.REACH  # of all values, in units of 2**-6
 INDEX_SHIFT = PRODUCT_BITS - 3  # an activation of 1 is 8 rungs of the scale ladder
-ENGINE_BAND = 1 << 15  # cells: an engine has threads of its own
+ENGINE_LEAST, ENGINE_MOST = 1 << 10, 1 << 15  # cells of a band
 PROBE = 6  # rows and columns
 PARTS = 2 + 2 * (pyramid.OCTAVES + 1)
 
@@ -83,7 +83,10 @@ class Networks:
 
     def __init__(self, prior: Prior, levels: Levels) -> None:
         self._prior, self._levels = prior, levels
-        self.each, self.band = prior.each, 0
+
+    def count(self, cells: tuple[int, int]) -> int:
+        """Of cells in a band, about; 0 for what suits NumPy."""
+        return 0
 
     def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(features f32[n, w, prior], means f32, unit 2**-6, rows [cells, 6 C]) of `seen` f32[.., w, 14 C]."""
@@ -107,7 +110,11 @@ class Accelerated(Networks):
 
     def __init__(self, prior: Prior, levels: Levels, engine: Engine) -> None:
         super().__init__(prior, levels)
-        self._engine, self.each, self.band = engine, map, ENGINE_BAND
+        self._engine = engine
+
+    def count(self, cells: tuple[int, int]) -> int:
+        share = -(-cells[0] * cells[1] // self._prior.threads)
+        return min(max(share, ENGINE_LEAST), ENGINE_MOST)
 
     def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = self._prior.config.prior
@@ -119,7 +126,7 @@ class Accelerated(Networks):
 
     def _run(self, name: str, inputs: tuple[np.ndarray, ...], band: Band, *features: int) -> tuple[np.ndarray, ...]:
         """Means and rows, after features of this width where there are any; raises ModelError on others."""
-        found, cells = self._engine.run(name, inputs, self._prior.threads), inputs[0].shape[:2]
+        found, cells = self._engine.run(name, inputs), inputs[0].shape[:2]
         count, kinds = 6 * self._prior.config.channels, [(width, np.float32) for width in features]
         expected = [((1, *cells, width), kind) for width, kind in (*kinds, (count, np.float32), (count, np.uint8))]
         if [(one.shape, one.dtype) for one in found] != expected or found[-1].max() >= self._prior.scales:
@@ -282,7 +289,7 @@ def both_halves(
     out = []
     for half, work in enumerate((one, two)):
         rows, loc = np.empty((*cells, count), np.uint8), np.empty((*cells, count), np.float32)
-        in_bands(networks.each, cells, work, networks.band)
+        in_bands(prior.each, cells, work, networks.count(cells))
         _blank(rows, loc, shape, half)
         question = rows.reshape(-1, count), loc.reshape(-1, count)
         if half:
