@@ -44,10 +44,10 @@ def test_the_synthesis_is_the_decoders(small, shape):
     assert np.abs(np.clip(picture, 0, 255) - decoded).max() <= 0.51
 
 
-def test_gradients_are_differences(tiny):
+def check_gradients(model):
     """Along a direction, of a sum of squares, whose second difference quotient is as exact as floats allow."""
     rng = np.random.default_rng(1)
-    distortion, shape = Distortion(tiny.model, 500), (3, 4, tiny.model.config.latents)
+    distortion, shape = Distortion(model, 500), (3, 4, model.config.latents)
     y, along = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
     target = distortion.forward(rng.normal(0, 1, shape).astype(np.float32))[0]
 
@@ -58,6 +58,10 @@ def test_gradients_are_differences(tiny):
     slope = float((back(2 * (picture - target)) * along).sum())
     h = np.float32(1e-3)
     assert slope == pytest.approx((squares(y + h * along) - squares(y - h * along)) / (2 * h), rel=5e-3)
+
+
+def test_gradients_are_differences(tiny):
+    check_gradients(tiny.model)
 
 
 def test_unshuffle_undoes_shuffle():

@@ -8,13 +8,12 @@ from PIL import Image
 pytest.importorskip("tensorflow")
 
 import test_wavelet
-from test_effort import cost
+from test_effort import check_gradients, cost
 from test_wavelet import CONFIG, frozen
 
 from vaecodec import lifting, octaves, parallel, pyramid, rounding, tiles, wavelet_vae
 from vaecodec.codec import Codec
 from vaecodec.container import step_of
-from vaecodec.gradients import Distortion
 from vaecodec.tiling import Box
 from vaecodec.wavelet_refinement import ITERATIONS, WaveletRefiner, curvatures_of
 from vaecodec.weights import load_model
@@ -61,18 +60,7 @@ def test_adjoints_are_those_of_inner_products():
 
 
 def test_gradients_are_differences(codec):
-    rng = np.random.default_rng(1)
-    distortion, shape = Distortion(codec.model, 500), (3, 4, CONFIG.latents)
-    y, along = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
-    target = distortion.forward(rng.normal(0, 1, shape).astype(np.float32))[0]
-
-    def squares(y):
-        return float(np.square(distortion.forward(y)[0] - target, dtype=np.float64).sum())
-
-    made, back = distortion.forward(y)
-    slope = float((back(2 * (made - target)) * along).sum())
-    h = np.float32(1e-3)
-    assert slope == pytest.approx((squares(y + h * along) - squares(y - h * along)) / (2 * h), rel=5e-3)
+    check_gradients(codec.model)
 
 
 def test_slopes_of_parts_are_differences(codec):
