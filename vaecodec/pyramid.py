@@ -20,6 +20,7 @@ import numpy as np
 from vaecodec.bases import rotation
 from vaecodec.cells import Each
 from vaecodec.config import CELL, STRIDE
+from vaecodec.integer import one_thread
 from vaecodec.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
 
 OCTAVES = 4  # in y; one more within a tile
@@ -80,7 +81,8 @@ def samples_adjoint(x: np.ndarray) -> np.ndarray:
 
 
 def _octaves(x: np.ndarray, analyse: Callable[..., Halves]) -> np.ndarray:
-    low = np.ascontiguousarray((x @ _rotation(x.shape[2]).T).transpose(2, 0, 1))
+    with one_thread:
+        low = np.ascontiguousarray((x @ _rotation(x.shape[2]).T).transpose(2, 0, 1))
     bands = []
     for _ in range(OCTAVES):
         low, octave = analyse(low, REAL)
@@ -92,7 +94,8 @@ def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
     """The inverse of coefficients: f32[h, w, 256 C] -> f32[H, W, C]."""
     low = restored(unpack(y), REAL, each)
     channels = len(low)
-    return (low.reshape(channels, -1).T @ _rotation(channels)).reshape(*low.shape[1:], channels)
+    with one_thread:
+        return (low.reshape(channels, -1).T @ _rotation(channels)).reshape(*low.shape[1:], channels)
 
 
 def restored(planes: Planes, arithmetic: Arithmetic = REAL, each: Each = map) -> np.ndarray:
