@@ -8,7 +8,7 @@ From tile to tile, a row of them at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -150,14 +150,16 @@ class Codec(Encoder):
     def _reduced(self, crew: Crew, part: Part) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""
         plan, step, config = part.plan, part.parsed.header.step, self.model.config
+        render: Callable[[Model, np.ndarray, int], np.ndarray]
         if config.wavelet:
             found = self._surrounded(crew, part, halo(config), config.latents, tiles.decode)
+            render = partial(preview.of_wavelets, step=step)
         else:
             kernel, bias = preview.projection(self.model, step, plan.reduce)
             found = self._surrounded(crew, part, config.lapped, len(bias), tiles.project, kernel, bias)
+            render = preview.render
         for shown, outer, y in found:
-            render = preview.of_wavelets if config.wavelet else preview.render
-            pixels = render(self.model, y, step, plan.reduce)
+            pixels = render(self.model, y, plan.reduce)
             yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
 
     def _surrounded(

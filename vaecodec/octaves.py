@@ -56,16 +56,17 @@ class Levels(NamedTuple):
     start: np.ndarray  # i[2 C]: mean, unit 2**-6, and row of the first half of the lowest
     inverse_gain: np.ndarray  # i[O * 3 C], unit 2**-10: of each band, to the steps of the low-pass
 
+    def bias_of(self, octave: int, width: int) -> np.ndarray:
+        """i[width]: what is added to the features of one octave."""
+        return self.bias[octave * width : (octave + 1) * width]
+
 
 class Scaled(Exact):
     """integer.Exact with what the octaves ask for."""
 
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
         levels: Levels = self.conditions  # type: ignore[assignment]
-        bias = levels.lowest
-        if name != "lowest":
-            octave = int(name.rpartition("/")[2])
-            bias = levels.bias[octave * x.shape[-1] : (octave + 1) * x.shape[-1]]
+        bias = levels.lowest if name == "lowest" else levels.bias_of(int(name.rpartition("/")[2]), x.shape[-1])
         return self._clip(np.add(x, bias.astype(x.dtype), out=x))
 
     def rectify(self, x: np.ndarray) -> np.ndarray:
@@ -118,7 +119,7 @@ class Accelerated(Networks):
 
     def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = self._prior.config.prior
-        bias = self._levels.bias[octave * width : (octave + 1) * width].astype(np.float32)[None, None]
+        bias = self._levels.bias_of(octave, width).astype(np.float32)[None, None]
         return self._run("first", (seen, bias), band, width)  # type: ignore[return-value]
 
     def second(self, features: np.ndarray, known: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray]:

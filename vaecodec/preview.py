@@ -53,7 +53,7 @@ def means(values: np.ndarray, factor: int) -> np.ndarray:
     return pixels.mean((2, 4)).reshape(len(values), -1)
 
 
-def render(model: Model, values: np.ndarray, step: int, factor: int) -> np.ndarray:
+def render(model: Model, values: np.ndarray, factor: int) -> np.ndarray:
     """What `projection` makes, [h, w, K] in [-1/2, 1/2] -> u8[16h / factor, 16w / factor, C], halves rounded up."""
     (height, width), fine = values.shape[:2], finest(model, factor)
     side, more = STRIDE // fine, factor // fine
@@ -69,7 +69,7 @@ def render(model: Model, values: np.ndarray, step: int, factor: int) -> np.ndarr
     return _reduced(pixels, more)
 
 
-def of_wavelets(model: Model, y: np.ndarray, step: int, factor: int) -> np.ndarray:
+def of_wavelets(model: Model, y: np.ndarray, factor: int, step: int) -> np.ndarray:
     """u8[16h / factor, 16w / factor, C] of y f32[h, w, 256 C], unit 2**-6: means of its samples, halves rounded up."""
     gain = model.vector("inverse_gain", step) * np.float32(1.0 / UNIT)
     return _reduced(pyramid.samples(y * gain), factor)

@@ -29,6 +29,7 @@ MAX_INTEGERS = 1 << 24  # entries of all integer layers
 # Indices are added in float32.
 LEVEL_MAX = {"gain": 2**27, "inverse_gain": 2**27, "hyper_inverse_gain": 2**27, "bias": 2**20, "index": 2**20}
 LEVEL_MAX |= {"lowest": 2**20, "start": 2**16}
+COMPANDED_MAX = 1 << 16  # entries of the table that activations of values are looked up in, on either side of 0
 ANCHOR_MAX = 40.0  # of a logarithm: its exponential is finite, and so is that of its negative
 
 
@@ -115,9 +116,6 @@ def _check_shape(arrays: Arrays, name: str, shape: tuple[int, ...], kind: str) -
         found.shape == shape and found.dtype.str == kind,
         f"{name} has shape {found.shape} and type {found.dtype}, expected {shape} and {np.dtype(kind)}",
     )
-
-
-COMPANDED_MAX = 1 << 16
 
 
 class Fitting(Exact):

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec import network
-from vaecodec.config import ANCHORS, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SCALE_RATIO, SCALES, WORTH, Config
+from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.octaves import INDEX_SHIFT, UNIT, Levels
 from vaecodec.wavelet_layers import COMPANDED
-from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, of_latents
+from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, log_steps, of_latents
 
 Arrays = dict[str, np.ndarray]
 INDEXED = ("context/first/bias", "context/second/bias", "lowest/out/bias")  # means, then indices
@@ -66,12 +66,10 @@ def level(weights: Arrays, at: Any) -> Levels:
 
 def anchors(config: Config, weights: Arrays) -> Arrays:
     """anchors/*: gains of latents, and what the transforms are told."""
-    log_lambda = np.linspace(math.log(LAMBDA_MIN), math.log(LAMBDA_MAX), ANCHORS)
-    step = 0.5 * (math.log(config.weighty / WORTH) - log_lambda) - math.log(255)
     bands = of_latents(
         weights["band_gain"], lambda x, n: np.repeat(x, n, -1), lambda parts: np.concatenate(parts, -1), config.channels
     )
-    gain = (bands - step[:, None]).astype(np.float32)
+    gain = (bands - log_steps(config)[:, None]).astype(np.float32)
     found = {"anchors/gain": gain, "anchors/inverse_gain": -gain}
     return found | {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
 

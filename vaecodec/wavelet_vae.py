@@ -20,7 +20,7 @@ import tensorflow as tf
 from vaecodec import network, wavelet_layers
 from vaecodec.config import ANCHORS, CELL, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SCALE_RATIO, STRIDE, WORTH, Config
 from vaecodec.densities import bits, conditional, tfd
-from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN
+from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.layers import even_cells, on_grid, straight_through
 from vaecodec.pyramid import BANDS, OCTAVES, blocks
 from vaecodec.quantization import add_noise
@@ -64,9 +64,8 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
             weights[name] = rng.normal(0, deviation, weight.shape) if deviation else np.zeros(weight.shape)
         for name, channels in part.conditions.items():
             weights[f"{name}/condition"] = np.zeros((ANCHORS, channels))
-    log_step = 0.5 * np.log(config.weighty / (WORTH * np.geomspace(LAMBDA_MIN, LAMBDA_MAX, ANCHORS))) - math.log(255)
     for side in ("analysis", "synthesis"):
-        weights[f"{side}/out/condition"] += log_step[:, None]
+        weights[f"{side}/out/condition"] += log_steps(config)[:, None]
     channels = config.channels
     weights["start"] = np.repeat(np.array([[0.0, _rung(LOWEST_SIGMA)]]), channels, 1).repeat(ANCHORS, 0)
     for name, count in (("first", 6 * channels), ("second", 6 * channels)):
@@ -77,6 +76,11 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     weights["tail/log_ratio"] = np.array(TAIL_START)
     weights["tail/logit"] = np.array([0.5, -0.5])
     return {name: np.asarray(value, np.float32) for name, value in weights.items()}
+
+
+def log_steps(config: Config) -> np.ndarray:
+    """f64[A]: logarithms of the quantisation step at the anchors, on a scale of 1 for 255."""
+    return 0.5 * np.log(config.weighty / (WORTH * np.geomspace(LAMBDA_MIN, LAMBDA_MAX, ANCHORS))) - math.log(255)
 
 
 def _rung(sigma: float) -> float:
@@ -135,7 +139,7 @@ class WaveletVAE(VAE):
         start = tf.broadcast_to(gains.conditions["start"], tf.concat([shape[:3], [2 * config.channels]], 0))
         loc, index = tf.split(start, 2, -1)
         even = even_cells(loc)
-        known = yield self.asked(4.0 * loc, INDEX_GAIN * index, even)
+        known = yield self.asked(LOC_GAIN * loc, INDEX_GAIN * index, even)
         loc, index = network.lowest_second(prior, config, prior.lowest(tf.stop_gradient(known)))
         near = on_grid(beside(known), ACTIVATION_BITS)
         low = known + (yield self.asked(loc + near, index, ~even))
