@@ -85,6 +85,30 @@ def test_crops_are_parts_of_the_picture_turned_or_not():
     assert len(random_crops(file.getvalue(), 41, 5, np.random.default_rng(0))) == 0
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_enlarged_crops_are_smooth(channels):
+    """Noise that is enlarged differs less from pixel to pixel; and of a flat picture nothing changes."""
+    rng = np.random.default_rng(0)
+    noise, flat = rng.integers(0, 256, (90, 90, 3), np.uint8), np.full((90, 90, 3), 77, np.uint8)
+    files = []
+    for pixels in (noise, flat):
+        files.append(io.BytesIO())
+        Image.fromarray(pixels).convert("RGB" if channels == 3 else "L").save(files[-1], "PNG")
+    rough, smooth = (
+        random_crops(files[0].getvalue(), 64, 30, np.random.default_rng(1), channels, part).astype(int)
+        for part in (0, 1)
+    )
+    steps = [np.abs(np.diff(crops, axis=2)).mean((1, 2, 3)) for crops in (rough, smooth)]
+    assert smooth.shape == (30, 64, 64, channels) and steps[1].mean() < 0.8 * steps[0].mean()
+    assert steps[1].max() > 1.3 * steps[1].min()  # some more than others
+    assert (random_crops(files[1].getvalue(), 64, 5, rng, channels, 1.0) == 77).all()
+
+
+def test_a_part_of_crops_is_none(photos):
+    with pytest.raises(CodecError, match="part of enlarged crops is 1.5"):
+        batches([str(photos)], 2, 32, 0, 3, 1.5)
+
+
 def test_batches_skip_what_cannot_be_used(photos):
     for batch in batches([str(photos)], 3, 64, 0).take(4):
         assert batch.shape == (3, 64, 64, 3) and batch.dtype == tf.uint8

@@ -16,6 +16,7 @@ from vaecodec.errors import CodecError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
 CROPS_PER_PICTURE = 8  # decoding a picture costs more than cutting it
+LARGER = 2.0  # at most; what comes out of a camera is as smooth, where pictures from elsewhere were made smaller before
 SHUFFLE = 1024  # crops kept to draw from, so that those of one picture do not meet in a batch
 
 
@@ -48,8 +49,13 @@ def pictures(paths: Iterable[str]) -> Iterator[bytes]:
             raise CodecError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
 
 
-def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator, channels: int = 3) -> np.ndarray:
-    """u8[count, crop, crop, C]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken."""
+def random_crops(
+    encoded: bytes, crop: int, count: int, rng: np.random.Generator, channels: int = 3, enlarged: float = 0.0
+) -> np.ndarray:
+    """u8[count, crop, crop, C]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken.
+
+    The part `enlarged` of them is cut smaller, by a factor of up to LARGER, and enlarged by cubic interpolation.
+    """
     try:
         pixels = read_training(encoded, channels)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
@@ -58,15 +64,29 @@ def random_crops(encoded: bytes, crop: int, count: int, rng: np.random.Generator
         return np.zeros((0, crop, crop, channels), np.uint8)
     crops = np.empty((count, crop, crop, channels), np.uint8)
     for n in range(count):
-        top, left = rng.integers(pixels.shape[0] - crop + 1), rng.integers(pixels.shape[1] - crop + 1)
-        patch = pixels[top : top + crop, left : left + crop]
+        side = round(crop / LARGER ** rng.random()) if enlarged and rng.random() < enlarged else crop
+        top, left = rng.integers(pixels.shape[0] - side + 1), rng.integers(pixels.shape[1] - side + 1)
+        patch = _resized(pixels[top : top + side, left : left + side], crop)
         patch = patch[:, ::-1] if rng.random() < 0.5 else patch
         crops[n] = np.rot90(patch, int(rng.integers(4)))
     return crops
 
 
-def batches(paths: list[str], batch: int, crop: int, seed: int, channels: int = 3) -> tf.data.Dataset:
-    """Endless u8[batch, crop, crop, C].  Raises CodecError where no picture is large enough."""
+def _resized(patch: np.ndarray, side: int) -> np.ndarray:
+    if len(patch) == side:
+        return patch
+    planes = [
+        Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC) for plane in np.moveaxis(patch, -1, 0)
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], -1)
+
+
+def batches(
+    paths: list[str], batch: int, crop: int, seed: int, channels: int = 3, enlarged: float = 0.0
+) -> tf.data.Dataset:
+    """Endless u8[batch, crop, crop, C], as of random_crops.  Raises CodecError where no picture is large enough."""
+    if not 0 <= enlarged <= 1:
+        raise CodecError(f"the part of enlarged crops is {enlarged}, expected 0 to 1")
     encoded = list(pictures(paths))
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
@@ -75,7 +95,7 @@ def batches(paths: list[str], batch: int, crop: int, seed: int, channels: int = 
 
     def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:
         local = np.random.default_rng([seed, int(index), int(draw)])
-        return random_crops(encoded[int(index)], crop, CROPS_PER_PICTURE, local, channels)
+        return random_crops(encoded[int(index)], crop, CROPS_PER_PICTURE, local, channels, enlarged)
 
     def crops(draw: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         out = tf.numpy_function(cut, [index, draw], tf.uint8)

@@ -188,6 +188,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="part of the distortion that is 1 - MS-SSIM (default: 0; crops > 160)",
     )
     parser.add_argument(
+        "--enlarged", type=float, metavar="PART", help="part of the crops that are enlarged, to be smooth (default: 0)"
+    )
+    parser.add_argument(
         "--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of this run, file or model"
     )
     elsewhere = parser.add_mutually_exclusive_group()

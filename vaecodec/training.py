@@ -53,6 +53,7 @@ class Options:
     seed: int = 0
     bfloat16: bool = False
     ms_ssim: float = 0.0  # part of the distortion that is 1 - MS-SSIM, and not squared error
+    enlarged: float = 0.0  # part of the crops that are cut from less, down to half of a side, and enlarged
     towers: int = 1  # parts of a batch that are worked on at once
 
 
@@ -151,7 +152,9 @@ def make_step(config: Config, options: Options, hard: bool = False) -> Any:
 PHOTOGRAPHS = Kind(
     initial_weights,
     make_step,
-    lambda paths, config, options, seed: batches(paths, options.batch, options.crop, seed, config.channels),
+    lambda paths, config, options, seed: batches(
+        paths, options.batch, options.crop, seed, config.channels, options.enlarged
+    ),
     METRICS,
 )
 
