@@ -482,15 +482,11 @@ LOW, HIGH = 57007, 75340
 def from_wavelets(y, channels):
     """i64[h, w, 256 C] -> i64[16 h, 16 w, C]."""
     h, w, _ = y.shape
-    octaves, first = [], 0
-    for side in (8, 4, 2, 1):
-        count = 3 * channels * side**2
-        bands = y[..., first : first + count].reshape(h, w, 3 * channels, side, side)
-        octaves.append(bands.transpose(2, 0, 3, 1, 4).reshape(3, channels, h * side, w * side))
-        first += count
-    low = y[..., first:].transpose(2, 0, 1)
-    for along, down, both in reversed(octaves):
-        top, bottom = join(low, along), join(down, both)
+    places = y.reshape(h, w, channels, 16, 16).transpose(2, 0, 3, 1, 4).reshape(channels, 16 * h, 16 * w)
+    low = places[:, ::16, ::16]
+    for n in (8, 4, 2, 1):
+        along, down, both = places[:, ::n, n :: 2 * n], places[:, n :: 2 * n, ::n], places[:, n :: 2 * n, n :: 2 * n]
+        top, bottom = join(low, along[:, ::2]), join(down[..., ::2], both)
         low = join(top.swapaxes(1, 2), bottom.swapaxes(1, 2)).swapaxes(1, 2)
     if channels == 3:
         turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])

@@ -84,7 +84,7 @@ def check_wavelet(model):
     channels = config.get("channels", 3)
     sizes = config["latents"], config["hyper"], config.get("lapped", 0)
     require(sizes == (256 * channels, 0, 0), "model: its config is none of a wavelet model")
-    widths = {"bias": 5 * config["prior"], "lowest": config["hyper_width"], "start": 2 * channels}
+    widths = {"bias": config["prior"] + 4 * config["coarser"], "lowest": config["hyper_width"], "start": 2 * channels}
     for name, width in {**widths, "inverse_gain": 15 * channels}.items():
         require(tensors[f"levels/{name}"].shape == (113, width), f"model: levels/{name} is of another shape")
     require(tensors["levels/inverse_gain"].min() >= 1, "model: levels/inverse_gain is not above 0")
@@ -420,7 +420,7 @@ def decode_tile(payload, h, w, step, model):
 
 FACTORS = (1 / 1.149604398860241, 1.149604398860241, -0.443506852043971, -0.882911075530934, 0.052980118572961,
            1.586134342059924)  # fmt: skip
-SIDES = (8, 4, 2, 1)  # of a cell, in octaves 0 to 3
+TAPS = (51674, 27400, -2667, -4230, 0), (55882, -24733, -7250, 1563, 2479)
 
 
 class Octaves:
@@ -488,9 +488,11 @@ class Octaves:
         wide = mirrored(low)
         around = sum(wide[i : i + height, j : j + width] for i in range(3) for j in range(3)) - low
         d = unshuffle(np.pad(self.compand(low - rounded(around, 3)), beyond), 2)
-        x = np.concatenate([magnitudes(d), magnitudes(self.compand(p[:down, :along]))], axis=-1)
-        bias = np.split(self.level["bias"], 5)[o]
-        x = net.block("context/block", net.add(net.dense("context/in", x), bias))
+        x = magnitudes(np.concatenate([d, self.compand(p[:down, :along])], axis=-1))
+        x = net.dense(f"context/{o}/in", x)
+        wide = x.shape[-1]
+        begin = self.model["config"]["prior"] + (o - 1) * wide if o else 0
+        x = net.block(f"context/{o}/block", net.add(x, self.level["bias"][begin : begin + wide]))
 
         i, j, b, c = np.indices((2, 2, 3, self.channels)).reshape(4, -1)
         within = unshuffle(np.pad(np.ones((height, width, 3 * self.channels), np.int64), beyond), 2)
@@ -502,9 +504,9 @@ class Octaves:
             v[..., half] = self.take(loc * within[..., half], rows * within[..., half])
 
         first = (i + j + b + c) % 2 == 0
-        take_half("context/first", x, first)
-        x = net.add(x, net.dense("context/known", magnitudes(self.compand(v[..., first]))))
-        take_half("context/second", net.block("context/after", x), ~first)
+        take_half(f"context/{o}/first", x, first)
+        x = net.add(x, net.dense(f"context/{o}/known", magnitudes(self.compand(v[..., first]))))
+        take_half(f"context/{o}/second", net.block(f"context/{o}/after", x), ~first)
         return shuffle(v)[:height, :width]
 
     def decode(self, h, w):
@@ -516,15 +518,14 @@ class Octaves:
             found.append(v)
             if o > 0:
                 u = clip(rounded(v * np.split(self.level["inverse_gain"], 5)[o], 10), 2**16)
-                low = clip(inverse(low, u, join_exactly), 2**16)
+                low = clip(rounded(filtered(filtered(by_turns(low, u)).swapaxes(0, 1)).swapaxes(0, 1), 32), 2**16)
             if o == 4:
                 coarse = low = low[:h, :w]
-        # 10.6: a cell has n by n places of each plane, which are the innermost of its channels.
-        parts = []
-        for n, octave in zip(SIDES, reversed(found[1:]), strict=True):
-            blocks = octave.reshape(h, n, w, n, -1).transpose(0, 2, 4, 1, 3)
-            parts.append(blocks.reshape(h, w, -1))
-        return np.concatenate(self.symbols).astype("<i4"), np.concatenate([*parts, coarse], axis=-1)
+        # 10.6: all octaves by turns, and a cell's 16 by 16 places of each colour are the innermost of its channels.
+        for octave in found[1:]:
+            coarse = by_turns(coarse, octave)
+        cells = coarse.reshape(h, 16, w, 16, self.channels).transpose(0, 2, 4, 1, 3)
+        return np.concatenate(self.symbols).astype("<i4"), cells.reshape(h, w, -1)
 
 
 def mirrored(x):
@@ -544,45 +545,39 @@ def unshuffle(x, n):
     return x.reshape(h, n, w, n, c).transpose(0, 2, 1, 3, 4).reshape(h, w, n * n * c)
 
 
-def join(e, f, times):
-    """10.4: columns of even and of odd samples, both [n, ...], to columns of twice as many; times(x, k) is factor k."""
-    e, f = times(e, 0), times(f, 1)
-    e = e + times(np.concatenate([f[:1], f[:-1]]) + f, 2)
-    f = f + times(e + np.concatenate([e[1:], e[-1:]]), 3)
-    e = e + times(np.concatenate([f[:1], f[:-1]]) + f, 4)
-    f = f + times(e + np.concatenate([e[1:], e[-1:]]), 5)
-    return np.stack([e, f], axis=1).reshape(-1, *e.shape[1:])
-
-
-def join_exactly(e, f):
-    """10.4: in integers."""
-    factors = (3563, 4709, -1817, -3616, 217, 6497)
-    return join(clip(e, 2**16), clip(f, 2**16), lambda x, k: rounded(factors[k] * x, 12))
-
-
-def join_in_floats(e, f):
-    """10.6: in f32."""
-    return join(e, f, lambda x, k: np.float32(FACTORS[k]) * x)
-
-
-def inverse(low, u, join):
+def by_turns(low, u):
     """10.4: a low-pass picture [H, W, C] and an octave [H, W, 3C] -> [2H, 2W, C]."""
-    low, *bands = (x.swapaxes(0, 1) for x in (low, *np.split(u, 3, axis=-1)))
-    return join(join(low, bands[0]).swapaxes(0, 1), join(bands[1], bands[2]).swapaxes(0, 1))
+    return shuffle(np.concatenate([low, u], axis=-1), 2)
+
+
+def filtered(z):
+    """10.4: each column of z [n, ...], i64, filtered with TAPS."""
+    n = len(z)
+    out = np.zeros_like(z)
+    for m in range(n):
+        for j in range(-4, 5):
+            other = abs(m + j) % (2 * n - 2)
+            other = min(other, 2 * n - 2 - other)
+            out[m] += TAPS[other % 2][abs(j)] * z[other]
+    return out
+
+
+def joined(z):
+    """10.6: each column of z [n, ...], f32, of even and odd coefficients by turns, to samples."""
+    e, f = np.float32(FACTORS[0]) * z[::2], np.float32(FACTORS[1]) * z[1::2]
+    e = e + np.float32(FACTORS[2]) * (np.concatenate([f[:1], f[:-1]]) + f)
+    f = f + np.float32(FACTORS[3]) * (e + np.concatenate([e[1:], e[-1:]]))
+    e = e + np.float32(FACTORS[4]) * (np.concatenate([f[:1], f[:-1]]) + f)
+    f = f + np.float32(FACTORS[5]) * (e + np.concatenate([e[1:], e[-1:]]))
+    return np.stack([e, f], axis=1).reshape(z.shape)
 
 
 def wavelet_samples(x, channels):
     """10.6: p, f32[16 h, 16 w, C], of x, f32[h, w, 256 C]."""
     h, w, _ = x.shape
-    octaves, first = [], 0
-    for n in SIDES:
-        count = 3 * channels * n * n
-        blocks = x[..., first : first + count].reshape(h, w, 3 * channels, n, n)
-        octaves.append(blocks.transpose(0, 3, 1, 4, 2).reshape(n * h, n * w, 3 * channels))
-        first += count
-    low = x[..., first:]
-    for octave in reversed(octaves):
-        low = inverse(low, octave, join_in_floats)
+    low = x.reshape(h, w, channels, 16, 16).transpose(0, 3, 1, 4, 2).copy().reshape(16 * h, 16 * w, channels)
+    for n in (8, 4, 2, 1):
+        low[::n, ::n] = joined(joined(low[::n, ::n].swapaxes(0, 1)).swapaxes(0, 1))
     if channels == 3:
         turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
     else:

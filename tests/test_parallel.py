@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vaecodec import parallel, tiles
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.parallel import Crew, Worker
+from vaecodec.sharing import sharing
 
 PIXELS = picture(260, 300)
 
@@ -213,3 +215,42 @@ def test_threads_with_workers_of_their_own(many, alone):
     for thread in threads:
         thread.join()
     assert len(found) == 3 and all(np.array_equal(one, wanted) for one in found)
+
+
+def test_a_shared_map_works_here_and_elsewhere():
+    with ThreadPoolExecutor(1) as pool:
+        each, seen = sharing(pool, 1), threading.Barrier(2)
+
+        def both(n):
+            seen.wait(10)  # goes on once two are here
+            return n, threading.get_ident()
+
+        found = each(both, range(4))
+        assert [n for n, _ in found] == [0, 1, 2, 3] and len({thread for _, thread in found}) == 2
+        assert each(lambda a, b: a - b, (5, 6), (1, 2)) == [4, 4] and each(both, ()) == []
+
+
+def test_a_shared_map_does_not_wait_for_who_has_not_begun():
+    with ThreadPoolExecutor(1) as pool:
+        busy = threading.Event()
+        pool.submit(busy.wait, 30)
+        try:
+            assert sharing(pool, 1)(abs, (-1, -2, -3)) == [1, 2, 3]
+        finally:
+            busy.set()
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_shared_map_raises_once_all_have_ended(bad):
+    made, running = [], []
+
+    def work(n):
+        running.append(n)
+        if n == bad:
+            raise ValueError("bad")
+        made.append(n)
+        running.remove(n)
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="bad"):
+        sharing(pool, 2)(work, range(1000))
+    assert running == [bad] and len(made) < 1000

@@ -36,7 +36,7 @@ from vaecodec.unfreezing import weights_of
 from vaecodec.vae import lambda_of, make
 from vaecodec.weights import load_model
 
-CONFIG = Config(768, 0, 16, 2, 24, 1, 20, 12, wavelet=1)
+CONFIG = Config(768, 0, 16, 2, 24, 1, 20, 12, wavelet=1, coarser=24)
 
 
 def trained(config=CONFIG, seed=0):
@@ -46,7 +46,7 @@ def trained(config=CONFIG, seed=0):
     parts = wavelet_vae.specification(config)
     for name in parts["prior"].weights:
         weights[name] = weights[name] + rng.normal(0, 0.08, weights[name].shape).astype(np.float32)
-    for name in ("context/first/bias", "context/second/bias"):
+    for name in (name for name in weights if name.endswith(("/first/bias", "/second/bias"))):
         weights[name][len(weights[name]) // 2 :] += 2.5
     for name in ("analysis/latents/kernel", "synthesis/fine/kernel"):
         weights[name] = weights[name] + rng.normal(0, 0.004, weights[name].shape).astype(np.float32)
@@ -89,7 +89,7 @@ def test_pictures_survive_it(codec, shape):
     found = [codec.encode(x, quality) for quality in (20, 60, 100)]
     decoded = [codec.decode(data) for data in found]
     assert [y.shape for y in decoded] == [x.shape] * 3
-    assert psnr(x, decoded[2]) > 33 and psnr(x, decoded[2]) > psnr(x, decoded[0])
+    assert psnr(x, decoded[2]) > 29 and psnr(x, decoded[2]) > psnr(x, decoded[0])
     assert len(found[0]) <= len(found[1]) <= len(found[2])
 
 
@@ -182,25 +182,21 @@ def test_integer_networks_equal_the_trained_ones():
 
     levels = octaves.Levels(*map(np.rint, wavelet_freezing.level(weights, lambda a: at_quality(a, 3.3))))
     double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
-    added = {f"context/{o}": levels.bias[20 * o : 20 * (o + 1)] / 64 for o in range(5)} | {"lowest": levels.lowest / 64}
+    added = {f"context/{o}": levels.bias_of(o, CONFIG.prior_of(o)) / 64 for o in range(5)}
+    added["lowest"] = levels.lowest / 64
     trainer = wavelet_layers.Quantised(double, {name: tf.constant(value) for name, value in added.items()})
     exact, rng = octaves.Scaled(ints, levels), np.random.default_rng(1)
     seen, known, around = (rng.integers(-300, 301, (6, 5, n)).astype(np.float32) for n in (42, 36, 27))
-    for octave in (0, 3):
+    some, other, beside = (tf.constant(x[None] / 64, tf.float64) for x in (seen, known, around))
+    pairs = [(network.lowest_second(exact, CONFIG, around), network.lowest_second(trainer, CONFIG, beside))]
+    for octave in (0, 1, 4):
         ours = network.octave_features(exact, CONFIG, octave, seen)
-        theirs = network.octave_features(trainer, CONFIG, octave, tf.constant(seen[None] / 64, tf.float64))
+        theirs = network.octave_features(trainer, CONFIG, octave, some)
         assert np.array_equal(theirs[0].numpy() * 64, ours)
-    for found, wanted in (
-        (network.octave_first(exact, CONFIG, ours), network.octave_first(trainer, CONFIG, theirs)),
-        (
-            network.octave_second(exact, CONFIG, ours, known),
-            network.octave_second(trainer, CONFIG, theirs, tf.constant(known[None] / 64, tf.float64)),
-        ),
-        (
-            network.lowest_second(exact, CONFIG, around),
-            network.lowest_second(trainer, CONFIG, tf.constant(around[None] / 64, tf.float64)),
-        ),
-    ):
+        both = (exact, ours, known), (trainer, theirs, other)
+        pairs.append(tuple(network.octave_first(ops, CONFIG, octave, x) for ops, x, _ in both))
+        pairs.append(tuple(network.octave_second(ops, CONFIG, octave, x, k) for ops, x, k in both))
+    for found, wanted in pairs:
         (loc, index), (mean, rung) = found, (part.numpy()[0].reshape(len(found[0]), -1) for part in wanted)
         assert np.array_equal(np.floor(mean * 64 + 0.5), loc) and np.array_equal(np.floor(rung + 0.5), index)
 
@@ -217,6 +213,8 @@ def test_details_and_wavelets_are_those_of_training():
     low = np.random.default_rng(0).integers(-4000, 4000, (3, 12, 10)).astype(np.int32)
     theirs = wavelet_layers.details(tf.constant(low.transpose(1, 2, 0)[None] / 64, tf.float64))[0].numpy()
     assert np.abs(octaves.details(low).transpose(1, 2, 0) - theirs * 64).max() <= 0.5
+    for rows in (slice(0, 4), slice(4, 8), slice(8, 12), slice(11, 12)):
+        assert np.array_equal(octaves.details(low, rows), octaves.details(low)[:, rows])
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (64, 96, 3)).astype(np.float32)
     y = wavelet_layers.coefficients(tf.constant(x[None]))
     assert np.abs(y[0].numpy() - pyramid.coefficients(x)).max() < 1e-5
@@ -263,10 +261,10 @@ def test_an_engine_makes_what_numpy_makes(codec, monkeypatch):
     monkeypatch.setattr(octaves, "ENGINE_MOST", 16)
     assert np.array_equal(codec.decode(data), slow.decode(data))
     other = dict(prior.engine._contents)
-    other["second"] = other["second"].replace(np.float32(0.5).tobytes(), np.float32(0.4).tobytes())
+    other["second/2"] = other["second/2"].replace(np.float32(0.5).tobytes(), np.float32(0.4).tobytes())
     wrong = prior._replace(engine=Engine(other, 4096))
     assert not isinstance(octaves.fastest(wrong, level), octaves.Accelerated)
-    broken = prior._replace(engine=Engine({**other, "first": b"TFL3"}, 4096))
+    broken = prior._replace(engine=Engine({**other, "first/4": b"TFL3"}, 4096))
     assert not isinstance(octaves.fastest(broken, level), octaves.Accelerated)
 
 
@@ -347,13 +345,13 @@ def test_weights_come_back_from_the_frozen_model(made, codec):
 
 
 def test_every_quality_step_has_its_step_of_quantisation(codec):
-    gains = np.array([codec.model.vector("gain", step)[-1] for step in (0, 448, STEPS - 1)])
+    gains = np.array([codec.model.vector("gain", step)[0] for step in (0, 448, STEPS - 1)])  # of the low-pass picture
     worth = 255 * np.sqrt(WORTH * np.array([0.0006, math.sqrt(0.0006 * 0.18), 0.18]) / 3)
     assert gains == pytest.approx(worth, rel=1e-5)
 
 
 def test_other_channels(tmp_path):
-    config = Config(256, 0, 16, 1, 16, 1, 16, 8, wavelet=1, channels=1)
+    config = Config(256, 0, 16, 1, 16, 1, 16, 8, wavelet=1, channels=1, coarser=20)
     codec = Codec(load_model(frozen(tmp_path, config)[0]))
     grey = picture(70, 90)[..., :1].copy()
     found = codec.decode(codec.encode(grey, 90))

@@ -65,7 +65,7 @@ def test_the_second_implementation_clips_alike(made, codec):
 
 
 def test_other_channels(tmp_path):
-    path = frozen(tmp_path, Config(256, 0, 16, 1, 16, 1, 16, 8, wavelet=1, channels=1))[0]
+    path = frozen(tmp_path, Config(256, 0, 16, 1, 16, 1, 16, 8, wavelet=1, channels=1, coarser=20))[0]
     codec = Codec(load_model(path))
     y, step = latents(codec, picture(50, 70)[..., :1].copy(), 70)
     wanted = reference_arrays.synthesis(y.astype(np.int64), step, read_tensors(path))

@@ -107,21 +107,27 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
 def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
     order, runs, ends = by_row(rows)
-    symbols, low, last = np.zeros(len(rows), np.int32), models.tables.low, models.tables.last
-    escaped, begin = [], 0
-    for row, end in zip(runs.tolist(), ends.tolist(), strict=True):
-        run, where, begin = coder.decode(models[row], end - begin), order[begin:end], end
-        outside = run == last[row]
-        if outside.any():
-            escaped.append(where[outside])
-        run += low[row]
-        symbols[where] = run
-    if escaped:
-        escapes = np.concatenate(escaped)
-        symbols[escapes] = pop_numbers(coder, len(escapes), models)
-        if np.abs(symbols[escapes].astype(np.int64)).max() > SYMBOL_MAX:
+    counts, symbols = np.diff(ends, prepend=0), np.zeros(len(rows), np.int32)
+    parts = [coder.decode(models[row], count) for row, count in zip(runs.tolist(), counts.tolist(), strict=True)]
+    if not parts:
+        return symbols
+    found = np.concatenate(parts)
+    escaped = np.flatnonzero(found == np.repeat(models.tables.last[runs], counts))
+    found += np.repeat(models.tables.low[runs], counts)
+    if len(escaped):
+        found[escaped] = pop_numbers(coder, len(escaped), models)
+        if np.abs(found[escaped].astype(np.int64)).max() > SYMBOL_MAX:
             raise FormatError("a symbol is out of range")
+    symbols[order] = found
     return symbols
+
+
+def pop_one(coder, row: int, models: Models) -> int:  # type: ignore[no-untyped-def]
+    """Takes a symbol under a row off the stack."""
+    position = int(coder.decode(models[row], 1)[0])
+    if position == models.tables.last[row]:
+        return int(pop_numbers(coder, 1, models)[0])
+    return position + int(models.tables.low[row])
 
 
 def push_numbers(coder, numbers: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]

@@ -27,9 +27,14 @@ PICTURE_CHANNELS = (1, 3)  # of models whose files are pictures: grey and RGB
 MAX_CHANNELS = 16
 CELL = STRIDE * STRIDE  # pixels of a cell
 
-LATER = {"lapped": 0, "channels": 3, "wavelet": 0}  # fields that came after the first models, and what those have
+LATER = {
+    "lapped": 0,
+    "channels": 3,
+    "wavelet": 0,
+    "coarser": 0,
+}  # fields that came after the first models, and what those have
 # Of fields, where they are not (1, 4096).
-LIMITS = {"lapped": (0, 1), "channels": (1, MAX_CHANNELS), "wavelet": (0, 1), "hyper": (0, 4096)}
+LIMITS = {"lapped": (0, 1), "channels": (1, MAX_CHANNELS), "wavelet": (0, 1), "hyper": (0, 4096), "coarser": (0, 4096)}
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,12 @@ class Config:
     fine_blocks: int = 2
     coarse: int = 128  # width of the transforms at 1/16
     coarse_blocks: int = 2
-    prior: int = 128  # width of the entropy networks at 1/16
+    prior: int = 128  # width of the entropy networks at 1/16, or of that for wavelets' finest octave
     hyper_width: int = 96  # width of the hyper-networks at 1/32, or of the network for wavelets' lowest octave
     lapped: int = 0  # 1: a lapped filter before the analysis and after the synthesis
     channels: int = 3  # C, samples of a pixel: 1 grey, 3 RGB, else whatever they are
     wavelet: int = 0  # 1: latents are 256 C wavelet coefficients, their prior goes from coarse to fine, without a z
+    coarser: int = 0  # width of the networks for wavelets' other octaves
 
     def to_dict(self) -> dict[str, int]:
         """The fields as a JSON-ready mapping, without what LATER says of models from before it: they keep their ids."""
@@ -72,7 +78,13 @@ class Config:
             raise ValueError("config field wavelet goes with as many latents as samples, and no lapped filter")
         if (values["hyper"] == 0) != values["wavelet"]:
             raise ValueError("config field hyper is 0 where field wavelet is 1, and nowhere else")
+        if (values["coarser"] > 0) != values["wavelet"]:
+            raise ValueError("config field coarser goes with field wavelet, and is 0 elsewhere")
         return cls(**values)
+
+    def prior_of(self, octave: int) -> int:
+        """Width of the network for one of wavelets' octaves, which are numbered from the finest."""
+        return self.coarser if octave else self.prior
 
     @property
     def weighty(self) -> int:
@@ -87,6 +99,6 @@ def lambda_at(step: int) -> float:
 
 PRESETS = {
     "small": Config(lapped=1),
-    "wavelet": Config(latents=768, hyper=0, prior=48, hyper_width=32, wavelet=1),
-    "base": Config(768, 0, fine=160, fine_blocks=4, coarse=256, coarse_blocks=4, prior=96, hyper_width=64, wavelet=1),
+    "wavelet": Config(latents=768, hyper=0, prior=48, hyper_width=32, wavelet=1, coarser=64),
+    "base": Config(768, 0, 160, 4, 256, 4, prior=96, hyper_width=64, wavelet=1, coarser=96),
 }

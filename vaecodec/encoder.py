@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec import tiles, wavelet_refinement
+from vaecodec import memory, tiles, wavelet_refinement
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.errors import CodecError, ModelError
@@ -37,6 +37,7 @@ class Encoder:
     """
 
     def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
+        memory.keep()
         self.model = model
         self.threads = threads or cores()
         self.transforms = make_transforms(model, device, min(self.threads, 4))  # more do not make them faster

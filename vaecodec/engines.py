@@ -8,12 +8,15 @@ another all the same, the first comparison finds it, and NumPy does the work the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from vaecodec.interpreters import Runners
+from vaecodec.pyramid import OCTAVES
 
-GRAPHS = ("first", "second")
+T = TypeVar("T")
+GRAPHS = tuple(f"{name}/{octave}" for octave in range(OCTAVES + 1) for name in ("first", "second"))
 
 
 class Engine:
@@ -27,8 +30,8 @@ class Engine:
         self._free: list[Runners] = []
         self._usable: bool | None = None
 
-    def run(self, name: str, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """The outputs of a graph, [1, h, w, C]; raises ModelError where it cannot be run.
+    def run(self, name: str, inputs: tuple[np.ndarray, ...], see: Callable[[list[np.ndarray]], T]) -> T:
+        """see(the outputs of a graph, [1, h, w, C], which are its own); raises ModelError where it cannot be run.
 
         Each thread that calls has interpreters to itself, of one thread: LiteRT's own go on spinning for a while once
         they have nothing to do, on the core that the next interpreter wants.
@@ -38,7 +41,7 @@ class Engine:
         except IndexError:
             runners = Runners(self._contents.__getitem__, 1)
         try:
-            return runners(name, tuple(value[None] for value in inputs))
+            return runners(name, tuple(value[None] for value in inputs), see)
         finally:
             self._free.append(runners)
 

@@ -9,11 +9,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import numpy as np
 
 from vaecodec.errors import ModelError
 
+T = TypeVar("T")
 BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 
 
@@ -52,14 +54,14 @@ class Runner:
             )
         self._shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """The outputs for these inputs."""
+    def __call__(self, inputs: tuple[np.ndarray, ...], see: Callable[[list[np.ndarray]], T]) -> T:
+        """see(the outputs for these inputs), which are the interpreter's memory and not to be kept."""
         with _as_model_errors():
             self._lay_out([value.shape for value in inputs])
             for index, value in zip(self._inputs, inputs, strict=True):
                 self._interpreter.set_tensor(index, value)
             self._interpreter.invoke()
-            return [self._interpreter.get_tensor(index) for index in self._outputs]  # with shapes not known before
+        return see([self._interpreter.tensor(index)() for index in self._outputs])  # with shapes not known before
 
     def _lay_out(self, shapes: list[tuple[int, ...]]) -> None:
         if shapes == self._shapes:
@@ -105,15 +107,15 @@ class Runners:
         self._of_parents.append(self._made)
         self._begin()
 
-    def __call__(self, name: str, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """The outputs of a flatbuffer; raises ModelError on one that cannot be run."""
+    def __call__(self, name: str, inputs: tuple[np.ndarray, ...], see: Callable[[list[np.ndarray]], T]) -> T:
+        """see(the outputs of a flatbuffer), which are not to be kept; raises ModelError on one that cannot be run."""
         with self._lock:
             if name in self._made:
-                return self._made[name](inputs)
+                return self._made[name](inputs, see)
             # The banner comes with the first interpreter of a process, perhaps as late as it is laid out.
             with _quietly():
                 self._made[name] = Runner(self._content(name), self._threads)
-                return self._made[name](inputs)
+                return self._made[name](inputs, see)
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-"""The CDF 9/7 wavelet by lifting (Daubechies and Sweldens 1998, section 7.7), in NumPy: in floats, and in integers.
+"""The CDF 9/7 wavelet by lifting (Daubechies and Sweldens 1998, section 7.7), in NumPy, and in any arithmetic.
 
     samples --even, odd--> four steps, each adds to the ones a multiple of the sum of two of the others --> low, high
 
-Arrays are planes, [P, H, W]; a picture's edges are mirrored at its first and its last sample.  In integers a step
-rounds, halves up, so that all machines have the same; what comes out is then not quite what went in.
+Arrays are planes, [P, H, W]; a picture's edges are mirrored at its first and its last sample.
 """
 
 from __future__ import annotations
@@ -13,12 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vaecodec.cells import Each
-
 STEPS = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 NORM = 1.149604398860241  # of low, whose inverse is that of high: their noise is then nearly that of the samples
-FRACTION = 12  # bits of the multipliers, in integers
-REACH = 1 << 16  # integers are clipped to this: then none of what follows reaches 2**31
 
 Halves = tuple[np.ndarray, np.ndarray]
 
@@ -46,19 +41,6 @@ class Real:
 
     def times(self, samples: np.ndarray, factor: float) -> np.ndarray:
         samples *= samples.dtype.type(factor)
-        return samples
-
-
-class Whole:
-    """In i32, within REACH at the beginning: multipliers are rounded to FRACTION bits, products to integers."""
-
-    def begin(self, samples: np.ndarray) -> np.ndarray:
-        return np.clip(samples, -REACH, REACH, order="C")
-
-    def times(self, samples: np.ndarray, factor: float) -> np.ndarray:
-        samples *= np.int32(np.floor(factor * (1 << FRACTION) + 0.5))
-        samples += np.int32(1 << (FRACTION - 1))
-        samples >>= np.int32(FRACTION)
         return samples
 
 
@@ -98,34 +80,19 @@ def part(x: np.ndarray, axis: int, a: Arithmetic) -> Halves:
     return a.times(even, NORM), a.times(odd, 1 / NORM)
 
 
-def inverse(low: np.ndarray, bands: np.ndarray, a: Arithmetic, each: Each = map) -> np.ndarray:
-    """low [C, h, w] and bands [3 C, h, w] (detail along rows, along columns, along both) -> [C, 2h, 2w].
-
-    In parts that `each`, a map, may work on at once.
-    """
+def inverse(low: np.ndarray, bands: np.ndarray, a: Arithmetic) -> np.ndarray:
+    """low [C, h, w] and bands [3 C, h, w] (detail along rows, along columns, along both) -> [C, 2h, 2w]."""
     across, down, both = np.split(bands, 3)
-    halves = list(each(lambda pair: join(pair[0], pair[1], 2, a), ((low, across), (down, both))))
-    channels, height, width = halves[0].shape
-    out = np.empty((channels, 2 * height, width), halves[0].dtype)
-
-    def columns(part: slice) -> None:
-        out[..., part] = join(halves[0][..., part], halves[1][..., part], 1, a)
-
-    for _ in each(columns, (slice(0, width // 2), slice(width // 2, width))):
-        pass
-    return out
+    return join(join(low, across, 2, a), join(down, both, 2, a), 1, a)
 
 
-def forward(x: np.ndarray, a: Arithmetic, each: Each = map) -> Halves:
+def forward(x: np.ndarray, a: Arithmetic) -> Halves:
     """[C, H, W], sides even -> (low [C, H/2, W/2], bands [3 C, H/2, W/2]): the inverse of inverse."""
-    return _separated(x, part, a, each)
+    return _separated(x, part, a)
 
 
-def _separated(x: np.ndarray, along: Callable[..., Halves], a: Arithmetic, each: Each = map) -> Halves:
-    middle = x.shape[2] // 2
-    found = each(lambda half: along(half, 1, a), (x[..., :middle], x[..., middle:]))
-    rows = (np.concatenate(halves, -1) for halves in zip(*found, strict=True))
-    (low, across), (down, both) = each(lambda half: along(half, 2, a), rows)
+def _separated(x: np.ndarray, along: Callable[..., Halves], a: Arithmetic) -> Halves:
+    (low, across), (down, both) = (along(half, 2, a) for half in along(x, 1, a))
     return low, np.concatenate([across, down, both])
 
 
@@ -146,4 +113,4 @@ def inverse_adjoint(x: np.ndarray, a: Arithmetic) -> Halves:
     return _separated(x, part_adjoint, a)
 
 
-REAL, WHOLE = Real(), Whole()
+REAL = Real()

@@ -132,21 +132,21 @@ def octave_features(ops: Any, config: Config, octave: int, seen: Array) -> Array
     """What is known before an octave's bands, [..., h, w, 14 C] of cells of 2x2 positions -> features [..., prior].
 
     `seen` are the details of the low-pass picture, 4 C, and the bands of the next coarser octave, 3 C, both companded,
-    and the magnitudes of both.
+    and then the magnitudes of all these.
     """
-    t = ops.dense("context/in", seen, config.prior)
-    return block(ops, "context/block", ops.condition(f"context/{octave}", t))
+    t = ops.dense(f"context/{octave}/in", seen, config.prior_of(octave))
+    return block(ops, f"context/{octave}/block", ops.condition(f"context/{octave}", t))
 
 
-def octave_first(ops: Any, config: Config, features: Array) -> tuple[Array, Array]:
+def octave_first(ops: Any, config: Config, octave: int, features: Array) -> tuple[Array, Array]:
     """(means, scale indices) [..., 6 C] of the first half of an octave's coefficients."""
-    return ops.distribution("context/first", features, 6 * config.channels)
+    return ops.distribution(f"context/{octave}/first", features, 6 * config.channels)
 
 
-def octave_second(ops: Any, config: Config, features: Array, known: Array) -> tuple[Array, Array]:
+def octave_second(ops: Any, config: Config, octave: int, features: Array, known: Array) -> tuple[Array, Array]:
     """The same of the second half; `known` [..., 12 C] is the first, companded, and its magnitudes."""
-    t = ops.add(features, ops.dense("context/known", known, config.prior))
-    return ops.distribution("context/second", block(ops, "context/after", t), 6 * config.channels)
+    t = ops.add(features, ops.dense(f"context/{octave}/known", known, config.prior_of(octave)))
+    return ops.distribution(f"context/{octave}/second", block(ops, f"context/{octave}/after", t), 6 * config.channels)
 
 
 def lowest_second(ops: Any, config: Config, around: Array) -> tuple[Array, Array]:

@@ -11,16 +11,16 @@ nothing beyond; the synthesis begins from the coefficients.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vaecodec import lifting, network, pyramid
-from vaecodec.cells import Band, in_bands
+from vaecodec import banded, network, pyramid
+from vaecodec.cells import Band, Each, in_bands
 from vaecodec.coding import DETERMINISTIC
-from vaecodec.config import LEVEL_STEPS
+from vaecodec.config import LEVEL_STEPS, Config
 from vaecodec.engines import Engine
 from vaecodec.errors import ModelError
 from vaecodec.integer import (
@@ -41,24 +41,29 @@ if TYPE_CHECKING:
 
 UNIT = 1 << ACTIVATION_BITS
 LOWEST_BITS = 4  # the lowest coefficients are seen at 1/16
-VALUE_MAX = lifting.REACH  # of all values, in units of 2**-6
+VALUE_MAX = 1 << 16  # of all values, in units of 2**-6
 INDEX_SHIFT = PRODUCT_BITS - 3  # an activation of 1 is 8 rungs of the scale ladder
 ENGINE_LEAST, ENGINE_MOST = 1 << 10, 1 << 15  # cells of a band
+AT_ONCE = 1 << 15  # coefficients from which on threads are worth their while
 PROBE = 6  # rows and columns
 PARTS = 2 + 2 * (pyramid.OCTAVES + 1)
+
+
+Places = Sequence[np.ndarray]
 
 
 class Levels(NamedTuple):
     """The integer side of one prior level; O = 5 octaves, finest first."""
 
-    bias: np.ndarray  # i[O * prior], unit 2**-6, added to the features of each octave
+    bias: np.ndarray  # i[prior + (O - 1) * coarser], unit 2**-6, added to the features of each octave
     lowest: np.ndarray  # i[hyper_width], unit 2**-6, added in the network of the lowest
     start: np.ndarray  # i[2 C]: mean, unit 2**-6, and row of the first half of the lowest
     inverse_gain: np.ndarray  # i[O * 3 C], unit 2**-10: of each band, to the steps of the low-pass
 
     def bias_of(self, octave: int, width: int) -> np.ndarray:
         """i[width]: what is added to the features of one octave."""
-        return self.bias[octave * width : (octave + 1) * width]
+        last = len(self.bias) - (pyramid.OCTAVES - octave) * width if octave else width
+        return self.bias[last - width : last]
 
 
 class Scaled(Exact):
@@ -89,21 +94,27 @@ class Networks:
         """Of cells in a band, about; 0 for what suits NumPy."""
         return 0
 
-    def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(features f32[n, w, prior], means f32, unit 2**-6, rows [cells, 6 C]) of `seen` f32[.., w, 14 C]."""
-        ops = self._ops(band)
-        features = network.octave_features(ops, self._prior.config, octave, seen)
-        return features, *self._rows(network.octave_first(ops, self._prior.config, features))
+    def first(self, octave: int, seen: np.ndarray, band: Band, out: Places) -> None:
+        """The octave's features f32[h, w, prior], means f32[h, w, 6 C], unit 2**-6, and rows u8 of the first half, of
+        `seen` f32[n, w, 7 C] of a band and its neighbours; into `out`, from the band's first row on.
+        """
+        ops, config = self._ops(band), self._prior.config
+        features = network.octave_features(ops, config, octave, with_magnitudes(seen))
+        self._put(out, features, *network.octave_first(ops, config, octave, features))
 
-    def second(self, features: np.ndarray, known: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray]:
-        """(means, rows) of the second half; `known` is f32[.., w, 12 C]."""
-        return self._rows(network.octave_second(self._ops(band), self._prior.config, features, known))
+    def second(self, octave: int, features: np.ndarray, known: np.ndarray, band: Band, out: Places) -> None:
+        """Means and rows of the second half; `known`, f32[n, w, 6 C], is the first."""
+        ops, config = self._ops(band), self._prior.config
+        self._put(out, *network.octave_second(ops, config, octave, features, with_magnitudes(known)))
 
     def _ops(self, band: Band) -> Scaled:
         return Scaled(self._prior.layers, self._levels, band.above, band.below)  # type: ignore[arg-type]
 
-    def _rows(self, found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        return found[0], np.clip(found[1], 0, self._prior.scales - 1, out=found[1])
+    def _put(self, out: Places, *found: np.ndarray) -> None:
+        np.clip(found[-1], 0, self._prior.scales - 1, out=found[-1])
+        for place, one in zip(out, found, strict=True):
+            height = len(one) if one.ndim == 3 else len(one) // place.shape[1]
+            place[:height] = one.reshape(height, *place.shape[1:])
 
 
 class Accelerated(Networks):
@@ -117,22 +128,25 @@ class Accelerated(Networks):
         share = -(-cells[0] * cells[1] // self._prior.threads)
         return min(max(share, ENGINE_LEAST), ENGINE_MOST)
 
-    def first(self, octave: int, seen: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        width = self._prior.config.prior
-        bias = self._levels.bias_of(octave, width).astype(np.float32)[None, None]
-        return self._run("first", (seen, bias), band, width)  # type: ignore[return-value]
+    def first(self, octave: int, seen: np.ndarray, band: Band, out: Places) -> None:
+        bias = self._levels.bias_of(octave, self._prior.config.prior_of(octave)).astype(np.float32)
+        self._run(f"first/{octave}", (seen, bias[None, None]), band, out)
 
-    def second(self, features: np.ndarray, known: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray]:
-        return self._run("second", (features, known), band)  # type: ignore[return-value]
+    def second(self, octave: int, features: np.ndarray, known: np.ndarray, band: Band, out: Places) -> None:
+        self._run(f"second/{octave}", (features, known), band, out)
 
-    def _run(self, name: str, inputs: tuple[np.ndarray, ...], band: Band, *features: int) -> tuple[np.ndarray, ...]:
-        """Means and rows, after features of this width where there are any; raises ModelError on others."""
-        found, cells = self._engine.run(name, inputs), inputs[0].shape[:2]
-        count, kinds = 6 * self._prior.config.channels, [(width, np.float32) for width in features]
-        expected = [((1, *cells, width), kind) for width, kind in (*kinds, (count, np.float32), (count, np.uint8))]
-        if [(one.shape, one.dtype) for one in found] != expected or found[-1].max() >= self._prior.scales:
-            raise ModelError(f"the model's network of octaves, {name}, makes what is none of its parameters")
-        return tuple(one[0, band.above : cells[0] - band.below] for one in found)
+    def _run(self, name: str, inputs: tuple[np.ndarray, ...], band: Band, out: Places) -> None:
+        """Raises ModelError where what it makes does not fit into `out`, or has rows that there are not."""
+        cells = inputs[0].shape[:2]
+
+        def put(found: list[np.ndarray]) -> None:
+            expected = [((1, *cells, place.shape[2]), place.dtype) for place in out]
+            if [(one.shape, one.dtype) for one in found] != expected or found[-1].max() >= self._prior.scales:
+                raise ModelError(f"the model's network of octaves, {name}, makes what is none of its parameters")
+            for place, one in zip(out, found, strict=True):
+                place[: band.bottom - band.top] = one[0, band.above : cells[0] - band.below]
+
+        self._engine.run(name, inputs, put)
 
 
 def fastest(prior: Prior, levels: Levels) -> Networks:
@@ -148,19 +162,35 @@ def _alike(prior: Prior, levels: Levels, engine: Engine) -> bool:
     both: list[Networks] = [Networks(prior, levels), Accelerated(prior, levels, engine)]
     for most in (60, 300, ACTIVATION_MAX):
         seen, known = (
-            rng.integers(-most, most + 1, (PROBE, PROBE, width * channels)).astype(np.float32) for width in (14, 12)
+            rng.integers(-most, most + 1, (PROBE, PROBE, width * channels)).astype(np.float32) for width in (7, 6)
         )
         for octave in range(pyramid.OCTAVES + 1):
-            ours, theirs = (one.first(octave, seen.copy(), whole) for one in both)
-            if not _same(ours, theirs) or ours[0].shape != theirs[0].shape:
+            cells = (PROBE, PROBE)
+            out = [(_features(prior.config, octave, cells), *_parameters(prior.config, cells)) for _ in both]
+            for one, places in zip(both, out, strict=True):
+                one.first(octave, seen, whole, places)
+            if not _same(*out):
                 return False
-            if not _same(*(one.second(theirs[0].copy(), known.copy(), whole) for one in both)):
+            for one, places in zip(both, out, strict=True):
+                one.second(octave, out[0][0].copy(), known, whole, places[1:])
+            if not _same(*out):
                 return False
     return True
 
 
-def _same(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> bool:
-    return all(np.array_equal(one.ravel(), two.ravel()) for one, two in zip(ours, theirs, strict=True))
+def _features(config: Config, octave: int, cells: tuple[int, int]) -> np.ndarray:
+    """Those of an octave, to be filled."""
+    return np.empty((*cells, config.prior_of(octave)), np.float32)
+
+
+def _parameters(config: Config, cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Means and rows of half an octave, to be filled."""
+    shape = (*cells, 6 * config.channels)
+    return np.empty(shape, np.float32), np.empty(shape, np.uint8)
+
+
+def _same(ours: Places, theirs: Places) -> bool:
+    return all(np.array_equal(one, two) for one, two in zip(ours, theirs, strict=True))
 
 
 @lru_cache(maxsize=4)
@@ -183,25 +213,31 @@ class Compander:
         return self._table.take(values.astype(np.int32) + self._reach, mode="clip")
 
 
-def details(low: np.ndarray) -> np.ndarray:
-    """i32[C, H, W] less the mean of the eight neighbours, mirrored at the edges, halves up."""
-    wide = np.pad(low, [(0, 0), (1, 1), (1, 1)], "reflect")
-    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
-    around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    around -= low
+def details(low: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+    """Of i32[C, H, W] some rows, less the mean of the eight neighbours, mirrored at the edges, halves up."""
+    top, bottom, _ = rows.indices(low.shape[1])
+    above, below = top > 0, bottom < low.shape[1]
+    edges = [(0, 0), (1 - above, 1 - below), (1, 1)]
+    wide = np.pad(low[:, top - above : bottom + below], edges, "reflect")
+    column = wide[:, :-2] + wide[:, 1:-1]
+    column += wide[:, 2:]
+    around = column[..., :-2] + column[..., 1:-1]
+    around += column[..., 2:]
+    here = low[:, top:bottom]
+    around -= here
     around += 4
     around >>= 3
-    return low - around
+    return np.subtract(here, around, out=around)
 
 
-def with_magnitudes(*parts: np.ndarray) -> np.ndarray:
-    """[..., a], [..., b] -> [..., 2 (a + b)]: each, and its magnitude."""
-    return np.concatenate([both for one in parts for both in (one, np.abs(one))], -1)
+def with_magnitudes(x: np.ndarray) -> np.ndarray:
+    """[..., n] -> [..., 2 n]: x, and its magnitudes."""
+    return np.concatenate([x, np.abs(x)], -1)
 
 
 def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
     """f32: what symbols stand for, within VALUE_MAX, unit 2**-6."""
-    found, at = loc.copy(), np.flatnonzero(symbols)
+    found, at = loc.copy(), np.flatnonzero(symbols.ravel() != 0)  # of truth values that is fast, of integers slow
     some = symbols.ravel()[at]
     nudge = prior.centroids[rows.ravel()[at], (np.abs(some) > 1).astype(np.intp)] * np.sign(some)
     found.ravel()[at] += UNIT * some.astype(np.float32) + nudge
@@ -221,23 +257,40 @@ def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.
     size = (-(-cells[0] // 2), -(-cells[1] // 2))
     low = yield from lowest(prior, levels, size)
     parents = np.zeros((width, *size), np.float32)
-    bands: list[np.ndarray] = []
+    found: list[tuple[np.ndarray, np.ndarray]] = []
     for octave in range(pyramid.OCTAVES, -1, -1):
         size = low.shape[1:]
         halves = yield from both_halves(prior, networks, octave, compand, low, parents)
-        found = pyramid.from_halves(*halves, size)
-        if octave < pyramid.OCTAVES:
-            bands.insert(0, found)
+        if octave < pyramid.OCTAVES - 1:
+            found.insert(0, halves)
         if octave:
+            parents = pyramid.from_halves(*halves, size)
             gain = levels.inverse_gain[octave * width : (octave + 1) * width] * 2.0**-GAIN_BITS
-            scaled = np.clip(nearest(found * gain[:, None, None]), -VALUE_MAX, VALUE_MAX)
-            low = lifting.inverse(low, scaled.astype(np.int32), lifting.WHOLE, prior.each)
-            np.clip(low, -VALUE_MAX, VALUE_MAX, out=low)
+            low = finer(low, parents, gain, prior.each)
         if octave == pyramid.OCTAVES:
-            low = low[:, : cells[0], : cells[1]]
-            coarse = low.astype(np.float32)
-        parents = found
-    return pyramid.pack(pyramid.Planes(coarse, bands))
+            coarse = low = low[:, : cells[0], : cells[1]]
+        elif octave == pyramid.OCTAVES - 1:
+            third = parents
+    return pyramid.assembled(pyramid.Coded(found, third, coarse))
+
+
+def finer(low: np.ndarray, bands: np.ndarray, gain: np.ndarray, each: Each = map) -> np.ndarray:
+    """i32[C, 2 h, 2 w]: the low-pass picture i32[C, h, w] with bands f32[3 C, h, w] times gain f64[3 C] added.
+
+    A colour at a time, by `each`, a map.
+    """
+    channels, height, width = low.shape
+    out = np.empty((channels, 2 * height, 2 * width), np.int32)
+
+    def one(colour: int) -> None:
+        scaled = nearest(bands[colour::channels] * gain[colour::channels, None, None])
+        places = pyramid.joined(low[colour, None], np.clip(scaled, -VALUE_MAX, VALUE_MAX, out=scaled))
+        found = banded.inverse_exactly(places)[0]
+        out[colour] = np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
+
+    for _ in (each if low.size >= AT_ONCE else map)(one, range(channels)):
+        pass
+    return out
 
 
 def lowest(prior: Prior, levels: Levels, size: tuple[int, int]) -> Generator[Step, np.ndarray, np.ndarray]:
@@ -265,38 +318,32 @@ def lowest(prior: Prior, levels: Levels, size: tuple[int, int]) -> Generator[Ste
 def both_halves(
     prior: Prior, networks: Networks, octave: int, compand: Compander, low: np.ndarray, parents: np.ndarray
 ) -> Generator[Step, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """f32[cells, 6 C] twice: the coefficients of an octave."""
-    config, shape = prior.config, low.shape[1:]
-    cells, count = (-(-shape[0] // 2), -(-shape[1] // 2)), 6 * config.channels
-    # Of what is seen, only a band at a time: all of it takes more memory than the coefficients.
-    hidden = compand(details(low))
-    features = np.empty((*cells, config.prior), np.float32)
-
-    def put(band: Band, mean: np.ndarray, index: np.ndarray) -> None:
-        at, shape = slice(band.top, band.bottom), (band.bottom - band.top, cells[1], count)
-        loc[at], rows[at] = mean.reshape(shape), index.reshape(shape)
+    """f32[h, w, 6 C] twice: the coefficients of an octave."""
+    shape = low.shape[1:]
+    cells = (-(-shape[0] // 2), -(-shape[1] // 2))
+    features = _features(prior.config, octave, cells)
 
     def one(band: Band) -> None:
         top, bottom = band.seen.start, band.seen.stop
         before = compand(parents[:, top:bottom, : cells[1]]).transpose(1, 2, 0)
-        seen = with_magnitudes(pyramid.to_cells(hidden[:, 2 * top : 2 * bottom]), before)
-        ahead, *found = networks.first(octave, seen, band)
-        features[band.rows] = ahead
-        put(band, *found)
+        hidden = compand(details(low, slice(2 * top, 2 * bottom)))
+        seen = np.concatenate([pyramid.to_cells(hidden), before], -1)
+        networks.first(octave, seen, band, [place[band.top :] for place in (features, loc, rows)])
 
     def two(band: Band) -> None:
-        put(band, *networks.second(features[band.seen], with_magnitudes(compand(known[band.seen])), band))
+        known = compand(out[0][band.seen])
+        networks.second(octave, features[band.seen], known, band, [place[band.top :] for place in (loc, rows)])
 
-    out = []
+    out = list[np.ndarray]()
     for half, work in enumerate((one, two)):
-        rows, loc = np.empty((*cells, count), np.uint8), np.empty((*cells, count), np.float32)
+        loc, rows = _parameters(prior.config, cells)
         in_bands(prior.each, cells, work, networks.count(cells))
         _blank(rows, loc, shape, half)
-        question = rows.reshape(-1, count), loc.reshape(-1, count)
+        question = rows.reshape(-1, rows.shape[2]), loc.reshape(-1, loc.shape[2])
         if half:
-            del features, hidden
-        out.append(values_of(prior, (yield question), *question))
-        known = out[0].reshape(*cells, count)
+            del features
+        symbols = yield question
+        out.append(values_of(prior, symbols, *question).reshape(rows.shape))
     return out[0], out[1]
 
 

@@ -23,8 +23,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from vaecodec import memory
 from vaecodec.errors import CodecError
 from vaecodec.integer import one_thread
+from vaecodec.sharing import sharing
 from vaecodec.weights import Model, make_prior
 
 PIXELS_EACH = 1 << 22  # to start a worker takes as long as two of its megapixels
@@ -94,6 +96,7 @@ def serve() -> None:
     """The life of a worker: the prior, then calls, until nobody listens."""
     import signal
 
+    memory.keep()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; who started this one will end it
     out: BinaryIO = os.fdopen(os.dup(1), "wb")
     with suppress(OSError):  # where there is no standard error
@@ -127,8 +130,8 @@ class Crew:
         self._ahead = count + 1
         self._bands: ThreadPoolExecutor | None = None
         if count <= 1 and threads > 1:
-            self._bands = ThreadPoolExecutor(threads, "vaecodec")
-            self._prior = self._prior._replace(each=self._bands.map, threads=threads)
+            self._bands = ThreadPoolExecutor(threads - 1, "vaecodec")
+            self._prior = self._prior._replace(each=sharing(self._bands, threads - 1), threads=threads)
         if count > 1:
             for _ in range(count):
                 self._free.put(None)

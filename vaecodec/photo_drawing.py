@@ -5,6 +5,7 @@ Latents are drawn by the exact networks, pixels made by LiteRT, which may differ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ from vaecodec.codec import Codec
 from vaecodec.config import STRIDE
 from vaecodec.container import parse, step_of
 from vaecodec.errors import CodecError
+from vaecodec.rounding import STRAY
 from vaecodec.tables import TOTAL, Tables
 
 TILE = 4096  # the largest: one tile, and so one walk, for a picture
@@ -69,6 +71,7 @@ def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: flo
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
     prior, (z, y) = codec.model.prior, coded(codec, pixels, quality)
     hyper = z.reshape(1, -1, max(prior.config.hyper, 1))
+    stray = STRAY if prior.config.wavelet else math.inf
     wanted = tiles.targets(prior, y * np.float32(1 / context.UNIT), hyper, step)
 
     def one() -> np.ndarray:
@@ -76,7 +79,7 @@ def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: flo
 
         def answer(question: context.Step) -> np.ndarray:
             rows = question[0]
-            symbols = tiles.nearest(next(kept), *question)
+            symbols = tiles.nearest(next(kept), *question, stray)
             return np.where(rng.random(rows.shape) < strength, draw(tables, rows, rng), symbols).astype(np.int32)
 
         return walked(codec, y.shape[:2], step, answer)

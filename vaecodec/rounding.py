@@ -6,6 +6,7 @@ picked depends on the table row alone ("rate-distortion optimised quantisation",
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -27,16 +28,16 @@ def targets(prior: Prior, y: np.ndarray, step: int) -> list[np.ndarray]:
 
     y f32[h, w, 256 C] is that of a tile, in quantisation steps.
     """
-    planes = pyramid.unpack(y)
-    low, bands = pyramid.fifth(planes.low)
-    return _parts(low, bands / _gain(prior, step), planes)
+    coded = pyramid.apart(y)
+    low, bands = pyramid.fifth(coded.low)
+    return _parts(low, bands / _gain(prior, step), coded)
 
 
 def slopes(prior: Prior, gradient: np.ndarray, step: int) -> list[np.ndarray]:
     """Gradients with respect to each part, as of `targets`, where those with respect to y are given."""
-    planes = pyramid.unpack(gradient)
-    low, bands = pyramid.fifth_adjoint(planes.low)
-    return _parts(low, bands * _gain(prior, step), planes)
+    coded = pyramid.apart(gradient)
+    low, bands = pyramid.fifth_adjoint(coded.low)
+    return _parts(low, bands * _gain(prior, step), coded)
 
 
 def _gain(prior: Prior, step: int) -> np.ndarray:
@@ -46,12 +47,13 @@ def _gain(prior: Prior, step: int) -> np.ndarray:
     return (units * 2.0**-GAIN_BITS).astype(np.float32)[:, None, None]
 
 
-def _parts(low: np.ndarray, bands: np.ndarray, planes: pyramid.Planes) -> list[np.ndarray]:
+def _parts(low: np.ndarray, bands: np.ndarray, coded: pyramid.Coded) -> list[np.ndarray]:
     channels = len(low)
     lowest = low.reshape(channels, -1).T
     parts = [lowest[at] for at in parity(*low.shape[1:])]
-    for octave in (bands, *reversed(planes.bands)):
-        parts += pyramid.to_halves(octave)
+    octaves = (pyramid.to_halves(bands), pyramid.to_halves(coded.third), *reversed(coded.halves))
+    for half in chain.from_iterable(octaves):
+        parts.append(half.reshape(-1, half.shape[2]))
     return parts
 
 

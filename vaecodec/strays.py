@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.coding import DETERMINISTIC, NUMBER_BYTES, SYMBOL_MAX, Models, pop, pop_numbers, push, push_numbers
+from vaecodec.coding import DETERMINISTIC, NUMBER_BYTES, SYMBOL_MAX, Models, pop_numbers, pop_one, push, push_numbers
 from vaecodec.errors import FormatError
 from vaecodec.tables import Tables
 
@@ -33,7 +33,7 @@ def push_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) ->
 
 def pop_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
     """Takes them off the stack and puts them in their places of symbols i32[n]; raises FormatError on what is none."""
-    flag = int(pop(coder, np.array([FLAG], np.uint8), models)[0])
+    flag = pop_one(coder, FLAG, models)
     if flag not in (0, 1):
         raise FormatError("a symbol that says whether there are others is neither 0 nor 1")
     if not flag:

@@ -7,15 +7,11 @@ the same latents with either.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 
 from vaecodec import lapped, pyramid
-from vaecodec.cells import Each
 from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
 from vaecodec.graphs import without_filter
 from vaecodec.interpreters import Runners
@@ -55,7 +51,7 @@ class LiteRT:
 
     def _run(self, name: str, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
         """The one output for these inputs, which must be of the expected shape and type."""
-        (output,) = self._runners(name, inputs)
+        (output,) = self._runners(name, inputs, lambda found: [one.copy() for one in found])
         found, given = output.shape, list(inputs[0].shape[1:])
         require(found == expected, f"its network makes {list(found[1:])} of {given}")
         require(output.dtype == kind, f"its network makes {output.dtype}")
@@ -84,19 +80,9 @@ class LiteRT:
             pixels = np.stack([lapped.filtered(one, kernel, self._threads) for one in pixels])
         y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32)
         if self._model.config.wavelet:
-            with self._mapping() as each:
-                for one, picture in zip(y, pixels, strict=True):
-                    one += pyramid.coefficients(picture * np.float32(1 / 255) - np.float32(0.5), each)
+            for one, picture in zip(y, pixels, strict=True):
+                one += pyramid.coefficients(picture * np.float32(1 / 255) - np.float32(0.5))
         return y
-
-    @contextmanager
-    def _mapping(self) -> Iterator[Each]:
-        """A map with as many threads as LiteRT has."""
-        if self._threads == 1:
-            yield map
-            return
-        with ThreadPoolExecutor(self._threads) as pool:
-            yield pool.map
 
     def _vectors(self, condition: Vector) -> list[np.ndarray]:
         """What Model.condition put end to end, as LiteRT takes it."""
@@ -125,8 +111,7 @@ class LiteRT:
         kind = np.float32 if self._model.config.lapped else np.uint8
         more = []
         if self._model.config.wavelet:
-            with self._mapping() as each:
-                more = [np.stack([pyramid.samples(one, each) for one in y])]
+            more = [np.stack([pyramid.samples(one) for one in y])]
         pictures = self._run("synthesis", (y, *self._vectors(condition), *more), expected, kind)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")

@@ -46,7 +46,7 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
     if config.wavelet:
         _check_octaves(config, arrays)
         bands = 3 * (OCTAVES + 1) * config.channels
-        widths = {"bias": (OCTAVES + 1) * config.prior, "lowest": config.hyper_width}
+        widths = {"bias": config.prior + OCTAVES * config.coarser, "lowest": config.hyper_width}
         widths |= {"start": 2 * config.channels, "inverse_gain": bands}
     else:
         widths = dict.fromkeys(Conditions._fields, config.latents)
@@ -176,7 +176,8 @@ def _check_octave_layers(prior: Prior, levels: Levels) -> None:
     """Runs the networks of wavelets over one cell."""
     config, channels = prior.config, prior.config.channels
     ops = FittingOctaves(prior.layers, levels)  # type: ignore[arg-type]
-    features = network.octave_features(ops, config, 0, np.zeros((1, 1, 14 * channels), np.float32))
-    network.octave_first(ops, config, features)
-    network.octave_second(ops, config, features, np.zeros((1, 1, 12 * channels), np.float32))
+    for octave in range(OCTAVES + 1):
+        features = network.octave_features(ops, config, octave, np.zeros((1, 1, 14 * channels), np.float32))
+        network.octave_first(ops, config, octave, features)
+        network.octave_second(ops, config, octave, features, np.zeros((1, 1, 12 * channels), np.float32))
     network.lowest_second(ops, config, np.zeros((1, 1, 9 * channels), np.float32))

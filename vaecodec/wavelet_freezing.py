@@ -12,11 +12,13 @@ from vaecodec import network
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.octaves import INDEX_SHIFT, UNIT, Levels
+from vaecodec.pyramid import BANDS, OCTAVES, band_of
 from vaecodec.wavelet_layers import COMPANDED
-from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, log_steps, of_latents
+from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, log_steps
 
 Arrays = dict[str, np.ndarray]
-INDEXED = ("context/first/bias", "context/second/bias", "lowest/out/bias")  # means, then indices
+INDEXED = ["lowest/out/bias"]  # means, then indices
+INDEXED += [f"context/{octave}/{half}/bias" for octave in range(ALL_OCTAVES) for half in ("first", "second")]
 SURELY = 2.0**-13
 ANCHORED = {
     f"{side}/{place}/condition": f"{side}/{place}" for side in ("analysis", "synthesis") for place in ("fine", "out")
@@ -66,10 +68,9 @@ def level(weights: Arrays, at: Any) -> Levels:
 
 def anchors(config: Config, weights: Arrays) -> Arrays:
     """anchors/*: gains of latents, and what the transforms are told."""
-    bands = of_latents(
-        weights["band_gain"], lambda x, n: np.repeat(x, n, -1), lambda parts: np.concatenate(parts, -1), config.channels
-    )
-    gain = (bands - log_steps(config)[:, None]).astype(np.float32)
+    bands = weights["band_gain"].copy()
+    bands[:, OCTAVES * BANDS * config.channels :] = 0  # these are not of y: its low-pass picture has no gain
+    gain = (bands[:, band_of(config.channels)] - log_steps(config)[:, None]).astype(np.float32)
     found = {"anchors/gain": gain, "anchors/inverse_gain": -gain}
     return found | {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
 
@@ -108,7 +109,10 @@ class Integers:
 
     def _product(self, name, x, outputs=slice(None)):
         kernel = self._weight(f"{name}/kernel")[None, None, :, outputs]
-        return tf.nn.conv2d(x, kernel, 1, "VALID") + self._weight(f"{name}/bias")[outputs]
+        t = tf.nn.conv2d(x, kernel[:, :, : x.shape[-1]], 1, "VALID") + self._weight(f"{name}/bias")[outputs]
+        if kernel.shape[2] == 2 * x.shape[-1]:  # x has its magnitudes beside it, which are made here
+            t += tf.nn.conv2d(tf.maximum(x, -1.0 * x), kernel[:, :, x.shape[-1] :], 1, "VALID")
+        return t
 
     def dense(self, name, x, channels, relu=False, small=False):
         return self._round(self._product(name, x), 0 if relu else -ACTIVATION_MAX)
@@ -142,22 +146,30 @@ def shifted(x: tf.Tensor, bits: int) -> tf.Tensor:
 
 def engines(config: Config, arrays: Arrays) -> dict[str, tuple[Any, list[tf.TensorSpec]]]:
     """(function, inputs) of each graph of engines.Engine, from integer/*."""
-    channels = config.channels
+    found: dict[str, tuple[Any, list[tf.TensorSpec]]] = {}
+    for octave in range(ALL_OCTAVES):
+        one, two = _engines_of(config, arrays, octave)
+        found |= {f"first/{octave}": one, f"second/{octave}": two}
+    return found
+
+
+def _engines_of(config: Config, arrays: Arrays, octave: int) -> list[tuple[Any, list[tf.TensorSpec]]]:
+    channels, width = config.channels, config.prior_of(octave)
     seen, features, known = (
-        tf.TensorSpec([1, None, None, width], tf.float32, name=name)
-        for width, name in ((14 * channels, "a_seen"), (config.prior, "a_features"), (12 * channels, "b_known"))
+        tf.TensorSpec([1, None, None, count], tf.float32, name=name)
+        for count, name in ((7 * channels, "a_seen"), (width, "a_features"), (6 * channels, "b_known"))
     )
-    bias = tf.TensorSpec([1, 1, 1, config.prior], tf.float32, name="b_bias")
+    bias = tf.TensorSpec([1, 1, 1, width], tf.float32, name="b_bias")
 
     def first(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, ...]:
         ops = Integers(arrays, b)
-        ahead = network.octave_features(ops, config, 0, x)
-        return (ahead, *network.octave_first(ops, config, ahead))
+        ahead = network.octave_features(ops, config, octave, x)
+        return (ahead, *network.octave_first(ops, config, octave, ahead))
 
     def second(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return network.octave_second(Integers(arrays), config, x, k)
+        return network.octave_second(Integers(arrays), config, octave, x, k)
 
-    return {"first": (first, [seen, bias]), "second": (second, [features, known])}
+    return [(first, [seen, bias]), (second, [features, known])]
 
 
 def functions(config: Config, deployed: Any) -> dict[str, tuple[Any, list[tf.TensorSpec]]]:

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from vaecodec import grid_layers, layers
 from vaecodec.bases import rotation
-from vaecodec.config import CELL
+from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.lifting import NORM, STEPS
 from vaecodec.octaves import LOWEST_BITS
-from vaecodec.pyramid import BANDS, OCTAVES, blocks, halves
+from vaecodec.pyramid import BANDS, OCTAVES, halves
 
 COMPANDED = 255.0  # beyond this many quantisation steps the prior sees no difference
 
@@ -163,21 +163,24 @@ def inverse(low: tf.Tensor, bands: tf.Tensor) -> tf.Tensor:
 def unpack(y: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """[B, h, w, 256 C] -> (low [B, h, w, C], bands [B, n h, n w, 3 C], finest first): pyramid.unpack."""
     channels, shape, bands = y.shape[3] // CELL, tf.shape(y), []
-    for part, side in blocks(channels):
-        block = tf.reshape(y[..., part], [*tf.unstack(shape[:3]), BANDS * channels, side, side])
-        block = tf.transpose(block, [0, 1, 4, 2, 5, 3])
-        bands.append(tf.reshape(block, [shape[0], shape[1] * side, shape[2] * side, BANDS * channels]))
-    return y[..., -channels:], bands
+    places = tf.transpose(tf.reshape(y, [*tf.unstack(shape[:3]), channels, STRIDE, STRIDE]), [0, 1, 4, 2, 5, 3])
+    low = tf.reshape(places, [shape[0], shape[1] * STRIDE, shape[2] * STRIDE, channels])
+    for _ in range(OCTAVES):
+        parts = tf.nn.space_to_depth(tf.ensure_shape(low, [None, None, None, channels]), 2)
+        bands.append(parts[..., channels:])
+        low = parts[..., :channels]
+    return low, bands
 
 
 def pack(low: tf.Tensor, bands: list[tf.Tensor]) -> tf.Tensor:
     """The inverse of unpack."""
-    channels, shape, parts = low.shape[3], tf.shape(low), []
-    for (_, side), band in zip(blocks(channels), bands, strict=True):
-        block = tf.reshape(band, [shape[0], shape[1], side, shape[2], side, BANDS * channels])
-        block = tf.transpose(block, [0, 1, 3, 5, 2, 4])
-        parts.append(tf.reshape(block, [*tf.unstack(shape[:3]), BANDS * channels * side * side]))
-    return tf.ensure_shape(tf.concat([*parts, low], -1), [None, None, None, CELL * channels])
+    channels, shape = low.shape[3], tf.shape(low)
+    for octave in reversed(bands):
+        joined = tf.ensure_shape(tf.concat([low, octave], -1), [None, None, None, 4 * channels])
+        low = tf.nn.depth_to_space(joined, 2)
+    places = tf.reshape(low, [shape[0], shape[1], STRIDE, shape[2], STRIDE, channels])
+    cells = tf.reshape(tf.transpose(places, [0, 1, 3, 5, 2, 4]), [*tf.unstack(shape[:3]), CELL * channels])
+    return tf.ensure_shape(cells, [None, None, None, CELL * channels])
 
 
 def coefficients(x: tf.Tensor) -> tf.Tensor:
@@ -211,5 +214,5 @@ def from_halves(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
 
 
 def with_magnitudes(*parts: tf.Tensor) -> tf.Tensor:
-    """octaves.with_magnitudes."""
-    return tf.concat([both for one in parts for both in (one, tf.abs(one))], -1)
+    """octaves.with_magnitudes of all parts together."""
+    return tf.concat([*parts, *map(tf.abs, parts)], -1)

@@ -22,7 +22,7 @@ from vaecodec.config import ANCHORS, CELL, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SC
 from vaecodec.densities import bits, conditional, tfd
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.layers import even_cells, on_grid, straight_through
-from vaecodec.pyramid import BANDS, OCTAVES, blocks
+from vaecodec.pyramid import BANDS, OCTAVES, band_of
 from vaecodec.quantization import add_noise
 from vaecodec.vae import VAE, Gains, Loss, lambda_of
 from vaecodec.wavelet_layers import Quantised, Shapes, beside, details, from_halves, to_halves, with_magnitudes
@@ -41,14 +41,12 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
     networks = {name: Shapes() for name in ("analysis", "prior", "synthesis")}
     network.analysis(networks["analysis"], config, (size, size, config.channels))
     network.synthesis(networks["synthesis"], config, (size // STRIDE, size // STRIDE, config.latents))
-    prior, channels, total = networks["prior"], config.channels, dict[str, int]()
+    prior, channels = networks["prior"], config.channels
     for octave in range(ALL_OCTAVES):
         cells = (size >> (octave + 2), size >> (octave + 2))
         features = network.octave_features(prior, config, octave, (*cells, 14 * channels))
-        network.octave_first(prior, config, features)
-        network.octave_second(prior, config, features, (*cells, 12 * channels))
-        total = {name: total.get(name, 0) + count for name, count in prior.macs.items()}
-    prior.macs.update(total)
+        network.octave_first(prior, config, octave, features)
+        network.octave_second(prior, config, octave, features, (*cells, 12 * channels))
     lowest = size >> ALL_OCTAVES
     network.lowest_second(prior, config, (lowest, lowest, 9 * channels))
     return networks
@@ -68,8 +66,9 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
         weights[f"{side}/out/condition"] += log_steps(config)[:, None]
     channels = config.channels
     weights["start"] = np.repeat(np.array([[0.0, _rung(LOWEST_SIGMA)]]), channels, 1).repeat(ANCHORS, 0)
-    for name, count in (("first", 6 * channels), ("second", 6 * channels)):
-        weights[f"context/{name}/bias"][count:] = _rung(BAND_SIGMA)
+    for octave in range(ALL_OCTAVES):
+        for name in ("first", "second"):
+            weights[f"context/{octave}/{name}/bias"][6 * channels :] = _rung(BAND_SIGMA)
     weights["lowest/out/bias"][channels:] = _rung(LOWEST_SIGMA)
     weights["band_gain"] = np.zeros((ANCHORS, ALL_OCTAVES * BANDS * channels))
     weights["centroid"] = np.zeros((KNOTS, 2))
@@ -86,14 +85,6 @@ def log_steps(config: Config) -> np.ndarray:
 def _rung(sigma: float) -> float:
     """The scale index that stands for a scale, as an activation."""
     return math.log(sigma / SCALE_MIN) / math.log(SCALE_RATIO) / INDEX_GAIN
-
-
-def of_latents(band: Any, repeat: Any, concatenate: Any, channels: int) -> Any:
-    """[..., O * 3 C], a value of each band, finest octave first -> [..., 256 C], of each latent; the low-pass has 0."""
-    parts, width = [], BANDS * channels
-    for octave, (_, side) in enumerate(blocks(channels)):
-        parts.append(repeat(band[..., octave * width : (octave + 1) * width], side * side))
-    return concatenate([*parts, 0 * band[..., :channels]])
 
 
 def centroid(table: tf.Tensor, symbols: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -117,8 +108,9 @@ class WaveletVAE(VAE):
         at = self.interpolation(quality)
         bands = at("band_gain")
         step = 0.5 * tf.math.log(self.config.weighty / (WORTH * lambda_of(quality))) - math.log(255.0)
-        repeat, concatenate = lambda x, n: tf.repeat(x, n, axis=-1), lambda parts: tf.concat(parts, -1)
-        gain = of_latents(bands, repeat, concatenate, self.config.channels) - step[:, None, None, None]
+        channels = self.config.channels
+        known = tf.concat([bands[..., : OCTAVES * BANDS * channels], 0 * bands[..., :1]], -1)
+        gain = tf.gather(known, band_of(channels), axis=-1) - step[:, None, None, None]
         conditions = {"start": at("start"), **self.conditions(at)}
         return Gains(tf.exp(gain), tf.exp(-gain), tf.exp(bands), conditions)
 
@@ -148,9 +140,9 @@ class WaveletVAE(VAE):
             hidden = prior.compand(tf.stop_gradient(details(low))), prior.compand(tf.stop_gradient(parents))
             seen = with_magnitudes(tf.nn.space_to_depth(hidden[0], 2), hidden[1])
             features = network.octave_features(prior, config, octave, seen)
-            first = yield self.asked(*network.octave_first(prior, config, features))
+            first = yield self.asked(*network.octave_first(prior, config, octave, features))
             known = with_magnitudes(prior.compand(tf.stop_gradient(first)))
-            second = yield self.asked(*network.octave_second(prior, config, features, known))
+            second = yield self.asked(*network.octave_second(prior, config, octave, features, known))
             parents = from_halves(first, second)
             found.insert(0, parents)
             if octave:

@@ -155,7 +155,7 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray], shipped: bool = Fa
         scaled = octaves.Levels(*(arrays[f"levels/{name}"] for name in octaves.Levels._fields))
         graphs = {name: arrays[f"litert/{name}"].tobytes() for name in GRAPHS if f"litert/{name}" in arrays}
         small = all(layer.kernel.dtype == np.float32 for layer in layers.values())
-        most = max(4 * config.prior, CELL * config.channels)
+        most = max(4 * config.prior, 4 * config.coarser, CELL * config.channels)
         engine = Engine(graphs, most, shipped) if small and len(graphs) == len(GRAPHS) else None
         more = arrays["companding"], arrays["centroids"]
         return Prior(config, layers, scaled, Models(tables), map, 1, engine, *more)
