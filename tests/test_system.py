@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import pty
 import re
 import select
@@ -166,3 +167,22 @@ def test_completion_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "\n" and "complete -o" in done.stdout
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_memory_that_was_freed_is_had_again_without_page_faults():
+    code = """
+import resource, numpy as np
+from vaecodec import memory
+{}
+def work():
+    return len([np.ones(700_000, np.float32) for _ in range(8)])
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    found = [int(run([sys.executable, "-c", code.format(line)])) for line in ("memory.keep()", "")]
+    assert found[0] < 20 * 100  # each time it is 5 thousand pages
+    assert found[0] <= found[1]

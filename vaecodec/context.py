@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +44,7 @@ from vaecodec.integer import (
 from vaecodec.strays import pop_strays, push_strays
 
 UNIT = 1 << ACTIVATION_BITS
+PARTS = 3  # z, and two halves of y
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
 
 NOTHING = np.zeros(0, np.int32)
@@ -197,11 +197,14 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
     """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards."""
     steps = walk(prior, cells, step)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with one_thread, suppress(StopIteration):
+    count = octaves.PARTS if prior.config.wavelet else PARTS
+    with one_thread:
         question = next(steps)
         while True:
             symbols = quantise(len(parts), question)
             parts.append((symbols.ravel(), question[0].ravel()))
+            if len(parts) == count:  # what it all comes to is for a decoder
+                break
             question = steps.send(symbols)
     coder = writer()
     for symbols, rows in reversed(parts):

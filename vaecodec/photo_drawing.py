@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vaecodec import context, tiles
+from vaecodec import context, octaves, tiles
 from vaecodec.bitsback import drive
 from vaecodec.codec import Codec
 from vaecodec.config import STRIDE
@@ -47,12 +47,36 @@ def walked(codec: Codec, cells: tuple[int, int], step: int, answer: Callable[[co
 
 
 def sample(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: int = 0) -> np.ndarray:
-    """u8[n, H, W, C]: hyper-latents from p(z), latents from p(y | z), then the middle of p(x | y)."""
+    """u8[n, H, W, C]: hyper-latents from p(z), latents from p(y | z), then the middle of p(x | y).
+
+    Of wavelets, which have no z, coefficients are drawn within what pixels can make: further out the prior has seen
+    nothing, and goes further still.
+    """
     _check_size(size)
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
     cells = (-(-size[0] // STRIDE), -(-size[1] // STRIDE))
-    latents = (walked(codec, cells, step, lambda question: draw(tables, question[0], rng)) for _ in range(n))
-    return np.stack([synthesise(codec, y, step, size) for y in latents])
+
+    def one() -> np.ndarray:
+        bounds = iter(_bounds(codec, step))
+
+        def answer(question: context.Step) -> np.ndarray:
+            symbols, bound = draw(tables, question[0], rng), next(bounds)
+            least, most = (np.trunc((edge - question[1]) / context.UNIT) for edge in (-bound, bound))
+            return np.clip(symbols, least, most).astype(np.int32)
+
+        return walked(codec, cells, step, answer)
+
+    return np.stack([synthesise(codec, one(), step, size) for _ in range(n)])
+
+
+def _bounds(codec: Codec, step: int) -> list[float]:
+    """For each part of a walk the most that its values may be, unit 2**-6; of other than wavelets, without end."""
+    config = codec.model.config
+    if not config.wavelet:
+        return [math.inf] * context.PARTS
+    # From black to white, half of it, in quantisation steps; each octave makes the low-pass picture twice as large.
+    reach = 0.5 * math.sqrt(config.channels) * float(codec.model.vector("gain", step)[0]) * context.UNIT
+    return [reach * 2 ** (octaves.PARTS // 2 - 1 - part // 2) for part in range(octaves.PARTS)]
 
 
 def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:

@@ -64,15 +64,21 @@ class Rounding(NamedTuple):
 
     def __call__(self, target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
         """Symbols i32 for what is to be coded, under rows u8 and means f32, unit 2**-6."""
-        residual = target - loc * np.float32(1 / UNIT)
-        size = np.abs(residual)
+        residual = loc * np.float32(-1 / UNIT)
+        residual += target
+        # Most are 0, and nothing more is to be asked of them.
+        at = np.flatnonzero(np.abs(residual).ravel() > 0.5)
+        some, rows = residual.ravel()[at], rows.ravel()[at]
+        size = np.abs(some)
         found, idle = np.rint(size), (rows == DETERMINISTIC) & (size < STRAY)
         near = np.minimum(found, MOST)
         size -= found - near
         found -= size < self.thresholds[rows, near.astype(np.intp)]
         found *= ~idle
         np.minimum(found, SYMBOL_MAX, out=found)
-        return np.copysign(found, residual, out=found).astype(np.int32)
+        symbols = np.zeros(residual.shape, np.int32)
+        symbols.ravel()[at] = np.copysign(found, some, out=found)
+        return symbols
 
 
 def rounding(prior: Prior, worth: float = WORTH) -> Rounding:

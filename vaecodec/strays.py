@@ -22,7 +22,8 @@ def push_strays(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) ->
     """Puts those of symbols i32[n] that rows u8[n] have no place for on the stack; returns the others, 0 where they
     were.
     """
-    places = np.flatnonzero((symbols != 0) & (rows == DETERMINISTIC))
+    places = np.flatnonzero(symbols != 0)
+    places = places[rows[places] == DETERMINISTIC]
     if len(places):
         numbers = np.stack([places, symbols[places]], -1).ravel()
         push_numbers(coder, np.append(len(places), numbers), models)
