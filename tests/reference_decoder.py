@@ -84,6 +84,7 @@ def check_wavelet(model):
     channels = config.get("channels", 3)
     sizes = config["latents"], config["hyper"], config.get("lapped", 0)
     require(sizes == (256 * channels, 0, 0), "model: its config is none of a wavelet model")
+    require(1 <= config.get("coarser", 0) <= 4096, "model: coarser is out of range")
     widths = {"bias": config["prior"] + 4 * config["coarser"], "lowest": config["hyper_width"], "start": 2 * channels}
     for name, width in {**widths, "inverse_gain": 15 * channels}.items():
         require(tensors[f"levels/{name}"].shape == (113, width), f"model: levels/{name} is of another shape")

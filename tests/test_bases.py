@@ -61,6 +61,6 @@ def test_the_shortcut_is_orthonormal_and_begins_with_the_mean():
 def test_switches_that_came_later_leave_older_models_their_description():
     old = Config(lapped=0).to_dict()
     assert "lapped" not in old and Config.from_dict(old) == Config(lapped=0)
-    assert Config.from_dict(PRESETS["small"].to_dict()) == PRESETS["small"] and PRESETS["small"].lapped
+    assert Config.from_dict(PRESETS["small"].to_dict()) == PRESETS["small"] and PRESETS["small"].wavelet
     with pytest.raises(ValueError, match="lapped is 2, expected an integer in 0..1"):
         Config.from_dict({**old, "lapped": 2})

@@ -58,7 +58,7 @@ def test_complexity_counts_the_networks(run):
     # The convolution that makes or takes the latents alone: M outputs of `coarse` inputs at 1/16.
     config = PRESETS["small"]
     assert rows["analysis"][0] > config.latents * config.coarse / 256 / 1000
-    rows, larger = ({row[0]: row[1:] for row in run("complexity.py", "--preset", one)} for one in ("wavelet", "base"))
+    rows, larger = ({row[0]: row[1:] for row in run("complexity.py", "--preset", one)} for one in ("small", "base"))
     assert rows.keys() == larger.keys()
     assert all(larger[name][0] > rows[name][0] and larger[name][1] > rows[name][1] for name in rows)
 

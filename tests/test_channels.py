@@ -251,7 +251,7 @@ def test_the_command_trains_for_channels(tmp_path, capsys):
     pytest.importorskip("tensorflow")
     np.save(tmp_path / "bands.npy", spectrum(70, 80, 4))
     (tmp_path / "tiny.toml").write_text(
-        "[model]\nlatents = 384\n" + "".join(f"{name} = 8\n" for name in ("hyper", "fine", "coarse", "prior"))
+        "[model]\n" + "".join(f"{name} = 8\n" for name in ("hyper_width", "fine", "coarse", "prior"))
     )
     line = ["train", str(tmp_path), "--config", str(tmp_path / "tiny.toml"), "--steps", "1", "--batch", "1"]
     line += ["--crop", "64", "--out", str(tmp_path / "run")]

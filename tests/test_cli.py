@@ -515,7 +515,7 @@ def test_train_begins_with_a_checkpoint_of_its_own_architecture(folder, trained,
     assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
     assert cli.main(["train", "a", "--out", "run", "--preset", "huge"]) == 1
     said = capsys.readouterr().err
-    assert "no preset is called 'huge' (there are: small, wavelet, base, digits)" in said and len(trained) == 1
+    assert "no preset is called 'huge' (there are: small, lapped, base, digits)" in said and len(trained) == 1
 
 
 def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, monkeypatch):

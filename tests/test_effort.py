@@ -9,7 +9,7 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import modes, parallel
+from vaecodec import modes, parallel, wavelet_refinement
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
@@ -118,7 +118,8 @@ def test_what_does_not_help_is_not_taken(tiny):
 def test_progress_counts_iterations(small, crop):
     said = []
     small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
-    assert said == [(n, 4 * ITERATIONS[1]) for n in range(4 * ITERATIONS[1] + 1)]
+    total = 4 * wavelet_refinement.ITERATIONS[1]
+    assert said == [(n, total) for n in range(total + 1)]
 
 
 def test_low_qualities_stop_sooner():
@@ -138,7 +139,7 @@ def test_pictures_of_every_kind_take_effort(small, crop):
     for samples in (crop[..., 0], np.dstack([crop, crop[..., :1]]), crop.astype(np.uint16) * 257):
         assert modes.decode(modes.encode(small, samples, 40, effort=2)).shape == samples.shape
     flat = np.zeros((96, 96, 3), np.uint8)
-    assert modes.encode(small, flat, 40, effort=9) == modes.encode(small, flat, 40)
+    assert len(modes.encode(small, flat, 40, effort=9)) <= len(modes.encode(small, flat, 40))
 
 
 def test_targets_are_met_with_effort(crop):

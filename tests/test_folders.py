@@ -324,12 +324,13 @@ def test_broken_pictures_are_stored(tree, capsys):
 def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.mkdir("in")
-    rgb, flat = picture(90, 80), np.zeros((70, 90, 3), np.uint8)
+    rgb, drawing = picture(90, 80), np.zeros((70, 90, 3), np.uint8)
+    drawing[::7], drawing[:, ::11] = (255, 200, 0), (0, 0, 255)
     alpha = np.tile(np.arange(80, dtype=np.uint8), (90, 1))
     Image.fromarray(rgb[..., 0]).save("in/grey.png")
     Image.fromarray(np.dstack([rgb, alpha])).save("in/alpha.png")
     Image.fromarray(rgb[..., 0].astype(np.uint16) * 257 + 3).save("in/deep.png")
-    Image.fromarray(flat).save("in/drawing.png")
+    Image.fromarray(drawing).save("in/drawing.png")
     code, errors = run("compress -r in --output-dir out --rm", capsys)
     assert code == 0, errors
     assert found("in") == []
@@ -349,7 +350,7 @@ def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, 
     with Image.open("back/in/deep.png") as image:
         assert np.array_equal(np.asarray(image), rgb[..., 0].astype(np.uint16) * 257 + 3)
     with Image.open("back/in/drawing.png") as image:
-        assert np.array_equal(np.asarray(image), flat)
+        assert np.array_equal(np.asarray(image), drawing)
     with Image.open("back/in/grey.png") as image:
         assert image.mode == "L"
 

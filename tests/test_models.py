@@ -148,7 +148,8 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
         assert found == config and Options(**values) == options
     sizes = "".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items())
     with open("b.toml", "w") as file:
-        file.write(f"[model]\n{sizes}lapped = 0\n[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
+        file.write(f"[model]\n{sizes}lapped = 0\nwavelet = 0\ncoarser = 0\n")
+        file.write("[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
     assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
     config, options, _, progress = load_checkpoint("run")
     assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)
@@ -189,13 +190,13 @@ def test_files_cost_what_training_thought(quality, small):
     from vaecodec.config import STEPS, SUBSTEPS
     from vaecodec.container import step_of
     from vaecodec.unfreezing import weights_of
-    from vaecodec.vae import VAE
+    from vaecodec.vae import make
 
     photo = np.asarray(Image.open(os.path.join(os.path.dirname(__file__), "..", "docs", "examples", "parrots.png")))
     photo = np.ascontiguousarray(photo[:256, :256])
     config, weights = weights_of(small.model)
     at = tf.constant([min(step_of(quality), STEPS - 1) / SUBSTEPS], tf.float32)
-    loss = VAE(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
+    loss = make(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
         tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True
     )
-    assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.01)
+    assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.02)

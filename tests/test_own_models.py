@@ -17,7 +17,7 @@ pytest.importorskip("tensorflow")
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "own-models.md").read_text()
-SIZES = "".join(f"{name} = 8\n" for name in ("latents", "hyper", "fine", "coarse", "prior", "hyper_width"))
+SIZES = "".join(f"{name} = 8\n" for name in ("fine", "coarse", "prior", "hyper_width"))
 TINY = f"[model]\n{SIZES}[training]\nsteps = 1\nbatch = 1\ncrop = 64\n"
 
 

@@ -59,7 +59,7 @@ def test_shell_blocks_on_training_run(tmp_path):
     assert "--minutes 90" in block
     block = block.replace("pip install 'vaecodec[train]'\n", "tar cf more.tar pictures\n")
     # Of the smallest sizes, and not for long: what is tested is the way through.
-    sizes = "\n".join(f"{name} = 8" for name in ("latents", "hyper", "fine", "coarse", "prior", "hyper_width"))
+    sizes = "\n".join(f"{name} = 8" for name in ("fine", "coarse", "prior", "hyper_width"))
     options = "[training]\nsteps = 1\nbatch = 1\ncrop = 64\n"
     (tmp_path / "tiny.toml").write_text(f"[model]\n{sizes}\n{options}")
     block = block.replace("--minutes 90", "--config tiny.toml")

@@ -18,10 +18,10 @@ BLOCK_ROWS = 64
 SMALL = 64 * 64  # pixels up to which there is no telling, and nothing to be saved
 WINDOW = 128  # pixels a side
 
-# What photographs, made smaller and so full of detail, do not do.  At quality 10 to 100 the model took at most 0.054
+# What photographs, made smaller and so full of detail, do not do.  At quality 10 to 100 the model took at most 0.058
 # bits a pixel for each point of quality.  Their strips cost more without loss than 1.5 times what the model takes,
 # where its errors are worth a bit a sample (0.72 if it is at its best at high rates).
-DEAR, DEAR_FROM = 0.055, 10
+DEAR, DEAR_FROM = 0.06, 10
 ERRORS, ROOM = 1.0, 1.4
 # What few of them do up to quality 75: smooth pictures with a little grain are easy without loss, fine patterns dear.
 RATHER_DEAR, LITTLE_ROOM = 0.03, 1.9

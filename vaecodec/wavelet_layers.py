@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec import grid_layers, layers
+from vaecodec.banded import BLOCK, REACH
 from vaecodec.bases import rotation
 from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
@@ -20,6 +21,11 @@ from vaecodec.octaves import LOWEST_BITS
 from vaecodec.pyramid import BANDS, OCTAVES, halves
 
 COMPANDED = 255.0  # beyond this many quantisation steps the prior sees no difference
+
+
+def octaves_macs(samples: int, octaves: range) -> int:
+    """Multiply-accumulates of these octaves of so many samples, as `banded` makes them: along, and down."""
+    return sum(2 * (BLOCK + 2 * REACH) * (samples >> (2 * octave)) for octave in octaves)
 
 
 class Shapes(grid_layers.Shapes):
@@ -35,9 +41,7 @@ class Shapes(grid_layers.Shapes):
         return x
 
     def _lift(self, x):
-        # Of each octave half of the samples get two multiples along either axis, all are scaled; then colours turn.
-        count = math.prod(x)
-        self.macs["wavelet"] = round(count * 6 * sum(0.25**n for n in range(OCTAVES))) + count * x[-1]
+        self.macs["wavelet"] = octaves_macs(math.prod(x), range(OCTAVES)) + math.prod(x) * x[-1]  # then colours turn
 
     def rectify(self, x):
         return x

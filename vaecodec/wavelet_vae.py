@@ -47,6 +47,7 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
         features = network.octave_features(prior, config, octave, (*cells, 14 * channels))
         network.octave_first(prior, config, octave, features)
         network.octave_second(prior, config, octave, features, (*cells, 12 * channels))
+    prior.macs["context/wavelet"] = wavelet_layers.octaves_macs(size * size * channels, range(1, ALL_OCTAVES))
     lowest = size >> ALL_OCTAVES
     network.lowest_second(prior, config, (lowest, lowest, 9 * channels))
     return networks
