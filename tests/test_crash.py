@@ -36,11 +36,11 @@ def sources(tmp_path, monkeypatch):
     return tmp_path
 
 
-# Runs the rest of its arguments where a file may have 4 KiB.
+# Runs the rest of its arguments where a file may have 2 KiB.
 LIMITED = """
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
 sys.argv = ["vaecodec", *sys.argv[1:]]
 runpy.run_module("vaecodec", run_name="__main__")
 """

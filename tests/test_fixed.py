@@ -50,7 +50,7 @@ def test_layers_are_exact(small):
     model, rng = small.model, np.random.default_rng(0)
     layers = fixed._layers(model)
     ops = Fixed(layers, np.full(model.config.fine, 5.0))
-    for name in ("synthesis/coarse0/in", "synthesis/shortcut"):
+    for name in ("synthesis/coarse0/in", "synthesis/skip"):
         kernel, bias = layers[name].kernel, layers[name].bias
         x = rng.choice([-fixed.MOST, fixed.MOST], (2, 3, len(kernel)))
         made = ops.dense(name, x, kernel.shape[1])

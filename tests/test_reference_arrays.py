@@ -87,9 +87,9 @@ def test_bands_blocks_chains_and_counts_that_are_halved(tiny_model, shape):
     assert_agrees((walk(*shape) % 251).astype("u1"), 0, tiny_model, mode="planes")
 
 
-def test_bases_of_a_lapped_model():
+def test_bases_of_the_shipped_model():
     reference = reference_arrays.read_model(SMALL)
-    assert reference["config"]["lapped"]
+    assert reference["config"]["wavelet"]
     assert_agrees(picture(100, 130), 20, reference, mode="vae", model="small")
     assert_agrees(walk(3, 70, 80).astype("f4"), 30, reference, mode="vae", model="small")
 

@@ -145,7 +145,7 @@ def test_networks_that_are_not_ours_are_refused_when_they_are_first_run(tiny):
 
 def test_a_network_of_another_size_is_refused_before_it_runs(tiny, small):
     arrays = dict(tiny.model.arrays)
-    arrays["litert/hyper_analysis"] = small.model.arrays["litert/hyper_analysis"]
+    arrays["litert/hyper_analysis"] = small.model.arrays["litert/synthesis"]
     with pytest.raises(ModelError, match="wide|cannot be run"):
         LiteRT(tiny.model._replace(arrays=arrays), 1).hyper_analysis(np.zeros((4, 4, tiny.model.config.latents), "f4"))
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from vaecodec import context, octaves, tiles
+from vaecodec import context, octaves, rounding, tiles
 from vaecodec.bitsback import drive
 from vaecodec.codec import Codec
 from vaecodec.config import STRIDE
 from vaecodec.container import parse, step_of
 from vaecodec.errors import CodecError
-from vaecodec.rounding import STRAY
 from vaecodec.tables import TOTAL, Tables
 
 TILE = 4096  # the largest: one tile, and so one walk, for a picture
@@ -79,31 +79,46 @@ def _bounds(codec: Codec, step: int) -> list[float]:
     return [reach * 2 ** (octaves.PARTS // 2 - 1 - part // 2) for part in range(octaves.PARTS)]
 
 
-def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols of z i32[n], y f32[h, w, M], unit 2**-6) of u8[H, W, C]; where there is no z, other symbols."""
+def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """(symbols i32[n] of each part, y f32[h, w, M], unit 2**-6) of u8[H, W, C]."""
     _check_size(pixels.shape[:2])
     data = codec.encode(pixels, quality, tile=TILE)
     tile, step = parse(data).tiles[0], step_of(quality)
     cells = (-(-pixels.shape[0] // STRIDE), -(-pixels.shape[1] // STRIDE))
     parts: list[np.ndarray] = []
     y = context.decode(codec.model.prior, cells, step, data[tile.offset : tile.offset + tile.length], parts.append)
-    return parts[0], y
+    return parts, y
+
+
+def _wanted(codec: Codec, parts: list[np.ndarray], y: np.ndarray, step: int) -> list[np.ndarray]:
+    """What the symbols of each part stand for, in quantisation steps."""
+    prior, unit = codec.model.prior, np.float32(1 / context.UNIT)
+    if not prior.config.wavelet:
+        return tiles.targets(prior, y * unit, parts[0].reshape(1, -1, prior.config.hyper), step)
+    found, given = list[np.ndarray](), iter(parts)
+
+    def answer(question: context.Step) -> np.ndarray:
+        symbols = next(given).reshape(question[0].shape)
+        found.append(octaves.values_of(prior, symbols, *question) * unit)
+        return symbols
+
+    walked(codec, y.shape[:2], step, answer)
+    return found
 
 
 def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: float, seed: int = 0) -> np.ndarray:
     """u8[n, H, W, C] around u8[H, W, C]: a part `strength` of all latents is drawn anew, given those before them."""
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
-    prior, (z, y) = codec.model.prior, coded(codec, pixels, quality)
-    hyper = z.reshape(1, -1, max(prior.config.hyper, 1))
-    stray = STRAY if prior.config.wavelet else math.inf
-    wanted = tiles.targets(prior, y * np.float32(1 / context.UNIT), hyper, step)
+    prior, (parts, y) = codec.model.prior, coded(codec, pixels, quality)
+    nearest = partial(rounding.closest, prior) if prior.config.wavelet else tiles.nearest
+    wanted = _wanted(codec, parts, y, step)
 
     def one() -> np.ndarray:
         kept = iter(wanted)
 
         def answer(question: context.Step) -> np.ndarray:
             rows = question[0]
-            symbols = tiles.nearest(next(kept), *question, stray)
+            symbols = nearest(next(kept), *question)
             return np.where(rng.random(rows.shape) < strength, draw(tables, rows, rng), symbols).astype(np.int32)
 
         return walked(codec, y.shape[:2], step, answer)

@@ -81,6 +81,19 @@ class Rounding(NamedTuple):
         return symbols
 
 
+def closest(prior: Prior, target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
+    """Symbols i32 that stand for what is closest to `target`, whatever they cost; arguments as of Rounding."""
+    residual = target - loc * np.float32(1 / UNIT)
+    near, found, least = np.rint(residual), np.zeros_like(residual), np.full_like(residual, np.inf)
+    for further in (0, -1, 1):  # what a symbol stands for is up to one more, or less, than itself
+        some = near + further * np.sign(residual)
+        nudge = prior.centroids[rows, (np.abs(some) > 1).astype(np.intp)] * np.float32(1 / UNIT)
+        error = np.abs(residual - some - np.sign(some) * nudge)
+        found, least = np.where(error < least, some, found), np.minimum(error, least)
+    found[(rows == DETERMINISTIC) & (np.abs(residual) < STRAY)] = 0
+    return np.clip(found, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
+
+
 def rounding(prior: Prior, worth: float = WORTH) -> Rounding:
     """That of a prior, where a bit is worth so many squared quantisation steps."""
     return _rounding(prior.models.tables, prior.centroids.tobytes(), prior.scales, worth)

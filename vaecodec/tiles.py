@@ -5,8 +5,6 @@ What worker processes do: each function begins with the prior, which they hold, 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from vaecodec import context, rounding
@@ -27,13 +25,10 @@ def targets(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> list[np.nd
     return [z.reshape(-1, z.shape[2]), take_half(y, 0), take_half(y, 1)]
 
 
-def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray, stray: float = math.inf) -> np.ndarray:
-    """Symbols i32 nearest to what they are to stand for, under these rows and means f32, unit 2**-6.
-
-    On the deterministic row they are 0, but for those from `stray` on, where there can be any.
-    """
+def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
+    """Symbols i32 nearest to what they are to stand for, under these rows and means f32, unit 2**-6."""
     values = target - loc * np.float32(1.0 / context.UNIT)
-    values[(rows == DETERMINISTIC) & (np.abs(values) < stray)] = 0
+    values *= rows != DETERMINISTIC
     return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
 
