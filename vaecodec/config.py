@@ -27,12 +27,8 @@ PICTURE_CHANNELS = (1, 3)  # of models whose files are pictures: grey and RGB
 MAX_CHANNELS = 16
 CELL = STRIDE * STRIDE  # pixels of a cell
 
-LATER = {
-    "lapped": 0,
-    "channels": 3,
-    "wavelet": 0,
-    "coarser": 0,
-}  # fields that came after the first models, and what those have
+# Fields that came after the first models, and what those have.
+LATER = {"lapped": 0, "channels": 3, "wavelet": 0, "coarser": 0}
 # Of fields, where they are not (1, 4096).
 LIMITS = {"lapped": (0, 1), "channels": (1, MAX_CHANNELS), "wavelet": (0, 1), "hyper": (0, 4096), "coarser": (0, 4096)}
 

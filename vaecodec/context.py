@@ -43,7 +43,7 @@ from vaecodec.integer import (
 )
 from vaecodec.strays import pop_strays, push_strays
 
-UNIT = 1 << ACTIVATION_BITS
+UNIT = octaves.UNIT
 PARTS = 3  # z, and two halves of y
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
 
