@@ -96,11 +96,23 @@ def test_ours_with_a_model_of_ones_own(tiny):
     assert np.array_equal(peer.decode(peer.encode(x, 50)), tiny.decode(tiny.encode(x, 50)))
 
 
+def test_ours_with_more_effort(tiny):
+    peer, plain = (open_peer(f"vaecodec@{n}:{GOLDEN / 'tiny.vcm'}", OPTIONS) for n in (3, 1))
+    x = picture(48, 40)
+    assert (peer.name, peer.options) == ("vaecodec@3:tiny.vcm", "effort 3") and plain.name == "vaecodec:tiny.vcm"
+    assert peer.encode(x, 50) == tiny.encode(x, 50, effort=3) and plain.encode(x, 50) == tiny.encode(x, 50)
+    assert set(peer.settings) < set(plain.settings)
+    assert open_peer("vaecodec@2", OPTIONS).name == "vaecodec@2"
+
+
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
         ("jpg", "no codec is called 'jpg'"),
         ("jpeg:75", "only vaecodec:MODEL"),
+        ("jpeg@2", "vaecodec@EFFORT"),
+        ("vaecodec@10", "1..9"),
+        ("vaecodec@high", "1..9"),
         ("vaecodec:none.vcm", "cannot be read"),
         ("bpg", "not found on the PATH"),
     ],

@@ -268,8 +268,8 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=listed,
         metavar="A,B",
-        help="of vaecodec, vaecodec:MODEL.vcm, jpeg, webp, avif, jxl, jpeg2000, hevc (these by default), png, "
-        "webp-lossless, jxl-lossless, bpg, vtm, cjpegli",
+        help="of vaecodec, jpeg, webp, avif, jxl, jpeg2000, hevc (these by default), vaecodec:MODEL.vcm, "
+        "vaecodec@EFFORT, png, webp-lossless, jxl-lossless, bpg, vtm, cjpegli",
     )
     parser.add_argument(
         "--qualities",

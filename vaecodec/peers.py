@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,23 +58,33 @@ QP = Scale("QP", 0, 51, rising=False)
 LOSSLESS = Scale("lossless", 0, 0)
 
 
-def vaecodec_peer(options: Options, model: str = "") -> Peer:
-    """This package with a shipped model, or any by name or .vcm file."""
+SWEEP = (1, 8, 15, 22, 30, 40, 50, 60, 70, 80, 90, 100)
+
+
+def vaecodec_peer(options: Options, model: str = "", effort: str = "1") -> Peer:
+    """This package with a shipped model, or any by name or .vcm file; of more effort every second quality."""
     import vaecodec
     from vaecodec.codec import Codec
+    from vaecodec.refinement import check_effort
     from vaecodec.weights import load_model
 
+    try:
+        check_effort(int(effort))
+    except ValueError as exc:
+        raise PeerError(f"vaecodec@{effort}: effort is a whole number in 1..9") from exc
+    plain = int(effort) == 1
     try:
         codec = Codec(load_model(model or "small"), options.device, options.threads)
     except ImportError as exc:
         raise PeerError(f"--device {options.device} needs TensorFlow: pip install 'vaecodec[train]' ({exc})") from exc
+    name = "vaecodec" if plain else f"vaecodec@{int(effort)}"
     return Peer(
-        "vaecodec:" + os.path.basename(model) if model else "vaecodec",
+        f"{name}:{os.path.basename(model)}" if model else name,
         f"{vaecodec.__version__} {codec.model.name} {codec.model.id}",
-        "",
+        "" if plain else f"effort {int(effort)}",
         Scale("quality", 1, 100, 0.125),
-        (1, 8, 15, 22, 30, 40, 50, 60, 70, 80, 90, 100),
-        codec.encode,
+        SWEEP if plain else SWEEP[1::2],
+        codec.encode if plain else partial(codec.encode, effort=int(effort)),
         codec.decode,
         threads=options.threads,
         device=options.device,
@@ -235,14 +246,20 @@ DEFAULT = ("vaecodec", "jpeg", "webp", "avif", "jxl", "jpeg2000", "hevc")
 
 
 def open_peer(spec: str, options: Options) -> Peer:
-    """The codec of `name` or `vaecodec:model`; raises PeerError with the reason where it cannot take part."""
-    name, _, argument = spec.partition(":")
+    """The codec of `name`, `vaecodec:model`, `vaecodec@effort` or `vaecodec@effort:model`.
+
+    Raises PeerError with the reason where it cannot take part.
+    """
+    head, _, argument = spec.partition(":")
+    name, _, effort = head.partition("@")
     if name not in PEERS:
         raise PeerError(f"no codec is called {name!r} (there are {', '.join(PEERS)})")
-    if argument and name != "vaecodec":
-        raise PeerError(f"{name} takes no {argument!r}; only vaecodec:MODEL names a variant")
+    if (argument or effort) and name != "vaecodec":
+        raise PeerError(
+            f"{name} takes no {argument or effort!r}; only vaecodec:MODEL and vaecodec@EFFORT name variants"
+        )
     try:
-        return PEERS[name](options, argument) if argument else PEERS[name](options)
+        return PEERS[name](options, argument, effort or "1") if argument or effort else PEERS[name](options)
     except CodecError as exc:
         raise PeerError(str(exc)) from exc
 
