@@ -85,7 +85,8 @@ def check_wavelet(model):
     sizes = config["latents"], config["hyper"], config.get("lapped", 0)
     require(sizes == (256 * channels, 0, 0), "model: its config is none of a wavelet model")
     require(1 <= config.get("coarser", 0) <= 4096, "model: coarser is out of range")
-    widths = {"bias": config["prior"] + 4 * config["coarser"], "lowest": config["hyper_width"], "start": 2 * channels}
+    widths = {"bias": config["prior"] + 4 * config["coarser"], "start": 2 * channels}
+    widths["lowest"] = 4 * config["hyper_width"]
     for name, width in {**widths, "inverse_gain": 15 * channels}.items():
         require(tensors[f"levels/{name}"].shape == (113, width), f"model: levels/{name} is of another shape")
     require(tensors["levels/inverse_gain"].min() >= 1, "model: levels/inverse_gain is not above 0")
@@ -275,13 +276,18 @@ def take_number(stack, model):
     return int.from_bytes(bytes(stack.take(model["bounds"][-1]) for _ in range(4)), "little", signed=True)
 
 
-def take_part(stack, rows, model):
-    """Section 3: take the symbols (i64[n], in coding order) of a part off the stack, given their rows (i64[n])."""
+def take_part(stack, rows, model, rungs=0):
+    """Section 3: take the symbols (i64[n], in coding order) of a part off the stack, given their rows (i64[n]).
+
+    10.1: in place of each row the one so many `rungs` above it is used, from row 1 to the last of the scales.
+    """
     bounds, low = model["bounds"], model["tensors"]["tables/low"].tolist()
     symbols, escapes = np.zeros(rows.size, np.int64), []
     order = np.argsort(rows, kind="stable")  # stable: symbols of the same row stay in coding order
     order = order[np.count_nonzero(rows == 0) :]
     for place, row in zip(order.tolist(), rows[order].tolist(), strict=True):
+        if rungs:
+            row = min(max(row + rungs, 1), model["scales"] - 1)
         entry = stack.take(bounds[row])
         if entry == len(bounds[row]) - 2:
             escapes.append(place)
@@ -432,11 +438,14 @@ class Octaves:
         self.net, self.stack, self.level, self.model = net, stack, level, model
         self.channels, self.scales = model["config"].get("channels", 3), model["scales"]
         self.symbols = []
+        even = range(0, UNIT + 1, UNIT // 16)
+        moved = stack.take(even[::8])
+        self.rungs = [stack.take(even) - 8 if moved else 0 for _ in range(15)]
 
     def take(self, loc, rows):
         """10.1 and 10.2: the values (i64, of the shape of `loc` and `rows`) of a part, whose symbols are kept."""
         flat = rows.ravel()
-        symbols = take_part(self.stack, flat, self.model)
+        symbols = take_part(self.stack, flat, self.model, self.rungs[len(self.symbols)])
         flag = take_part(self.stack, np.array([1]), self.model)[0]
         require(flag in (0, 1), "the symbol before strays is neither 0 nor 1")
         if flag:
@@ -464,24 +473,41 @@ class Octaves:
 
     def lowest(self, h, w):
         """10.3: the lowest coefficients, i64[h, w, C]."""
-        even = np.add.outer(np.arange(h), np.arange(w)) % 2 == 0
+        r, s = np.indices((h, w))
         loc, row = np.split(self.level["start"], 2)
         g = np.zeros((h, w, self.channels), np.int64)
-        ones = np.ones((np.count_nonzero(even), 1), np.int64)
-        g[even] = self.take(ones * loc, ones * np.clip(row, 0, self.scales - 1))
-
-        wide = mirrored(g)
-        b = rounded(wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:], 2)
-        seen = np.pad(clip(rounded(g, 4), 1023), ((1, 1), (1, 1), (0, 0)))
-        x = np.concatenate([seen[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
-        x = np.maximum(self.net.add(self.net.dense("lowest/in", x), self.level["lowest"]), 0)
-        x = self.net.dense("lowest/middle", x, relu=True)
-        loc, rows = self.distribution("lowest/out", x)
-        g[~even] = self.take((loc + b)[~even], rows[~even])
+        here = (r % 4 == 0) & (s % 4 == 0)
+        ones = np.ones((np.count_nonzero(here), 1), np.int64)
+        g[here] = self.take(ones * loc, ones * np.clip(row, 0, self.scales - 1))
+        for part, d in enumerate((2, 2, 1, 1)):
+            if part % 2 == 0:
+                here, ways = (r % (2 * d) == d) & (s % (2 * d) == d), [(-d, -d), (-d, d), (d, -d), (d, d)]
+            else:
+                here = (r % d == 0) & (s % d == 0) & ((r // d + s // d) % 2 == 1)
+                down, along = [(-d, 0), (d, 0)], [(0, -d), (0, d)]
+                ways = (down if h > d else along) + (along if w > d else down)
+            at = np.argwhere(here)
+            near = []
+            for way in ways:
+                there = at + way
+                across = at - way
+                there = np.where((there < 0) | (there >= (h, w)), across, there)
+                near.append(g[there[:, 0], there[:, 1]])
+            near = np.stack(near, axis=1)
+            b = rounded(near.sum(axis=1), 2)
+            x = np.concatenate([(near - b[:, None]).reshape(len(at), 4 * self.channels), b], axis=-1)
+            x = self.net.dense(f"lowest/{part}/in", magnitudes(self.compand(x))[None])
+            x = np.maximum(self.net.add(x, np.split(self.level["lowest"], 4)[part]), 0)
+            x = self.net.dense(f"lowest/{part}/middle", x, relu=True)
+            loc, rows = (found[0] for found in self.distribution(f"lowest/{part}/out", x))
+            g[here] = self.take(loc + b, rows)
         return g
 
-    def octave(self, o, low, p):
-        """10.4: the values of octave o, i64[H, W, 3C], with the low-pass picture i64[H, W, C] and the parents p."""
+    def octave(self, o, low, p, passed):
+        """10.4: the values of octave o, i64[H, W, 3C], with the low-pass picture i64[H, W, C] and the parents p.
+
+        And what its network passes on, of which `passed`, [.., .., 8], is that of the octave before.
+        """
         height, width, net = *low.shape[:2], self.net
         down, along = -(-height // 2), -(-width // 2)
         beyond = ((0, 2 * down - height), (0, 2 * along - width), (0, 0))
@@ -489,7 +515,8 @@ class Octaves:
         wide = mirrored(low)
         around = sum(wide[i : i + height, j : j + width] for i in range(3) for j in range(3)) - low
         d = unshuffle(np.pad(self.compand(low - rounded(around, 3)), beyond), 2)
-        x = magnitudes(np.concatenate([d, self.compand(p[:down, :along])], axis=-1))
+        x = np.concatenate([d, self.compand(p[:down, :along])], axis=-1)
+        x = np.concatenate([x, passed[:down, :along], np.abs(x)], axis=-1)
         x = net.dense(f"context/{o}/in", x)
         wide = x.shape[-1]
         begin = self.model["config"]["prior"] + (o - 1) * wide if o else 0
@@ -507,15 +534,17 @@ class Octaves:
         first = (i + j + b + c) % 2 == 0
         take_half(f"context/{o}/first", x, first)
         x = net.add(x, net.dense(f"context/{o}/known", magnitudes(self.compand(v[..., first]))))
-        take_half(f"context/{o}/second", net.block(f"context/{o}/after", x), ~first)
-        return shuffle(v)[:height, :width]
+        x = net.block(f"context/{o}/after", x)
+        take_half(f"context/{o}/second", x, ~first)
+        return shuffle(v)[:height, :width], shuffle(net.dense(f"context/{o}/pass", x)) if o else None
 
     def decode(self, h, w):
         """All symbols (i32[n], in coding order) and the values v (i64[h, w, 256C]) of a tile of h by w cells."""
         low = self.lowest(-(-h // 2), -(-w // 2))
         v, found = np.zeros((*low.shape[:2], 3 * self.channels), np.int64), []
+        passed = v[..., :0]
         for o in (4, 3, 2, 1, 0):
-            v = self.octave(o, low, v)
+            v, passed = self.octave(o, low, v, passed)
             found.append(v)
             if o > 0:
                 u = clip(rounded(v * np.split(self.level["inverse_gain"], 5)[o], 10), 2**16)

@@ -12,8 +12,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 FLOORS = """
 errors config limits progress container targets network generative atomic library zstd stored names manifest
 sources interpreters memory
-pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves context
-rounding
+pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves widening
+context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights
 picture_sets
 gradients refinement wavelet_refinement lapping networks

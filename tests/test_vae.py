@@ -141,9 +141,9 @@ def test_macs_are_counted_as_by_hand():
     assert parts["prior"].macs["first/block/space"] == 32 * 32 * 9 * 128
     assert parts["prior"].macs["second/out"] == 32 * 32 * 128 * 384
     parts = specification(PRESETS["small"], 512)
-    assert parts["prior"].macs["context/0/block/gate"] == 128 * 128 * 48 * 96
-    assert parts["prior"].macs["context/2/known"] == 32 * 32 * 36 * 64
-    assert parts["prior"].macs["lowest/in"] == 16 * 16 * 27 * 32
+    assert parts["prior"].macs["context/0/block/gate"] == 128 * 128 * 32 * 64
+    assert parts["prior"].macs["context/2/known"] == 32 * 32 * 36 * 96
+    assert parts["prior"].macs["lowest/3/in"] == 8 * 16 * 30 * 32
     assert parts["synthesis"].macs["synthesis/skip"] == 64 * 64 * 192 * 80
 
 

@@ -23,6 +23,7 @@ from vaecodec import (
     training,
     wavelet_layers,
     wavelet_vae,
+    widening,
 )
 from vaecodec.codec import Codec
 from vaecodec.config import STEPS, WORTH, Config
@@ -45,15 +46,16 @@ def trained(config=CONFIG, seed=0):
     weights = wavelet_vae.initial_weights(config, seed)
     parts = wavelet_vae.specification(config)
     for name in parts["prior"].weights:
-        weights[name] = weights[name] + rng.normal(0, 0.08, weights[name].shape).astype(np.float32)
-    for name in (name for name in weights if name.endswith(("/first/bias", "/second/bias"))):
+        weights[name] = weights[name] + rng.normal(0, 0.05, weights[name].shape).astype(np.float32)
+    wide = [name for name in weights if name.endswith(("/first/bias", "/second/bias"))]
+    for name in (*wide, *(f"lowest/{part}/out/bias" for part in range(4))):  # so that nothing is a surprise
         weights[name][len(weights[name]) // 2 :] += 2.5
     for name in ("analysis/latents/kernel", "synthesis/fine/kernel"):
         weights[name] = weights[name] + rng.normal(0, 0.004, weights[name].shape).astype(np.float32)
     weights["band_gain"] += rng.normal(0, 0.1, weights["band_gain"].shape).astype(np.float32)
     weights["centroid"] = np.tile(np.array([[0.08, -0.05]], np.float32), (len(weights["centroid"]), 1))
     for name in weights:
-        if name.startswith("context/") and name.endswith("/condition"):
+        if name.startswith(("context/", "lowest/")) and name.endswith("/condition"):
             weights[name] += rng.normal(0, 0.2, weights[name].shape).astype(np.float32)
     return weights
 
@@ -160,8 +162,12 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
     assert np.abs(np.argwhere((np.abs(one - two) > 1e-6).any(2)) - 9).max() == reach
 
 
-def test_training_graph_and_codec_agree(made, codec):
-    """In float64, and with the exact low-pass pictures replaced by real ones, only their rounding differs."""
+def test_training_graph_and_codec_agree(made, codec, monkeypatch):
+    """In float64, and with the exact low-pass pictures replaced by real ones, only their rounding differs.
+
+    But for the scales of a whole picture, of which the training graph knows nothing.
+    """
+    monkeypatch.setattr(widening, "chosen", lambda *_: None)
     x = picture(128, 192)
     step = 448
     vae = make(CONFIG, {n: v for n, v in weights_of(codec.model)[1].items()})
@@ -183,19 +189,24 @@ def test_integer_networks_equal_the_trained_ones():
     levels = octaves.Levels(*map(np.rint, wavelet_freezing.level(weights, lambda a: at_quality(a, 3.3))))
     double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
     added = {f"context/{o}": levels.bias_of(o, CONFIG.prior_of(o)) / 64 for o in range(5)}
-    added["lowest"] = levels.lowest / 64
+    added |= {f"lowest/{part}": part_of / 64 for part, part_of in enumerate(np.split(levels.lowest, 4))}
     trainer = wavelet_layers.Quantised(double, {name: tf.constant(value) for name, value in added.items()})
     exact, rng = octaves.Scaled(ints, levels), np.random.default_rng(1)
-    seen, known, around = (rng.integers(-300, 301, (6, 5, n)).astype(np.float32) for n in (42, 36, 27))
+    seen, known, around = (rng.integers(-300, 301, (6, 5, n)).astype(np.float32) for n in (50, 36, 30))
     some, other, beside = (tf.constant(x[None] / 64, tf.float64) for x in (seen, known, around))
-    pairs = [(network.lowest_second(exact, CONFIG, around), network.lowest_second(trainer, CONFIG, beside))]
+    both = (exact, around), (trainer, beside)
+    pairs = [tuple(network.lowest_part(ops, CONFIG, part, x) for ops, x in both) for part in (0, 3)]
     for octave in (0, 1, 4):
-        ours = network.octave_features(exact, CONFIG, octave, seen)
-        theirs = network.octave_features(trainer, CONFIG, octave, some)
+        count = 42 if octave == 4 else 50
+        ours = network.octave_features(exact, CONFIG, octave, seen[..., :count])
+        theirs = network.octave_features(trainer, CONFIG, octave, some[..., :count])
         assert np.array_equal(theirs[0].numpy() * 64, ours)
         both = (exact, ours, known), (trainer, theirs, other)
         pairs.append(tuple(network.octave_first(ops, CONFIG, octave, x) for ops, x, _ in both))
-        pairs.append(tuple(network.octave_second(ops, CONFIG, octave, x, k) for ops, x, k in both))
+        second = [network.octave_second(ops, CONFIG, octave, x, k) for ops, x, k in both]
+        pairs.append(tuple(found[:2] for found in second))
+        assert [len(found) for found in second] == [2 + (octave > 0)] * 2
+        assert octave == 0 or np.array_equal(second[1][2][0].numpy() * 64, second[0][2])
     for found, wanted in pairs:
         (loc, index), (mean, rung) = found, (part.numpy()[0].reshape(len(found[0]), -1) for part in wanted)
         assert np.array_equal(np.floor(mean * 64 + 0.5), loc) and np.array_equal(np.floor(rung + 0.5), index)

@@ -94,7 +94,7 @@ def lambda_at(step: int) -> float:
 
 
 PRESETS = {
-    "small": Config(768, 0, prior=48, hyper_width=32, wavelet=1, coarser=64),
+    "small": Config(768, 0, prior=32, hyper_width=32, wavelet=1, coarser=96),
     "lapped": Config(lapped=1),
-    "base": Config(768, 0, 160, 4, 256, 4, prior=96, hyper_width=64, wavelet=1, coarser=96),
+    "base": Config(768, 0, 160, 4, 256, 4, prior=80, hyper_width=64, wavelet=1, coarser=128),
 }

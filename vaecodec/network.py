@@ -18,6 +18,7 @@ from typing import Any
 from vaecodec.config import Config
 
 Array = Any
+PASSED = 8  # channels that the network of an octave of wavelets hands to each cell of the next finer one
 
 
 def block(ops: Any, name: str, x: Array) -> Array:
@@ -129,10 +130,10 @@ def second_parameters(ops: Any, config: Config, features: Array, y: Array) -> Ar
 
 
 def octave_features(ops: Any, config: Config, octave: int, seen: Array) -> Array:
-    """What is known before an octave's bands, [..., h, w, 14 C] of cells of 2x2 positions -> features [..., prior].
+    """What is known before an octave's bands, of cells of 2x2 positions, [..., h, w, n] -> features [..., prior].
 
-    `seen` are the details of the low-pass picture, 4 C, and the bands of the next coarser octave, 3 C, both companded,
-    and then the magnitudes of all these.
+    `seen` are the details of the low-pass picture, 4 C, and the bands of the next coarser octave, 3 C, both companded;
+    what that octave's network passes on, PASSED (of octave 4 there is none); and the magnitudes of the first 7 C.
     """
     t = ops.dense(f"context/{octave}/in", seen, config.prior_of(octave))
     return block(ops, f"context/{octave}/block", ops.condition(f"context/{octave}", t))
@@ -143,15 +144,21 @@ def octave_first(ops: Any, config: Config, octave: int, features: Array) -> tupl
     return ops.distribution(f"context/{octave}/first", features, 6 * config.channels)
 
 
-def octave_second(ops: Any, config: Config, octave: int, features: Array, known: Array) -> tuple[Array, Array]:
-    """The same of the second half; `known` [..., 12 C] is the first, companded, and its magnitudes."""
+def octave_second(ops: Any, config: Config, octave: int, features: Array, known: Array) -> tuple[Array, ...]:
+    """The same of the second half, and, but of octave 0, what is passed on to the next finer one, of the four cells
+    in the place of one, [..., 4 PASSED]; `known` [..., 12 C] is the first half, companded, and its magnitudes."""
     t = ops.add(features, ops.dense(f"context/{octave}/known", known, config.prior_of(octave)))
-    return ops.distribution(f"context/{octave}/second", block(ops, f"context/{octave}/after", t), 6 * config.channels)
+    t = block(ops, f"context/{octave}/after", t)
+    found = ops.distribution(f"context/{octave}/second", t, 6 * config.channels)
+    return (*found, ops.dense(f"context/{octave}/pass", t, 4 * PASSED)) if octave else found
 
 
-def lowest_second(ops: Any, config: Config, around: Array) -> tuple[Array, Array]:
-    """3x3 neighbours [..., 9 C] of the lowest coefficients, half of which are known -> of the others: (means, less
-    those of their four neighbours, scale indices) [..., C]."""
-    t = ops.rectify(ops.condition("lowest", ops.dense("lowest/in", around, config.hyper_width)))
-    t = ops.dense("lowest/middle", t, config.hyper_width, relu=True)
-    return ops.distribution("lowest/out", t, config.channels)
+def lowest_part(ops: Any, config: Config, part: int, seen: Array) -> tuple[Array, Array]:
+    """(means, less those of their four neighbours, scale indices) [..., C] of a part of the lowest coefficients.
+
+    `seen` [..., 10 C] are those neighbours less their mean, and the mean, companded, and the magnitudes of all these.
+    """
+    t = ops.dense(f"lowest/{part}/in", seen, config.hyper_width)
+    t = ops.rectify(ops.condition(f"lowest/{part}", t))
+    t = ops.dense(f"lowest/{part}/middle", t, config.hyper_width, relu=True)
+    return ops.distribution(f"lowest/{part}/out", t, config.channels)

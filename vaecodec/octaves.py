@@ -1,10 +1,10 @@
 """context.walk for wavelets: from the lowest octave to the finest, each in two halves on a chessboard.
 
-    lowest --> bands of octave 4 --> low-pass, twice as large --> bands of octave 3 --> ... --> bands of octave 0
+    lowest, in five parts --> bands of octave 4 --> low-pass, twice as large --> bands of octave 3 --> ... --> octave 0
 
-What the prior sees of an octave are details of the low-pass picture that is known so far, and the bands of the octave
-before: one network for all.  Those low-pass pictures are for it alone, in integers, of the tile as if there were
-nothing beyond; the synthesis begins from the coefficients.
+What the prior sees of an octave are details of the low-pass picture that is known so far, the bands of the octave
+before, and what the network of that one passes on.  Those low-pass pictures are for it alone, in integers, of the tile
+as if there were nothing beyond; the synthesis begins from the coefficients.
 
     value = 64 * symbol + sign(symbol) * centroid + loc         latents in units of 2**-6 quantisation steps
 """
@@ -32,7 +32,6 @@ from vaecodec.integer import (
     WEIGHT_BITS,
     Exact,
     nearest,
-    parity,
     shift,
 )
 
@@ -40,14 +39,16 @@ if TYPE_CHECKING:
     from vaecodec.context import Prior, Step
 
 UNIT = 1 << ACTIVATION_BITS
-LOWEST_BITS = 4  # the lowest coefficients are seen at 1/16
 VALUE_MAX = 1 << 16  # of all values, in units of 2**-6
 INDEX_SHIFT = PRODUCT_BITS - 3  # an activation of 1 is 8 rungs of the scale ladder
 ENGINE_LEAST, ENGINE_MOST = 1 << 10, 1 << 15  # cells of a band
 AT_ONCE = 1 << 15  # coefficients from which on threads are worth their while
 PROBE = 6  # rows and columns
-PARTS = 2 + 2 * (pyramid.OCTAVES + 1)
+LOWEST_PARTS = 1 + len(pyramid.LOWEST)
+PARTS = LOWEST_PARTS + 2 * (pyramid.OCTAVES + 1)
 
+# Parts of each octave, coarse to fine, the lowest coefficients first.
+BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in range(LOWEST_PARTS, PARTS, 2))]
 
 Places = Sequence[np.ndarray]
 
@@ -56,8 +57,8 @@ class Levels(NamedTuple):
     """The integer side of one prior level; O = 5 octaves, finest first."""
 
     bias: np.ndarray  # i[prior + (O - 1) * coarser], unit 2**-6, added to the features of each octave
-    lowest: np.ndarray  # i[hyper_width], unit 2**-6, added in the network of the lowest
-    start: np.ndarray  # i[2 C]: mean, unit 2**-6, and row of the first half of the lowest
+    lowest: np.ndarray  # i[4 hyper_width], unit 2**-6, added in the networks of the lowest
+    start: np.ndarray  # i[2 C]: mean, unit 2**-6, and row of the first part of the lowest
     inverse_gain: np.ndarray  # i[O * 3 C], unit 2**-10: of each band, to the steps of the low-pass
 
     def bias_of(self, octave: int, width: int) -> np.ndarray:
@@ -71,7 +72,9 @@ class Scaled(Exact):
 
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
         levels: Levels = self.conditions  # type: ignore[assignment]
-        bias = levels.lowest if name == "lowest" else levels.bias_of(int(name.rpartition("/")[2]), x.shape[-1])
+        (kind, number), width = name.split("/"), x.shape[-1]
+        first = int(number) * width
+        bias = levels.lowest[first : first + width] if kind == "lowest" else levels.bias_of(int(number), width)
         return self._clip(np.add(x, bias.astype(x.dtype), out=x))
 
     def rectify(self, x: np.ndarray) -> np.ndarray:
@@ -96,16 +99,19 @@ class Networks:
 
     def first(self, octave: int, seen: np.ndarray, band: Band, out: Places) -> None:
         """The octave's features f32[h, w, prior], means f32[h, w, 6 C], unit 2**-6, and rows u8 of the first half, of
-        `seen` f32[n, w, 7 C] of a band and its neighbours; into `out`, from the band's first row on.
+        `seen` f32[n, w, 7 C + PASSED] of a band and its neighbours; into `out`, from the band's first row on.
         """
         ops, config = self._ops(band), self._prior.config
-        features = network.octave_features(ops, config, octave, with_magnitudes(seen))
+        features = network.octave_features(ops, config, octave, with_magnitudes(seen, 7 * config.channels))
         self._put(out, features, *network.octave_first(ops, config, octave, features))
 
     def second(self, octave: int, features: np.ndarray, known: np.ndarray, band: Band, out: Places) -> None:
-        """Means and rows of the second half; `known`, f32[n, w, 6 C], is the first."""
+        """But of octave 0, what is passed on, f32[h, w, 4 PASSED]; means and rows of the second half; `known`,
+        f32[n, w, 6 C], is the first.
+        """
         ops, config = self._ops(band), self._prior.config
-        self._put(out, *network.octave_second(ops, config, octave, features, with_magnitudes(known)))
+        loc, rows, *passed = network.octave_second(ops, config, octave, features, with_magnitudes(known))
+        self._put(out, *passed, loc, rows)
 
     def _ops(self, band: Band) -> Scaled:
         return Scaled(self._prior.layers, self._levels, band.above, band.below)  # type: ignore[arg-type]
@@ -162,23 +168,30 @@ def _alike(prior: Prior, levels: Levels, engine: Engine) -> bool:
     both: list[Networks] = [Networks(prior, levels), Accelerated(prior, levels, engine)]
     cells = (PROBE, PROBE)
     most = rng.choice((60, 300, ACTIVATION_MAX), (*cells, 1))
-    seen, known = (rng.integers(-most, most + 1, (*cells, width * channels)).astype(np.float32) for width in (7, 6))
+    widths = 7 * channels + network.PASSED, 6 * channels
+    seen, known = (rng.integers(-most, most + 1, (*cells, width)).astype(np.float32) for width in widths)
     for octave in range(pyramid.OCTAVES + 1):
-        out = [(_features(prior.config, octave, cells), *_parameters(prior.config, cells)) for _ in both]
-        for one, places in zip(both, out, strict=True):
-            one.first(octave, seen, whole, places)
-        if not _same(*out):
-            return False
-        for one, places in zip(both, out, strict=True):
-            one.second(octave, out[0][0].copy(), known, whole, places[1:])
-        if not _same(*out):
+        first, second = ([_parameters(prior.config, cells) for _ in both] for _ in range(2))
+        features, passed = ([_filled(cells, width) for _ in both] for width in _widths(prior.config, octave))
+        for one, found, places in zip(both, features, first, strict=True):
+            one.first(
+                octave, seen[..., : widths[0] if octave < pyramid.OCTAVES else 7 * channels], whole, (found, *places)
+            )
+        for one, found, places in zip(both, passed, second, strict=True):
+            one.second(octave, features[0].copy(), known, whole, (found, *places) if octave else places)
+        if not all(_same(*two) for two in (first, second, [features[:1], features[1:]], [passed[:1], passed[1:]])):
             return False
     return True
 
 
-def _features(config: Config, octave: int, cells: tuple[int, int]) -> np.ndarray:
-    """Those of an octave, to be filled."""
-    return np.empty((*cells, config.prior_of(octave)), np.float32)
+def _widths(config: Config, octave: int) -> tuple[int, int]:
+    """Channels of an octave's features, and of what it passes on."""
+    return config.prior_of(octave), 4 * network.PASSED if octave else 0
+
+
+def _filled(cells: tuple[int, int], width: int) -> np.ndarray:
+    """f32, to be filled."""
+    return np.empty((*cells, width), np.float32)
 
 
 def _parameters(config: Config, cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -228,9 +241,9 @@ def details(low: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
     return np.subtract(here, around, out=around)
 
 
-def with_magnitudes(x: np.ndarray) -> np.ndarray:
-    """[..., n] -> [..., 2 n]: x, and its magnitudes."""
-    return np.concatenate([x, np.abs(x)], -1)
+def with_magnitudes(x: np.ndarray, count: int | None = None) -> np.ndarray:
+    """x, and the magnitudes of its first channels, or of all."""
+    return np.concatenate([x, np.abs(x[..., :count])], -1)
 
 
 def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
@@ -247,18 +260,19 @@ def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarr
 def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
     """Yields (rows u8, loc f32) and is sent symbols i32, as context.walk; returns y f32[h, w, 256 C].
 
-    In order: even and odd places of the lowest coefficients [n, C], then both halves of octave 4, ..., 0: [cells, 6 C].
+    In order: five parts of the lowest coefficients [n, C], then both halves of octave 4, ..., 0: [cells, 6 C].
     """
     levels = Levels(*(field[step // LEVEL_STEPS] for field in prior.levels))
     compand, width = Compander(prior.companding), pyramid.BANDS * prior.config.channels
     networks = fastest(prior, levels)
     size = (-(-cells[0] // 2), -(-cells[1] // 2))
-    low = yield from lowest(prior, levels, size)
-    parents = np.zeros((width, *size), np.float32)
+    low = yield from lowest(prior, levels, compand, size)
+    parents, passed = np.zeros((width, *size), np.float32), _filled(size, 0)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for octave in range(pyramid.OCTAVES, -1, -1):
         size = low.shape[1:]
-        halves = yield from both_halves(prior, networks, octave, compand, low, parents)
+        before = Before(low, parents, passed)
+        halves, passed = yield from both_halves(prior, networks, octave, compand, before)
         if octave < pyramid.OCTAVES - 1:
             found.insert(0, halves)
         if octave:
@@ -291,46 +305,54 @@ def finer(low: np.ndarray, bands: np.ndarray, gain: np.ndarray, each: Each = map
     return out
 
 
-def lowest(prior: Prior, levels: Levels, size: tuple[int, int]) -> Generator[Step, np.ndarray, np.ndarray]:
-    """i32[C, h, w]: the lowest coefficients, half of them by themselves, then those between them."""
-    channels = prior.config.channels
-    even, odd = parity(*size)
-    rows = np.repeat(np.clip(levels.start[channels:], 0, prior.scales - 1).astype(np.uint8)[None], len(even), 0)
-    loc = np.repeat(levels.start[:channels].astype(np.float32)[None], len(even), 0)
-    known = np.zeros((*size, channels), np.float32)
-    flat = known.reshape(-1, channels)
-    flat[even] = values_of(prior, (yield rows, loc), rows, loc)
+def lowest(
+    prior: Prior, levels: Levels, compand: Compander, size: tuple[int, int]
+) -> Generator[Step, np.ndarray, np.ndarray]:
+    """i32[C, h, w]: the lowest coefficients, few of them by themselves, then those between them, in four parts."""
+    config, channels = prior.config, prior.config.channels
+    places = pyramid.lowest_places(*size)
+    rows = np.repeat(np.clip(levels.start[channels:], 0, prior.scales - 1).astype(np.uint8)[None], len(places[0]), 0)
+    loc = np.repeat(levels.start[:channels].astype(np.float32)[None], len(places[0]), 0)
+    known = np.zeros((size[0] * size[1], channels), np.float32)
+    known[places[0]] = values_of(prior, (yield rows, loc), rows, loc)
+    for part, (here, around) in enumerate(zip(places[1:], pyramid.neighbours(*size), strict=True)):
+        near = known[around]
+        mean = shift(near.sum(0), 2)
+        seen = compand(np.concatenate([*(near - mean), mean], -1))[None]
+        ops = Scaled(prior.layers, levels)  # type: ignore[arg-type]
+        loc, index = network.lowest_part(ops, config, part, with_magnitudes(seen))
+        loc, rows = (loc + mean).astype(np.float32), np.clip(index, 0, prior.scales - 1).astype(np.uint8)
+        known[here] = values_of(prior, (yield rows, loc), rows, loc)
+    return np.ascontiguousarray(known.T).reshape(channels, *size).astype(np.int32)
 
-    wide = np.pad(known, [(1, 1), (1, 1), (0, 0)], "reflect")
-    beside = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:]
-    seen = np.clip(shift(known.copy(), LOWEST_BITS), -ACTIVATION_MAX, ACTIVATION_MAX)
-    wide = np.pad(seen, [(1, 1), (1, 1), (0, 0)])
-    around = np.concatenate([wide[i : i + size[0], j : j + size[1]] for i in range(3) for j in range(3)], -1)
-    loc, index = network.lowest_second(Scaled(prior.layers, levels), prior.config, around)  # type: ignore[arg-type]
-    loc += shift(beside, 2).reshape(loc.shape)
-    loc, rows = loc[odd].astype(np.float32), np.clip(index[odd], 0, prior.scales - 1).astype(np.uint8)
-    flat[odd] = values_of(prior, (yield rows, loc), rows, loc)
-    return np.ascontiguousarray(known.transpose(2, 0, 1)).astype(np.int32)
+
+class Before(NamedTuple):
+    """What is known of a tile before an octave."""
+
+    low: np.ndarray  # i32[C, H, W]: the low-pass picture, unit 2**-6
+    parents: np.ndarray  # f32[3 C, h, w] or larger: values of the next coarser octave
+    passed: np.ndarray  # f32[h, w, PASSED] or larger: what its network hands on; of octave 4 there are no channels
 
 
 def both_halves(
-    prior: Prior, networks: Networks, octave: int, compand: Compander, low: np.ndarray, parents: np.ndarray
-) -> Generator[Step, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """f32[h, w, 6 C] twice: the coefficients of an octave."""
-    shape = low.shape[1:]
+    prior: Prior, networks: Networks, octave: int, compand: Compander, before: Before
+) -> Generator[Step, np.ndarray, tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """f32[h, w, 6 C] twice, the coefficients of an octave, and f32[2 h, 2 w, PASSED] for the next."""
+    shape, (width, count) = before.low.shape[1:], _widths(prior.config, octave)
     cells = (-(-shape[0] // 2), -(-shape[1] // 2))
-    features = _features(prior.config, octave, cells)
+    features, passed = _filled(cells, width), _filled(cells, count)
 
     def one(band: Band) -> None:
         top, bottom = band.seen.start, band.seen.stop
-        before = compand(parents[:, top:bottom, : cells[1]]).transpose(1, 2, 0)
-        hidden = compand(details(low, slice(2 * top, 2 * bottom)))
-        seen = np.concatenate([pyramid.to_cells(hidden), before], -1)
+        parents = compand(before.parents[:, top:bottom, : cells[1]]).transpose(1, 2, 0)
+        hidden = compand(details(before.low, slice(2 * top, 2 * bottom)))
+        seen = np.concatenate([pyramid.to_cells(hidden), parents, before.passed[top:bottom, : cells[1]]], -1)
         networks.first(octave, seen, band, [place[band.top :] for place in (features, loc, rows)])
 
     def two(band: Band) -> None:
+        places = (passed, loc, rows) if octave else (loc, rows)
         known = compand(out[0][band.seen])
-        networks.second(octave, features[band.seen], known, band, [place[band.top :] for place in (loc, rows)])
+        networks.second(octave, features[band.seen], known, band, [place[band.top :] for place in places])
 
     out = list[np.ndarray]()
     for half, work in enumerate((one, two)):
@@ -342,7 +364,7 @@ def both_halves(
             del features
         symbols = yield question
         out.append(values_of(prior, symbols, *question).reshape(rows.shape))
-    return out[0], out[1]
+    return (out[0], out[1]), pyramid.finer(passed)
 
 
 def _blank(rows: np.ndarray, loc: np.ndarray, shape: tuple[int, ...], half: int) -> None:

@@ -76,7 +76,8 @@ def _bounds(codec: Codec, step: int) -> list[float]:
         return [math.inf] * context.PARTS
     # From black to white, half of it, in quantisation steps; each octave makes the low-pass picture twice as large.
     reach = 0.5 * math.sqrt(config.channels) * float(codec.model.vector("gain", step)[0]) * context.UNIT
-    return [reach * 2 ** (octaves.PARTS // 2 - 1 - part // 2) for part in range(octaves.PARTS)]
+    counts = [alike.stop - alike.start for alike in octaves.BY_OCTAVE]
+    return [reach * 2 ** (len(counts) - 1 - n) for n, count in enumerate(counts) for _ in range(count)]
 
 
 def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[list[np.ndarray], np.ndarray]:

@@ -15,7 +15,7 @@ from vaecodec import pyramid
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.config import LEVEL_STEPS, WORTH
 from vaecodec.context import UNIT, Prior
-from vaecodec.integer import GAIN_BITS, parity
+from vaecodec.integer import GAIN_BITS
 from vaecodec.octaves import Levels
 from vaecodec.tables import PRECISION, Tables
 
@@ -50,7 +50,7 @@ def _gain(prior: Prior, step: int) -> np.ndarray:
 def _parts(low: np.ndarray, bands: np.ndarray, coded: pyramid.Coded) -> list[np.ndarray]:
     channels = len(low)
     lowest = low.reshape(channels, -1).T
-    parts = [lowest[at] for at in parity(*low.shape[1:])]
+    parts = [lowest[at] for at in pyramid.lowest_places(*low.shape[1:])]
     octaves = (pyramid.to_halves(bands), pyramid.to_halves(coded.third), *reversed(coded.halves))
     for half in chain.from_iterable(octaves):
         parts.append(half.reshape(-1, half.shape[2]))

@@ -17,7 +17,7 @@ from vaecodec.context import HYPER_GROUPS, Prior
 from vaecodec.errors import ModelError
 from vaecodec.integer import ACTIVATION_MAX, Conditions, Exact
 from vaecodec.octaves import Levels, Scaled
-from vaecodec.pyramid import OCTAVES
+from vaecodec.pyramid import LOWEST, OCTAVES
 from vaecodec.strays import FLAG
 from vaecodec.tables import Tables
 
@@ -46,7 +46,7 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
     if config.wavelet:
         _check_octaves(config, arrays)
         bands = 3 * (OCTAVES + 1) * config.channels
-        widths = {"bias": config.prior + OCTAVES * config.coarser, "lowest": config.hyper_width}
+        widths = {"bias": config.prior + OCTAVES * config.coarser, "lowest": len(LOWEST) * config.hyper_width}
         widths |= {"start": 2 * config.channels, "inverse_gain": bands}
     else:
         widths = dict.fromkeys(Conditions._fields, config.latents)
@@ -177,7 +177,9 @@ def _check_octave_layers(prior: Prior, levels: Levels) -> None:
     config, channels = prior.config, prior.config.channels
     ops = FittingOctaves(prior.layers, levels)  # type: ignore[arg-type]
     for octave in range(OCTAVES + 1):
-        features = network.octave_features(ops, config, octave, np.zeros((1, 1, 14 * channels), np.float32))
+        count = 14 * channels + network.PASSED * (octave < OCTAVES)
+        features = network.octave_features(ops, config, octave, np.zeros((1, 1, count), np.float32))
         network.octave_first(ops, config, octave, features)
         network.octave_second(ops, config, octave, features, np.zeros((1, 1, 12 * channels), np.float32))
-    network.lowest_second(ops, config, np.zeros((1, 1, 9 * channels), np.float32))
+    for part in range(len(LOWEST)):
+        network.lowest_part(ops, config, part, np.zeros((1, 1, 10 * channels), np.float32))

@@ -12,13 +12,14 @@ from vaecodec import network
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.octaves import INDEX_SHIFT, UNIT, Levels
-from vaecodec.pyramid import BANDS, OCTAVES, band_of
+from vaecodec.pyramid import BANDS, LOWEST, OCTAVES, band_of
 from vaecodec.wavelet_layers import COMPANDED
 from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, log_steps
 
 Arrays = dict[str, np.ndarray]
-INDEXED = ["lowest/out/bias"]  # means, then indices
+INDEXED = [f"lowest/{part}/out/bias" for part in range(len(LOWEST))]  # means, then indices
 INDEXED += [f"context/{octave}/{half}/bias" for octave in range(ALL_OCTAVES) for half in ("first", "second")]
+LOWEST_CONDITIONS = [f"lowest/{part}/condition" for part in range(len(LOWEST))]
 SURELY = 2.0**-13
 ANCHORED = {
     f"{side}/{place}/condition": f"{side}/{place}" for side in ("analysis", "synthesis") for place in ("fine", "out")
@@ -27,8 +28,8 @@ ANCHORED = {
 
 def baked() -> list[str]:
     """Names of what becomes tables and levels, and is kept for who trains on."""
-    names = ["start", "band_gain", "centroid", "tail/log_ratio", "tail/logit", "lowest/condition", *INDEXED]
-    return [*names, *(f"context/{octave}/condition" for octave in range(ALL_OCTAVES))]
+    names = ["start", "band_gain", "centroid", "tail/log_ratio", "tail/logit", *INDEXED]
+    return [*names, *LOWEST_CONDITIONS, *(f"context/{octave}/condition" for octave in range(ALL_OCTAVES))]
 
 
 def quiet(weights: Arrays) -> int:
@@ -60,7 +61,7 @@ def level(weights: Arrays, at: Any) -> Levels:
     bias = np.concatenate([at(weights[f"context/{octave}/condition"]) for octave in range(ALL_OCTAVES)])
     return Levels(
         np.clip(bias, -most, most) * UNIT,
-        np.clip(at(weights["lowest/condition"]), -most, most) * UNIT,
+        np.clip(np.concatenate([at(weights[name]) for name in LOWEST_CONDITIONS]), -most, most) * UNIT,
         np.concatenate([LOC_GAIN * UNIT * loc, np.clip(INDEX_GAIN * index, 0, SCALES - 1)]),
         np.exp(-at(weights["band_gain"])) * 2**GAIN_BITS,
     )
@@ -108,10 +109,11 @@ class Integers:
         return tf.constant(self._arrays[f"integer/{name}"].astype(np.float32))
 
     def _product(self, name, x, outputs=slice(None)):
-        kernel = self._weight(f"{name}/kernel")[None, None, :, outputs]
-        t = tf.nn.conv2d(x, kernel[:, :, : x.shape[-1]], 1, "VALID") + self._weight(f"{name}/bias")[outputs]
-        if kernel.shape[2] == 2 * x.shape[-1]:  # x has its magnitudes beside it, which are made here
-            t += tf.nn.conv2d(tf.maximum(x, -1.0 * x), kernel[:, :, x.shape[-1] :], 1, "VALID")
+        kernel, count = self._weight(f"{name}/kernel")[None, None, :, outputs], x.shape[-1]
+        t = tf.nn.conv2d(x, kernel[:, :, :count], 1, "VALID") + self._weight(f"{name}/bias")[outputs]
+        if kernel.shape[2] > count:  # the first of x have their magnitudes beside them, which are made here
+            others = tf.pad(kernel[:, :, count:], [[0, 0], [0, 0], [0, 2 * count - kernel.shape[2]], [0, 0]])
+            t += tf.nn.conv2d(tf.maximum(x, -1.0 * x), others, 1, "VALID")
         return t
 
     def dense(self, name, x, channels, relu=False, small=False):
@@ -155,9 +157,10 @@ def engines(config: Config, arrays: Arrays) -> dict[str, tuple[Any, list[tf.Tens
 
 def _engines_of(config: Config, arrays: Arrays, octave: int) -> list[tuple[Any, list[tf.TensorSpec]]]:
     channels, width = config.channels, config.prior_of(octave)
+    before = 7 * channels + network.PASSED * (octave < OCTAVES)
     seen, features, known = (
         tf.TensorSpec([1, None, None, count], tf.float32, name=name)
-        for count, name in ((7 * channels, "a_seen"), (width, "a_features"), (6 * channels, "b_known"))
+        for count, name in ((before, "a_seen"), (width, "a_features"), (6 * channels, "b_known"))
     )
     bias = tf.TensorSpec([1, 1, 1, width], tf.float32, name="b_bias")
 
@@ -167,7 +170,8 @@ def _engines_of(config: Config, arrays: Arrays, octave: int) -> list[tuple[Any, 
         return (ahead, *network.octave_first(ops, config, octave, ahead))
 
     def second(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return network.octave_second(Integers(arrays), config, octave, x, k)
+        loc, index, *passed = network.octave_second(Integers(arrays), config, octave, x, k)
+        return (*passed, loc, index)
 
     return [(first, [seen, bias]), (second, [features, known])]
 

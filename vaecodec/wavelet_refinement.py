@@ -109,11 +109,11 @@ class WaveletRefiner(Refiner):
 def curvatures_of(values: Parts, targets: Parts, gradient: Parts) -> list[float]:
     """For each part, that of its octave: how a gradient goes with values - targets, by least squares."""
     found = []
-    for part in range(0, octaves.PARTS, 2):
-        both, product, square = slice(part, part + 2), 0.0, 1e-9
-        for value, target, slope in zip(values[both], targets[both], gradient[both], strict=True):
+    for alike in octaves.BY_OCTAVE:
+        product, square = 0.0, 1e-9
+        for value, target, slope in zip(values[alike], targets[alike], gradient[alike], strict=True):
             away = value - target
             product += float(np.vdot(away, slope))
             square += float(np.vdot(away, away))
-        found += 2 * [float(np.clip(product / square, LEAST, MOST))]
+        found += len(values[alike]) * [float(np.clip(product / square, LEAST, MOST))]
     return found

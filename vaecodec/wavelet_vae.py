@@ -21,11 +21,11 @@ from vaecodec import network, wavelet_layers
 from vaecodec.config import ANCHORS, CELL, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SCALE_RATIO, STRIDE, WORTH, Config
 from vaecodec.densities import bits, conditional, tfd
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
-from vaecodec.layers import even_cells, on_grid, straight_through
-from vaecodec.pyramid import BANDS, OCTAVES, band_of
+from vaecodec.layers import on_grid, straight_through
+from vaecodec.pyramid import BANDS, LOWEST, OCTAVES, band_of
 from vaecodec.quantization import add_noise
 from vaecodec.vae import VAE, Gains, Loss, lambda_of
-from vaecodec.wavelet_layers import Quantised, Shapes, beside, details, from_halves, to_halves, with_magnitudes
+from vaecodec.wavelet_layers import Quantised, Shapes, details, from_halves, to_halves, with_magnitudes
 
 ALL_OCTAVES = OCTAVES + 1
 KNOTS = 24  # centroids are learned at every second rung, and beyond the last one are alike
@@ -44,12 +44,14 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
     prior, channels = networks["prior"], config.channels
     for octave in range(ALL_OCTAVES):
         cells = (size >> (octave + 2), size >> (octave + 2))
-        features = network.octave_features(prior, config, octave, (*cells, 14 * channels))
+        count = 14 * channels + network.PASSED * (octave < OCTAVES)
+        features = network.octave_features(prior, config, octave, (*cells, count))
         network.octave_first(prior, config, octave, features)
         network.octave_second(prior, config, octave, features, (*cells, 12 * channels))
     prior.macs["context/wavelet"] = wavelet_layers.octaves_macs(size * size * channels, range(1, ALL_OCTAVES))
-    lowest = size >> ALL_OCTAVES
-    network.lowest_second(prior, config, (lowest, lowest, 9 * channels))
+    for part, (distance, corners) in enumerate(LOWEST):
+        side = (size >> ALL_OCTAVES) // distance
+        network.lowest_part(prior, config, part, (side // 2, side // (1 + corners), 10 * channels))
     return networks
 
 
@@ -70,7 +72,8 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     for octave in range(ALL_OCTAVES):
         for name in ("first", "second"):
             weights[f"context/{octave}/{name}/bias"][6 * channels :] = _rung(BAND_SIGMA)
-    weights["lowest/out/bias"][channels:] = _rung(LOWEST_SIGMA)
+    for number in range(len(LOWEST)):
+        weights[f"lowest/{number}/out/bias"][channels:] = _rung(LOWEST_SIGMA)
     weights["band_gain"] = np.zeros((ANCHORS, ALL_OCTAVES * BANDS * channels))
     weights["centroid"] = np.zeros((KNOTS, 2))
     weights["tail/log_ratio"] = np.array(TAIL_START)
@@ -93,9 +96,10 @@ def centroid(table: tf.Tensor, symbols: tf.Tensor, index: tf.Tensor) -> tf.Tenso
     size = tf.abs(symbols)
     place = tf.clip_by_value(index / 2.0, 0.0, KNOTS - 2.0)
     first = tf.floor(place)
-    part, first = (place - first)[..., None], tf.cast(first, tf.int32)
-    nudge = tf.gather(table, first) * (1.0 - part) + tf.gather(table, first + 1) * part
-    return symbols + tf.sign(symbols) * tf.where(size < 1.5, nudge[..., 0], nudge[..., 1])
+    part, flat = place - first, tf.reshape(table, [-1])
+    first = 2 * tf.cast(first, tf.int32) + tf.cast(size > 1.5, tf.int32)
+    nudge = tf.gather(flat, first) * (1.0 - part) + tf.gather(flat, first + 2) * part
+    return symbols + tf.sign(symbols) * nudge
 
 
 class WaveletVAE(VAE):
@@ -120,7 +124,9 @@ class WaveletVAE(VAE):
         low, bands = wavelet_layers.unpack(scaled)
         lowest, fifth = wavelet_layers.forward(low)
         fifth *= gains.hyper_gain[..., -fifth.shape[3] :]
-        return [lowest, lowest, *(half for octave in (fifth, *reversed(bands)) for half in to_halves(octave))]
+        return [lowest] * (1 + len(LOWEST)) + [
+            *(half for octave in (fifth, *reversed(bands)) for half in to_halves(octave))
+        ]
 
     def parts(self, gains: Gains, lmbda: tf.Tensor, shape: tf.Tensor) -> Generator[Question, tf.Tensor, None]:
         """p(y) p(x | y): yields densities, the indices of their scales and where they hold, and is sent values.
@@ -131,19 +137,25 @@ class WaveletVAE(VAE):
         prior, config, width = Quantised(self.weights, gains.conditions), self.config, BANDS * self.config.channels
         start = tf.broadcast_to(gains.conditions["start"], tf.concat([shape[:3], [2 * config.channels]], 0))
         loc, index = tf.split(start, 2, -1)
-        even = even_cells(loc)
-        known = yield self.asked(LOC_GAIN * loc, INDEX_GAIN * index, even)
-        loc, index = network.lowest_second(prior, config, prior.lowest(tf.stop_gradient(known)))
-        near = on_grid(beside(known), ACTIVATION_BITS)
-        low = known + (yield self.asked(loc + near, index, ~even))
+        first, *others = wavelet_layers.lowest_masks(shape[1], shape[2])
+        low = yield self.asked(LOC_GAIN * loc, INDEX_GAIN * index, first)
+        for part, ((distance, corners), where) in enumerate(zip(LOWEST, others, strict=True)):
+            near = wavelet_layers.around(low, distance, corners)
+            mean = on_grid(tf.add_n(near) / 4, ACTIVATION_BITS)
+            around = [prior.compand(tf.stop_gradient(one)) for one in (*(one - mean for one in near), mean)]
+            loc, index = network.lowest_part(prior, config, part, with_magnitudes(*around))
+            low += yield self.asked(loc + mean, index, where)
         parents, found = tf.zeros_like(tf.tile(low[:, ::2, ::2], [1, 1, 1, BANDS])), list[tf.Tensor]()
+        passed: list[tf.Tensor] = []
         for octave in range(OCTAVES, -1, -1):
             hidden = prior.compand(tf.stop_gradient(details(low))), prior.compand(tf.stop_gradient(parents))
-            seen = with_magnitudes(tf.nn.space_to_depth(hidden[0], 2), hidden[1])
+            seen = with_magnitudes(tf.nn.space_to_depth(hidden[0], 2), hidden[1], beside=passed)
             features = network.octave_features(prior, config, octave, seen)
             first = yield self.asked(*network.octave_first(prior, config, octave, features))
             known = with_magnitudes(prior.compand(tf.stop_gradient(first)))
-            second = yield self.asked(*network.octave_second(prior, config, octave, features, known))
+            loc, index, *handed = network.octave_second(prior, config, octave, features, known)
+            passed = [tf.nn.depth_to_space(one, 2) for one in handed]
+            second = yield self.asked(loc, index)
             parents = from_halves(first, second)
             found.insert(0, parents)
             if octave:
@@ -204,7 +216,7 @@ class WaveletVAE(VAE):
         moved = bpp + noise - tf.stop_gradient(noise)
         loss = tf.reduce_mean((moved + distortion) / tf.sqrt(lmbda))
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
-        return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(rates[0] + rates[1]) / pixels)
+        return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST)])) / pixels)
 
 
 def _sum(rates: tf.Tensor, where: Any) -> tf.Tensor:
