@@ -9,6 +9,7 @@ together: one call a row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -82,12 +83,18 @@ def by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return order, found, ends[found]
 
 
-def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
+Moved = Callable[[np.ndarray], np.ndarray]  # table rows -> others that their symbols are coded under
+
+
+def push(  # type: ignore[no-untyped-def]
+    coder, symbols: np.ndarray, rows: np.ndarray, models: Models, moved: Moved | None = None
+) -> None:
     """Puts symbols i32[n] under rows u8[n] or u16[n] on the stack; inverse of pop.
 
     Raises CodecError where a symbol of the deterministic row is not 0 or a symbol is out of range.
     """
     order, runs, ends = by_row(rows)
+    runs = moved(runs) if moved else runs
     position, counts = symbols[order], np.diff(ends, prepend=0)
     most = max(symbols.max(initial=0), -symbols.min(initial=0))
     if most > SYMBOL_MAX or np.count_nonzero(symbols) != np.count_nonzero(position):
@@ -104,9 +111,12 @@ def push(coder, symbols: np.ndarray, rows: np.ndarray, models: Models) -> None: 
         coder.encode_reverse(position[end - count : end], models[row])
 
 
-def pop(coder, rows: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+def pop(  # type: ignore[no-untyped-def]
+    coder, rows: np.ndarray, models: Models, moved: Moved | None = None
+) -> np.ndarray:
     """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
     order, runs, ends = by_row(rows)
+    runs = moved(runs) if moved else runs
     counts, symbols = np.diff(ends, prepend=0), np.zeros(len(rows), np.int32)
     parts = [coder.decode(models[row], count) for row, count in zip(runs.tolist(), counts.tolist(), strict=True)]
     if not parts:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec import network, octaves
+from vaecodec import network, octaves, widening
 from vaecodec.cells import Band, Each, in_bands
 from vaecodec.coding import Models, pop, push, reader, words, writer
 from vaecodec.config import ANCHORS, HYPER_STRIDE, LEVEL_STEPS, SUBSTEPS, Config
@@ -207,10 +208,15 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
                 break
             question = steps.send(symbols)
     coder = writer()
-    for symbols, rows in reversed(parts):
-        if prior.config.wavelet:
-            symbols = push_strays(coder, symbols, rows, prior.models)
-        push(coder, symbols, rows, prior.models)
+    if prior.config.wavelet:
+        rungs = widening.chosen(parts, prior.models.tables, prior.scales)
+        for (symbols, rows), up in zip(reversed(parts), reversed(rungs or [0] * count), strict=True):
+            others = push_strays(coder, symbols, rows, prior.models)
+            push(coder, others, rows, prior.models, partial(widening.moved, rungs=up, scales=prior.scales))
+        widening.push_rungs(coder, rungs)
+    else:
+        for symbols, rows in reversed(parts):
+            push(coder, symbols, rows, prior.models)
     return Coded(words(coder), parts)
 
 
@@ -224,8 +230,10 @@ def decode(
     steps, coder = walk(prior, cells, step), reader(data)
     with one_thread:
         rows = next(steps)[0]
+        rungs = iter(widening.pop_rungs(coder, octaves.PARTS) if prior.config.wavelet else [0] * PARTS)
         while True:
-            symbols = pop(coder, rows.ravel(), prior.models)
+            moved = partial(widening.moved, rungs=next(rungs), scales=prior.scales)
+            symbols = pop(coder, rows.ravel(), prior.models, moved if prior.config.wavelet else None)
             if prior.config.wavelet:
                 pop_strays(coder, symbols, rows.ravel(), prior.models)
             see(symbols)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec import context, rounding
+from vaecodec import context, rounding, widening
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.context import Prior
 from vaecodec.errors import FormatError
@@ -58,9 +58,14 @@ def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.n
 
 def bits(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> float:
     """Bits that the symbols of a tile are worth under the model; latents as in `code`."""
-    found = code(prior, y, z, step)
-    beside = sum(stray_bits(prior.models.tables, *part) for part in found.parts) if prior.config.wavelet else 0.0
-    return beside + sum(prior.models.tables.bits(*part) for part in found.parts)
+    parts, tables = code(prior, y, z, step).parts, prior.models.tables
+    if not prior.config.wavelet:
+        return sum(tables.bits(*part) for part in parts)
+    rungs = widening.chosen(parts, tables, prior.scales)
+    found = sum(stray_bits(tables, *part) for part in parts) + widening.bits(rungs)
+    for (symbols, rows), up in zip(parts, rungs or [0] * len(parts), strict=True):
+        found += tables.bits(symbols, widening.moved(rows, up, prior.scales))
+    return found
 
 
 def decode(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> np.ndarray:
