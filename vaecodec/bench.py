@@ -84,9 +84,10 @@ def _present(
     summary.save(args.output, result, curves)
     count = (1 if args.quick else 2) if args.show is None else max(args.show, 0)
     shown = files[:: max(1, len(files) // count)][:count] if count else []
-    with progress(console, "equal bytes", len(shown) * len(args.show_bpp) * len(peers)) as step:
+    plain = [peer for peer in peers if "@" not in peer.name]  # a search takes some eight files: too many at effort 9
+    with progress(console, "equal bytes", len(shown) * len(args.show_bpp) * len(plain)) as step:
         folder = os.path.join(args.output, "gallery")
-        views = gallery.make_gallery(folder, peers, shown, args.show_bpp, console.fail, step) if shown else []
+        views = gallery.make_gallery(folder, plain, shown, args.show_bpp, console.fail, step) if shown else []
     try:
         plots.save(args.output, result)
     except ImportError as exc:
