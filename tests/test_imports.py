@@ -16,7 +16,7 @@ pool sets sheets integer tables coding cells sharing bases lifting banded pyrami
 context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights
 picture_sets
-gradients refinement wavelet_refinement lapping networks
+gradients refinement prior_gradients context_gradients wavelet_refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring

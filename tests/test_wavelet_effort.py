@@ -1,5 +1,7 @@
 """Effort with wavelet models: symbols refined for one picture, which cost less and which any decoder takes."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from conftest import picture
@@ -11,9 +13,25 @@ import test_wavelet
 from test_effort import check_gradients, cost
 from test_wavelet import CONFIG, frozen
 
-from vaecodec import lifting, octaves, parallel, pyramid, rounding, tiles, wavelet_vae
+from vaecodec import (
+    context,
+    context_gradients,
+    lifting,
+    octaves,
+    parallel,
+    prior_gradients,
+    pyramid,
+    rounding,
+    tiles,
+    wavelet_layers,
+    wavelet_vae,
+)
 from vaecodec.codec import Codec
 from vaecodec.container import step_of
+from vaecodec.context_gradients import ContextGradients
+from vaecodec.integer import INDEX_GAIN, LOC_GAIN
+from vaecodec.prior_gradients import BitSlopes, Tape, details, details_adjoint, from_cells
+from vaecodec.refinement import Costs
 from vaecodec.tiling import Box
 from vaecodec.wavelet_refinement import ITERATIONS, WaveletRefiner, curvatures_of
 from vaecodec.weights import load_model
@@ -57,6 +75,135 @@ def test_adjoints_are_those_of_inner_products():
     there = float((restored * gradient).sum())
     lowest_of, bands_of = pyramid.fifth_adjoint(gradient)
     assert float((lowest_of * lowest).sum() + (bands_of * bands).sum()) == pytest.approx(there)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 3), (5, 7), (6, 2)])
+def test_details_and_their_adjoint(shape):
+    rng = np.random.default_rng(0)
+    low, gradient = rng.integers(-5000, 5000, (3, *shape)), rng.normal(size=(3, *shape))
+    assert np.abs(octaves.details(low.astype(np.int32)) - details(low.astype(np.float64))).max() <= 0.5
+    there = float((details(low.astype(np.float64)) * gradient).sum())
+    assert float((details_adjoint(gradient) * low).sum()) == pytest.approx(there)
+    assert (from_cells(pyramid.to_cells(low), shape) == low).all()
+
+
+def test_slopes_of_bits_are_differences(codec):
+    prior = codec.model.prior
+    tables, scales = prior.models.tables, prior.scales
+    rows, symbols = (part.ravel() for part in np.meshgrid(np.arange(2, scales - 1), [-1, 0, 1]))
+    costs = Costs(tables)
+    by_symbol, by_row = BitSlopes(tables, scales).of(symbols, rows)
+    assert by_symbol == pytest.approx((costs(symbols + 1, rows) - costs(symbols - 1, rows)) / 2)
+    assert by_row == pytest.approx((costs(symbols, rows + 1) - costs(symbols, rows - 1)) / 2)
+    # Of 0s that are not coded bits grow with the row, too, however little.
+    by_symbol, by_row = BitSlopes(tables, scales).of(np.zeros(1, int), np.zeros(1, int))
+    assert by_symbol == 0 < by_row
+    assert prior_gradients.COMPANDED == wavelet_layers.COMPANDED
+
+
+def walked(prior, cells, step, rng):
+    """(symbols i32, rows u8, means f64, values f64) of each part, in steps, of random symbols."""
+    steps, found = context.walk(prior, cells, step), []
+    question = next(steps)
+    try:
+        while True:
+            symbols = rng.integers(-1, 2, question[0].shape).astype(np.int32) * (question[0] != 0)
+            values = octaves.values_of(prior, symbols, *question)
+            found.append(
+                (symbols, question[0], *(one.astype(np.float64) / context.UNIT for one in (question[1], values)))
+            )
+            question = steps.send(symbols)
+    except StopIteration:
+        return zip(*found, strict=True)
+
+
+class Whole(Tape):
+    """With means and rungs, [2, n], of each part but the first, as they are made."""
+
+    made: ClassVar[list[np.ndarray]] = []
+
+    def distribution(self, name, x, count):
+        both = np.split(self._product(name, x.value).reshape(-1, 2 * count), 2, -1)
+        self.made.append(np.stack([LOC_GAIN * both[0], INDEX_GAIN * both[1]]))
+        return super().distribution(name, x, count)
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    monkeypatch.setattr(context_gradients, "Tape", Whole)
+    monkeypatch.setattr(Whole, "made", [])
+    return Whole
+
+
+def inside_of(cells, parts):
+    """1 for what is coded of each part, and 0 beyond odd sides."""
+    shapes = [(-(-cells[0] // 2), -(-cells[1] // 2)), *((cells[0] << n, cells[1] << n) for n in range(4))]
+    halves = [half for shape in shapes for half in pyramid.to_halves(np.ones((9, *shape)))]
+    return [np.ones_like(part) for part in parts[:5]] + [half.reshape(-1, half.shape[2]) for half in halves]
+
+
+@pytest.mark.parametrize("cells", [(3, 5), (1, 2)])
+def test_networks_in_floats_are_those_in_integers(codec, whole, cells):
+    prior, step = codec.model.prior, 400
+    _, rows, means, values = map(list, walked(prior, cells, step, np.random.default_rng(0)))
+    ContextGradients(prior, step, cells).forward([value.astype(np.float32) for value in values])
+    assert len(whole.made) == octaves.PARTS - 1
+    inside = inside_of(cells, values)
+    for part, (loc, rungs) in enumerate(whole.made, 1):
+        if not rows[part].size:
+            continue
+        if part < octaves.LOWEST_PARTS:  # means of neighbours are added to these
+            loc = means[part]
+        assert np.abs(loc - means[part])[inside[part] > 0].max() < 0.5
+        expected = np.clip(rungs, 0, prior.scales - 1)
+        assert np.abs(expected - rows[part])[inside[part] > 0].max() < 1.5
+
+
+@pytest.mark.parametrize("cells", [(9, 10)])
+def test_context_gradients_are_differences(codec, whole, cells, monkeypatch):
+    """Of slopes times values, means and rungs, as a function of values, in float64, with sides that are odd.
+
+    What is said of a part moves it, and its mean does where its symbol is 0.
+    """
+    doubles = {name: one.astype(np.float64) for name, one in prior_gradients.weights_of(codec.model.prior).items()}
+    monkeypatch.setattr(context_gradients, "weights_of", lambda prior: doubles)
+    rng = np.random.default_rng(1)
+    symbols, _, _, values = map(list, walked(codec.model.prior, cells, 400, rng))
+    values = [value + rng.normal(0, 0.1, value.shape) for value in values]  # no kink is where they are
+    inside, idle = inside_of(cells, values), [part == 0 for part in symbols]
+    bits = [rng.normal(size=(2, *value.shape)) * within for value, within in zip(values, inside, strict=True)]
+    slopes = [rng.normal(size=value.shape) * within for value, within in zip(values, inside, strict=True)]
+    gradients = ContextGradients(codec.model.prior, 400, cells)
+
+    def parameters(values, part):
+        whole.made.clear()
+        gradients.forward(values)
+        loc, rungs = whole.made[part - 1]
+        if part < octaves.LOWEST_PARTS:
+            size = [-(-side // 2) for side in cells]
+            known = np.concatenate(values[:5])[np.argsort(np.concatenate(pyramid.lowest_places(*size)))]
+            loc = loc + known[pyramid.neighbours(*size)[part - 1]].mean(0)
+        return loc * inside[part], rungs
+
+    base = [None, *(parameters(values, part)[0] for part in range(1, octaves.PARTS))]
+
+    def total(moves):
+        found, total = [value + move for value, move in zip(values, moves, strict=True)], 0.0
+        for part in range(1, octaves.PARTS):
+            loc, rungs = parameters(found, part)
+            found[part] += idle[part] * (loc - base[part])
+            total += float((bits[part][1] * rungs - bits[part][0] * loc).sum())
+        return total + sum(float((slope * value).sum()) for slope, value in zip(slopes, found, strict=True))
+
+    exact = gradients.back(*gradients.forward(values), bits, idle, slopes)
+    for alike in (slice(0, octaves.LOWEST_PARTS), slice(octaves.LOWEST_PARTS, octaves.PARTS)):
+        along = [np.zeros_like(value) for value in values]
+        along[alike] = [
+            rng.normal(size=one.shape) * within for one, within in zip(along[alike], inside[alike], strict=True)
+        ]
+        there = (total([1e-6 * one for one in along]) - total([-1e-6 * one for one in along])) / 2e-6
+        slope = sum(float((one * two).sum()) for one, two in zip(exact, along, strict=True))
+        assert slope == pytest.approx(there, rel=1e-5)
 
 
 def test_gradients_are_differences(codec):

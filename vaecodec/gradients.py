@@ -64,11 +64,11 @@ class Reverse:
         kernel = self._weights[f"{name}/kernel"]
         rows = x.reshape(-1, len(kernel)) @ kernel
         rows += self._weights[f"{name}/bias"]
-        return rows.reshape(*x.shape[:-1], -1)
+        return rows.reshape(*x.shape[:-1], kernel.shape[1])
 
     def _transposed(self, name: str, g: np.ndarray) -> np.ndarray:
         kernel = self._weights[f"{name}/kernel"]
-        return (g.reshape(-1, kernel.shape[1]) @ kernel.T).reshape(*g.shape[:-1], -1)
+        return (g.reshape(-1, kernel.shape[1]) @ kernel.T).reshape(*g.shape[:-1], len(kernel))
 
     def channels(self, x: Node) -> int:
         return x.value.shape[-1]
@@ -91,17 +91,17 @@ class Reverse:
         return self._made(x.value * vector, lambda g: slot.receive(g * vector))
 
     def gate(self, name: str, x: Node) -> Node:
-        t, slot = self._product(name, x.value), x.slot
-        a, b = np.split(t, 2, -1)
+        both = self.dense(name, x, 2 * self.channels(x))
+        a, b = np.split(both.value, 2, -1)
         np.maximum(a, 0, out=a)
 
         def give(g: np.ndarray) -> None:
-            out = np.empty_like(t)
+            out = np.empty_like(both.value)
             first, second = np.split(out, 2, -1)
             np.multiply(g, b, out=first)
             first *= a > 0
             np.multiply(g, a, out=second)
-            slot.receive(self._transposed(name, out))
+            both.slot.receive(out)
 
         return self._made(a * b, give)
 

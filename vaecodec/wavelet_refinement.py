@@ -1,12 +1,15 @@
 """Wavelet coefficients improved for the one picture at hand: another descent than that of `refinement`.
 
-Rounding takes the error of a picture to be that of its coefficients, alike in all octaves.  That is nearly so: the
-wavelets are not quite orthogonal, and the network after them mends some errors and magnifies others.  Hence two steps:
+Rounding takes the error of a picture to be that of its coefficients, alike in all octaves, and bits to depend on the
+symbol at hand alone.  Neither is so: the wavelets are not quite orthogonal, the network after them mends some errors
+and magnifies others, and every value is context of those coded after it.  Hence three steps:
 
 1.  Curvature: how much faster or slower than that the error grows with the coefficients of an octave is measured on
     the tile; the faster, the fewer squared steps is a bit worth in rounding.
-2.  Descent: of a decoded value and the gradient there,  value - gradient / curvature  is what the coefficient should
-    have been.  Targets go a part of the way there, with momentum, and are rounded anew by rate and distortion, in the
+2.  Gradient: that of the squared error goes back through the synthesis, that of the bits through the means and scales
+    that values lead to (`context_gradients`).  Bits of a value's own symbol are left to rounding.
+3.  Descent: of a decoded value and the gradient there,  value - gradient / curvature  is what the coefficient should
+    have been.  Targets go a part of the way there, which shrinks, and are rounded anew by rate and distortion, in the
     course of a walk (a proximal gradient method, in which rounding is the proximal operator: Parikh and Boyd 2014,
     Proximal Algorithms, section 4.2).
 
@@ -22,25 +25,27 @@ import numpy as np
 
 from vaecodec import context, octaves, rounding
 from vaecodec.config import WORTH
+from vaecodec.context_gradients import ContextGradients, Parts
 from vaecodec.integer import one_thread
 from vaecodec.refinement import Refiner
 from vaecodec.strays import stray_bits
 
-ITERATIONS = (0, 1, 2, 3, 5, 8, 14, 22, 35)  # by effort, from 1; 60 were measured to gain no more than 35
+ITERATIONS = (0, 1, 2, 3, 4, 6, 9, 14, 22)  # by effort, from 1
 # Measured on held-out pictures, as are the numbers below.
-RATE, RATE_END, MOMENTUM = 0.15, 0.03, 0.5  # what part of the way to go, in the first iteration and after the last
+RATE = 0.25  # what part of the way to go at the beginning; it falls to none
 REACH = 1.0  # quantisation steps that a target may go from where it began
 LEAST, MOST = 0.25, 4.0  # curvatures
 SHARPNESS = 1.15  # the power of the curvature by which worths fall
 WORSE = 1.02  # what costs so many times the least is gone back from, and the next steps are half as long
 
-Parts = list[np.ndarray]
-
 
 class Trial(NamedTuple):
-    """Targets as they are rounded: symbols i32 and values f32 of each part, y f32[h, w, M] in steps, and the bits."""
+    """Targets as they are rounded: symbols i32, table rows u8 and values f32 of each part, y f32[h, w, M] in steps, and
+    the bits.
+    """
 
     symbols: Parts
+    rows: Parts
     values: Parts
     y: np.ndarray
     bits: float
@@ -52,8 +57,9 @@ class WaveletRefiner(Refiner):
     def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> Parts:  # type: ignore[override]
         """i32[n, count] of each part of octaves.walk: the symbols that cost least; ticks each iteration."""
         start = rounding.targets(self._prior, self._y[self._inner.slices()], self._step)
-        targets, velocity, shorter, least = start, [np.float32(0)] * octaves.PARTS, 1.0, np.inf
+        targets, shorter, least = start, 1.0, np.inf
         chosen = [rounding.rounding(self._prior)] * octaves.PARTS
+        context_gradients = ContextGradients(self._prior, self._step, self._inner.shape)
         with one_thread:
             for n in range(iterations + 1):
                 trial = self._rounded(targets, chosen)
@@ -65,7 +71,7 @@ class WaveletRefiner(Refiner):
                     break
                 tick()
                 if not cost < WORSE * least:
-                    targets, velocity, shorter = kept, [np.float32(0)] * octaves.PARTS, shorter / 2
+                    targets, shorter = kept, shorter / 2
                     continue
                 gradient = self._gradient(error, back)
                 del error, back
@@ -73,12 +79,12 @@ class WaveletRefiner(Refiner):
                     curvatures = curvatures_of(trial.values, start, gradient)
                     worths = [WORTH / curvature**SHARPNESS for curvature in curvatures]
                     chosen = [rounding.rounding(self._prior, worth) for worth in worths]
-                rate = np.float32(shorter * (RATE + (RATE_END - RATE) * n / iterations))
+                gradient = context_gradients(trial.symbols, trial.rows, trial.values, gradient)
+                rate = np.float32(shorter * RATE * (1 - n / iterations))
                 found = []
                 for part, (value, slope) in enumerate(zip(trial.values, gradient, strict=True)):
                     way = value - slope * np.float32(1 / curvatures[part]) - targets[part]
-                    velocity[part] = np.float32(MOMENTUM) * velocity[part] + rate * way
-                    moved = targets[part] + velocity[part]
+                    moved = targets[part] + rate * way
                     found.append(np.clip(moved, start[part] - np.float32(REACH), start[part] + np.float32(REACH)))
                 targets = found
         return best
@@ -90,20 +96,20 @@ class WaveletRefiner(Refiner):
 
     def _rounded(self, targets: Parts, chosen: list[rounding.Rounding]) -> Trial:
         unit, bits = np.float32(1 / context.UNIT), 0.0
-        symbols: Parts = []
-        values: Parts = []
+        symbols, rows, values = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
         steps = context.walk(self._prior, self._inner.shape, self._step)
         question = next(steps)
         try:
             while True:
                 part = len(symbols)
+                rows.append(question[0])
                 symbols.append(chosen[part](targets[part], *question))
                 values.append(octaves.values_of(self._prior, symbols[part], *question) * unit)
                 bits += float(self._costs(symbols[part], question[0]).sum(dtype=np.float64))
                 bits += stray_bits(self._prior.models.tables, symbols[part], question[0])
                 question = steps.send(symbols[part])
         except StopIteration as end:
-            return Trial(symbols, values, end.value * unit, bits)
+            return Trial(symbols, rows, values, end.value * unit, bits)
 
 
 def curvatures_of(values: Parts, targets: Parts, gradient: Parts) -> list[float]:
