@@ -149,7 +149,7 @@ def test_a_picture_read_in_strips_meets_targets(photograph, tmp_path, monkeypatc
     else:
         vaecodec.compress_file(source, coded, target_psnr=33)
         with open(coded, "rb") as file:
-            assert 33 <= psnr(photograph, vaecodec.decode(file.read())) <= 33.05
+            assert 33 <= psnr(photograph, vaecodec.decode(file.read())) <= 33.1
 
 
 def test_the_command_line_takes_one_target(photograph, tmp_path, capsys):
