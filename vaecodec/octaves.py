@@ -33,6 +33,7 @@ from vaecodec.integer import (
     Exact,
     nearest,
     shift,
+    shuffle,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 UNIT = 1 << ACTIVATION_BITS
 VALUE_MAX = 1 << 16  # of all values, in units of 2**-6
+COMPANDED = 255.0  # beyond this many quantisation steps the prior sees no difference
 INDEX_SHIFT = PRODUCT_BITS - 3  # an activation of 1 is 8 rungs of the scale ladder
 ENGINE_LEAST, ENGINE_MOST = 1 << 10, 1 << 15  # cells of a band
 AT_ONCE = 1 << 15  # coefficients from which on threads are worth their while
@@ -315,11 +317,11 @@ def lowest(
     loc = np.repeat(levels.start[:channels].astype(np.float32)[None], len(places[0]), 0)
     known = np.zeros((size[0] * size[1], channels), np.float32)
     known[places[0]] = values_of(prior, (yield rows, loc), rows, loc)
+    ops = Scaled(prior.layers, levels)  # type: ignore[arg-type]
     for part, (here, around) in enumerate(zip(places[1:], pyramid.neighbours(*size), strict=True)):
         near = known[around]
         mean = shift(near.sum(0), 2)
         seen = compand(np.concatenate([*(near - mean), mean], -1))[None]
-        ops = Scaled(prior.layers, levels)  # type: ignore[arg-type]
         loc, index = network.lowest_part(ops, config, part, with_magnitudes(seen))
         loc, rows = (loc + mean).astype(np.float32), np.clip(index, 0, prior.scales - 1).astype(np.uint8)
         known[here] = values_of(prior, (yield rows, loc), rows, loc)
@@ -364,7 +366,7 @@ def both_halves(
             del features
         symbols = yield question
         out.append(values_of(prior, symbols, *question).reshape(rows.shape))
-    return (out[0], out[1]), pyramid.finer(passed)
+    return (out[0], out[1]), shuffle(passed, 2)
 
 
 def _blank(rows: np.ndarray, loc: np.ndarray, shape: tuple[int, ...], half: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vaecodec.gradients import Node, Reverse
 from vaecodec.integer import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, PRODUCT_BITS, WEIGHT_BITS, shuffle
-from vaecodec.octaves import UNIT
+from vaecodec.octaves import COMPANDED, UNIT
 from vaecodec.refinement import Costs
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vaecodec.tables import Tables
 
 MOST = ACTIVATION_MAX / UNIT
-COMPANDED = 255  # beyond this many quantisation steps the prior sees no difference
 
 
 class BitSlopes(Costs):

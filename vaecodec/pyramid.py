@@ -53,15 +53,6 @@ def _runs(x: np.ndarray) -> np.ndarray:
     return x.view((np.void, x.shape[-1] * x.itemsize))[..., 0]
 
 
-def finer(x: np.ndarray) -> np.ndarray:
-    """[h, w, 4 n] -> [2 h, 2 w, n]: four cells in the place of each, by row and column."""
-    height, width, count = x.shape
-    if not count:
-        return np.zeros((2 * height, 2 * width, 0), x.dtype)
-    four = _runs(x.reshape(height, width, 2, 2, count // 4)).transpose(0, 2, 1, 3).copy()
-    return four.view(x.dtype).reshape(2 * height, 2 * width, count // 4)
-
-
 def joined(low: np.ndarray, bands: np.ndarray) -> np.ndarray:
     """low [C, h, w] and bands [3 C, h, w] -> [C, 2 h, 2 w]: by turns."""
     channels, height, width = low.shape

@@ -11,9 +11,8 @@ import tensorflow as tf
 from vaecodec import network
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
-from vaecodec.octaves import INDEX_SHIFT, UNIT, Levels
+from vaecodec.octaves import COMPANDED, INDEX_SHIFT, UNIT, Levels
 from vaecodec.pyramid import BANDS, LOWEST, OCTAVES, band_of
-from vaecodec.wavelet_layers import COMPANDED
 from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, log_steps
 
 Arrays = dict[str, np.ndarray]

@@ -18,9 +18,8 @@ from vaecodec.bases import rotation
 from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.lifting import NORM, STEPS
+from vaecodec.octaves import COMPANDED
 from vaecodec.pyramid import BANDS, OCTAVES, halves, lowest_parts
-
-COMPANDED = 255.0  # beyond this many quantisation steps the prior sees no difference
 
 
 def octaves_macs(samples: int, octaves: range) -> int:
