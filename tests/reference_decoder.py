@@ -111,7 +111,10 @@ def row_bounds(tensors, count):
 
 
 class Header(NamedTuple):
-    """What HEAD says: `side` is a tile's in cells, `tiles` has a (length, crc) for each, `channels` is 1 to 16."""
+    """What HEAD says: `side` is a tile's in cells, `tiles` has a (length, crc) for each, `channels` is 1 to 16.
+
+    `filter` is that of section 10.7 (bytes), or empty.
+    """
 
     height: int
     width: int
@@ -119,6 +122,7 @@ class Header(NamedTuple):
     side: int
     tiles: list
     channels: int
+    filter: bytes
 
 
 def read_chunks(data, last=b"DATA"):
@@ -144,7 +148,7 @@ def read_header(payload, model):
     require(version == 1, f"version {version} of the format is not supported")
     require(len(payload) >= 22, "HEAD: too short")
     _, flags, name, height, width, step, tile, channels = struct.unpack_from("<BB8sIIHBB", payload)
-    require(flags == 0 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
+    require(flags < 2 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
     channels = channels or 3
     wanted = model["config"].get("channels", 3)
     require(channels == wanted, f"HEAD: {channels} channels, and the model has {wanted}")
@@ -152,8 +156,18 @@ def read_header(payload, model):
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
     require(step <= 896 and 6 <= tile <= 12, f"HEAD: step {step} or tile {tile} is out of range")
     count = -(-height >> tile) * -(-width >> tile)
-    require(len(payload) == 22 + 8 * count, f"HEAD: not of the length that {count} tiles need")
-    return Header(height, width, step, 1 << (tile - 4), list(struct.iter_unpack("<II", payload[22:])), channels)
+    rest = payload[22 + 8 * count :]
+    require(len(payload) >= 22 + 8 * count, f"HEAD: not of the length that {count} tiles need")
+    if flags:
+        require(model["config"].get("wavelet"), "HEAD: a filter does not go with this model")
+        require(rest and rest[0] < 3, "HEAD: no filter, or one of unknown classes")
+        classes = 1 << rest[0]
+        require(len(rest) == 1 + 10 * classes + (2 * channels if channels > 1 else 0), "HEAD: the filter's length")
+        require(max(rest[1 + 10 * k] for k in range(classes)) < 16, "HEAD: a shift of the filter is above 15")
+    else:
+        require(not rest, f"HEAD: not of the length that {count} tiles need")
+    tiles = list(struct.iter_unpack("<II", payload[22 : 22 + 8 * count]))
+    return Header(height, width, step, 1 << (tile - 4), tiles, channels, rest)
 
 
 def read_file(data, model):
@@ -608,13 +622,62 @@ def wavelet_samples(x, channels):
     low = x.reshape(h, w, channels, 16, 16).transpose(0, 3, 1, 4, 2).copy().reshape(16 * h, 16 * w, channels)
     for n in (8, 4, 2, 1):
         low[::n, ::n] = joined(joined(low[::n, ::n].swapaxes(0, 1)).swapaxes(0, 1))
+    return low @ turn_of(channels)
+
+
+def turn_of(channels):
+    """10.6: T, f32[C, C]."""
     if channels == 3:
         turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
     else:
         k, c = np.indices((channels, channels))
         turn = np.sqrt(2 / channels) * np.cos(np.pi * (2 * c + 1) * k / (2 * channels))
         turn[0] /= np.sqrt(2)
-    return low @ turn.astype(np.float32)
+    return turn.astype(np.float32)
+
+
+def apart(plane, down, along):
+    """10.7: f32[H, W] so many rows and columns further, mirrored at the borders."""
+    places = []
+    for side, far in zip(plane.shape, (down, along), strict=True):
+        at = np.abs(np.arange(side) + far) % (2 * side - 2)
+        places.append(np.minimum(at, 2 * side - 2 - at))
+    return plane[np.ix_(*places)]
+
+
+def around(plane, far):
+    """10.7: h, v and d of each sample of f32[H, W], at a distance: f32[3, H, W]."""
+    ways = [(0, far), (0, -far)], [(far, 0), (-far, 0)], [(i, j) for i in (far, -far) for j in (far, -far)]
+    return np.stack([sum(apart(plane, *one) - plane for one in way) for way in ways])
+
+
+def smoothed(plane, far):
+    """10.7: m of f32[H, W], with e = far."""
+    for axis in (0, 1):
+        way = (far, 0) if axis == 0 else (0, far)
+        plane = (apart(plane, *way) + 2 * plane + apart(plane, -way[0], -way[1])) / 4
+    return plane
+
+
+def restored(q, weights, s):
+    """10.7: f32[16 h, 16 w, C] of q, likewise, with the filter's bytes; s is a quantisation step on the scale of q."""
+    channels, classes = q.shape[2], 1 << weights[0]
+    turn = turn_of(channels)
+    a = np.moveaxis(q @ turn.T, -1, 0)
+    numbers = np.frombuffer(weights, np.int8, offset=1).astype(np.float32)
+    first, others = numbers[: 10 * classes].reshape(classes, 10), numbers[10 * classes :].reshape(-1, 2) / 512
+    sums = np.concatenate([around(a[0], far) for far in (1, 2, 3)])
+    made = [np.tensordot(one[1:] / 2 ** one[0], sums, 1) for one in first]
+    activity = smoothed(smoothed(np.abs(a[0] - smoothed(a[0], 1)), 1), 2)
+    b = np.zeros_like(a)
+    b[0] = made[0]
+    for limit, (low, high) in zip({1: (), 2: (6,), 4: (2, 6, 19)}[classes], pairwise(made), strict=True):
+        b[0] += np.clip(1.5 * activity / (limit * s / 64) - 1, 0, 1) * (high - low)
+    for k in range(1, channels):
+        for weight, plane in ((others[0], a[k]), (others[k], a[0])):
+            h, v, d = around(plane, 1)
+            b[k] += weight[0] * (h + v) + weight[1] * d
+    return q + np.moveaxis(b, 0, -1) @ turn
 
 
 def wavelet_synthesis(x, fine, out, net, config):
@@ -660,7 +723,8 @@ def synthesis(values, header, model):
 
     x, fine = values.astype(np.float32) / 64 * vector("inverse_gain"), vector("synthesis/fine")
     if config.get("wavelet"):
-        return pixels(wavelet_synthesis(x, fine, vector("synthesis/out"), net, config), header)
+        p = wavelet_synthesis(x, fine, vector("synthesis/out"), net, config)
+        return pixels(p, header, vector("inverse_gain")[0] if header.filter else None)
     s = shuffle(net.dense("shortcut", x))
     t = net.dense("latents", x)
     for i in range(config["coarse_blocks"]):
@@ -678,9 +742,10 @@ def synthesis(values, header, model):
     return pixels(p, header)
 
 
-def pixels(p, header):
-    """Section 7: u8[height, width, C] of p, f32[16 h, 16 w, C]."""
-    return np.clip(np.floor(255 * p + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
+def pixels(p, header, gain=None):
+    """Section 7: u8[height, width, C] of p, f32[16 h, 16 w, C]; 10.7 with the gain of channel 0."""
+    q = 255 * p if gain is None else restored(255 * p, header.filter, 255 * gain)
+    return np.clip(np.floor(q + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
 
 
 def decode(data, model):

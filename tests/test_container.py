@@ -45,6 +45,7 @@ def test_parse_inverts_pack():
         "step": 448,
         "tile": 128,
         "tiles": 2,
+        "filtered": False,
         "channels": 3,
         "depth": 8,
         "metadata": ["dpi", "exif", "icc", "xmp"],
@@ -133,7 +134,8 @@ def with_head(**changes):
     ("changes", "message"),
     [
         ({"version": 2}, "version 2"),
-        ({"flags": 1}, "flags"),
+        ({"flags": 2}, "flags"),
+        ({"flags": 1}, "there is a filter"),
         ({"channels": 3}, "3 are written as 0"),
         ({"channels": 17}, "at most 16"),
         ({"height": 0}, "200 x 0"),

@@ -14,7 +14,7 @@ errors config limits progress container targets network generative atomic librar
 sources interpreters memory
 pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves widening
 context rounding
-vetting grids discrete generator bitsback drawing tiles tiling weights
+vetting grids discrete generator bitsback drawing tiles tiling weights wiener filtering
 picture_sets
 gradients refinement prior_gradients context_gradients wavelet_refinement lapping networks
 lapped graphs transforms preview fixed parallel plans encoder codec

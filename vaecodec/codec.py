@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vaecodec import context, fixed, preview, tiles
+from vaecodec import context, fixed, preview, tiles, wiener
 from vaecodec.config import STRIDE
-from vaecodec.container import Parsed, parse
+from vaecodec.container import Header, Parsed, parse
 from vaecodec.encoder import Encoder
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.limits import DEFAULT, NONE, Limits
@@ -25,6 +25,7 @@ from vaecodec.plans import Part, Plan, Window, alike, gather, pixels_of, strips_
 from vaecodec.progress import Progress, counted, named
 from vaecodec.tiling import Box, Grid, halo, window_box
 from vaecodec.weights import Model, find_model, load_model
+from vaecodec.wiener import Filter
 
 T = TypeVar("T")
 
@@ -95,7 +96,15 @@ class Codec(Encoder):
 
     def _part(self, data: bytes, window: Window | None, reduce: int, limits: Limits | None, name: str = "") -> Part:
         parsed = parse(data, check_data=window is None)
-        return Part(data, parsed, self._admit(parsed, window, reduce, limits), name)
+        plan = self._admit(parsed, window, reduce, limits)
+        self._filter_of(parsed.header)
+        return Part(data, parsed, plan, name)
+
+    def _filter_of(self, header: Header) -> Filter | None:
+        """That of a file, if it has one."""
+        if header.filter and not self.model.config.wavelet:
+            raise FormatError("the header gives a filter, which does not go with its model")
+        return wiener.from_bytes(header.filter, header.channels) if header.filter else None
 
     def _strips(self, part: Part, progress: Progress | None) -> Iterator[np.ndarray]:
         with self._crew([(part.plan.grid, part.total)]) as crew:
@@ -109,25 +118,27 @@ class Codec(Encoder):
         return chain.from_iterable(self._reduced(crew, part) for part in parts)
 
     def _synthesised(self, crew: Crew, parts: list[Part]) -> Iterator[tuple[Box, np.ndarray]]:
-        channels = self.model.config.latents
+        config = self.model.config
 
-        def jobs(part: Part) -> Iterator[tuple[int, Box, Box, np.ndarray]]:
-            found = self._surrounded(crew, part, halo(self.model.config), channels, tiles.decode)
-            return ((part.parsed.header.step, *one) for one in found)
+        def jobs(part: Part) -> Iterator[tuple[Header, Box, Box, np.ndarray]]:
+            margin = halo(config, bool(part.parsed.header.filter))
+            found = self._surrounded(crew, part, margin, config.latents, tiles.decode)
+            return ((part.parsed.header, *one) for one in found)
 
-        def some(*jobs: tuple[int, Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
-            step = jobs[0][0]
+        def some(*jobs: tuple[Header, Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
+            step, found = jobs[0][0].step, self._filter_of(jobs[0][0])
+            restoration = found and wiener.Restoration(found, self.model.pixel_step(step))
             gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
             condition = self.model.condition("synthesis", step)
             y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
             y *= gain
-            pictures = self.transforms.synthesis(y, condition)
+            pictures = self.transforms.synthesis(y, condition, restoration)
             places = [shown.inside(pixels_of(outer)) for _, shown, outer, _ in jobs]
-            found = zip(jobs, pictures, places, strict=True)
-            return [(job[1], picture[place.slices()]) for job, picture, place in found]
+            every = zip(jobs, pictures, places, strict=True)
+            return [(job[1], picture[place.slices()]) for job, picture, place in every]
 
         every = chain.from_iterable(jobs(part) for part in parts)
-        groups = alike(every, lambda job: (job[0], job[3].shape), self.transforms.batch)
+        groups = alike(every, lambda job: (job[0].step, job[0].filter, job[3].shape), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
 
     def decode_exact(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
@@ -138,8 +149,10 @@ class Codec(Encoder):
         part, config = self._part(data, None, 1, limits), self.model.config
         out = np.empty((*part.plan.out.shape, config.channels), np.int64)
         with self._crew([(part.plan.grid, part.total)]) as crew:
-            for shown, outer, y in self._surrounded(crew, part, halo(config), config.latents, tiles.decode):
-                made = self._fixed(y, part.parsed.header.step)[shown.inside(pixels_of(outer)).slices()]
+            header, found = part.parsed.header, self._filter_of(part.parsed.header)
+            margin = halo(config, found is not None)
+            for shown, outer, y in self._surrounded(crew, part, margin, config.latents, tiles.decode):
+                made = self._fixed(y, header.step, found)[shown.inside(pixels_of(outer)).slices()]
                 out[shown.slices()] = made + (1 << (fixed.BITS - 1))
         return out
 

@@ -26,6 +26,7 @@ WORTH = 0.13  # squared quantisation steps that a bit is worth where wavelet coe
 PICTURE_CHANNELS = (1, 3)  # of models whose files are pictures: grey and RGB
 MAX_CHANNELS = 16
 CELL = STRIDE * STRIDE  # pixels of a cell
+FILTER_REACH = 4  # samples that a picture's filter reaches beyond one
 
 # Fields that came after the first models, and what those have.
 LATER = {"lapped": 0, "channels": 3, "wavelet": 0, "coarser": 0}

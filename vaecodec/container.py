@@ -1,7 +1,8 @@
 """Header and chunks <-> bytes: the .vae file of a picture, as in docs/format.md.  Standard library only.
 
     magic    89 56 41 45 0D 0A 1A 0A
-    HEAD     version, model, size, quality step, tile size, channels, and for each tile its length and symbol CRC
+    HEAD     version, model, size, quality step, tile size, channels, for each tile its length and symbol CRC, and
+             perhaps a filter
              or PICT: version, coding, channels, depth, size of a picture in a classical coding
     iccp exif xmp_ phys   optional, deflated
     grey ALPH             optional: the picture is grey; its alpha plane, without loss
@@ -24,6 +25,7 @@ from vaecodec.errors import FormatError
 MAGIC = b"\x89VAE\r\n\x1a\n"
 VERSION = 1
 FIXED = struct.Struct("<BB8sIIHBB")  # version, flags, model, height, width, step, log2 of tile, channels
+FILTERED = 1  # of the flags: what follows the tiles in HEAD is a filter
 TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
@@ -44,7 +46,9 @@ class Tile(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What HEAD says; `model` is 16 hexadecimal digits, sides are in pixels, `channels` those of the model."""
+    """What HEAD says; `model` is 16 hexadecimal digits, sides are in pixels, `channels` those of the model; `filter` is
+    one of wiener, or empty.
+    """
 
     model: str
     height: int
@@ -53,6 +57,7 @@ class Header(NamedTuple):
     tile: int
     version: int = VERSION
     channels: int = 3
+    filter: bytes = b""
 
     @property
     def is_picture(self) -> bool:
@@ -104,9 +109,17 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
     """
     size = header.tile.bit_length() - 1
     _check_sides(header.height, header.width)
-    fixed = (VERSION, 0, bytes.fromhex(header.model), header.height, header.width, header.step, size)
+    fixed = (
+        VERSION,
+        FILTERED if header.filter else 0,
+        bytes.fromhex(header.model),
+        header.height,
+        header.width,
+        header.step,
+        size,
+    )
     head = FIXED.pack(*fixed, 0 if header.channels == 3 else header.channels)
-    head += b"".join(TILE.pack(len(data), crc) for data, crc in tiles)
+    head += b"".join(TILE.pack(len(data), crc) for data, crc in tiles) + header.filter
     return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
 
 
@@ -183,7 +196,7 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
     if len(payload) < FIXED.size:
         raise FormatError(f"the header is {len(payload)} bytes long, expected at least {FIXED.size}")
     version, flags, model, height, width, step, size, channels = FIXED.unpack_from(payload)
-    if flags:
+    if flags & ~FILTERED:
         raise FormatError("the header sets flags that this version does not know")
     if channels == 3 or channels > MAX_CHANNELS:
         raise FormatError(f"the header gives {channels} channels (3 are written as 0, at most {MAX_CHANNELS})")
@@ -192,11 +205,14 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
         raise FormatError(f"the header gives quality step {step} (at most {STEPS - 1})")
     if not MIN_TILE_LOG2 <= size <= MAX_TILE_LOG2:
         raise FormatError(f"the header gives tiles of 2**{size} pixels (2**{MIN_TILE_LOG2}..2**{MAX_TILE_LOG2})")
-    header = Header(model.hex(), height, width, step, 1 << size, version, channels or 3)
-    count = tile_count(height, width, header.tile)
-    if len(payload) != FIXED.size + TILE.size * count:
+    count = tile_count(height, width, 1 << size)
+    end = FIXED.size + TILE.size * count
+    if flags and len(payload) == end:
+        raise FormatError("the header says that there is a filter, and has none")
+    if len(payload) < end or (len(payload) > end and not flags):
         raise FormatError(f"the header lists {(len(payload) - FIXED.size) / TILE.size:g} tiles, expected {count}")
-    return header, list(TILE.iter_unpack(payload[FIXED.size :]))
+    header = Header(model.hex(), height, width, step, 1 << size, version, channels or 3, payload[end:])
+    return header, list(TILE.iter_unpack(payload[FIXED.size : end]))
 
 
 def read_pict(payload: bytes) -> Classical:
@@ -345,6 +361,7 @@ def info(data: bytes) -> dict[str, Any]:
         about["step"] = head.step
         about["tile"] = head.tile
         about["tiles"] = len(found.tiles)
+        about["filtered"] = bool(head.filter)
     return {
         "kind": "picture" if head.is_picture else "array",
         **about,

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vaecodec import memory, tiles, wavelet_refinement
-from vaecodec.config import HYPER_STRIDE, STRIDE
+from vaecodec.config import HYPER_STRIDE, STRIDE, lambda_at
 from vaecodec.container import Header, pack, step_of
 from vaecodec.errors import CodecError, ModelError
+from vaecodec.filtering import Equations
 from vaecodec.parallel import Crew, cores
 from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of
 from vaecodec.progress import Progress, ticker
@@ -28,6 +30,13 @@ from vaecodec.wavelet_refinement import WaveletRefiner
 from vaecodec.weights import Model
 
 LATENT_MAX = 2.0**64  # quantisation steps: far more than are coded, and no sum of some overflows
+
+
+class Done(NamedTuple):
+    """What was made of a tile, and the equations for its filter where it was refined."""
+
+    result: Any
+    equations: Equations | None
 
 
 class Encoder:
@@ -74,8 +83,12 @@ class Encoder:
         """
         step = step_of(quality)
         check_effort(effort)
-        coded = self._of_each(pictures, step, tile, tiles.encode, self._iterations(effort, step), progress)
-        headers = [self._header(pixels.shape[0], pixels.shape[1], step, tile) for pixels in pictures]
+        made = self._of_each(pictures, step, tile, tiles.encode, self._iterations(effort, step), progress)
+        coded = [[done.result for done in each] for each in made]
+        headers = [
+            self._header(pixels.shape[0], pixels.shape[1], step, tile, self._fitted(each, step))
+            for pixels, each in zip(pictures, made, strict=True)
+        ]
         kinds = metadata or [None] * len(headers)
         return [pack(*one) for one in zip(headers, coded, kinds, strict=True)]
 
@@ -86,7 +99,8 @@ class Encoder:
 
         The first half of encode_batch, for another machine than the second; raises as it does.
         """
-        return self._of_each(pictures, step_of(quality), tile, tiles.latents)
+        found = self._of_each(pictures, step_of(quality), tile, tiles.latents)
+        return [[done.result for done in each] for each in found]
 
     def encode_latents(
         self,
@@ -106,15 +120,27 @@ class Encoder:
     def _refiner(self) -> type[Refiner]:
         return WaveletRefiner if self.model.config.wavelet else Refiner
 
-    def _iterations(self, effort: int, step: int) -> int:
+    def _iterations(self, effort: int, step: int) -> int | None:
+        """How often latents are refined; None where they are left alone, and there is no filter either."""
+        if effort == 1:
+            return None
         return wavelet_refinement.ITERATIONS[effort - 1] if self.model.config.wavelet else iterations_of(effort, step)
 
-    def _header(self, height: int, width: int, step: int, tile: int) -> Header:
-        return Header(self.model.id, height, width, step, tile, channels=self.model.config.channels)
+    def _header(self, height: int, width: int, step: int, tile: int, found: bytes = b"") -> Header:
+        return Header(self.model.id, height, width, step, tile, channels=self.model.config.channels, filter=found)
+
+    def _fitted(self, made: list[Done], step: int) -> bytes:
+        """The filter of a picture by the equations of its tiles, if it is to have one."""
+        equations = [done.equations for done in made if done.equations]
+        if not equations:
+            return b""
+        worth = lambda_at(step) / self.model.config.weighty
+        found = reduce(Equations.__add__, equations).best(worth)
+        return found.to_bytes() if found else b""
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, 3] are worth under the model: what encode's bytes are held against."""
-        return sum(self._of_each([pixels], step_of(quality), tile, tiles.bits)[0])
+        return sum(done.result for done in self._of_each([pixels], step_of(quality), tile, tiles.bits)[0])
 
     def _of_each(
         self,
@@ -122,9 +148,9 @@ class Encoder:
         step: int,
         tile: int,
         work: Callable[..., Any],
-        iterations: int = 0,
+        iterations: int | None = None,
         progress: Progress | None = None,
-    ) -> list[list[Any]]:
+    ) -> list[list[Done]]:
         """work(prior, y, z, step) of each tile of each picture, in order; pictures of one size are next to each other
         in the making.
         """
@@ -136,7 +162,7 @@ class Encoder:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
         order = sorted(range(len(grids)), key=grids.__getitem__)
-        rounds = max(1, iterations)
+        rounds = iterations or 1
         tick = ticker(rounds * sum(grid.total for grid in grids), progress)
         with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
             chosen = ((pictures[n], grids[n]) for n in order)
@@ -158,26 +184,28 @@ class Encoder:
         pictures: Iterable[tuple[np.ndarray | Rows, Grid]],
         step: int,
         work: Callable[..., Any],
-        iterations: int = 0,
+        iterations: int | None = None,
         tick: Callable[[], None] = lambda: None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[Done]:
         """work(prior, y, z, step) of each tile of each picture, in order, its y refined in so many iterations."""
         turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
 
-        def one(job: Job, y: np.ndarray, z: Any) -> Any:
-            if iterations:
+        def one(job: Job, y: np.ndarray, z: Any) -> Done:
+            equations = None
+            if iterations is not None:
                 with turn:
                     refine = self._refiner(self.model, job.seen, job.within, y, z, job.inner, step)
                     found = refine(iterations, tick)
+                    equations = refine.equations
                 y, z = (y[job.inner.slices()], found) if self.model.config.wavelet else (found, z)
             else:
                 y = y[job.inner.slices()]
             found = crew.call(work, y, z, step)
             if not iterations:
                 tick()
-            return found
+            return Done(found, equations)
 
-        def some(*jobs: Job) -> list[Any]:
+        def some(*jobs: Job) -> list[Done]:
             latents = self._latents([job.seen for job in jobs], jobs[0].inner, step)
             return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
-from vaecodec import network, pyramid
+from vaecodec import network, pyramid, wiener
 from vaecodec.bases import rotation
 from vaecodec.config import ANCHORS, STRIDE, SUBSTEPS
 from vaecodec.errors import ModelError
@@ -22,6 +23,7 @@ from vaecodec.gradients import unshuffle
 from vaecodec.integer import ACTIVATION_BITS, EXACT64, Layer, depthwise, one_thread, shift, shuffle
 from vaecodec.vetting import require
 from vaecodec.weights import Model, conditions
+from vaecodec.wiener import Filter
 
 BITS = 14
 WEIGHT_BITS = 16
@@ -29,6 +31,7 @@ GAIN_BITS = 20
 MOST = float(2**24 - 1)
 GAIN_MOST = 2**28  # so that a gain times anything stays exact
 DIGITS = 40
+RAMP_BITS = 8  # of the way from one class of a filter to the next
 
 
 class Lifted:
@@ -111,14 +114,41 @@ class Synthesis:
             raise ModelError(f"the weights of the model's synthesis do not fit ({exc})") from exc
         require(made.shape == (STRIDE, STRIDE, model.config.channels), "the model's synthesis makes other pixels")
 
-    def __call__(self, y: np.ndarray, step: int) -> np.ndarray:
-        """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, C], integers, unit 2**-14, within +-1/2, about."""
+    def __call__(self, y: np.ndarray, step: int, found: Filter | None = None) -> np.ndarray:
+        """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, C], integers, unit 2**-14, within +-1/2, about; through
+        the filter of their picture where it has one.
+        """
         told = {name: self._vector(name, step) for name in conditions(self._model.config, "synthesis")}
         ops = Fixed(self._layers, told)
         x = y * self._vector("inverse_gain", step)
         x = np.clip(shift(x, GAIN_BITS + ACTIVATION_BITS - BITS), -MOST, MOST, out=x)
         with one_thread:
-            return network.synthesis(ops, self._model.config, x)
+            picture = network.synthesis(ops, self._model.config, x)
+        return restored(picture, found, int(self._vector("inverse_gain", step)[0])) if found else picture
+
+
+def restored(picture: np.ndarray, found: Filter, step: int) -> np.ndarray:
+    """wiener.Restoration of f64[H, W, C], integers, unit 2**-14; the quantisation step is in units of 2**-20."""
+    channels = picture.shape[2]
+    turn = whole(rotation(channels), WEIGHT_BITS)
+    planes = shift(picture.reshape(-1, channels) @ turn.T, WEIGHT_BITS).T.reshape(channels, *picture.shape[:2])
+    planes = wiener.mirrored(np.clip(planes, -MOST, MOST))
+    sums = wiener.basis(planes[0])
+    first, shared, each = found.weights()
+    values = [shift(one @ sums, bits) for one, bits in zip(first, found.shifts.tolist(), strict=True)]
+    active, added = wiener.activity(planes[0]).ravel(), np.zeros((channels, sums.shape[1]))
+    added[0] = 2**RAMP_BITS * values[0]
+    for limit, (low, high) in zip(wiener.LIMITS[len(first)], pairwise(values), strict=True):
+        middle = float(limit * step)  # in the unit of activities, 2**-26
+        # A quotient is rounded alike everywhere, and so is its floor.
+        part = np.floor(2**RAMP_BITS * (3 * active - 2 * middle) / (2 * middle))
+        added[0] += np.clip(part, 0, 2**RAMP_BITS) * (high - low)
+    added[0] = shift(added[0], RAMP_BITS)
+    near = wiener.nearest_of(sums)
+    for plane, one, out in zip(planes[1:], each, added[1:], strict=True):
+        out[:] = shift(shared[0] @ wiener.nearest(plane) + one @ near, wiener.OTHER_SHIFT)
+    out = picture + shift(added.T @ turn, WEIGHT_BITS).reshape(picture.shape)
+    return np.clip(out, -MOST, MOST, out=out)
 
 
 def whole(x: np.ndarray, bits: int) -> np.ndarray:

@@ -9,7 +9,9 @@ from vaecodec import network
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.layers import Float
+from vaecodec.transforms import rounded
 from vaecodec.weights import Model, conditions
+from vaecodec.wiener import Restoration
 
 
 def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
@@ -19,8 +21,12 @@ def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
 
 def synthesis(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
     """f32[B, h, w, M] -> u8[B, H, W, C], halves rounded up: what `litert/synthesis` holds."""
-    x = network.synthesis(ops, config, y) * 255.0 + 128.0
-    return tf.cast(tf.floor(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
+    return tf.cast(tf.floor(tf.clip_by_value(unrounded(ops, config, y), 0.0, 255.0)), tf.uint8)
+
+
+def unrounded(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
+    """f32[B, h, w, M] -> f32[B, H, W, C] on a scale of 255 and a half more."""
+    return network.synthesis(ops, config, y) * 255.0 + 128.0
 
 
 class TensorFlow:
@@ -57,7 +63,12 @@ class TensorFlow:
         def run_synthesis(y, condition):
             return synthesis(told("synthesis", condition), config, y)
 
+        @tf.function(input_signature=[latents, vector])
+        def run_unrounded(y, condition):
+            return unrounded(told("synthesis", condition), config, y)
+
         self._analysis, self._hyper_analysis, self._synthesis = run_analysis, run_hyper_analysis, run_synthesis
+        self._unrounded = run_unrounded
 
     def analysis(self, pixels: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return self._analysis(pixels, condition).numpy()
@@ -65,5 +76,7 @@ class TensorFlow:
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         return self._hyper_analysis(y).numpy()
 
-    def synthesis(self, y: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    def synthesis(self, y: np.ndarray, condition: np.ndarray, restoration: Restoration | None = None) -> np.ndarray:
+        if restoration:
+            return np.stack([rounded(restoration(one)) for one in self._unrounded(y, condition).numpy()])
         return self._synthesis(y, condition).numpy()

@@ -1,7 +1,8 @@
-"""LiteRT flatbuffers of lapped models without their filter, which `lapped` does faster: they begin or end beside it.
+"""LiteRT flatbuffers that begin or end elsewhere: without a lapped model's filter, or before pixels are rounded.
 
-LiteRT transposes in plain loops, and its fast kernels take no sizes that are computed: a third of a transform's time
-went into a twentieth of its arithmetic.  Only lists of numbers are changed, in place; the rest is as it was.
+LiteRT transposes in plain loops, and its fast kernels take no sizes that are computed: a third of a lapped transform's
+time went into a twentieth of its arithmetic, which `lapped` does faster.  A picture's own filter comes before rounding.
+Only lists of numbers are changed, in place; the rest is as it was.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from vaecodec.errors import ModelError
 
 MOST = 4096  # entries of a list, as in networks
-SPACE_TO_DEPTH, STRIDED_SLICE, MIRROR_PAD = 26, 45, 100  # of tflite.BuiltinOperator
+ADD, SPACE_TO_DEPTH, STRIDED_SLICE, MIRROR_PAD = 0, 26, 45, 100  # of tflite.BuiltinOperator
 
 
 class _Table(NamedTuple):
@@ -77,7 +78,24 @@ def without_filter(content: bytes, name: str) -> bytes:
         raise ModelError("the model's network has no lapped filter where it should") from exc
 
 
-def _without_filter(data: bytearray, name: str) -> bytes:
+def unrounded(content: bytes) -> bytes:
+    """The flatbuffer of "synthesis" up to its last sum: f32 on a scale of 255 and a half more, not clipped.
+
+    Raises ModelError where there is none.
+    """
+    data = bytearray(content)
+    try:
+        graph, operations = _operations(data)
+        outputs, last = graph.numbers(2), next(one for one in reversed(operations) if one.code == ADD)
+        struct.pack_into("<i", data, outputs[0], last.outputs[0])
+        _keep(data, graph, needed(operations, {last.outputs[0]}, -1))
+    except (KeyError, StopIteration, struct.error, IndexError) as exc:
+        raise ModelError("the model's network does not end as it should") from exc
+    return bytes(data)
+
+
+def _operations(data: bytearray) -> tuple[_Table, list[_Operation]]:
+    """The graph and all that it does."""
     model = _Table(data, struct.unpack_from("<I", data)[0])
     graph = model.tables(2)[0]
     # Codes up to 127 may stand in the first field alone, as they did before there were more.
@@ -86,6 +104,11 @@ def _without_filter(data: bytearray, name: str) -> bytes:
         _Operation(one, codes[one.number(0, "I")], *([one._number("i", at) for at in one.numbers(n)] for n in (1, 2)))
         for one in graph.tables(3)
     ]
+    return graph, operations
+
+
+def _without_filter(data: bytearray, name: str) -> bytes:
+    graph, operations = _operations(data)
     inputs, outputs = graph.numbers(1), graph.numbers(2)
     if name == "synthesis":
         begin = next(one for one in operations if one.code == MIRROR_PAD)

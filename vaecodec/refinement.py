@@ -21,6 +21,7 @@ import numpy as np
 from vaecodec import context
 from vaecodec.coding import DETERMINISTIC
 from vaecodec.config import lambda_at
+from vaecodec.filtering import Equations
 from vaecodec.gradients import Distortion
 from vaecodec.integer import one_thread, put_half, take_half
 from vaecodec.tables import PRECISION, Tables
@@ -93,6 +94,8 @@ class Refiner:
         self._distortion, self._costs = Distortion(model, step), Costs(model.prior.models.tables)
         # Of the sum over three colours, for which the rate of a pixel is weighed against their mean.
         self._lambda = lambda_at(step) / model.config.weighty
+        self._pixel_step = model.pixel_step(step)
+        self.equations: Equations | None = None  # for the picture's filter, of what was found best
 
     def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
         """f32[h', w', M]: better y of the inner cells, or what it was where that is not found; ticks each iteration."""
@@ -149,13 +152,21 @@ class Refiner:
 
     def _error(self, values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """(picture made of these latents of the inner cells - pixels, way back of its gradient); 0 beyond its edge."""
+        picture, back = self._made(values)
+        return self._less_pixels(picture), back
+
+    def _made(self, values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """The picture f32[H, W, C] made of these latents of the inner cells, and the way back of its gradient."""
         y = self._y.copy()
         y[self._inner.slices()] = values
-        picture, back = self._distortion.forward(y)
+        return self._distortion.forward(y)
+
+    def _less_pixels(self, picture: np.ndarray) -> np.ndarray:
+        """The picture, less what it should be, in place."""
         picture -= self._pixels
         picture[self._seen[0] :] = 0
         picture[:, self._seen[1] :] = 0
-        return picture, back
+        return picture
 
 
 def draw(part: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:

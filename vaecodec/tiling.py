@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vaecodec.config import STRIDE, Config
+from vaecodec.config import FILTER_REACH, STRIDE, Config
 
 DEFAULT_TILE = 1024  # pixels
 
@@ -68,14 +68,18 @@ def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int
     return Box(top, left, top + height, left + width)
 
 
-def halo(config: Config) -> int:
+def halo(config: Config, filtered: bool = False) -> int:
     """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block or filter.
 
     Wavelets of four octaves reach four cells when they are taken, and 46 pixels when samples are made of them, which
-    fine blocks see.
+    fine blocks see; a filter sees what those make.
     """
     reach = config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
-    return max(reach, 4, -(-(46 + 8 * config.fine_blocks) // STRIDE)) if config.wavelet else reach
+    return (
+        max(reach, 4, -(-(46 + 8 * config.fine_blocks + FILTER_REACH * filtered) // STRIDE))
+        if config.wavelet
+        else reach
+    )
 
 
 class Grid(NamedTuple):

@@ -13,12 +13,13 @@ import numpy as np
 
 from vaecodec import lapped, pyramid
 from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
-from vaecodec.graphs import without_filter
+from vaecodec.graphs import unrounded, without_filter
 from vaecodec.interpreters import Runners
 from vaecodec.networks import check_network
 from vaecodec.tiling import DEFAULT_TILE, Grid, halo
 from vaecodec.vetting import require
 from vaecodec.weights import Model
+from vaecodec.wiener import Restoration
 
 Vector = np.ndarray
 MOST = 2 * (DEFAULT_TILE // STRIDE) ** 2  # cells at once: what LiteRT holds of each is five times as large
@@ -35,8 +36,8 @@ class Transforms(Protocol):
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
-    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        """f32[B, h, w, M] -> u8[B, H, W, C]."""
+    def synthesis(self, y: np.ndarray, condition: Vector, restoration: Restoration | None = None) -> np.ndarray:
+        """f32[B, h, w, M] -> u8[B, H, W, C]; through `restoration` before they are rounded, where there is one."""
 
 
 class LiteRT:
@@ -59,6 +60,8 @@ class LiteRT:
 
     def _content(self, name: str) -> bytes:
         """The flatbuffer of one transform; that of a model which did not come with the package is looked through."""
+        if name == "unrounded":
+            return unrounded(self._content("synthesis"))
         content, config = self._model.transform(name), self._model.config
         if not self._model.shipped:
             widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
@@ -93,30 +96,41 @@ class LiteRT:
         expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
         return self._run("hyper_analysis", (y,), expected, np.float32)
 
-    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        grid, margin = Grid(y.shape[1] * STRIDE, y.shape[2] * STRIDE, DEFAULT_TILE), halo(self._model.config)
+    def synthesis(self, y: np.ndarray, condition: Vector, restoration: Restoration | None = None) -> np.ndarray:
+        grid, margin = (
+            Grid(y.shape[1] * STRIDE, y.shape[2] * STRIDE, DEFAULT_TILE),
+            halo(self._model.config, restoration is not None),
+        )
         if y.shape[1] * y.shape[2] <= MOST:
-            return self._synthesis(y, condition)
+            return self._synthesis(y, condition, restoration)
         out = np.empty((y.shape[0], grid.height, grid.width, self._model.config.channels), np.uint8)
         for box in map(grid.box, range(grid.total)):
             outer = box.grow(margin, grid.cells)
-            part = self._synthesis(y[:, outer.top : outer.bottom, outer.left : outer.right], condition)
+            part = self._synthesis(y[:, outer.top : outer.bottom, outer.left : outer.right], condition, restoration)
             top, left, bottom, right = (STRIDE * edge for edge in box.inside(outer))
             place = out[:, STRIDE * box.top : STRIDE * box.bottom, STRIDE * box.left : STRIDE * box.right]
             place[:] = part[:, top:bottom, left:right]
         return out
 
-    def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+    def _synthesis(self, y: np.ndarray, condition: Vector, restoration: Restoration | None) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
         kind = np.float32 if self._model.config.lapped else np.uint8
         more = []
         if self._model.config.wavelet:
             more = [np.stack([pyramid.samples(one) for one in y])]
+        if restoration:
+            pictures = self._run("unrounded", (y, *self._vectors(condition), *more), expected, np.float32)
+            return np.stack([rounded(restoration(one, self._threads)) for one in pictures])
         pictures = self._run("synthesis", (y, *self._vectors(condition), *more), expected, kind)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")
             pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])
         return pictures
+
+
+def rounded(picture: np.ndarray) -> np.ndarray:
+    """f32, on a scale of 255 and a half more, in place -> u8."""
+    return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
 def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:

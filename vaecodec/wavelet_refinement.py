@@ -13,7 +13,8 @@ and magnifies others, and every value is context of those coded after it.  Hence
     course of a walk (a proximal gradient method, in which rounding is the proximal operator: Parikh and Boyd 2014,
     Proximal Algorithms, section 4.2).
 
-Of all symbols on the way those that cost least are taken, and the first of them are those of effort 1.
+Of all symbols on the way those that cost least are taken, and the first of them are those of effort 1.  Whatever a
+tile's pictures are made of, they go through the filter that fits them best (`filtering`), as the file's will be.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import context, octaves, rounding
-from vaecodec.config import WORTH
+from vaecodec import context, filtering, octaves, rounding
+from vaecodec.config import STRIDE, WORTH
 from vaecodec.context_gradients import ContextGradients, Parts
+from vaecodec.filtering import Equations
 from vaecodec.integer import one_thread
 from vaecodec.refinement import Refiner
 from vaecodec.strays import stray_bits
+from vaecodec.tiling import Box
+from vaecodec.wiener import Restoration
 
-ITERATIONS = (0, 1, 2, 3, 4, 6, 9, 14, 22)  # by effort, from 1
+ITERATIONS = (0, 0, 1, 2, 4, 6, 9, 14, 22)  # by effort, from 1; at 2 there is the filter alone
 # Measured on held-out pictures, as are the numbers below.
 RATE = 0.25  # what part of the way to go at the beginning; it falls to none
 REACH = 1.0  # quantisation steps that a target may go from where it began
@@ -63,10 +67,10 @@ class WaveletRefiner(Refiner):
         with one_thread:
             for n in range(iterations + 1):
                 trial = self._rounded(targets, chosen)
-                error, back = self._error(trial.y)
+                error, back, equations = self._filtered(trial.y)
                 cost = trial.bits + self._lambda * float(np.square(error).sum(dtype=np.float64))
                 if cost < least:
-                    least, best, kept = cost, trial.symbols, targets
+                    least, best, kept, self.equations = cost, trial.symbols, targets, equations
                 if n == iterations:
                     break
                 tick()
@@ -88,6 +92,18 @@ class WaveletRefiner(Refiner):
                     found.append(np.clip(moved, start[part] - np.float32(REACH), start[part] + np.float32(REACH)))
                 targets = found
         return best
+
+    def _filtered(self, values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray], Equations]:
+        """As _error, through the filter that fits; and the equations of that."""
+        picture, back = self._made(values)
+        area = Box(*(STRIDE * edge for edge in self._inner)).meet(Box(0, 0, *self._seen))
+        equations = filtering.equations(picture, self._pixels, area, self._pixel_step)
+        found = equations.best(self._lambda)
+        if found is None:
+            return self._less_pixels(picture), back, equations
+        restoration = Restoration(found, self._pixel_step)
+        error = self._less_pixels(restoration(picture.copy()))
+        return error, lambda gradient: back(restoration.adjoint(picture, gradient)), equations
 
     def _gradient(self, error: np.ndarray, back: Callable[[np.ndarray], np.ndarray]) -> Parts:
         """Half of that of the squared error, in squared quantisation steps as rounding weighs them."""

@@ -71,6 +71,10 @@ class Model(NamedTuple):
         """f32[n]: what the transform "analysis" or "synthesis" is told of a quality step, end to end."""
         return np.concatenate([self.vector(name, step) for name in conditions(self.config, side)])
 
+    def pixel_step(self, step: int) -> float:
+        """The quantisation step of the lowest wavelet coefficients at a quality step, on a scale of 255."""
+        return 255 * float(self.vector("inverse_gain", step)[0])
+
     def transform(self, name: str) -> bytes:
         """The LiteRT flatbuffer of one transform; raises ModelError where there is none."""
         return self.array(f"litert/{name}").tobytes()

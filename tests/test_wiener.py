@@ -1,0 +1,244 @@
+"""A picture's own filter: what is fitted is what is gained, and every decoder does the same with it."""
+
+import struct
+
+import numpy as np
+import pytest
+import reference_decoder
+from conftest import picture
+from PIL import Image
+
+from vaecodec import container, filtering, fixed, wiener
+from vaecodec.codec import Codec
+from vaecodec.container import parse
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.library import path_of
+from vaecodec.tiling import Box, halo
+from vaecodec.weights import load_model
+from vaecodec.wiener import CLASSES, Filter, Restoration
+
+STEP = 8.0
+WORTH = 10.0  # bits for a squared error of 1
+
+
+def filter_of(classes, channels, seed=0, most=20):
+    rng = np.random.default_rng(seed)
+    first = rng.integers(-most, most + 1, (classes, wiener.WEIGHTS)).astype(np.int8)
+    others = rng.integers(-most, most + 1, wiener.others_of(channels)).astype(np.int8)
+    return Filter(first, rng.integers(8, 12, classes).astype(np.uint8), others)
+
+
+def made(height, width, channels, seed=0):
+    """f32[H, W, C]: a gradient and noise, more of it to the right."""
+    noise = np.random.default_rng(seed).normal(size=(height, width, channels)) * np.linspace(0, 12, width)[:, None]
+    return (noise + np.linspace(60, 180, height)[:, None, None]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def codec(request):
+    return Codec(load_model("small"), threads=2)
+
+
+@pytest.fixture(scope="module")
+def crop(request):
+    """u8[125, 150, 3] of a photograph."""
+    path = request.config.rootpath / "docs" / "examples" / "parrots.png"
+    return np.asarray(Image.open(path).convert("RGB"))[150:275, 200:350]
+
+
+@pytest.fixture(scope="module")
+def filtered(codec, crop):
+    """A file with a filter of four classes that does much, and the same file without it."""
+    data = codec.encode(crop, 40)
+    found = parse(data)
+    header = found.header._replace(filter=filter_of(4, 3, most=60).to_bytes())
+    tiles = [(data[one.offset : one.offset + one.length], one.crc) for one in found.tiles]
+    return container.pack(header, tiles), data
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_bytes_are_read_back(classes, channels):
+    found = filter_of(classes, channels)
+    again = wiener.from_bytes(found.to_bytes(), channels)
+    assert all((a == b).all() for a, b in zip(found, again, strict=True))
+    for bad in (found.to_bytes() + b"\0", found.to_bytes()[:-1], b"\3" + found.to_bytes()[1:], b""):
+        with pytest.raises(FormatError, match="filter"):
+            wiener.from_bytes(bad, channels)
+    with pytest.raises(FormatError, match="units"):
+        wiener.from_bytes(found.to_bytes()[:1] + b"\x10" + found.to_bytes()[2:], channels)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_nothing_is_added_to_a_flat_or_by_a_filter_of_zeros(classes):
+    flat = np.full((20, 30, 3), 77, np.float32)
+    assert np.abs(Restoration(filter_of(classes, 3, most=127), STEP)(flat.copy()) - flat).max() < 1e-3
+    zeros = filter_of(classes, 3)._replace(first=np.zeros((classes, 9), np.int8), others=np.zeros(6, np.int8))
+    x = made(20, 30, 3)
+    assert (Restoration(zeros, STEP)(x.copy()) == x).all()
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_pixels_are_the_reference_decoders(classes, channels):
+    x, found = made(48, 33, channels), filter_of(classes, channels, most=60)
+    expected = reference_decoder.restored(x, found.to_bytes(), STEP)
+    assert np.abs(expected - x).max() > 1
+    assert np.abs(Restoration(found, STEP)(x.copy()) - expected).max() < 1e-3
+
+
+def test_strips_and_threads_change_nothing(monkeypatch):
+    x, found = made(64, 40, 3), filter_of(4, 3)
+    whole = Restoration(found, STEP)(x.copy())
+    monkeypatch.setattr(wiener, "SAMPLES", 200)
+    assert np.abs(Restoration(found, STEP)(x.copy(), 3) - whole).max() < 1e-4
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_fixed_point_is_as_in_floats(classes):
+    x, found = made(32, 40, 3), filter_of(classes, 3)
+    whole = np.rint(x / 255 * 2**fixed.BITS)
+    ours = fixed.restored(whole.copy(), found, round(STEP / 255 * 2**fixed.GAIN_BITS))
+    assert (ours == np.rint(ours)).all()
+    assert np.abs(ours * 255 / 2**fixed.BITS - Restoration(found, STEP)(x.copy())).max() < 0.2
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_adjoint_is_that_of_inner_products(classes):
+    """Away from the edges, of a change that moves no class."""
+    x, restoration = made(40, 44, 3), Restoration(filter_of(classes, 3), STEP)
+    rng = np.random.default_rng(1)
+    move, error = np.zeros_like(x), rng.normal(size=x.shape).astype(np.float32)
+    move[10:-10, 10:-10] = rng.normal(size=(20, 24, 3))
+    error[:6], error[-6:], error[:, :6], error[:, -6:] = 0, 0, 0, 0
+    still = Restoration(filter_of(classes, 3), STEP)
+    still._ramps = [lambda active, one=one: one(wiener.activity(wiener.turned(x)[0]).ravel()) for one in still._ramps]
+    change = still((x + move).copy()) - still(x.copy())
+    there, here = float((change * error).sum()), float((restoration.adjoint(x, error) * move).sum())
+    assert here == pytest.approx(there, rel=2e-3, abs=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_what_is_fitted_is_what_is_gained(channels):
+    x, true = made(96, 80, channels), filter_of(4, channels, seed=3, most=60)
+    wanted = Restoration(true, STEP)(x.copy())
+    equations = filtering.equations(x, wanted, Box(0, 0, 96, 80), STEP)
+    found = equations.best(WORTH)
+    again = Restoration(found, STEP)(x.copy())
+    before, after = (float(np.square(wanted - one, dtype=np.float64).sum()) for one in (x, again))
+    assert len(found.first) == 4 and after < 0.01 * before
+    finest = np.ldexp(found.first.astype(float), -found.shifts.astype(int)[:, None]).ravel()
+    gained = equations.first.gained(finest) + equations.others.gained(np.ldexp(found.others, -wiener.OTHER_SHIFT))
+    assert gained == pytest.approx(before - after, rel=1e-3)
+
+
+def test_a_filter_is_worth_its_bytes_or_is_none():
+    x = made(32, 32, 3)
+    noise = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
+    equations = filtering.equations(x, x + noise, Box(0, 0, 32, 32), STEP)
+    assert equations.best(1e-3) is None
+    assert filtering.none(3).best(1.0) is None and filtering.none(1).best(1.0) is None
+    one = filtering.equations(x, Restoration(filter_of(1, 3, most=60), STEP)(x.copy()), Box(0, 0, 32, 32), STEP)
+    assert len(one.best(WORTH).first) == 1  # more would say the same
+
+
+def test_equations_of_parts_are_those_of_the_whole(monkeypatch):
+    x, wanted = made(40, 48, 3), made(40, 48, 3, seed=1)
+    whole = filtering.equations(x, wanted, Box(0, 0, 40, 48), STEP)
+    monkeypatch.setattr(wiener, "SAMPLES", 300)
+    parts = [Box(0, 0, 16, 48), Box(16, 0, 40, 20), Box(16, 20, 40, 48)]
+    first, *rest = (filtering.equations(x, wanted, part, STEP) for part in parts)
+    for one in rest:
+        first = first + one
+    for ours, theirs in zip((*whole.first, *whole.others), (*first.first, *first.others), strict=True):
+        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
+
+
+def test_files_are_decoded_alike(codec, crop, filtered):
+    data, plain = filtered
+    pixels = codec.decode(data).astype(int)
+    assert np.abs(pixels - codec.decode(plain)).max() > 8
+    model = reference_decoder.read_model(path_of("small"))
+    assert np.abs(reference_decoder.decode(data, model) - pixels).max() <= 1
+    exact = codec.decode_exact(data) * 255.0 / (1 << fixed.BITS)
+    assert np.abs(np.clip(exact, 0, 255) - pixels).max() < 1  # half of it is rounding to bytes
+    assert codec.symbol_crcs(data) == codec.symbol_crcs(plain)
+    assert codec.decode(data, reduce=4).shape == (32, 38, 3)
+    assert container.info(data)["filtered"] and not container.info(plain)["filtered"]
+
+
+def test_tensorflow_decodes_alike(codec, filtered):
+    pytest.importorskip("tensorflow")
+    other = Codec(codec.model, "tensorflow").decode(filtered[0]).astype(int)
+    assert np.abs(other - codec.decode(filtered[0])).max() <= 1
+
+
+def test_windows_and_batches_are_parts_of_the_whole(codec, filtered, crop):
+    data, plain = filtered
+    whole = codec.decode(data)
+    assert (codec.decode(data, (30, 40, 50, 60)) == whole[30:80, 40:100]).all()
+    both = codec.decode_batch([data, plain, data])
+    assert (both[0] == whole).all() and (both[1] == codec.decode(plain)).all() and (both[2] == whole).all()
+
+
+def test_effort_fits_a_filter_over_all_tiles(codec, crop):
+    large = np.tile(crop, (2, 2, 1))[:224, :256]
+    large[..., 2] = np.roll(large[..., 2], 1, 1)  # colours that are not quite in their places
+    files = [codec.encode(large, 60, effort=effort) for effort in (1, 2)]
+    errors = [float(np.square(codec.decode(one).astype(float) - large).sum()) for one in files]
+    assert not parse(files[0]).header.filter and parse(files[1]).header.filter and errors[1] < errors[0]
+    assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1])
+    tiled = codec.encode(large, 60, effort=2, tile=128)
+    assert len(parse(tiled).tiles) == 4 and parse(tiled).header.filter
+    whole = reference_decoder.decode(tiled, reference_decoder.read_model(path_of("small")))  # knows no seams
+    assert np.abs(codec.decode(tiled).astype(int) - whole).max() <= 1
+    part = codec.decode(tiled, (100, 100, 60, 60))
+    assert (part == codec.decode(tiled)[100:160, 100:160]).all()
+
+
+def test_the_halo_is_wide_enough(codec):
+    config = codec.model.config
+    assert halo(config, True) * 16 >= 46 + 8 * config.fine_blocks + wiener.REACH
+    assert halo(config) <= halo(config, True)
+
+
+def test_refined_files_have_filters_that_lower_the_cost(codec, crop, monkeypatch):
+    data = codec.encode(crop, 50, effort=3)
+    found = parse(data)
+    assert found.header.filter
+    tiles = [(data[one.offset : one.offset + one.length], one.crc) for one in found.tiles]
+    without = container.pack(found.header._replace(filter=b""), tiles)
+    errors = [float(np.square(codec.decode(one).astype(float) - crop).sum()) for one in (data, without)]
+    assert errors[0] < errors[1] and len(data) - len(without) == len(found.header.filter)
+
+
+def test_damage_is_said(codec, filtered, tiny):
+    data, _ = filtered
+    found = parse(data)
+    tiles = [(data[one.offset : one.offset + one.length], one.crc) for one in found.tiles]
+    for bad in (b"\7", found.header.filter + b"\0", found.header.filter[:-1]):
+        with pytest.raises(FormatError, match="filter"):
+            codec.decode(container.pack(found.header._replace(filter=bad), tiles))
+        with pytest.raises(FormatError, match="filter"):
+            codec.verify(container.pack(found.header._replace(filter=bad), tiles))
+    foreign = tiny.encode(picture(40, 40), 50)
+    parsed = parse(foreign)
+    header = parsed.header._replace(filter=found.header.filter)
+    tiles = [(foreign[one.offset : one.offset + one.length], one.crc) for one in parsed.tiles]
+    with pytest.raises(FormatError, match="does not go with its model"):
+        tiny.decode(container.pack(header, tiles))
+
+
+@pytest.mark.parametrize("flags, filter", [(0, b"\0" * 17), (1, b""), (2, b""), (3, b"\0" * 17)])
+def test_flags_say_whether_there_is_a_filter(codec, filtered, flags, filter):
+    plain = filtered[1]
+    at, length = next((at, length) for tag, at, length in container.chunks(plain) if tag == b"HEAD")
+    head = bytearray(plain[at : at + length]) + filter
+    head[1] = flags
+    body = plain[at + length + 4 :]
+    bad = container.MAGIC + container.chunk(b"HEAD", bytes(head)) + body
+    with pytest.raises(CodecError, match="header"):
+        codec.decode(bad)
+    with pytest.raises(Exception, match="HEAD"):
+        reference_decoder.read_file(bad, reference_decoder.read_model(path_of("small")))
+    assert struct.unpack_from("<B", bytes(head), 1) == (flags,)

@@ -1,0 +1,255 @@
+"""A filter for one picture, which its encoder fits and its file carries: what the synthesis for all pictures leaves.
+
+    rotated colours --sums of samples around each--> weighted --> what is added to them
+
+Weights are those of least squares (Wiener's; in video: Tsai et al. 2013, Adaptive Loop Filtering for Video Coding).
+The first colour has nine, for samples 1, 2 and 3 away along a row, a column and both diagonals, and nine of each class
+of samples, by how much happens around them.  From class to class weights go over gradually, so that a last bit of a
+float, in which machines differ, decides nothing.  All other colours share two, for the nearest samples, and each has
+two for those of the first colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from vaecodec.bases import rotation
+from vaecodec.config import FILTER_REACH
+from vaecodec.errors import FormatError
+from vaecodec.integer import one_thread
+
+DISTANCES = (1, 2, 3)
+WEIGHTS = 3 * len(DISTANCES)  # along rows, along columns, diagonally; of each distance
+COUNTS = (2, 2, 4) * len(DISTANCES)  # samples in the sum of each
+NEAREST = (4, 4)  # of those of the other colours: along rows and columns, diagonally
+REACH = FILTER_REACH  # of the activity, which reaches further than the weights
+CLASSES = (1, 2, 4)
+# Activities around which one class goes over to the next, from two thirds to four thirds of them, in 64ths of the
+# quantisation step of the lowest coefficients: measured.
+LIMITS: dict[int, tuple[int, ...]] = {1: (), 2: (6,), 4: (2, 6, 19)}
+MOST_SHIFT = 15  # a unit of weights is 2**-shift
+OTHER_SHIFT = 9  # of the colours but the first
+SMOOTH = 1 << 12  # what an activity is multiplied by, the weights of its three means being whole numbers
+SAMPLES = 1 << 15  # at once, so that they stay in a cache
+
+
+class Filter(NamedTuple):
+    """Weights i8[K, 9] of the first colour, units 2**-shift u8[K], and i8[2 C] of the others, units 2**-9: the two that
+    they share, then two for the first colour of each; where there is one colour, none.
+    """
+
+    first: np.ndarray
+    shifts: np.ndarray
+    others: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        """As HEAD has it: a byte that says how many classes there are, shift and weights of each, then the others."""
+        kind = CLASSES.index(len(self.first))
+        each = (bytes([shift]) + one.tobytes() for shift, one in zip(self.shifts.tolist(), self.first, strict=True))
+        return bytes([kind]) + b"".join(each) + self.others.tobytes()
+
+    def weights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the first colour f64[K, 10], and of the others, shared f64[3] and each's f64[C - 1, 3], in these
+        units; the last of each is that of the sample itself, so that nothing is added to a flat.
+        """
+        first, others = self.first.astype(np.float64), self.others.astype(np.float64).reshape(-1, 2)
+        return _with_centre(first, COUNTS), _with_centre(others[:1], NEAREST), _with_centre(others[1:], NEAREST)
+
+
+def from_bytes(data: bytes, channels: int) -> Filter:
+    """The inverse of Filter.to_bytes; raises FormatError on what it does not make of a filter of so many channels."""
+    others = others_of(channels)
+    if not data or data[0] >= len(CLASSES) or len(data) != 1 + (1 + WEIGHTS) * CLASSES[data[0]] + others:
+        raise FormatError(f"the header gives a filter of {len(data)} bytes, which this version does not know")
+    each = np.frombuffer(data, np.int8, offset=1)
+    first = each[: len(each) - others].reshape(-1, 1 + WEIGHTS)
+    if not (first[:, 0].min() >= 0 and first[:, 0].max() <= MOST_SHIFT):
+        raise FormatError(f"the header gives a filter in units below 2**-{MOST_SHIFT}")
+    return Filter(first[:, 1:], first[:, 0].astype(np.uint8), each[len(each) - others :])
+
+
+def others_of(channels: int) -> int:
+    """Weights of the colours but the first."""
+    return 2 * channels if channels > 1 else 0
+
+
+def _with_centre(weights: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate([weights, -(weights @ np.array(counts, weights.dtype))[:, None]], 1)
+
+
+class Restoration:
+    """A filter at work on pictures f32[H, W, C] on a scale of 255, whose quantisation step is `step` on that scale."""
+
+    def __init__(self, found: Filter, step: float) -> None:
+        self._ramps = [ramp(limit * step / 64) for limit in LIMITS[len(found.first)]]
+        first, shared, each = found.weights()
+        self._first = np.ldexp(first, -found.shifts.astype(np.int32)[:, None]).astype(np.float32)
+        self._shared, self._each = (np.ldexp(one, -OTHER_SHIFT).astype(np.float32) for one in (shared, each))
+
+    def __call__(self, picture: np.ndarray, threads: int = 1) -> np.ndarray:
+        """The picture with what is added to it, in place; sides are at least REACH + 1."""
+        planes, rows = turned(picture), max(1, SAMPLES // picture.shape[1])
+        turn = rotation(len(planes)).astype(np.float32)
+
+        def one(top: int) -> None:
+            strip = picture[top : top + rows]
+            added = self._added(planes[:, top : top + len(strip) + 2 * REACH])
+            strip += (added.T @ turn).reshape(strip.shape)
+
+        with one_thread:
+            in_turn(one, range(0, len(picture), rows), threads)
+        return picture
+
+    def _added(self, planes: np.ndarray) -> np.ndarray:
+        """f32[C, h w]: to rotated colours f32[C, h + 2 REACH, w + 2 REACH]."""
+        sums = basis(planes[0])
+        values = self._first @ sums
+        out = np.empty((len(planes), sums.shape[1]), np.float32)
+        out[0] = values[0]
+        if self._ramps:
+            active = activity(planes[0]).ravel()
+            for more, one in zip(np.subtract(values[1:], values[:-1], out=values[1:]), self._ramps, strict=True):
+                more *= one(active)
+                out[0] += more
+        if len(planes) > 1:
+            np.matmul(self._each, nearest_of(sums), out=out[1:])
+            for plane, added in zip(planes[1:], out[1:], strict=True):
+                added += (self._shared @ nearest(plane))[0]
+        return out
+
+    def adjoint(self, picture: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """What the filter does to the gradient f32[H, W, C] with respect to what it made of `picture`, classes standing
+        still; but for the outermost samples, where mirrored ones are left out.
+        """
+        channels = error.shape[2]
+        turn, slopes = rotation(channels).astype(np.float32), turned(error)[:, REACH:-REACH, REACH:-REACH]
+        weights = self._first[0]
+        if self._ramps:
+            active = activity(turned(picture)[0])
+            for one, more in zip(self._ramps, np.diff(self._first, axis=0), strict=True):
+                weights = weights + one(active)[..., None] * more
+        out = np.stack([_spread(slopes[0], weights), *(_spread(one, self._shared[0]) for one in slopes[1:])])
+        for slope, each in zip(slopes[1:], self._each, strict=True):
+            out[0] += _spread(slope, each)
+        return error + (out.reshape(channels, -1).T @ turn).reshape(error.shape)
+
+
+def in_turn(work: Callable[[int], None], jobs: range, threads: int) -> None:
+    """work of each job, on so many threads."""
+    if threads > 1 and len(jobs) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, jobs))
+    else:
+        for job in jobs:
+            work(job)
+
+
+class Ramp(NamedTuple):
+    """From 0 to 1, between two activities; `slope` is 1 / (end - begin)."""
+
+    begin: np.float32
+    slope: np.float32
+
+    def __call__(self, active: np.ndarray) -> np.ndarray:
+        out = active - self.begin
+        out *= self.slope
+        return np.clip(out, 0, 1, out=out)
+
+
+def ramp(limit: float) -> Ramp:
+    """That around a limit, on the scale of samples; activities are SMOOTH times as large."""
+    return Ramp(np.float32(limit * SMOOTH * 2 / 3), np.float32(1.5 / (limit * SMOOTH)))
+
+
+def turned(picture: np.ndarray) -> np.ndarray:
+    """f32[C, H + 2 REACH, W + 2 REACH]: rotated colours of f32[H, W, C], mirrored at the edges."""
+    channels = picture.shape[2]
+    with one_thread:
+        planes = rotation(channels).astype(np.float32) @ picture.reshape(-1, channels).T
+    return mirrored(planes.reshape(channels, *picture.shape[:2]))
+
+
+def mirrored(planes: np.ndarray) -> np.ndarray:
+    """[C, H + 2 REACH, W + 2 REACH] of [C, H, W]."""
+    return np.pad(planes, ((0, 0), (REACH, REACH), (REACH, REACH)), "reflect")
+
+
+def _inside(plane: np.ndarray, down: int, along: int) -> np.ndarray:
+    """[h, w] of [h + 2 REACH, w + 2 REACH], so many rows and columns further."""
+    height, width = plane.shape[0] - 2 * REACH, plane.shape[1] - 2 * REACH
+    return plane[REACH + down : REACH + down + height, REACH + along : REACH + along + width]
+
+
+def basis(plane: np.ndarray) -> np.ndarray:
+    """f[10, h w] of a plane and its margin of REACH: the nine sums around each sample, and itself."""
+    centre = _inside(plane, 0, 0)
+    out = np.empty((WEIGHTS + 1, *centre.shape), plane.dtype)
+    for n, far in enumerate(DISTANCES):
+        rows = _pairs(plane, far)
+        out[3 * n] = rows[far:-far]
+        np.add(_inside(plane, -far, 0), _inside(plane, far, 0), out=out[3 * n + 1])
+        np.add(rows[: -2 * far], rows[2 * far :], out=out[3 * n + 2])
+    out[-1] = centre
+    return out.reshape(len(out), -1)
+
+
+def _pairs(plane: np.ndarray, far: int) -> np.ndarray:
+    """[h + 2 far, w]: sums of the two samples of a row that are that far from each."""
+    rows, width = slice(REACH - far, far - REACH or None), plane.shape[1] - 2 * REACH
+    return plane[rows, REACH - far : REACH - far + width] + plane[rows, REACH + far : REACH + far + width]
+
+
+def nearest(plane: np.ndarray) -> np.ndarray:
+    """f[3, h w]: the sums of the nearest samples along rows and columns, and diagonally; and the sample itself."""
+    centre, rows = _inside(plane, 0, 0), _pairs(plane, 1)
+    out = np.empty((3, *centre.shape), plane.dtype)
+    np.add(_inside(plane, -1, 0), _inside(plane, 1, 0), out=out[0])
+    out[0] += rows[1:-1]
+    np.add(rows[:-2], rows[2:], out=out[1])
+    out[2] = centre
+    return out.reshape(3, -1)
+
+
+def nearest_of(sums: np.ndarray) -> np.ndarray:
+    """`nearest` of the plane that `basis` made these sums of."""
+    return np.stack([sums[0] + sums[1], sums[2], sums[-1]])
+
+
+def activity(plane: np.ndarray) -> np.ndarray:
+    """f[h, w]: how far samples of a plane with its margin are from the mean around, twice smoothed; times SMOOTH."""
+    away = 16 * plane[1:-1, 1:-1] - _mean(plane, 1)
+    return _mean(_mean(np.abs(away, out=away), 1), 2)
+
+
+def _mean(plane: np.ndarray, far: int) -> np.ndarray:
+    """16 times the weighted mean of nine samples that far from each other: one, two, one along rows and columns."""
+    rows = plane[far:-far] * plane.dtype.type(2)
+    rows += plane[: -2 * far]
+    rows += plane[2 * far :]
+    out = rows[:, far:-far] * plane.dtype.type(2)
+    out += rows[:, : -2 * far]
+    out += rows[:, 2 * far :]
+    return out
+
+
+def _spread(slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The adjoint of sums around samples [h, w], with weights [n] or [h, w, n], the last of which is the centre's."""
+    out = slopes * weights[..., -1]
+    if weights.shape[-1] == len(NEAREST) + 1:
+        weights = weights[..., [0, 0, 1]]
+    for n in range(weights.shape[-1] // 3):
+        along, down, diagonal = (slopes * weights[..., 3 * n + k] for k in range(3))
+        far = DISTANCES[n]
+        out[:, far:] += along[:, :-far]
+        out[:, :-far] += along[:, far:]
+        out[far:] += down[:-far]
+        out[:-far] += down[far:]
+        out[far:, far:] += diagonal[:-far, :-far]
+        out[:-far, :-far] += diagonal[far:, far:]
+        out[far:, :-far] += diagonal[:-far, far:]
+        out[:-far, far:] += diagonal[far:, :-far]
+    return out
