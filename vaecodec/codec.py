@@ -127,12 +127,16 @@ class Codec(Encoder):
 
         def some(*jobs: tuple[Header, Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
             step, found = jobs[0][0].step, self._filter_of(jobs[0][0])
-            restoration = found and wiener.Restoration(found, self.model.pixel_step(step))
             gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
             condition = self.model.condition("synthesis", step)
             y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
             y *= gain
-            pictures = self.transforms.synthesis(y, condition, restoration)
+            if found is None:
+                pictures = self.transforms.synthesis(y, condition)
+            else:
+                restoration = wiener.Restoration(found, self.model.pixel_step(step))
+                made = self.transforms.unrounded(y, condition)
+                pictures = np.stack([rounded(restoration(one, self.threads)) for one in made])
             places = [shown.inside(pixels_of(outer)) for _, shown, outer, _ in jobs]
             every = zip(jobs, pictures, places, strict=True)
             return [(job[1], picture[place.slices()]) for job, picture, place in every]
@@ -240,6 +244,11 @@ class Codec(Encoder):
     def verify(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> None:
         """Decodes every symbol and checks it, without making pixels; raises as `decode` does."""
         self.symbol_crcs(data, limits, progress)
+
+
+def rounded(picture: np.ndarray) -> np.ndarray:
+    """What Transforms.unrounded makes, in place -> u8."""
+    return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
 def codec_for(data: bytes, model: str | None = None, device: str = "cpu", threads: int | None = None) -> Codec:

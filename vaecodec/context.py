@@ -183,10 +183,11 @@ def checksum(parts: Iterable[np.ndarray], crc: int = 0) -> int:
 
 
 class Coded(NamedTuple):
-    """A tile's payload, and (symbols i32, rows u8 or u16) of each part in coding order."""
+    """A tile's payload, and (symbols i32, rows u8 or u16) of each part in coding order; y as decoded, where wanted."""
 
     data: bytes
     parts: list[tuple[np.ndarray, np.ndarray]]
+    y: np.ndarray | None = None
 
     @property
     def symbols(self) -> np.ndarray:
@@ -194,19 +195,32 @@ class Coded(NamedTuple):
         return np.concatenate([symbols for symbols, _ in self.parts])
 
 
-def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[int, Step], np.ndarray]) -> Coded:
-    """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards."""
+def encode(
+    prior: Prior,
+    cells: tuple[int, int],
+    step: int,
+    quantise: Callable[[int, Step], np.ndarray],
+    seen: bool = False,
+) -> Coded:
+    """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards.
+
+    What it all comes to is for a decoder, and only `seen` on request.
+    """
     steps = walk(prior, cells, step)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    count = octaves.PARTS if prior.config.wavelet else PARTS
+    count, y = octaves.PARTS if prior.config.wavelet else PARTS, None
     with one_thread:
         question = next(steps)
         while True:
             symbols = quantise(len(parts), question)
             parts.append((symbols.ravel(), question[0].ravel()))
-            if len(parts) == count:  # what it all comes to is for a decoder
+            if len(parts) == count and not seen:
                 break
-            question = steps.send(symbols)
+            try:
+                question = steps.send(symbols)
+            except StopIteration as end:
+                y = end.value
+                break
     coder = writer()
     if prior.config.wavelet:
         rungs = widening.chosen(parts, prior.models.tables, prior.scales)
@@ -217,7 +231,7 @@ def encode(prior: Prior, cells: tuple[int, int], step: int, quantise: Callable[[
     else:
         for symbols, rows in reversed(parts):
             push(coder, symbols, rows, prior.models)
-    return Coded(words(coder), parts)
+    return Coded(words(coder), parts, y)
 
 
 def decode(

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec import memory, tiles, wavelet_refinement
+from vaecodec import filtering, memory, tiles, wavelet_refinement
 from vaecodec.config import HYPER_STRIDE, STRIDE, lambda_at
 from vaecodec.container import Header, pack, step_of
+from vaecodec.context import UNIT
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.filtering import Equations
 from vaecodec.parallel import Crew, cores
@@ -29,6 +30,7 @@ from vaecodec.transforms import make_transforms
 from vaecodec.wavelet_refinement import WaveletRefiner
 from vaecodec.weights import Model
 
+ENOUGH, SPARSELY = 1 << 17, 5  # samples of a tile to fit a filter by, of no more than so many times as many
 LATENT_MAX = 2.0**64  # quantisation steps: far more than are coded, and no sum of some overflows
 
 
@@ -191,19 +193,21 @@ class Encoder:
         turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
 
         def one(job: Job, y: np.ndarray, z: Any) -> Done:
-            equations = None
-            if iterations is not None:
+            inner = y[job.inner.slices()]
+            if iterations is None:
+                done = Done(crew.call(work, inner, z, step), None)
+            elif iterations == 0:
+                coded, values = crew.call(tiles.encode_seen, inner, z, step)
+                done = Done(coded, self._equations(job, y, values, step))
+            else:
                 with turn:
                     refine = self._refiner(self.model, job.seen, job.within, y, z, job.inner, step)
                     found = refine(iterations, tick)
-                    equations = refine.equations
-                y, z = (y[job.inner.slices()], found) if self.model.config.wavelet else (found, z)
-            else:
-                y = y[job.inner.slices()]
-            found = crew.call(work, y, z, step)
+                inner, z = (inner, found) if self.model.config.wavelet else (found, z)
+                done = Done(crew.call(work, inner, z, step), refine.equations)
             if not iterations:
                 tick()
-            return Done(found, equations)
+            return done
 
         def some(*jobs: Job) -> list[Done]:
             latents = self._latents([job.seen for job in jobs], jobs[0].inner, step)
@@ -222,6 +226,16 @@ class Encoder:
         every = chain.from_iterable(jobs(*picture) for picture in pictures)
         groups = alike(every, lambda job: (job.seen.shape, job.inner), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
+
+    def _equations(self, job: Job, y: np.ndarray, values: np.ndarray, step: int) -> Equations:
+        """For the filter of a tile whose inner cells are decoded as `values`, unit 2**-6; others are y, in steps."""
+        y[job.inner.slices()] = values * np.float32(1 / UNIT)
+        y *= self.model.vector("inverse_gain", step)
+        made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step))[0]
+        made -= np.float32(0.5)
+        area = pixels_of(job.inner).meet(Box(0, 0, *job.within))
+        every = min(max(1, area.shape[0] * area.shape[1] // ENOUGH), SPARSELY)
+        return filtering.equations(made, job.seen.astype(np.float32), area, self.model.pixel_step(step), every)
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""

@@ -55,6 +55,10 @@ class Equations(NamedTuple):
     def __add__(self, more: Equations) -> Equations:  # type: ignore[override]
         return Equations(self.first + more.first, self.others + more.others)
 
+    def times(self, factor: float) -> Equations:
+        """Those of so many times as many samples."""
+        return Equations(*(Normal(factor * one.matrix, factor * one.right) for one in self))
+
     def best(self, worth: float) -> Filter | None:
         """The filter that lowers `worth` * squared error (in bits) most beyond its own bits; None where none does."""
         others = _rounded(self.others.solved(), OTHER_SHIFT)
@@ -84,10 +88,10 @@ def none(channels: int) -> Equations:
     return Equations(_zero(CLASSES[-1] * WEIGHTS), _zero(wiener.others_of(channels)))
 
 
-def equations(made: np.ndarray, pixels: np.ndarray, area: Box, step: float) -> Equations:
+def equations(made: np.ndarray, pixels: np.ndarray, area: Box, step: float, every: int = 1) -> Equations:
     """Of the samples in `area` of what the synthesis makes, f32[H, W, C], and of the picture [H, W, C].
 
-    Both are on a scale of 255, and so is the quantisation step.
+    Both are on a scale of 255, and so is the quantisation step.  Of `every` so many samples one stands for all.
     """
     planes, wanted = wiener.turned(made), wiener.turned(pixels - made)
     found = none(len(planes))
@@ -99,19 +103,19 @@ def equations(made: np.ndarray, pixels: np.ndarray, area: Box, step: float) -> E
             bottom = min(top + rows, area.bottom)
             outer = (slice(None), slice(top, bottom + 2 * REACH), slice(area.left, area.right + 2 * REACH))
             inner = (slice(None), slice(top + REACH, bottom + REACH), slice(area.left + REACH, area.right + REACH))
-            found = found + _strip(planes[outer], wanted[inner], ramps)
-    return found
+            found = found + _strip(planes[outer], wanted[inner], ramps, every)
+    return found.times(every)
 
 
-def _strip(planes: np.ndarray, wanted: np.ndarray, ramps: list[wiener.Ramp]) -> Equations:
-    sums, active = wiener.basis(planes[0]), wiener.activity(planes[0]).ravel()
+def _strip(planes: np.ndarray, wanted: np.ndarray, ramps: list[wiener.Ramp], every: int) -> Equations:
+    sums, active = wiener.basis(planes[0])[:, ::every], wiener.activity(planes[0]).ravel()[::every]
     basis, near = _less_centre(sums, wiener.COUNTS), _less_centre(wiener.nearest_of(sums), wiener.NEAREST)
     rising = [np.ones_like(active), *(ramp(active) for ramp in ramps), np.zeros_like(active)]
     parts = [np.subtract(low, high) * basis for low, high in pairwise(rising)]
-    first, others = _normal(np.concatenate(parts), wanted[0].ravel()), _zero(wiener.others_of(len(planes)))
+    first, others = _normal(np.concatenate(parts), wanted[0].ravel()[::every]), _zero(wiener.others_of(len(planes)))
     for n in range(1, len(planes)):
-        own = _less_centre(wiener.nearest(planes[n]), wiener.NEAREST)
-        one, at = _normal(np.concatenate([own, near]), wanted[n].ravel()), [0, 1, 2 * n, 2 * n + 1]
+        own = _less_centre(wiener.nearest(planes[n])[:, ::every], wiener.NEAREST)
+        one, at = _normal(np.concatenate([own, near]), wanted[n].ravel()[::every]), [0, 1, 2 * n, 2 * n + 1]
         others.matrix[np.ix_(at, at)] += one.matrix
         others.right[at] += one.right
     return Equations(first, others)

@@ -132,7 +132,8 @@ def restored(picture: np.ndarray, found: Filter, step: int) -> np.ndarray:
     channels = picture.shape[2]
     turn = whole(rotation(channels), WEIGHT_BITS)
     planes = shift(picture.reshape(-1, channels) @ turn.T, WEIGHT_BITS).T.reshape(channels, *picture.shape[:2])
-    planes = wiener.mirrored(np.clip(planes, -MOST, MOST))
+    margin = ((0, 0), (wiener.REACH, wiener.REACH), (wiener.REACH, wiener.REACH))
+    planes = wiener.mirrored(np.pad(np.clip(planes, -MOST, MOST), margin))
     sums = wiener.basis(planes[0])
     first, shared, each = found.weights()
     values = [shift(one @ sums, bits) for one, bits in zip(first, found.shifts.tolist(), strict=True)]

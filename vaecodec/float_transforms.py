@@ -9,9 +9,7 @@ from vaecodec import network
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.layers import Float
-from vaecodec.transforms import rounded
 from vaecodec.weights import Model, conditions
-from vaecodec.wiener import Restoration
 
 
 def analysis(ops: Float, config: Config, pixels: tf.Tensor) -> tf.Tensor:
@@ -76,7 +74,8 @@ class TensorFlow:
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         return self._hyper_analysis(y).numpy()
 
-    def synthesis(self, y: np.ndarray, condition: np.ndarray, restoration: Restoration | None = None) -> np.ndarray:
-        if restoration:
-            return np.stack([rounded(restoration(one)) for one in self._unrounded(y, condition).numpy()])
+    def synthesis(self, y: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return self._synthesis(y, condition).numpy()
+
+    def unrounded(self, y: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        return self._unrounded(y, condition).numpy()

@@ -32,23 +32,32 @@ def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray
     return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
 
-def code(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> context.Coded:
+def code(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int, seen: bool = False) -> context.Coded:
     """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says.
 
-    Where z is a list, it is of the symbols of each part, which were picked already.
+    Where z is a list, it is of the symbols of each part, which were picked already.  `seen`: with what is decoded.
     """
     if isinstance(z, list):
         picked = z
-        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part])
+        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], seen)
     wanted = targets(prior, y, z, step)
     quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
-    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question))
+    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), seen)
 
 
 def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:
     """(payload, CRC-32 of the symbols) of a tile; latents as in `code`."""
     coded = code(prior, y, z, step)
     return coded.data, context.checksum(symbols for symbols, _ in coded.parts)
+
+
+def encode_seen(
+    prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int
+) -> tuple[tuple[bytes, int], np.ndarray]:
+    """What `encode` makes, and what `decode` will make of it."""
+    coded = code(prior, y, z, step, seen=True)
+    assert coded.y is not None
+    return (coded.data, context.checksum(symbols for symbols, _ in coded.parts)), coded.y
 
 
 def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,8 @@ the same latents with either.
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from vaecodec.networks import check_network
 from vaecodec.tiling import DEFAULT_TILE, Grid, halo
 from vaecodec.vetting import require
 from vaecodec.weights import Model
-from vaecodec.wiener import Restoration
 
 Vector = np.ndarray
 MOST = 2 * (DEFAULT_TILE // STRIDE) ** 2  # cells at once: what LiteRT holds of each is five times as large
@@ -36,8 +36,11 @@ class Transforms(Protocol):
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
-    def synthesis(self, y: np.ndarray, condition: Vector, restoration: Restoration | None = None) -> np.ndarray:
-        """f32[B, h, w, M] -> u8[B, H, W, C]; through `restoration` before they are rounded, where there is one."""
+    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        """f32[B, h, w, M] -> u8[B, H, W, C]."""
+
+    def unrounded(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        """f32[B, h, w, M] of a wavelet model -> f32[B, H, W, C], on a scale of 255 and a half more, not clipped."""
 
 
 class LiteRT:
@@ -96,41 +99,39 @@ class LiteRT:
         expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
         return self._run("hyper_analysis", (y,), expected, np.float32)
 
-    def synthesis(self, y: np.ndarray, condition: Vector, restoration: Restoration | None = None) -> np.ndarray:
-        grid, margin = (
-            Grid(y.shape[1] * STRIDE, y.shape[2] * STRIDE, DEFAULT_TILE),
-            halo(self._model.config, restoration is not None),
+    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        return self._in_parts(y, np.dtype(np.uint8), lambda part: self._synthesis(part, condition))
+
+    def unrounded(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        return self._in_parts(
+            y, np.dtype(np.float32), lambda part: self._made("unrounded", part, condition, np.float32)
         )
+
+    def _in_parts(self, y: np.ndarray, kind: np.dtype[Any], make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """What `make` makes of so many cells as can be had at once, with a halo, put together."""
+        grid, margin = Grid(y.shape[1] * STRIDE, y.shape[2] * STRIDE, DEFAULT_TILE), halo(self._model.config)
         if y.shape[1] * y.shape[2] <= MOST:
-            return self._synthesis(y, condition, restoration)
-        out = np.empty((y.shape[0], grid.height, grid.width, self._model.config.channels), np.uint8)
+            return make(y)
+        out = np.empty((y.shape[0], grid.height, grid.width, self._model.config.channels), kind)
         for box in map(grid.box, range(grid.total)):
             outer = box.grow(margin, grid.cells)
-            part = self._synthesis(y[:, outer.top : outer.bottom, outer.left : outer.right], condition, restoration)
+            part = make(y[:, outer.top : outer.bottom, outer.left : outer.right])
             top, left, bottom, right = (STRIDE * edge for edge in box.inside(outer))
             place = out[:, STRIDE * box.top : STRIDE * box.bottom, STRIDE * box.left : STRIDE * box.right]
             place[:] = part[:, top:bottom, left:right]
         return out
 
-    def _synthesis(self, y: np.ndarray, condition: Vector, restoration: Restoration | None) -> np.ndarray:
-        expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
-        kind = np.float32 if self._model.config.lapped else np.uint8
-        more = []
-        if self._model.config.wavelet:
-            more = [np.stack([pyramid.samples(one) for one in y])]
-        if restoration:
-            pictures = self._run("unrounded", (y, *self._vectors(condition), *more), expected, np.float32)
-            return np.stack([rounded(restoration(one, self._threads)) for one in pictures])
-        pictures = self._run("synthesis", (y, *self._vectors(condition), *more), expected, kind)
+    def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+        pictures = self._made("synthesis", y, condition, np.float32 if self._model.config.lapped else np.uint8)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")
             pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])
         return pictures
 
-
-def rounded(picture: np.ndarray) -> np.ndarray:
-    """f32, on a scale of 255 and a half more, in place -> u8."""
-    return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
+    def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type) -> np.ndarray:
+        expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
+        more = [np.stack([pyramid.samples(one) for one in y])] if self._model.config.wavelet else []
+        return self._run(name, (y, *self._vectors(condition), *more), expected, kind)
 
 
 def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:

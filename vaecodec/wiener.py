@@ -89,10 +89,16 @@ class Restoration:
         first, shared, each = found.weights()
         self._first = np.ldexp(first, -found.shifts.astype(np.int32)[:, None]).astype(np.float32)
         self._shared, self._each = (np.ldexp(one, -OTHER_SHIFT).astype(np.float32) for one in (shared, each))
+        # All in one product: of each class, then of each other colour, with the sums of all colours.
+        self._all = np.zeros((len(first) + len(each), WEIGHTS + 1 + 3 * len(each)), np.float32)
+        self._all[: len(first), : WEIGHTS + 1] = self._first
+        for n, one in enumerate(self._each):
+            self._all[len(first) + n, [0, 1, 2, WEIGHTS]] = one[[0, 0, 1, 2]]
+            self._all[len(first) + n, WEIGHTS + 1 + 3 * n :][:3] = self._shared[0]
 
     def __call__(self, picture: np.ndarray, threads: int = 1) -> np.ndarray:
         """The picture with what is added to it, in place; sides are at least REACH + 1."""
-        planes, rows = turned(picture), max(1, SAMPLES // picture.shape[1])
+        planes, rows = turned(picture, threads), max(1, SAMPLES // picture.shape[1])
         turn = rotation(len(planes)).astype(np.float32)
 
         def one(top: int) -> None:
@@ -106,20 +112,14 @@ class Restoration:
 
     def _added(self, planes: np.ndarray) -> np.ndarray:
         """f32[C, h w]: to rotated colours f32[C, h + 2 REACH, w + 2 REACH]."""
-        sums = basis(planes[0])
-        values = self._first @ sums
-        out = np.empty((len(planes), sums.shape[1]), np.float32)
-        out[0] = values[0]
+        values = self._all @ np.concatenate([basis(planes[0]), *map(nearest, planes[1:])])
+        first, others = np.split(values, [len(self._first)])
         if self._ramps:
             active = activity(planes[0]).ravel()
-            for more, one in zip(np.subtract(values[1:], values[:-1], out=values[1:]), self._ramps, strict=True):
+            for more, one in zip(np.subtract(first[1:], first[:-1], out=first[1:]), self._ramps, strict=True):
                 more *= one(active)
-                out[0] += more
-        if len(planes) > 1:
-            np.matmul(self._each, nearest_of(sums), out=out[1:])
-            for plane, added in zip(planes[1:], out[1:], strict=True):
-                added += (self._shared @ nearest(plane))[0]
-        return out
+                first[0] += more
+        return np.concatenate([first[:1], others]) if len(first) > 1 else values
 
     def adjoint(self, picture: np.ndarray, error: np.ndarray) -> np.ndarray:
         """What the filter does to the gradient f32[H, W, C] with respect to what it made of `picture`, classes standing
@@ -165,17 +165,29 @@ def ramp(limit: float) -> Ramp:
     return Ramp(np.float32(limit * SMOOTH * 2 / 3), np.float32(1.5 / (limit * SMOOTH)))
 
 
-def turned(picture: np.ndarray) -> np.ndarray:
+def turned(picture: np.ndarray, threads: int = 1) -> np.ndarray:
     """f32[C, H + 2 REACH, W + 2 REACH]: rotated colours of f32[H, W, C], mirrored at the edges."""
-    channels = picture.shape[2]
+    height, width, channels = picture.shape
+    turn, rows = rotation(channels).astype(np.float32), max(1, SAMPLES // width)
+    planes = np.empty((channels, height + 2 * REACH, width + 2 * REACH), np.float32)
+    inside = planes[:, REACH:-REACH, REACH:-REACH]
+
+    def one(top: int) -> None:
+        part = picture[top : top + rows]
+        inside[:, top : top + rows] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
+
     with one_thread:
-        planes = rotation(channels).astype(np.float32) @ picture.reshape(-1, channels).T
-    return mirrored(planes.reshape(channels, *picture.shape[:2]))
+        in_turn(one, range(0, height, rows), threads)
+    return mirrored(planes)
 
 
 def mirrored(planes: np.ndarray) -> np.ndarray:
-    """[C, H + 2 REACH, W + 2 REACH] of [C, H, W]."""
-    return np.pad(planes, ((0, 0), (REACH, REACH), (REACH, REACH)), "reflect")
+    """Planes [C, H + 2 REACH, W + 2 REACH], whose margins are filled in place."""
+    for _ in range(2):
+        planes[:, :REACH] = planes[:, 2 * REACH : REACH : -1]
+        planes[:, -REACH:] = planes[:, -REACH - 2 : -2 * REACH - 2 : -1]
+        planes = planes.swapaxes(1, 2)
+    return planes
 
 
 def _inside(plane: np.ndarray, down: int, along: int) -> np.ndarray:
