@@ -256,7 +256,7 @@ def test_the_start_is_what_effort_1_codes(codec, crop):
     refiner = WaveletRefiner(codec.model, crop[:112, :144], (112, 144), y, z, Box(0, 0, *y.shape[:2]), step)
     symbols = refiner(0)
     plain, given = tiles.encode(codec.model.prior, y, z, step), tiles.encode(codec.model.prior, y, symbols, step)
-    assert plain == given
+    assert plain[1] == given[1] and len(given[0]) <= len(plain[0])  # whose rungs are chosen with more care
 
 
 def test_progress_counts_iterations(codec, crop):

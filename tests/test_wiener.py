@@ -242,3 +242,32 @@ def test_flags_say_whether_there_is_a_filter(codec, filtered, flags, filter):
     with pytest.raises(Exception, match="HEAD"):
         reference_decoder.read_file(bad, reference_decoder.read_model(path_of("small")))
     assert struct.unpack_from("<B", bytes(head), 1) == (flags,)
+
+
+@pytest.mark.parametrize("extreme", [-128, 127])
+def test_extreme_weights_are_decoded_by_all(codec, filtered, extreme):
+    found = Filter(np.full((4, 9), extreme, np.int8), np.zeros(4, np.uint8), np.full(6, extreme, np.int8))
+    parsed = parse(filtered[1])
+    tiles = [(filtered[1][one.offset : one.offset + one.length], one.crc) for one in parsed.tiles]
+    data = container.pack(parsed.header._replace(filter=found.to_bytes()), tiles)
+    pixels = codec.decode(data).astype(int)
+    theirs = reference_decoder.decode(data, reference_decoder.read_model(path_of("small")))
+    # What is magnified a thousandfold shows last bits of floats: nearly all is black or white in both.
+    assert np.mean(np.abs(pixels - theirs) <= 1) > 0.9 and np.isin(pixels, (0, 255)).mean() > 0.8
+    assert np.abs(codec.decode_exact(data)).max() <= fixed.MOST + (1 << fixed.BITS)
+
+
+def test_mutants_are_decoded_or_refused(codec, filtered):
+    data = filtered[0]
+    at, length = next((at, length) for tag, at, length in container.chunks(data) if tag == b"HEAD")
+    rng, outcomes = np.random.default_rng(0), set()
+    for _ in range(60):
+        head = bytearray(data[at : at + length])
+        head[int(rng.integers(30, length))] = int(rng.integers(256))
+        body = data[at + length + 4 :]
+        try:
+            codec.decode(container.MAGIC + container.chunk(b"HEAD", bytes(head)) + body)
+            outcomes.add(str)
+        except FormatError as exc:
+            outcomes.add(type(exc))
+    assert str in outcomes

@@ -201,10 +201,11 @@ def encode(
     step: int,
     quantise: Callable[[int, Step], np.ndarray],
     seen: bool = False,
+    sample: int = widening.SAMPLE,
 ) -> Coded:
     """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards.
 
-    What it all comes to is for a decoder, and only `seen` on request.
+    What it all comes to is for a decoder, and only `seen` on request; `sample` is that of widening.chosen.
     """
     steps = walk(prior, cells, step)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -223,7 +224,7 @@ def encode(
                 break
     coder = writer()
     if prior.config.wavelet:
-        rungs = widening.chosen(parts, prior.models.tables, prior.scales)
+        rungs = widening.chosen(parts, prior.models.tables, prior.scales, sample)
         for (symbols, rows), up in zip(reversed(parts), reversed(rungs or [0] * count), strict=True):
             others = push_strays(coder, symbols, rows, prior.models)
             push(coder, others, rows, prior.models, partial(widening.moved, rungs=up, scales=prior.scales))

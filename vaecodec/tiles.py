@@ -39,10 +39,12 @@ def code(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: in
     """
     if isinstance(z, list):
         picked = z
-        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], seen)
-    wanted = targets(prior, y, z, step)
+        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], seen, widening.MORE)
+    wanted, sample = targets(prior, y, z, step), widening.MORE if seen else widening.SAMPLE
     quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
-    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), seen)
+    return context.encode(
+        prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), seen, sample
+    )
 
 
 def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:

@@ -17,17 +17,17 @@ from vaecodec.tables import PRECISION, Tables
 
 BITS = 4
 LEAST, MOST = -8, 7  # rungs
-SAMPLE = 1024  # symbols of a part that the choice is made by
+SAMPLE, MORE = 1024, 8192  # symbols of a part that the choice is made by, and where time matters less
 
 Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n], rows u8[n]
 
 
-def chosen(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | None:
-    """For each part the rungs that save most; None where it is not worth the bits to say so."""
+def chosen(parts: Sequence[Part], tables: Tables, scales: int, sample: int = SAMPLE) -> list[int] | None:
+    """For each part the rungs that save most, of so many of its symbols; None where that is not worth its own bits."""
     found, saved = list[int](), -float(BITS * len(parts))
     for symbols, rows in parts:
         coded = np.flatnonzero(rows)
-        some = coded[:: max(1, len(coded) // SAMPLE)]
+        some = coded[:: max(1, len(coded) // sample)]
         costs = _costs(symbols[some], rows[some], tables, scales)
         best = int(np.argmin(costs)) if len(some) else -LEAST
         found.append(best + LEAST)
