@@ -9,6 +9,7 @@ from conftest import picture
 from PIL import Image
 
 from vaecodec import container, filtering, fixed, wiener
+from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.container import parse
 from vaecodec.errors import CodecError, FormatError
@@ -165,6 +166,14 @@ def test_files_are_decoded_alike(codec, crop, filtered):
     assert codec.symbol_crcs(data) == codec.symbol_crcs(plain)
     assert codec.decode(data, reduce=4).shape == (32, 38, 3)
     assert container.info(data)["filtered"] and not container.info(plain)["filtered"]
+
+
+def test_info_says_so(filtered, tmp_path, capsys):
+    for name, data in zip(("one.vae", "two.vae"), filtered, strict=True):
+        (tmp_path / name).write_bytes(data)
+        assert main(["info", str(tmp_path / name)]) == 0
+    one, two = capsys.readouterr().out.splitlines()
+    assert one.endswith(", with a filter") and "filter" not in two
 
 
 def test_tensorflow_decodes_alike(codec, filtered):

@@ -69,7 +69,8 @@ def _said(record: dict[str, Any]) -> str:
             + ("" if kept else "{tiles} x {tile} px tiles, model {model}, ")
             + "version {version}"
         ).format(samples=samples + (" of 16 bits" if record["depth"] == 16 else ""), **record)
-        return text + "".join(f", {kind}" for kind in record["metadata"])
+        filtered = ", with a filter" if record.get("filtered") else ""
+        return text + filtered + "".join(f", {kind}" for kind in record["metadata"])
     if record["kind"] == "set":
         form = "{count} pictures of {width} x {height}, {coding}, {bytes} bytes, {bpp:.4f} bits a pixel, model {model}"
         return form.format(**record) + f", version {record['version']}"

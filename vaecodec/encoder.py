@@ -64,8 +64,9 @@ class Encoder:
     ) -> bytes:
         """u8[H, W, C] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
 
-        Above effort 1 the latents are refined for this picture (see refinement), and `progress` is told of each
-        tile's iterations.  Raises CodecError on another shape or type, ValueError on a value outside its range.
+        Above effort 1 the latents are refined for this picture (see refinement), of which `progress` is told each
+        tile's iterations, and the file of a wavelet model may have a filter (see wiener).  Raises CodecError on another
+        shape or type, ValueError on a value outside its range.
         """
         return self.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
 
