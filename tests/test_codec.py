@@ -283,9 +283,9 @@ def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monke
     for name in ("analysis", "synthesis"):
         plain = getattr(other.transforms, name)
 
-        def watched(values, *told, plain=plain):
+        def watched(values, condition, plain=plain):
             sizes.append(len(values))
-            return plain(values, *told)
+            return plain(values, condition)
 
         monkeypatch.setattr(other.transforms, name, watched)
     data = other.encode(pixels, 60, tile=64)

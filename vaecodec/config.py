@@ -88,6 +88,10 @@ class Config:
         """Channels that lambda's mean is taken over: a sample of more than 3 weighs as much as one of a colour."""
         return min(self.channels, 3)
 
+    def lambda_of_sum(self, step: int) -> float:
+        """lambda_at, of the sum of squared errors over the channels of a pixel, not their mean."""
+        return lambda_at(step) / self.weighty
+
 
 def lambda_at(step: int) -> float:
     """Lambda of a quality step: bits a pixel that 255^2 * MSE, the squared error of a sample, is worth."""

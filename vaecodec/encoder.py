@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec import filtering, memory, tiles, wavelet_refinement
-from vaecodec.config import HYPER_STRIDE, STRIDE, lambda_at
+from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.context import UNIT
 from vaecodec.errors import CodecError, ModelError
@@ -137,8 +137,7 @@ class Encoder:
         equations = [done.equations for done in made if done.equations]
         if not equations:
             return b""
-        worth = lambda_at(step) / self.model.config.weighty
-        found = reduce(Equations.__add__, equations).best(worth)
+        found = reduce(Equations.__add__, equations).best(self.model.config.lambda_of_sum(step))
         return found.to_bytes() if found else b""
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:

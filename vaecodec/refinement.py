@@ -20,7 +20,6 @@ import numpy as np
 
 from vaecodec import context
 from vaecodec.coding import DETERMINISTIC
-from vaecodec.config import lambda_at
 from vaecodec.filtering import Equations
 from vaecodec.gradients import Distortion
 from vaecodec.integer import one_thread, put_half, take_half
@@ -92,8 +91,7 @@ class Refiner:
         self._prior, self._step, self._z, self._y, self._inner = model.prior, step, np.rint(z), y, inner
         self._pixels, self._seen = pixels.astype(np.float32), seen
         self._distortion, self._costs = Distortion(model, step), Costs(model.prior.models.tables)
-        # Of the sum over three colours, for which the rate of a pixel is weighed against their mean.
-        self._lambda = lambda_at(step) / model.config.weighty
+        self._lambda = model.config.lambda_of_sum(step)
         self._pixel_step = model.pixel_step(step)
         self.equations: Equations | None = None  # for the picture's filter, of what was found best
 

@@ -75,11 +75,9 @@ def halo(config: Config, filtered: bool = False) -> int:
     fine blocks see; a filter sees what those make.
     """
     reach = config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
-    return (
-        max(reach, 4, -(-(46 + 8 * config.fine_blocks + FILTER_REACH * filtered) // STRIDE))
-        if config.wavelet
-        else reach
-    )
+    if not config.wavelet:
+        return reach
+    return max(reach, 4, -(-(46 + 8 * config.fine_blocks + FILTER_REACH * filtered) // STRIDE))
 
 
 class Grid(NamedTuple):

@@ -11,8 +11,6 @@ two for those of the first colour.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -96,18 +94,15 @@ class Restoration:
             self._all[len(first) + n, [0, 1, 2, WEIGHTS]] = one[[0, 0, 1, 2]]
             self._all[len(first) + n, WEIGHTS + 1 + 3 * n :][:3] = self._shared[0]
 
-    def __call__(self, picture: np.ndarray, threads: int = 1) -> np.ndarray:
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
         """The picture with what is added to it, in place; sides are at least REACH + 1."""
-        planes, rows = turned(picture, threads), max(1, SAMPLES // picture.shape[1])
+        planes, rows = turned(picture), max(1, SAMPLES // picture.shape[1])
         turn = rotation(len(planes)).astype(np.float32)
-
-        def one(top: int) -> None:
-            strip = picture[top : top + rows]
-            added = self._added(planes[:, top : top + len(strip) + 2 * REACH])
-            strip += (added.T @ turn).reshape(strip.shape)
-
         with one_thread:
-            in_turn(one, range(0, len(picture), rows), threads)
+            for top in range(0, len(picture), rows):
+                strip = picture[top : top + rows]
+                added = self._added(planes[:, top : top + len(strip) + 2 * REACH])
+                strip += (added.T @ turn).reshape(strip.shape)
         return picture
 
     def _added(self, planes: np.ndarray) -> np.ndarray:
@@ -138,16 +133,6 @@ class Restoration:
         return error + (out.reshape(channels, -1).T @ turn).reshape(error.shape)
 
 
-def in_turn(work: Callable[[int], None], jobs: range, threads: int) -> None:
-    """work of each job, on so many threads."""
-    if threads > 1 and len(jobs) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, jobs))
-    else:
-        for job in jobs:
-            work(job)
-
-
 class Ramp(NamedTuple):
     """From 0 to 1, between two activities; `slope` is 1 / (end - begin)."""
 
@@ -165,19 +150,16 @@ def ramp(limit: float) -> Ramp:
     return Ramp(np.float32(limit * SMOOTH * 2 / 3), np.float32(1.5 / (limit * SMOOTH)))
 
 
-def turned(picture: np.ndarray, threads: int = 1) -> np.ndarray:
+def turned(picture: np.ndarray) -> np.ndarray:
     """f32[C, H + 2 REACH, W + 2 REACH]: rotated colours of f32[H, W, C], mirrored at the edges."""
     height, width, channels = picture.shape
     turn, rows = rotation(channels).astype(np.float32), max(1, SAMPLES // width)
     planes = np.empty((channels, height + 2 * REACH, width + 2 * REACH), np.float32)
     inside = planes[:, REACH:-REACH, REACH:-REACH]
-
-    def one(top: int) -> None:
-        part = picture[top : top + rows]
-        inside[:, top : top + rows] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
-
     with one_thread:
-        in_turn(one, range(0, height, rows), threads)
+        for top in range(0, height, rows):
+            part = picture[top : top + rows]
+            inside[:, top : top + rows] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
     return mirrored(planes)
 
 
