@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits progress container targets network generative atomic library zstd stored names manifest
+errors config limits progress container targets network generative npy atomic library zstd stored names manifest
 sources interpreters memory
 pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves widening
 context rounding

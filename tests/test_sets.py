@@ -211,8 +211,9 @@ def test_sets_are_read_from_all_they_come_in(tmp_path):
     (tmp_path / "cut").write_bytes(idx[:-1])
     (tmp_path / "cut.gz").write_bytes(gzip.compress(idx)[:-20])
     (tmp_path / "bad.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:60])
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': nothing")  # NumPy: TokenError
     Image.fromarray(x[0, :5]).save(tmp_path / "folder" / "other.png")
-    for name in ("cut", "cut.gz", "bad.npy", "folder"):
+    for name in ("cut", "cut.gz", "bad.npy", "header.npy", "folder"):
         with pytest.raises(CodecError):
             sets.read_set(str(tmp_path / name))
 

@@ -116,6 +116,17 @@ def test_batches_skip_what_cannot_be_used(photos):
         batches([str(photos)], 3, 256, 0)
 
 
+def test_headers_of_arrays_are_read_before_threads_begin(tmp_path, monkeypatch):
+    """NumPy has Python's parser read them, which two threads at once do not always survive."""
+    np.save(tmp_path / "a.npy", picture(70, 80, 1))
+    np.save(tmp_path / "objects.npy", np.array([{}], object))  # needs pickle
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': nothing")
+    feed = batches([str(tmp_path)], 2, 64, 0)
+    monkeypatch.setattr(np, "load", None)
+    for batch in feed.take(3):
+        assert batch.shape == (2, 64, 64, 3)
+
+
 def test_a_run_resumes_and_ends(photos, tmp_path, capfd):
     run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=3, minutes=10)
     train([str(photos)], run, CONFIG, options)

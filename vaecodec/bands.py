@@ -7,6 +7,7 @@ has, and beside which there is no alpha.
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,8 @@ import numpy as np
 from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.images import read_image
+from vaecodec.npy import MAGIC, read_npy
 from vaecodec.plans import Rows
-
-NPY = b"\x93NUMPY"
 
 
 def samples_for(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
@@ -62,15 +62,24 @@ def flat(samples: np.ndarray) -> np.ndarray:
     return samples.reshape(len(samples), -1)
 
 
-def read_training(encoded: bytes, channels: int) -> np.ndarray:
-    """u8[H, W, C] of a .npy file or of a picture; raises OSError, ValueError, SyntaxError on what it cannot be.
+def unpacked(encoded: bytes) -> bytes | np.ndarray:
+    """The array of a .npy file, for threads to read from; all else as it is, and b"" for a broken one."""
+    if not encoded.startswith(MAGIC):
+        return encoded
+    with suppress(ValueError):
+        return read_npy(encoded)
+    return b""
+
+
+def read_training(encoded: bytes | np.ndarray, channels: int) -> np.ndarray:
+    """u8[H, W, C] of a .npy file, of its array or of a picture; raises OSError, ValueError, SyntaxError otherwise.
 
     Pictures are made grey or RGB where that is asked for; else they must have so many channels of 8 bits.
     """
     from PIL import Image
 
-    if encoded.startswith(NPY):
-        pixels = np.load(io.BytesIO(encoded), allow_pickle=False)
+    if isinstance(encoded, np.ndarray) or encoded.startswith(MAGIC):
+        pixels = encoded if isinstance(encoded, np.ndarray) else read_npy(encoded)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     else:
         with Image.open(io.BytesIO(encoded)) as picture:

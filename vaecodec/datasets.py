@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from vaecodec.bands import read_training
+from vaecodec.bands import read_training, unpacked
 from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError
 
@@ -50,7 +50,12 @@ def pictures(paths: Iterable[str]) -> Iterator[bytes]:
 
 
 def random_crops(
-    encoded: bytes, crop: int, count: int, rng: np.random.Generator, channels: int = 3, enlarged: float = 0.0
+    encoded: bytes | np.ndarray,
+    crop: int,
+    count: int,
+    rng: np.random.Generator,
+    channels: int = 3,
+    enlarged: float = 0.0,
 ) -> np.ndarray:
     """u8[count, crop, crop, C]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken.
 
@@ -87,7 +92,7 @@ def batches(
     """Endless u8[batch, crop, crop, C], as of random_crops.  Raises CodecError where no picture is large enough."""
     if not 0 <= enlarged <= 1:
         raise CodecError(f"the part of enlarged crops is {enlarged}, expected 0 to 1")
-    encoded = list(pictures(paths))
+    encoded = [unpacked(one) for one in pictures(paths)]
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
         what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in PICTURE_CHANNELS)

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from vaecodec.errors import CodecError
+from vaecodec.npy import MAGIC, read_npy
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_BYTES = 1 << 31
@@ -39,7 +40,7 @@ def read_set(path: str) -> tuple[np.ndarray, list[str]]:
         data = _inflated(data, path)
     if len(data) > MAX_BYTES:
         raise CodecError(f"{path}: larger than {MAX_BYTES} bytes")
-    array = _npy(data, path) if data[:6] == b"\x93NUMPY" else _idx(data, path)
+    array = _npy(data, path) if data.startswith(MAGIC) else _idx(data, path)
     return array, [f"{path}[{n}]" for n in range(len(array))]
 
 
@@ -63,8 +64,8 @@ def _idx(data: bytes, path: str) -> np.ndarray:
 
 def _npy(data: bytes, path: str) -> np.ndarray:
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, MemoryError) as exc:
+        array = read_npy(data)
+    except ValueError as exc:
         raise CodecError(f"{path}: damaged .npy ({exc})") from exc
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         raise CodecError(f"{path}: {array.dtype}{list(array.shape)}, expected uint8[N, H, W]")
