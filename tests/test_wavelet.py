@@ -136,7 +136,7 @@ def test_previews_are_means_of_what_is_decoded(codec, factor):
 def test_latents_are_varied_and_drawn(codec):
     x = picture(64, 96)
     near, far = (photo_drawing.vary(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
-    assert np.array_equal(near, codec.decode(codec.encode(x, 90))) and psnr(x, far) < psnr(x, near)
+    assert np.array_equal(near, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, far) < psnr(x, near)
     between = photo_drawing.interpolate(codec, x, x[::-1].copy(), 3, 90)
     assert np.array_equal(between[0], near) and between.shape == (3, 64, 96, 3)
     drawn = photo_drawing.sample(codec, 2, (40, 56), 50)
@@ -165,7 +165,7 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
 def test_training_graph_and_codec_agree(made, codec, monkeypatch):
     """In float64, and with the exact low-pass pictures replaced by real ones, only their rounding differs.
 
-    But for the scales of a whole picture, of which the training graph knows nothing.
+    But for the scales and the filter of a whole picture, of which the training graph knows nothing.
     """
     monkeypatch.setattr(widening, "chosen", lambda *_: None)
     x = picture(128, 192)
@@ -174,7 +174,7 @@ def test_training_graph_and_codec_agree(made, codec, monkeypatch):
     quality = tf.constant([step / 128])
     loss = vae.loss(tf.constant(x[None]), quality, tf.constant([1, 2]))
     q = next(q for q in np.arange(1, 100.0, 0.05) if step_of(q) == step)
-    data = codec.encode(x, float(q))
+    data = codec.encode_unfiltered(x, float(q))
     assert float(loss.bpp) == pytest.approx(codec.information(x, float(q)) / x.shape[0] / x.shape[1], rel=0.02)
     assert 8 * len(data) / (x.shape[0] * x.shape[1]) == pytest.approx(float(loss.bpp), rel=0.05)
     assert float(loss.psnr) == pytest.approx(psnr(x, codec.decode(data)), abs=0.15)

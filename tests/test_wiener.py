@@ -8,7 +8,7 @@ import reference_decoder
 from conftest import picture
 from PIL import Image
 
-from vaecodec import container, filtering, fixed, wiener
+from vaecodec import container, filtering, fixed, plans, wiener
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.container import parse
@@ -50,7 +50,7 @@ def crop(request):
 @pytest.fixture(scope="module")
 def filtered(codec, crop):
     """A file with a filter of four classes that does much, and the same file without it."""
-    data = codec.encode(crop, 40)
+    data = codec.encode_unfiltered(crop, 40)
     found = parse(data)
     header = found.header._replace(filter=filter_of(4, 3, most=60).to_bytes())
     tiles = [(data[one.offset : one.offset + one.length], one.crc) for one in found.tiles]
@@ -190,19 +190,64 @@ def test_windows_and_batches_are_parts_of_the_whole(codec, filtered, crop):
     assert (both[0] == whole).all() and (both[1] == codec.decode(plain)).all() and (both[2] == whole).all()
 
 
-def test_effort_fits_a_filter_over_all_tiles(codec, crop):
+@pytest.fixture(scope="module")
+def shifted(crop):
+    """u8[224, 256, 3] whose colours are not quite in their places."""
     large = np.tile(crop, (2, 2, 1))[:224, :256]
-    large[..., 2] = np.roll(large[..., 2], 1, 1)  # colours that are not quite in their places
-    files = [codec.encode(large, 60, effort=effort) for effort in (1, 2)]
-    errors = [float(np.square(codec.decode(one).astype(float) - large).sum()) for one in files]
-    assert not parse(files[0]).header.filter and parse(files[1]).header.filter and errors[1] < errors[0]
-    assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1])
+    large[..., 2] = np.roll(large[..., 2], 1, 1)
+    return large
+
+
+def test_effort_fits_a_filter_over_all_tiles(codec, shifted):
+    files = [codec.encode_unfiltered(shifted, 60), *(codec.encode(shifted, 60, effort=effort) for effort in (1, 2))]
+    errors = [float(np.square(codec.decode(one).astype(float) - shifted).sum()) for one in files]
+    none, nearest, found = (parse(one).header.filter for one in files)
+    assert not none and not np.any(wiener.from_bytes(nearest, 3).first[:, 3:]) and errors[0] > errors[1] > errors[2]
+    assert np.any(wiener.from_bytes(found, 3).first[:, 3:])
+    assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1]) == codec.symbol_crcs(files[2])
+    large = shifted
     tiled = codec.encode(large, 60, effort=2, tile=128)
     assert len(parse(tiled).tiles) == 4 and parse(tiled).header.filter
     whole = reference_decoder.decode(tiled, reference_decoder.read_model(path_of("small")))  # knows no seams
     assert np.abs(codec.decode(tiled).astype(int) - whole).max() <= 1
     part = codec.decode(tiled, (100, 100, 60, 60))
     assert (part == codec.decode(tiled)[100:160, 100:160]).all()
+
+
+def test_latents_are_coded_with_the_filter_of_their_picture(codec, shifted):
+    for tile in (1024, 128):
+        data = codec.encode(shifted, 60, tile=tile)
+        assert parse(data).header.filter
+        latents = codec.analyse_batch([shifted], 60, tile)[0]
+        assert codec.encode_latents(shifted, latents, 60, tile=tile) == data
+
+
+def test_a_tile_without_a_pixel_to_itself_has_no_filter(codec, shifted):
+    assert not parse(codec.encode(shifted, 60, tile=64)).header.filter
+    cells, whole = (14, 16), (224, 250)
+    assert plans.undisturbed(Box(0, 0, 8, 8), cells, whole, 4) == (0, 0, 64, 64)
+    assert plans.undisturbed(Box(8, 8, 14, 16), cells, whole, 4) == (64, 64, 96, 122)
+    assert plans.undisturbed(Box(0, 0, 14, 16), cells, whole, 4) == (0, 0, *whole)
+    for box in (Box(4, 4, 8, 8), Box(4, 0, 8, 16), Box(12, 12, 14, 16)):
+        assert plans.undisturbed(box, cells, whole, 4).shape == (0, 0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_equations_of_the_nearest_samples_are_a_part_of_all(channels, monkeypatch):
+    x, wanted = made(48, 64, channels), np.clip(made(48, 64, channels, seed=1), 0, 255).astype(np.uint8)
+    area = Box(16, 0, 45, 64)
+    all_of_it = filtering.equations(x, wanted.astype(np.float32), area, STEP)
+    whole = all_of_it._merged(1), all_of_it.others
+    monkeypatch.setattr(wiener, "SAMPLES", 300)
+    found = filtering.of_nearest(x, wanted, area, 1)
+    pairs = [(whole[0].matrix[:3, :3], found.first.matrix[:3, :3]), (whole[0].right[:3], found.first.right[:3])]
+    pairs += zip(whole[1], found.others, strict=True)
+    for theirs, ours in pairs:
+        assert np.abs(ours - theirs).max(initial=0) <= 1e-5 * np.abs(theirs).max(initial=0)
+    assert not found.first.matrix[3:].any() and not found.first.right[3:].any()
+    sparse = filtering.of_nearest(x, wanted, area, 5)
+    assert sparse.first.right[0] == pytest.approx(found.first.right[0], rel=0.5)
+    assert len(found.best(WORTH).first) == 1 and not found.best(WORTH).first[:, 3:].any()
 
 
 def test_the_halo_is_wide_enough(codec):

@@ -60,10 +60,10 @@ def _busiest(rgb: np.ndarray) -> np.ndarray:
 def _share_as_avif(codec: Codec, rgb: np.ndarray, grey: bool, quality: float) -> float:
     """What a window of u8[H, W, 3] costs as AVIF, as a part of what it costs the model.
 
-    Both as rate + lambda * 255^2 * MSE, headers left out.
+    Both as rate + lambda * 255^2 * MSE, headers left out; without a filter, which would be that of the window alone.
     """
     samples, step = planes.join(rgb, grey, None), step_of(quality)
-    ours, avif = codec.encode(rgb, quality), classical.encode_avif(samples, classical.avif_quality(step))
+    ours, avif = codec.encode_unfiltered(rgb, quality), classical.encode_avif(samples, classical.avif_quality(step))
 
     def cost(payload: int, again: np.ndarray) -> float:
         error = squares(samples, planes.join(again, grey, None)) / samples.size

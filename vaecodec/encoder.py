@@ -22,7 +22,7 @@ from vaecodec.context import UNIT
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.filtering import Equations
 from vaecodec.parallel import Crew, cores
-from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of
+from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of, undisturbed
 from vaecodec.progress import Progress, ticker
 from vaecodec.refinement import Refiner, check_effort, iterations_of
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
@@ -64,8 +64,8 @@ class Encoder:
     ) -> bytes:
         """u8[H, W, C] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
 
-        Above effort 1 the latents are refined for this picture (see refinement), of which `progress` is told each
-        tile's iterations, and the file of a wavelet model may have a filter (see wiener).  Raises CodecError on another
+        The file of a wavelet model may have a filter (see wiener).  Above effort 1 the latents are refined for this
+        picture (see refinement), of which `progress` is told each tile's iterations.  Raises CodecError on another
         shape or type, ValueError on a value outside its range.
         """
         return self.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
@@ -86,7 +86,7 @@ class Encoder:
         """
         step = step_of(quality)
         check_effort(effort)
-        made = self._of_each(pictures, step, tile, tiles.encode, self._iterations(effort, step), progress)
+        made = self._of_each(pictures, step, tile, tiles.encode, effort, progress)
         coded = [[done.result for done in each] for each in made]
         headers = [
             self._header(pixels.shape[0], pixels.shape[1], step, tile, self._fitted(each, step))
@@ -95,38 +95,56 @@ class Encoder:
         kinds = metadata or [None] * len(headers)
         return [pack(*one) for one in zip(headers, coded, kinds, strict=True)]
 
+    def encode_unfiltered(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> bytes:
+        """What `encode` makes of u8[H, W, C] at effort 1, but without a filter; raises as it does."""
+        step = step_of(quality)
+        coded = [done.result for done in self._of_each([pixels], step, tile, tiles.encode)[0]]
+        return pack(self._header(pixels.shape[0], pixels.shape[1], step, tile), coded)
+
     def analyse_batch(
         self, pictures: Sequence[np.ndarray], quality: float = 50, tile: int = DEFAULT_TILE
     ) -> list[list[Latents]]:
         """u8[H, W, 3] of any sizes -> latents of each tile of each, as `encode_latents` takes them.
 
-        The first half of encode_batch, for another machine than the second; raises as it does.
+        The first half of encoding, for another machine than the second; raises as encode_batch does.
         """
         found = self._of_each(pictures, step_of(quality), tile, tiles.latents)
         return [[done.result for done in each] for each in found]
 
     def encode_latents(
         self,
-        shape: tuple[int, int],
+        pixels: np.ndarray,
         latents: Sequence[Latents],
         quality: float = 50,
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
     ) -> bytes:
-        """What `encode` makes of the picture [H, W] that analyse_batch gave these latents of, at the same quality."""
-        step, grid = step_of(quality), Grid(*shape, tile)
+        """What `encode` makes at effort 1 of u8[H, W, C], which analyse_batch gave these latents of."""
+        step, grid = step_of(quality), Grid(pixels.shape[0], pixels.shape[1], tile)
+
+        def one(number: int, y: np.ndarray, z: np.ndarray) -> Done:
+            if not self.model.config.wavelet:
+                return Done(crew.call(tiles.encode, y, z, step), None)
+            box = grid.box(number)
+            coded, values = crew.call(tiles.encode_seen, y, z, step, False)
+            sure = undisturbed(box, grid.cells, pixels.shape[:2], halo(self.model.config))
+            return Done(coded, self._equations(cut(pixels, box), values, step, sure, False))
+
         with self._crew([(grid, grid.total)]) as crew:
-            coded = list(crew.map(lambda y, z: crew.call(tiles.encode, y, z, step), latents))
-        return pack(self._header(*shape, step, tile), coded, metadata)
+            made = list(crew.map(lambda number, found: one(number, *found), enumerate(latents)))
+        coded = [done.result for done in made]
+        return pack(
+            self._header(pixels.shape[0], pixels.shape[1], step, tile, self._fitted(made, step)), coded, metadata
+        )
 
     @property
     def _refiner(self) -> type[Refiner]:
         return WaveletRefiner if self.model.config.wavelet else Refiner
 
-    def _iterations(self, effort: int, step: int) -> int | None:
-        """How often latents are refined; None where they are left alone, and there is no filter either."""
-        if effort == 1:
-            return None
+    def _iterations(self, effort: int, step: int) -> int:
+        """How often latents are refined."""
+        if effort <= 1:
+            return 0
         return wavelet_refinement.ITERATIONS[effort - 1] if self.model.config.wavelet else iterations_of(effort, step)
 
     def _header(self, height: int, width: int, step: int, tile: int, found: bytes = b"") -> Header:
@@ -150,11 +168,11 @@ class Encoder:
         step: int,
         tile: int,
         work: Callable[..., Any],
-        iterations: int | None = None,
+        effort: int = 0,
         progress: Progress | None = None,
     ) -> list[list[Done]]:
         """work(prior, y, z, step) of each tile of each picture, in order; pictures of one size are next to each other
-        in the making.
+        in the making.  At effort 0 there is no filter either.
         """
         channels = self.model.config.channels
         for pixels in pictures:
@@ -164,11 +182,11 @@ class Encoder:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
         order = sorted(range(len(grids)), key=grids.__getitem__)
-        rounds = iterations or 1
+        rounds = self._iterations(effort, step) or 1
         tick = ticker(rounds * sum(grid.total for grid in grids), progress)
         with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
             chosen = ((pictures[n], grids[n]) for n in order)
-            found = self._tiles(crew, chosen, step, work, iterations, tick)
+            found = self._tiles(crew, chosen, step, work, effort, tick)
             made = {n: list(islice(found, grids[n].total)) for n in order}
         return [made[n] for n in range(len(grids))]
 
@@ -186,27 +204,29 @@ class Encoder:
         pictures: Iterable[tuple[np.ndarray | Rows, Grid]],
         step: int,
         work: Callable[..., Any],
-        iterations: int | None = None,
-        tick: Callable[[], None] = lambda: None,
+        effort: int,
+        tick: Callable[[], None],
     ) -> Iterator[Done]:
-        """work(prior, y, z, step) of each tile of each picture, in order, its y refined in so many iterations."""
+        """work(prior, y, z, step) of each tile of each picture, in order, its y refined as the effort says."""
         turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
+        iterations, fits = self._iterations(effort, step), bool(effort and self.model.config.wavelet)
 
         def one(job: Job, y: np.ndarray, z: Any) -> Done:
             inner = y[job.inner.slices()]
-            if iterations is None:
-                done = Done(crew.call(work, inner, z, step), None)
-            elif iterations == 0:
-                coded, values = crew.call(tiles.encode_seen, inner, z, step)
-                done = Done(coded, self._equations(job, y, values, step))
-            else:
+            if iterations:
                 with turn:
                     refine = self._refiner(self.model, job.seen, job.within, y, z, job.inner, step)
                     found = refine(iterations, tick)
                 inner, z = (inner, found) if self.model.config.wavelet else (found, z)
-                done = Done(crew.call(work, inner, z, step), refine.equations)
-            if not iterations:
-                tick()
+                return Done(crew.call(work, inner, z, step), refine.equations)
+            if fits:
+                coded, values = crew.call(tiles.encode_seen, inner, z, step, effort > 1)
+                sure = undisturbed(job.inner, y.shape[:2], job.within, halo(self.model.config))
+                own = job.seen[pixels_of(job.inner).slices()]
+                done = Done(coded, self._equations(own, values, step, sure, effort > 1))
+            else:
+                done = Done(crew.call(work, inner, z, step), None)
+            tick()
             return done
 
         def some(*jobs: Job) -> list[Done]:
@@ -227,15 +247,22 @@ class Encoder:
         groups = alike(every, lambda job: (job.seen.shape, job.inner), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
 
-    def _equations(self, job: Job, y: np.ndarray, values: np.ndarray, step: int) -> Equations:
-        """For the filter of a tile whose inner cells are decoded as `values`, unit 2**-6; others are y, in steps."""
-        y[job.inner.slices()] = values * np.float32(1 / UNIT)
-        y *= self.model.vector("inverse_gain", step)
+    def _equations(
+        self, pixels: np.ndarray, values: np.ndarray, step: int, sure: Box, all_of_it: bool
+    ) -> Equations | None:
+        """For the filter of a tile u8[H, W, C] that is decoded as values f32[h, w, M], unit 2**-6, by itself, and so
+        of `sure` pixels of it.  Unless all of it is wanted, one of the nearest samples.
+        """
+        count = sure.shape[0] * sure.shape[1]
+        if not count:
+            return None
+        y = values * (self.model.vector("inverse_gain", step) * np.float32(1 / UNIT))
         made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step))[0]
         made -= np.float32(0.5)
-        area = pixels_of(job.inner).meet(Box(0, 0, *job.within))
-        every = min(max(1, area.shape[0] * area.shape[1] // ENOUGH), SPARSELY)
-        return filtering.equations(made, job.seen.astype(np.float32), area, self.model.pixel_step(step), every)
+        every = min(max(1, count // ENOUGH), SPARSELY)
+        if not all_of_it:
+            return filtering.of_nearest(made, pixels, sure, every)
+        return filtering.equations(made, pixels.astype(np.float32), sure, self.model.pixel_step(step), every)
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import wiener
+from vaecodec.bases import rotation
 from vaecodec.integer import one_thread
 from vaecodec.tiling import Box
 from vaecodec.wiener import CLASSES, LIMITS, MOST_SHIFT, OTHER_SHIFT, REACH, WEIGHTS, Filter
@@ -112,13 +113,58 @@ def _strip(planes: np.ndarray, wanted: np.ndarray, ramps: list[wiener.Ramp], eve
     basis, near = _less_centre(sums, wiener.COUNTS), _less_centre(wiener.nearest_of(sums), wiener.NEAREST)
     rising = [np.ones_like(active), *(ramp(active) for ramp in ramps), np.zeros_like(active)]
     parts = [np.subtract(low, high) * basis for low, high in pairwise(rising)]
-    first, others = _normal(np.concatenate(parts), wanted[0].ravel()[::every]), _zero(wiener.others_of(len(planes)))
-    for n in range(1, len(planes)):
-        own = _less_centre(wiener.nearest(planes[n])[:, ::every], wiener.NEAREST)
-        one, at = _normal(np.concatenate([own, near]), wanted[n].ravel()[::every]), [0, 1, 2 * n, 2 * n + 1]
-        others.matrix[np.ix_(at, at)] += one.matrix
-        others.right[at] += one.right
-    return Equations(first, others)
+    own = [_less_centre(wiener.nearest(plane)[:, ::every], wiener.NEAREST) for plane in planes[1:]]
+    wanted = wanted.reshape(len(wanted), -1)[:, ::every]
+    return Equations(_normal(np.concatenate(parts), wanted[0]), _others(own, near, wanted[1:]))
+
+
+def _others(own: list[np.ndarray], near: np.ndarray, wanted: np.ndarray) -> Normal:
+    """Of the colours but the first: the nearest samples of each, [2, n], those of the first, and what is wanted."""
+    found = _zero(wiener.others_of(1 + len(own)))
+    for n, (one, right) in enumerate(zip(own, wanted, strict=True), 1):
+        normal, at = _normal(np.concatenate([one, near]), right), [0, 1, 2 * n, 2 * n + 1]
+        found.matrix[np.ix_(at, at)] += normal.matrix
+        found.right[at] += normal.right
+    return found
+
+
+def of_nearest(made: np.ndarray, pixels: np.ndarray, area: Box, every: int) -> Equations:
+    """Those of the nearest samples alone, in one class, and of one in `every` rows of `area`: quickly had.
+
+    Weights of all other samples come to 0, and so a decoder need not sum them, either.
+    """
+    height, width, channels = made.shape
+    found, turn = none(channels), rotation(channels).astype(np.float32)
+    columns = _reflected(np.arange(area.left - 1, area.right + 1), width)
+    lines = np.arange(area.top + min(every, area.bottom - area.top) // 2, area.bottom, every)
+    with one_thread:
+        for some in np.array_split(lines, -(-len(lines) * len(columns) // wiener.SAMPLES)):
+            lot = made[_reflected(some[:, None] + np.arange(-1, 2), height)[..., None], columns]
+            planes = (turn @ lot.reshape(-1, channels).T).reshape(channels, *lot.shape[:3])
+            differ = pixels[some, area.left : area.right] - made[some, area.left : area.right]
+            found = found + _of_rows(planes, turn @ differ.reshape(-1, channels).T)
+    return found.times((area.bottom - area.top) / len(lines))
+
+
+def _of_rows(planes: np.ndarray, wanted: np.ndarray) -> Equations:
+    """Of rows of planes [C, n, 3, w + 2], each between those beside it."""
+    centre = planes[:, :, 1, 1:-1]
+    pairs, found = planes[..., :-2] + planes[..., 2:], none(len(planes))
+    along, diagonal = pairs[:, :, 1], pairs[:, :, 0] + pairs[:, :, 2]
+    down = planes[:, :, 0, 1:-1] + planes[:, :, 2, 1:-1]
+    first = np.stack([along[0], down[0], diagonal[0], centre[0]]).reshape(4, -1)
+    nearest = np.stack([along + down, diagonal, centre], 1).reshape(len(planes), 3, -1)
+    near, *own = (_less_centre(one, wiener.NEAREST) for one in nearest)
+    some = slice(len(first) - 1)
+    found.first.matrix[some, some], found.first.right[some] = _normal(
+        _less_centre(first, wiener.COUNTS[some]), wanted[0]
+    )
+    return Equations(found.first, _others(own, near, wanted[1:]))
+
+
+def _reflected(places: np.ndarray, size: int) -> np.ndarray:
+    """Places along a line, those one beyond its ends mirrored."""
+    return np.where(places < 0, 1, np.where(places < size, places, size - 2))
 
 
 def _less_centre(basis: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:

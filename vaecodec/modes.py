@@ -119,7 +119,7 @@ def encode_latents(
     """What `encode` makes of u8 samples, from what analyse_batch made of them at the same quality."""
     samples = planes.clear(samples)
     rgb, beside = _apart(samples, codec.model.config.channels)
-    coded = container.insert(codec.encode_latents(samples.shape[:2], latents, quality, metadata), beside)
+    coded = container.insert(codec.encode_latents(rgb, latents, quality, metadata), beside)
     return _best(codec, samples, rgb, beside, coded, quality, metadata)
 
 

@@ -118,7 +118,8 @@ def planes(task: Task, prepared: Prepared, codec: Codec | None) -> bytes | None:
     coding = Coding(scale, 2 * bound + 1, chain_of(task, numbers))
     base, file = None, []
     if codec is not None:
-        file = [codec.encode(_picture(numbers, scale.top, _colours(shape, task.channels)), _quality(prepared))]
+        picture = _picture(numbers, scale.top, _colours(shape, task.channels))
+        file = [codec.encode_unfiltered(picture, _quality(prepared))]  # a filter in exact arithmetic is slow
         base = _base(codec, file[0], numbers.shape, scale.top)
     weights, data, found = chains.encode(numbers, valid, coding, base)
     return _checked(task, prepared, coding, found, BASED if codec else PLANES, [weights, data, *file])

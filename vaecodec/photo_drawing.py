@@ -83,7 +83,7 @@ def _bounds(codec: Codec, step: int) -> list[float]:
 def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[list[np.ndarray], np.ndarray]:
     """(symbols i32[n] of each part, y f32[h, w, M], unit 2**-6) of u8[H, W, C]."""
     _check_size(pixels.shape[:2])
-    data = codec.encode(pixels, quality, tile=TILE)
+    data = codec.encode_unfiltered(pixels, quality, TILE)
     tile, step = parse(data).tiles[0], step_of(quality)
     cells = (-(-pixels.shape[0] // STRIDE), -(-pixels.shape[1] // STRIDE))
     parts: list[np.ndarray] = []

@@ -118,3 +118,15 @@ def cut(pixels: np.ndarray, cells: Box) -> np.ndarray:
 def pixels_of(cells: Box) -> Box:
     """The pixels of cells, those beyond the picture's edge included."""
     return Box(*(STRIDE * edge for edge in cells))
+
+
+def undisturbed(tile: Box, cells: tuple[int, int], picture: tuple[int, int], reach: int) -> Box:
+    """Pixels of a tile among (h, w) cells, from its own corner on, that are of the picture [H, W] and that cells of
+    other tiles, which reach so far, do not touch; of no area where there are none.
+    """
+    top, left = reach * (tile.top > 0), reach * (tile.left > 0)
+    bottom = tile.shape[0] - reach * (tile.bottom < cells[0])
+    right = tile.shape[1] - reach * (tile.right < cells[1])
+    own = Box(0, 0, picture[0] - STRIDE * tile.top, picture[1] - STRIDE * tile.left)
+    found = pixels_of(Box(top, left, bottom, right)).meet(own)
+    return found if min(found.shape) > 0 else Box(0, 0, 0, 0)

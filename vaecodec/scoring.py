@@ -48,7 +48,7 @@ def photograph_bpd(codec: Codec, pixels: np.ndarray) -> float:
     """
     step, count = step_of(QUALITY), codec.model.config.weighty
     lmbda = lambda_at(step)
-    data = codec.encode(pixels, QUALITY)
+    data = codec.encode_unfiltered(pixels, QUALITY)
     error = np.mean((codec.decode(data, limits=None).astype(np.float32) - pixels) ** 2)
     constant = 0.5 * math.log2(2 * math.pi * count / (2 * math.log(2) * lmbda))
     rate = 8 * sum(tile.length for tile in parse(data).tiles)

@@ -32,15 +32,23 @@ def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray
     return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
 
 
-def code(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int, seen: bool = False) -> context.Coded:
+def code(
+    prior: Prior,
+    y: np.ndarray,
+    z: np.ndarray | list[np.ndarray],
+    step: int,
+    seen: bool = False,
+    sample: int = widening.SAMPLE,
+) -> context.Coded:
     """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says.
 
     Where z is a list, it is of the symbols of each part, which were picked already.  `seen`: with what is decoded.
+    Of so many symbols a part the rungs are chosen, where they are to be.
     """
     if isinstance(z, list):
         picked = z
         return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], seen, widening.MORE)
-    wanted, sample = targets(prior, y, z, step), widening.MORE if seen else widening.SAMPLE
+    wanted = targets(prior, y, z, step)
     quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
     return context.encode(
         prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), seen, sample
@@ -54,10 +62,10 @@ def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: 
 
 
 def encode_seen(
-    prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int
+    prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int, carefully: bool
 ) -> tuple[tuple[bytes, int], np.ndarray]:
-    """What `encode` makes, and what `decode` will make of it."""
-    coded = code(prior, y, z, step, seen=True)
+    """What `encode` makes, its rungs chosen with more care or not, and what `decode` will make of it."""
+    coded = code(prior, y, z, step, True, widening.MORE if carefully else widening.SAMPLE)
     assert coded.y is not None
     return (coded.data, context.checksum(symbols for symbols, _ in coded.parts)), coded.y
 

@@ -87,41 +87,51 @@ class Restoration:
         first, shared, each = found.weights()
         self._first = np.ldexp(first, -found.shifts.astype(np.int32)[:, None]).astype(np.float32)
         self._shared, self._each = (np.ldexp(one, -OTHER_SHIFT).astype(np.float32) for one in (shared, each))
+        self._turn = rotation(1 + len(each)).astype(np.float32)
+        used = np.flatnonzero(found.first.any(0))
+        self._far = DISTANCES[used[-1] // 3] if len(used) else 1  # beyond it there are but weights of 0
+        own = 3 * self._far + 1
         # All in one product: of each class, then of each other colour, with the sums of all colours.
-        self._all = np.zeros((len(first) + len(each), WEIGHTS + 1 + 3 * len(each)), np.float32)
-        self._all[: len(first), : WEIGHTS + 1] = self._first
+        self._all = np.zeros((len(first) + len(each), own + 3 * len(each)), np.float32)
+        self._all[: len(first), :own] = self._first[:, [*range(own - 1), WEIGHTS]]
         for n, one in enumerate(self._each):
-            self._all[len(first) + n, [0, 1, 2, WEIGHTS]] = one[[0, 0, 1, 2]]
-            self._all[len(first) + n, WEIGHTS + 1 + 3 * n :][:3] = self._shared[0]
+            self._all[len(first) + n, [0, 1, 2, own - 1]] = one[[0, 0, 1, 2]]
+            self._all[len(first) + n, own + 3 * n :][:3] = self._shared[0]
+        if len(first) == 1:
+            self._all = self._turn.T @ self._all  # straight to the colours of the picture
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """The picture with what is added to it, in place; sides are at least REACH + 1."""
-        planes, rows = turned(picture), max(1, SAMPLES // picture.shape[1])
-        turn = rotation(len(planes)).astype(np.float32)
+        planes, (height, width) = turned(picture), picture.shape[:2]
+        rows = min(max(1, SAMPLES // width), height)
+        room = np.empty((self._all.shape[1], rows * width), np.float32)
         with one_thread:
-            for top in range(0, len(picture), rows):
+            for top in range(0, height, rows):
                 strip = picture[top : top + rows]
-                added = self._added(planes[:, top : top + len(strip) + 2 * REACH])
-                strip += (added.T @ turn).reshape(strip.shape)
+                seen = planes[:, top : top + len(strip) + 2 * REACH]
+                strip += self._added(seen, room[:, : len(strip) * width]).reshape(strip.shape)
         return picture
 
-    def _added(self, planes: np.ndarray) -> np.ndarray:
-        """f32[C, h w]: to rotated colours f32[C, h + 2 REACH, w + 2 REACH]."""
-        values = self._all @ np.concatenate([basis(planes[0]), *map(nearest, planes[1:])])
-        first, others = np.split(values, [len(self._first)])
-        if self._ramps:
-            active = activity(planes[0]).ravel()
-            for more, one in zip(np.subtract(first[1:], first[:-1], out=first[1:]), self._ramps, strict=True):
-                more *= one(active)
-                first[0] += more
-        return np.concatenate([first[:1], others]) if len(first) > 1 else values
+    def _added(self, planes: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """f32[h w, C]: to the colours of rotated f32[C, h + 2 REACH, w + 2 REACH]; `sums` is room for their sums."""
+        own = 3 * self._far + 1
+        basis(planes[0], self._far, sums[:own])
+        for n, plane in enumerate(planes[1:]):
+            nearest(plane, sums[own + 3 * n :][:3])
+        if not self._ramps:
+            return sums.T @ self._all.T
+        first, others = np.split(self._all @ sums, [len(self._first)])
+        active = activity(planes[0]).ravel()
+        for more, one in zip(np.subtract(first[1:], first[:-1], out=first[1:]), self._ramps, strict=True):
+            more *= one(active)
+            first[0] += more
+        return np.concatenate([first[:1], others]).T @ self._turn
 
     def adjoint(self, picture: np.ndarray, error: np.ndarray) -> np.ndarray:
         """What the filter does to the gradient f32[H, W, C] with respect to what it made of `picture`, classes standing
         still; but for the outermost samples, where mirrored ones are left out.
         """
-        channels = error.shape[2]
-        turn, slopes = rotation(channels).astype(np.float32), turned(error)[:, REACH:-REACH, REACH:-REACH]
+        channels, slopes = error.shape[2], turned(error)[:, REACH:-REACH, REACH:-REACH]
         weights = self._first[0]
         if self._ramps:
             active = activity(turned(picture)[0])
@@ -130,7 +140,7 @@ class Restoration:
         out = np.stack([_spread(slopes[0], weights), *(_spread(one, self._shared[0]) for one in slopes[1:])])
         for slope, each in zip(slopes[1:], self._each, strict=True):
             out[0] += _spread(slope, each)
-        return error + (out.reshape(channels, -1).T @ turn).reshape(error.shape)
+        return error + (out.reshape(channels, -1).T @ self._turn).reshape(error.shape)
 
 
 class Ramp(NamedTuple):
@@ -178,17 +188,18 @@ def _inside(plane: np.ndarray, down: int, along: int) -> np.ndarray:
     return plane[REACH + down : REACH + down + height, REACH + along : REACH + along + width]
 
 
-def basis(plane: np.ndarray) -> np.ndarray:
-    """f[10, h w] of a plane and its margin of REACH: the nine sums around each sample, and itself."""
+def basis(plane: np.ndarray, far: int = DISTANCES[-1], out: np.ndarray | None = None) -> np.ndarray:
+    """f[3 far + 1, h w] of a plane and its margin of REACH: sums around each sample, so far from it, and itself."""
     centre = _inside(plane, 0, 0)
-    out = np.empty((WEIGHTS + 1, *centre.shape), plane.dtype)
-    for n, far in enumerate(DISTANCES):
-        rows = _pairs(plane, far)
-        out[3 * n] = rows[far:-far]
-        np.add(_inside(plane, -far, 0), _inside(plane, far, 0), out=out[3 * n + 1])
-        np.add(rows[: -2 * far], rows[2 * far :], out=out[3 * n + 2])
-    out[-1] = centre
-    return out.reshape(len(out), -1)
+    out = np.empty((3 * far + 1, centre.size), plane.dtype) if out is None else out
+    sums = out.reshape(-1, *centre.shape)
+    for n, away in enumerate(DISTANCES[:far]):
+        rows = _pairs(plane, away)
+        sums[3 * n] = rows[away:-away]
+        np.add(_inside(plane, -away, 0), _inside(plane, away, 0), out=sums[3 * n + 1])
+        np.add(rows[: -2 * away], rows[2 * away :], out=sums[3 * n + 2])
+    sums[-1] = centre
+    return out
 
 
 def _pairs(plane: np.ndarray, far: int) -> np.ndarray:
@@ -197,15 +208,16 @@ def _pairs(plane: np.ndarray, far: int) -> np.ndarray:
     return plane[rows, REACH - far : REACH - far + width] + plane[rows, REACH + far : REACH + far + width]
 
 
-def nearest(plane: np.ndarray) -> np.ndarray:
+def nearest(plane: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """f[3, h w]: the sums of the nearest samples along rows and columns, and diagonally; and the sample itself."""
     centre, rows = _inside(plane, 0, 0), _pairs(plane, 1)
-    out = np.empty((3, *centre.shape), plane.dtype)
-    np.add(_inside(plane, -1, 0), _inside(plane, 1, 0), out=out[0])
-    out[0] += rows[1:-1]
-    np.add(rows[:-2], rows[2:], out=out[1])
-    out[2] = centre
-    return out.reshape(3, -1)
+    out = np.empty((3, centre.size), plane.dtype) if out is None else out
+    sums = out.reshape(-1, *centre.shape)
+    np.add(_inside(plane, -1, 0), _inside(plane, 1, 0), out=sums[0])
+    sums[0] += rows[1:-1]
+    np.add(rows[:-2], rows[2:], out=sums[1])
+    sums[2] = centre
+    return out
 
 
 def nearest_of(sums: np.ndarray) -> np.ndarray:
