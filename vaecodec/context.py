@@ -183,11 +183,11 @@ def checksum(parts: Iterable[np.ndarray], crc: int = 0) -> int:
 
 
 class Coded(NamedTuple):
-    """A tile's payload, and (symbols i32, rows u8 or u16) of each part in coding order; y as decoded, where wanted."""
+    """A tile's payload, and (symbols i32, rows u8 or u16) of each part in coding order; what was made of it beside."""
 
     data: bytes
     parts: list[tuple[np.ndarray, np.ndarray]]
-    y: np.ndarray | None = None
+    beside: Any = None
 
     @property
     def symbols(self) -> np.ndarray:
@@ -200,39 +200,51 @@ def encode(
     cells: tuple[int, int],
     step: int,
     quantise: Callable[[int, Step], np.ndarray],
-    seen: bool = False,
+    beside: Callable[[np.ndarray], Any] | None = None,
     sample: int = widening.SAMPLE,
 ) -> Coded:
     """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards.
 
-    What it all comes to is for a decoder, and only `seen` on request; `sample` is that of widening.chosen.
+    `beside` is called with what `decode` will return, by another thread if there is one; `sample` is that of
+    widening.chosen.
     """
     steps = walk(prior, cells, step)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    count, y = octaves.PARTS if prior.config.wavelet else PARTS, None
+    count, y = octaves.PARTS if prior.config.wavelet else PARTS, np.empty(0)
     with one_thread:
         question = next(steps)
         while True:
             symbols = quantise(len(parts), question)
             parts.append((symbols.ravel(), question[0].ravel()))
-            if len(parts) == count and not seen:
+            if len(parts) == count and beside is None:
                 break
             try:
                 question = steps.send(symbols)
             except StopIteration as end:
                 y = end.value
                 break
+
+    def made() -> Any:
+        return beside(y) if beside else None
+
+    # The caller has the longer of the two: whoever is to help may be late.
+    found, data = prior.each(lambda work: work(), [made, lambda: _pushed(prior, parts, sample)])
+    return Coded(data, parts, found)
+
+
+def _pushed(prior: Prior, parts: list[tuple[np.ndarray, np.ndarray]], sample: int) -> bytes:
+    """The payload of a tile's symbols and rows."""
     coder = writer()
     if prior.config.wavelet:
         rungs = widening.chosen(parts, prior.models.tables, prior.scales, sample)
-        for (symbols, rows), up in zip(reversed(parts), reversed(rungs or [0] * count), strict=True):
+        for (symbols, rows), up in zip(reversed(parts), reversed(rungs or [0] * len(parts)), strict=True):
             others = push_strays(coder, symbols, rows, prior.models)
             push(coder, others, rows, prior.models, partial(widening.moved, rungs=up, scales=prior.scales))
         widening.push_rungs(coder, rungs)
     else:
         for symbols, rows in reversed(parts):
             push(coder, symbols, rows, prior.models)
-    return Coded(words(coder), parts, y)
+    return words(coder)
 
 
 def decode(

@@ -126,9 +126,9 @@ class Encoder:
             if not self.model.config.wavelet:
                 return Done(crew.call(tiles.encode, y, z, step), None)
             box = grid.box(number)
-            coded, values = crew.call(tiles.encode_seen, y, z, step, False)
             sure = undisturbed(box, grid.cells, pixels.shape[:2], halo(self.model.config))
-            return Done(coded, self._equations(cut(pixels, box), values, step, sure, False))
+            fit = self._fit(cut(pixels, box), step, sure, False)
+            return Done(*crew.call_and_see(tiles.encode_seen, y, z, step, False, see=fit))
 
         with self._crew([(grid, grid.total)]) as crew:
             made = list(crew.map(lambda number, found: one(number, *found), enumerate(latents)))
@@ -220,10 +220,9 @@ class Encoder:
                 inner, z = (inner, found) if self.model.config.wavelet else (found, z)
                 return Done(crew.call(work, inner, z, step), refine.equations)
             if fits:
-                coded, values = crew.call(tiles.encode_seen, inner, z, step, effort > 1)
                 sure = undisturbed(job.inner, y.shape[:2], job.within, halo(self.model.config))
-                own = job.seen[pixels_of(job.inner).slices()]
-                done = Done(coded, self._equations(own, values, step, sure, effort > 1))
+                fit = self._fit(job.seen[pixels_of(job.inner).slices()], step, sure, effort > 1)
+                done = Done(*crew.call_and_see(tiles.encode_seen, inner, z, step, effort > 1, see=fit))
             else:
                 done = Done(crew.call(work, inner, z, step), None)
             tick()
@@ -247,22 +246,27 @@ class Encoder:
         groups = alike(every, lambda job: (job.seen.shape, job.inner), self.transforms.batch)
         return chain.from_iterable(crew.map(some, groups))
 
-    def _equations(
-        self, pixels: np.ndarray, values: np.ndarray, step: int, sure: Box, all_of_it: bool
-    ) -> Equations | None:
-        """For the filter of a tile u8[H, W, C] that is decoded as values f32[h, w, M], unit 2**-6, by itself, and so
-        of `sure` pixels of it.  Unless all of it is wanted, one of the nearest samples.
+    def _fit(
+        self, pixels: np.ndarray, step: int, sure: Box, all_of_it: bool
+    ) -> Callable[[np.ndarray], Equations | None]:
+        """From values f32[h, w, M], unit 2**-6, that a tile u8[H, W, C] is decoded as, to the equations for its filter.
+
+        They are by itself, and so of `sure` pixels of it.  Unless all of it is wanted, one of the nearest samples.
         """
         count = sure.shape[0] * sure.shape[1]
-        if not count:
-            return None
-        y = values * (self.model.vector("inverse_gain", step) * np.float32(1 / UNIT))
-        made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step))[0]
-        made -= np.float32(0.5)
         every = min(max(1, count // ENOUGH), SPARSELY)
-        if not all_of_it:
-            return filtering.of_nearest(made, pixels, sure, every)
-        return filtering.equations(made, pixels.astype(np.float32), sure, self.model.pixel_step(step), every)
+
+        def fit(values: np.ndarray) -> Equations | None:
+            if not count:
+                return None
+            y = values * (self.model.vector("inverse_gain", step) * np.float32(1 / UNIT))
+            made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step))[0]
+            made -= np.float32(0.5)
+            if not all_of_it:
+                return filtering.of_nearest(made, pixels, sure, every)
+            return filtering.equations(made, pixels.astype(np.float32), sure, self.model.pixel_step(step), every)
+
+        return fit
 
     def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""

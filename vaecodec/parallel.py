@@ -164,6 +164,13 @@ class Crew:
         finally:
             self._free.put(worker)
 
+    def call_and_see(self, function: Callable[..., Any], *arguments: Any, see: Callable[[Any], Any]) -> Any:
+        """function(prior, *arguments, see) -> (answer, what see made), which a worker that cannot see leaves to do."""
+        if self._threads is None:
+            return function(self._prior, *arguments, see)
+        answer, found = self.call(function, *arguments)
+        return answer, see(found)
+
     def map(self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """function(*job) of each job, in order; jobs are taken as there is room for them, which bounds memory."""
         if self._threads is None:

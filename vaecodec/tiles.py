@@ -5,6 +5,9 @@ What worker processes do: each function begins with the prior, which they hold, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from vaecodec import context, rounding, widening
@@ -37,21 +40,21 @@ def code(
     y: np.ndarray,
     z: np.ndarray | list[np.ndarray],
     step: int,
-    seen: bool = False,
+    beside: Callable[[np.ndarray], Any] | None = None,
     sample: int = widening.SAMPLE,
 ) -> context.Coded:
     """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says.
 
-    Where z is a list, it is of the symbols of each part, which were picked already.  `seen`: with what is decoded.
-    Of so many symbols a part the rungs are chosen, where they are to be.
+    Where z is a list, it is of the symbols of each part, which were picked already.  `beside` and `sample` are those
+    of context.encode.
     """
     if isinstance(z, list):
         picked = z
-        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], seen, widening.MORE)
+        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], beside, widening.MORE)
     wanted = targets(prior, y, z, step)
     quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
     return context.encode(
-        prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), seen, sample
+        prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), beside, sample
     )
 
 
@@ -62,12 +65,16 @@ def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: 
 
 
 def encode_seen(
-    prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int, carefully: bool
-) -> tuple[tuple[bytes, int], np.ndarray]:
-    """What `encode` makes, its rungs chosen with more care or not, and what `decode` will make of it."""
-    coded = code(prior, y, z, step, True, widening.MORE if carefully else widening.SAMPLE)
-    assert coded.y is not None
-    return (coded.data, context.checksum(symbols for symbols, _ in coded.parts)), coded.y
+    prior: Prior,
+    y: np.ndarray,
+    z: np.ndarray | list[np.ndarray],
+    step: int,
+    carefully: bool,
+    see: Callable[[np.ndarray], Any] = np.asarray,
+) -> tuple[tuple[bytes, int], Any]:
+    """What `encode` makes, its rungs chosen with more care or not, and what `see` makes of what `decode` will."""
+    coded = code(prior, y, z, step, see, widening.MORE if carefully else widening.SAMPLE)
+    return (coded.data, context.checksum(symbols for symbols, _ in coded.parts)), coded.beside
 
 
 def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
