@@ -251,7 +251,7 @@ class Encoder:
     ) -> Callable[[np.ndarray], Equations | None]:
         """From values f32[h, w, M], unit 2**-6, that a tile u8[H, W, C] is decoded as, to the equations for its filter.
 
-        They are by itself, and so of `sure` pixels of it.  Unless all of it is wanted, one of the nearest samples.
+        They are by itself, and so of `sure` pixels of it.  Unless all of it is wanted, it is of one class.
         """
         count = sure.shape[0] * sure.shape[1]
         every = min(max(1, count // ENOUGH), SPARSELY)
@@ -263,7 +263,7 @@ class Encoder:
             made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step))[0]
             made -= np.float32(0.5)
             if not all_of_it:
-                return filtering.of_nearest(made, pixels, sure, every)
+                return filtering.of_one_class(made, pixels, sure, every)
             return filtering.equations(made, pixels.astype(np.float32), sure, self.model.pixel_step(step), every)
 
         return fit

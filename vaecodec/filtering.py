@@ -128,43 +128,47 @@ def _others(own: list[np.ndarray], near: np.ndarray, wanted: np.ndarray) -> Norm
     return found
 
 
-def of_nearest(made: np.ndarray, pixels: np.ndarray, area: Box, every: int) -> Equations:
-    """Those of the nearest samples alone, in one class, and of one in `every` rows of `area`: quickly had.
-
-    Weights of all other samples come to 0, and so a decoder need not sum them, either.
-    """
+def of_one_class(made: np.ndarray, pixels: np.ndarray, area: Box, every: int) -> Equations:
+    """Those of all samples in one class, by one in `every` rows of `area`: sooner had than classes are."""
     height, width, channels = made.shape
     found, turn = none(channels), rotation(channels).astype(np.float32)
-    columns = _reflected(np.arange(area.left - 1, area.right + 1), width)
-    lines = np.arange(area.top + min(every, area.bottom - area.top) // 2, area.bottom, every)
+    first = area.top + min(every, area.bottom - area.top) // 2
+    rows = every * max(1, wiener.SAMPLES // width)
     with one_thread:
-        for some in np.array_split(lines, -(-len(lines) * len(columns) // wiener.SAMPLES)):
-            lot = made[_reflected(some[:, None] + np.arange(-1, 2), height)[..., None], columns]
-            planes = (turn @ lot.reshape(-1, channels).T).reshape(channels, *lot.shape[:3])
-            differ = pixels[some, area.left : area.right] - made[some, area.left : area.right]
-            found = found + _of_rows(planes, turn @ differ.reshape(-1, channels).T)
-    return found.times((area.bottom - area.top) / len(lines))
+        for top in range(first, area.bottom, rows):
+            bottom = min(top + rows, area.bottom)
+            begin = max(0, top - REACH)
+            planes = wiener.turned(made[begin : min(bottom + REACH, height)])
+            seen = planes[:, top - begin :, area.left : area.right + 2 * REACH]
+            place = slice(top, bottom, every), slice(area.left, area.right)
+            wanted = turn @ (pixels[place] - made[place]).reshape(-1, channels).T
+            found = found + _of_rows(seen, bottom - top, every, wanted)
+    return found.times((area.bottom - area.top) / len(range(first, area.bottom, every)))
 
 
-def _of_rows(planes: np.ndarray, wanted: np.ndarray) -> Equations:
-    """Of rows of planes [C, n, 3, w + 2], each between those beside it."""
-    centre = planes[:, :, 1, 1:-1]
-    pairs, found = planes[..., :-2] + planes[..., 2:], none(len(planes))
-    along, diagonal = pairs[:, :, 1], pairs[:, :, 0] + pairs[:, :, 2]
-    down = planes[:, :, 0, 1:-1] + planes[:, :, 2, 1:-1]
-    first = np.stack([along[0], down[0], diagonal[0], centre[0]]).reshape(4, -1)
-    nearest = np.stack([along + down, diagonal, centre], 1).reshape(len(planes), 3, -1)
-    near, *own = (_less_centre(one, wiener.NEAREST) for one in nearest)
-    some = slice(len(first) - 1)
-    found.first.matrix[some, some], found.first.right[some] = _normal(
-        _less_centre(first, wiener.COUNTS[some]), wanted[0]
-    )
+def _of_rows(planes: np.ndarray, height: int, every: int, wanted: np.ndarray) -> Equations:
+    """Of each `every`th of so many rows of planes [C, >= height + 2 REACH, w + 2 REACH]."""
+
+    def at(plane: np.ndarray, down: int, along: int) -> np.ndarray:
+        lines = slice(REACH + down, REACH + down + height, every)
+        return plane[lines, REACH + along : plane.shape[1] - REACH + along]
+
+    def sums(plane: np.ndarray, far: int) -> list[np.ndarray]:
+        diagonal = at(plane, -far, -far) + at(plane, -far, far)
+        diagonal += at(plane, far, -far)
+        diagonal += at(plane, far, far)
+        return [at(plane, 0, -far) + at(plane, 0, far), at(plane, -far, 0) + at(plane, far, 0), diagonal]
+
+    found, basis = none(len(planes)), [one for far in wiener.DISTANCES for one in sums(planes[0], far)]
+    whole = np.stack([*basis, at(planes[0], 0, 0)]).reshape(WEIGHTS + 1, -1)
+    near, own = _less_centre(wiener.nearest_of(whole), wiener.NEAREST), []
+    for plane in planes[1:]:
+        along, down, diagonal = sums(plane, 1)
+        nearest = np.stack([along + down, diagonal, at(plane, 0, 0)]).reshape(3, -1)
+        own.append(_less_centre(nearest, wiener.NEAREST))
+    normal = _normal(_less_centre(whole, wiener.COUNTS), wanted[0])
+    found.first.matrix[:WEIGHTS, :WEIGHTS], found.first.right[:WEIGHTS] = normal
     return Equations(found.first, _others(own, near, wanted[1:]))
-
-
-def _reflected(places: np.ndarray, size: int) -> np.ndarray:
-    """Places along a line, those one beyond its ends mirrored."""
-    return np.where(places < 0, 1, np.where(places < size, places, size - 2))
 
 
 def _less_centre(basis: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
