@@ -88,15 +88,12 @@ class Restoration:
         self._first = np.ldexp(first, -found.shifts.astype(np.int32)[:, None]).astype(np.float32)
         self._shared, self._each = (np.ldexp(one, -OTHER_SHIFT).astype(np.float32) for one in (shared, each))
         self._turn = rotation(1 + len(each)).astype(np.float32)
-        used = np.flatnonzero(found.first.any(0))
-        self._far = DISTANCES[used[-1] // 3] if len(used) else 1  # beyond it there are but weights of 0
-        own = 3 * self._far + 1
         # All in one product: of each class, then of each other colour, with the sums of all colours.
-        self._all = np.zeros((len(first) + len(each), own + 3 * len(each)), np.float32)
-        self._all[: len(first), :own] = self._first[:, [*range(own - 1), WEIGHTS]]
+        self._all = np.zeros((len(first) + len(each), WEIGHTS + 1 + 3 * len(each)), np.float32)
+        self._all[: len(first), : WEIGHTS + 1] = self._first
         for n, one in enumerate(self._each):
-            self._all[len(first) + n, [0, 1, 2, own - 1]] = one[[0, 0, 1, 2]]
-            self._all[len(first) + n, own + 3 * n :][:3] = self._shared[0]
+            self._all[len(first) + n, [0, 1, 2, WEIGHTS]] = one[[0, 0, 1, 2]]
+            self._all[len(first) + n, WEIGHTS + 1 + 3 * n :][:3] = self._shared[0]
         if len(first) == 1:
             self._all = self._turn.T @ self._all  # straight to the colours of the picture
 
@@ -114,10 +111,9 @@ class Restoration:
 
     def _added(self, planes: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """f32[h w, C]: to the colours of rotated f32[C, h + 2 REACH, w + 2 REACH]; `sums` is room for their sums."""
-        own = 3 * self._far + 1
-        basis(planes[0], self._far, sums[:own])
+        basis(planes[0], sums[: WEIGHTS + 1])
         for n, plane in enumerate(planes[1:]):
-            nearest(plane, sums[own + 3 * n :][:3])
+            nearest(plane, sums[WEIGHTS + 1 + 3 * n :][:3])
         if not self._ramps:
             return sums.T @ self._all.T
         first, others = np.split(self._all @ sums, [len(self._first)])
@@ -188,16 +184,16 @@ def _inside(plane: np.ndarray, down: int, along: int) -> np.ndarray:
     return plane[REACH + down : REACH + down + height, REACH + along : REACH + along + width]
 
 
-def basis(plane: np.ndarray, far: int = DISTANCES[-1], out: np.ndarray | None = None) -> np.ndarray:
-    """f[3 far + 1, h w] of a plane and its margin of REACH: sums around each sample, so far from it, and itself."""
+def basis(plane: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """f[10, h w] of a plane and its margin of REACH: the nine sums around each sample, and itself."""
     centre = _inside(plane, 0, 0)
-    out = np.empty((3 * far + 1, centre.size), plane.dtype) if out is None else out
+    out = np.empty((WEIGHTS + 1, centre.size), plane.dtype) if out is None else out
     sums = out.reshape(-1, *centre.shape)
-    for n, away in enumerate(DISTANCES[:far]):
-        rows = _pairs(plane, away)
-        sums[3 * n] = rows[away:-away]
-        np.add(_inside(plane, -away, 0), _inside(plane, away, 0), out=sums[3 * n + 1])
-        np.add(rows[: -2 * away], rows[2 * away :], out=sums[3 * n + 2])
+    for n, far in enumerate(DISTANCES):
+        rows = _pairs(plane, far)
+        sums[3 * n] = rows[far:-far]
+        np.add(_inside(plane, -far, 0), _inside(plane, far, 0), out=sums[3 * n + 1])
+        np.add(rows[: -2 * far], rows[2 * far :], out=sums[3 * n + 2])
     sums[-1] = centre
     return out
 
