@@ -31,6 +31,18 @@ def test_what_was_drawn_wider_is_found_to_be(prior, rungs):
     assert np.abs(np.array(found) - rungs).max() <= 1 and len(set(found)) == 1
 
 
+def test_what_rungs_cost_is_what_tables_say(prior):
+    rng, tables, scales = np.random.default_rng(3), prior.models.tables, prior.scales
+    rows = rng.integers(0, 40, 3000).astype(np.uint8)
+    symbols = (drawn(prior, rows, 3) * (rows != 0)).astype(np.int32)
+    symbols[::200] = 300  # beyond what is counted, and of some rows escapes
+    symbols[rows == 0] = rng.integers(-1, 2, (rows == 0).sum())  # strays, which rungs have nothing to do with
+    small, kinds = np.meshgrid(np.arange(-widening.SMALL, widening.SMALL + 1), np.arange(scales))
+    found = widening._costs(symbols, rows, widening._bits(small, kinds, tables), tables)
+    moved = [widening.moved(rows, rungs, scales) for rungs in range(widening.LEAST, widening.MOST + 1)]
+    np.testing.assert_allclose(found, [tables.bits(symbols, one) for one in moved], rtol=1e-9)
+
+
 def test_few_symbols_are_not_worth_a_choice(prior):
     rows = np.full(3, 20, np.uint8)
     parts = [(np.zeros(3, np.int32), rows), (np.zeros(0, np.int32), rows[:0])] * 7

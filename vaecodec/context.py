@@ -201,12 +201,10 @@ def encode(
     step: int,
     quantise: Callable[[int, Step], np.ndarray],
     beside: Callable[[np.ndarray], Any] | None = None,
-    sample: int = widening.SAMPLE,
 ) -> Coded:
     """Walks forward with the symbols that `quantise(part, (rows, loc))` picks, then codes them backwards.
 
-    `beside` is called with what `decode` will return, by another thread if there is one; `sample` is that of
-    widening.chosen.
+    `beside` is called with what `decode` will return, by another thread if there is one.
     """
     steps = walk(prior, cells, step)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -228,15 +226,15 @@ def encode(
         return beside(y) if beside else None
 
     # The caller has the longer of the two: whoever is to help may be late.
-    found, data = prior.each(lambda work: work(), [made, lambda: _pushed(prior, parts, sample)])
+    found, data = prior.each(lambda work: work(), [made, lambda: _pushed(prior, parts)])
     return Coded(data, parts, found)
 
 
-def _pushed(prior: Prior, parts: list[tuple[np.ndarray, np.ndarray]], sample: int) -> bytes:
+def _pushed(prior: Prior, parts: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
     """The payload of a tile's symbols and rows."""
     coder = writer()
     if prior.config.wavelet:
-        rungs = widening.chosen(parts, prior.models.tables, prior.scales, sample)
+        rungs = widening.chosen(parts, prior.models.tables, prior.scales)
         for (symbols, rows), up in zip(reversed(parts), reversed(rungs or [0] * len(parts)), strict=True):
             others = push_strays(coder, symbols, rows, prior.models)
             push(coder, others, rows, prior.models, partial(widening.moved, rungs=up, scales=prior.scales))

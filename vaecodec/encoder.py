@@ -128,7 +128,7 @@ class Encoder:
             box = grid.box(number)
             sure = undisturbed(box, grid.cells, pixels.shape[:2], halo(self.model.config))
             fit = self._fit(cut(pixels, box), step, sure, False)
-            return Done(*crew.call_and_see(tiles.encode_seen, y, z, step, False, see=fit))
+            return Done(*crew.call_and_see(tiles.encode_seen, y, z, step, see=fit))
 
         with self._crew([(grid, grid.total)]) as crew:
             made = list(crew.map(lambda number, found: one(number, *found), enumerate(latents)))
@@ -222,7 +222,7 @@ class Encoder:
             if fits:
                 sure = undisturbed(job.inner, y.shape[:2], job.within, halo(self.model.config))
                 fit = self._fit(job.seen[pixels_of(job.inner).slices()], step, sure, effort > 1)
-                done = Done(*crew.call_and_see(tiles.encode_seen, inner, z, step, effort > 1, see=fit))
+                done = Done(*crew.call_and_see(tiles.encode_seen, inner, z, step, see=fit))
             else:
                 done = Done(crew.call(work, inner, z, step), None)
             tick()

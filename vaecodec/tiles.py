@@ -41,21 +41,18 @@ def code(
     z: np.ndarray | list[np.ndarray],
     step: int,
     beside: Callable[[np.ndarray], Any] | None = None,
-    sample: int = widening.SAMPLE,
 ) -> context.Coded:
     """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says.
 
-    Where z is a list, it is of the symbols of each part, which were picked already.  `beside` and `sample` are those
-    of context.encode.
+    Where z is a list, it is of the symbols of each part, which were picked already.  `beside` is that of
+    context.encode.
     """
     if isinstance(z, list):
         picked = z
-        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], beside, widening.MORE)
+        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], beside)
     wanted = targets(prior, y, z, step)
     quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
-    return context.encode(
-        prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), beside, sample
-    )
+    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), beside)
 
 
 def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:
@@ -69,11 +66,10 @@ def encode_seen(
     y: np.ndarray,
     z: np.ndarray | list[np.ndarray],
     step: int,
-    carefully: bool,
     see: Callable[[np.ndarray], Any] = np.asarray,
 ) -> tuple[tuple[bytes, int], Any]:
-    """What `encode` makes, its rungs chosen with more care or not, and what `see` makes of what `decode` will."""
-    coded = code(prior, y, z, step, see, widening.MORE if carefully else widening.SAMPLE)
+    """What `encode` makes, and what `see` makes of what `decode` will."""
+    coded = code(prior, y, z, step, see)
     return (coded.data, context.checksum(symbols for symbols, _ in coded.parts)), coded.beside
 
 

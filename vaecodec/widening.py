@@ -17,32 +17,52 @@ from vaecodec.tables import PRECISION, Tables
 
 BITS = 4
 LEAST, MOST = -8, 7  # rungs
-SAMPLE, MORE = 1024, 8192  # symbols of a part that the choice is made by, and where time matters less
+SMALL, SAMPLE = 24, 1024  # symbols up to which all count, and how many larger ones of a part are asked
 
 Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n], rows u8[n]
 
 
-def chosen(parts: Sequence[Part], tables: Tables, scales: int, sample: int = SAMPLE) -> list[int] | None:
-    """For each part the rungs that save most, of so many of its symbols; None where that is not worth its own bits."""
+def chosen(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | None:
+    """For each part the rungs that save most; None where that is not worth its own bits."""
+    rows, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
+    costs_of = _bits(small, rows, tables)
     found, saved = list[int](), -float(BITS * len(parts))
-    for symbols, rows in parts:
-        coded = np.flatnonzero(rows)
-        some = coded[:: max(1, len(coded) // sample)]
-        costs = _costs(symbols[some], rows[some], tables, scales)
-        best = int(np.argmin(costs)) if len(some) else -LEAST
+    for each in parts:
+        costs = _costs(*each, costs_of, tables)
+        best = int(np.argmin(costs)) if costs.any() else -LEAST
         found.append(best + LEAST)
-        saved += float(costs[-LEAST] - costs[best]) * (len(coded) / max(1, len(some)))
+        saved += float(costs[-LEAST] - costs[best])
     return found if saved > 0 else None
 
 
-def _costs(symbols: np.ndarray, rows: np.ndarray, tables: Tables, scales: int) -> np.ndarray:
-    """f64[MOST - LEAST + 1]: bits of coded symbols, for each number of rungs."""
-    moved = np.clip(rows.astype(np.intp) + np.arange(LEAST, MOST + 1)[:, None], 1, scales - 1)
-    last = tables.last[moved]
-    place = symbols - tables.low[moved]
+def _costs(symbols: np.ndarray, rows: np.ndarray, costs_of: np.ndarray, tables: Tables) -> np.ndarray:
+    """f64[MOST - LEAST + 1]: bits of coded symbols, for each number of rungs.
+
+    Small symbols are counted, by row; what they cost in each row is `costs_of` [scales, 2 SMALL + 1].
+    """
+    scales, width = costs_of.shape
+    kinds = rows * np.int32(width) + symbols
+    large = np.abs(symbols) > SMALL
+    if large.any():
+        kinds = kinds[~large]
+    counts = np.bincount(np.add(kinds, SMALL, out=kinds), minlength=costs_of.size).reshape(costs_of.shape)
+    counts[DETERMINISTIC] = 0
+    every = np.clip(np.arange(scales) + np.arange(LEAST, MOST + 1)[:, None], 1, scales - 1)
+    costs = np.einsum("krs,rs->k", costs_of[every], counts)
+    coded = np.flatnonzero(large & (rows != DETERMINISTIC))
+    some = coded[:: max(1, len(coded) // SAMPLE)]
+    if len(some):
+        costs += _bits(symbols[some], every[:, rows[some]], tables).sum(1) * (len(coded) / len(some))
+    return costs
+
+
+def _bits(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
+    """f64: bits of each symbol under each row, escapes included."""
+    last = tables.last[rows]
+    place = symbols - tables.low[rows]
     outside = (place < 0) | (place >= last)
-    freq = tables.freq[tables.start[moved] + np.where(outside, last, place)]
-    return (PRECISION - np.log2(freq) + 32 * outside).sum(1)
+    freq = tables.freq[tables.start[rows] + np.where(outside, last, place)]
+    return PRECISION - np.log2(freq) + 32 * outside
 
 
 def moved(rows: np.ndarray, rungs: int, scales: int) -> np.ndarray:
