@@ -19,41 +19,51 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec import coding, context
+from vaecodec import coding, context, filtering
 from vaecodec.codec import Codec
 from vaecodec.weights import load_model
+from vaecodec.wiener import Restoration
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
-PARTS = ("analysis", "synthesis", "entropy networks", "sorting", "coding", "other")
+PARTS = ("analysis", "synthesis", "filter", "entropy networks", "sorting", "coding", "other")
 
 
 @contextmanager
 def clocked(codec: Codec) -> Iterator[dict[str, float]]:
-    """Seconds by part of what the codec does within, from one thread."""
-    names = ("analysis", "hyper_analysis", "synthesis", "sorting", "coding", "walk")
-    spent: dict[str, float] = dict.fromkeys(names, 0.0)
+    """Seconds by part of what the codec does within, in the thread that asks: not what others do for it meanwhile."""
+    spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     restore: list[tuple[Any, str, Any]] = []
+    asking, within = threading.get_ident(), [0.0]  # of each call that goes on, what was spent in clocked calls of its
 
     def clock(owner: Any, name: str, part: str) -> None:
         function = getattr(owner, name)
 
         def timed(*arguments: Any) -> Any:
+            if threading.get_ident() != asking:
+                return function(*arguments)
             began = time.perf_counter()
+            within.append(0.0)
             try:
                 return function(*arguments)
             finally:
-                spent[part] += time.perf_counter() - began
+                seconds = time.perf_counter() - began
+                spent[part] += seconds - within.pop()
+                within[-1] += seconds
 
         restore.append((owner, name, function))
         setattr(owner, name, timed)
 
-    for name in ("analysis", "hyper_analysis", "synthesis"):
-        clock(codec.transforms, name, name)
+    for name in ("analysis", "hyper_analysis"):
+        clock(codec.transforms, name, "analysis")
+    for name in ("synthesis", "unrounded"):
+        clock(codec.transforms, name, "synthesis")
+    clock(filtering, "of_one_class", "filter")
+    clock(Restoration, "__call__", "filter")
     for name in ("push", "pop"):
         clock(context, name, "coding")
     clock(coding, "by_row", "sorting")
     for name in ("encode", "decode"):
-        clock(context, name, "walk")
+        clock(context, name, "entropy networks")
     try:
         yield spent
     finally:
@@ -79,10 +89,8 @@ def parts_of(codec: Codec, work: Callable[[], Any], repeat: int) -> list[float]:
         for _ in range(repeat):
             work()
     total = time.perf_counter() - began
-    analysis = spent["analysis"] + spent["hyper_analysis"]
-    sorting, walk = spent["sorting"], spent["walk"] - spent["coding"]
-    found = [analysis, spent["synthesis"], walk, sorting, spent["coding"] - sorting]
-    return [100 * value / total for value in (*found, total - sum(found))]
+    spent["other"] = total - sum(spent.values())
+    return [100 * spent[part] / total for part in PARTS]
 
 
 def main() -> None:
