@@ -136,7 +136,7 @@ class Codec(Encoder):
             else:
                 restoration = wiener.Restoration(found, self.model.pixel_step(step))
                 made = self.transforms.unrounded(y, condition)
-                pictures = np.stack([rounded(restoration(one)) for one in made])
+                pictures = np.stack([rounded(restoration(one, crew.each)) for one in made])
             places = [shown.inside(pixels_of(outer)) for _, shown, outer, _ in jobs]
             every = zip(jobs, pictures, places, strict=True)
             return [(job[1], picture[place.slices()]) for job, picture, place in every]

@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from vaecodec import memory
+from vaecodec.cells import Each
 from vaecodec.errors import CodecError
 from vaecodec.integer import one_thread
 from vaecodec.sharing import sharing
@@ -150,6 +151,11 @@ class Crew:
                 for worker in self._workers:
                     worker.end()
                 self._threads.shutdown(wait=not last)
+
+    @property
+    def each(self) -> Each:
+        """A map for parts of what is done to one tile here, not in a worker."""
+        return self._prior.each
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(prior, *arguments), of a function that a worker can import."""

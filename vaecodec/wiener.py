@@ -11,11 +11,13 @@ two for those of the first colour.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 
 from vaecodec.bases import rotation
+from vaecodec.cells import Each
 from vaecodec.config import FILTER_REACH
 from vaecodec.errors import FormatError
 from vaecodec.integer import one_thread
@@ -97,16 +99,20 @@ class Restoration:
         if len(first) == 1:
             self._all = self._turn.T @ self._all  # straight to the colours of the picture
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """The picture with what is added to it, in place; sides are at least REACH + 1."""
-        planes, (height, width) = turned(picture), picture.shape[:2]
-        rows = min(max(1, SAMPLES // width), height)
-        room = np.empty((self._all.shape[1], rows * width), np.float32)
-        with one_thread:
-            for top in range(0, height, rows):
-                strip = picture[top : top + rows]
+    def __call__(self, picture: np.ndarray, each: Each = map) -> np.ndarray:
+        """The picture with what is added to it, in place; sides are at least REACH + 1.  `each` is a map for halves."""
+        planes, (height, width) = turned(picture, each), picture.shape[:2]
+
+        def add(half: range) -> None:
+            rows = min(max(1, SAMPLES // width), len(half))
+            room = np.empty((self._all.shape[1], rows * width), np.float32)
+            for top in half[::rows]:
+                strip = picture[top : min(top + rows, half.stop)]
                 seen = planes[:, top : top + len(strip) + 2 * REACH]
                 strip += self._added(seen, room[:, : len(strip) * width]).reshape(strip.shape)
+
+        with one_thread:
+            deque(each(add, _halves(height)), maxlen=0)
         return picture
 
     def _added(self, planes: np.ndarray, sums: np.ndarray) -> np.ndarray:
@@ -156,16 +162,25 @@ def ramp(limit: float) -> Ramp:
     return Ramp(np.float32(limit * SMOOTH * 2 / 3), np.float32(1.5 / (limit * SMOOTH)))
 
 
-def turned(picture: np.ndarray) -> np.ndarray:
+def _halves(height: int) -> list[range]:
+    return [range(height // 2), range(height // 2, height)]
+
+
+def turned(picture: np.ndarray, each: Each = map) -> np.ndarray:
     """f32[C, H + 2 REACH, W + 2 REACH]: rotated colours of f32[H, W, C], mirrored at the edges."""
     height, width, channels = picture.shape
     turn, rows = rotation(channels).astype(np.float32), max(1, SAMPLES // width)
     planes = np.empty((channels, height + 2 * REACH, width + 2 * REACH), np.float32)
     inside = planes[:, REACH:-REACH, REACH:-REACH]
+
+    def fill(half: range) -> None:
+        for top in half[::rows]:
+            part = picture[top : min(top + rows, half.stop)]
+            into = inside[:, top : top + len(part)]
+            into[:] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
+
     with one_thread:
-        for top in range(0, height, rows):
-            part = picture[top : top + rows]
-            inside[:, top : top + rows] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
+        deque(each(fill, _halves(height)), maxlen=0)
     return mirrored(planes)
 
 
