@@ -38,7 +38,7 @@ def test_what_rungs_cost_is_what_tables_say(prior):
     symbols[::200] = 300  # beyond what is counted, and of some rows escapes
     symbols[rows == 0] = rng.integers(-1, 2, (rows == 0).sum())  # strays, which rungs have nothing to do with
     small, kinds = np.meshgrid(np.arange(-widening.SMALL, widening.SMALL + 1), np.arange(scales))
-    found = widening._costs(symbols, rows, widening._bits(small, kinds, tables), tables)
+    found = widening._costs(symbols, rows, tables.bits_of_each(small, kinds), tables)
     moved = [widening.moved(rows, rungs, scales) for rungs in range(widening.LEAST, widening.MOST + 1)]
     np.testing.assert_allclose(found, [tables.bits(symbols, one) for one in moved], rtol=1e-9)
 

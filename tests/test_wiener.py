@@ -205,8 +205,7 @@ def test_effort_fits_a_filter_over_all_tiles(codec, shifted):
     none, one_class, found = (parse(one).header.filter for one in files)
     assert not none and one_class[0] == 0 and len(found) >= len(one_class) and errors[0] > errors[1] >= errors[2]
     assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1]) == codec.symbol_crcs(files[2])
-    large = shifted
-    tiled = codec.encode(large, 60, effort=2, tile=128)
+    tiled = codec.encode(shifted, 60, effort=2, tile=128)
     assert len(parse(tiled).tiles) == 4 and parse(tiled).header.filter
     whole = reference_decoder.decode(tiled, reference_decoder.read_model(path_of("small")))  # knows no seams
     assert np.abs(codec.decode(tiled).astype(int) - whole).max() <= 1

@@ -38,11 +38,14 @@ class Tables(NamedTuple):
     def bits(self, symbols: np.ndarray, rows: np.ndarray) -> float:
         """Information content in bits of symbols i32[n] under rows u[n], escapes included; row 0 is not coded."""
         coded = rows != 0
-        symbols, rows = symbols[coded], rows[coded]
+        return float(self.bits_of_each(symbols[coded], rows[coded]).sum())
+
+    def bits_of_each(self, symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """f64: those of each symbol i[...] under its row u[...], which may be 0; shapes that go together."""
         position, last = symbols.astype(np.int64) - self.low[rows], self.last[rows]
         escaped = (position < 0) | (position >= last)
         freq = self.freq[self.start[rows] + np.where(escaped, last, position)]
-        return float(np.sum(PRECISION - np.log2(freq)) + 32 * np.count_nonzero(escaped))
+        return PRECISION - np.log2(freq) + 32 * escaped
 
 
 def integer_frequencies(masses: np.ndarray) -> np.ndarray:

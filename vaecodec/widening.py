@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vaecodec.coding import DETERMINISTIC, uniform
-from vaecodec.tables import PRECISION, Tables
+from vaecodec.tables import Tables
 
 BITS = 4
 LEAST, MOST = -8, 7  # rungs
@@ -25,7 +25,7 @@ Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n], rows u8[n]
 def chosen(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | None:
     """For each part the rungs that save most; None where that is not worth its own bits."""
     rows, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
-    costs_of = _bits(small, rows, tables)
+    costs_of = tables.bits_of_each(small, rows)
     found, saved = list[int](), -float(BITS * len(parts))
     for each in parts:
         costs = _costs(*each, costs_of, tables)
@@ -52,17 +52,8 @@ def _costs(symbols: np.ndarray, rows: np.ndarray, costs_of: np.ndarray, tables: 
     coded = np.flatnonzero(large & (rows != DETERMINISTIC))
     some = coded[:: max(1, len(coded) // SAMPLE)]
     if len(some):
-        costs += _bits(symbols[some], every[:, rows[some]], tables).sum(1) * (len(coded) / len(some))
+        costs += tables.bits_of_each(symbols[some], every[:, rows[some]]).sum(1) * (len(coded) / len(some))
     return costs
-
-
-def _bits(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
-    """f64: bits of each symbol under each row, escapes included."""
-    last = tables.last[rows]
-    place = symbols - tables.low[rows]
-    outside = (place < 0) | (place >= last)
-    freq = tables.freq[tables.start[rows] + np.where(outside, last, place)]
-    return PRECISION - np.log2(freq) + 32 * outside
 
 
 def moved(rows: np.ndarray, rungs: int, scales: int) -> np.ndarray:
