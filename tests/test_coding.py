@@ -31,7 +31,8 @@ def test_coded_size_is_the_information_content(seed):
     symbols = np.rint(rng.standard_normal(3000) * 30).astype(np.int32)
     data = pop_inverts_push(tables, symbols, rows, np.zeros(0, np.int32))
     bits = tables.bits(symbols, rows)
-    assert bits - 32 <= 8 * len(data) <= bits * 1.001 + 64
+    # On an empty stack what begins a table costs nothing, as the zeros of a first escape do.
+    assert bits - 64 <= 8 * len(data) <= bits * 1.001 + 64
 
 
 def test_every_interval_end_reaches_the_coder_exactly():
