@@ -41,18 +41,18 @@ def _costs(symbols: np.ndarray, rows: np.ndarray, costs_of: np.ndarray, tables: 
     Small symbols are counted, by row; what they cost in each row is `costs_of` [scales, 2 SMALL + 1].
     """
     scales, width = costs_of.shape
+    coded = np.flatnonzero(rows != DETERMINISTIC)
+    symbols, rows = symbols[coded], rows[coded]
     kinds = rows * np.int32(width) + symbols
-    large = np.abs(symbols) > SMALL
-    if large.any():
-        kinds = kinds[~large]
+    large = np.flatnonzero(np.abs(symbols) > SMALL)
+    if len(large):
+        kinds = np.delete(kinds, large)
     counts = np.bincount(np.add(kinds, SMALL, out=kinds), minlength=costs_of.size).reshape(costs_of.shape)
-    counts[DETERMINISTIC] = 0
     every = np.clip(np.arange(scales) + np.arange(LEAST, MOST + 1)[:, None], 1, scales - 1)
-    costs = np.einsum("krs,rs->k", costs_of[every], counts)
-    coded = np.flatnonzero(large & (rows != DETERMINISTIC))
-    some = coded[:: max(1, len(coded) // SAMPLE)]
+    costs = (costs_of @ counts.T.astype(np.float64))[every, np.arange(scales)].sum(1)  # of each row's, under another
+    some = large[:: max(1, len(large) // SAMPLE)]
     if len(some):
-        costs += tables.bits_of_each(symbols[some], every[:, rows[some]]).sum(1) * (len(coded) / len(some))
+        costs += tables.bits_of_each(symbols[some], every[:, rows[some]]).sum(1) * (len(large) / len(some))
     return costs
 
 
