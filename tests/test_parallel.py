@@ -230,6 +230,20 @@ def test_a_shared_map_works_here_and_elsewhere():
         assert each(lambda a, b: a - b, (5, 6), (1, 2)) == [4, 4] and each(both, ()) == []
 
 
+def test_a_shared_map_gives_its_caller_the_first_call():
+    """Which may be the longest, and share out work of its own: however soon others are awake."""
+
+    class Eager(ThreadPoolExecutor):
+        def submit(self, work):
+            found = super().submit(work)
+            found.exception()
+            return found
+
+    with Eager(1) as pool:
+        first, *others = sharing(pool, 1)(lambda n: threading.get_ident(), range(3))
+    assert first == threading.get_ident() and first not in others
+
+
 def test_a_shared_map_does_not_wait_for_who_has_not_begun():
     with ThreadPoolExecutor(1) as pool:
         busy = threading.Event()

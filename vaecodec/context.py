@@ -48,6 +48,7 @@ UNIT = octaves.UNIT
 PARTS = 3  # z, and two halves of y
 HYPER_GROUPS = 2 * ANCHORS - 1  # p(z) is tabulated at the anchors and half way between them
 
+AT_ONCE = 1 << 16  # symbols whose checksum is worth another thread
 NOTHING = np.zeros(0, np.int32)
 
 Step = tuple[np.ndarray, np.ndarray]
@@ -187,6 +188,7 @@ class Coded(NamedTuple):
 
     data: bytes
     parts: list[tuple[np.ndarray, np.ndarray]]
+    crc: int  # of the symbols
     beside: Any = None
 
     @property
@@ -216,18 +218,26 @@ def encode(
             parts.append((symbols.ravel(), question[0].ravel()))
             if len(parts) == count and beside is None:
                 break
-            try:
-                question = steps.send(symbols)
-            except StopIteration as end:
-                y = end.value
+            following, y = _sent(steps, symbols)
+            if following is None:
                 break
+            question = following
 
     def made() -> Any:
         return beside(y) if beside else None
 
-    # The caller has the longer of the two: whoever is to help may be late.
-    found, data = prior.each(lambda work: work(), [made, lambda: _pushed(prior, parts)])
-    return Coded(data, parts, found)
+    # The caller has the first and longest: whoever is to help may be late.
+    jobs = [made, lambda: _pushed(prior, parts), lambda: checksum(symbols for symbols, _ in parts)]
+    found, data, crc = prior.each(lambda work: work(), jobs)
+    return Coded(data, parts, crc, found)
+
+
+def _sent(steps: Generator[Step, np.ndarray, np.ndarray], symbols: np.ndarray) -> tuple[Step | None, np.ndarray]:
+    """What a walk asks next; or None, and what it comes to."""
+    try:
+        return steps.send(symbols), np.empty(0)
+    except StopIteration as end:
+        return None, end.value
 
 
 def _pushed(prior: Prior, parts: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
@@ -254,19 +264,18 @@ def decode(
     """
     steps, coder = walk(prior, cells, step), reader(data)
     with one_thread:
-        rows = next(steps)[0]
+        question: Step | None = next(steps)
         rungs = iter(widening.pop_rungs(coder, octaves.PARTS) if prior.config.wavelet else [0] * PARTS)
-        while True:
+        while question is not None:
+            rows = question[0]
             moved = partial(widening.moved, rungs=next(rungs), scales=prior.scales)
             symbols = pop(coder, rows.ravel(), prior.models, moved if prior.config.wavelet else None)
             if prior.config.wavelet:
                 pop_strays(coder, symbols, rows.ravel(), prior.models)
-            see(symbols)
-            try:
-                rows = steps.send(symbols.reshape(rows.shape))[0]
-            except StopIteration as end:
-                y = end.value
-                break
+            # Of what comes next some is done by one thread alone.
+            each = prior.each if symbols.size >= AT_ONCE else map
+            jobs = [partial(_sent, steps, symbols.reshape(rows.shape)), partial(see, symbols)]
+            (question, y), _ = each(lambda work: work(), jobs)
     if not coder.is_empty():
         raise FormatError("words are left over after the last symbol")
     return y

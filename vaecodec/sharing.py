@@ -16,7 +16,8 @@ from vaecodec.cells import Each
 def sharing(pool: Executor, others: int) -> Each:
     """A map like that of `pool`, which has so many threads, but that all is done when it returns.
 
-    Raises what a call raises; those that have not begun by then are not made.
+    The caller has the first call, whoever else is awake.  Raises what a call raises; those that have not begun by then
+    are not made.
     """
 
     def each(work: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
@@ -31,8 +32,11 @@ def sharing(pool: Executor, others: int) -> Each:
                     return
                 found[number] = work(*job)
 
-        helpers = [pool.submit(some) for _ in range(min(others, len(jobs) - 1))]
+        first = jobs.popleft() if jobs else None
+        helpers = [pool.submit(some) for _ in range(min(others, len(jobs)))]
         try:
+            if first:
+                found[first[0]] = work(*first[1])
             some()
         finally:
             jobs.clear()

@@ -58,7 +58,7 @@ def code(
 def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:
     """(payload, CRC-32 of the symbols) of a tile; latents as in `code`."""
     coded = code(prior, y, z, step)
-    return coded.data, context.checksum(symbols for symbols, _ in coded.parts)
+    return coded.data, coded.crc
 
 
 def encode_seen(
@@ -70,7 +70,7 @@ def encode_seen(
 ) -> tuple[tuple[bytes, int], Any]:
     """What `encode` makes, and what `see` makes of what `decode` will."""
     coded = code(prior, y, z, step, see)
-    return (coded.data, context.checksum(symbols for symbols, _ in coded.parts)), coded.beside
+    return (coded.data, coded.crc), coded.beside
 
 
 def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
