@@ -15,10 +15,28 @@ from vaecodec.codec import Codec
 from vaecodec.container import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.limits import Limits
+from vaecodec.plans import strips_of
+from vaecodec.tiling import Box
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (40, 48), (40, 50), (130, 64), (130, 70)])
+def test_what_is_decoded_is_the_callers_own(tiny, shape):
+    found = tiny.decode(tiny.encode(picture(*shape), tile=64))
+    assert found.shape == (*shape, 3) and found.flags.c_contiguous and found.flags.writeable
+
+
+def test_tiles_as_wide_as_the_picture_are_not_copied_unless_they_must():
+    whole, other = np.zeros((32, 48, 3), np.uint8), np.zeros((16, 50, 3), np.uint8)[:, :48]
+    fixed = np.zeros((16, 48, 3), np.uint8)
+    fixed.flags.writeable = False
+    squares = [(Box(0, 0, 32, 48), whole), (Box(32, 0, 48, 48), other), (Box(48, 0, 64, 48), fixed)]
+    first, *rest = strips_of(Box(0, 0, 64, 48), squares)
+    assert first is whole
+    assert all(one.flags.c_contiguous and one.flags.writeable and one.shape == (16, 48, 3) for one in rest)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (7, 5), (16, 16), (17, 33), (65, 64), (200, 129)])
@@ -283,9 +301,9 @@ def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monke
     for name in ("analysis", "synthesis"):
         plain = getattr(other.transforms, name)
 
-        def watched(values, condition, plain=plain):
+        def watched(values, *others, plain=plain):
             sizes.append(len(values))
-            return plain(values, condition)
+            return plain(values, *others)
 
         monkeypatch.setattr(other.transforms, name, watched)
     data = other.encode(pixels, 60, tile=64)

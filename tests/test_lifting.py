@@ -1,5 +1,7 @@
 """The wavelet: perfect reconstruction, known properties of CDF 9/7, and integers that do not depend on anything."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,15 @@ def test_coefficients_and_samples_are_inverses(channels):
     assert np.abs(pyramid.samples(y) - x).max() < 1e-5
     # Nearly orthonormal, so that errors of latents are errors of samples.
     assert np.square(y).sum() == pytest.approx(np.square(x).sum(), rel=0.1)
+
+
+def test_bytes_are_centred_and_colours_may_be_shared_out():
+    x = np.random.default_rng(5).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    y = pyramid.coefficients(x)
+    assert np.abs(y - pyramid.coefficients(x / np.float32(255) - np.float32(0.5))).max() < 1e-5
+    with ThreadPoolExecutor(3) as pool:
+        assert np.array_equal(pyramid.coefficients(x, pool.map), y)
+        assert np.array_equal(pyramid.samples(y, pool.map), pyramid.samples(y))
 
 
 def test_packing_and_halving_keep_every_coefficient():

@@ -88,6 +88,14 @@ def test_pixels_are_the_reference_decoders(classes, channels):
     assert np.abs(Restoration(found, STEP)(x.copy()) - expected).max() < 1e-3
 
 
+def test_pixels_are_clipped_and_lose_their_fractions():
+    x, found = 2 * made(64, 40, 3) - 120, filter_of(2, 3)
+    whole, out = Restoration(found, STEP)(x.copy()), np.empty(x.shape, np.uint8)
+    assert Restoration(found, STEP)(x, out=out) is out
+    assert whole.min() < 0 and whole.max() > 255
+    assert np.array_equal(out, np.clip(whole, 0, 255).astype(np.uint8))
+
+
 def test_strips_change_nothing(monkeypatch):
     x, found = made(64, 40, 3), filter_of(4, 3)
     whole = Restoration(found, STEP)(x.copy())

@@ -9,6 +9,11 @@ BAND, LEAST = 768, 8  # cells, and rows of them: a row of either neighbour is co
 Each = Callable[..., Iterable[Any]]
 
 
+def in_two(length: int) -> list[slice]:
+    """Halves, for two threads."""
+    return [slice(0, length // 2), slice(length // 2, length)]
+
+
 class Band(NamedTuple):
     """Some rows of cells, so few that what is computed of them stays in cache, and a row of each neighbour."""
 

@@ -132,11 +132,13 @@ class Codec(Encoder):
             y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
             y *= gain
             if found is None:
-                pictures = self.transforms.synthesis(y, condition)
+                pictures = self.transforms.synthesis(y, condition, crew.each)
             else:
                 restoration = wiener.Restoration(found, self.model.pixel_step(step))
-                made = self.transforms.unrounded(y, condition)
-                pictures = np.stack([rounded(restoration(one, crew.each)) for one in made])
+                made = self.transforms.unrounded(y, condition, crew.each)
+                pictures = np.empty(made.shape, np.uint8)
+                for one, pixels in zip(made, pictures, strict=True):
+                    restoration(one, crew.each, pixels)
             places = [shown.inside(pixels_of(outer)) for _, shown, outer, _ in jobs]
             every = zip(jobs, pictures, places, strict=True)
             return [(job[1], picture[place.slices()]) for job, picture, place in every]
@@ -244,11 +246,6 @@ class Codec(Encoder):
     def verify(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> None:
         """Decodes every symbol and checks it, without making pixels; raises as `decode` does."""
         self.symbol_crcs(data, limits, progress)
-
-
-def rounded(picture: np.ndarray) -> np.ndarray:
-    """What Transforms.unrounded makes, in place -> u8."""
-    return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
 def codec_for(data: bytes, model: str | None = None, device: str = "cpu", threads: int | None = None) -> Codec:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec import filtering, memory, tiles, wavelet_refinement
+from vaecodec.cells import Each
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.context import UNIT
@@ -229,7 +230,7 @@ class Encoder:
             return done
 
         def some(*jobs: Job) -> list[Done]:
-            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step)
+            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step, crew.each)
             return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
 
         def jobs(pixels: np.ndarray | Rows, grid: Grid) -> Iterator[Job]:
@@ -268,9 +269,11 @@ class Encoder:
 
         return fit
 
-    def _latents(self, pixels: list[np.ndarray], inner: Box, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _latents(
+        self, pixels: list[np.ndarray], inner: Box, step: int, each: Each
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
-        y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step))
+        y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step), each)
         if self.model.config.wavelet:
             y *= self.model.vector("gain", step)
             _check_latents(y)

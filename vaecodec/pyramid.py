@@ -11,6 +11,7 @@ Octave 4, the last that the prior knows, is made of a tile's low-pass picture al
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from vaecodec import banded
 from vaecodec.bases import rotation
+from vaecodec.cells import Each, in_two
 from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import one_thread
 from vaecodec.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
@@ -84,25 +86,42 @@ def _rotation(channels: int) -> np.ndarray:
     return rotation(channels).astype(np.float32)
 
 
-def coefficients(x: np.ndarray) -> np.ndarray:
-    """f32[H, W, C], sides multiples of 16 -> y f32[h, w, 256 C]."""
-    low = places = banded.both(_turned(x), banded.coefficients)
-    for _ in range(1, OCTAVES):
-        low = low[:, ::2, ::2]
-        low[...] = banded.both(low.copy(), banded.coefficients)
+def coefficients(x: np.ndarray, each: Each = map) -> np.ndarray:
+    """f32[H, W, C], or u8 that stands for what is in [-1/2, 1/2], sides multiples of 16 -> y f32[h, w, 256 C].
+
+    `each` is a map for halves and colours, here and in `samples`.
+    """
+    places = _turned(x, each)
+
+    def one(colour: int) -> None:
+        low = places[colour : colour + 1]
+        low[...] = banded.both(low, banded.coefficients)
+        for _ in range(1, OCTAVES):
+            low = low[:, ::2, ::2]
+            low[...] = banded.both(low.copy(), banded.coefficients)
+
+    deque(each(one, range(len(places))), maxlen=0)
     return by_cells(places)
 
 
-def samples(y: np.ndarray) -> np.ndarray:
+def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
     """The inverse of coefficients: f32[h, w, 256 C] -> f32[H, W, C]."""
     places = spread(np.asarray(y, np.float32))
-    for octave in range(OCTAVES - 1, 0, -1):
-        low = places[:, :: 1 << octave, :: 1 << octave]
-        low[...] = banded.both(low.copy(), banded.samples)
     channels, height, width = places.shape
-    planes = banded.both(places, banded.samples).reshape(channels, -1)
-    with one_thread:
-        return (planes.T @ _rotation(channels)).reshape(height, width, channels)
+    planes, out = places.reshape(channels, -1), np.empty((height * width, channels), np.float32)
+
+    def one(colour: int) -> None:
+        for octave in range(OCTAVES - 1, -1, -1):
+            low = places[colour : colour + 1, :: 1 << octave, :: 1 << octave]
+            low[...] = banded.both(low.copy() if octave else low, banded.samples)
+
+    def turn(half: slice) -> None:
+        with one_thread:
+            np.matmul(planes[:, half].T, _rotation(channels), out=out[half])
+
+    deque(each(one, range(channels)), maxlen=0)
+    deque(each(turn, in_two(len(out))), maxlen=0)
+    return out.reshape(height, width, channels)
 
 
 def samples_adjoint(x: np.ndarray) -> np.ndarray:
@@ -114,10 +133,23 @@ def samples_adjoint(x: np.ndarray) -> np.ndarray:
     return pack(Planes(low, bands))
 
 
-def _turned(x: np.ndarray) -> np.ndarray:
-    """[H, W, C] -> [C, H, W] of rotated colours."""
-    with one_thread:
-        return np.ascontiguousarray((x @ _rotation(x.shape[2]).T).transpose(2, 0, 1))
+def _turned(x: np.ndarray, each: Each = map) -> np.ndarray:
+    """[H, W, C] -> f32[C, H, W] of rotated colours."""
+    turn, pixels = _rotation(x.shape[2]), x.reshape(-1, x.shape[2])
+    out = np.empty((len(turn), len(pixels)), np.float32)
+    centre = turn.sum(1, keepdims=True) * np.float32(0.5)
+
+    def one(half: slice) -> None:
+        part = pixels[half]
+        with one_thread:
+            if part.dtype == np.uint8:
+                np.matmul(turn * np.float32(1 / 255), part.astype(np.float32).T, out=out[:, half])
+                out[:, half] -= centre
+            else:
+                np.matmul(turn, part.T, out=out[:, half])
+
+    deque(each(one, in_two(len(pixels))), maxlen=0)
+    return out.reshape(len(turn), *x.shape[:2])
 
 
 def restored(planes: Planes, arithmetic: Arithmetic) -> np.ndarray:

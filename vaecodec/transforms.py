@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from vaecodec import lapped, pyramid
+from vaecodec.cells import Each
 from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
 from vaecodec.graphs import unrounded, without_filter
 from vaecodec.interpreters import Runners
@@ -26,20 +27,23 @@ MOST = 2 * (DEFAULT_TILE // STRIDE) ** 2  # cells at once: what LiteRT holds of 
 
 
 class Transforms(Protocol):
-    """Both implementations; B tiles at once, at most `batch`; conditioning vectors are those of Model.condition."""
+    """Both implementations; B tiles at once, at most `batch`; conditioning vectors are those of Model.condition.
+
+    `each` is a map, perhaps by several threads, for what is not done by LiteRT's.
+    """
 
     batch: int
 
-    def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
+    def analysis(self, pixels: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
         """u8[B, H, W, C], sides multiples of 16 -> f32[B, h, w, M]."""
 
     def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
         """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
-    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+    def synthesis(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
         """f32[B, h, w, M] -> u8[B, H, W, C]."""
 
-    def unrounded(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+    def unrounded(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
         """f32[B, h, w, M] of a wavelet model -> f32[B, H, W, C], on a scale of 255 and a half more, not clipped."""
 
 
@@ -78,7 +82,7 @@ class LiteRT:
         require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
         return kernel
 
-    def analysis(self, pixels: np.ndarray, condition: Vector) -> np.ndarray:
+    def analysis(self, pixels: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
         batch, height, width = pixels.shape[:3]
         expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
         if self._model.config.lapped:
@@ -87,7 +91,7 @@ class LiteRT:
         y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32)
         if self._model.config.wavelet:
             for one, picture in zip(y, pixels, strict=True):
-                one += pyramid.coefficients(picture * np.float32(1 / 255) - np.float32(0.5))
+                one += pyramid.coefficients(picture, each)
         return y
 
     def _vectors(self, condition: Vector) -> list[np.ndarray]:
@@ -99,12 +103,12 @@ class LiteRT:
         expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
         return self._run("hyper_analysis", (y,), expected, np.float32)
 
-    def synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        return self._in_parts(y, np.dtype(np.uint8), lambda part: self._synthesis(part, condition))
+    def synthesis(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
+        return self._in_parts(y, np.dtype(np.uint8), lambda part: self._synthesis(part, condition, each))
 
-    def unrounded(self, y: np.ndarray, condition: Vector) -> np.ndarray:
+    def unrounded(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
         return self._in_parts(
-            y, np.dtype(np.float32), lambda part: self._made("unrounded", part, condition, np.float32)
+            y, np.dtype(np.float32), lambda part: self._made("unrounded", part, condition, np.float32, each)
         )
 
     def _in_parts(self, y: np.ndarray, kind: np.dtype[Any], make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -121,16 +125,17 @@ class LiteRT:
             place[:] = part[:, top:bottom, left:right]
         return out
 
-    def _synthesis(self, y: np.ndarray, condition: Vector) -> np.ndarray:
-        pictures = self._made("synthesis", y, condition, np.float32 if self._model.config.lapped else np.uint8)
+    def _synthesis(self, y: np.ndarray, condition: Vector, each: Each) -> np.ndarray:
+        pictures = self._made("synthesis", y, condition, np.float32 if self._model.config.lapped else np.uint8, each)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")
             pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])
         return pictures
 
-    def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type) -> np.ndarray:
+    def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type, each: Each) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
-        more = [np.stack([pyramid.samples(one) for one in y])] if self._model.config.wavelet else []
+        linear = [pyramid.samples(one, each) for one in y] if self._model.config.wavelet else []
+        more = [np.stack(linear) if len(linear) > 1 else one[None] for one in linear[:1]]
         return self._run(name, (y, *self._vectors(condition), *more), expected, kind)
 
 

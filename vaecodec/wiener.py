@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.bases import rotation
-from vaecodec.cells import Each
+from vaecodec.cells import Each, in_two
 from vaecodec.config import FILTER_REACH
 from vaecodec.errors import FormatError
 from vaecodec.integer import one_thread
@@ -99,8 +99,11 @@ class Restoration:
         if len(first) == 1:
             self._all = self._turn.T @ self._all  # straight to the colours of the picture
 
-    def __call__(self, picture: np.ndarray, each: Each = map) -> np.ndarray:
-        """The picture with what is added to it, in place; sides are at least REACH + 1.  `each` is a map for halves."""
+    def __call__(self, picture: np.ndarray, each: Each = map, out: np.ndarray | None = None) -> np.ndarray:
+        """The picture with what is added to it, in place; sides are at least REACH + 1.  `each` is a map for halves.
+
+        Where there is `out`, u8[H, W, C], it is made that, clipped and without fractions.
+        """
         planes, (height, width) = turned(picture, each), picture.shape[:2]
 
         def add(half: range) -> None:
@@ -110,10 +113,12 @@ class Restoration:
                 strip = picture[top : min(top + rows, half.stop)]
                 seen = planes[:, top : top + len(strip) + 2 * REACH]
                 strip += self._added(seen, room[:, : len(strip) * width]).reshape(strip.shape)
+                if out is not None:  # while the strip is in a cache
+                    out[top : top + len(strip)] = np.clip(strip, 0, 255, out=strip)
 
         with one_thread:
             deque(each(add, _halves(height)), maxlen=0)
-        return picture
+        return picture if out is None else out
 
     def _added(self, planes: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """f32[h w, C]: to the colours of rotated f32[C, h + 2 REACH, w + 2 REACH]; `sums` is room for their sums."""
@@ -163,7 +168,7 @@ def ramp(limit: float) -> Ramp:
 
 
 def _halves(height: int) -> list[range]:
-    return [range(height // 2), range(height // 2, height)]
+    return [range(height)[half] for half in in_two(height)]
 
 
 def turned(picture: np.ndarray, each: Each = map) -> np.ndarray:
