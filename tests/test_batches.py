@@ -68,6 +68,7 @@ def test_tensorflow_takes_tiles_of_several_pictures_together(tiny):
 
 def test_workers_serve_a_whole_batch(tiny, monkeypatch):
     monkeypatch.setattr(parallel, "PIXELS_EACH", 1 << 12)
+    monkeypatch.setattr(parallel, "FEW", 0)
     started = []
     begin = parallel.Worker.__init__
     monkeypatch.setattr(parallel.Worker, "__init__", lambda *args: started.append(args[0]) or begin(*args))

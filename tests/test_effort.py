@@ -94,10 +94,11 @@ def test_more_effort_costs_less(small, crop, quality):
 
 
 def test_files_do_not_depend_on_threads(crop, monkeypatch):
-    monkeypatch.setattr(parallel, "PIXELS_EACH", 1000)
+    for name in ("PIXELS_EACH", "PIXELS_OWN"):
+        monkeypatch.setattr(parallel, name, 1000)
     model = load_model("small")
-    files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3)]
-    assert files[0] == files[1]
+    files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3, 4)]
+    assert files[0] == files[1] == files[2]
 
 
 def test_beyond_the_edges_nothing_is_paid_for(small, crop):

@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from conftest import GOLDEN, picture
 
-from vaecodec import parallel, tiles
+from vaecodec import integer, parallel, tiles
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, FormatError
+from vaecodec.integer import one_thread
 from vaecodec.parallel import Crew, Worker
 from vaecodec.sharing import sharing
 
@@ -23,6 +26,15 @@ PIXELS = picture(260, 300)
 @pytest.fixture(autouse=True)
 def workers_pay_soon(monkeypatch):
     monkeypatch.setattr(parallel, "PIXELS_EACH", 1 << 12)
+    monkeypatch.setattr(parallel, "FEW", 0)
+    monkeypatch.setattr(parallel, "PIXELS_OWN", 1 << 10)
+
+
+@pytest.fixture(params=["workers", "threads"])
+def either(request, monkeypatch):
+    """Tiles go to workers, or to threads."""
+    monkeypatch.setattr(parallel, "FEW", {"workers": 0, "threads": 3}[request.param])
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +47,7 @@ def many(tiny):
     return Codec(tiny.model, threads=3)
 
 
-def test_bytes_and_pixels_do_not_depend_on_workers(alone, many):
+def test_bytes_and_pixels_do_not_depend_on_workers(alone, many, either):
     data = alone.encode(PIXELS, 60, tile=64)
     assert many.encode(PIXELS, 60, tile=64) == data
     assert many.symbol_crcs(data) == alone.symbol_crcs(data)
@@ -70,7 +82,28 @@ def test_small_pictures_start_no_workers(tiny, monkeypatch):
         assert bool(count) == bool(wanted) and len(count) <= wanted
 
 
-def test_jobs_are_taken_as_there_is_room(tiny):
+def test_few_threads_start_no_workers(tiny, monkeypatch):
+    count = started(monkeypatch)
+    monkeypatch.setattr(parallel, "FEW", 3)
+    for threads, wanted in ((2, 0), (3, 0), (4, 4)):
+        count.clear()
+        with Crew(tiny.model, 64, 64 << 20, threads) as crew:
+            assert crew.hands.alone == (wanted == 0)
+            list(crew.map(lambda crew=crew: crew.call(lambda prior: None), [()] * 40))
+        assert bool(count) == bool(wanted) and len(count) <= wanted
+
+
+def test_each_thread_has_a_tile_of_its_own(tiny, monkeypatch):
+    monkeypatch.setattr(parallel, "FEW", 3)
+    meeting = threading.Barrier(2)
+    with Crew(tiny.model, 4, 1 << 20, 2) as crew:
+        list(crew.map(meeting.wait, [(30,), (30,)]))  # goes on once two are here
+    for count, pixels in ((1, 1 << 20), (3, 1 << 20), (16, 1 << 13)):  # one tile, too few, too small ones
+        with Crew(tiny.model, count, pixels, 2) as crew:
+            assert not crew.hands.alone and crew.hands.each is not map
+
+
+def test_jobs_are_taken_as_there_is_room(tiny, either):
     taken = []
 
     def jobs():
@@ -85,7 +118,7 @@ def test_jobs_are_taken_as_there_is_room(tiny):
         assert list(results) == [n * n for n in range(5, 100)]
 
 
-def test_damage_found_by_a_worker_is_told_as_ever(alone, many):
+def test_damage_found_by_a_worker_is_told_as_ever(alone, many, either):
     data = bytearray(alone.encode(PIXELS, 60, tile=64))
     from vaecodec.container import parse
 
@@ -123,7 +156,7 @@ def test_workers_do_not_outlive_an_error(many, monkeypatch):
     assert ended and all(code is not None for code in ended)
 
 
-def test_progress_counts_tiles(alone, many):
+def test_progress_counts_tiles(alone, many, either):
     for codec in (alone, many):
         said = []
         data = codec.encode(PIXELS, 60, tile=64, progress=lambda *numbers, said=said: said.append(numbers))
@@ -139,7 +172,7 @@ import numpy as np
 from vaecodec import parallel
 from vaecodec.codec import Codec
 from vaecodec.weights import load_model
-parallel.PIXELS_EACH = 1 << 12
+parallel.PIXELS_EACH, parallel.FEW = 1 << 12, 0
 print("started")
 codec = Codec(load_model(sys.argv[1] + "/tiny.vcm"), threads=2)
 pixels = np.arange(260 * 300 * 3, dtype=np.uint32).reshape(260, 300, 3).astype(np.uint8)
@@ -206,7 +239,36 @@ def test_a_fork_in_the_middle_of_coding_codes_on():
     assert done.stdout == f"{[1] * 10}\n", done.stderr
 
 
-def test_threads_with_workers_of_their_own(many, alone):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_nobody_forks_while_blas_is_told_of_threads(monkeypatch):
+    """It has a lock for that, which nobody in the child would let go of."""
+    inside, done = threading.Event(), threading.Event()
+
+    class Slow:
+        def limit(self, **_):
+            inside.set()
+            time.sleep(0.3)
+            done.set()
+            return nullcontext()
+
+    def use():
+        with one_thread:
+            pass
+
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setattr(integer, "_blas", Slow)
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert inside.wait(30)
+    child = os.fork()
+    if child == 0:
+        os._exit(17 if done.is_set() else 18)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+    thread.join()
+
+
+def test_threads_with_workers_of_their_own(many, alone, either):
     data = alone.encode(PIXELS, 60, tile=64)
     wanted, found = alone.decode(data), []
     threads = [threading.Thread(target=lambda: found.append(many.decode(data))) for _ in range(3)]

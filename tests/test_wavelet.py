@@ -32,6 +32,7 @@ from vaecodec.densities import bits
 from vaecodec.engines import Engine
 from vaecodec.freezing import at_quality, freeze, integer_weights
 from vaecodec.integer import prepare
+from vaecodec.parallel import Crew
 from vaecodec.tiling import Box, halo
 from vaecodec.unfreezing import weights_of
 from vaecodec.vae import lambda_of, make
@@ -279,12 +280,15 @@ def test_an_engine_makes_what_numpy_makes(codec, monkeypatch):
     assert not isinstance(octaves.fastest(broken, level), octaves.Accelerated)
 
 
-def test_workers_make_the_same(codec, monkeypatch):
+@pytest.mark.parametrize("few", [0, 3])
+def test_workers_make_the_same(codec, few, monkeypatch):
     monkeypatch.setattr(parallel, "PIXELS_EACH", 1)
+    monkeypatch.setattr(parallel, "FEW", few)
+    monkeypatch.setattr(parallel, "PIXELS_OWN", 1)
     x = picture(300, 200)
     data = codec.encode(x, 60, tile=64)
     with monkeypatch.context() as alone:
-        alone.setattr(parallel, "PIXELS_EACH", 1 << 40)
+        alone.setattr(Codec, "_crew", lambda self, counts, work=1: Crew(self.model, 1, 1, self.threads))
         assert codec.encode(x, 60, tile=64) == data
         whole = codec.decode(data)
     assert np.array_equal(codec.decode(data), whole)

@@ -9,6 +9,16 @@ BAND, LEAST = 768, 8  # cells, and rows of them: a row of either neighbour is co
 Each = Callable[..., Iterable[Any]]
 
 
+class Hands(NamedTuple):
+    """Who works on a tile: `each` is a map, by several threads perhaps; `alone` where others have their own tiles."""
+
+    each: Each = map
+    alone: bool = False
+
+
+HANDS = Hands()
+
+
 def in_two(length: int) -> list[slice]:
     """Halves, for two threads."""
     return [slice(0, length // 2), slice(length // 2, length)]

@@ -132,13 +132,13 @@ class Codec(Encoder):
             y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
             y *= gain
             if found is None:
-                pictures = self.transforms.synthesis(y, condition, crew.each)
+                pictures = self.transforms.synthesis(y, condition, crew.hands)
             else:
                 restoration = wiener.Restoration(found, self.model.pixel_step(step))
-                made = self.transforms.unrounded(y, condition, crew.each)
+                made = self.transforms.unrounded(y, condition, crew.hands)
                 pictures = np.empty(made.shape, np.uint8)
                 for one, pixels in zip(made, pictures, strict=True):
-                    restoration(one, crew.each, pixels)
+                    restoration(one, crew.hands.each, pixels)
             places = [shown.inside(pixels_of(outer)) for _, shown, outer, _ in jobs]
             every = zip(jobs, pictures, places, strict=True)
             return [(job[1], picture[place.slices()]) for job, picture, place in every]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec import filtering, memory, tiles, wavelet_refinement
-from vaecodec.cells import Each
+from vaecodec.cells import Hands
 from vaecodec.config import HYPER_STRIDE, STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.context import UNIT
@@ -128,7 +128,7 @@ class Encoder:
                 return Done(crew.call(tiles.encode, y, z, step), None)
             box = grid.box(number)
             sure = undisturbed(box, grid.cells, pixels.shape[:2], halo(self.model.config))
-            fit = self._fit(cut(pixels, box), step, sure, False)
+            fit = self._fit(cut(pixels, box), step, sure, False, crew.hands)
             return Done(*crew.call_and_see(tiles.encode_seen, y, z, step, see=fit))
 
         with self._crew([(grid, grid.total)]) as crew:
@@ -222,7 +222,7 @@ class Encoder:
                 return Done(crew.call(work, inner, z, step), refine.equations)
             if fits:
                 sure = undisturbed(job.inner, y.shape[:2], job.within, halo(self.model.config))
-                fit = self._fit(job.seen[pixels_of(job.inner).slices()], step, sure, effort > 1)
+                fit = self._fit(job.seen[pixels_of(job.inner).slices()], step, sure, effort > 1, crew.hands)
                 done = Done(*crew.call_and_see(tiles.encode_seen, inner, z, step, see=fit))
             else:
                 done = Done(crew.call(work, inner, z, step), None)
@@ -230,7 +230,7 @@ class Encoder:
             return done
 
         def some(*jobs: Job) -> list[Done]:
-            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step, crew.each)
+            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step, crew.hands)
             return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
 
         def jobs(pixels: np.ndarray | Rows, grid: Grid) -> Iterator[Job]:
@@ -248,7 +248,7 @@ class Encoder:
         return chain.from_iterable(crew.map(some, groups))
 
     def _fit(
-        self, pixels: np.ndarray, step: int, sure: Box, all_of_it: bool
+        self, pixels: np.ndarray, step: int, sure: Box, all_of_it: bool, hands: Hands
     ) -> Callable[[np.ndarray], Equations | None]:
         """From values f32[h, w, M], unit 2**-6, that a tile u8[H, W, C] is decoded as, to the equations for its filter.
 
@@ -261,7 +261,7 @@ class Encoder:
             if not count:
                 return None
             y = values * (self.model.vector("inverse_gain", step) * np.float32(1 / UNIT))
-            made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step))[0]
+            made = self.transforms.unrounded(y[None], self.model.condition("synthesis", step), hands)[0]
             made -= np.float32(0.5)
             if not all_of_it:
                 return filtering.of_one_class(made, pixels, sure, every)
@@ -270,10 +270,10 @@ class Encoder:
         return fit
 
     def _latents(
-        self, pixels: list[np.ndarray], inner: Box, step: int, each: Each
+        self, pixels: list[np.ndarray], inner: Box, step: int, hands: Hands
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
-        y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step), each)
+        y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step), hands)
         if self.model.config.wavelet:
             y *= self.model.vector("gain", step)
             _check_latents(y)
@@ -281,7 +281,7 @@ class Encoder:
         part = y[:, inner.top : inner.bottom, inner.left : inner.right]
         short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
         padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part
-        z = self.transforms.hyper_analysis(padded) * self.model.vector("hyper_gain", step)
+        z = self.transforms.hyper_analysis(padded, hands) * self.model.vector("hyper_gain", step)
         y = y * self.model.vector("gain", step)
         _check_latents(y)
         _check_latents(z)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vaecodec.interpreters import Runners
+from vaecodec.interpreters import Spare
 from vaecodec.pyramid import OCTAVES
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Engine:
 
     def __init__(self, contents: Mapping[str, bytes], channels: int, shipped: bool = False) -> None:
         self._contents, self._channels, self._shipped = contents, channels, shipped
-        self._free: list[Runners] = []
+        self._runners = Spare(contents.__getitem__)
         self._usable: bool | None = None
 
     def run(self, name: str, inputs: tuple[np.ndarray, ...], see: Callable[[list[np.ndarray]], T]) -> T:
@@ -36,14 +36,7 @@ class Engine:
         Each thread that calls has interpreters to itself, of one thread: LiteRT's own go on spinning for a while once
         they have nothing to do, on the core that the next interpreter wants.
         """
-        try:
-            runners = self._free.pop()
-        except IndexError:
-            runners = Runners(self._contents.__getitem__, 1)
-        try:
-            return runners(name, tuple(value[None] for value in inputs), see)
-        finally:
-            self._free.append(runners)
+        return self._runners(name, tuple(value[None] for value in inputs), see)
 
     def agrees(self, check: Callable[[Engine], bool]) -> bool:
         """Whether check(self) holds, which is asked once; False where LiteRT cannot be had, or run."""

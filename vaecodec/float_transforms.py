@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec import network
-from vaecodec.cells import Each
+from vaecodec.cells import HANDS, Hands
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.layers import Float
@@ -29,7 +29,7 @@ def unrounded(ops: Float, config: Config, y: tf.Tensor) -> tf.Tensor:
 
 
 class TensorFlow:
-    """See transforms.Transforms."""
+    """See transforms.Transforms; TensorFlow has hands of its own."""
 
     batch = 16  # tiles of 512x512: enough to fill a GPU, with its activations in a gigabyte
 
@@ -69,14 +69,14 @@ class TensorFlow:
         self._analysis, self._hyper_analysis, self._synthesis = run_analysis, run_hyper_analysis, run_synthesis
         self._unrounded = run_unrounded
 
-    def analysis(self, pixels: np.ndarray, condition: np.ndarray, each: Each = map) -> np.ndarray:
+    def analysis(self, pixels: np.ndarray, condition: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         return self._analysis(pixels, condition).numpy()
 
-    def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
+    def hyper_analysis(self, y: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         return self._hyper_analysis(y).numpy()
 
-    def synthesis(self, y: np.ndarray, condition: np.ndarray, each: Each = map) -> np.ndarray:
+    def synthesis(self, y: np.ndarray, condition: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         return self._synthesis(y, condition).numpy()
 
-    def unrounded(self, y: np.ndarray, condition: np.ndarray, each: Each = map) -> np.ndarray:
+    def unrounded(self, y: np.ndarray, condition: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         return self._unrounded(y, condition).numpy()

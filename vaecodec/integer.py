@@ -171,6 +171,13 @@ class OneThread:
                 self._limit.__exit__(None, None, None)
                 self._limit = nullcontext()
 
+    def hold(self) -> None:
+        """Lets no thread begin or end, until let_go."""
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        self._lock.release()
+
 
 @lru_cache(maxsize=1)
 def _blas():  # type: ignore[no-untyped-def]
@@ -180,6 +187,14 @@ def _blas():  # type: ignore[no-untyped-def]
 
 
 one_thread = OneThread()
+
+if hasattr(os, "register_at_fork"):
+    # Not while some thread tells BLAS how many it may use: the child would wait for ever for the lock that takes.
+    os.register_at_fork(
+        before=one_thread.hold,
+        after_in_parent=one_thread.let_go,
+        after_in_child=lambda: one_thread.__init__(),  # type: ignore[misc]
+    )
 
 
 @lru_cache(maxsize=64)

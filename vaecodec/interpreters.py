@@ -118,6 +118,24 @@ class Runners:
                 return self._made[name](inputs, see)
 
 
+class Spare:
+    """As Runners of one thread, of which each call has some to itself: as many are made as there are calls at once."""
+
+    def __init__(self, content: Callable[[str], bytes]) -> None:
+        self._content = content
+        self._free: list[Runners] = []
+
+    def __call__(self, name: str, inputs: tuple[np.ndarray, ...], see: Callable[[list[np.ndarray]], T]) -> T:
+        try:
+            runners = self._free.pop()
+        except IndexError:
+            runners = Runners(self._content, 1)
+        try:
+            return runners(name, inputs, see)
+        finally:
+            self._free.append(runners)
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     global _greeted

@@ -1,7 +1,8 @@
-"""Worker processes for the entropy coding of tiles, and threads that keep them busy.
+"""Who codes the tiles of a picture: threads, and for many of them worker processes.
 
 Transforms let go of Python's lock, entropy coders do not: a sixth of a tile's time is spent under it, so that
-threads alone could not make use of more than six cores.  The symbols of each tile go to a process:
+threads alone could not make use of more than six cores.  Few threads code a tile each, or share one that has none
+beside it.  Where there are more, the symbols of each tile go to a process:
 
     pixels --analysis, here--> y, z --pipe--> worker --pipe--> payload
     payload --pipe--> worker --pipe--> y --synthesis, here--> pixels
@@ -24,13 +25,14 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from vaecodec import memory
-from vaecodec.cells import Each
+from vaecodec.cells import Hands
 from vaecodec.errors import CodecError
-from vaecodec.integer import one_thread
 from vaecodec.sharing import sharing
 from vaecodec.weights import Model, make_prior
 
 PIXELS_EACH = 1 << 22  # to start a worker takes as long as two of its megapixels
+FEW = 3  # threads that do without workers: all of them together have Python's lock for half of the time
+PIXELS_OWN = 1 << 16  # of a tile, from which on a thread for itself is better than a share in each: measured
 START = "import sys; sys.path[:] = {path!r}; from vaecodec.parallel import serve; serve()"
 
 
@@ -40,10 +42,6 @@ def cores() -> int:
     if wanted.isdecimal() and int(wanted):
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-if hasattr(os, "register_at_fork"):  # a thread of the parent may have held its lock
-    os.register_at_fork(after_in_child=lambda: one_thread.__init__())  # type: ignore[misc]
 
 
 class Worker:
@@ -119,25 +117,32 @@ def serve() -> None:
 class Crew:
     """Calls functions for the tiles of one picture, in workers where there are enough pixels to pay for them.
 
-    Elsewhere threads share the entropy networks of a tile, which let go of Python's lock as transforms do.
+    Where few threads are to have many tiles, each has tiles of its own: they seldom want Python's lock at once.
+    Elsewhere they share the networks of a tile, which let go of that lock as transforms do.
     """
 
     def __init__(self, model: Model, tiles: int, pixels: int, threads: int) -> None:
         self._model, self._prior = model, model.prior
-        count = min(threads, tiles // 2, pixels // PIXELS_EACH) if sys.executable else 1
-        self._workers: list[Worker] = []
+        few = threads <= FEW or not sys.executable
+        count = min(threads, tiles // 2, pixels // PIXELS_EACH)
+        if few:
+            count = threads if tiles >= 2 * threads and pixels >= tiles * PIXELS_OWN else 1
+        self._workers: list[Worker] | None = None
         self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # so that no more start than are needed
         self._threads: ThreadPoolExecutor | None = None
-        self._ahead = count + 1
         self._bands: ThreadPoolExecutor | None = None
-        if count <= 1 and threads > 1:
-            self._bands = ThreadPoolExecutor(threads - 1, "vaecodec")
-            self._prior = self._prior._replace(each=sharing(self._bands, threads - 1), threads=threads)
-        if count > 1:
+        self._ahead = count + 1
+        if count > 1 and few:
+            self._threads = ThreadPoolExecutor(count, "vaecodec")
+        elif count > 1:
+            self._workers = []
             for _ in range(count):
                 self._free.put(None)
             # As many as may wait for a worker and, at the same time, for a transform.
             self._threads = ThreadPoolExecutor(2 * self._ahead, "vaecodec")
+        elif threads > 1:
+            self._bands = ThreadPoolExecutor(threads - 1, "vaecodec")
+            self._prior = self._prior._replace(each=sharing(self._bands, threads - 1), threads=threads)
 
     def __enter__(self) -> Crew:
         return self
@@ -148,18 +153,18 @@ class Crew:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             for last in (False, True):  # a thread that waits for a worker's answer gets none, and ends
-                for worker in self._workers:
+                for worker in self._workers or ():
                     worker.end()
                 self._threads.shutdown(wait=not last)
 
     @property
-    def each(self) -> Each:
-        """A map for parts of what is done to one tile here, not in a worker."""
-        return self._prior.each
+    def hands(self) -> Hands:
+        """For what is done to one tile here, not in a worker."""
+        return Hands(self._prior.each, self._threads is not None and self._workers is None)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(prior, *arguments), of a function that a worker can import."""
-        if self._threads is None:
+        if self._workers is None:
             return function(self._prior, *arguments)
         worker = self._free.get()
         try:
@@ -172,7 +177,7 @@ class Crew:
 
     def call_and_see(self, function: Callable[..., Any], *arguments: Any, see: Callable[[Any], Any]) -> Any:
         """function(prior, *arguments, see) -> (answer, what see made), which a worker that cannot see leaves to do."""
-        if self._threads is None:
+        if self._workers is None:
             return function(self._prior, *arguments, see)
         answer, found = self.call(function, *arguments)
         return answer, see(found)

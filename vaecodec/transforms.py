@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from vaecodec import lapped, pyramid
-from vaecodec.cells import Each
+from vaecodec.cells import HANDS, Hands
 from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
 from vaecodec.graphs import unrounded, without_filter
-from vaecodec.interpreters import Runners
+from vaecodec.interpreters import Runners, Spare
 from vaecodec.networks import check_network
 from vaecodec.tiling import DEFAULT_TILE, Grid, halo
 from vaecodec.vetting import require
@@ -29,21 +29,21 @@ MOST = 2 * (DEFAULT_TILE // STRIDE) ** 2  # cells at once: what LiteRT holds of 
 class Transforms(Protocol):
     """Both implementations; B tiles at once, at most `batch`; conditioning vectors are those of Model.condition.
 
-    `each` is a map, perhaps by several threads, for what is not done by LiteRT's.
+    `hands` may be several threads, or one of several that have tiles of their own.
     """
 
     batch: int
 
-    def analysis(self, pixels: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
+    def analysis(self, pixels: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         """u8[B, H, W, C], sides multiples of 16 -> f32[B, h, w, M]."""
 
-    def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
+    def hyper_analysis(self, y: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
 
-    def synthesis(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
+    def synthesis(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         """f32[B, h, w, M] -> u8[B, H, W, C]."""
 
-    def unrounded(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
+    def unrounded(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         """f32[B, h, w, M] of a wavelet model -> f32[B, H, W, C], on a scale of 255 and a half more, not clipped."""
 
 
@@ -55,15 +55,21 @@ class LiteRT:
     def __init__(self, model: Model, threads: int | None = None) -> None:
         self._model = model
         self._threads = threads or int(os.environ.get("VAECODEC_THREADS", 0)) or min(os.cpu_count() or 1, 4)
-        self._runners = Runners(self._content, self._threads)
+        self._runners, self._spare = Runners(self._content, self._threads), Spare(self._content)
 
-    def _run(self, name: str, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type) -> np.ndarray:
+    def _run(
+        self, name: str, inputs: tuple[np.ndarray, ...], expected: tuple[int, ...], kind: type, hands: Hands
+    ) -> np.ndarray:
         """The one output for these inputs, which must be of the expected shape and type."""
-        (output,) = self._runners(name, inputs, lambda found: [one.copy() for one in found])
+        runners = self._spare if hands.alone else self._runners
+        (output,) = runners(name, inputs, lambda found: [one.copy() for one in found])
         found, given = output.shape, list(inputs[0].shape[1:])
         require(found == expected, f"its network makes {list(found[1:])} of {given}")
         require(output.dtype == kind, f"its network makes {output.dtype}")
         return output
+
+    def _count(self, hands: Hands) -> int:
+        return 1 if hands.alone else self._threads
 
     def _content(self, name: str) -> bytes:
         """The flatbuffer of one transform; that of a model which did not come with the package is looked through."""
@@ -82,33 +88,33 @@ class LiteRT:
         require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
         return kernel
 
-    def analysis(self, pixels: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
+    def analysis(self, pixels: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         batch, height, width = pixels.shape[:3]
         expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
         if self._model.config.lapped:
             kernel = self._filter("analysis")
-            pixels = np.stack([lapped.filtered(one, kernel, self._threads) for one in pixels])
-        y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32)
+            pixels = np.stack([lapped.filtered(one, kernel, self._count(hands)) for one in pixels])
+        y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32, hands)
         if self._model.config.wavelet:
             for one, picture in zip(y, pixels, strict=True):
-                one += pyramid.coefficients(picture, each)
+                one += pyramid.coefficients(picture, hands.each)
         return y
 
     def _vectors(self, condition: Vector) -> list[np.ndarray]:
         """What Model.condition put end to end, as LiteRT takes it."""
         return [one[None, None, None] for one in np.split(condition, [self._model.config.fine]) if len(one)]
 
-    def hyper_analysis(self, y: np.ndarray) -> np.ndarray:
+    def hyper_analysis(self, y: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         batch, h, w = y.shape[:3]
         expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
-        return self._run("hyper_analysis", (y,), expected, np.float32)
+        return self._run("hyper_analysis", (y,), expected, np.float32, hands)
 
-    def synthesis(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
-        return self._in_parts(y, np.dtype(np.uint8), lambda part: self._synthesis(part, condition, each))
+    def synthesis(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
+        return self._in_parts(y, np.dtype(np.uint8), lambda part: self._synthesis(part, condition, hands))
 
-    def unrounded(self, y: np.ndarray, condition: Vector, each: Each = map) -> np.ndarray:
+    def unrounded(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         return self._in_parts(
-            y, np.dtype(np.float32), lambda part: self._made("unrounded", part, condition, np.float32, each)
+            y, np.dtype(np.float32), lambda part: self._made("unrounded", part, condition, np.float32, hands)
         )
 
     def _in_parts(self, y: np.ndarray, kind: np.dtype[Any], make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -125,18 +131,18 @@ class LiteRT:
             place[:] = part[:, top:bottom, left:right]
         return out
 
-    def _synthesis(self, y: np.ndarray, condition: Vector, each: Each) -> np.ndarray:
-        pictures = self._made("synthesis", y, condition, np.float32 if self._model.config.lapped else np.uint8, each)
+    def _synthesis(self, y: np.ndarray, condition: Vector, hands: Hands) -> np.ndarray:
+        pictures = self._made("synthesis", y, condition, np.float32 if self._model.config.lapped else np.uint8, hands)
         if self._model.config.lapped:
             kernel = self._filter("synthesis")
-            pictures = np.stack([lapped.pixels(one, kernel, self._threads) for one in pictures])
+            pictures = np.stack([lapped.pixels(one, kernel, self._count(hands)) for one in pictures])
         return pictures
 
-    def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type, each: Each) -> np.ndarray:
+    def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type, hands: Hands) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
-        linear = [pyramid.samples(one, each) for one in y] if self._model.config.wavelet else []
+        linear = [pyramid.samples(one, hands.each) for one in y] if self._model.config.wavelet else []
         more = [np.stack(linear) if len(linear) > 1 else one[None] for one in linear[:1]]
-        return self._run(name, (y, *self._vectors(condition), *more), expected, kind)
+        return self._run(name, (y, *self._vectors(condition), *more), expected, kind, hands)
 
 
 def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:
