@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vaecodec.coding import DETERMINISTIC, uniform
+from vaecodec.integer import one_thread
 from vaecodec.tables import Tables
 
 BITS = 4
@@ -27,8 +28,9 @@ def chosen(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | No
     rows, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
     costs_of = tables.bits_of_each(small, rows)
     found, saved = list[int](), -float(BITS * len(parts))
-    for each in parts:
-        costs = _costs(*each, costs_of, tables)
+    with one_thread:
+        every = [_costs(*each, costs_of, tables) for each in parts]
+    for costs in every:
         best = int(np.argmin(costs)) if costs.any() else -LEAST
         found.append(best + LEAST)
         saved += float(costs[-LEAST] - costs[best])
