@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,11 @@ class Hands(NamedTuple):
 
 
 HANDS = Hands()
+
+
+def run(each: Each, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """work(item) of all of them by `each`, which may be as lazy as map is."""
+    deque(each(work, items), maxlen=0)
 
 
 def in_two(length: int) -> list[slice]:
@@ -60,5 +66,4 @@ def in_bands(each: Each, cells: tuple[int, ...], work: Callable[[Band], None], c
     height, width = cells
     size = max(LEAST, (count or BAND) // width // 2 * 2)
     bands = [Band(top, min(top + size, height), height, width) for top in range(0, height, size)]
-    for _ in map(work, bands) if len(bands) == 1 else each(work, bands):
-        pass
+    run(map if len(bands) == 1 else each, work, bands)

@@ -24,6 +24,7 @@ from vaecodec.parallel import Crew
 from vaecodec.plans import Part, Plan, Window, alike, gather, pixels_of, strips_of
 from vaecodec.progress import Progress, counted, named
 from vaecodec.tiling import Box, Grid, halo, window_box
+from vaecodec.transforms import stacked
 from vaecodec.weights import Model, find_model, load_model
 from vaecodec.wiener import Filter
 
@@ -129,7 +130,7 @@ class Codec(Encoder):
             step, found = jobs[0][0].step, self._filter_of(jobs[0][0])
             gain = self.model.vector("inverse_gain", step) * np.float32(1.0 / context.UNIT)
             condition = self.model.condition("synthesis", step)
-            y = jobs[0][-1][None] if len(jobs) == 1 else np.stack([y for *_, y in jobs])
+            y = stacked([y for *_, y in jobs])
             y *= gain
             if found is None:
                 pictures = self.transforms.synthesis(y, condition, crew.hands)

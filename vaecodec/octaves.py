@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vaecodec import banded, network, pyramid
-from vaecodec.cells import Band, Each, in_bands
+from vaecodec.cells import Band, Each, in_bands, run
 from vaecodec.coding import DETERMINISTIC
 from vaecodec.config import LEVEL_STEPS, Config
 from vaecodec.engines import Engine
@@ -302,8 +302,7 @@ def finer(low: np.ndarray, bands: np.ndarray, gain: np.ndarray, each: Each = map
         found = banded.inverse_exactly(places)[0]
         out[colour] = np.clip(found, -VALUE_MAX, VALUE_MAX, out=found)
 
-    for _ in (each if low.size >= AT_ONCE else map)(one, range(channels)):
-        pass
+    run(each if low.size >= AT_ONCE else map, one, range(channels))
     return out
 
 

@@ -124,9 +124,10 @@ class Crew:
     def __init__(self, model: Model, tiles: int, pixels: int, threads: int) -> None:
         self._model, self._prior = model, model.prior
         few = threads <= FEW or not sys.executable
-        count = min(threads, tiles // 2, pixels // PIXELS_EACH)
         if few:
             count = threads if tiles >= 2 * threads and pixels >= tiles * PIXELS_OWN else 1
+        else:
+            count = min(threads, tiles // 2, pixels // PIXELS_EACH)
         self._workers: list[Worker] | None = None
         self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # so that no more start than are needed
         self._threads: ThreadPoolExecutor | None = None

@@ -11,7 +11,6 @@ Octave 4, the last that the prior knows, is made of a tile's low-pass picture al
 
 from __future__ import annotations
 
-from collections import deque
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from vaecodec import banded
 from vaecodec.bases import rotation
-from vaecodec.cells import Each, in_two
+from vaecodec.cells import Each, in_two, run
 from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import one_thread
 from vaecodec.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
@@ -100,7 +99,7 @@ def coefficients(x: np.ndarray, each: Each = map) -> np.ndarray:
             low = low[:, ::2, ::2]
             low[...] = banded.both(low.copy(), banded.coefficients)
 
-    deque(each(one, range(len(places))), maxlen=0)
+    run(each, one, range(len(places)))
     return by_cells(places)
 
 
@@ -119,8 +118,8 @@ def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
         with one_thread:
             np.matmul(planes[:, half].T, _rotation(channels), out=out[half])
 
-    deque(each(one, range(channels)), maxlen=0)
-    deque(each(turn, in_two(len(out))), maxlen=0)
+    run(each, one, range(channels))
+    run(each, turn, in_two(len(out)))
     return out.reshape(height, width, channels)
 
 
@@ -148,7 +147,7 @@ def _turned(x: np.ndarray, each: Each = map) -> np.ndarray:
             else:
                 np.matmul(turn, part.T, out=out[:, half])
 
-    deque(each(one, in_two(len(pixels))), maxlen=0)
+    run(each, one, in_two(len(pixels)))
     return out.reshape(len(turn), *x.shape[:2])
 
 

@@ -140,9 +140,13 @@ class LiteRT:
 
     def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type, hands: Hands) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
-        linear = [pyramid.samples(one, hands.each) for one in y] if self._model.config.wavelet else []
-        more = [np.stack(linear) if len(linear) > 1 else one[None] for one in linear[:1]]
+        more = [stacked([pyramid.samples(one, hands.each) for one in y])] if self._model.config.wavelet else []
         return self._run(name, (y, *self._vectors(condition), *more), expected, kind, hands)
+
+
+def stacked(arrays: list[np.ndarray]) -> np.ndarray:
+    """[B, ...]: arrays of one shape; one by itself is not copied."""
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
 
 
 def make_transforms(model: Model, device: str = "cpu", threads: int | None = None) -> Transforms:

@@ -11,13 +11,12 @@ two for those of the first colour.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 
 from vaecodec.bases import rotation
-from vaecodec.cells import Each, in_two
+from vaecodec.cells import Each, in_two, run
 from vaecodec.config import FILTER_REACH
 from vaecodec.errors import FormatError
 from vaecodec.integer import one_thread
@@ -117,7 +116,7 @@ class Restoration:
                     out[top : top + len(strip)] = np.clip(strip, 0, 255, out=strip)
 
         with one_thread:
-            deque(each(add, _halves(height)), maxlen=0)
+            run(each, add, _halves(height))
         return picture if out is None else out
 
     def _added(self, planes: np.ndarray, sums: np.ndarray) -> np.ndarray:
@@ -185,7 +184,7 @@ def turned(picture: np.ndarray, each: Each = map) -> np.ndarray:
             into[:] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
 
     with one_thread:
-        deque(each(fill, _halves(height)), maxlen=0)
+        run(each, fill, _halves(height))
     return mirrored(planes)
 
 
