@@ -1,0 +1,111 @@
+"""Compile the native core with a C compiler of the system, or with the one in the ziglang package.  Standard library.
+
+    python -m vaecodec.native.build            # beside this file, for an editable install or a clone
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "src"
+NAMES = {"win32": "core.dll", "darwin": "core.dylib"}
+FLAGS = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+AVX2 = ("-mavx2", "-mfma")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
+KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # by architecture: the kinds beside "plain", and their flags
+    "x86_64": {"sse2": (), "avx2": AVX2, "avx512": AVX512, "avx512vnni": (*AVX512, "-mavx512vnni")},
+    "aarch64": {"neon": ()},
+    "wasm32": {"wasm": ("-msimd128",)},
+}
+ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+SYSTEMS = {"linux": "linux-gnu.2.17", "darwin": "macos", "win32": "windows-gnu"}
+
+
+def library_name(system: str = sys.platform) -> str:
+    """File name of the library on a system, as sys.platform calls it."""
+    return NAMES.get(system, "core.so")
+
+
+def architecture() -> str:
+    """This machine's, as KINDS calls it; or what the platform module says."""
+    return ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower())
+
+
+def find_compiler() -> list[str] | None:
+    """The command of a C compiler: $VAECODEC_CC, cc, gcc or clang, else ziglang's; None where there is none."""
+    if os.environ.get("VAECODEC_CC"):
+        return shlex.split(os.environ["VAECODEC_CC"])
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    try:
+        import ziglang  # noqa: F401
+    except ImportError:
+        return None
+    system = SYSTEMS.get(sys.platform, "linux-gnu.2.17")
+    if sys.platform == "linux" and "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
+        system = "linux-musl"
+    return zig(f"{architecture()}-{system}")
+
+
+def zig(target: str) -> list[str]:
+    """The command that compiles for a target of Zig's, such as "aarch64-linux-gnu.2.17"."""
+    return [sys.executable, "-m", "ziglang", "cc", "-target", target]
+
+
+def build(
+    output: Path,
+    compiler: Sequence[str] | None = None,
+    architecture: str = architecture(),
+    flags: Sequence[str] = (),
+    shared: Sequence[str] = ("-shared",),
+) -> None:
+    """Compile the library into `output`; `flags` are added to each call of the compiler.
+
+    Raises RuntimeError where there is no compiler or it fails.
+    """
+    compiler = list(compiler or find_compiler() or [])
+    if not compiler:
+        raise RuntimeError("no C compiler was found (cc, gcc, clang, or the ziglang package)")
+    kinds = {"plain": (), **KINDS.get(architecture, {})}
+    files = {"dispatch.c": (), **{f"kind_{kind}.c": more for kind, more in kinds.items()}}
+    position = () if output.suffix in (".dll", ".wasm") else ("-fPIC",)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        environment = {**os.environ}
+        for name in ("ZIG_LOCAL_CACHE_DIR", "ZIG_GLOBAL_CACHE_DIR"):
+            environment.setdefault(name, os.path.join(folder, "zig"))
+
+        def run(*arguments: str) -> None:
+            done = subprocess.run([*compiler, *flags, *arguments], env=environment, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{compiler[0]} failed:\n{done.stderr.strip()}")
+
+        def compile_one(file: str, more: Sequence[str]) -> str:
+            made = os.path.join(folder, f"{file}.o")
+            run(*FLAGS, *position, *more, "-c", str(SOURCES / file), "-o", made)
+            return made
+
+        try:
+            objects = list(pool.map(lambda item: compile_one(*item), files.items()))
+            output.parent.mkdir(parents=True, exist_ok=True)
+            finished = os.path.join(folder, output.name)
+            run(*shared, "-o", finished, *objects)
+            temporary = output.with_name(f"{output.name}.new")
+            shutil.copyfile(finished, temporary)  # another file system, perhaps
+            os.replace(temporary, output)  # a process that has the old one open keeps it
+        except OSError as exc:
+            raise RuntimeError(f"{compiler[0]}: {exc}") from exc
+
+
+if __name__ == "__main__":
+    build(Path(__file__).parent / library_name())

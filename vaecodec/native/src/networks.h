@@ -1,0 +1,1 @@
+#define NETWORK_KERNELS(X)

@@ -1,0 +1,1 @@
+#define PRIOR_KERNELS(X)

@@ -1,0 +1,1 @@
+#define RESTORATION_KERNELS(X)

@@ -1,0 +1,1 @@
+// Vector operations of the dense and depthwise kernels: see networks.h.

@@ -1,0 +1,1 @@
+#define SYNTHESIS_KERNELS(X)

@@ -1,0 +1,1 @@
+#define WAVELET_KERNELS(X)
