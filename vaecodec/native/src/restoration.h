@@ -1,1 +1,263 @@
-#define RESTORATION_KERNELS(X)
+// The restoration filter of one image: weighted sums of neighbouring samples, in rotated colours, added to each pixel.
+//
+// Strips of STRIP_ROWS rows are worked through, so that their planes stay in a cache.  Sums that a hostile filter could
+// let overflow are taken modulo 2^32.
+
+enum { REACH = 4, STRIP_ROWS = 16, DISTANCES = 3, WEIGHTS = 9, COLOR_MAX = 4095, MEAN_REACH = 3 };
+
+typedef struct {
+    int32_t height, width, channels, classes;
+    const int32_t *rotation;  // [C, C], unit 2^-14
+    const int32_t *first;     // [classes, 9] weights of colour 0
+    const int32_t *shifts;    // [classes]
+    const int32_t *ramps;     // [classes - 1]
+    const int32_t *others;    // [2 C]: shared by colours 1 .. C - 1, then of each for colour 0; none where C is 1
+} vc_filter;
+
+static inline int32_t clip32(int32_t x, int32_t low, int32_t high) { return x < low ? low : x > high ? high : x; }
+static inline int32_t mirror(int32_t place, int32_t count) {
+    return place < 0 ? -place : place >= count ? 2 * count - 2 - place : place;
+}
+
+// Rotated colours of row `row`, with REACH mirrored samples on either side -> out [C] rows, `plane` elements apart.
+static void rotate_row(const vc_filter *f, const int16_t *samples, int32_t row, int16_t *out, ptrdiff_t plane) {
+    const int32_t width = f->width, channels = f->channels;
+    const int16_t *restrict in = samples + (ptrdiff_t)mirror(row, f->height) * width * channels;
+    for (int32_t k = 0; k < channels; k++) {
+        const int32_t *turn = f->rotation + k * channels;
+        int16_t *restrict line = out + k * plane + REACH;
+        if (channels == 3) {
+            const int32_t r = turn[0], g = turn[1], b = turn[2];
+            for (int32_t x = 0; x < width; x++)
+                line[x] = (int16_t)clip32(
+                    (r * in[3 * x] + g * in[3 * x + 1] + b * in[3 * x + 2] + 65536) >> 17, -COLOR_MAX, COLOR_MAX);
+        } else {
+            for (int32_t x = 0; x < width; x++) {
+                int32_t sum = 65536;
+                for (int32_t c = 0; c < channels; c++) sum = vc_add(sum, vc_mul(turn[c], in[channels * x + c]));
+                line[x] = (int16_t)clip32(sum >> 17, -COLOR_MAX, COLOR_MAX);
+            }
+        }
+        for (int32_t n = 1; n <= REACH; n++) {
+            line[-n] = line[mirror(-n, width)];
+            line[width - 1 + n] = line[mirror(width - 1 + n, width)];
+        }
+    }
+}
+
+// Sums around each sample of a row, at one distance: of the two in its row, the two in its column and the four on its
+// diagonals, each less it.  They fit 16 bits, as samples are within +-COLOR_MAX.
+static inline void around(const int16_t *restrict line, ptrdiff_t stride, int32_t far, int32_t width,
+                          int16_t *restrict along, int16_t *restrict down, int16_t *restrict diagonal) {
+    const int16_t *restrict above = line - far * stride, *restrict below = line + far * stride;
+    for (int32_t x = 0; x < width; x++) {
+        const int16_t twice = (int16_t)(2 * line[x]);
+        along[x] = (int16_t)(line[x - far] + line[x + far] - twice);
+        down[x] = (int16_t)(above[x] + below[x] - twice);
+        diagonal[x] = (int16_t)((above[x - far] + above[x + far] - twice) + (below[x - far] + below[x + far] - twice));
+    }
+}
+
+// 16 times the weighted mean of nine values that far from each other, of row `line` from its sample 0 on.
+static inline void mean9(const int32_t *restrict line, ptrdiff_t stride, int32_t far, int32_t width,
+                         int32_t *restrict out) {
+    const int32_t *restrict above = line - far * stride, *restrict below = line + far * stride;
+    for (int32_t x = 0; x < width; x++)
+        out[x] = above[x - far] + 2 * above[x] + above[x + far] + 2 * (line[x - far] + 2 * line[x] + line[x + far]) +
+                 below[x - far] + 2 * below[x] + below[x + far];
+}
+
+// Scratch of a strip: where each array begins, in bytes, and how large all are.
+typedef struct { size_t planes, deviation, smooth, active, sums, added, total; } filter_layout;
+static filter_layout filter_scratch(int32_t width, int32_t channels) {
+    filter_layout at;
+    const size_t line = ((size_t)width + 2 * REACH + 31) / 32 * 32;
+    at.planes = 0;
+    at.deviation = at.planes + (STRIP_ROWS + 2 * REACH) * line * channels * sizeof(int16_t);
+    at.smooth = at.deviation + (STRIP_ROWS + 2 * MEAN_REACH) * line * sizeof(int32_t);
+    at.active = at.smooth + (STRIP_ROWS + 4) * line * sizeof(int32_t);
+    at.sums = at.active + line * sizeof(int32_t);
+    at.added = at.sums + (WEIGHTS + 3) * line * sizeof(int16_t) + 2 * line * sizeof(int32_t);
+    at.total = at.added + (size_t)channels * line * sizeof(int16_t) + 64;
+    return at;
+}
+static int32_t restoration_scratch(int32_t width, int32_t channels) {
+    return (int32_t)filter_scratch(width, channels).total;
+}
+
+// How much happens around each sample of a strip of `rows` rows: deviations from the mean, twice smoothed, times 4096.
+// plane is row 0 of the strip at its sample 0; deviations and `smooth` get rows and samples beyond it as they need.
+static void deviations(const int16_t *plane, ptrdiff_t stride, int32_t rows, int32_t width, int32_t *deviation,
+                       int32_t *smooth) {
+    for (int32_t y = -MEAN_REACH; y < rows + MEAN_REACH; y++) {
+        const int16_t *restrict line = plane + y * stride, *restrict above = line - stride,
+                                *restrict below = line + stride;
+        int32_t *restrict out = deviation + (y + MEAN_REACH) * stride + REACH;
+        for (int32_t x = -MEAN_REACH; x < width + MEAN_REACH; x++) {
+            const int32_t away = 12 * line[x] - 2 * (line[x - 1] + line[x + 1] + above[x] + below[x]) -
+                                 (above[x - 1] + above[x + 1] + below[x - 1] + below[x + 1]);
+            out[x] = away < 0 ? -away : away;
+        }
+    }
+    for (int32_t y = -2; y < rows + 2; y++)
+        mean9(deviation + (y + MEAN_REACH) * stride + REACH - 2, stride, 1, width + 4,
+              smooth + (y + 2) * stride + REACH - 2);
+}
+
+// What is added to colour 0: the weighted sums of each class, the classes blended by activity.  Unit 2^-10.
+static void weigh_first(const vc_filter *f, const int16_t *sums, ptrdiff_t stride, const int32_t *active,
+                        int32_t *restrict total, int32_t *restrict before, int16_t *restrict out) {
+    const int32_t width = f->width;
+    for (int32_t k = 0; k < f->classes; k++) {
+        const int32_t *w = f->first + k * WEIGHTS, shift = f->shifts[k] - 7;
+        const int32_t half = shift > 0 ? 1 << (shift - 1) : 0, down = shift > 0 ? shift : 0, up = shift < 0 ? -shift : 0;
+        const int32_t ramp = k ? f->ramps[k - 1] : 0;
+        for (int32_t x = 0; x < width; x++) {
+            int32_t sum = half;
+            for (int32_t n = 0; n < WEIGHTS; n++) sum += w[n] * sums[n * stride + x];
+            const int32_t here = (int32_t)((uint32_t)(sum >> down) << up);
+            if (k) {
+                const int32_t busy = active[x] >> 8 > 32767 ? 32767 : active[x] >> 8;
+                const int32_t part = clip32((int32_t)((uint32_t)busy * (uint32_t)ramp >> 12) - 256, 0, 256);
+                total[x] = vc_add(total[x], vc_mul(part, vc_sub(here, before[x])));
+            } else {
+                total[x] = vc_add((int32_t)((uint32_t)here << 8), 128);
+            }
+            before[x] = here;
+        }
+    }
+    for (int32_t x = 0; x < width; x++) out[x] = (int16_t)clip32(total[x] >> 8, -32767, 32767);
+}
+
+// A row of samples, with what is added to its rotated colours, as pixels.
+static inline __attribute__((always_inline)) void add_colors(const int32_t channels, const int32_t *rotation,
+                                                             const int16_t *restrict added, ptrdiff_t stride,
+                                                             int32_t width, const int16_t *restrict in,
+                                                             uint8_t *restrict out) {
+    for (int32_t x = 0; x < width; x++)
+        for (int32_t c = 0; c < channels; c++) {
+            int32_t sum = 1 << 17;
+            for (int32_t k = 0; k < channels; k++)
+                sum = vc_add(sum, vc_mul(added[k * stride + x], rotation[k * channels + c]));
+            out[channels * x + c] = (uint8_t)clip32((in[channels * x + c] + (sum >> 18) + 8192) >> 6, 0, 255);
+        }
+}
+
+// samples i16[H, W, C], unit 2^-6 of a level -> pixels u8[H, W, C], rows top .. bottom - 1.
+static int32_t restore_strip(const vc_filter *f, int32_t top, int32_t bottom, const int16_t *samples, char *scratch,
+                             uint8_t *pixels) {
+    const int32_t width = f->width, channels = f->channels;
+    const ptrdiff_t stride = ((ptrdiff_t)width + 2 * REACH + 31) / 32 * 32, plane = (STRIP_ROWS + 2 * REACH) * stride;
+    const filter_layout at = filter_scratch(width, channels);
+    scratch = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    int16_t *planes = (int16_t *)(scratch + at.planes), *sums = (int16_t *)(scratch + at.sums);
+    int16_t *added = (int16_t *)(scratch + at.added);
+    int32_t *deviation = (int32_t *)(scratch + at.deviation), *smooth = (int32_t *)(scratch + at.smooth);
+    int32_t *active = (int32_t *)(scratch + at.active), *total = (int32_t *)(sums + (WEIGHTS + 3) * stride);
+    for (int32_t begin = top; begin < bottom; begin += STRIP_ROWS) {
+        const int32_t rows = bottom - begin < STRIP_ROWS ? bottom - begin : STRIP_ROWS;
+        for (int32_t y = -REACH; y < rows + REACH; y++)
+            rotate_row(f, samples, begin + y, planes + (y + REACH) * stride, plane);
+        const int16_t *first = planes + REACH * stride + REACH;
+        if (f->classes > 1) deviations(first, stride, rows, width, deviation, smooth);
+        for (int32_t y = 0; y < rows; y++) {
+            const int16_t *line = first + y * stride;
+            for (int32_t n = 0; n < DISTANCES; n++)
+                around(line, stride, n + 1, width, sums + 3 * n * stride, sums + (3 * n + 1) * stride,
+                       sums + (3 * n + 2) * stride);
+            if (f->classes > 1) mean9(smooth + (y + 2) * stride + REACH, stride, 2, width, active);
+            weigh_first(f, sums, stride, active, total, total + stride, added);
+            for (int32_t k = 1; k < channels; k++) {
+                int16_t *own = sums + WEIGHTS * stride, *restrict out = added + k * stride;
+                around(line + k * plane, stride, 1, width, own, own + stride, own + 2 * stride);
+                const int32_t *w = f->others, *each = f->others + 2 * k;
+                for (int32_t x = 0; x < width; x++)
+                    out[x] = (int16_t)clip32((w[0] * (own[x] + own[stride + x]) + w[1] * own[2 * stride + x] +
+                                              each[0] * (sums[x] + sums[stride + x]) + each[1] * sums[2 * stride + x] + 2) >> 2,
+                                             -32767, 32767);
+            }
+            const ptrdiff_t from = (ptrdiff_t)(begin + y) * width * channels;
+            if (channels == 3)
+                add_colors(3, f->rotation, added, stride, width, samples + from, pixels + from);
+            else
+                add_colors(channels, f->rotation, added, stride, width, samples + from, pixels + from);
+        }
+    }
+    return 0;
+}
+
+static int32_t restore(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t bottom, int32_t classes,
+                       const int32_t *rotation, const int32_t *first, const int32_t *shifts, const int32_t *ramps,
+                       const int32_t *others, const int16_t *samples, char *scratch, uint8_t *pixels) {
+    const vc_filter f = {height, width, channels, classes, rotation, first, shifts, ramps, others};
+    return restore_strip(&f, top, bottom, samples, scratch, pixels);
+}
+
+// Normal equations of least squares for a filter of one class, of every `every`-th row of a box: the sums of products of
+// 9 sums around samples of colour 0 and of what it lacks, then of colours k > 0 four sums: own near and diagonal, those of
+// colour 0.  matrix i64[81 + 9 + (C - 1) * (16 + 4)].
+static inline int64_t product_sum(const int16_t *restrict a, const int16_t *restrict b, int32_t count) {
+    int64_t total = 0;
+    for (int32_t begin = 0; begin < count; begin += 256) {  // products of 15 bits, two signs: 256 stay exact in 64 bits
+        const int32_t end = count - begin < 256 ? count : begin + 256;
+        for (int32_t x = begin; x < end; x++) total += (int32_t)a[x] * (int32_t)b[x];
+    }
+    return total;
+}
+
+static int32_t fit_sums(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t left, int32_t bottom,
+                        int32_t right, int32_t every, const int32_t *rotation, const int16_t *samples,
+                        const uint8_t *wanted, char *scratch, int64_t *sums_out) {
+    const vc_filter f = {height, width, channels, 1, rotation, NULL, NULL, NULL, NULL};
+    const ptrdiff_t stride = ((ptrdiff_t)width + 2 * REACH + 31) / 32 * 32, plane = (2 * REACH + 1) * stride;
+    const int32_t count = right - left;
+    scratch = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    int16_t *planes = (int16_t *)scratch, *sums = planes + channels * plane, *lack = sums + (WEIGHTS + 4) * stride;
+    for (int32_t y = top; y < bottom; y += every) {
+        for (int32_t n = 0; n <= 2 * REACH; n++) rotate_row(&f, samples, y + n - REACH, planes + n * stride, plane);
+        const ptrdiff_t from = (ptrdiff_t)y * width * channels;
+        for (int32_t k = 0; k < channels; k++) {
+            const int32_t *turn = rotation + k * channels;
+            for (int32_t x = 0; x < count; x++) {  // what the image has there, less what was made; unit 1/8 of a level
+                int32_t sum = 65536;
+                for (int32_t c = 0; c < channels; c++) {
+                    const ptrdiff_t place = from + (left + x) * channels + c;
+                    sum = vc_add(sum, vc_mul(turn[c], 64 * wanted[place] - 8160 - samples[place]));
+                }
+                lack[k * stride + x] = (int16_t)clip32(sum >> 17, -COLOR_MAX, COLOR_MAX);
+            }
+        }
+        const int16_t *line = planes + REACH * stride + REACH + left;
+        for (int32_t n = 0; n < DISTANCES; n++)
+            around(line, stride, n + 1, count, sums + 3 * n * stride, sums + (3 * n + 1) * stride,
+                   sums + (3 * n + 2) * stride);
+        for (int32_t i = 0; i < WEIGHTS; i++) {
+            for (int32_t j = i; j < WEIGHTS; j++)
+                sums_out[WEIGHTS * i + j] += product_sum(sums + i * stride, sums + j * stride, count);
+            sums_out[WEIGHTS * WEIGHTS + i] += product_sum(sums + i * stride, lack, count);
+        }
+        // Near sums of colour 0 in places of 9 and 10, then those of each other colour.
+        int16_t *near = sums + WEIGHTS * stride, *four[4] = {near, near + stride, near + 2 * stride, near + 3 * stride};
+        for (int32_t k = 1; k < channels; k++) {
+            int64_t *out = sums_out + WEIGHTS * WEIGHTS + WEIGHTS + (k - 1) * 20;
+            around(line + k * plane, stride, 1, count, four[0], four[2], four[1]);
+            for (int32_t x = 0; x < count; x++) {
+                four[0][x] = (int16_t)(four[0][x] + four[2][x]);
+                four[2][x] = (int16_t)(sums[x] + sums[stride + x]);
+                four[3][x] = sums[2 * stride + x];
+            }
+            for (int32_t i = 0; i < 4; i++) {
+                for (int32_t j = i; j < 4; j++) out[4 * i + j] += product_sum(four[i], four[j], count);
+                out[16 + i] += product_sum(four[i], lack + k * stride, count);
+            }
+        }
+    }
+    return 0;
+}
+
+static int32_t fit_scratch(int32_t width, int32_t channels) {
+    const size_t line = ((size_t)width + 2 * REACH + 31) / 32 * 32;
+    return (int32_t)((((2 * REACH + 1) * channels + WEIGHTS + 4 + channels) * line) * sizeof(int16_t) + 64);
+}
+
+#define RESTORATION_KERNELS(X) X(restore) X(restoration_scratch) X(fit_sums) X(fit_scratch)
