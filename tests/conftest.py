@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import numpy as np
 import pytest
 
 from vaecodec.codec import Codec
+from vaecodec.native import build, library
 from vaecodec.weights import load_model
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -32,3 +34,14 @@ def tiny() -> Codec:
 def small() -> Codec:
     """The shipped codec."""
     return Codec(load_model("small"))
+
+
+@pytest.fixture(scope="session")
+def core_kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The kinds of the native core that this machine runs, but "numpy"; the core is built where it was not."""
+    if library.kinds() == (library.REFERENCE,):
+        path = tmp_path_factory.mktemp("core") / build.library_name()
+        build.build(path)
+        os.environ["VAECODEC_CORE_LIBRARY"] = str(path)
+        library.forget()
+    return library.kinds()[1:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +76,12 @@ def use(name: str) -> Iterator[None]:
         _forced.pop()
 
 
+def forget() -> None:
+    """Look for the library again, which was built meanwhile."""
+    for cached in (_library, kinds, _bound):
+        cached.cache_clear()
+
+
 def kernel(name: str, signature: str) -> Kernel | None:
     """The C function of the kind in use; None where the reference does the work.
 
@@ -94,6 +100,24 @@ def _bound(kind: str, name: str, signature: str) -> Kernel | None:
         raise LookupError(f"the native core has no kernel {name}")
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *(TYPES[letter] for letter in signature))
     return prototype(address)
+
+
+def call(name: str, signature: str, *arguments: Any) -> int:
+    """Call a kernel of the kind in use, which is not "numpy"; arrays are passed by address, None as NULL."""
+    function = kernel(name, signature)
+    if function is None:
+        raise LookupError(f"there is no kernel {name} in the kind numpy")
+    return function(*(pointer(one) if isinstance(one, np.ndarray) else one for one in arguments))
+
+
+def memory(lines: int) -> np.ndarray:
+    """u8 of so many lines of 64 bytes, as the size functions of kernels count; not initialised."""
+    return np.empty(64 * lines, np.uint8)
+
+
+def addresses(pointers: Sequence[int]) -> np.ndarray:
+    """A C array of pointers."""
+    return np.array(pointers, np.uintp)
 
 
 def pointer(array: np.ndarray) -> int:

@@ -1,0 +1,171 @@
+"""Layers of integer networks: the NumPy twin does what today's integer networks do, and every kind equals it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vaecodec import integer, network
+from vaecodec.native import library
+from vaecodec.native.networks import Block, Dense, Depthwise, block, dense, depthwise
+
+SIZES = ((1, 1), (1, 9), (7, 1), (2, 3), (5, 8), (3, 21), (11, 4))
+WIDTHS = (1, 3, 8, 17, 32, 40, 96)  # channels: below, at and beyond the lanes of a vector
+
+
+def numbers(rng: np.random.Generator, shape: tuple[int, ...], most: int) -> np.ndarray:
+    """i16 within +-most: small here, large there, and both ends."""
+    reach = rng.choice([1, most // 30 + 1, most], (*shape[:-1], 1))
+    found = rng.integers(-reach, reach + 1, shape)
+    found[rng.random(shape) < 0.05] = rng.choice([-most, most])
+    return found.astype(np.int16)
+
+
+def make_dense(rng: np.random.Generator, inputs: int, outputs: int, limit: int = 1023, **options: object) -> Dense:
+    """A layer whose weights are as large as its sums allow, and whose shifts bring most of them into range."""
+    most = min(32767, (2**31 - 2**24) // (inputs * 32768))
+    kernel = numbers(rng, (inputs, outputs), most)
+    bias = rng.integers(-(2**22), 2**22, outputs)
+    shifts = rng.integers(0, 31, outputs) if rng.random() < 0.5 else rng.integers(10, 20, outputs)
+    return Dense(kernel, bias, shifts, limit=limit, reach=32768, **options)  # type: ignore[arg-type]
+
+
+def make_depthwise(rng: np.random.Generator, channels: int, limit: int = 1023) -> Depthwise:
+    kernel = numbers(rng, (3, 3, channels), 32767 // 5)
+    return Depthwise(kernel, rng.integers(-(2**22), 2**22, channels), rng.integers(0, 31, channels), limit, 32768)
+
+
+def make_block(rng: np.random.Generator, channels: int, limit: int) -> Block:
+    def layer(outputs: int, form: str = "linear") -> Dense:
+        kernel = rng.integers(-400, 400, (channels, outputs))
+        shifts = rng.integers(8, 13, outputs) + (5 if limit > 1023 else 0)
+        bias = rng.integers(-99999, 99999, outputs)
+        return Dense(kernel, bias, shifts, form=form, limit=limit, gate=int(rng.integers(0, 16)))
+
+    space = Depthwise(rng.integers(-900, 900, (3, 3, channels)), rng.integers(-9999, 9999, channels), 9, limit)
+    return Block(layer(channels, "relu"), space, layer(channels), layer(2 * channels, "gate"), layer(channels))
+
+
+def expect_equal(kinds: tuple[str, ...], compute) -> None:  # type: ignore[no-untyped-def]
+    """compute() makes the same by every kind as by NumPy."""
+    with library.use(library.REFERENCE):
+        expected = compute()
+    for kind in kinds:
+        with library.use(kind):
+            found = compute()
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected, err_msg=kind)
+
+
+@pytest.mark.parametrize("form", ["linear", "relu", "gate", "sums"])
+@pytest.mark.parametrize("limit", [1023, 32767])
+def test_dense_is_the_same_by_every_kind(core_kinds, form, limit):
+    rng = np.random.default_rng(limit)
+    for inputs in (1, 2, 7, 50, 97):
+        for channels in WIDTHS:
+            layer = make_dense(rng, inputs, channels * (1 + (form == "gate")), limit, form=form, gate=limit % 9)
+            x = numbers(rng, (int(rng.integers(1, 40)), inputs), 32767)
+            expect_equal(core_kinds, lambda layer=layer, x=x: dense(layer, x))
+
+
+@pytest.mark.parametrize("limit", [1023, 32767])
+def test_what_is_added_to_dense_is_the_same_by_every_kind(core_kinds, limit):
+    rng = np.random.default_rng(limit + 1)
+    for channels in WIDTHS:
+        layer, x = make_dense(rng, 9, channels, limit), numbers(rng, (4, 7, 9), 32767)
+        vector = rng.integers(-(2**20), 2**20, channels) >> rng.integers(0, 20, channels)
+        residual, multiplier = numbers(rng, (4, 7, channels), limit), rng.integers(0, 32768, channels)
+        expect_equal(core_kinds, lambda a=(layer, x), v=vector: dense(*a, vector=v))
+        expect_equal(core_kinds, lambda a=(layer, x), r=residual: dense(*a, residual=r))
+        expect_equal(core_kinds, lambda a=(layer, x), r=residual, m=multiplier: dense(*a, residual=r, multiplier=m))
+
+
+def test_more_cells_than_are_computed_at_once(core_kinds):
+    rng = np.random.default_rng(0)
+    for channels in (5, 32):
+        layer, x = make_dense(rng, 6, channels), numbers(rng, (700, 6), 1023)
+        expect_equal(core_kinds, lambda layer=layer, x=x: dense(layer, x))
+
+
+def test_no_cells(core_kinds):
+    layer = make_dense(np.random.default_rng(0), 6, 5)
+    expect_equal(core_kinds, lambda: dense(layer, np.empty((0, 6), np.int16)))
+
+
+@pytest.mark.parametrize("limit", [1023, 32767])
+def test_depthwise_is_the_same_by_every_kind(core_kinds, limit):
+    rng = np.random.default_rng(limit)
+    for size in SIZES:
+        for channels in WIDTHS:
+            layer, x = make_depthwise(rng, channels, limit), numbers(rng, (*size, channels), 32767)
+            expect_equal(core_kinds, lambda layer=layer, x=x: depthwise(layer, x))
+
+
+@pytest.mark.parametrize("limit", [1023, 32767])
+def test_blocks_are_the_same_by_every_kind(core_kinds, limit):
+    rng = np.random.default_rng(limit)
+    for size in SIZES:
+        for channels in WIDTHS[:: 1 if limit == 1023 else 2]:
+            layers, x = make_block(rng, channels, limit), numbers(rng, (*size, channels), limit)
+            multiplier = rng.integers(0, 32768, channels)
+            expect_equal(core_kinds, lambda b=layers, x=x: block(b, x))
+            expect_equal(core_kinds, lambda b=layers, x=x, m=multiplier: block(b, x, multiplier=m))
+
+
+def test_strips_make_the_whole(core_kinds):
+    rng = np.random.default_rng(0)
+    for kind in (library.REFERENCE, *core_kinds):
+        for channels in (5, 32):
+            layers, x = make_block(rng, channels, 1023), numbers(rng, (9, 6, channels), 1023)
+            with library.use(kind):
+                whole, parts = block(layers, x), np.zeros_like(x)
+                for strip in ((4, 9), (0, 1), (1, 3), (3, 4)):
+                    before = parts.copy()
+                    block(layers, x, parts, strip)
+                    before[slice(*strip)] = whole[slice(*strip)]
+                    np.testing.assert_array_equal(parts, before)
+
+
+def test_a_block_is_that_of_today():
+    """As integer.Exact computes it in floats: all shifts are 9."""
+    rng, channels = np.random.default_rng(0), 32
+    dense_layers, weights = make_block(rng, channels, 1023), {}
+    layers = Block(*(replace(layer, shifts=np.array(9), **_six(layer)) for layer in dense_layers))
+    for name, layer in zip(("in", "space", "out", "gate", "mix"), layers, strict=True):
+        weights[f"block/{name}/kernel"], weights[f"block/{name}/bias"] = layer.kernel, layer.bias
+    x = numbers(rng, (6, 7, channels), 1023)
+    ops = integer.Exact(integer.prepare(weights), None)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(block(layers, x), network.block(ops, "block", x.astype(np.float32)))
+
+
+def _six(layer: Dense | Depthwise) -> dict[str, int]:
+    return {"gate": 6} if isinstance(layer, Dense) else {}
+
+
+def test_sums_beyond_int32_are_refused():
+    with pytest.raises(ValueError, match="can reach"):
+        Dense(np.full((100, 1), 32767, np.int16), 0, 9)
+    with pytest.raises(ValueError, match="can reach"):
+        Dense(np.ones((1, 1), np.int16), 2**31 - 1024, 30)
+    with pytest.raises(ValueError, match="can reach"):
+        Depthwise(np.full((3, 3, 1), 32767, np.int16), 0, 9, limit=32767)
+
+
+def test_parameters_out_of_range_are_refused():
+    kernel = np.ones((4, 3), np.int16)
+    for options in ({"shifts": 31}, {"shifts": -1}, {"limit": 0}, {"limit": 32768}, {"form": "gate"}, {"form": "x"}):
+        with pytest.raises(ValueError):
+            Dense(kernel, 0, **{"shifts": 9, **options})
+    layer, x = Dense(kernel, 0, 9), np.zeros((2, 4), np.int16)
+    with pytest.raises(ValueError):
+        dense(layer, x.astype(np.int32))
+    with pytest.raises(ValueError):
+        dense(layer, x[:, :3])
+    with pytest.raises(ValueError):
+        dense(layer, x, residual=np.zeros((2, 4), np.int16))
+    with pytest.raises(ValueError):
+        dense(layer, x, residual=np.zeros((2, 3), np.int16), multiplier=np.array([0, 1, 32768]))
+    with pytest.raises(ValueError):
+        block(make_block(np.random.default_rng(0), 3, 1023), np.zeros((4, 4, 3), np.int16), strip=(2, 5))
