@@ -1,1 +1,355 @@
-#define SYMBOL_KERNELS(X)
+// Symbols of coefficients: sorting by table, asymmetric numeral systems (ANS), values, quantisation.
+//
+// Every coefficient has a symbol and a table index; with index 0 the symbol is 0 and is not coded.  Coded symbols are
+// sorted by index, so that a run of them shares a table.  A symbol's position is its place in its table, whose last
+// entry is the escape.  `moved` maps an index to the table that codes it (scale offsets).
+#include <string.h>
+
+enum { VC_INDICES = 256, VC_BLOCK = 16, VC_UNIT = 64, VC_VALUE_MAX = 1 << 16, VC_SYMBOL_MAX = 65535 };
+enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8 };
+
+static inline int32_t vc_clip(int32_t x, int32_t low, int32_t high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+// Most indices are 0 in large areas: a word tells that eight of them are.
+static inline int vc_eight_zeros(const uint8_t *indices) {
+    uint64_t eight;
+    memcpy(&eight, indices, 8);
+    return eight == 0;
+}
+
+// Counts of indices 1..255; counts[0] = 0.  Four histograms, as an increment waits for the one before it of its own.
+static void vc_count_indices(int64_t n, const uint8_t *indices, int32_t *counts) {
+    int32_t parts[4][VC_INDICES] = {{0}};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        if (vc_eight_zeros(indices + i)) continue;
+        for (int j = 0; j < 8; j++) parts[j & 3][indices[i + j]]++;
+    }
+    for (; i < n; i++) parts[0][indices[i]]++;
+    for (int t = 0; t < VC_INDICES; t++) counts[t] = parts[0][t] + parts[1][t] + parts[2][t] + parts[3][t];
+    counts[0] = 0;
+}
+
+// indices u8[n] -> order u32[n], of which the first m are places of indices that are not 0, sorted by index, stable;
+// counts i32[256], counts[0] = 0.  Returns m.
+static int32_t sort_by_table(int64_t n, const uint8_t *indices, uint32_t *order, int32_t *counts) {
+    uint32_t next[VC_INDICES], total = 0;
+    vc_count_indices(n, indices, counts);
+    for (int t = 1; t < VC_INDICES; t++) {
+        next[t] = total;
+        total += (uint32_t)counts[t];
+    }
+    // Index 0 is written without a branch, to the place behind the others, which exists where there is such an index.
+    next[0] = total;
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        if (vc_eight_zeros(indices + i)) continue;
+        for (int j = 0; j < 8; j++) {
+            uint8_t t = indices[i + j];
+            order[next[t]] = (uint32_t)(i + j);
+            next[t] += t != 0;
+        }
+    }
+    for (; i < n; i++) {
+        uint8_t t = indices[i];
+        order[next[t]] = (uint32_t)i;
+        next[t] += t != 0;
+    }
+    return (int32_t)total;
+}
+
+// Sorted positions i32[m] -> symbols i32[n], 0 where nothing is coded; escapes u32[m] receives the sorted places of
+// escapes, whose symbols are to be replaced.  Returns their number.
+static int32_t place_symbols(int64_t n, const int32_t *positions, const uint32_t *order, const int32_t *counts,
+                             const int32_t *low, const int32_t *last, const uint8_t *moved, int32_t *symbols,
+                             uint32_t *escapes) {
+    uint32_t begin = 0, found = 0;
+    memset(symbols, 0, (size_t)n * sizeof *symbols);
+    for (int t = 1; t < VC_INDICES; t++) {
+        uint32_t end = begin + (uint32_t)counts[t];
+        if (begin == end) continue;
+        int32_t first = low[moved[t]], escape = last[moved[t]];
+        for (uint32_t k = begin; k < end; k++) {
+            symbols[order[k]] = vc_add(positions[k], first);
+            escapes[found] = k;
+            found += positions[k] == escape;
+        }
+        begin = end;
+    }
+    return (int32_t)found;
+}
+
+// The inverse: symbols -> positions i32[m] and escapes, whose number is returned.  *uncodable receives the number of
+// symbols of index 0 that are not 0 and of coded ones beyond +-65535.
+static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t *order, const int32_t *counts,
+                              const int32_t *low, const int32_t *last, const uint8_t *moved, int32_t *positions,
+                              uint32_t *escapes, int32_t *uncodable) {
+    uint32_t begin = 0, found = 0;
+    int32_t wrong = 0;
+    for (int64_t i = 0; i < n; i++) wrong += symbols[i] != 0;
+    for (int t = 1; t < VC_INDICES; t++) {
+        uint32_t end = begin + (uint32_t)counts[t];
+        if (begin == end) continue;
+        int32_t first = low[moved[t]], escape = last[moved[t]];
+        for (uint32_t k = begin; k < end; k++) {
+            int32_t symbol = symbols[order[k]];
+            uint32_t position = (uint32_t)symbol - (uint32_t)first;
+            int outside = position >= (uint32_t)escape;  // those below the table too: they wrap
+            positions[k] = outside ? escape : (int32_t)position;
+            escapes[found] = k;
+            found += (uint32_t)outside;
+            wrong += (symbol < -VC_SYMBOL_MAX || symbol > VC_SYMBOL_MAX) - (symbol != 0);
+        }
+        begin = end;
+    }
+    *uncodable = wrong;
+    return (int32_t)found;
+}
+
+// Symbols, indices u8, means i32 and nudges i32[256, 2] -> values i32.  Called with a constant n where it matters.
+static inline void vc_values(int n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
+                             const int32_t *nudges, int32_t *values) {
+    int32_t any = 0;
+    for (int i = 0; i < n; i++) any |= symbols[i];
+    if (!any) {
+        for (int i = 0; i < n; i++) values[i] = vc_clip(loc[i], -VC_VALUE_MAX, VC_VALUE_MAX);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        int32_t s = symbols[i], negative = -(s < 0);
+        int32_t nudge = nudges[2 * indices[i] + (s != 1 && s != -1)] & -(s != 0);
+        int32_t v = vc_add(vc_mul(s, VC_UNIT), vc_sub(nudge ^ negative, negative));
+        values[i] = vc_clip(vc_add(v, loc[i]), -VC_VALUE_MAX, VC_VALUE_MAX);
+    }
+}
+
+// values i32[n] of symbols i32[n] with indices u8[n] below K, means loc i32[n], centroids i8[K, 2].
+static int32_t symbol_values(int64_t n, int32_t scales, const int32_t *symbols, const uint8_t *indices,
+                             const int32_t *loc, const int8_t *centroids, int32_t *values) {
+    int32_t nudges[2 * VC_INDICES] = {0};
+    for (int k = 0; k < 2 * scales; k++) nudges[k] = centroids[k];
+    int64_t i = 0;
+    for (; i + VC_BLOCK <= n; i += VC_BLOCK)
+        vc_values(VC_BLOCK, symbols + i, indices + i, loc + i, nudges, values + i);
+    vc_values((int)(n - i), symbols + i, indices + i, loc + i, nudges, values + i);
+    return 0;
+}
+
+// Nearest integer, halves to even, of x >= 0; larger ones than 2^23 are integers.  Not rintf: SSE2 has no such thing.
+static inline float vc_nearest(float x) {
+    float found = (x + 8388608.0f) - 8388608.0f;
+    return x < 8388608.0f ? found : x;
+}
+
+static inline int32_t vc_quantised(float residual, uint8_t index, const float *thresholds) {
+    float size = __builtin_fabsf(residual);
+    if (!(size > 0.5f) || (index == 0 && size < 2.5f)) return 0;
+    float found = vc_nearest(size), near = found < VC_LEVELS - 1 ? found : VC_LEVELS - 1;
+    found -= size - (found - near) < thresholds[VC_LEVELS * index + (int)near];
+    found = found < VC_SYMBOL_MAX ? found : VC_SYMBOL_MAX;
+    return residual < 0 ? -(int32_t)found : (int32_t)found;
+}
+
+static inline void vc_quantise(int n, const float *target, const uint8_t *indices, const int32_t *loc,
+                               const float *thresholds, int32_t *symbols) {
+    float residuals[VC_BLOCK];
+    int any = 0;
+    for (int i = 0; i < n; i++) {
+        residuals[i] = (float)loc[i] * (-1.0f / VC_UNIT) + target[i];
+        any |= __builtin_fabsf(residuals[i]) > 0.5f;
+    }
+    if (!any) {
+        for (int i = 0; i < n; i++) symbols[i] = 0;
+        return;
+    }
+    for (int i = 0; i < n; i++) symbols[i] = vc_quantised(residuals[i], indices[i], thresholds);
+}
+
+// Rate-distortion optimised symbols i32[n] of target f32[n], in quantisation steps, with indices u8[n] below K, means
+// loc i32[n] (unit 2^-6) and thresholds f32[K, 16]: the residual from which on symbol k is chosen over k - 1.
+static int32_t quantise(int64_t n, const float *target, const uint8_t *indices, const int32_t *loc,
+                        const float *thresholds, int32_t *symbols) {
+    int64_t i = 0;
+    for (; i + VC_BLOCK <= n; i += VC_BLOCK)
+        vc_quantise(VC_BLOCK, target + i, indices + i, loc + i, thresholds, symbols + i);
+    vc_quantise((int)(n - i), target + i, indices + i, loc + i, thresholds, symbols + i);
+    return 0;
+}
+
+// Histogram i32[K, 49] of coded symbols within +-24 by index, which must be zeros; large u32[n] receives the places
+// of the others.  Returns the number of those.
+static int32_t count_symbols(int64_t n, const int32_t *symbols, const uint8_t *indices, int32_t *histogram,
+                             uint32_t *large) {
+    uint32_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (i + 8 <= n && vc_eight_zeros(indices + i)) {
+            i += 7;
+            continue;
+        }
+        if (!indices[i]) continue;
+        int32_t s = symbols[i];
+        if (s >= -VC_SMALL && s <= VC_SMALL)
+            histogram[(2 * VC_SMALL + 1) * indices[i] + s + VC_SMALL]++;
+        else
+            large[found++] = (uint32_t)i;
+    }
+    return (int32_t)found;
+}
+
+// The stack of section 4 of docs/format.md: a state and words, of which the last is the next.  In memory, u64[2] holds
+// the state and the number of words.
+typedef struct {
+    uint64_t state;
+    int64_t count;
+} vc_stack;
+
+static inline vc_stack vc_open(const uint64_t *memory) { return (vc_stack){memory[0], (int64_t)memory[1]}; }
+
+static inline void vc_close(vc_stack stack, uint64_t *memory) {
+    memory[0] = stack.state;
+    memory[1] = (uint64_t)stack.count;
+}
+
+static inline uint32_t vc_quantile(vc_stack stack) { return (uint32_t)stack.state & ((1u << VC_ANS_BITS) - 1); }
+
+// Take the entry [start, start + size) off the stack, which was found to hold the quantile.
+static inline void vc_take(vc_stack *stack, const uint32_t *words, uint32_t start, uint32_t size) {
+    uint64_t state = (stack->state >> VC_ANS_BITS) * size + (vc_quantile(*stack) - start);
+    if (state >> 32 == 0 && stack->count > 0) state = state << 32 | words[--stack->count];
+    stack->state = state;
+}
+
+static inline void vc_put(vc_stack *stack, uint32_t *words, uint32_t start, uint32_t size) {
+    if (stack->state >> (64 - VC_ANS_BITS) >= size) {
+        words[stack->count++] = (uint32_t)stack->state;
+        stack->state >>= 32;
+    }
+    stack->state = (stack->state / size << VC_ANS_BITS) + stack->state % size + start;
+}
+
+// The entry between first and last whose bounds enclose a quantile.  A few are tried in turn; then bisection, since
+// thousands of rare entries may share a slot of the lookup table.
+static inline int32_t vc_find(const uint32_t *bounds, int32_t first, int32_t last, uint32_t quantile) {
+    for (int k = 0; k < VC_SCAN && first < last; k++, first++)
+        if (quantile < bounds[first + 1]) return first;
+    while (first < last) {
+        int32_t middle = (first + last) >> 1;
+        if (quantile < bounds[middle + 1])
+            last = middle;
+        else
+            first = middle + 1;
+    }
+    return first;
+}
+
+enum { VC_SLOTS = (1 << VC_LOOKUP_BITS) + 1 };
+
+// lookup u16[tables, 1025]: the entry that holds quantile k << 14; the last of each is the table's last entry.  Table
+// t has the bounds from bounds[offsets[t]] = 0 to bounds[offsets[t + 1] - 1] = 2^24.
+static int32_t ans_lookup(int64_t tables, const int64_t *offsets, const uint32_t *bounds, uint16_t *lookup) {
+    for (int64_t t = 0; t < tables; t++, lookup += VC_SLOTS) {
+        const uint32_t *edges = bounds + offsets[t];
+        int64_t last = offsets[t + 1] - offsets[t] - 2, entry = 0;
+        for (int slot = 0; slot < VC_SLOTS - 1; slot++) {
+            while (edges[entry + 1] <= (uint32_t)slot << (VC_ANS_BITS - VC_LOOKUP_BITS)) entry++;
+            lookup[slot] = (uint16_t)entry;
+        }
+        lookup[VC_SLOTS - 1] = (uint16_t)last;
+    }
+    return 0;
+}
+
+// Take runs off the stack: counts[r] positions of table used[r] each.
+static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs, const int32_t *used,
+                          const int32_t *counts, const int64_t *offsets, const uint32_t *bounds,
+                          const uint16_t *lookup, int32_t *positions) {
+    vc_stack stack = vc_open(memory);
+    for (int64_t r = 0; r < runs; r++) {
+        const uint32_t *edges = bounds + offsets[used[r]];
+        const uint16_t *slots = lookup + (int64_t)VC_SLOTS * used[r];
+        for (int32_t k = 0; k < counts[r]; k++) {
+            uint32_t quantile = vc_quantile(stack);
+            const uint16_t *slot = slots + (quantile >> (VC_ANS_BITS - VC_LOOKUP_BITS));
+            int32_t entry = vc_find(edges, slot[0], slot[1], quantile);
+            vc_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
+            *positions++ = entry;
+        }
+    }
+    vc_close(stack, memory);
+    return 0;
+}
+
+// Put the same runs onto the stack, the last position first; `words` has room for a word a position.  Returns 1
+// where a position is not in its table.
+static int32_t ans_encode(uint64_t *memory, uint32_t *words, int64_t runs, const int32_t *used, const int32_t *counts,
+                          const int64_t *offsets, const uint32_t *bounds, int64_t total, const int32_t *positions) {
+    vc_stack stack = vc_open(memory);
+    for (int64_t r = runs - 1; r >= 0; r--) {
+        const uint32_t *edges = bounds + offsets[used[r]];
+        int64_t length = offsets[used[r] + 1] - offsets[used[r]] - 1;
+        for (int32_t k = counts[r]; k > 0; k--) {
+            int64_t entry = positions[--total];
+            if (entry < 0 || entry >= length) return 1;
+            vc_put(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
+        }
+    }
+    vc_close(stack, memory);
+    return 0;
+}
+
+// n positions of a table each: bounds u32[n, entries + 1].
+static int32_t ans_decode_each(uint64_t *memory, const uint32_t *words, int64_t n, int32_t entries,
+                               const uint32_t *bounds, int32_t *positions) {
+    vc_stack stack = vc_open(memory);
+    for (int64_t k = 0; k < n; k++, bounds += entries + 1) {
+        int32_t entry = vc_find(bounds, 0, entries - 1, vc_quantile(stack));
+        vc_take(&stack, words, bounds[entry], bounds[entry + 1] - bounds[entry]);
+        positions[k] = entry;
+    }
+    vc_close(stack, memory);
+    return 0;
+}
+
+static int32_t ans_encode_each(uint64_t *memory, uint32_t *words, int64_t n, int32_t entries, const uint32_t *bounds,
+                               const int32_t *positions) {
+    vc_stack stack = vc_open(memory);
+    for (int64_t k = n - 1; k >= 0; k--) {
+        const uint32_t *edges = bounds + k * (entries + 1);
+        if (positions[k] < 0 || positions[k] >= entries) return 1;
+        vc_put(&stack, words, edges[positions[k]], edges[positions[k] + 1] - edges[positions[k]]);
+    }
+    vc_close(stack, memory);
+    return 0;
+}
+
+// n positions below 2^bits, bits 1..24, all equally likely.
+static int32_t ans_decode_uniform(uint64_t *memory, const uint32_t *words, int64_t n, int32_t bits,
+                                  int32_t *positions) {
+    vc_stack stack = vc_open(memory);
+    for (int64_t k = 0; k < n; k++) {
+        uint32_t entry = vc_quantile(stack) >> (VC_ANS_BITS - bits);
+        vc_take(&stack, words, entry << (VC_ANS_BITS - bits), 1u << (VC_ANS_BITS - bits));
+        positions[k] = (int32_t)entry;
+    }
+    vc_close(stack, memory);
+    return 0;
+}
+
+static int32_t ans_encode_uniform(uint64_t *memory, uint32_t *words, int64_t n, int32_t bits,
+                                  const int32_t *positions) {
+    vc_stack stack = vc_open(memory);
+    for (int64_t k = n - 1; k >= 0; k--) {
+        if (positions[k] < 0 || positions[k] >> bits) return 1;
+        vc_put(&stack, words, (uint32_t)positions[k] << (VC_ANS_BITS - bits), 1u << (VC_ANS_BITS - bits));
+    }
+    vc_close(stack, memory);
+    return 0;
+}
+
+#define SYMBOL_KERNELS(X)                                                                                          \
+    X(sort_by_table) X(place_symbols) X(gather_symbols) X(symbol_values) X(quantise) X(count_symbols)              \
+    X(ans_lookup) X(ans_decode) X(ans_encode) X(ans_decode_each) X(ans_encode_each) X(ans_decode_uniform)          \
+    X(ans_encode_uniform)
