@@ -29,17 +29,13 @@ class IntegerLayer(NamedTuple):
     shift: np.ndarray
 
 
-def integer_layer(
-    kernel: np.ndarray, bias: np.ndarray, input_bits: int, output_bits: int, input_scale: np.ndarray | float = 1.0
-) -> IntegerLayer:
+def integer_layer(kernel: np.ndarray, bias: np.ndarray, input_bits: int, output_bits: int) -> IntegerLayer:
     """Quantise one layer: kernel f[..., outputs] whose leading axes are summed over, bias f[outputs].
 
-    Inputs are integers in units of 2**-input_bits, times `input_scale` (a vector over the inputs of a dense layer);
-    outputs are in units of 2**-output_bits.  Raises ModelError where weights are too large for any scale.
+    Inputs are integers in units of 2**-input_bits, outputs in units of 2**-output_bits.  Raises ModelError where weights
+    are too large for any scale.
     """
     scaled = kernel.astype(np.float64)
-    if isinstance(input_scale, np.ndarray):
-        scaled = scaled * input_scale[:, None]
     axes = tuple(range(kernel.ndim - 1))
     bias = bias.astype(np.float64)
     bits = np.full(kernel.shape[-1], min(FINEST, SHIFT_MAX + output_bits - input_bits))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
 NAMES = {"win32": "core.dll", "darwin": "core.dylib"}
-FLAGS = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+FLAGS = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror=implicit-function-declaration")
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # by architecture: the kinds beside "plain", and their flags

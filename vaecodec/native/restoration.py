@@ -63,7 +63,7 @@ def restore(
 
 
 class FitSums(NamedTuple):
-    """Sums over samples of products of the sums around them, and of these with what the samples lack; i64, unit 1/64."""
+    """Sums of products of what lies around samples, and of that with what the samples lack; i64, unit 1/64."""
 
     first: np.ndarray  # [9, 9]
     first_right: np.ndarray  # [9]

@@ -30,7 +30,7 @@ def shifted(plane: np.ndarray, down: int, along: int, margin: int = REACH) -> np
 
 
 def sums_around(plane: np.ndarray, far: int) -> list[np.ndarray]:
-    """[h, w] three times: the two samples in the row, the two in the column, the four on the diagonals, less the centre."""
+    """[h, w] three times: two samples in the row, two in the column, four on the diagonals, each less the centre."""
     centre = shifted(plane, 0, 0)
     row = shifted(plane, 0, -far) + shifted(plane, 0, far)
     column = shifted(plane, -far, 0) + shifted(plane, far, 0)
@@ -64,7 +64,7 @@ def restore(
     ramps: np.ndarray,
     others: np.ndarray,
 ) -> np.ndarray:
-    """samples i16[H, W, C], unit 2**-6 of a level around the middle -> pixels u8[H, W, C]; arrays as vc_filter has them."""
+    """Levels i16[H, W, C], unit 2**-6, 0 in the middle of the range -> pixels u8[H, W, C]; arrays as in vc_filter."""
     planes = rotate(samples, rotation)
     basis = [each for far in DISTANCES for each in sums_around(planes[0], far)]
     active = activity(planes[0]) if len(first) > 1 else None

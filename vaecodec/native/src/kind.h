@@ -5,13 +5,13 @@
 #include "prior.h"
 #include "symbols.h"
 #include "wavelet.h"
-#include "synthesis.h"
+#include "transforms.h"
 #include "restoration.h"
 
 #define VC_ENTRY(function) {#function, (vc_kernel)function},
 static const vc_entry entries[] = {
     NETWORK_KERNELS(VC_ENTRY) PRIOR_KERNELS(VC_ENTRY) SYMBOL_KERNELS(VC_ENTRY) WAVELET_KERNELS(VC_ENTRY)
-    SYNTHESIS_KERNELS(VC_ENTRY) RESTORATION_KERNELS(VC_ENTRY)
+    TRANSFORM_KERNELS(VC_ENTRY) RESTORATION_KERNELS(VC_ENTRY)
     {NULL, NULL},
 };
 const vc_kind VC_KIND = {VC_KIND_NAME, entries};

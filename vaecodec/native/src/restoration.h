@@ -77,7 +77,7 @@ static filter_layout filter_scratch(int32_t width, int32_t channels) {
     at.smooth = at.deviation + (STRIP_ROWS + 2 * MEAN_REACH) * line * sizeof(int32_t);
     at.active = at.smooth + (STRIP_ROWS + 4) * line * sizeof(int32_t);
     at.sums = at.active + line * sizeof(int32_t);
-    at.added = at.sums + (WEIGHTS + 3) * line * sizeof(int16_t) + 2 * line * sizeof(int32_t);
+    at.added = at.sums + (WEIGHTS + 3) * line * sizeof(int16_t) + 3 * line * sizeof(int32_t);
     at.total = at.added + (size_t)channels * line * sizeof(int16_t) + 64;
     return at;
 }
@@ -104,27 +104,39 @@ static void deviations(const int16_t *plane, ptrdiff_t stride, int32_t rows, int
               smooth + (y + 2) * stride + REACH - 2);
 }
 
-// What is added to colour 0: the weighted sums of each class, the classes blended by activity.  Unit 2^-10.
-static void weigh_first(const vc_filter *f, const int16_t *sums, ptrdiff_t stride, const int32_t *active,
-                        int32_t *restrict total, int32_t *restrict before, int16_t *restrict out) {
+// The weighted sums of one class, unit 2^-10.
+static inline void weigh_class(const int32_t *w, int32_t unit, const int16_t *restrict sums, ptrdiff_t stride,
+                               int32_t width, int32_t *restrict out) {
+    const int32_t shift = unit - 7, half = shift > 0 ? 1 << (shift - 1) : 0;
+    const int32_t down = shift > 0 ? shift : 0, up = shift < 0 ? -shift : 0;
+    const int16_t *restrict far = sums + 3 * stride, *restrict farther = sums + 6 * stride;
+    for (int32_t x = 0; x < width; x++) {
+        const int32_t near = w[0] * sums[x] + w[1] * sums[stride + x] + w[2] * sums[2 * stride + x];
+        const int32_t middle = w[3] * far[x] + w[4] * far[stride + x] + w[5] * far[2 * stride + x];
+        const int32_t last = w[6] * farther[x] + w[7] * farther[stride + x] + w[8] * farther[2 * stride + x];
+        out[x] = (int32_t)((uint32_t)((near + middle + last + half) >> down) << up);
+    }
+}
+
+// What is added to colour 0: the weighted sums of the classes, blended by activity.  Unit 2^-10.
+static void weigh_first(const vc_filter *f, const int16_t *sums, ptrdiff_t stride, const int32_t *restrict active,
+                        int32_t *lines, int16_t *restrict out) {
     const int32_t width = f->width;
-    for (int32_t k = 0; k < f->classes; k++) {
-        const int32_t *w = f->first + k * WEIGHTS, shift = f->shifts[k] - 7;
-        const int32_t half = shift > 0 ? 1 << (shift - 1) : 0, down = shift > 0 ? shift : 0, up = shift < 0 ? -shift : 0;
-        const int32_t ramp = k ? f->ramps[k - 1] : 0;
+    int32_t *restrict total = lines, *before = lines + stride, *here = lines + 2 * stride;
+    weigh_class(f->first, f->shifts[0], sums, stride, width, before);
+    for (int32_t x = 0; x < width; x++) total[x] = (int32_t)(((uint32_t)before[x] << 8) + 128);
+    for (int32_t k = 1; k < f->classes; k++) {
+        const uint32_t ramp = (uint32_t)f->ramps[k - 1];
+        weigh_class(f->first + k * WEIGHTS, f->shifts[k], sums, stride, width, here);
+        const int32_t *restrict low = before, *restrict high = here;
         for (int32_t x = 0; x < width; x++) {
-            int32_t sum = half;
-            for (int32_t n = 0; n < WEIGHTS; n++) sum += w[n] * sums[n * stride + x];
-            const int32_t here = (int32_t)((uint32_t)(sum >> down) << up);
-            if (k) {
-                const int32_t busy = active[x] >> 8 > 32767 ? 32767 : active[x] >> 8;
-                const int32_t part = clip32((int32_t)((uint32_t)busy * (uint32_t)ramp >> 12) - 256, 0, 256);
-                total[x] = vc_add(total[x], vc_mul(part, vc_sub(here, before[x])));
-            } else {
-                total[x] = vc_add((int32_t)((uint32_t)here << 8), 128);
-            }
-            before[x] = here;
+            const int32_t busy = active[x] >> 8 > 32767 ? 32767 : active[x] >> 8;
+            const int32_t part = clip32((int32_t)((uint32_t)busy * ramp >> 12) - 256, 0, 256);
+            total[x] = vc_add(total[x], vc_mul(part, vc_sub(high[x], low[x])));
         }
+        int32_t *swap = before;
+        before = here;
+        here = swap;
     }
     for (int32_t x = 0; x < width; x++) out[x] = (int16_t)clip32(total[x] >> 8, -32767, 32767);
 }
@@ -153,7 +165,7 @@ static int32_t restore_strip(const vc_filter *f, int32_t top, int32_t bottom, co
     int16_t *planes = (int16_t *)(scratch + at.planes), *sums = (int16_t *)(scratch + at.sums);
     int16_t *added = (int16_t *)(scratch + at.added);
     int32_t *deviation = (int32_t *)(scratch + at.deviation), *smooth = (int32_t *)(scratch + at.smooth);
-    int32_t *active = (int32_t *)(scratch + at.active), *total = (int32_t *)(sums + (WEIGHTS + 3) * stride);
+    int32_t *active = (int32_t *)(scratch + at.active), *lines = (int32_t *)(sums + (WEIGHTS + 3) * stride);
     for (int32_t begin = top; begin < bottom; begin += STRIP_ROWS) {
         const int32_t rows = bottom - begin < STRIP_ROWS ? bottom - begin : STRIP_ROWS;
         for (int32_t y = -REACH; y < rows + REACH; y++)
@@ -166,7 +178,7 @@ static int32_t restore_strip(const vc_filter *f, int32_t top, int32_t bottom, co
                 around(line, stride, n + 1, width, sums + 3 * n * stride, sums + (3 * n + 1) * stride,
                        sums + (3 * n + 2) * stride);
             if (f->classes > 1) mean9(smooth + (y + 2) * stride + REACH, stride, 2, width, active);
-            weigh_first(f, sums, stride, active, total, total + stride, added);
+            weigh_first(f, sums, stride, active, lines, added);
             for (int32_t k = 1; k < channels; k++) {
                 int16_t *own = sums + WEIGHTS * stride, *restrict out = added + k * stride;
                 around(line + k * plane, stride, 1, width, own, own + stride, own + 2 * stride);

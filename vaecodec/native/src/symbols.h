@@ -206,9 +206,9 @@ typedef struct {
     int64_t count;
 } vc_stack;
 
-static inline vc_stack vc_open(const uint64_t *memory) { return (vc_stack){memory[0], (int64_t)memory[1]}; }
+static inline vc_stack vc_stack_open(const uint64_t *memory) { return (vc_stack){memory[0], (int64_t)memory[1]}; }
 
-static inline void vc_close(vc_stack stack, uint64_t *memory) {
+static inline void vc_stack_close(vc_stack stack, uint64_t *memory) {
     memory[0] = stack.state;
     memory[1] = (uint64_t)stack.count;
 }
@@ -216,7 +216,7 @@ static inline void vc_close(vc_stack stack, uint64_t *memory) {
 static inline uint32_t vc_quantile(vc_stack stack) { return (uint32_t)stack.state & ((1u << VC_ANS_BITS) - 1); }
 
 // Take the entry [start, start + size) off the stack, which was found to hold the quantile.
-static inline void vc_take(vc_stack *stack, const uint32_t *words, uint32_t start, uint32_t size) {
+static inline void vc_stack_take(vc_stack *stack, const uint32_t *words, uint32_t start, uint32_t size) {
     uint64_t state = (stack->state >> VC_ANS_BITS) * size + (vc_quantile(*stack) - start);
     if (state >> 32 == 0 && stack->count > 0) state = state << 32 | words[--stack->count];
     stack->state = state;
@@ -266,7 +266,7 @@ static int32_t ans_lookup(int64_t tables, const int64_t *offsets, const uint32_t
 static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs, const int32_t *used,
                           const int32_t *counts, const int64_t *offsets, const uint32_t *bounds,
                           const uint16_t *lookup, int32_t *positions) {
-    vc_stack stack = vc_open(memory);
+    vc_stack stack = vc_stack_open(memory);
     for (int64_t r = 0; r < runs; r++) {
         const uint32_t *edges = bounds + offsets[used[r]];
         const uint16_t *slots = lookup + (int64_t)VC_SLOTS * used[r];
@@ -274,11 +274,11 @@ static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs,
             uint32_t quantile = vc_quantile(stack);
             const uint16_t *slot = slots + (quantile >> (VC_ANS_BITS - VC_LOOKUP_BITS));
             int32_t entry = vc_find(edges, slot[0], slot[1], quantile);
-            vc_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
+            vc_stack_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
             *positions++ = entry;
         }
     }
-    vc_close(stack, memory);
+    vc_stack_close(stack, memory);
     return 0;
 }
 
@@ -286,7 +286,7 @@ static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs,
 // where a position is not in its table.
 static int32_t ans_encode(uint64_t *memory, uint32_t *words, int64_t runs, const int32_t *used, const int32_t *counts,
                           const int64_t *offsets, const uint32_t *bounds, int64_t total, const int32_t *positions) {
-    vc_stack stack = vc_open(memory);
+    vc_stack stack = vc_stack_open(memory);
     for (int64_t r = runs - 1; r >= 0; r--) {
         const uint32_t *edges = bounds + offsets[used[r]];
         int64_t length = offsets[used[r] + 1] - offsets[used[r]] - 1;
@@ -296,56 +296,56 @@ static int32_t ans_encode(uint64_t *memory, uint32_t *words, int64_t runs, const
             vc_put(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
         }
     }
-    vc_close(stack, memory);
+    vc_stack_close(stack, memory);
     return 0;
 }
 
 // n positions of a table each: bounds u32[n, entries + 1].
 static int32_t ans_decode_each(uint64_t *memory, const uint32_t *words, int64_t n, int32_t entries,
                                const uint32_t *bounds, int32_t *positions) {
-    vc_stack stack = vc_open(memory);
+    vc_stack stack = vc_stack_open(memory);
     for (int64_t k = 0; k < n; k++, bounds += entries + 1) {
         int32_t entry = vc_find(bounds, 0, entries - 1, vc_quantile(stack));
-        vc_take(&stack, words, bounds[entry], bounds[entry + 1] - bounds[entry]);
+        vc_stack_take(&stack, words, bounds[entry], bounds[entry + 1] - bounds[entry]);
         positions[k] = entry;
     }
-    vc_close(stack, memory);
+    vc_stack_close(stack, memory);
     return 0;
 }
 
 static int32_t ans_encode_each(uint64_t *memory, uint32_t *words, int64_t n, int32_t entries, const uint32_t *bounds,
                                const int32_t *positions) {
-    vc_stack stack = vc_open(memory);
+    vc_stack stack = vc_stack_open(memory);
     for (int64_t k = n - 1; k >= 0; k--) {
         const uint32_t *edges = bounds + k * (entries + 1);
         if (positions[k] < 0 || positions[k] >= entries) return 1;
         vc_put(&stack, words, edges[positions[k]], edges[positions[k] + 1] - edges[positions[k]]);
     }
-    vc_close(stack, memory);
+    vc_stack_close(stack, memory);
     return 0;
 }
 
 // n positions below 2^bits, bits 1..24, all equally likely.
 static int32_t ans_decode_uniform(uint64_t *memory, const uint32_t *words, int64_t n, int32_t bits,
                                   int32_t *positions) {
-    vc_stack stack = vc_open(memory);
+    vc_stack stack = vc_stack_open(memory);
     for (int64_t k = 0; k < n; k++) {
         uint32_t entry = vc_quantile(stack) >> (VC_ANS_BITS - bits);
-        vc_take(&stack, words, entry << (VC_ANS_BITS - bits), 1u << (VC_ANS_BITS - bits));
+        vc_stack_take(&stack, words, entry << (VC_ANS_BITS - bits), 1u << (VC_ANS_BITS - bits));
         positions[k] = (int32_t)entry;
     }
-    vc_close(stack, memory);
+    vc_stack_close(stack, memory);
     return 0;
 }
 
 static int32_t ans_encode_uniform(uint64_t *memory, uint32_t *words, int64_t n, int32_t bits,
                                   const int32_t *positions) {
-    vc_stack stack = vc_open(memory);
+    vc_stack stack = vc_stack_open(memory);
     for (int64_t k = n - 1; k >= 0; k--) {
         if (positions[k] < 0 || positions[k] >> bits) return 1;
         vc_put(&stack, words, (uint32_t)positions[k] << (VC_ANS_BITS - bits), 1u << (VC_ANS_BITS - bits));
     }
-    vc_close(stack, memory);
+    vc_stack_close(stack, memory);
     return 0;
 }
 

@@ -32,16 +32,16 @@ VC_LIFT(vc_undo_4, VC_STEP_4, VC_BITS_4, vc_sub)
 // Pairs of rows: even[k], odd[k] hold rows 2k and 2k + 1, each the even and then the odd columns.
 typedef struct {
     int32_t *rows[2 * VC_RING];
-} vc_ring;
+} vc_dwt_ring;
 
-static vc_ring vc_make_ring(int32_t *scratch, int width) {
-    vc_ring ring;
+static vc_dwt_ring vc_make_ring(int32_t *scratch, int width) {
+    vc_dwt_ring ring;
     for (int k = 0; k < 2 * VC_RING; k++) ring.rows[k] = scratch + (ptrdiff_t)k * 2 * width;
     return ring;
 }
 
-static inline int32_t *vc_even(const vc_ring *ring, int k) { return ring->rows[2 * (k & (VC_RING - 1))]; }
-static inline int32_t *vc_odd(const vc_ring *ring, int k) { return ring->rows[2 * (k & (VC_RING - 1)) + 1]; }
+static inline int32_t *vc_even(const vc_dwt_ring *ring, int k) { return ring->rows[2 * (k & (VC_RING - 1))]; }
+static inline int32_t *vc_odd(const vc_dwt_ring *ring, int k) { return ring->rows[2 * (k & (VC_RING - 1)) + 1]; }
 
 // Even and odd columns, width of each (width + 1) / 2, by turns into out[width].
 static inline void vc_interleave(const int32_t *e, const int32_t *f, int width, int32_t limit, int32_t *restrict out) {
@@ -84,7 +84,7 @@ static void vc_load_row(const int32_t *low, const int32_t *across, const int32_t
 }
 
 // The columns' steps that row pair i of h makes possible: see the order in vc_inverse_plane.
-static void vc_inverse_columns(const vc_ring *ring, int i, int h, int n) {
+static void vc_inverse_columns(const vc_dwt_ring *ring, int i, int h, int n) {
     int32_t *e = vc_even(ring, i), *f = vc_odd(ring, i);
     int32_t *e1 = vc_even(ring, i - 1), *f1 = vc_odd(ring, i - 1), *e2 = vc_even(ring, i - 2), *f2 = vc_odd(ring, i - 2);
     if (i < h) vc_lift_1(e, i ? f1 : f, f, n);
@@ -100,7 +100,7 @@ static void vc_inverse_plane(int height, int width, int scaled, int32_t limit, c
                              const int32_t *const *bands, ptrdiff_t band_row, int32_t *out, ptrdiff_t out_row,
                              int32_t *scratch) {
     int h = (height + 1) / 2, w = (width + 1) / 2;
-    vc_ring ring = vc_make_ring(scratch, w);
+    vc_dwt_ring ring = vc_make_ring(scratch, w);
     for (int i = 0; i < h + 2; i++) {
         if (i < h)
             vc_load_row(low + i * low_row, bands[0] + i * band_row, bands[1] + i * band_row, bands[2] + i * band_row, w,
@@ -143,7 +143,7 @@ static void vc_forward_row(const int32_t *samples, int width, int32_t *restrict 
     VC_EVEN(vc_undo_1, e, f, n);
 }
 
-static void vc_forward_columns(const vc_ring *ring, int i, int h, int n) {
+static void vc_forward_columns(const vc_dwt_ring *ring, int i, int h, int n) {
     int32_t *e = vc_even(ring, i), *e1 = vc_even(ring, i - 1), *f1 = vc_odd(ring, i - 1);
     int32_t *e2 = vc_even(ring, i - 2), *f2 = vc_odd(ring, i - 2), *f3 = vc_odd(ring, i - 3);
     if (i >= 1 && i <= h) {
@@ -160,7 +160,7 @@ static void vc_forward_plane(int height, int width, const int32_t *samples, ptrd
                              ptrdiff_t low_row, int32_t *const *bands, ptrdiff_t band_row, int32_t *scratch) {
     int h = (height + 1) / 2, w = (width + 1) / 2;
     size_t size = (size_t)w * sizeof *low;
-    vc_ring ring = vc_make_ring(scratch, w);
+    vc_dwt_ring ring = vc_make_ring(scratch, w);
     for (int i = 0; i < h + 2; i++) {
         if (i < h) {
             int second = 2 * i + 1 < height ? 2 * i + 1 : height - 1;

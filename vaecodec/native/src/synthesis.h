@@ -1,1 +1,0 @@
-#define SYNTHESIS_KERNELS(X)
