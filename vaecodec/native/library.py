@@ -1,7 +1,7 @@
 """Load the native core, choose the kind of processor, and bind kernels.  The only file that imports ctypes.
 
-    kernel = library.kernel("inverse_dwt", "iipppp")    # or None: the NumPy reference does the work
-    kernel(2, 3, library.pointer(array), ...)
+kernel = library.kernel("inverse_dwt", "iipppp")    # or None: the NumPy reference does the work
+kernel(2, 3, library.pointer(array), ...)
 """
 
 from __future__ import annotations

@@ -17,10 +17,13 @@
 #define VC_API __attribute__((visibility("default")))
 #endif
 
+// Vector operations, and what is specialised by constant arguments: compilers stop inlining as a file grows.
+#define VC_INLINE static inline __attribute__((always_inline))
+
 // Arithmetic modulo 2^32: signed overflow is undefined in C, and hostile input may reach it.
-static inline int32_t vc_add(int32_t a, int32_t b) { return (int32_t)((uint32_t)a + (uint32_t)b); }
-static inline int32_t vc_sub(int32_t a, int32_t b) { return (int32_t)((uint32_t)a - (uint32_t)b); }
-static inline int32_t vc_mul(int32_t a, int32_t b) { return (int32_t)((uint32_t)a * (uint32_t)b); }
+VC_INLINE int32_t vc_add(int32_t a, int32_t b) { return (int32_t)((uint32_t)a + (uint32_t)b); }
+VC_INLINE int32_t vc_sub(int32_t a, int32_t b) { return (int32_t)((uint32_t)a - (uint32_t)b); }
+VC_INLINE int32_t vc_mul(int32_t a, int32_t b) { return (int32_t)((uint32_t)a * (uint32_t)b); }
 
 typedef void (*vc_kernel)(void);
 typedef struct {

@@ -26,7 +26,6 @@
 // Scratch: vc_arena hands out pieces of the caller's memory, aligned to 64 bytes.  The size functions run the same
 // calls on an empty arena.
 
-#define VC_INLINE static inline __attribute__((always_inline))
 #define VC_KERNEL static __attribute__((noinline, unused))
 
 typedef struct { uintptr_t at; } vc_arena;

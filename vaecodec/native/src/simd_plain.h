@@ -22,36 +22,36 @@ typedef struct { int16_t v[2 * LANES]; } VW;
 typedef struct { int16_t v[2]; } VX;
 #define EACH(statement) for (int n = 0; n < LANES; n++) { statement; }
 
-static inline int weight_place(int lane, int second) { return second * LANES + lane; }
-static inline VI v_set(int32_t x) { VI r; EACH(r.v[n] = x) return r; }
-static inline VI v_load32(const int32_t *p) { VI r; EACH(r.v[n] = p[n]) return r; }
-static inline VI v_load16(const int16_t *p) { VI r; EACH(r.v[n] = p[n]) return r; }
-static inline void v_store32(int32_t *p, VI a) { EACH(p[n] = a.v[n]) }
-static inline void v_store16(int16_t *p, VI a) { EACH(p[n] = (int16_t)a.v[n]) }
-static inline VW v_weights(const int16_t *p) { VW r; __builtin_memcpy(&r, p, sizeof r); return r; }
-static inline VX v_pair(const int16_t *p) { VX r = {{p[0], p[1]}}; return r; }
-static inline VS v_shifts(const int32_t *p) { return v_load32(p); }
-static inline VI v_add(VI a, VI b) { EACH(a.v[n] = vc_add(a.v[n], b.v[n])) return a; }
-static inline VI v_shift(VI a, int bits) { EACH(a.v[n] >>= bits) return a; }
-static inline VI v_shift_each(VI a, VS s) { EACH(a.v[n] >>= s.v[n]) return a; }
-static inline VI v_clip(VI a, VI low, VI high) {
+VC_INLINE int weight_place(int lane, int second) { return second * LANES + lane; }
+VC_INLINE VI v_set(int32_t x) { VI r; EACH(r.v[n] = x) return r; }
+VC_INLINE VI v_load32(const int32_t *p) { VI r; EACH(r.v[n] = p[n]) return r; }
+VC_INLINE VI v_load16(const int16_t *p) { VI r; EACH(r.v[n] = p[n]) return r; }
+VC_INLINE void v_store32(int32_t *p, VI a) { EACH(p[n] = a.v[n]) }
+VC_INLINE void v_store16(int16_t *p, VI a) { EACH(p[n] = (int16_t)a.v[n]) }
+VC_INLINE VW v_weights(const int16_t *p) { VW r; __builtin_memcpy(&r, p, sizeof r); return r; }
+VC_INLINE VX v_pair(const int16_t *p) { VX r = {{p[0], p[1]}}; return r; }
+VC_INLINE VS v_shifts(const int32_t *p) { return v_load32(p); }
+VC_INLINE VI v_add(VI a, VI b) { EACH(a.v[n] = vc_add(a.v[n], b.v[n])) return a; }
+VC_INLINE VI v_shift(VI a, int bits) { EACH(a.v[n] >>= bits) return a; }
+VC_INLINE VI v_shift_each(VI a, VS s) { EACH(a.v[n] >>= s.v[n]) return a; }
+VC_INLINE VI v_clip(VI a, VI low, VI high) {
     EACH(int32_t t = a.v[n] < low.v[n] ? low.v[n] : a.v[n]; a.v[n] = t > high.v[n] ? high.v[n] : t)
     return a;
 }
-static inline VI v_product(VI a, VI b) { EACH(a.v[n] = vc_mul(a.v[n], b.v[n])) return a; }
-static inline VI v_dot(VI acc, VX x, VW w) {
+VC_INLINE VI v_product(VI a, VI b) { EACH(a.v[n] = vc_mul(a.v[n], b.v[n])) return a; }
+VC_INLINE VI v_dot(VI acc, VX x, VW w) {
     EACH(acc.v[n] = vc_add(acc.v[n], vc_add(x.v[0] * w.v[n], x.v[1] * w.v[LANES + n])))
     return acc;
 }
 
 #define SPACE_TAPS 9
-static inline int space_channel(int half, int lane) { return half * LANES + lane; }
+VC_INLINE int space_channel(int half, int lane) { return half * LANES + lane; }
 static inline void space_pack(int16_t *out, const int16_t *taps, int channels, int first) {
     for (int tap = 0; tap < 9; tap++)
         for (int n = 0; n < 2 * LANES; n++)
             *out++ = first + n < channels ? taps[(size_t)tap * channels + first + n] : 0;
 }
-static inline void v_space(const int16_t *above, const int16_t *here, const int16_t *below, ptrdiff_t stride,
+VC_INLINE void v_space(const int16_t *above, const int16_t *here, const int16_t *below, ptrdiff_t stride,
                            const VW *taps, VI *a, VI *b) {
     const int16_t *rows[3] = {above, here, below};
     for (int tap = 0; tap < 9; tap++) {
@@ -60,7 +60,7 @@ static inline void v_space(const int16_t *above, const int16_t *here, const int1
         EACH(b->v[n] = vc_add(b->v[n], x[LANES + n] * taps[tap].v[LANES + n]))
     }
 }
-static inline void v_store_space(int16_t *p, VI a, VI b, int limit) {
+VC_INLINE void v_store_space(int16_t *p, VI a, VI b, int limit) {
     const VI low = v_set(-limit), high = v_set(limit);
     v_store16(p, v_clip(a, low, high));
     v_store16(p + LANES, v_clip(b, low, high));
