@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.config import LEVEL_STEPS
+from vaecodec.native import lowest
 from vaecodec.native import prior as networks
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import context_low
-from vaecodec.prior.lowest import LOWEST_PARTS, code_lowest
 from vaecodec.prior.model import OCTAVES, Distributions, Prior
 from vaecodec.threads import ONE_THREAD, Threads
 
+LOWEST_PARTS = lowest.PARTS
 PARTS = LOWEST_PARTS + 2 * (OCTAVES + 1)
 # Parts of each octave, coarse to fine, the lowest coefficients first.
 PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in range(LOWEST_PARTS, PARTS, 2))]
@@ -49,7 +50,7 @@ def code_coefficients(
     In order: five parts of the lowest coefficients, then both halves of octaves 4, 3, 2, 1 and 0.
     """
     level = quality_index // LEVEL_STEPS
-    low = yield from code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level)
+    low = yield from _code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level)
     parents: tuple[Half, Half] | None = None
     passed: np.ndarray | None = None
     halves: list[tuple[Half, Half]] = []
@@ -64,6 +65,16 @@ def code_coefficients(
         if octave == OCTAVES:
             tile_low = low
     return Values(halves, tile_low)
+
+
+def _code_lowest(
+    prior: Prior, size: tuple[int, int], level: int
+) -> Generator[Distributions, np.ndarray, np.ndarray]:
+    """The values i32[C, h, w] of the lowest coefficients."""
+    known = lowest.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
+    for part in range(LOWEST_PARTS):
+        known.put(part, (yield from _code_half(prior, *known.distribution(part))))
+    return known.planes()
 
 
 def _code_octave(
@@ -85,7 +96,7 @@ def _code_octave(
 
 
 def _code_half(prior: Prior, indices: np.ndarray, loc: np.ndarray) -> Generator[Distributions, np.ndarray, Half]:
-    """The values of half an octave."""
+    """The values of half an octave, or of a part of the lowest coefficients."""
     flat = Distributions(indices.ravel(), loc.ravel())
     symbols = yield flat
     return symbol_values(symbols, *flat, prior.centroids).reshape(indices.shape)

@@ -17,9 +17,8 @@ import numpy as np
 
 from vaecodec.config import LEVELS, Config
 from vaecodec.errors import ModelError
+from vaecodec.native import lowest
 from vaecodec.native import prior as networks
-from vaecodec.native.networks import Dense
-from vaecodec.prior.grid import LOWEST_STEPS
 
 OCTAVES = 4  # the coarsest octave of a tile: it lies within the low-pass image of the transforms
 SUBBANDS = 3
@@ -38,14 +37,6 @@ class Distributions(NamedTuple):
     loc: np.ndarray
 
 
-class LowestNetwork(NamedTuple):
-    """The layers that a part of the lowest coefficients goes through."""
-
-    enter: Dense
-    middle: Dense
-    out: Dense  # sums: means, then scale indices
-
-
 class Prior:
     """All that chooses a probability, but the frequency tables; raises ModelError where tensors do not fit.
 
@@ -57,7 +48,7 @@ class Prior:
         widths = [config.prior, *[config.coarser] * OCTAVES]
         self._ends = np.cumsum(widths)
         self._bias = level_tensor(arrays, "bias", int(self._ends[-1]), LEVEL_BIAS_MAX)
-        self._lowest_bias = level_tensor(arrays, "lowest", len(LOWEST_STEPS) * config.hyper_width, LEVEL_BIAS_MAX)
+        self._lowest_bias = level_tensor(arrays, "lowest", (lowest.PARTS - 1) * config.hyper_width, LEVEL_BIAS_MAX)
         self._start = level_tensor(arrays, "start", 2 * self.channels, START_MAX)
         self._inverse_gain = level_tensor(arrays, "inverse_gain", SUBBANDS * (OCTAVES + 1) * self.channels, GAIN_MAX)
         if self._inverse_gain.min() < 1:
@@ -72,23 +63,23 @@ class Prior:
             self.octaves = [
                 networks.load_octave(weights, octave, self.companding, scales) for octave in range(OCTAVES + 1)
             ]
-            self.lowest = [self._lowest(weights, part) for part in range(len(LOWEST_STEPS))]
+            self.lowest = lowest.load_network(weights, self.companding, scales)
         except KeyError as exc:
             raise ModelError(f"the prior has no {PREFIX}{exc.args[0]}") from exc
         except ValueError as exc:
             raise ModelError(f"the prior's layers: {exc}") from exc
         found = [(layers.colours, layers.features) for layers in self.octaves]
-        if found != [(self.channels, width) for width in widths]:
+        enter = self.lowest.parts[0].enter.kernel.shape
+        if found != [(self.channels, width) for width in widths] or enter != (10 * self.channels, config.hyper_width):
             raise ModelError("the prior's layers have other widths than its configuration")
 
     def bias(self, octave: int, level: int) -> np.ndarray:
         """i32[features]: what the features of an octave are given at a level."""
         return self._bias[level, self._ends[octave] - self.octaves[octave].features : self._ends[octave]]
 
-    def lowest_bias(self, part: int, level: int) -> np.ndarray:
-        """i32[hyper_width]."""
-        width = self.config.hyper_width
-        return self._lowest_bias[level, part * width : (part + 1) * width]
+    def lowest_bias(self, level: int) -> np.ndarray:
+        """i32[4 * hyper_width]: the same for each part of the lowest coefficients but the first."""
+        return self._lowest_bias[level]
 
     def start(self, level: int) -> np.ndarray:
         """i32[2 C]: means, then table indices, of the first part of the lowest coefficients."""
@@ -99,11 +90,6 @@ class Prior:
         width = SUBBANDS * self.channels
         return np.ascontiguousarray(self._inverse_gain[level, octave * width : (octave + 1) * width])
 
-    def compand(self, values: np.ndarray) -> np.ndarray:
-        """i16: activations that stand for values i32, with their sign."""
-        size = np.minimum(np.abs(values), len(self.companding) - 1)
-        return np.where(values < 0, -self.companding[size], self.companding[size])
-
     def _companding(self, arrays: Arrays) -> np.ndarray:
         steps = arrays.get("companding")
         if steps is None or steps.dtype != np.int32 or steps.ndim != 1 or not 1 <= len(steps) <= ACTIVATION_MAX:
@@ -111,18 +97,6 @@ class Prior:
         if steps[0] < 1 or (np.diff(steps) <= 0).any() or steps[-1] > COMPANDED_MAX:
             raise ModelError(f"companding does not rise from 1 to at most {COMPANDED_MAX}")
         return networks.companding_table(steps)
-
-    def _lowest(self, weights: Arrays, part: int) -> LowestNetwork:
-        width, name = self.config.hyper_width, f"lowest/{part}"
-        network = LowestNetwork(
-            networks.load_dense(weights, f"{name}/in"),
-            networks.load_dense(weights, f"{name}/middle", "relu"),
-            networks.load_dense(weights, f"{name}/out", "sums"),
-        )
-        shapes = [layer.kernel.shape for layer in network]
-        if shapes != [(10 * self.channels, width), (width, width), (width, 2 * self.channels)]:
-            raise ValueError(f"{name} has layers of {shapes}")
-        return network
 
 
 def level_tensor(arrays: Arrays, name: str, width: int, most: int) -> np.ndarray:
