@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { VC_INDICES = 256, VC_BLOCK = 16, VC_UNIT = 64, VC_VALUE_MAX = 1 << 16, VC_SYMBOL_MAX = 65535 };
-enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8 };
+enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8, VC_LIKELY = 5 << 21 };
 // Blocks are of constant size once these are inlined, which is what makes compilers vectorise them.
 #define VC_ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -289,6 +289,26 @@ static int32_t ans_lookup(int64_t tables, const int64_t *offsets, const uint32_t
     return 0;
 }
 
+// Take `count` positions of one table off the stack.  Where `likely` is not negative it is tried first: as processors
+// predict that branch, the next state does not wait for the lookup.
+VC_ALWAYS_INLINE vc_stack vc_take_run(vc_stack stack, const uint32_t *words, const uint32_t *edges,
+                                      const uint16_t *slots, int32_t likely, int32_t count, int32_t *positions) {
+    uint32_t start = likely < 0 ? 0 : edges[likely], size = likely < 0 ? 0 : edges[likely + 1] - start;
+    for (int32_t k = 0; k < count; k++) {
+        uint32_t quantile = vc_quantile(stack);
+        if (likely >= 0 && quantile - start < size) {
+            vc_take(&stack, words, start, size);
+            positions[k] = likely;
+            continue;
+        }
+        const uint16_t *slot = slots + (quantile >> (VC_ANS_BITS - VC_LOOKUP_BITS));
+        int32_t entry = vc_find(edges, slot[0], slot[1], quantile);
+        vc_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
+        positions[k] = entry;
+    }
+    return stack;
+}
+
 // Take runs off the stack: counts[r] positions of table used[r] each.
 static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs, const int32_t *used,
                           const int32_t *counts, const int64_t *offsets, const uint32_t *bounds,
@@ -296,14 +316,13 @@ static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs,
     vc_stack stack = vc_open(memory);
     for (int64_t r = 0; r < runs; r++) {
         const uint32_t *edges = bounds + offsets[used[r]];
-        const uint16_t *slots = lookup + (int64_t)VC_SLOTS * used[r];
-        for (int32_t k = 0; k < counts[r]; k++) {
-            uint32_t quantile = vc_quantile(stack);
-            const uint16_t *slot = slots + (quantile >> (VC_ANS_BITS - VC_LOOKUP_BITS));
-            int32_t entry = vc_find(edges, slot[0], slot[1], quantile);
-            vc_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
-            *positions++ = entry;
-        }
+        const uint16_t *slots = lookup + (int64_t)VC_SLOTS * used[r], *middle = slots + VC_SLOTS / 2;
+        int32_t likely = vc_find(edges, middle[0], middle[1], 1u << (VC_ANS_BITS - 1));
+        if (edges[likely + 1] - edges[likely] >= VC_LIKELY)
+            stack = vc_take_run(stack, words, edges, slots, likely, counts[r], positions);
+        else
+            stack = vc_take_run(stack, words, edges, slots, -1, counts[r], positions);
+        positions += counts[r];
     }
     vc_close(stack, memory);
     return 0;
