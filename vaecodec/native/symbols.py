@@ -26,11 +26,12 @@ def sort_by_table(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counts[0] is 0, so that the counts sum to m.
     """
     check("indices", indices, np.uint8, (indices.size,))
-    kernel = library.kernel("sort_by_table", "qppp")
+    kernel = library.kernel("sort_by_table", "qpppp")
     if kernel is None:
         return reference.sort_by_table(indices)
-    order, counts = np.empty(indices.size, np.uint32), np.empty(INDICES, np.int32)
-    found = kernel(indices.size, pointer(indices), pointer(order), pointer(counts))
+    places, order = np.empty(indices.size, np.uint32), np.empty(indices.size, np.uint32)
+    counts = np.empty(INDICES, np.int32)
+    found = kernel(indices.size, *map(pointer, (indices, places, order, counts)))
     return order[:found], counts
 
 

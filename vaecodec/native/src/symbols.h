@@ -6,58 +6,62 @@
 #include <string.h>
 
 enum { VC_INDICES = 256, VC_BLOCK = 16, VC_UNIT = 64, VC_VALUE_MAX = 1 << 16, VC_SYMBOL_MAX = 65535 };
-enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8 };
+enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8, VC_LIKELY = 5 << 21 };
+// Blocks are of constant size once these are inlined, which is what makes compilers vectorise them.
+#define VC_ALWAYS_INLINE static inline __attribute__((always_inline))
 
 static inline int32_t vc_clip(int32_t x, int32_t low, int32_t high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
 
-// Most indices are 0 in large areas: a word tells that eight of them are.
-static inline int vc_eight_zeros(const uint8_t *indices) {
+static inline uint64_t vc_eight(const uint8_t *bytes) {
     uint64_t eight;
-    memcpy(&eight, indices, 8);
-    return eight == 0;
+    memcpy(&eight, bytes, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    eight = __builtin_bswap64(eight);
+#endif
+    return eight;
 }
 
-// Counts of indices 1..255; counts[0] = 0.  Four histograms, as an increment waits for the one before it of its own.
-static void vc_count_indices(int64_t n, const uint8_t *indices, int32_t *counts) {
-    int32_t parts[4][VC_INDICES] = {{0}};
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        if (vc_eight_zeros(indices + i)) continue;
-        for (int j = 0; j < 8; j++) parts[j & 3][indices[i + j]]++;
-    }
-    for (; i < n; i++) parts[0][indices[i]]++;
-    for (int t = 0; t < VC_INDICES; t++) counts[t] = parts[0][t] + parts[1][t] + parts[2][t] + parts[3][t];
-    counts[0] = 0;
+// Bit 7 of each of eight bytes that is not 0, the first byte lowest.
+static inline uint64_t vc_nonzero(const uint8_t *bytes) {
+    const uint64_t rest = 0x7f7f7f7f7f7f7f7fu;
+    uint64_t eight = vc_eight(bytes);
+    return (((eight & rest) + rest) | eight) & ~rest;
 }
 
-// indices u8[n] -> order u32[n], of which the first m are places of indices that are not 0, sorted by index, stable;
-// counts i32[256], counts[0] = 0.  Returns m.
-static int32_t sort_by_table(int64_t n, const uint8_t *indices, uint32_t *order, int32_t *counts) {
-    uint32_t next[VC_INDICES], total = 0;
-    vc_count_indices(n, indices, counts);
-    for (int t = 1; t < VC_INDICES; t++) {
-        next[t] = total;
-        total += (uint32_t)counts[t];
-    }
-    // Index 0 is written without a branch, to the place behind the others, which exists where there is such an index.
-    next[0] = total;
+// Places of indices that are not 0; each is written without a branch and stays where the next one is not.
+static uint32_t vc_coded_places(int64_t n, const uint8_t *indices, uint32_t *places) {
+    uint32_t found = 0;
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        if (vc_eight_zeros(indices + i)) continue;
+        if (!vc_eight(indices + i)) continue;
         for (int j = 0; j < 8; j++) {
-            uint8_t t = indices[i + j];
-            order[next[t]] = (uint32_t)(i + j);
-            next[t] += t != 0;
+            places[found] = (uint32_t)(i + j);
+            found += indices[i + j] != 0;
         }
     }
     for (; i < n; i++) {
-        uint8_t t = indices[i];
-        order[next[t]] = (uint32_t)i;
-        next[t] += t != 0;
+        places[found] = (uint32_t)i;
+        found += indices[i] != 0;
     }
+    return found;
+}
+
+// indices u8[n] -> order u32[n], of which the first m are places of indices that are not 0, sorted by index, stable;
+// counts i32[256], counts[0] = 0; places u32[n] is scratch.  Returns m.
+static int32_t sort_by_table(int64_t n, const uint8_t *indices, uint32_t *places, uint32_t *order, int32_t *counts) {
+    // Four histograms, as an increment waits for the one before it in its own.
+    int32_t parts[4][VC_INDICES] = {{0}};
+    uint32_t next[VC_INDICES], begin = 0, total = vc_coded_places(n, indices, places);
+    for (uint32_t k = 0; k < total; k++) parts[k & 3][indices[places[k]]]++;
+    for (int t = 0; t < VC_INDICES; t++) {
+        counts[t] = parts[0][t] + parts[1][t] + parts[2][t] + parts[3][t];
+        next[t] = begin;
+        begin += (uint32_t)counts[t];
+    }
+    for (uint32_t k = 0; k < total; k++) order[next[indices[places[k]]]++] = places[k];
     return (int32_t)total;
 }
 
@@ -109,8 +113,8 @@ static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t 
     return (int32_t)found;
 }
 
-// Symbols, indices u8, means i32 and nudges i32[256, 2] -> values i32.  Called with a constant n where it matters.
-static inline void vc_values(int n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
+// Symbols, indices u8, means i32 and nudges i32[256, 2] -> values i32.
+VC_ALWAYS_INLINE void vc_values(int n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
                              const int32_t *nudges, int32_t *values) {
     int32_t any = 0;
     for (int i = 0; i < n; i++) any |= symbols[i];
@@ -118,9 +122,10 @@ static inline void vc_values(int n, const int32_t *symbols, const uint8_t *indic
         for (int i = 0; i < n; i++) values[i] = vc_clip(loc[i], -VC_VALUE_MAX, VC_VALUE_MAX);
         return;
     }
+    int32_t looked_up[VC_BLOCK];  // by itself, since most processors cannot do it in vectors
+    for (int i = 0; i < n; i++) looked_up[i] = nudges[2 * indices[i] + (symbols[i] != 1 && symbols[i] != -1)];
     for (int i = 0; i < n; i++) {
-        int32_t s = symbols[i], negative = -(s < 0);
-        int32_t nudge = nudges[2 * indices[i] + (s != 1 && s != -1)] & -(s != 0);
+        int32_t s = symbols[i], negative = -(s < 0), nudge = looked_up[i] & -(s != 0);
         int32_t v = vc_add(vc_mul(s, VC_UNIT), vc_sub(nudge ^ negative, negative));
         values[i] = vc_clip(vc_add(v, loc[i]), -VC_VALUE_MAX, VC_VALUE_MAX);
     }
@@ -138,34 +143,56 @@ static int32_t symbol_values(int64_t n, int32_t scales, const int32_t *symbols, 
     return 0;
 }
 
-// Nearest integer, halves to even, of x >= 0; larger ones than 2^23 are integers.  Not rintf: SSE2 has no such thing.
-static inline float vc_nearest(float x) {
-    float found = (x + 8388608.0f) - 8388608.0f;
-    return x < 8388608.0f ? found : x;
+// Floats >= 0 are ordered as their bits are, and compilers vectorise choices between integers more readily.  These
+// are 0.5, 2.5 (the residual of index 0 from which on there is a symbol), infinity and 2^17.
+enum { VC_HALF = 0x3f000000, VC_OUTLIER = 0x40200000, VC_INFINITY = 0x7f800000, VC_LARGE = 0x48000000 };
+
+static inline int32_t vc_bits_of(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
 }
 
-static inline int32_t vc_quantised(float residual, uint8_t index, const float *thresholds) {
-    float size = __builtin_fabsf(residual);
-    if (!(size > 0.5f) || (index == 0 && size < 2.5f)) return 0;
-    float found = vc_nearest(size), near = found < VC_LEVELS - 1 ? found : VC_LEVELS - 1;
-    found -= size - (found - near) < thresholds[VC_LEVELS * index + (int)near];
-    found = found < VC_SYMBOL_MAX ? found : VC_SYMBOL_MAX;
-    return residual < 0 ? -(int32_t)found : (int32_t)found;
+static inline float vc_float_of(int32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
-static inline void vc_quantise(int n, const float *target, const uint8_t *indices, const int32_t *loc,
-                               const float *thresholds, int32_t *symbols) {
-    float residuals[VC_BLOCK];
-    int any = 0;
+// Of a block whose residuals are not all within +-0.5.  Thresholds are looked up by themselves, since most processors
+// cannot do it in vectors.
+VC_ALWAYS_INLINE void vc_quantise_residuals(int n, const int32_t *residuals, const uint8_t *indices,
+                                            const float *thresholds, int32_t *symbols) {
+    int32_t near[VC_BLOCK], entries[VC_BLOCK];
+    float sizes[VC_BLOCK], limits[VC_BLOCK];
     for (int i = 0; i < n; i++) {
-        residuals[i] = (float)loc[i] * (-1.0f / VC_UNIT) + target[i];
-        any |= __builtin_fabsf(residuals[i]) > 0.5f;
+        int32_t bits = residuals[i] & INT32_MAX;
+        sizes[i] = vc_float_of(bits < VC_LARGE ? bits : VC_LARGE);  // larger ones are clipped anyway
+        near[i] = (int32_t)((sizes[i] + 8388608.0f) - 8388608.0f);  // halves to even; SSE2 has no rintf
+        entries[i] = VC_LEVELS * indices[i] + (near[i] < VC_LEVELS - 1 ? near[i] : VC_LEVELS - 1);
     }
-    if (!any) {
+    for (int i = 0; i < n; i++) limits[i] = thresholds[entries[i]];
+    for (int i = 0; i < n; i++) {
+        int32_t bits = residuals[i] & INT32_MAX, negative = residuals[i] >> 31;
+        int32_t beyond = near[i] < VC_LEVELS - 1 ? 0 : near[i] - (VC_LEVELS - 1);
+        int32_t symbol = near[i] - (sizes[i] - (float)beyond < limits[i]);
+        symbol = symbol < VC_SYMBOL_MAX ? symbol : VC_SYMBOL_MAX;
+        int32_t coded = (bits > VC_HALF) & (bits <= VC_INFINITY) & ((indices[i] != 0) | (bits >= VC_OUTLIER));
+        symbols[i] = ((symbol ^ negative) - negative) & -coded;
+    }
+}
+
+VC_ALWAYS_INLINE void vc_quantise(int n, const float *target, const uint8_t *indices, const int32_t *loc,
+                                  const float *thresholds, int32_t *symbols) {
+    int32_t residuals[VC_BLOCK], any = 0;
+    for (int i = 0; i < n; i++) {
+        residuals[i] = vc_bits_of((float)loc[i] * (-1.0f / VC_UNIT) + target[i]);
+        any |= (residuals[i] & INT32_MAX) > VC_HALF;
+    }
+    if (any)
+        vc_quantise_residuals(n, residuals, indices, thresholds, symbols);
+    else
         for (int i = 0; i < n; i++) symbols[i] = 0;
-        return;
-    }
-    for (int i = 0; i < n; i++) symbols[i] = vc_quantised(residuals[i], indices[i], thresholds);
 }
 
 // Rate-distortion optimised symbols i32[n] of target f32[n], in quantisation steps, with indices u8[n] below K, means
@@ -184,17 +211,17 @@ static int32_t quantise(int64_t n, const float *target, const uint8_t *indices, 
 static int32_t count_symbols(int64_t n, const int32_t *symbols, const uint8_t *indices, int32_t *histogram,
                              uint32_t *large) {
     uint32_t found = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (i + 8 <= n && vc_eight_zeros(indices + i)) {
-            i += 7;
-            continue;
+    for (int64_t begin = 0; begin < n; begin += 8) {
+        uint8_t eight[8] = {0};
+        memcpy(eight, indices + begin, begin + 8 <= n ? 8 : (size_t)(n - begin));
+        for (uint64_t left = vc_nonzero(eight); left; left &= left - 1) {
+            int64_t i = begin + (__builtin_ctzll(left) >> 3);
+            int32_t s = symbols[i];
+            if (s >= -VC_SMALL && s <= VC_SMALL)
+                histogram[(2 * VC_SMALL + 1) * indices[i] + s + VC_SMALL]++;
+            else
+                large[found++] = (uint32_t)i;
         }
-        if (!indices[i]) continue;
-        int32_t s = symbols[i];
-        if (s >= -VC_SMALL && s <= VC_SMALL)
-            histogram[(2 * VC_SMALL + 1) * indices[i] + s + VC_SMALL]++;
-        else
-            large[found++] = (uint32_t)i;
     }
     return (int32_t)found;
 }
@@ -262,6 +289,26 @@ static int32_t ans_lookup(int64_t tables, const int64_t *offsets, const uint32_t
     return 0;
 }
 
+// Take `count` positions of one table off the stack.  Where `likely` is not negative it is tried first: as processors
+// predict that branch, the next state does not wait for the lookup.
+VC_ALWAYS_INLINE vc_stack vc_take_run(vc_stack stack, const uint32_t *words, const uint32_t *edges,
+                                      const uint16_t *slots, int32_t likely, int32_t count, int32_t *positions) {
+    uint32_t start = likely < 0 ? 0 : edges[likely], size = likely < 0 ? 0 : edges[likely + 1] - start;
+    for (int32_t k = 0; k < count; k++) {
+        uint32_t quantile = vc_quantile(stack);
+        if (likely >= 0 && quantile - start < size) {
+            vc_stack_take(&stack, words, start, size);
+            positions[k] = likely;
+            continue;
+        }
+        const uint16_t *slot = slots + (quantile >> (VC_ANS_BITS - VC_LOOKUP_BITS));
+        int32_t entry = vc_find(edges, slot[0], slot[1], quantile);
+        vc_stack_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
+        positions[k] = entry;
+    }
+    return stack;
+}
+
 // Take runs off the stack: counts[r] positions of table used[r] each.
 static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs, const int32_t *used,
                           const int32_t *counts, const int64_t *offsets, const uint32_t *bounds,
@@ -269,14 +316,13 @@ static int32_t ans_decode(uint64_t *memory, const uint32_t *words, int64_t runs,
     vc_stack stack = vc_stack_open(memory);
     for (int64_t r = 0; r < runs; r++) {
         const uint32_t *edges = bounds + offsets[used[r]];
-        const uint16_t *slots = lookup + (int64_t)VC_SLOTS * used[r];
-        for (int32_t k = 0; k < counts[r]; k++) {
-            uint32_t quantile = vc_quantile(stack);
-            const uint16_t *slot = slots + (quantile >> (VC_ANS_BITS - VC_LOOKUP_BITS));
-            int32_t entry = vc_find(edges, slot[0], slot[1], quantile);
-            vc_stack_take(&stack, words, edges[entry], edges[entry + 1] - edges[entry]);
-            *positions++ = entry;
-        }
+        const uint16_t *slots = lookup + (int64_t)VC_SLOTS * used[r], *middle = slots + VC_SLOTS / 2;
+        int32_t likely = vc_find(edges, middle[0], middle[1], 1u << (VC_ANS_BITS - 1));
+        if (edges[likely + 1] - edges[likely] >= VC_LIKELY)
+            stack = vc_take_run(stack, words, edges, slots, likely, counts[r], positions);
+        else
+            stack = vc_take_run(stack, words, edges, slots, -1, counts[r], positions);
+        positions += counts[r];
     }
     vc_stack_close(stack, memory);
     return 0;
