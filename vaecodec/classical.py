@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -54,14 +53,12 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
 
     Raises FormatError where they are not of this shape, (height, width), and depth in bits, or are damaged.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged file can make Pillow warn before it raises
-        try:
-            samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
-        except FormatError:
-            raise
-        except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
-            raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
+    try:
+        samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
+    except FormatError:
+        raise
+    except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
+        raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
     if samples.shape != (*shape, channels)[: 2 + (channels > 1)] or CRC.unpack_from(data)[0] != _crc(samples):
         raise FormatError("the lossless part is damaged (the CRC of its samples does not match)")
     return samples
@@ -128,14 +125,12 @@ def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
         raise CodecError("this file holds an AVIF, and this installation of Pillow was built without it")
     from PIL.AvifImagePlugin import AvifImageFile
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with AvifImageFile(io.BytesIO(data)) as image:
-                if image.size != shape[::-1]:
-                    raise FormatError("the AVIF part is not of the size that the header gives")
-                return np.array(image.convert("RGB"))
-        except FormatError:
-            raise
-        except Exception as exc:  # as above
-            raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
+    try:
+        with AvifImageFile(io.BytesIO(data)) as image:
+            if image.size != shape[::-1]:
+                raise FormatError("the AVIF part is not of the size that the header gives")
+            return np.array(image.convert("RGB"))
+    except FormatError:
+        raise
+    except Exception as exc:  # as above
+        raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc

@@ -37,11 +37,7 @@ class Console:
         """
         self.working(name)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                for kind in (UserWarning, RuntimeWarning):  # ours, and Pillow's about huge pictures
-                    warnings.simplefilter("always", kind)
-                warnings.showwarning = lambda message, *_: self.note(f"{name}: warning: {about(name, message)}")
+            with shown_warnings(name, lambda text: self.note(f"{name}: warning: {text}")):
                 record, text = work()
         except BrokenPipeError:
             raise
@@ -107,6 +103,25 @@ class Console:
         """Takes the progress back."""
         if self.progress:
             print(CLEAR, end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_warnings(name: str, show: Callable[[str], Any]) -> Iterator[None]:
+    """Pass the text of each different warning to `show`, without the file's name; for display only."""
+    texts: set[str] = set()
+
+    def once(message: object, *_: object) -> None:
+        text = about(name, message)
+        if text not in texts:  # Pillow checks a large image each time it opens it
+            texts.add(text)
+            show(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for kind in (UserWarning, RuntimeWarning):  # ours, and Pillow's on large images
+            warnings.simplefilter("always", kind)
+        warnings.showwarning = once  # type: ignore[assignment]
+        yield
 
 
 @contextmanager

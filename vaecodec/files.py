@@ -15,6 +15,7 @@ from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomi
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of
 from vaecodec.limits import DEFAULT, Limits
+from vaecodec.notices import warn
 from vaecodec.outputs import (
     Admit,
     Made,
@@ -167,6 +168,7 @@ def convert(
             write_atomic(dst, made.data, overwrite, adopt, made.attributes)
         else:
             _write(dst, made.data)
+        warn([*source.remarks, *source.left_out], stacklevel=3)
         report = {"output": name_of(dst), **made.record(), "seconds": time.perf_counter() - began}
         if remove:
             if not os.path.isfile(_path(dst)):
