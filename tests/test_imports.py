@@ -10,8 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits notices progress container targets network generative npy atomic library zstd stored names manifest
-sources interpreters memory
+errors config limits notices avif progress container targets network generative npy atomic library zstd stored names
+manifest sources interpreters memory
 pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves widening
 context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights wiener filtering

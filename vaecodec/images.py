@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from vaecodec import deep, metadata, planes, png
+from vaecodec import avif, deep, metadata, planes, png
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.names import SUFFIX
 from vaecodec.notices import collected
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 GREY_MODES = ("1", "L", "LA", "La")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+LARGEST_TILE = 1 << 22  # pixels of a tile of a smaller image
 DRAWINGS = ("EPS", "WMF")  # rendering these runs other programs on what may be a hostile file
 
 # Written once and kept, so as near to the pixels as the format goes.
@@ -92,6 +94,10 @@ def _read(
             if image.format == "PNG":
                 with Image.open(io.BytesIO(source)) as again:
                     again.verify()  # the CRCs of pixel data, which loading does not check
+            try:
+                check_coded_size(image, source)
+            except CodecError as exc:
+                raise CodecError(f"{name}: {exc}") from exc
             return _convert(image, source, name, left_out)
     except CodecError:
         raise
@@ -198,6 +204,19 @@ def _array_samples(array: np.ndarray, name: str) -> np.ndarray:
         raise CodecError(f"{name}: shape {array.shape}, expected [H, W] or [H, W, 1 to 4], none of them 0")
     array = array[..., 0] if array.shape[2:] == (1,) else array
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def check_coded_size(image: Image.Image, data: bytes) -> None:
+    """Raise CodecError where a frame or a tile, which is decoded as a whole, is larger than the image says.
+
+    The decoders of WebP, JPEG 2000, JPEG and PNG compare sizes before they allocate memory.
+    """
+    if image.format == "AVIF" and data:
+        avif.check_image(data, *image.size)
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_LENGTH, 1)
+    if tile > max(image.width * image.height, LARGEST_TILE):
+        raise CodecError(f"a tile of {tile} pixels in an image of {image.width} x {image.height}")
 
 
 def _convert(image: Image.Image, data: bytes, name: str, left_out: list[str]) -> tuple[np.ndarray, dict[str, bytes]]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from vaecodec import metadata, planes, png
 from vaecodec.errors import CodecError
-from vaecodec.images import read_image, write_image
+from vaecodec.images import check_coded_size, read_image, write_image
 from vaecodec.notices import collected
 from vaecodec.plans import gather
 
@@ -75,6 +75,7 @@ def open_large(
     name = name or os.fspath(path)
     try:
         image = Image.open(path)
+        check_coded_size(image, b"")
         found = _pieces(path, image) if is_large(image.height, image.width) else None
         if found is None or not _is_plain(found[0]):
             return None
