@@ -24,6 +24,7 @@ from vaecodec.outputs import (
     code_source,
     decode_picture,
     is_kept,
+    refuse_large,
     restore_file,
     store_file,
 )
@@ -130,6 +131,7 @@ def verify_file(
         if stored.is_stored(source.head()):
             stored.read(source.begin(), None)
             return {"kind": "file", "bytes": source.size()}
+        refuse_large(source, None, limits)
         data = source.read()
         if picture_sets.is_set(data[:16]):
             picture_sets.decode(data, model, limits)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -16,7 +17,8 @@ import numpy as np
 import vaecodec
 from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
-from vaecodec.errors import CodecError, LimitError, ModelError, Skipped, TargetError
+from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, Skipped, TargetError
+from vaecodec.fronts import read_front
 from vaecodec.images import read_image
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
@@ -128,6 +130,7 @@ def decode_picture(
 ) -> Made:
     """.vae file of a picture -> image file; in strips where it is large."""
     admit(os.path.basename(decompressed_name(source.name)))
+    refuse_large(source, window, means.limits)
     data = source.read()
     container.check_picture(container.contents(data).head)
 
@@ -146,6 +149,13 @@ def decode_picture(
         _check_equal(source, path, image)
 
     return Made(image, source.attributes, check, lambda: _record(data, len(image)))
+
+
+def refuse_large(source: Source, window: Window | None, limits: Limits | None) -> None:
+    """Raises LimitError on a .vae file of a picture that is too large, before the file is read whole."""
+    with suppress(FormatError):  # of which the decoder says more
+        head = read_front(source.begin()).head
+        (limits or NONE).refuse(*(window[:1:-1] if window else (head.width, head.height)))
 
 
 def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO, list[str]], None]) -> Made:
