@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
 errors config limits notices avif progress container targets network generative npy atomic library zstd stored names
-manifest sources interpreters memory
+manifest sources interpreters memory descriptors
 pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves widening
 context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights wiener filtering

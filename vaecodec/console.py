@@ -130,12 +130,15 @@ def hushed(verbose: bool = False) -> Iterator[None]:
 
     LiteRT and libtiff write to descriptor 2 and cannot be told not to, so Python's stderr moves to a copy of it.
     """
-    if verbose or sys.stderr is None:
-        yield
-        return
     import logging
 
-    own, copy = sys.stderr, os.dup(2)
+    own, copy = sys.stderr, -1
+    if not verbose and own is not None:
+        with suppress(OSError):  # where descriptor 2 is closed there is nothing to keep quiet
+            copy = os.dup(2)
+    if copy < 0:
+        yield
+        return
     if sys.stderr is sys.__stderr__:
         sys.stderr = open(copy, "w", 1, own.encoding, own.errors, closefd=False)  # noqa: SIM115
     with open(os.devnull, "w") as nowhere:
