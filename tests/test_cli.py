@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -199,6 +200,35 @@ def test_one_line_on_stderr_and_none_from_libraries(folder):
     done = run("compress", "photo.png")
     assert done.returncode == 0 and done.stderr.count(b"\n") == 1 and done.stderr.startswith(b"photo.png: ")
     assert run("verify", "photo.vae").stderr == b"photo.vae: ok, %d bytes\n" % os.path.getsize("photo.vae")
+
+
+def without_stderr(*arguments, close="2>&-"):
+    words = shlex.join([*COMMAND, *arguments])
+    return subprocess.run(["sh", "-c", f"exec {words} {close}"], env=ENVIRONMENT, stdout=subprocess.PIPE).returncode
+
+
+@pytest.mark.parametrize("close", ["2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_commands_work_without_standard_streams(folder, close):
+    assert without_stderr("compress", "photo.png", close=close) == 0
+    assert without_stderr("verify", "photo.vae", close=close) == 0
+    assert without_stderr("info", "photo.vae", close=close) == 0
+    assert without_stderr("decompress", "photo.vae", "-o", "back.png", close=close) == 0
+    assert without_stderr("compress", "photo.png", close=close) == 1  # the output exists
+    assert without_stderr("compress", close=close) == 2
+    os.mkdir("folder")
+    os.rename("photo.png", "folder/photo.png")
+    assert without_stderr("compress", "-r", "-j", "2", "folder", close=close) == 0
+    with open("photo.vae", "rb") as one, open("folder/photo.vae", "rb") as other:
+        assert one.read() == other.read()
+    with Image.open("back.png") as back:
+        np.testing.assert_array_equal(np.asarray(back), vaecodec.decode((folder / "photo.vae").read_bytes()))
+
+
+def test_a_library_works_without_standard_error(folder, vae):
+    code = "import os, sys; os.close(2); sys.stderr = None; import vaecodec; from vaecodec.files import compress_file;"
+    code += "compress_file('photo.png', 'again.vae', threads=1); vaecodec.decode(open('again.vae', 'rb').read())"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
+    assert (folder / "again.vae").read_bytes() == vae
 
 
 @pytest.mark.parametrize("arguments", [["info", "photo.vae"], ["compress", "-c", "photo.png"]])

@@ -1,10 +1,15 @@
 """Files: what was packed is parsed, and nothing damaged passes."""
 
 import struct
+import time
+import tracemalloc
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from vaecodec import container
+import vaecodec.pillow  # noqa: F401  (makes .vae a format of Pillow)
+from vaecodec import container, files, modes
 from vaecodec.container import (
     ALPHA,
     GREY,
@@ -19,7 +24,7 @@ from vaecodec.container import (
     pack_classical,
     parse,
 )
-from vaecodec.errors import FormatError
+from vaecodec.errors import FormatError, LimitError
 
 HEADER = Header("0123456789abcdef", 100, 200, 448, 128)
 TILES = [(b"abcd", 1), (b"", 2)]
@@ -229,3 +234,69 @@ def test_a_length_beyond_the_file_is_refused_before_it_is_read():
     data = container.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
     with pytest.raises(FormatError, match="cut off"):
         parse(data)
+
+
+TILES_OF_LARGEST = 1 << 24
+
+
+@pytest.fixture(scope="module")
+def many_tiles():
+    """A file of 2**24 x 2**24 pixels, whose table of tiles alone has 128 MiB, without any tile."""
+    head = container.FIXED.pack(1, 0, bytes(8), 1 << 24, 1 << 24, 448, 12, 0)
+    table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST
+    return b"".join([container.MAGIC, chunk(b"HEAD", head + table), chunk(b"DATA", b"")])
+
+
+def small_and_quick(work):
+    """What `work` returns, in little memory and time beside its arguments."""
+    began = time.perf_counter()
+    tracemalloc.start()
+    try:
+        found = work()
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - began < 5  # 0.3 s where nothing else runs
+    return found
+
+
+def test_millions_of_tiles_cost_next_to_nothing(many_tiles):
+    assert small_and_quick(lambda: info(many_tiles))["tiles"] == TILES_OF_LARGEST
+    found = small_and_quick(lambda: contents(many_tiles)).tiles
+    assert found[-1] == found[TILES_OF_LARGEST - 1] == (len(many_tiles) - 4, 0, 0x12345678)
+
+
+def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
+    path = tmp_path / "many.vae"
+    path.write_bytes(many_tiles)
+
+    def opened():
+        with Image.open(path):
+            pass
+
+    refused = {
+        "decode": lambda: modes.decode(many_tiles),
+        "decode_batch": lambda: modes.decode_batch([many_tiles]),
+        "verify": lambda: modes.verify(many_tiles),
+        "verify_file": lambda: files.verify_file(path),
+        "decompress_file": lambda: files.decompress_file(path, tmp_path / "out.png"),
+    }
+    for work in refused.values():
+        with pytest.raises(LimitError, match="16777216 x 16777216 pixels: a side exceeds the limit"):
+            small_and_quick(work)
+    with pytest.raises(Image.DecompressionBombError):
+        small_and_quick(opened)
+
+
+def test_the_table_of_tiles_is_a_sequence():
+    rng = np.random.default_rng(0)
+    lengths, crcs = (rng.integers(0, 1 << 32, 3 * container.TILES_AT_ONCE - 5) for _ in range(2))
+    table = np.stack([lengths, crcs], 1).astype("<u4").tobytes()
+    tiles = container.Tiles(table, 77)
+    begins = (77 + np.cumsum([0, *lengths])).tolist()
+    assert list(tiles) == list(zip(begins[:-1], lengths.tolist(), crcs.tolist(), strict=True))
+    assert tiles.end == begins[-1] and tiles[-1] == tiles[len(tiles) - 1]
+    assert tiles[5000:2:-1999] == [tiles[5000], tiles[3001], tiles[1002]]
+    with pytest.raises(IndexError):
+        tiles[len(tiles)]
+    assert not len(container.Tiles()) and container.Tiles(b"", 5).end == 5

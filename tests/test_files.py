@@ -1,11 +1,14 @@
 """A file is written whole or not at all, and a photograph is never lost on the way to its .vae and back."""
 
+import contextlib
 import errno
 import io
 import os
+import struct
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import container, files
+from vaecodec import container, files, modes
 from vaecodec.atomic import Attributes, write_atomic
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError, FormatError
@@ -347,3 +350,89 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
     with pytest.raises(CodecError, match="is kept"):
         decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
     assert photo.exists() and photo.with_suffix(".vae").exists()
+
+
+def films(folder, count):
+    """JPEG files with other bytes behind the image, all of which a removal would lose."""
+    file = io.BytesIO()
+    Image.fromarray(picture(32, 32)).save(file, "JPEG")
+    paths = [folder / f"{n}.jpg" for n in range(count)]
+    for path in paths:
+        path.write_bytes(file.getvalue() + b"A FILM BEHIND THE PICTURE" * 50)
+    return paths
+
+
+@contextlib.contextmanager
+def silenced_warnings(monkeypatch):
+    """Nothing can be learned from the warnings of the process, as if another thread had silenced them."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a decision must not depend on the filters of the process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warnings, "catch_warnings", refuse)
+        patch.setattr(warnings, "warn", lambda *_, **__: None)
+        patch.setattr(warnings, "warn_explicit", lambda *_, **__: None)
+        yield
+
+
+def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, monkeypatch):
+    (film,) = films(tmp_path, 1)
+    gif = tmp_path / "moving.gif"
+    frames = [Image.fromarray(picture(32, 32, seed)) for seed in range(3)]
+    frames[0].save(gif, save_all=True, append_images=frames[1:])
+    tiff = tmp_path / "scan.tif"  # of whose tags Pillow skips one that lies beyond the end
+    frames[0].save(tiff, tiffinfo={270: "x" * 100})
+    data = bytearray(tiff.read_bytes())
+    at = data.index(struct.pack("<HHI", 270, 2, 101))
+    data[at + 4 : at + 8] = struct.pack("<I", 1 << 20)
+    tiff.write_bytes(data)
+    profile = tmp_path / "profile.vae"
+    samples = picture(32, 32)
+    profile.write_bytes(modes.keep(samples, {"xmp": b"<x/>"}))
+    with silenced_warnings(monkeypatch):
+        for source in (film, gif, tiff):
+            with pytest.raises(CodecError, match="is kept, as not all of it is in"):
+                compress_file(source, f"{source}.vae", remove=True)
+        with pytest.raises(CodecError, match="is kept, as not all of it is in"):
+            decompress_file(profile, tmp_path / "profile.bmp", remove=True)
+    assert all(path.exists() for path in (film, gif, tiff, profile))
+
+
+def test_a_whole_source_is_removed_whatever_the_filters_are(photo, tmp_path, monkeypatch):
+    stored = tmp_path / "cut.png"
+    stored.write_bytes(photo.read_bytes()[:200])  # is stored as it is, so that nothing is left out
+    with silenced_warnings(monkeypatch):
+        for source in (photo, stored):
+            compress_file(source, f"{source}.vae", remove=True)
+            assert not source.exists()
+
+
+def test_sources_of_which_something_is_left_out_are_kept_by_many_threads(tmp_path):
+    paths, errors, stop = films(tmp_path, 32), [], threading.Event()
+
+    def work(mine):
+        for path in mine:
+            try:
+                compress_file(path, f"{path}.vae", remove=True, threads=1)
+            except CodecError as exc:
+                errors.append(str(exc))
+
+    def meddle():  # as other libraries do
+        while not stop.is_set():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                stop.wait(0.001)
+
+    threads = [threading.Thread(target=work, args=(paths[n::8],)) for n in range(8)]
+    meddler = threading.Thread(target=meddle)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for thread in (meddler, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stop.set()
+        meddler.join()
+    assert all(path.exists() for path in paths)
+    assert len(errors) == len(paths) and all("is kept" in error for error in errors)

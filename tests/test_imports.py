@@ -10,8 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "vaecodec"
 
 FLOORS = """
-errors config limits progress container targets network generative npy atomic library zstd stored names manifest
-sources interpreters memory
+errors config limits notices avif progress container targets network generative npy atomic library zstd stored names
+manifest sources interpreters memory descriptors
 pool sets sheets integer tables coding cells sharing bases lifting banded pyramid engines strays octaves widening
 context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights wiener filtering
@@ -20,7 +20,7 @@ gradients refinement prior_gradients context_gradients wavelet_refinement lappin
 lapped graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring
-metadata deep planes images bands classical content modes png fronts pillow recognition strips outputs files
+metadata deep planes png images bands classical content modes fronts pillow recognition strips outputs files
 metrics similarity
 layers grid_layers wavelet_layers quantization densities vae wavelet_vae generative_vae float_transforms datasets
 tfdata optimization

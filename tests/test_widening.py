@@ -43,6 +43,31 @@ def test_what_rungs_cost_is_what_tables_say(prior):
     np.testing.assert_allclose(found, [tables.bits(symbols, one) for one in moved], rtol=1e-9)
 
 
+class Narrow(np.ndarray):
+    """u8 whose products and sums with scalars stay u8, as those of NumPy 1 do."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        narrow = all(np.ndim(value) == 0 or value.dtype == np.uint8 for value in inputs)
+        inputs = [value.view(np.ndarray) if isinstance(value, Narrow) else value for value in inputs]
+        result = getattr(ufunc, method)(*inputs, **options)
+        return result.astype(np.uint8).view(Narrow) if narrow and ufunc in (np.multiply, np.add) else result
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+def test_costs_do_not_depend_on_the_type_of_the_rows(prior, dtype):
+    rng, tables, scales = np.random.default_rng(4), prior.models.tables, prior.scales
+    rows = rng.integers(0, scales, 3000)
+    symbols = np.where(rows == 0, 0, rng.integers(-30, 31, 3000)).astype(np.int32)
+    kinds, small = np.meshgrid(np.arange(scales), np.arange(-widening.SMALL, widening.SMALL + 1), indexing="ij")
+    costs = tables.bits_of_each(small, kinds)
+    expected = [
+        tables.bits(symbols, widening.moved(rows, rungs, scales)) for rungs in range(widening.LEAST, widening.MOST + 1)
+    ]
+    given = rows.astype(dtype)
+    given = given.view(Narrow) if dtype == np.uint8 else given
+    np.testing.assert_allclose(widening._costs(symbols, given, costs, tables), expected, rtol=1e-9)
+
+
 def test_few_symbols_are_not_worth_a_choice(prior):
     rows = np.full(3, 20, np.uint8)
     parts = [(np.zeros(3, np.int32), rows), (np.zeros(0, np.int32), rows[:0])] * 7

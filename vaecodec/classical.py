@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaecodec import deep
+from vaecodec import avif, deep
 from vaecodec.config import STEPS
 from vaecodec.errors import CodecError, FormatError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 CRC = struct.Struct("<I")
 WEBP_SIDE = 16383
+STRIP = 256  # rows converted at a time
 AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
@@ -54,14 +58,12 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
 
     Raises FormatError where they are not of this shape, (height, width), and depth in bits, or are damaged.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged file can make Pillow warn before it raises
-        try:
-            samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
-        except FormatError:
-            raise
-        except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
-            raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
+    try:
+        samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
+    except FormatError:
+        raise
+    except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
+        raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
     if samples.shape != (*shape, channels)[: 2 + (channels > 1)] or CRC.unpack_from(data)[0] != _crc(samples):
         raise FormatError("the lossless part is damaged (the CRC of its samples does not match)")
     return samples
@@ -128,14 +130,22 @@ def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
         raise CodecError("this file holds an AVIF, and this installation of Pillow was built without it")
     from PIL.AvifImagePlugin import AvifImageFile
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with AvifImageFile(io.BytesIO(data)) as image:
-                if image.size != shape[::-1]:
-                    raise FormatError("the AVIF part is not of the size that the header gives")
-                return np.array(image.convert("RGB"))
-        except FormatError:
-            raise
-        except Exception as exc:  # as above
-            raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
+    avif.check_still(data, shape[1], shape[0])
+    try:
+        with AvifImageFile(io.BytesIO(data)) as image:
+            if image.size != shape[::-1]:
+                raise FormatError("the AVIF part is not of the size that the header gives")
+            return _in_strips(image)
+    except FormatError:
+        raise
+    except Exception as exc:  # as above
+        raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
+
+
+def _in_strips(image: Image.Image) -> np.ndarray:
+    """u8[H, W, 3] of an image; NumPy's own way through Pillow needs twice the memory of the result beside it."""
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return out

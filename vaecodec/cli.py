@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from vaecodec import descriptors
 from vaecodec.grammar import make_parser
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
@@ -14,6 +16,11 @@ FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; never raises for what a user, a file or a signal does."""
+    with _standard_error():
+        return _main(argv)
+
+
+def _main(argv: list[str] | None) -> int:
     with suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is shown escaped
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     before, code = signal.getsignal(signal.SIGTERM), 0
@@ -35,6 +42,20 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         with suppress(ValueError, TypeError):
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _standard_error() -> Iterator[None]:
+    """Give a process without a standard error one that goes nowhere."""
+    descriptors.fill()
+    if sys.stderr is not None:
+        yield
+        return
+    with open(os.devnull, "w") as sys.stderr:
+        try:
+            yield
+        finally:
+            sys.stderr = None  # type: ignore[assignment]
 
 
 def _run(argv: list[str] | None) -> int:

@@ -48,7 +48,13 @@ def info(args: argparse.Namespace) -> int:
     def work(name: str) -> tuple[dict[str, Any], str]:
         with opened(args, name) as file:
             head = file.read(16)
-            record = stored.info(file, head) if stored.is_stored(head) else vaecodec.info(head + file.read())
+            if stored.is_stored(head):
+                record = stored.info(file, head)
+            else:
+                if file.seekable():  # the data is then in memory once
+                    file.seek(-len(head), os.SEEK_CUR)
+                    head = b""
+                record = vaecodec.info(head + file.read())
         return {"input": name, **record}, f"{name}: {_said(record)}"
 
     console = _console(args)

@@ -37,11 +37,7 @@ class Console:
         """
         self.working(name)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                for kind in (UserWarning, RuntimeWarning):  # ours, and Pillow's about huge pictures
-                    warnings.simplefilter("always", kind)
-                warnings.showwarning = lambda message, *_: self.note(f"{name}: warning: {about(name, message)}")
+            with shown_warnings(name, lambda text: self.note(f"{name}: warning: {text}")):
                 record, text = work()
         except BrokenPipeError:
             raise
@@ -110,17 +106,39 @@ class Console:
 
 
 @contextmanager
+def shown_warnings(name: str, show: Callable[[str], Any]) -> Iterator[None]:
+    """Pass the text of each different warning to `show`, without the file's name; for display only."""
+    texts: set[str] = set()
+
+    def once(message: object, *_: object) -> None:
+        text = about(name, message)
+        if text not in texts:  # Pillow checks a large image each time it opens it
+            texts.add(text)
+            show(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for kind in (UserWarning, RuntimeWarning):  # ours, and Pillow's on large images
+            warnings.simplefilter("always", kind)
+        warnings.showwarning = once  # type: ignore[assignment]
+        yield
+
+
+@contextmanager
 def hushed(verbose: bool = False) -> Iterator[None]:
     """Keeps the chatter of libraries off stderr, unless verbose: ours is one line a file.
 
     LiteRT and libtiff write to descriptor 2 and cannot be told not to, so Python's stderr moves to a copy of it.
     """
-    if verbose or sys.stderr is None:
-        yield
-        return
     import logging
 
-    own, copy = sys.stderr, os.dup(2)
+    own, copy = sys.stderr, -1
+    if not verbose and own is not None:
+        with suppress(OSError):  # where descriptor 2 is closed there is nothing to keep quiet
+            copy = os.dup(2)
+    if copy < 0:
+        yield
+        return
     if sys.stderr is sys.__stderr__:
         sys.stderr = open(copy, "w", 1, own.encoding, own.errors, closefd=False)  # noqa: SIM115
     with open(os.devnull, "w") as nowhere:

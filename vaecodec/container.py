@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 from vaecodec.config import MAX_CHANNELS, PICTURE_CHANNELS, STEPS
 from vaecodec.errors import FormatError
@@ -27,6 +27,8 @@ VERSION = 1
 FIXED = struct.Struct("<BB8sIIHBB")  # version, flags, model, height, width, step, log2 of tile, channels
 FILTERED = 1  # of the flags: what follows the tiles in HEAD is a filter
 TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
+TILES_AT_ONCE = 1 << 12  # entries of the table that are unpacked together
+LENGTHS = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * TILES_AT_ONCE, "little")  # their bits in that many entries
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
 MAX_METADATA = 1 << 24  # bytes of one metadata chunk, inflated
@@ -43,6 +45,50 @@ class Tile(NamedTuple):
     offset: int
     length: int
     crc: int
+
+
+class Tiles(Sequence[Tile]):
+    """The table of tiles in HEAD, which may have millions of entries: they are unpacked when they are asked for."""
+
+    def __init__(self, table: bytes | memoryview = b"", offset: int = 0) -> None:
+        """`offset` is where the first tile lies in the file."""
+        self._table, self._begins = memoryview(table), [offset]
+        size = TILES_AT_ONCE * TILE.size
+        for begin in range(0, len(table), size):
+            block = int.from_bytes(self._table[begin : begin + size], "little") & LENGTHS
+            # The remainder is the sum of the 64-bit words, as 2**64 is 1 modulo 2**64 - 1.
+            self._begins.append(self._begins[-1] + block % ((1 << 64) - 1))
+        self._last: tuple[int, list[Tile]] = (-1, [])
+
+    @property
+    def end(self) -> int:
+        """Where the last tile ends in the file."""
+        return self._begins[-1]
+
+    def __len__(self) -> int:
+        return len(self._table) // TILE.size
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tile]: ...
+
+    def __getitem__(self, index: int | slice) -> Tile | list[Tile]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        block, place = divmod(range(len(self))[index], TILES_AT_ONCE)
+        last = self._last  # one assignment, so that threads see a whole pair
+        if last[0] != block:
+            self._last = last = block, self._unpacked(block)
+        return last[1][place]
+
+    def _unpacked(self, block: int) -> list[Tile]:
+        size, offset, found = TILES_AT_ONCE * TILE.size, self._begins[block], []
+        for length, crc in TILE.iter_unpack(self._table[block * size : (block + 1) * size]):
+            found.append(Tile(offset, length, crc))
+            offset += length
+        return found
 
 
 class Header(NamedTuple):
@@ -190,11 +236,18 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
         raise FormatError(f"{len(view) - position} bytes follow the end of the file")
 
 
-def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
-    """(header, [(length, CRC)] of the tiles) of a HEAD chunk; raises FormatError on any value out of range."""
+def read_head(payload: bytes | memoryview) -> tuple[Header, bytes | memoryview]:
+    """(header, table of the tiles) of a HEAD chunk; raises FormatError on any value out of range."""
+    header = read_fixed(payload, len(payload))
+    end = FIXED.size + TILE.size * tile_count(header.height, header.width, header.tile)
+    return header._replace(filter=bytes(payload[end:])), payload[FIXED.size : end]
+
+
+def read_fixed(payload: bytes | memoryview, length: int) -> Header:
+    """The header, but for its filter, from the beginning of a HEAD chunk of this length; raises FormatError."""
     _check_version(payload)
     if len(payload) < FIXED.size:
-        raise FormatError(f"the header is {len(payload)} bytes long, expected at least {FIXED.size}")
+        raise FormatError(f"the header is {length} bytes long, expected at least {FIXED.size}")
     version, flags, model, height, width, step, size, channels = FIXED.unpack_from(payload)
     if flags & ~FILTERED:
         raise FormatError("the header sets flags that this version does not know")
@@ -207,15 +260,14 @@ def read_head(payload: bytes) -> tuple[Header, list[tuple[int, int]]]:
         raise FormatError(f"the header gives tiles of 2**{size} pixels (2**{MIN_TILE_LOG2}..2**{MAX_TILE_LOG2})")
     count = tile_count(height, width, 1 << size)
     end = FIXED.size + TILE.size * count
-    if flags and len(payload) == end:
+    if flags and length == end:
         raise FormatError("the header says that there is a filter, and has none")
-    if len(payload) < end or (len(payload) > end and not flags):
-        raise FormatError(f"the header lists {(len(payload) - FIXED.size) / TILE.size:g} tiles, expected {count}")
-    header = Header(model.hex(), height, width, step, 1 << size, version, channels or 3, payload[end:])
-    return header, list(TILE.iter_unpack(payload[FIXED.size : end]))
+    if length < end or (length > end and not flags):
+        raise FormatError(f"the header lists {(length - FIXED.size) / TILE.size:g} tiles, expected {count}")
+    return Header(model.hex(), height, width, step, 1 << size, version, channels or 3)
 
 
-def read_pict(payload: bytes) -> Classical:
+def read_pict(payload: bytes | memoryview) -> Classical:
     """A PICT chunk; raises FormatError on any value out of range."""
     _check_version(payload)
     if len(payload) != PICT.size:
@@ -229,7 +281,7 @@ def read_pict(payload: bytes) -> Classical:
     return Classical(CODINGS[coding], height, width, channels, depth, version)
 
 
-def _check_version(payload: bytes) -> None:
+def _check_version(payload: bytes | memoryview) -> None:
     if payload and payload[0] != VERSION:
         raise FormatError(f"file version {payload[0]} is not supported (this is a reader of version {VERSION})")
 
@@ -238,7 +290,7 @@ class Contents(NamedTuple):
     """A file taken apart; payloads stay where they are."""
 
     head: Header | Classical
-    tiles: list[Tile]  # none of a classical coding
+    tiles: Sequence[Tile]  # none of a classical coding
     metadata: dict[str, Span]  # deflated
     data: Span
     grey: bool
@@ -262,7 +314,7 @@ class Parsed(NamedTuple):
     """A file of latents taken apart, as its codec needs it."""
 
     header: Header
-    tiles: list[Tile]
+    tiles: Sequence[Tile]
     metadata: dict[str, Span]
 
 
@@ -278,7 +330,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
     """Any .vae file taken apart and checked, short of decoding it; raises FormatError."""
     view = memoryview(data)
     head: Header | Classical | None = None
-    lengths: list[tuple[int, int]] = []
+    table: bytes | memoryview = b""
     spans: dict[bytes, Span] = {}
     for tag, offset, length in chunks(view, check_data):
         if (tag in (b"HEAD", b"PICT")) != (head is None):
@@ -288,7 +340,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
         if tag in KNOWN:
             spans[tag] = Span(offset, length)
         if tag == b"HEAD":
-            head, lengths = read_head(bytes(view[offset : offset + length]))
+            head, table = read_head(view[offset : offset + length])
         elif tag == b"PICT":
             head = read_pict(bytes(view[offset : offset + length]))
         elif tag == GREY and isinstance(head, Classical):
@@ -296,12 +348,9 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
         elif tag in (GREY, ALPHA) and isinstance(head, Header):
             check_beside(head, tag, length)
     assert head is not None  # chunks() ends with DATA, which the head must precede
-    data_span, tiles = spans[b"DATA"], []
-    offset = data_span.offset
-    for size, crc in lengths:
-        tiles.append(Tile(offset, size, crc))
-        offset += size
-    if isinstance(head, Header) and offset != data_span.offset + data_span.length:
+    data_span = spans[b"DATA"]
+    tiles = Tiles(table, data_span.offset)
+    if isinstance(head, Header) and tiles.end != data_span.offset + data_span.length:
         raise FormatError(f"the tiles do not fill the DATA chunk of {data_span.length} bytes")
     if isinstance(head, Classical) and (ALPHA in spans) != (head.coding == "avif" and head.channels in (2, 4)):
         raise FormatError(f"chunk {ALPHA!r} is missing or does not go with coding {head.coding}")

@@ -15,6 +15,7 @@ from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomi
 from vaecodec.errors import CodecError
 from vaecodec.images import format_of
 from vaecodec.limits import DEFAULT, Limits
+from vaecodec.notices import warn
 from vaecodec.outputs import (
     Admit,
     Made,
@@ -23,6 +24,7 @@ from vaecodec.outputs import (
     code_source,
     decode_picture,
     is_kept,
+    refuse_large,
     restore_file,
     store_file,
 )
@@ -129,6 +131,7 @@ def verify_file(
         if stored.is_stored(source.head()):
             stored.read(source.begin(), None)
             return {"kind": "file", "bytes": source.size()}
+        refuse_large(source, None, limits)
         data = source.read()
         if picture_sets.is_set(data[:16]):
             picture_sets.decode(data, model, limits)
@@ -167,6 +170,7 @@ def convert(
             write_atomic(dst, made.data, overwrite, adopt, made.attributes)
         else:
             _write(dst, made.data)
+        warn([*source.remarks, *source.left_out], stacklevel=3)
         report = {"output": name_of(dst), **made.record(), "seconds": time.perf_counter() - began}
         if remove:
             if not os.path.isfile(_path(dst)):

@@ -6,10 +6,22 @@ import os
 import zlib
 from typing import BinaryIO, NamedTuple
 
-from vaecodec.container import ALPHA, GREY, MAGIC, METADATA, Classical, Header, check_beside, read_head, read_pict
+from vaecodec.container import (
+    ALPHA,
+    FIXED,
+    GREY,
+    MAGIC,
+    METADATA,
+    Classical,
+    Header,
+    check_beside,
+    read_fixed,
+    read_pict,
+)
 from vaecodec.errors import FormatError
 
 READ = (b"HEAD", b"PICT", GREY, *METADATA.values())
+BLOCK = 1 << 20
 
 
 class Front(NamedTuple):
@@ -34,7 +46,7 @@ def read_front(file: BinaryIO) -> Front:
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:
         raise FormatError("not a .vae file")
-    position, tag, found = len(MAGIC), b"", dict[bytes, bytes]()
+    position, tag, found, head_length = len(MAGIC), b"", dict[bytes, bytes](), 0
     while tag != b"DATA":
         file.seek(position)
         begin = file.read(8)
@@ -48,12 +60,13 @@ def read_front(file: BinaryIO) -> Front:
             raise FormatError(f"chunk {tag!r} occurs twice")
         if tag in READ:
             found[tag] = _payload(file, tag, length, size - position - 8)
+            head_length = length if tag == b"HEAD" else head_length
         elif tag == ALPHA:
             found[tag] = b""
         elif tag != b"DATA" and not 97 <= tag[0] <= 122:
             raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
         position += length + 12
-    head = read_head(found[b"HEAD"])[0] if b"HEAD" in found else read_pict(found[b"PICT"])
+    head = read_fixed(found[b"HEAD"], head_length) if b"HEAD" in found else read_pict(found[b"PICT"])
     channels = head.channels
     if isinstance(head, Header):
         for tag in found.keys() & {GREY, ALPHA}:
@@ -63,11 +76,14 @@ def read_front(file: BinaryIO) -> Front:
 
 
 def _payload(file: BinaryIO, tag: bytes, length: int, left: int) -> bytes:
-    """What follows of a chunk in the file, which has so many bytes left."""
-    payload = file.read(length) if length + 4 <= left else b""
-    check = file.read(4)
-    if len(payload) < length or len(check) < 4:
+    """The payload of a chunk, of HEAD only what precedes the tiles, in a file that has `left` bytes left."""
+    if length + 4 > left:
         raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
-    if zlib.crc32(payload, zlib.crc32(tag)) != int.from_bytes(check, "little"):
+    kept, crc = bytearray(), zlib.crc32(tag)
+    for begin in range(0, length, BLOCK):
+        block = file.read(min(BLOCK, length - begin))
+        crc = zlib.crc32(block, crc)
+        kept += block[: FIXED.size - len(kept)] if tag == b"HEAD" else block
+    if crc != int.from_bytes(file.read(4), "little"):
         raise FormatError(f"chunk {tag!r} is damaged (its CRC does not match)")
-    return payload
+    return bytes(kept)

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from vaecodec import deep, metadata, planes
+from vaecodec import avif, deep, metadata, planes, png
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.names import SUFFIX
+from vaecodec.notices import collected
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 GREY_MODES = ("1", "L", "LA", "La")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+LARGEST_TILE = 1 << 22  # pixels of a tile of a smaller image
 DRAWINGS = ("EPS", "WMF")  # rendering these runs other programs on what may be a hostile file
 
 # Written once and kept, so as near to the pixels as the format goes.
@@ -51,17 +53,20 @@ UPRIGHT: dict[int, Any] = {  # by EXIF orientation
 
 
 def read_image(
-    source: str | os.PathLike[str] | bytes | np.ndarray | Image.Image, name: str | None = None
+    source: str | os.PathLike[str] | bytes | np.ndarray | Image.Image,
+    name: str | None = None,
+    left_out: list[str] | None = None,
 ) -> tuple[np.ndarray, dict[str, bytes]]:
     """(samples, metadata) of a path, of an encoded image in bytes, of an array or of a Pillow image.
 
     Samples are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.
     Metadata has those of "icc", "exif" (from its TIFF header on), "xmp" and "dpi" that there are.  EXIF orientation
     is applied and its tag dropped.  A CMYK profile is applied and dropped: the pixels are then sRGB.
-    `name` is what errors call a source that is not a path.  Raises CodecError on anything that is not a whole image
+    `name` is what errors call a source that is not a path.  Messages on what is left out are appended to `left_out`, or
+    are issued as warnings without it.  Raises CodecError on anything that is not a whole image
     of at most 16 bits a sample, LimitError beyond Pillow's limit on pixels.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if isinstance(source, (str, os.PathLike)):
         name = name or os.fspath(source)
@@ -70,9 +75,18 @@ def read_image(
     name = name or "image"
     if isinstance(source, np.ndarray):
         return _array_samples(source, name), {}
+    with collected(left_out) as messages:
+        return _read(source, name, messages)
+
+
+def _read(
+    source: str | os.PathLike[str] | bytes | Image.Image, name: str, left_out: list[str]
+) -> tuple[np.ndarray, dict[str, bytes]]:
+    from PIL import Image, UnidentifiedImageError
+
     try:
         if isinstance(source, Image.Image):
-            return _convert(source, b"", name)
+            return _convert(source, b"", name, left_out)
         if not isinstance(source, bytes):
             with open(source, "rb") as file:
                 source = file.read()
@@ -80,7 +94,11 @@ def read_image(
             if image.format == "PNG":
                 with Image.open(io.BytesIO(source)) as again:
                     again.verify()  # the CRCs of pixel data, which loading does not check
-            return _convert(image, source, name)
+            try:
+                check_coded_size(image, source)
+            except CodecError as exc:
+                raise CodecError(f"{name}: {exc}") from exc
+            return _convert(image, source, name, left_out)
     except CodecError:
         raise
     except UnidentifiedImageError as exc:
@@ -110,19 +128,32 @@ def write_image(
     destination: str | os.PathLike[str] | BinaryIO,
     kept: dict[str, bytes] | None = None,
     format: str | None = None,
+    left_out: list[str] | None = None,
 ) -> None:
     """Writes samples and metadata as `format`, else by the path's suffix, else as PNG; the inverse of read_image.
 
     Raises CodecError where the format is unknown or cannot hold the samples or the metadata.  A path is written in
-    place; files.decompress_file is the way that a crash cannot leave half a file of.
+    place; files.decompress_file is the way that a crash cannot leave half a file of.  `left_out` as in read_image.
     """
-    from PIL import Image
-
     name = os.fspath(destination) if isinstance(destination, (str, os.PathLike)) else "image"
     format = format or format_of(name)
     samples = _fit(samples, format, name)
+    with collected(left_out) as messages:
+        _write(samples, destination, kept or {}, format, name, messages)
+
+
+def _write(
+    samples: np.ndarray,
+    destination: str | os.PathLike[str] | BinaryIO,
+    kept: dict[str, bytes],
+    format: str,
+    name: str,
+    left_out: list[str],
+) -> None:
+    from PIL import Image
+
     try:
-        options = {**SAVE_OPTIONS.get(format, {}), **metadata.save_options(format, kept or {}, name)}
+        options = {**SAVE_OPTIONS.get(format, {}), **metadata.save_options(format, kept, name, left_out)}
         if samples.dtype == np.uint16 and format == "PNG":
             data = deep.png(samples, options)
             if isinstance(destination, (str, os.PathLike)):
@@ -134,7 +165,7 @@ def write_image(
         image = Image.fromarray(samples)
         if image.mode == "L" and format in WITHOUT_GREY and "icc_profile" in options:
             image.info["icc_profile"] = options.pop("icc_profile")
-            image, options["icc_profile"] = _to_rgb(image, name)
+            image, options["icc_profile"] = _to_rgb(image, name, left_out)
         image.save(destination, format, **options)
     except OSError as exc:
         raise CodecError(f"{name}: {exc.strerror or exc}") from exc
@@ -175,13 +206,28 @@ def _array_samples(array: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
-def _convert(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, dict[str, bytes]]:
+def check_coded_size(image: Image.Image, data: bytes) -> None:
+    """Raise CodecError where a frame or a tile, which is decoded as a whole, is larger than the image says.
+
+    The decoders of WebP, JPEG 2000, JPEG and PNG compare sizes before they allocate memory.
+    """
+    if image.format == "AVIF" and data:
+        avif.check_image(data, *image.size)
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_LENGTH, 1)
+    if tile > max(image.width * image.height, LARGEST_TILE):
+        raise CodecError(f"a tile of {tile} pixels in an image of {image.width} x {image.height}")
+
+
+def _convert(image: Image.Image, data: bytes, name: str, left_out: list[str]) -> tuple[np.ndarray, dict[str, bytes]]:
     """(samples, metadata) of an open image and its file; raises CodecError on what does not fit, Pillow's on damage."""
     if image.format in DRAWINGS:
         raise CodecError(f"{name}: {image.format} is a drawing; render it to pixels first, as a PNG")
     bits, raw = deep.bits_of(image, data), deep.raw_mode(image)
     if getattr(image, "is_animated", False):
-        warnings.warn(f"{name}: more than one frame; only the first is kept", stacklevel=3)
+        left_out.append(f"{name}: more than one frame; only the first is kept")
+    elif image.format == "PNG" and png.has_frames(io.BytesIO(data)):
+        left_out.append(f"{name}: its animation is damaged; only the default image is kept")
     samples = _deep_samples(image, data) if bits == 16 else None
     if bits > 8 and samples is None:
         raise CodecError(f"{name}: more than 8 bits a sample that cannot be read whole; save it as a 16-bit PNG")
@@ -189,12 +235,23 @@ def _convert(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, di
         raise CodecError(f"{name}: colour mode {image.mode}; convert it to 8-bit RGB first")
     by_loading = getattr(image, "tag_v2", {}).get(metadata.ORIENTATION, 1)
     image.load()
-    turned, left, exif = metadata.upright(image, name)
+    turned, left, exif = metadata.upright(image, name, left_out)
+    if _exif_is_cut(image, left != 1, data):
+        left_out.append(f"{name}: some of its EXIF data is damaged and left out")
     if samples is None:
-        samples, icc = _samples(turned, raw, name)
+        samples, icc = _samples(turned, raw, name, left_out)
     else:
         samples, icc = _keyed(UPRIGHT[left](samples), image.info.get("transparency")), image.info.get("icc_profile")
-    return np.ascontiguousarray(samples), metadata.collect(turned, icc, exif, max(by_loading, left) > 4, name)
+    on_side = max(by_loading, left) > 4
+    return np.ascontiguousarray(samples), metadata.collect(turned, icc, exif, on_side, name, left_out)
+
+
+def _exif_is_cut(image: Image.Image, turned: bool, data: bytes) -> bool:
+    """Whether Pillow, which writes the EXIF of TIFFs and of turned images anew, has skipped some of its values."""
+    tiff = data if image.format == "TIFF" else image.info.get("exif") if turned else b""
+    if not isinstance(tiff, bytes) or not tiff:
+        return False
+    return not metadata.directories_fit(io.BytesIO(tiff.removeprefix(metadata.EXIF_PREFIX)))
 
 
 def _deep_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
@@ -213,7 +270,7 @@ def _deep_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
         return deep.read(one, again)
 
 
-def _samples(image: Image.Image, raw: str, name: str) -> tuple[np.ndarray, bytes | None]:
+def _samples(image: Image.Image, raw: str, name: str, left_out: list[str]) -> tuple[np.ndarray, bytes | None]:
     """(u8 samples, ICC profile that they are in, None for sRGB) of a loaded image, whose file had `raw` samples."""
     key, grey = image.info.get("transparency"), image.mode in GREY_MODES or _is_grey(image)
     if image.mode in ALPHA_MODES or (image.mode == "P" and key is not None):
@@ -227,9 +284,9 @@ def _samples(image: Image.Image, raw: str, name: str) -> tuple[np.ndarray, bytes
             key *= {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow spreads these samples over 8 bits, but not the key
         samples = _keyed(np.asarray(image.convert("L")), key)
     else:
-        rgb, icc = _to_rgb(image, name)
+        rgb, icc = _to_rgb(image, name, left_out)
         return _keyed(np.asarray(rgb), key), icc
-    return samples, _fitting_profile(image, (b"GRAY", b"RGB ") if grey else (b"RGB ",), name)
+    return samples, _fitting_profile(image, (b"GRAY", b"RGB ") if grey else (b"RGB ",), name, left_out)
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -250,16 +307,16 @@ def _keyed(samples: np.ndarray, key: Any) -> np.ndarray:
     return samples if seen.all() else np.dstack([samples, alpha])
 
 
-def _fitting_profile(image: Image.Image, spaces: tuple[bytes, ...], name: str) -> bytes | None:
+def _fitting_profile(image: Image.Image, spaces: tuple[bytes, ...], name: str, left_out: list[str]) -> bytes | None:
     """The image's ICC profile if it is of one of the colour spaces (ICC.1:2022, 7.2.6)."""
     icc = image.info.get("icc_profile")
     if icc and icc[16:20] not in spaces:
-        warnings.warn(f"{name}: its colour profile cannot be applied and is left out", stacklevel=5)
+        left_out.append(f"{name}: its colour profile cannot be applied and is left out")
         return None
     return icc or None
 
 
-def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
+def _to_rgb(image: Image.Image, name: str, left_out: list[str]) -> tuple[Image.Image, bytes | None]:
     """(RGB image, ICC profile that its values are in, None for sRGB); CMYK, and grey, through their profile."""
     from PIL import ImageCms
 
@@ -273,4 +330,4 @@ def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
         if rgb is not None:
             return rgb, None
     spaces = (b"RGB ",) if image.mode != "CMYK" else ()
-    return image.convert("RGB"), _fitting_profile(image, spaces, name)
+    return image.convert("RGB"), _fitting_profile(image, spaces, name, left_out)

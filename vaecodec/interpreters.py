@@ -8,7 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -22,8 +22,14 @@ BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 @contextmanager
 def without_banner() -> Iterator[None]:
     """Keeps LiteRT's one line of greeting off stderr, which it writes past Python; all else is passed on."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without a standard error, such as a daemon
+        yield
+        return
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
@@ -33,8 +39,9 @@ def without_banner() -> Iterator[None]:
             os.close(kept)
             caught.seek(0)
             others = [line for line in caught.readlines() if line.strip() != BANNER]
-            if others:
-                os.write(2, b"".join(others))
+            if others and sys.stderr is not None:  # else descriptor 2 may be any file that was opened since
+                with suppress(OSError):
+                    os.write(2, b"".join(others))
 
 
 class Runner:

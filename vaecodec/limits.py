@@ -19,12 +19,16 @@ class Limits(NamedTuple):
     pixels: int | None = 2 * PILLOWS  # above half of it a RuntimeWarning, as in Pillow
     side: int | None = 65_535  # pixels, as in JPEG
 
-    def check(self, width: int, height: int) -> None:
-        """Raises LimitError on a picture that is too large; warns of one that is more than half of that."""
+    def refuse(self, width: int, height: int) -> None:
+        """Raises LimitError on a picture that is too large."""
         if self.side is not None and max(width, height) > self.side:
             raise LimitError(f"{width} x {height} pixels: a side exceeds the limit of {self.side}")
         if self.pixels is not None and width * height > self.pixels:
             raise LimitError(f"{width} x {height} pixels exceed the limit of {self.pixels}")
+
+    def check(self, width: int, height: int) -> None:
+        """Raises LimitError on a picture that is too large; warns of one that is more than half of that."""
+        self.refuse(width, height)
         if self.pixels is not None and 2 * width * height > self.pixels:
             warnings.warn(f"{width} x {height} pixels are more than half of the limit", RuntimeWarning, stacklevel=3)
 

@@ -245,7 +245,7 @@ def decode_strips(
     if isinstance(found.head, Classical):
         return shape, _kept_strips(data, found, found.head, box, reduce)
     codec = codec or codec_for(data, model, threads=threads)
-    _, strips = codec.decode_strips(data, window, reduce, limits, progress)
+    _, strips = codec.decode_strips(data, window, reduce, None, progress)
     return shape, _joined_strips(strips, data, found, box, reduce)
 
 
@@ -274,10 +274,10 @@ def decode_batch(
                 latent.setdefault(codec_for(data, model, threads=threads), []).append(n)
     for codec, members in latent.items():
         mine = [names[n] for n in members]
-        colours = codec.decode_batch([files[n] for n in members], window, reduce, limits, names=mine)
+        colours = codec.decode_batch([files[n] for n in members], window, reduce, None, names=mine)
         for n, rgb in zip(members, colours, strict=True):
             with named(names[n]):
-                found, box, shape = _admit(files[n], window, reduce, limits)
+                found, box, shape = _admit(files[n], window, reduce, None)
                 out[n] = gather(shape, _joined_strips(iter([rgb]), files[n], found, box, reduce))
     return [out[n] for n in range(len(files))]
 
@@ -290,8 +290,9 @@ def _admit(
     head, channels = found.head, found.channels
     box = window_box(window, (head.height, head.width))
     preview.check(reduce)
-    if isinstance(head, Classical) or (found.alpha is not None and window is not None):
-        (limits or NONE).check(head.width, head.height)  # all of it, or of its alpha, is decoded
+    # All of a classical picture is decoded, and all of an alpha plane.
+    whole = isinstance(head, Classical) or found.alpha is not None
+    (limits or NONE).check(*((head.width, head.height) if whole else box.shape[::-1]))
     return found, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
 
 

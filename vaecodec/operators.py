@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import pickle
 import platform
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -38,7 +37,6 @@ from vaecodec.outputs import (
     code_source,
     read_picture,
     store_file,
-    warn_of,
 )
 from vaecodec.plans import Latents
 from vaecodec.recognition import is_picture
@@ -77,7 +75,6 @@ class Task(NamedTuple):
     job: Job
     picture: Picture | None = None
     seen: tuple[int, int] = (0, 0)  # how the file looked when it was read
-    said: tuple[tuple[type[Warning], str], ...] = ()  # warnings of reading it
     latents: list[Latents] | None = None
 
 
@@ -104,11 +101,7 @@ def _read(job: Job, settings: Settings) -> Task:
     """A task with its picture; without one where the file is none, or large, or cannot be read."""
     with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(settings.means.limits or NONE):
         if is_picture(source.begin(), source.name) and not _is_large(source):
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                picture = read_picture(source)
-            said = tuple((one.category, str(one.message)) for one in caught)
-            return Task(job, picture, _look(source), said)
+            return Task(job, read_picture(source), _look(source))
     return Task(job)
 
 
@@ -116,10 +109,8 @@ def _is_large(source: Source) -> bool:
     """Whether a picture is better read in strips, by whoever codes it, than sent from one process to another."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(source.begin()) as image:
-            return is_large(image.height, image.width)
+    with Image.open(source.begin()) as image:
+        return is_large(image.height, image.width)
 
 
 def _look(source: Source) -> tuple[int, int]:
@@ -183,15 +174,13 @@ class Finish:
         def code(source: Source) -> bytes:
             if _look(source) != task.seen:  # it has changed since it was read
                 return code_source(source, wanted, options["model"], strip, means, effort)
-            for category, message in task.said:
-                warnings.warn(message, category, stacklevel=2)
+            source.left_out += picture.left_out
             metadata = None if strip else picture.metadata
             if task.latents is None:
                 data = modes.encode(self._codec, picture.samples, wanted, metadata, None, effort)
             else:
                 assert not isinstance(wanted, Target)
                 data = modes.encode_latents(self._codec, picture.samples, task.latents, wanted, metadata)
-            warn_of(source, picture.left_out)
             return data
 
         return code

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -17,7 +17,8 @@ import numpy as np
 import vaecodec
 from vaecodec import container, modes, stored
 from vaecodec.atomic import Attributes
-from vaecodec.errors import CodecError, LimitError, ModelError, Skipped, TargetError
+from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, Skipped, TargetError
+from vaecodec.fronts import read_front
 from vaecodec.images import read_image
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.names import bare_name, compressed_name, decompressed_name, restored_name
@@ -28,7 +29,7 @@ from vaecodec.sources import Counted, Same, Source
 from vaecodec.strips import Strips, is_large, open_large, write_strips
 from vaecodec.targets import Target
 
-# Makes the .vae file of a picture; raises CodecError on what cannot be coded.
+# Makes the .vae file of a picture and adds to the source's `left_out`; raises CodecError on what cannot be coded.
 Code = Callable[[Source], bytes]
 # Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
 Admit = Callable[..., None]
@@ -52,11 +53,11 @@ class Made(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What there is to code of a picture, and how many bytes follow it in its file."""
+    """What there is to code of a picture, and a message for everything in its file that is left out."""
 
     samples: np.ndarray  # as modes.encode takes them
     metadata: dict[str, bytes]
-    left_out: int
+    left_out: tuple[str, ...]
 
 
 def code_picture(
@@ -69,13 +70,14 @@ def code_picture(
         return None
     admit(os.path.basename(compressed_name(source.name, picture=not whole_name)))
     try:
-        with source.watched(), for_pillow(means.limits or NONE):
+        with for_pillow(means.limits or NONE):
             data = code(source)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
             raise
         why = str(exc).removeprefix(f"{source.name}: ")
-        warnings.warn(f"{source.name}: {why}; stored as it is", stacklevel=4)
+        source.left_out.clear()  # the stored file will be whole
+        source.remarks.append(f"{source.name}: {why}; stored as it is")
         return None
 
     def check(path: str) -> None:
@@ -91,35 +93,36 @@ def code_source(
     """The .vae file of a picture, which is read in strips where it is large and that can be done."""
     codec, progress = vaecodec.load(model, threads=means.threads), means.progress
     path = source.path or ""
-    large = open_large(path, source.name) if path else None
+    large = open_large(path, source.name, source.left_out) if path else None
     if large is None:
-        samples, metadata, count = read_picture(source)
+        samples, metadata, left_out = read_picture(source)
+        source.left_out += left_out
         data = modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
     else:
         (first, metadata), unread = large, [large]
 
         def open_rows() -> Strips:
-            again = unread.pop() if unread else open_large(path, source.name)
+            again = unread.pop() if unread else open_large(path, source.name, [])
             assert again is not None
             return again[0]
 
         data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
         with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
-            count = bytes_after(whole)
-    warn_of(source, count)
+            source.left_out += after_end(source, bytes_after(whole))
     return data
 
 
 def read_picture(source: Source) -> Picture:
     """All of a picture.  Raises CodecError on what cannot be read."""
     image = source.read()
-    return Picture(*read_image(image, source.name), bytes_after(image))
+    left_out: list[str] = []
+    samples, metadata = read_image(image, source.name, left_out)
+    return Picture(samples, metadata, (*left_out, *after_end(source, bytes_after(image))))
 
 
-def warn_of(source: Source, left_out: int) -> None:
-    """Warns of bytes that follow a picture in its file."""
-    if left_out:
-        warnings.warn(f"{source.name}: {left_out} bytes after the end of the picture are left out", stacklevel=6)
+def after_end(source: Source, count: int) -> list[str]:
+    """The message on bytes that follow a picture in its file, if there are any."""
+    return [f"{source.name}: {count} bytes after the end of the picture are left out"] if count else []
 
 
 def decode_picture(
@@ -127,19 +130,19 @@ def decode_picture(
 ) -> Made:
     """.vae file of a picture -> image file; in strips where it is large."""
     admit(os.path.basename(decompressed_name(source.name)))
+    refuse_large(source, window, means.limits)
     data = source.read()
     container.check_picture(container.contents(data).head)
 
-    def write(file: BinaryIO) -> None:
+    def write(file: BinaryIO, left_out: list[str]) -> None:
         shape, strips = modes.decode_strips(data, window, reduce, model, *means)
-        write_strips(shape, strips, file, container.metadata(data), format)
+        write_strips(shape, strips, file, container.metadata(data), format, left_out)
 
     shape, _ = modes.decode_strips(data, window, reduce, model, *means)
     if is_large(*shape[:2]):
         return _written_in_strips(source, data, write)
     file = io.BytesIO()
-    with source.watched():
-        write(file)
+    write(file, source.left_out)
     image = file.getvalue()
 
     def check(path: str) -> None:
@@ -148,18 +151,23 @@ def decode_picture(
     return Made(image, source.attributes, check, lambda: _record(data, len(image)))
 
 
-def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO], None]) -> Made:
+def refuse_large(source: Source, window: Window | None, limits: Limits | None) -> None:
+    """Raises LimitError on a .vae file of a picture that is too large, before the file is read whole."""
+    with suppress(FormatError):  # of which the decoder says more
+        head = read_front(source.begin()).head
+        (limits or NONE).refuse(*(window[:1:-1] if window else (head.width, head.height)))
+
+
+def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO, list[str]], None]) -> Made:
     """An image file that is never whole in memory: to check it is to make it again."""
     counted = Counted()
 
     def count(file: BinaryIO) -> None:
-        with source.watched():
-            write(cast(BinaryIO, counted.to(file)))
+        write(cast(BinaryIO, counted.to(file)), source.left_out)
 
     def check(path: str) -> None:
-        with warnings.catch_warnings(), open(path, "rb") as written, Same(written, is_kept(source, path)) as same:
-            warnings.simplefilter("ignore")
-            write(cast(BinaryIO, same))
+        with open(path, "rb") as written, Same(written, is_kept(source, path)) as same:
+            write(cast(BinaryIO, same), [])
 
     return Made(count, source.attributes, check, lambda: _record(data, counted.bytes))
 

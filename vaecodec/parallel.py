@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from vaecodec import memory
+from vaecodec import descriptors, memory
 from vaecodec.cells import Hands
 from vaecodec.errors import CodecError
 from vaecodec.sharing import sharing
@@ -97,9 +97,9 @@ def serve() -> None:
 
     memory.keep()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; who started this one will end it
+    descriptors.fill()
     out: BinaryIO = os.fdopen(os.dup(1), "wb")
-    with suppress(OSError):  # where there is no standard error
-        os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is no answer
     try:
         prior = make_prior(*pickle.load(sys.stdin.buffer))
         while True:

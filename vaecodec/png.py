@@ -68,6 +68,17 @@ def read_layout(file: BinaryIO) -> Layout:
             beside[bool(data)] += head + body
 
 
+def has_frames(file: BinaryIO) -> bool:
+    """Whether frames of an animation follow the default image: chunks fdAT (PNG 3rd edition, section 11.3.6.3)."""
+    file.seek(len(SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, tag = struct.unpack(">I4s", head)
+        if tag in (b"fdAT", b"IEND"):
+            return bool(tag == b"fdAT")
+        file.seek(length + 4, 1)
+    return False
+
+
 class Reader:
     """The strips of a PNG of 8 bits a sample without interlacing; see `fits`."""
 

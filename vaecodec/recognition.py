@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from mmap import mmap
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -39,11 +38,9 @@ def is_picture(file: BinaryIO, name: str = "") -> bool:
         load()
         formats = [format for format in (*FORMATS, suffix) if format in Image.OPEN]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # whoever reads it says them
-                with Image.open(file, formats=formats) as image:
-                    return image.format != "TIFF" or (head[8:10] != CANON_RAW and not _is_preview(image))
-        except Image.DecompressionBombError:
+            with Image.open(file, formats=formats) as image:
+                return image.format != "TIFF" or (head[8:10] != CANON_RAW and not _is_preview(image))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return True  # too large to be decoded, but a picture
         except Exception:  # on what is not theirs Pillow's readers raise nearly anything
             continue

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vaecodec.console import Console, about, explain
+from vaecodec.console import Console, about, explain, shown_warnings
 from vaecodec.errors import CodecError, Skipped
 from vaecodec.folders import Job, Listing
 from vaecodec.manifest import Entry, Manifest, append, entry_of
@@ -46,11 +45,7 @@ class Attempt:
 
     def __call__(self, job: Job) -> Outcome:
         said: list[str] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for kind in (UserWarning, RuntimeWarning):
-                warnings.simplefilter("always", kind)
-            warnings.showwarning = lambda message, *_: said.append(about(job.path, message))
+        with shown_warnings(job.path, said.append):
             try:
                 report = self.work(job, **self.options)
                 crc, entry = _crc(report.get("output", job.path)), None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import BinaryIO, cast
 
 from vaecodec.atomic import PATH_TYPES, Attributes, Path, attributes_of, name_of
@@ -19,7 +17,7 @@ IN_MEMORY = 1 << 26  # bytes of what cannot be read twice, a pipe; more goes to 
 class Source:
     """A path or a binary stream, open within `with`; `file` is at its start and can be sought in.
 
-    `left_out` is what warnings said while something was made of it, under `watched`.
+    `left_out` has a message for everything in it that its output lacks; `remarks` has messages on other things.
     """
 
     file: BinaryIO
@@ -29,6 +27,7 @@ class Source:
         self.path = os.fspath(src) if isinstance(src, PATH_TYPES) else None
         self.attributes = Attributes()
         self.left_out: list[str] = []
+        self.remarks: list[str] = []
 
     def __enter__(self) -> Source:
         with ExitStack() as stack:
@@ -65,17 +64,6 @@ class Source:
     def size(self) -> int:
         """Bytes of it."""
         return self.file.seek(0, os.SEEK_END)
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Passes warnings on, and keeps those that say what is left out."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-        for one in caught:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-            if one.category is UserWarning:
-                self.left_out.append(str(one.message))
 
     def remove(self, dst: Path | BinaryIO) -> None:
         """Deletes it, once it is in `dst`; raises CodecError where it has changed or where something was left out."""

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from vaecodec import planes, png
+from vaecodec import metadata, planes, png
 from vaecodec.errors import CodecError
-from vaecodec.images import read_image, write_image
+from vaecodec.images import check_coded_size, read_image, write_image
+from vaecodec.notices import collected
 from vaecodec.plans import gather
 
 if TYPE_CHECKING:
@@ -62,42 +62,56 @@ class Strips:
         return self._held[: rows.stop - rows.start]
 
 
-def open_large(path: str | os.PathLike[str], name: str | None = None) -> tuple[Strips, dict[str, bytes]] | None:
+def open_large(
+    path: str | os.PathLike[str], name: str | None = None, left_out: list[str] | None = None
+) -> tuple[Strips, dict[str, bytes]] | None:
     """(rows, metadata) of a large picture file, or None where read_image has to read it.
 
     That is so for small ones, those with transparency, those to be turned, and formats that there is no way for
-    here.  Raises CodecError on damage, also while rows are read.
+    here.  `left_out` as in read_image.  Raises CodecError on damage, also while rows are read.
     """
     from PIL import Image
 
     name = name or os.fspath(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # read_image repeats them
-        try:
-            image = Image.open(path)
-            found = _pieces(path, image) if is_large(image.height, image.width) else None
-            if found is None or not _is_plain(found[0]):
-                return None
-        except Exception:  # as in read_image, which says what is wrong
+    try:
+        image = Image.open(path)
+        check_coded_size(image, b"")
+        found = _pieces(path, image) if is_large(image.height, image.width) else None
+        if found is None or not _is_plain(found[0]):
             return None
+    except Exception:  # as in read_image, which says what is wrong
+        return None
     first, pieces = found
-    row, metadata = read_image(first, name)
+    messages: list[str] = []
+    row, kept = read_image(first, name, messages)
     if row.dtype != np.uint8 or row.shape not in ((1, image.width), (1, image.width, 3)):
         return None
+    if image.format in ("PNG", "TIFF"):
+        messages += _lost_by_pillow(path, image, name)
+    with collected(left_out) as given:
+        given += messages
     height, width, rows = image.height, image.width, max(1, STRIP_BYTES // (3 * image.width))
 
     def strips() -> Iterator[np.ndarray]:
         for top in range(0, height, rows):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the first row they were said
-                try:
-                    piece = pieces(top, min(top + rows, height))
-                except (OSError, SyntaxError, CodecError) as exc:
-                    raise CodecError(f"{name}: {exc}") from exc
-                strip = read_image(piece, name)[0]
+            try:
+                piece = pieces(top, min(top + rows, height))
+            except (OSError, SyntaxError, CodecError) as exc:
+                raise CodecError(f"{name}: {exc}") from exc
+            strip = read_image(piece, name, [])[0]  # with the same messages as the first row
             yield planes.split(strip)[0]
 
-    return Strips((height, width, 3), strips(), row.ndim == 2), metadata
+    return Strips((height, width, 3), strips(), row.ndim == 2), kept
+
+
+def _lost_by_pillow(path: str | os.PathLike[str], image: Image.Image, name: str) -> list[str]:
+    """Messages on what read_image would have found in the whole file and does not in one row."""
+    with open(path, "rb") as file:
+        if image.format == "TIFF" and not metadata.directories_fit(file):
+            return [f"{name}: some of its EXIF data is damaged and left out"]
+        if image.format == "PNG" and not getattr(image, "is_animated", False) and png.has_frames(file):
+            return [f"{name}: its animation is damaged; only the default image is kept"]
+    return []
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -174,24 +188,26 @@ def write_strips(
     shape: tuple[int, ...],
     strips: Iterator[np.ndarray],
     file: BinaryIO,
-    metadata: dict[str, bytes],
+    kept: dict[str, bytes],
     format: str,
+    left_out: list[str] | None = None,
 ) -> None:
     """Writes the rows of `strips`, [n, W] or [n, W, C], `shape` in all, as write_image would.
 
-    PNG, and PPM without alpha, as they come, if they come one by one: `file` is only ever written to.
+    PNG, and PPM without alpha, as they come, if they come one by one: `file` is only ever written to.  `left_out` as in
+    write_image.
     """
     first = next(strips)
     strips, row, whole = chain([first], strips), io.BytesIO(), io.BytesIO()
     in_parts = first.shape != shape
     if in_parts and format == "PNG":
-        write_image(np.zeros_like(first[:1]), row, metadata, format)
+        write_image(np.zeros_like(first[:1]), row, kept, format, left_out)
         png.write_rows(file, row.getvalue(), shape[0], strips)
     elif in_parts and format == "PPM" and shape[2:] in ((), (3,)):
-        write_image(np.zeros_like(first[:1]), row, metadata, format)  # warns of what there is no place for
+        write_image(np.zeros_like(first[:1]), row, kept, format, left_out)  # for what there is no place for
         file.write(b"P%d\n%d %d\n255\n" % (6 if shape[2:] else 5, shape[1], shape[0]))
         for strip in strips:
             file.write(np.ascontiguousarray(strip).data.cast("B"))
     else:
-        write_image(gather(shape, strips), whole, metadata, format)
+        write_image(gather(shape, strips), whole, kept, format, left_out)
         file.write(whole.getbuffer())

@@ -45,7 +45,8 @@ def _costs(symbols: np.ndarray, rows: np.ndarray, costs_of: np.ndarray, tables: 
     scales, width = costs_of.shape
     coded = np.flatnonzero(rows != DETERMINISTIC)
     symbols, rows = symbols[coded], rows[coded]
-    kinds = rows * np.int32(width) + symbols
+    # Rows of 8 bits times a scalar stay of 8 bits before NumPy 2, where the product wraps.
+    kinds = rows.astype(np.int32) * width + symbols
     large = np.flatnonzero(np.abs(symbols) > SMALL)
     if len(large):
         kinds = np.delete(kinds, large)
