@@ -9,7 +9,6 @@ those it decodes, and both compute the same integers in between.  A tile is code
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,24 +19,12 @@ from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import context_low
 from vaecodec.prior.model import OCTAVES, Distributions, Prior
 from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms.coefficients import Half, Values
 
 LOWEST_PARTS = lowest.PARTS
 PARTS = LOWEST_PARTS + 2 * (OCTAVES + 1)
 # Parts of each octave, coarse to fine, the lowest coefficients first.
 PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in range(LOWEST_PARTS, PARTS, 2))]
-
-Half = np.ndarray  # i32[h, w, 6 C]: half of the coefficients of an octave, in squares of 2 x 2 places
-
-
-class Values(NamedTuple):
-    """What the symbols of a tile stand for, i32 in units of 2**-6 quantisation steps, within +-2**16.
-
-    `halves[o]` are the two halves of octave o, 0 to 3; `low` [C, h, w] is the low-pass image of the tile.
-    """
-
-    halves: list[tuple[Half, Half]]
-    low: np.ndarray
-
 
 Walk = Generator[Distributions, np.ndarray, Values]
 

@@ -47,3 +47,16 @@ def empty(channels: int, cells: tuple[int, int], dtype: type = np.int32) -> Coef
     counts = [SUBBANDS * channels] * OCTAVES + [channels]
     made = [np.empty((n, side * cells[0], side * cells[1]), dtype) for n, side in zip(counts, SIDES, strict=True)]
     return Coefficients(made[:-1], made[-1])
+
+
+Half = np.ndarray  # [h, w, 6 C]: half of the coefficients of an octave, in squares of 2 x 2 places
+
+
+class Values(NamedTuple):
+    """What the symbols of a tile stand for, i32 in units of 2**-6 quantisation steps, within +-2**16.
+
+    `halves[o]` are the two halves of octave o, 0 to 3; `low` [C, h, w] is the low-pass image of the tile.
+    """
+
+    halves: list[tuple[Half, Half]]
+    low: np.ndarray

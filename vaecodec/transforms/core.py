@@ -1,0 +1,77 @@
+"""The transforms that a codec calls: in the native core, an image at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from vaecodec.config import Config
+from vaecodec.errors import ModelError
+from vaecodec.native.restoration import FilterWeights
+from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms.analysis import Analysis
+from vaecodec.transforms.coefficients import Coefficients
+from vaecodec.transforms.synthesis import Synthesis
+
+
+class Transforms(Protocol):
+    """Both transforms of one model, for images of one size at one quality index; all give the same integers."""
+
+    batch: int  # images that are best taken at once
+
+    def analysis(
+        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
+    ) -> list[Coefficients]:
+        """u8[16h, 16w, C] each -> coefficients of each, unit 2**-14."""
+
+    def levels(
+        self, coefficients: Sequence[Coefficients], quality_index: int, threads: Threads = ONE_THREAD
+    ) -> list[np.ndarray]:
+        """i16[16h, 16w, C] each, unit 2**-6 of a level, 0 in the middle of the range."""
+
+    def pixels(
+        self,
+        coefficients: Sequence[Coefficients],
+        quality_index: int,
+        weights: FilterWeights | None = None,
+        threads: Threads = ONE_THREAD,
+    ) -> list[np.ndarray]:
+        """u8[16h, 16w, C] each, through a restoration filter where there is one."""
+
+
+class NativeTransforms:
+    """Transforms in the native core, or its NumPy reference."""
+
+    batch = 1
+
+    def __init__(self, config: Config, arrays: Mapping[str, np.ndarray], name: str = "") -> None:
+        self._config, self._arrays, self._name = config, arrays, name
+        self.synthesis = Synthesis(config, arrays)
+
+    @cached_property
+    def _analysis(self) -> Analysis:
+        if "analysis/latents/kernel" not in self._arrays:
+            raise ModelError(f"model {self._name} has no analysis transform: it decodes, but does not encode")
+        return Analysis(self._config, self._arrays)
+
+    def analysis(
+        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
+    ) -> list[Coefficients]:
+        return [self._analysis(image, quality_index, threads) for image in images]
+
+    def levels(
+        self, coefficients: Sequence[Coefficients], quality_index: int, threads: Threads = ONE_THREAD
+    ) -> list[np.ndarray]:
+        return [self.synthesis.levels(each, quality_index, threads) for each in coefficients]
+
+    def pixels(
+        self,
+        coefficients: Sequence[Coefficients],
+        quality_index: int,
+        weights: FilterWeights | None = None,
+        threads: Threads = ONE_THREAD,
+    ) -> list[np.ndarray]:
+        return [self.synthesis.pixels(each, quality_index, weights, threads) for each in coefficients]
