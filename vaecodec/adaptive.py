@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.coding import by_row, categorical, uniform
+from vaecodec.coding import by_table, categorical, uniform
 from vaecodec.tables import TOTAL
 
 DIRECT = 16  # magnitudes that are classes of their own
@@ -174,10 +174,11 @@ class Decoder:
 
 
 def _runs(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """(order i64[m], [(row, begin, end)]): the symbols that are coded, by rows."""
-    order, rows, ends = by_row(rows)
-    begins = [0, *ends.tolist()][:-1]
-    return order, list(zip(rows.tolist(), begins, ends.tolist(), strict=True))
+    """(order u32[m], [(row, begin, end)]): the symbols that are coded, by rows."""
+    order, counts = by_table(rows)
+    used = np.flatnonzero(counts)
+    ends = np.cumsum(counts[used]).tolist()
+    return order, list(zip(used.tolist(), [0, *ends][:-1], ends, strict=True))
 
 
 def _raw_parts(low: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from vaecodec.errors import CodecError, FormatError
+from vaecodec.native.symbols import gather_symbols, place_symbols, sort_by_table
 from vaecodec.tables import Tables
 
 DETERMINISTIC = 0  # this row's symbols are 0 and take no part in coding
 NUMBER_BYTES = 4  # of an escaped symbol, and of others that have no row
-CHUNK = 1 << 22  # symbols sorted at once: that takes 16 bytes each
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
 
 
@@ -50,6 +51,8 @@ class Models:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
+        self.low = np.ascontiguousarray(tables.low, np.int32)
+        self.last = tables.last
         self._models: dict[int, object] = {}
 
     def __getitem__(self, row: int):  # type: ignore[no-untyped-def]
@@ -63,73 +66,68 @@ class Models:
         return len(self.tables.low) - 1
 
 
-def by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(order i64 or u32[m], rows i64[k], ends i64[k]): what is coded, rows ascending, else in order; runs of it."""
-    values = np.arange(int(rows.max(initial=0)) + 1, dtype=rows.dtype)
-    parts = []
-    for begin in range(0, max(1, len(rows)), CHUNK):
-        coded = np.flatnonzero(rows[begin : begin + CHUNK] != DETERMINISTIC)
-        part = rows[begin : begin + CHUNK][coded]
-        order = np.argsort(part, kind="stable")  # a radix sort, since rows are of an 8 or 16 bit type
-        ends = np.searchsorted(part, values, "right", sorter=order)
-        order = coded[order]
-        parts.append(((order + begin).astype(np.uint32) if len(rows) > CHUNK else order, ends))
-    if len(parts) > 1:
-        pieces = [
-            order[0 if row == 0 else ends[row - 1] : ends[row]] for row in range(len(values)) for order, ends in parts
-        ]
-        order, ends = np.concatenate(pieces), np.sum([ends for _, ends in parts], axis=0)
-    found = np.flatnonzero(np.diff(ends, prepend=0))
-    return order, found, ends[found]
+class Runs(NamedTuple):
+    """Coded symbols sorted by table index: where each is, u32[m], and how many there are of each index, i32[256]."""
+
+    order: np.ndarray
+    counts: np.ndarray
 
 
-Moved = Callable[[np.ndarray], np.ndarray]  # table rows -> others that their symbols are coded under
+def by_table(indices: np.ndarray) -> Runs:
+    """The runs of table indices u8[n]; symbols of index 0 are not coded."""
+    return Runs(*sort_by_table(indices))
+
+
+Moved = Callable[[np.ndarray], np.ndarray]  # table indices -> those of the tables that their symbols are coded with
 
 
 def push(  # type: ignore[no-untyped-def]
-    coder, symbols: np.ndarray, rows: np.ndarray, models: Models, moved: Moved | None = None
+    coder, symbols: np.ndarray, indices: np.ndarray, models: Models, moved: Moved | None = None, runs: Runs | None = None
 ) -> None:
-    """Puts symbols i32[n] under rows u8[n] or u16[n] on the stack; inverse of pop.
+    """Put symbols i32[n] of table indices u8[n] on the stack; inverse of pop.
 
-    Raises CodecError where a symbol of the deterministic row is not 0 or a symbol is out of range.
+    Raises CodecError where a symbol of index 0 is not 0 or a symbol is out of range.
     """
-    order, runs, ends = by_row(rows)
-    runs = moved(runs) if moved else runs
-    position, counts = symbols[order], np.diff(ends, prepend=0)
-    most = max(symbols.max(initial=0), -symbols.min(initial=0))
-    if most > SYMBOL_MAX or np.count_nonzero(symbols) != np.count_nonzero(position):
+    runs = runs or by_table(indices)
+    tables = _tables(moved)
+    positions, escapes, uncodable = gather_symbols(symbols, *runs, models.low, models.last, tables)
+    if uncodable:
         raise CodecError("a symbol cannot be coded in its row")
-    low, last = (np.repeat(bound[runs], counts) for bound in (models.tables.low, models.tables.last))
-    position -= low
-    # As unsigned numbers, those below the table lie above it too.
-    outside = np.flatnonzero(position.view(np.uint32) >= last.view(np.uint32))
-    if len(outside):
-        escapes = position[outside] + low[outside]
-        position[outside] = last[outside]
-        push_numbers(coder, escapes, models)
-    for row, end, count in zip(runs[::-1].tolist(), ends[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        coder.encode_reverse(position[end - count : end], models[row])
+    if len(escapes):
+        push_numbers(coder, symbols[runs.order[escapes]], models)
+    used = np.flatnonzero(runs.counts)
+    end = len(positions)
+    for table, count in zip(tables[used[::-1]].tolist(), runs.counts[used[::-1]].tolist(), strict=True):
+        coder.encode_reverse(positions[end - count : end], models[table])
+        end -= count
 
 
 def pop(  # type: ignore[no-untyped-def]
-    coder, rows: np.ndarray, models: Models, moved: Moved | None = None
+    coder, indices: np.ndarray, models: Models, moved: Moved | None = None, runs: Runs | None = None
 ) -> np.ndarray:
-    """Takes i32[n] symbols under rows u8[n] or u16[n] off the stack; raises FormatError on a symbol out of range."""
-    order, runs, ends = by_row(rows)
-    runs = moved(runs) if moved else runs
-    counts, symbols = np.diff(ends, prepend=0), np.zeros(len(rows), np.int32)
-    parts = [coder.decode(models[row], count) for row, count in zip(runs.tolist(), counts.tolist(), strict=True)]
-    if not parts:
-        return symbols
-    found = np.concatenate(parts)
-    escaped = np.flatnonzero(found == np.repeat(models.tables.last[runs], counts))
-    found += np.repeat(models.tables.low[runs], counts)
-    if len(escaped):
-        found[escaped] = pop_numbers(coder, len(escaped), models)
-        if np.abs(found[escaped].astype(np.int64)).max() > SYMBOL_MAX:
+    """Take symbols i32[n] of table indices u8[n] off the stack; raises FormatError on a symbol out of range."""
+    runs = runs or by_table(indices)
+    tables, used = _tables(moved), np.flatnonzero(runs.counts)
+    if not len(used):
+        return np.zeros(len(indices), np.int32)
+    counts = runs.counts[used].tolist()
+    parts = [coder.decode(models[table], count) for table, count in zip(tables[used].tolist(), counts, strict=True)]
+    positions = np.concatenate(parts)
+    symbols, escapes = place_symbols(len(indices), positions, *runs, models.low, models.last, tables)
+    if len(escapes):
+        numbers = pop_numbers(coder, len(escapes), models)
+        if np.abs(numbers.astype(np.int64)).max() > SYMBOL_MAX:
             raise FormatError("a symbol is out of range")
-    symbols[order] = found
+        symbols[runs.order[escapes]] = numbers
     return symbols
+
+
+_SAME = np.arange(256, dtype=np.uint8)
+
+
+def _tables(moved: Moved | None) -> np.ndarray:
+    """u8[256]: which table each index is coded with."""
+    return _SAME if moved is None else moved(_SAME).astype(np.uint8)
 
 
 def pop_one(coder, row: int, models: Models) -> int:  # type: ignore[no-untyped-def]

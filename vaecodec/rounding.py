@@ -11,50 +11,46 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import pyramid
+from vaecodec import lifting, pyramid
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.config import LEVEL_STEPS, WORTH
-from vaecodec.context import UNIT, Prior
-from vaecodec.integer import GAIN_BITS
-from vaecodec.octaves import Levels
+from vaecodec.native.lowest import places
+from vaecodec.native.symbols import quantise
+from vaecodec.native.wavelet import GAIN_BITS, octave_halves
+from vaecodec.prior.model import OCTAVES, Distributions, Prior
 from vaecodec.tables import PRECISION, Tables
+from vaecodec.transforms.coefficients import Values
 
+UNIT = 64  # of means: 2**-6 quantisation steps
 MOST = 15  # symbols whose thresholds differ
 STRAY = 2.5  # residuals from which on a coefficient that should be 0 is worth the 50 bits of a stray
 
-
-def targets(prior: Prior, y: np.ndarray, step: int) -> list[np.ndarray]:
-    """f32[n, count] of each part of octaves.walk: what its symbols are to stand for.
-
-    y f32[h, w, 256 C] is that of a tile, in quantisation steps.
-    """
-    coded = pyramid.apart(y)
-    low, bands = pyramid.fifth(coded.low)
-    return _parts(low, bands / _gain(prior, step), coded)
+Parts = list[np.ndarray]
 
 
-def slopes(prior: Prior, gradient: np.ndarray, step: int) -> list[np.ndarray]:
-    """Gradients with respect to each part, as of `targets`, where those with respect to y are given."""
-    coded = pyramid.apart(gradient)
-    low, bands = pyramid.fifth_adjoint(coded.low)
-    return _parts(low, bands * _gain(prior, step), coded)
+def targets(prior: Prior, wanted: Values, quality_index: int) -> Parts:
+    """What the symbols of each part of a tile are to stand for, f32[n], from values f32 in quantisation steps."""
+    low, bands = pyramid.fifth(wanted.low)
+    return _parts(low, bands / octave_gain(prior, quality_index), wanted)
 
 
-def _gain(prior: Prior, step: int) -> np.ndarray:
-    """f32[3 C, 1, 1]: steps of the low-pass picture in one of octave 4."""
-    assert isinstance(prior.levels, Levels)
-    units = prior.levels.inverse_gain[step // LEVEL_STEPS, -pyramid.BANDS * prior.config.channels :]
-    return (units * 2.0**-GAIN_BITS).astype(np.float32)[:, None, None]
+def slopes(prior: Prior, gradient: Values, quality_index: int) -> Parts:
+    """Gradients with respect to each part, where those with respect to values are given."""
+    low, bands = pyramid.fifth_adjoint(gradient.low)
+    return _parts(low, bands * octave_gain(prior, quality_index), gradient)
 
 
-def _parts(low: np.ndarray, bands: np.ndarray, coded: pyramid.Coded) -> list[np.ndarray]:
-    channels = len(low)
-    lowest = low.reshape(channels, -1).T
-    parts = [lowest[at] for at in pyramid.lowest_places(*low.shape[1:])]
-    octaves = (pyramid.to_halves(bands), pyramid.to_halves(coded.third), *reversed(coded.halves))
-    for half in chain.from_iterable(octaves):
-        parts.append(half.reshape(-1, half.shape[2]))
-    return parts
+def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.ndarray:
+    """f32[3 C, 1, 1]: steps of the low-pass image in one of each subband of an octave, for a normalised wavelet."""
+    gain = prior.inverse_gain(octave, quality_index // LEVEL_STEPS) * 2.0**-GAIN_BITS
+    gain[-prior.channels :] /= lifting.NORM**2  # the core's wavelet has that in its gains
+    return gain.astype(np.float32)[:, None, None]
+
+
+def _parts(low: np.ndarray, bands: np.ndarray, wanted: Values) -> Parts:
+    lowest = low.reshape(len(low), -1).T
+    halves = (octave_halves(np.ascontiguousarray(bands, np.float32)), *reversed(wanted.halves))
+    return [*(lowest[at].ravel() for at in places(*low.shape[1:])), *(half.ravel() for half in chain(*halves))]
 
 
 class Rounding(NamedTuple):
@@ -62,28 +58,14 @@ class Rounding(NamedTuple):
 
     thresholds: np.ndarray
 
-    def __call__(self, target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
-        """Symbols i32 for what is to be coded, under rows u8 and means f32, unit 2**-6."""
-        residual = loc * np.float32(-1 / UNIT)
-        residual += target
-        # Most are 0, and nothing more is to be asked of them.
-        at = np.flatnonzero(np.abs(residual).ravel() > 0.5)
-        some, rows = residual.ravel()[at], rows.ravel()[at]
-        size = np.abs(some)
-        found, idle = np.rint(size), (rows == DETERMINISTIC) & (size < STRAY)
-        near = np.minimum(found, MOST)
-        size -= found - near
-        found -= size < self.thresholds[rows, near.astype(np.intp)]
-        found *= ~idle
-        np.minimum(found, SYMBOL_MAX, out=found)
-        symbols = np.zeros(residual.shape, np.int32)
-        symbols.ravel()[at] = np.copysign(found, some, out=found)
-        return symbols
+    def __call__(self, target: np.ndarray, question: Distributions) -> np.ndarray:
+        """Symbols i32[n] for what is to be coded, f32[n] in quantisation steps."""
+        return quantise(target, *question, self.thresholds)
 
 
-def closest(prior: Prior, target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
-    """Symbols i32 that stand for what is closest to `target`, whatever they cost; arguments as of Rounding."""
-    residual = target - loc * np.float32(1 / UNIT)
+def closest(prior: Prior, target: np.ndarray, question: Distributions) -> np.ndarray:
+    """Symbols i32[n] that stand for what is closest to `target`, whatever they cost; arguments as of Rounding."""
+    rows, residual = question.indices, target - question.loc * np.float32(1 / UNIT)
     near, found, least = np.rint(residual), np.zeros_like(residual), np.full_like(residual, np.inf)
     for further in (0, -1, 1):  # what a symbol stands for is up to one more, or less, than itself
         some = near + further * np.sign(residual)
@@ -94,9 +76,9 @@ def closest(prior: Prior, target: np.ndarray, rows: np.ndarray, loc: np.ndarray)
     return np.clip(found, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
 
 
-def rounding(prior: Prior, worth: float = WORTH) -> Rounding:
+def rounding(prior: Prior, tables: Tables, worth: float = WORTH) -> Rounding:
     """That of a prior, where a bit is worth so many squared quantisation steps."""
-    return _rounding(prior.models.tables, prior.centroids.tobytes(), prior.scales, worth)
+    return _rounding(tables, prior.centroids.tobytes(), prior.scales, worth)
 
 
 def _rounding(tables: Tables, centroids: bytes, scales: int, worth: float) -> Rounding:

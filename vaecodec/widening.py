@@ -14,6 +14,7 @@ import numpy as np
 
 from vaecodec.coding import DETERMINISTIC, uniform
 from vaecodec.integer import one_thread
+from vaecodec.native.symbols import count_symbols
 from vaecodec.tables import Tables
 
 BITS = 4
@@ -42,15 +43,8 @@ def _costs(symbols: np.ndarray, rows: np.ndarray, costs_of: np.ndarray, tables: 
 
     Small symbols are counted, by row; what they cost in each row is `costs_of` [scales, 2 SMALL + 1].
     """
-    scales, width = costs_of.shape
-    coded = np.flatnonzero(rows != DETERMINISTIC)
-    symbols, rows = symbols[coded], rows[coded]
-    # Rows of 8 bits times a scalar stay of 8 bits before NumPy 2, where the product wraps.
-    kinds = rows.astype(np.int32) * width + symbols
-    large = np.flatnonzero(np.abs(symbols) > SMALL)
-    if len(large):
-        kinds = np.delete(kinds, large)
-    counts = np.bincount(np.add(kinds, SMALL, out=kinds), minlength=costs_of.size).reshape(costs_of.shape)
+    scales = len(costs_of)
+    counts, large = count_symbols(symbols, rows, scales)
     every = np.clip(np.arange(scales) + np.arange(LEAST, MOST + 1)[:, None], 1, scales - 1)
     costs = (costs_of @ counts.T.astype(np.float64))[every, np.arange(scales)].sum(1)  # of each row's, under another
     some = large[:: max(1, len(large) // SAMPLE)]

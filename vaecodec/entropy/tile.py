@@ -47,9 +47,10 @@ def encode_tile(
     offsets = widening.chosen(parts, models.tables, prior.scales)
     coder, crcs = coding.writer(), []
     for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
-        crcs.append(part_checksum(symbols, indices))
+        runs = coding.by_table(indices)
+        crcs.append(part_checksum(symbols, indices, runs))
         others = strays.push_strays(coder, symbols, indices, models)
-        coding.push(coder, others, indices, models, partial(widening.moved, rungs=offset, scales=prior.scales))
+        coding.push(coder, others, indices, models, partial(widening.moved, rungs=offset, scales=prior.scales), runs)
     widening.push_rungs(coder, offsets)
     return CodedTile(coding.words(coder), _joined(reversed(crcs)), parts, values)
 
@@ -79,15 +80,16 @@ def decode_tile(
     threads: Threads = ONE_THREAD,
     see: Callable[[np.ndarray], None] | None = None,
 ) -> Values:
-    """The values of a tile; raises FormatError where its symbols are damaged.  `see` is called with each part's symbols."""
+    """The values of a tile; raises FormatError where its symbols are damaged.  `see` gets each part's symbols."""
     walk, coder, crcs = code_coefficients(prior, cells, quality_index, threads), coding.reader(payload), list[int]()
     offsets = widening.pop_rungs(coder, PARTS)
     distributions = next(walk)
     for offset in offsets:
         indices = distributions.indices
-        symbols = coding.pop(coder, indices, models, partial(widening.moved, rungs=offset, scales=prior.scales))
+        runs = coding.by_table(indices)
+        symbols = coding.pop(coder, indices, models, partial(widening.moved, rungs=offset, scales=prior.scales), runs)
         strays.pop_strays(coder, symbols, indices, models)
-        crcs.append(part_checksum(symbols, indices))
+        crcs.append(part_checksum(symbols, indices, runs))
         if see is not None:
             see(symbols)
         try:
@@ -111,9 +113,9 @@ def information(prior: Prior, models: Models, parts: list[Part]) -> float:
     return bits
 
 
-def part_checksum(symbols: np.ndarray, indices: np.ndarray) -> int:
+def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: coding.Runs) -> int:
     """CRC-32 of a part: its coded symbols by table, then its outliers, place and symbol of each; all as i32."""
-    coded = symbols[coding.by_table(indices)[0]]
+    coded = symbols[runs.order]
     crc = zlib.crc32(coded.astype("<i4", copy=False).data)
     if np.count_nonzero(coded) != np.count_nonzero(symbols):
         places = np.flatnonzero((symbols != 0) & (indices == DETERMINISTIC))

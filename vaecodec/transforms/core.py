@@ -57,6 +57,11 @@ class NativeTransforms:
             raise ModelError(f"model {self._name} has no analysis transform: it decodes, but does not encode")
         return Analysis(self._config, self._arrays)
 
+    def check(self) -> None:
+        """Raises ModelError where there is an analysis transform and its tensors do not fit."""
+        if any(name.startswith("analysis/") for name in self._arrays):
+            _ = self._analysis
+
     def analysis(
         self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
     ) -> list[Coefficients]:

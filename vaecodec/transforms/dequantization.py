@@ -34,4 +34,4 @@ def step_targets(coefficients: Coefficients, gains: tuple[np.ndarray, np.ndarray
         planes = bands.astype(np.float32)
         planes *= scales[octave * width : (octave + 1) * width]
         halves.append(octave_halves(planes))
-    return Values(halves, coefficients.low * scales[OCTAVES * width :])
+    return Values(halves, coefficients.low.astype(np.float32) * scales[OCTAVES * width :])

@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 
 from vaecodec.config import Config
-from vaecodec.model.gains import interpolate, scaled_gains
+from vaecodec.errors import ModelError
+from vaecodec.model.gains import LOG_BITS, interpolate, scaled_gains
 from vaecodec.native import transforms as kernels
 from vaecodec.native.networks import Block, block
 from vaecodec.native.restoration import FilterWeights, restore
@@ -22,6 +23,8 @@ from vaecodec.transforms.networks import Arrays, Multipliers, blocks, dense_laye
 from vaecodec.transforms.wavelet import inverse_wavelet
 
 VALUE_BITS, PIXEL_BITS = 6, 14  # units of decoded values, in quantisation steps, and of coefficients
+# Of logarithms of gains: the shifts that follow from them are 0 to 31.
+LOG_MIN, LOG_MAX = -26 << LOG_BITS, (6 << LOG_BITS) - 1
 
 
 class Gains:
@@ -29,6 +32,8 @@ class Gains:
 
     def __init__(self, arrays: Arrays, channels: int) -> None:
         self._anchors = tensor(arrays, "gains/coefficients", np.int32, (8, (3 * OCTAVES + 1) * channels))
+        if not (LOG_MIN <= self._anchors.min() and self._anchors.max() <= LOG_MAX):
+            raise ModelError("gains/coefficients is out of range")
         self.logarithms = lru_cache(maxsize=32)(lambda quality_index: interpolate(self._anchors, quality_index))
         self.scaled = lru_cache(maxsize=32)(self._scaled)
 
