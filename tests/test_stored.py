@@ -267,3 +267,11 @@ def test_hidden_files_get_their_names_back(tmp_path):
     source.write_bytes(store(b"contents", Stored(b".profile")))
     decompress_file(source)
     assert (tmp_path / ".profile").read_bytes() == b"contents"
+
+
+def test_skipped_chunks_are_bounded():
+    data = store(b"contents", ABOUT)
+    end = len(data) - len(chunk(b"DONE", bytes(12)))
+    assert restore(data[:end] + chunk(b"note", b"") * 1024 + data[end:])[1] == b"contents"
+    with pytest.raises(FormatError, match="more than 1024 chunks"):
+        restore(data[:end] + chunk(b"note", b"") * 1025 + data[end:])
