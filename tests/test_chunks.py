@@ -185,3 +185,12 @@ def test_patches_and_masks_fit_or_are_refused():
     for wrong in (bytes(8), bytes(10), b"\4" + bytes(8)):
         with pytest.raises(FormatError):
             masks.read_mask(zlib.compress(wrong), np.dtype("<f4"), 9)
+
+
+@pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 0, 2)])
+def test_the_other_sides_of_an_empty_array_are_bounded(shape):
+    data = chunks.pack(chunks.Chunk(chunks.STORED, np.dtype("u1"), shape, 0, 0, [chunks.store(np.zeros(0, np.uint8))]))
+    with pytest.raises(FormatError, match="claims the shape"):
+        arrays.decode(data)
+    with pytest.raises(CodecError, match="beyond what a chunk can hold"):
+        arrays.encode(np.empty((2**16, 0, 2**17), np.uint8))

@@ -1,5 +1,6 @@
 """Files: what was packed is parsed, and nothing damaged passes."""
 
+import io
 import struct
 import time
 import tracemalloc
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vaecodec.pillow  # noqa: F401  (makes .vae a format of Pillow)
-from vaecodec import container, files, modes
+from vaecodec import container, files, fronts, modes
 from vaecodec.container import (
     ALPHA,
     GREY,
@@ -300,3 +301,14 @@ def test_the_table_of_tiles_is_a_sequence():
     with pytest.raises(IndexError):
         tiles[len(tiles)]
     assert not len(container.Tiles()) and container.Tiles(b"", 5).end == 5
+
+
+def test_skipped_chunks_are_bounded(tmp_path):
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    most = chunk(b"note", b"") * container.MAX_UNKNOWN
+    assert info(data[:at] + most + data[at:])["tiles"] == 2
+    flooded = data[:at] + most + chunk(b"note", b"") + data[at:]
+    for read in (info, lambda data: fronts.read_front(io.BytesIO(data))):
+        with pytest.raises(FormatError, match="more than 1024 chunks that this version does not know"):
+            read(flooded)

@@ -16,6 +16,7 @@ from vaecodec import stored, zstd
 from vaecodec.atomic import Attributes
 from vaecodec.container import MAGIC, chunk
 from vaecodec.errors import CodecError, FormatError
+from vaecodec.files import decompress_file
 from vaecodec.stored import Stored
 
 ABOUT = Stored(b"notes.txt", Attributes(0o640, 1_700_000_000_123_456_789))
@@ -245,3 +246,32 @@ def test_names_of_this_system_are_restored(tmp_path, monkeypatch):
         assert (found.st_mode & 0o7777, found.st_mtime_ns) == (0o604, 1_600_000_000_000_000_001)
         assert os.listdir(b".") == [name]
         os.remove(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b".vaecodec-manifest.jsonl", b".vaecodec-0123456789abcdef.tmp", b".VAECODEC-manifest.jsonl", b".bash_profile"],
+)
+def test_harmful_names_are_restored_only_on_request(name, tmp_path):
+    source = tmp_path / "notes.vae"
+    source.write_bytes(store(b"contents", Stored(name)))
+    with pytest.raises(CodecError, match="may be harmful here; -o gives another"):
+        decompress_file(source)
+    assert os.listdir(tmp_path) == ["notes.vae"]
+    decompress_file(source, tmp_path / "notes")
+    assert (tmp_path / "notes").read_bytes() == b"contents"
+
+
+def test_hidden_files_get_their_names_back(tmp_path):
+    source = tmp_path / ".profile.vae"
+    source.write_bytes(store(b"contents", Stored(b".profile")))
+    decompress_file(source)
+    assert (tmp_path / ".profile").read_bytes() == b"contents"
+
+
+def test_skipped_chunks_are_bounded():
+    data = store(b"contents", ABOUT)
+    end = len(data) - len(chunk(b"DONE", bytes(12)))
+    assert restore(data[:end] + chunk(b"note", b"") * 1024 + data[end:])[1] == b"contents"
+    with pytest.raises(FormatError, match="more than 1024 chunks"):
+        restore(data[:end] + chunk(b"note", b"") * 1025 + data[end:])

@@ -96,8 +96,8 @@ def parse(data: bytes | memoryview) -> Chunk:
     if at > end:
         raise FormatError("the chunk is cut off inside its header")
     shape = struct.unpack_from(f"<{dimensions}I", view, HEAD.size)
-    if math.prod(shape) > MAX_VALUES:
-        raise FormatError(f"the chunk claims {math.prod(shape)} values (at most {MAX_VALUES})")
+    if _extent(shape) > MAX_VALUES:
+        raise FormatError(f"the chunk claims the shape {list(shape)} (at most {MAX_VALUES} values)")
     if layout & CHANNELS and dimensions < 3:
         raise FormatError(f"the chunk has channels in {dimensions} dimensions")
     (crc,) = CRC.unpack_from(view, at - CRC.size)
@@ -111,6 +111,11 @@ def parse(data: bytes | memoryview) -> Chunk:
     if at != end:
         raise FormatError(f"{end - at} bytes follow the last part")
     return Chunk(mode, TYPES[kind], shape, layout, crc, parts)
+
+
+def _extent(shape: tuple[int, ...]) -> int:
+    """How many values there are, or would be if no side were 0: NumPy bounds the sides of empty arrays too."""
+    return math.prod(max(side, 1) for side in shape)
 
 
 def longest_chain(shape: tuple[int, int, int]) -> int:
@@ -205,7 +210,7 @@ def check_array(values: np.ndarray, channels: bool) -> None:
     """Raises CodecError on an array that a chunk cannot hold."""
     if values.dtype.newbyteorder("<") not in TYPES:
         raise CodecError(f"values are {values.dtype}, expected one of {', '.join(kind.name for kind in TYPES)}")
-    if values.ndim > MAX_DIMENSIONS or values.size > MAX_VALUES:
+    if values.ndim > MAX_DIMENSIONS or _extent(values.shape) > MAX_VALUES:
         raise CodecError(f"shape {values.shape} is beyond what a chunk can hold")
     if channels and values.ndim < 3:
         raise CodecError(f"shape {values.shape} has no channels, which are the last of three axes or more")

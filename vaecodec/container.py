@@ -31,6 +31,7 @@ TILES_AT_ONCE = 1 << 12  # entries of the table that are unpacked together
 LENGTHS = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * TILES_AT_ONCE, "little")  # their bits in that many entries
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
+MAX_UNKNOWN = 1024  # chunks that are skipped: each takes time, however small it is
 MAX_METADATA = 1 << 24  # bytes of one metadata chunk, inflated
 METADATA = {"icc": b"iccp", "exif": b"exif", "xmp": b"xmp_", "dpi": b"phys"}
 PICT = struct.Struct("<BBBBII")  # version, coding, channels, depth, height, width
@@ -209,7 +210,7 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
     if bytes(view[:8]) != MAGIC:
         hint = "" if len(view) else " (it is empty)"
         raise FormatError(f"not a .vae file{hint}")
-    position = len(MAGIC)
+    position, unknown = len(MAGIC), 0
     tag = b""
     while position < len(view) and tag != b"DATA":
         if len(view) - position < 12:
@@ -228,6 +229,9 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
                 raise FormatError(f"chunk {tag!r} is damaged (its CRC does not match)")
         if tag not in KNOWN and not 97 <= tag[0] <= 122:
             raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
+        unknown += tag not in KNOWN
+        if unknown > MAX_UNKNOWN:
+            raise FormatError(f"the file has more than {MAX_UNKNOWN} chunks that this version does not know")
         yield tag, begin, length
         position = end + 4
     if tag != b"DATA":

@@ -111,7 +111,7 @@ def decompress_file(
         if window or reduce != 1:
             what = "window" if window else "preview"
             raise CodecError(f"{source.name}: holds a file that is not a picture, which has no {what}")
-        return restore_file(source, admit)
+        return restore_file(source, admit, dst is not None and _folder(dst) is None)
 
     return convert(src, dst, make, remove, overwrite, adopt, taken)
 

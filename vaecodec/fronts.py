@@ -11,6 +11,7 @@ from vaecodec.container import (
     FIXED,
     GREY,
     MAGIC,
+    MAX_UNKNOWN,
     METADATA,
     Classical,
     Header,
@@ -46,7 +47,8 @@ def read_front(file: BinaryIO) -> Front:
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:
         raise FormatError("not a .vae file")
-    position, tag, found, head_length = len(MAGIC), b"", dict[bytes, bytes](), 0
+    position, tag, found = len(MAGIC), b"", dict[bytes, bytes]()
+    head_length = unknown = 0
     while tag != b"DATA":
         file.seek(position)
         begin = file.read(8)
@@ -63,8 +65,12 @@ def read_front(file: BinaryIO) -> Front:
             head_length = length if tag == b"HEAD" else head_length
         elif tag == ALPHA:
             found[tag] = b""
-        elif tag != b"DATA" and not 97 <= tag[0] <= 122:
-            raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
+        elif tag != b"DATA":
+            unknown += 1
+            if not 97 <= tag[0] <= 122:
+                raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
+            if unknown > MAX_UNKNOWN:
+                raise FormatError(f"the file has more than {MAX_UNKNOWN} chunks that this version does not know")
         position += length + 12
     head = read_fixed(found[b"HEAD"], head_length) if b"HEAD" in found else read_pict(found[b"PICT"])
     channels = head.channels

@@ -9,6 +9,7 @@ from vaecodec.errors import CodecError
 from vaecodec.stored import Stored
 
 SUFFIX = ".vae"
+OWN = ".vaecodec-"  # what the names of manifests and temporary files begin with
 
 
 def compressed_name(src: Path, picture: bool = True) -> str:
@@ -34,9 +35,13 @@ def bare_name(src: Path) -> str:
 def restored_name(src: Path, about: Stored) -> str:
     """The base name of a stored file, or where it has none that of `src` without its suffix.
 
-    Raises CodecError where this system would take the name for a place elsewhere.
+    Raises CodecError where this system would take the name for a place elsewhere, where it is one of this library's
+    files, which a later run would trust, and where it is hidden and the name of `src` does not say so.
     """
-    name = about.text or os.path.basename(bare_name(src))
+    bare = os.path.basename(bare_name(src))
+    name = about.text or bare
+    if name.casefold().startswith(OWN) or (name.startswith(".") and name != bare):
+        raise CodecError(f"{os.fspath(src)}: its file is called {name}, which may be harmful here; -o gives another")
     if os.path.basename(name) != name or os.path.splitdrive(name)[0]:
         raise CodecError(f"{os.fspath(src)}: its file is called {name}, which is no name here; -o gives another")
     return name

@@ -188,12 +188,13 @@ def store_file(source: Source, admit: Admit) -> Made:
     return Made(write, source.attributes, check, lambda: _stored_record(content[0]))
 
 
-def restore_file(source: Source, admit: Admit) -> Made:
-    """.vae file of a stored file -> that file."""
+def restore_file(source: Source, admit: Admit, named: bool = False) -> Made:
+    """.vae file of a stored file -> that file, under its stored name unless the caller has `named` the output."""
     about = stored.Reader(source.begin()).about
-    name = restored_name(source.name, about)
+    bare = os.path.basename(bare_name(source.name))
+    name = bare if named else restored_name(source.name, about)
     # A name that nobody has seen on the command line may add a file, but not replace one.
-    admit(name, name == os.path.basename(bare_name(source.name)))
+    admit(name, name == bare)
     content: list[stored.Content] = []
 
     def write(file: BinaryIO) -> None:

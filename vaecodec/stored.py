@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.atomic import Attributes
-from vaecodec.container import MAGIC, VERSION, chunk
+from vaecodec.container import MAGIC, MAX_UNKNOWN, VERSION, chunk
 from vaecodec.errors import CodecError, FormatError
 
 HEAD = struct.Struct("<BBBBHq")  # version, flags, method, reserved, permissions, nanoseconds since 1970
@@ -141,13 +141,18 @@ class Reader:
 
     def parts(self) -> Iterator[bytes]:
         """The payload of each PART, checked; raises FormatError on damage."""
+        unknown = 0
         while True:
             tag, payload = self._chunk()
             if tag == b"PART":
                 yield payload
-            elif tag == b"DONE":
+                continue
+            if tag == b"DONE":
                 break
-            elif not 97 <= tag[0] <= 122:
+            unknown += 1
+            if unknown > MAX_UNKNOWN:
+                raise FormatError(f"the file has more than {MAX_UNKNOWN} chunks that this version does not know")
+            if not 97 <= tag[0] <= 122:
                 raise FormatError(f"chunk {tag!r} does not belong into a stored file, or this version does not know it")
         if len(payload) != DONE.size:
             raise FormatError(f"chunk DONE has {len(payload)} bytes, expected {DONE.size}")
