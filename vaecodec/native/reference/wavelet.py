@@ -11,51 +11,56 @@ LOW_SCALE, LOW_BITS = 12397, 14  # 1 / 1.149604398860241**2
 
 def rounded(x: np.ndarray, bits: int) -> np.ndarray:
     """round(x, bits) modulo 2**32."""
-    return (x + np.int32(1 << (bits - 1))) >> bits
+    return (x + (1 << (bits - 1))) >> bits
 
 
 def _lift(even: np.ndarray, odd: np.ndarray, step: int, sign: int) -> None:
     """Add lifting step 0..3, or subtract it with sign -1, along the first axis."""
     factor, bits, direction = STEPS[step]
-    if step % 2 == 0:
-        target, around = even, np.concatenate([odd[:1], odd])
+    if step % 2 == 0:  # even coefficients lie between odd ones, the first beside one
+        target, other, edge, inner = even, odd, slice(0, 1), slice(1, None)
     else:
-        target, around = odd, np.concatenate([even, even[-1:]])
-    target += np.int32(sign * direction) * rounded((around[:-1] + around[1:]) * np.int32(factor), bits)
+        target, other, edge, inner = odd, even, slice(-1, None), slice(0, -1)
+    sign *= direction
+    target[edge] += sign * rounded(2 * other[edge] * factor, bits)
+    target[inner] += sign * rounded((other[:-1] + other[1:]) * factor, bits)
 
 
-def _join(even: np.ndarray, odd: np.ndarray) -> np.ndarray:
-    """Coefficients along the first axis -> samples, twice as many."""
-    even, odd = even.copy(), odd.copy()
+def _join(even: np.ndarray, odd: np.ndarray, axis: int) -> np.ndarray:
+    """Coefficients along an axis -> samples, twice as many."""
+    shape = list(even.shape)
+    shape[axis] *= 2
+    samples = np.empty(shape, np.int32)
+    along = np.moveaxis(samples, axis, 0)
+    even, odd = np.moveaxis(even.copy(), axis, 0), np.moveaxis(odd.copy(), axis, 0)
     for step in range(4):
         _lift(even, odd, step, 1)
-    return np.stack([even, odd], 1).reshape(2 * len(even), *even.shape[1:])
+    along[::2], along[1::2] = even, odd
+    return samples
 
 
-def _split(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _split(samples: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of _join; the last sample is repeated where their number is odd."""
-    if len(samples) % 2:
-        samples = np.concatenate([samples, samples[-1:]])
-    even, odd = samples[::2].copy(), samples[1::2].copy()
+    if samples.shape[axis] % 2:
+        samples = np.concatenate([samples, samples.take([-1], axis)], axis)
+    along = np.moveaxis(samples, axis, 0)
+    even, odd = along[::2].copy("K"), along[1::2].copy("K")
     for step in (3, 2, 1, 0):
         _lift(even, odd, step, -1)
-    return even, odd
+    return np.moveaxis(even, 0, axis), np.moveaxis(odd, 0, axis)
 
 
 def inverse_dwt(low: np.ndarray, bands: np.ndarray, shape: tuple[int, int], scale_low: bool, limit: int) -> np.ndarray:
     if scale_low:
-        low = rounded(low * np.int32(LOW_SCALE), LOW_BITS)
-    across, down, both = (part.transpose(1, 2, 0) for part in np.split(bands, 3))
-    left, right = _join(low.transpose(1, 2, 0), down), _join(across, both)
-    samples = _join(left.transpose(1, 0, 2), right.transpose(1, 0, 2)).transpose(2, 1, 0)
-    samples = samples[:, : shape[0], : shape[1]]
+        low = rounded(low * LOW_SCALE, LOW_BITS)
+    across, down, both = np.split(bands, 3)
+    samples = _join(_join(low, down, 1), _join(across, both, 1), 2)[:, : shape[0], : shape[1]]
     return np.clip(samples, -limit, limit) if limit else samples
 
 
 def forward_dwt(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    halves = _split(samples.transpose(2, 1, 0))
-    (low, down), (across, both) = (_split(half.transpose(1, 0, 2)) for half in halves)
-    return low.transpose(2, 0, 1), np.concatenate([part.transpose(2, 0, 1) for part in (across, down, both)])
+    (low, down), (across, both) = (_split(half, 1) for half in _split(samples, 2))
+    return low, np.concatenate([across, down, both])
 
 
 def octave_order(channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,12 +78,12 @@ def octave_planes(
     limit: int,
 ) -> np.ndarray:
     h, w, width = first.shape
-    cells = np.empty((h, w, 2 * width), np.int32)
+    planes = np.empty((width // 2, 2 * h, 2 * w), np.int32)
     for half, numbers in zip((first, second), octave_order(width // 6), strict=True):
-        cells[..., numbers] = half
-    planes = cells.reshape(h, w, 2, 2, width // 2).transpose(4, 0, 2, 1, 3)
-    planes = planes.reshape(width // 2, 2 * h, 2 * w)[:, : shape[0], : shape[1]]
-    shift = shift[:, None, None]
+        for channel, number in enumerate(numbers.tolist()):
+            place, plane = divmod(number, len(planes))
+            planes[plane, place // 2 :: 2, place % 2 :: 2] = half[..., channel]
+    planes, shift = planes[:, : shape[0], : shape[1]], shift[:, None, None]
     product = planes * mantissa[:, None, None]
     # Halves up without adding 2**(shift - 1), which might wrap.
     scaled = (product >> shift) + (product >> np.maximum(shift - 1, 0) & (shift > 0))

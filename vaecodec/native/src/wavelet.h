@@ -86,7 +86,8 @@ static void vc_load_row(const int32_t *low, const int32_t *across, const int32_t
 // The columns' steps that row pair i of h makes possible: see the order in vc_inverse_plane.
 static void vc_inverse_columns(const vc_dwt_ring *ring, int i, int h, int n) {
     int32_t *e = vc_even(ring, i), *f = vc_odd(ring, i);
-    int32_t *e1 = vc_even(ring, i - 1), *f1 = vc_odd(ring, i - 1), *e2 = vc_even(ring, i - 2), *f2 = vc_odd(ring, i - 2);
+    int32_t *e1 = vc_even(ring, i - 1), *f1 = vc_odd(ring, i - 1);
+    int32_t *e2 = vc_even(ring, i - 2), *f2 = vc_odd(ring, i - 2);
     if (i < h) vc_lift_1(e, i ? f1 : f, f, n);
     if (i >= 1 && i <= h) {
         vc_lift_2(f1, e1, i < h ? e : e1, n);
@@ -114,7 +115,8 @@ static void vc_inverse_plane(int height, int width, int scaled, int32_t limit, c
 }
 
 // low [C, h, w] and bands [3C, h, w], of detail along rows, columns, both -> out [C, height, width], h and w half of
-// these, rounded up.  `scaled`: low is multiplied by 12397 / 2^14 first.  limit: of the result, or 0.  scratch i32[16w].
+// these, rounded up.  `scaled`: low is multiplied by 12397 / 2^14 first.  limit: clip the result to +-limit, unless it
+// is 0.  scratch i32[16w].
 static int32_t inverse_dwt(int32_t channels, int32_t height, int32_t width, int32_t scaled, int32_t limit,
                            const int32_t *low, int64_t low_plane, int64_t low_row, const int32_t *bands,
                            int64_t band_plane, int64_t band_row, int32_t *out, int64_t out_plane, int64_t out_row,
