@@ -24,9 +24,10 @@ from vaecodec.errors import FormatError
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
 VERSION = 1
-FIXED = struct.Struct("<BB8sIIHBB")  # version, flags, model, height, width, step, log2 of tile, channels
+FIXED = struct.Struct("<BB16sIIHBB")  # version, flags, model, height, width, step, log2 of tile, channels
 FILTERED = 1  # of the flags: what follows the tiles in HEAD is a filter
 TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
+PIXELS = struct.Struct("<I")  # CRC-32 of the tile's pixels
 TILES_AT_ONCE = 1 << 12  # entries of the table that are unpacked together
 LENGTHS = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * TILES_AT_ONCE, "little")  # their bits in that many entries
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
@@ -41,21 +42,24 @@ KNOWN = (b"HEAD", b"PICT", GREY, ALPHA, b"DATA", *METADATA.values())
 
 
 class Tile(NamedTuple):
-    """Where a tile's payload lies in the file, and what its symbols must sum to."""
+    """Where a tile's payload lies in the file, and the CRC-32 of its symbols and of its pixels."""
 
     offset: int
     length: int
     crc: int
+    pixels: int
 
 
 class Tiles(Sequence[Tile]):
     """The table of tiles in HEAD, which may have millions of entries: they are unpacked when they are asked for."""
 
     def __init__(self, table: bytes | memoryview = b"", offset: int = 0) -> None:
-        """`offset` is where the first tile lies in the file."""
-        self._table, self._begins = memoryview(table), [offset]
+        """Lengths and CRCs of symbols, then CRCs of pixels; `offset` is where the first tile lies in the file."""
+        count = len(table) // (TILE.size + PIXELS.size)
+        self._table, self._begins = memoryview(table)[: TILE.size * count], [offset]
+        self._pixels = memoryview(table)[TILE.size * count :]
         size = TILES_AT_ONCE * TILE.size
-        for begin in range(0, len(table), size):
+        for begin in range(0, len(self._table), size):
             block = int.from_bytes(self._table[begin : begin + size], "little") & LENGTHS
             # The remainder is the sum of the 64-bit words, as 2**64 is 1 modulo 2**64 - 1.
             self._begins.append(self._begins[-1] + block % ((1 << 64) - 1))
@@ -86,15 +90,17 @@ class Tiles(Sequence[Tile]):
 
     def _unpacked(self, block: int) -> list[Tile]:
         size, offset, found = TILES_AT_ONCE * TILE.size, self._begins[block], []
-        for length, crc in TILE.iter_unpack(self._table[block * size : (block + 1) * size]):
-            found.append(Tile(offset, length, crc))
+        sums = self._pixels[block * TILES_AT_ONCE * PIXELS.size : (block + 1) * TILES_AT_ONCE * PIXELS.size]
+        entries = TILE.iter_unpack(self._table[block * size : (block + 1) * size])
+        for (length, crc), (pixels,) in zip(entries, PIXELS.iter_unpack(sums), strict=True):
+            found.append(Tile(offset, length, crc, pixels))
             offset += length
         return found
 
 
 class Header(NamedTuple):
-    """What HEAD says; `model` is 16 hexadecimal digits, sides are in pixels, `channels` those of the model; `filter` is
-    one of wiener, or empty.
+    """What HEAD says; `model` is 32 hexadecimal digits, sides are in pixels, `channels` those of the model; `filter` is
+    one of transforms.restoration, or empty.
     """
 
     model: str
@@ -149,8 +155,8 @@ def chunk(tag: bytes, payload: bytes) -> bytes:
     return struct.pack("<I", len(payload)) + tag + payload + struct.pack("<I", zlib.crc32(tag + payload))
 
 
-def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, bytes] | None = None) -> bytes:
-    """A whole file from (payload, symbol CRC) of each tile; inverse of parse.
+def pack(header: Header, tiles: list[tuple[bytes, int, int]], metadata: dict[str, bytes] | None = None) -> bytes:
+    """A whole file from (payload, CRC of the symbols, CRC of the pixels) of each tile; inverse of parse.
 
     Raises FormatError where a field cannot hold its value.
     """
@@ -166,8 +172,21 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], metadata: dict[str, byt
         size,
     )
     head = FIXED.pack(*fixed, 0 if header.channels == 3 else header.channels)
-    head += b"".join(TILE.pack(len(data), crc) for data, crc in tiles) + header.filter
-    return _pack(chunk(b"HEAD", head), b"".join(data for data, _ in tiles), metadata)
+    head += b"".join(TILE.pack(len(data), crc) for data, crc, _ in tiles)
+    head += b"".join(PIXELS.pack(crc) for *_, crc in tiles) + header.filter
+    return _pack(chunk(b"HEAD", head), b"".join(data for data, *_ in tiles), metadata)
+
+
+def with_pixel_crcs(data: bytes, crcs: list[int]) -> bytes:
+    """A file whose HEAD has these CRCs of the pixels of its tiles, in place of those that it has."""
+    begin = len(MAGIC) + 8
+    header = parse(data, check_data=False).header
+    (length,) = struct.unpack_from("<I", data, len(MAGIC))
+    count = tile_count(header.height, header.width, header.tile)
+    at = FIXED.size + TILE.size * count
+    head = data[begin : begin + length]
+    head = head[:at] + b"".join(map(PIXELS.pack, crcs)) + head[at + PIXELS.size * count :]
+    return data[: len(MAGIC)] + chunk(b"HEAD", head) + data[begin + length + 4 :]
 
 
 def pack_classical(picture: Classical, payload: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
@@ -243,7 +262,7 @@ def chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[tuple[
 def read_head(payload: bytes | memoryview) -> tuple[Header, bytes | memoryview]:
     """(header, table of the tiles) of a HEAD chunk; raises FormatError on any value out of range."""
     header = read_fixed(payload, len(payload))
-    end = FIXED.size + TILE.size * tile_count(header.height, header.width, header.tile)
+    end = FIXED.size + (TILE.size + PIXELS.size) * tile_count(header.height, header.width, header.tile)
     return header._replace(filter=bytes(payload[end:])), payload[FIXED.size : end]
 
 
@@ -263,11 +282,11 @@ def read_fixed(payload: bytes | memoryview, length: int) -> Header:
     if not MIN_TILE_LOG2 <= size <= MAX_TILE_LOG2:
         raise FormatError(f"the header gives tiles of 2**{size} pixels (2**{MIN_TILE_LOG2}..2**{MAX_TILE_LOG2})")
     count = tile_count(height, width, 1 << size)
-    end = FIXED.size + TILE.size * count
+    end = FIXED.size + (TILE.size + PIXELS.size) * count
     if flags and length == end:
         raise FormatError("the header says that there is a filter, and has none")
     if length < end or (length > end and not flags):
-        raise FormatError(f"the header lists {(length - FIXED.size) / TILE.size:g} tiles, expected {count}")
+        raise FormatError(f"the header lists {(length - FIXED.size) / (TILE.size + PIXELS.size):g} tiles, expected {count}")
     return Header(model.hex(), height, width, step, 1 << size, version, channels or 3)
 
 
