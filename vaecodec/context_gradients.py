@@ -10,21 +10,20 @@ pictures and what octaves pass on take gradients from one octave to the coarser 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import banded, lifting, network, octaves, pyramid
+from vaecodec import banded, lifting, network, pyramid
 from vaecodec.config import LEVEL_STEPS, WORTH
 from vaecodec.gradients import Node, Slot, unshuffle
-from vaecodec.integer import GAIN_BITS, shuffle
-from vaecodec.octaves import UNIT, Levels
-from vaecodec.prior_gradients import BitSlopes, Tape, details, details_adjoint, from_cells, weights_of
+from vaecodec.integer import shuffle
+from vaecodec.model.file import Model
+from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS_BY_OCTAVE
+from vaecodec.prior_gradients import UNIT, BitSlopes, Tape, details, details_adjoint, from_cells
+from vaecodec.rounding import octave_gain
 
-if TYPE_CHECKING:
-    from vaecodec.context import Prior
-
-Parts = list[np.ndarray]  # of octaves.walk: [n, count] each
+Parts = list[np.ndarray]  # of a tile, in coding order
 
 
 class Lowest(NamedTuple):
@@ -57,16 +56,17 @@ class Received(NamedTuple):
 class ContextGradients:
     """Those of a prior at one quality step, for a tile of so many cells."""
 
-    def __init__(self, prior: Prior, step: int, cells: tuple[int, int]) -> None:
-        self._config, self._cells = prior.config, cells
-        self._bits = BitSlopes(prior.models.tables, prior.scales)
-        self._weights, levels = weights_of(prior), Levels(*(field[step // LEVEL_STEPS] for field in prior.levels))
-        bias = {f"lowest/{part}": one for part, one in enumerate(np.split(levels.lowest, len(pyramid.LOWEST)))}
+    def __init__(self, model: Model, step: int, cells: tuple[int, int]) -> None:
+        self._config, self._cells, prior, level = model.config, cells, model.prior, step // LEVEL_STEPS
+        self._bits = BitSlopes(model.models.tables, prior.scales)
+        self._weights = model.prior_weights
+        lowest = np.split(prior.lowest_bias(level), len(pyramid.LOWEST))
+        bias = {f"lowest/{part}": vector for part, vector in enumerate(lowest)}
         for octave in range(pyramid.OCTAVES + 1):
-            bias[f"context/{octave}"] = levels.bias_of(octave, self._config.prior_of(octave))
-        self._conditions = {name: (one / UNIT).astype(np.float32) for name, one in bias.items()}
-        gains = (levels.inverse_gain * 2.0**-GAIN_BITS).astype(np.float32)[:, None, None]
-        self._gains = np.split(gains, pyramid.OCTAVES + 1)  # steps of the low-pass picture in one of each band
+            bias[f"context/{octave}"] = prior.bias(octave, level)
+        self._conditions = {name: (vector / UNIT).astype(np.float32) for name, vector in bias.items()}
+        # Steps of the low-pass image in one of each subband.
+        self._gains = [octave_gain(prior, step, octave) for octave in range(pyramid.OCTAVES + 1)]
         self._places, self._around = (of(*_cells(cells)) for of in (pyramid.lowest_places, pyramid.neighbours))
 
     def __call__(self, symbols: Parts, rows: Parts, values: Parts, slopes: Parts) -> Parts:
@@ -74,12 +74,21 @@ class ContextGradients:
         f32, where of the squared error alone it is `slopes`; values f32, and what gradients are for, are in
         quantisation steps.
         """
+        symbols, rows, values, slopes = (self._shaped(parts) for parts in (symbols, rows, values, slopes))
         bits = [np.float32(WORTH / 2) * self._bits.of(*pair) for pair in zip(symbols, rows, strict=True)]
-        return self.back(*self.forward(values), bits, [one == 0 for one in symbols], slopes)
+        made = self.back(*self.forward(values), bits, [part == 0 for part in symbols], slopes)
+        return [part.ravel() for part in made]
+
+    def _shaped(self, parts: Parts) -> Parts:
+        """[n, C] of the lowest coefficients, [cells, 6 C] of octaves."""
+        channels = self._config.channels
+        return [
+            part.reshape(-1, channels if number < LOWEST_PARTS else 6 * channels) for number, part in enumerate(parts)
+        ]
 
     def forward(self, values: Parts) -> tuple[list[Lowest], list[Octave]]:
         """All parts but the first, with these values f[n, count]."""
-        count = octaves.LOWEST_PARTS
+        count = LOWEST_PARTS
         known = np.concatenate(values[:count])[np.argsort(np.concatenate(self._places))]
         low = np.ascontiguousarray(known.T).reshape(-1, *_cells(self._cells))
         lowest = [self._lowest(part, known[around]) for part, around in enumerate(self._around)]
@@ -123,7 +132,7 @@ class ContextGradients:
         """
         found, received = list(slopes), None
         for octave, one in enumerate(reversed(run)):
-            parts = octaves.BY_OCTAVE[len(run) - octave]
+            parts = PARTS_BY_OCTAVE[len(run) - octave]
             found[parts], received = self._octave_back(octave, one, received, bits[parts], idle[parts], found[parts])
         assert received is not None
         values = received.low.reshape(len(received.low), -1).T.copy()

@@ -13,12 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import wiener
-from vaecodec.bases import rotation
 from vaecodec.integer import one_thread
+from vaecodec.native.restoration import FitSums, fit_sums
+from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.tiling import Box
-from vaecodec.wiener import CLASSES, LIMITS, MOST_SHIFT, OTHER_SHIFT, REACH, WEIGHTS, Filter
+from vaecodec.transforms.restoration import CLASSES, LIMITS, OTHER_SHIFT, Filter
+from vaecodec.transforms.restoration import MAX_SHIFT as MOST_SHIFT
+from vaecodec.wiener import REACH, WEIGHTS
 
 MOST = 127
+SQUARED_UNITS = 64.0  # of the core's sums, which are in eighths of a level
 RIDGE = 1e-6  # of the mean of the diagonal
 FINE = LIMITS[CLASSES[-1]]  # the limits of other numbers of classes are among these
 
@@ -128,47 +132,43 @@ def _others(own: list[np.ndarray], near: np.ndarray, wanted: np.ndarray) -> Norm
     return found
 
 
-def of_one_class(made: np.ndarray, pixels: np.ndarray, area: Box, every: int) -> Equations:
-    """Those of all samples in one class, by one in `every` rows of `area`: sooner had than classes are."""
-    height, width, channels = made.shape
-    found, turn = none(channels), rotation(channels).astype(np.float32)
+def of_one_class(
+    levels: np.ndarray,
+    pixels: np.ndarray,
+    area: Box,
+    every: int,
+    rotation: np.ndarray,
+    threads: Threads = ONE_THREAD,
+) -> Equations:
+    """Those of all samples in one class, by one in `every` rows of `area`: sooner had than classes are.
+
+    levels i16[H, W, C], unit 2**-6, pixels u8[H, W, C], rotation i32[C, C] of the core.  Sums are exact.
+    """
     first = area.top + min(every, area.bottom - area.top) // 2
-    rows = every * max(1, wiener.SAMPLES // width)
-    with one_thread:
-        for top in range(first, area.bottom, rows):
-            bottom = min(top + rows, area.bottom)
-            begin = max(0, top - REACH)
-            planes = wiener.turned(made[begin : min(bottom + REACH, height)])
-            seen = planes[:, top - begin :, area.left : area.right + 2 * REACH]
-            place = slice(top, bottom, every), slice(area.left, area.right)
-            wanted = turn @ (pixels[place] - made[place]).reshape(-1, channels).T
-            found = found + _of_rows(seen, bottom - top, every, wanted)
-    return found.times((area.bottom - area.top) / len(range(first, area.bottom, every)))
+    rows = range(first, area.bottom, every)
+    sums: list[FitSums] = []
+
+    def add(strip: tuple[int, int]) -> None:
+        lines = rows[slice(*strip)]
+        if lines:
+            box = lines[0], area.left, lines[-1] + 1, area.right
+            sums.append(fit_sums(levels, pixels, box, every, rotation))
+
+    threads.over_rows(len(rows), add)
+    total = FitSums(*(np.sum(field, axis=0) for field in zip(*sums, strict=True)))
+    found = none(levels.shape[2])
+    unit = (area.bottom - area.top) / len(rows) / SQUARED_UNITS
+    found.first.matrix[:WEIGHTS, :WEIGHTS], found.first.right[:WEIGHTS] = unit * total.first, unit * total.first_right
+    for n, (matrix, right) in enumerate(zip(total.others, total.others_right, strict=True), 1):
+        at = [0, 1, 2 * n, 2 * n + 1]
+        found.others.matrix[np.ix_(at, at)] += unit * matrix
+        found.others.right[at] += unit * right
+    return found
 
 
-def _of_rows(planes: np.ndarray, height: int, every: int, wanted: np.ndarray) -> Equations:
-    """Of each `every`th of so many rows of planes [C, >= height + 2 REACH, w + 2 REACH]."""
-
-    def at(plane: np.ndarray, down: int, along: int) -> np.ndarray:
-        lines = slice(REACH + down, REACH + down + height, every)
-        return plane[lines, REACH + along : plane.shape[1] - REACH + along]
-
-    def sums(plane: np.ndarray, far: int) -> list[np.ndarray]:
-        diagonal = at(plane, -far, -far) + at(plane, -far, far)
-        diagonal += at(plane, far, -far)
-        diagonal += at(plane, far, far)
-        return [at(plane, 0, -far) + at(plane, 0, far), at(plane, -far, 0) + at(plane, far, 0), diagonal]
-
-    found, basis = none(len(planes)), [one for far in wiener.DISTANCES for one in sums(planes[0], far)]
-    whole = np.stack([*basis, at(planes[0], 0, 0)]).reshape(WEIGHTS + 1, -1)
-    near, own = _less_centre(wiener.nearest_of(whole), wiener.NEAREST), []
-    for plane in planes[1:]:
-        along, down, diagonal = sums(plane, 1)
-        nearest = np.stack([along + down, diagonal, at(plane, 0, 0)]).reshape(3, -1)
-        own.append(_less_centre(nearest, wiener.NEAREST))
-    normal = _normal(_less_centre(whole, wiener.COUNTS), wanted[0])
-    found.first.matrix[:WEIGHTS, :WEIGHTS], found.first.right[:WEIGHTS] = normal
-    return Equations(found.first, _others(own, near, wanted[1:]))
+def pixels_of_levels(levels: np.ndarray) -> np.ndarray:
+    """f32[H, W, C] on a scale of 0 to 255, of i16 in units of 2**-6 around the middle."""
+    return levels * np.float32(1 / 64) + np.float32(127.5)
 
 
 def _less_centre(basis: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:

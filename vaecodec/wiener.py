@@ -18,57 +18,24 @@ import numpy as np
 from vaecodec.bases import rotation
 from vaecodec.cells import Each, in_two, run
 from vaecodec.config import FILTER_REACH
-from vaecodec.errors import FormatError
 from vaecodec.integer import one_thread
+from vaecodec.transforms.restoration import LIMITS, OTHER_SHIFT, Filter
 
 DISTANCES = (1, 2, 3)
 WEIGHTS = 3 * len(DISTANCES)  # along rows, along columns, diagonally; of each distance
 COUNTS = (2, 2, 4) * len(DISTANCES)  # samples in the sum of each
 NEAREST = (4, 4)  # of those of the other colours: along rows and columns, diagonally
 REACH = FILTER_REACH  # of the activity, which reaches further than the weights
-CLASSES = (1, 2, 4)
-# Activities around which one class goes over to the next, from two thirds to four thirds of them, in 64ths of the
-# quantisation step of the lowest coefficients: measured.
-LIMITS: dict[int, tuple[int, ...]] = {1: (), 2: (6,), 4: (2, 6, 19)}
-MOST_SHIFT = 15  # a unit of weights is 2**-shift
-OTHER_SHIFT = 9  # of the colours but the first
 SMOOTH = 1 << 12  # what an activity is multiplied by, the weights of its three means being whole numbers
 SAMPLES = 1 << 15  # at once, so that they stay in a cache
 
 
-class Filter(NamedTuple):
-    """Weights i8[K, 9] of the first colour, units 2**-shift u8[K], and i8[2 C] of the others, units 2**-9: the two that
-    they share, then two for the first colour of each; where there is one colour, none.
+def weights_of(found: Filter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of the first colour f64[K, 10], and of the others, shared f64[3] and each's f64[C - 1, 3], in its units;
+    the last of each is that of the sample itself, so that nothing is added to a flat.
     """
-
-    first: np.ndarray
-    shifts: np.ndarray
-    others: np.ndarray
-
-    def to_bytes(self) -> bytes:
-        """As HEAD has it: a byte that says how many classes there are, shift and weights of each, then the others."""
-        kind = CLASSES.index(len(self.first))
-        each = (bytes([shift]) + one.tobytes() for shift, one in zip(self.shifts.tolist(), self.first, strict=True))
-        return bytes([kind]) + b"".join(each) + self.others.tobytes()
-
-    def weights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Those of the first colour f64[K, 10], and of the others, shared f64[3] and each's f64[C - 1, 3], in these
-        units; the last of each is that of the sample itself, so that nothing is added to a flat.
-        """
-        first, others = self.first.astype(np.float64), self.others.astype(np.float64).reshape(-1, 2)
-        return _with_centre(first, COUNTS), _with_centre(others[:1], NEAREST), _with_centre(others[1:], NEAREST)
-
-
-def from_bytes(data: bytes, channels: int) -> Filter:
-    """The inverse of Filter.to_bytes; raises FormatError on what it does not make of a filter of so many channels."""
-    others = others_of(channels)
-    if not data or data[0] >= len(CLASSES) or len(data) != 1 + (1 + WEIGHTS) * CLASSES[data[0]] + others:
-        raise FormatError(f"the header gives a filter of {len(data)} bytes, which this version does not know")
-    each = np.frombuffer(data, np.int8, offset=1)
-    first = each[: len(each) - others].reshape(-1, 1 + WEIGHTS)
-    if not (first[:, 0].min() >= 0 and first[:, 0].max() <= MOST_SHIFT):
-        raise FormatError(f"the header gives a filter in units below 2**-{MOST_SHIFT}")
-    return Filter(first[:, 1:], first[:, 0].astype(np.uint8), each[len(each) - others :])
+    first, others = found.first.astype(np.float64), found.others.astype(np.float64).reshape(-1, 2)
+    return _with_centre(first, COUNTS), _with_centre(others[:1], NEAREST), _with_centre(others[1:], NEAREST)
 
 
 def others_of(channels: int) -> int:
@@ -85,7 +52,7 @@ class Restoration:
 
     def __init__(self, found: Filter, step: float) -> None:
         self._ramps = [ramp(limit * step / 64) for limit in LIMITS[len(found.first)]]
-        first, shared, each = found.weights()
+        first, shared, each = weights_of(found)
         self._first = np.ldexp(first, -found.shifts.astype(np.int32)[:, None]).astype(np.float32)
         self._shared, self._each = (np.ldexp(one, -OTHER_SHIFT).astype(np.float32) for one in (shared, each))
         self._turn = rotation(1 + len(each)).astype(np.float32)

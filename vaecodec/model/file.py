@@ -29,6 +29,7 @@ from vaecodec.generative import Generative, read_config
 from vaecodec.generator import Generator
 from vaecodec.generator import make as make_generator
 from vaecodec.model import floats
+from vaecodec.model.transforms import coefficient_order, subband_of, subband_scales
 from vaecodec.prior.model import Prior
 from vaecodec.strays import FLAG
 from vaecodec.tables import Tables
@@ -80,6 +81,13 @@ class Model:
     def inverse_gain(self, quality_index: int) -> np.ndarray:
         """f32[256 C]: see floats.inverse_gain."""
         return floats.inverse_gain(self.config, self.arrays, quality_index)
+
+    @cached_property
+    def latent_scales(self) -> np.ndarray:
+        """f32[256 C]: how much larger the core's coefficients are than normalised ones, in pyramid's order."""
+        channels = self.config.channels
+        scales = subband_scales(channels)[subband_of(channels)]
+        return scales[coefficient_order(channels)].astype(np.float32)
 
     @cached_property
     def synthesis_weights(self) -> dict[str, np.ndarray]:
