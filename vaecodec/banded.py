@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from vaecodec import lifting
-from vaecodec.integer import nearest, one_thread
+from vaecodec.integer import nearest
 
 BLOCK, REACH = 16, 4
 WHOLE_BITS = 16
@@ -91,9 +91,8 @@ def _windows(x: np.ndarray, more: int, count: int) -> np.ndarray:
 def both(x: np.ndarray, make: Matrix) -> np.ndarray:
     """[P, H, W], sides even: columns, then rows, by the matrices of `make`, in their type; x is used up."""
     out = np.empty_like(x)
-    with one_thread:
-        _along(x.swapaxes(1, 2), out.swapaxes(1, 2), make)
-        _along(out, x, make)
+    _along(x.swapaxes(1, 2), out.swapaxes(1, 2), make)
+    _along(out, x, make)
     return x
 
 

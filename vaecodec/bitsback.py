@@ -20,7 +20,6 @@ from vaecodec import coding, discrete, generative
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.generative import ORDER, PHASES
 from vaecodec.generator import Generator as Model
-from vaecodec.integer import one_thread
 
 LARGEST = 64  # pictures of a batch
 SPARE = 8  # words below those that coding has touched, which a decoder puts there
@@ -58,13 +57,12 @@ def symbols_of(pictures: np.ndarray) -> Iterator[np.ndarray]:
 
 def drive(steps: Generator[np.ndarray, np.ndarray, np.ndarray], answer: Draw) -> np.ndarray:
     """The pictures at the end of a walk whose every question `answer` answers."""
-    with one_thread:
-        question = next(steps)
-        while True:
-            try:
-                question = steps.send(answer(question))
-            except StopIteration as end:
-                return end.value
+    question = next(steps)
+    while True:
+        try:
+            question = steps.send(answer(question))
+        except StopIteration as end:
+            return end.value
 
 
 def likelihoods(model: Model, pictures: np.ndarray, z: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -81,8 +79,7 @@ def likelihoods(model: Model, pictures: np.ndarray, z: np.ndarray) -> list[tuple
 
 def encoded(model: Model, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(means, log-scales) f32[B, L] of q(z | x), as activations, of u8[B, S, S]."""
-    with one_thread:
-        t = generative.encoder(model.ops, model.config, pictures[..., None].astype(np.float32))[:, 0, 0]
+    t = generative.encoder(model.ops, model.config, pictures[..., None].astype(np.float32))[:, 0, 0]
     return t[:, : model.config.latents], t[:, model.config.latents :]
 
 

@@ -15,7 +15,6 @@ from vaecodec.chunks import Coding
 from vaecodec.coding import reader, words, writer
 from vaecodec.errors import FormatError
 from vaecodec.fitting import Chooser
-from vaecodec.integer import one_thread
 from vaecodec.lattice import SMALL_TOP, Choose, Guide, Question, sizes, stages, walk
 
 GROUP = 1 << 20  # values of planes that are walked over together, but for a plane that is larger
@@ -43,8 +42,7 @@ def encode(numbers: Planes, valid: Planes | None, coding: Coding, base: Planes |
         out.put(found, rows)
         return found
 
-    with one_thread:  # least squares are small products
-        found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
+    found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
     coder = writer()
     out.push(coder)
     return weighing.pack(chooser.choices), words(coder), found

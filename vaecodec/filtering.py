@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import wiener
-from vaecodec.integer import one_thread
 from vaecodec.native.restoration import FitSums, fit_sums
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.tiling import Box
@@ -103,12 +102,11 @@ def equations(made: np.ndarray, pixels: np.ndarray, area: Box, step: float, ever
     width = area.right - area.left
     rows = max(1, wiener.SAMPLES // width)
     ramps = [wiener.ramp(limit * step / 64) for limit in FINE]
-    with one_thread:
-        for top in range(area.top, area.bottom, rows):
-            bottom = min(top + rows, area.bottom)
-            outer = (slice(None), slice(top, bottom + 2 * REACH), slice(area.left, area.right + 2 * REACH))
-            inner = (slice(None), slice(top + REACH, bottom + REACH), slice(area.left + REACH, area.right + REACH))
-            found = found + _strip(planes[outer], wanted[inner], ramps, every)
+    for top in range(area.top, area.bottom, rows):
+        bottom = min(top + rows, area.bottom)
+        outer = (slice(None), slice(top, bottom + 2 * REACH), slice(area.left, area.right + 2 * REACH))
+        inner = (slice(None), slice(top + REACH, bottom + REACH), slice(area.left + REACH, area.right + REACH))
+        found = found + _strip(planes[outer], wanted[inner], ramps, every)
     return found.times(every)
 
 

@@ -20,7 +20,7 @@ from vaecodec.bases import rotation
 from vaecodec.config import ANCHORS, STRIDE, SUBSTEPS
 from vaecodec.errors import ModelError
 from vaecodec.gradients import unshuffle
-from vaecodec.integer import ACTIVATION_BITS, EXACT64, Layer, depthwise, one_thread, shift, shuffle
+from vaecodec.integer import ACTIVATION_BITS, EXACT64, Layer, depthwise, shift, shuffle
 from vaecodec.vetting import require
 from vaecodec.weights import Model, conditions
 from vaecodec.wiener import Filter
@@ -122,8 +122,7 @@ class Synthesis:
         ops = Fixed(self._layers, told)
         x = y * self._vector("inverse_gain", step)
         x = np.clip(shift(x, GAIN_BITS + ACTIVATION_BITS - BITS), -MOST, MOST, out=x)
-        with one_thread:
-            picture = network.synthesis(ops, self._model.config, x)
+        picture = network.synthesis(ops, self._model.config, x)
         return restored(picture, found, int(self._vector("inverse_gain", step)[0])) if found else picture
 
 

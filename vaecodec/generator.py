@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec import discrete, generative, grids, vetting
+from vaecodec import discrete, generative, grids
 from vaecodec.discrete import EDGE_BITS, SHAPES, Tables
 from vaecodec.generative import PHASES, VALUES, Generative
-from vaecodec.integer import ACTIVATION_MAX, Conditions, Layer, prepare
+from vaecodec.integer import ACTIVATION_MAX, Layer, prepare
+from vaecodec.model.checks import check_integers, require
 from vaecodec.tables import TOTAL
-from vaecodec.vetting import require
 
 Arrays = Mapping[str, np.ndarray]
-NO_CONDITIONS = Conditions(*[np.zeros(1, np.int64)] * len(Conditions._fields))
 KINDS = Tables(*(np.dtype("<i2" if name == "centres" else "<i4") for name in Tables._fields))  # type: ignore[arg-type]
 # What a table may hold: so that all of `discrete` stays below 2**53, and no sum of weights is 0.
 RANGES = {
@@ -36,7 +35,7 @@ class Generator(NamedTuple):
     """A frozen generative model, ready to code and to draw with."""
 
     name: str
-    id: str  # 16 hexadecimal digits
+    id: str  # 32 hexadecimal digits
     config: Generative
     layers: dict[str, Layer]
     tables: Tables
@@ -47,13 +46,13 @@ class Generator(NamedTuple):
     @property
     def ops(self) -> grids.Exact:
         """The arithmetic of its networks."""
-        return grids.Exact(self.layers, NO_CONDITIONS)
+        return grids.Exact(self.layers)
 
 
 def make(name: str, id: str, config: Generative, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> Generator:
     """A model from what its file says; raises ModelError, KeyError on what is missing."""
-    vetting.check_integers(arrays)
     prefix = "integer/"
+    check_integers(arrays, prefix)
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
     tables = Tables(*(arrays[f"discrete/{field}"] for field in Tables._fields))
     check_tables(tables)
@@ -73,8 +72,27 @@ def check_tables(tables: Tables) -> None:
     require(tables.cumulative[0] == 0 and tables.cumulative[-1] == TOTAL, "discrete/cumulative does not end in 1")
 
 
-class Fitting(vetting.Fitting, grids.Exact):
+class Fitting(grids.Exact):
     """grids.Exact, which looks at the shape of each layer before it uses it."""
+
+    def _expect(self, name: str, *shape: int) -> None:
+        layer = self.layers[name]
+        require(
+            layer.kernel.shape == shape and layer.bias.shape == shape[-1:],
+            f"integer/{name} has shape {list(layer.kernel.shape)}, expected {list(shape)}",
+        )
+
+    def dense(self, name: str, x: np.ndarray, channels: int, relu: bool = False, small: bool = False) -> np.ndarray:
+        self._expect(name, x.shape[-1], channels)
+        return super().dense(name, x, channels, relu, small)
+
+    def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
+        self._expect(name, 3, 3, x.shape[-1])
+        return super().depthwise(name, x)
+
+    def gate(self, name: str, x: np.ndarray) -> np.ndarray:
+        self._expect(name, x.shape[-1], 2 * x.shape[-1])
+        return super().gate(name, x)
 
     def mix(self, name: str, x: np.ndarray) -> np.ndarray:
         self._expect(name, x.shape[1] * x.shape[2], x.shape[1] * x.shape[2])
@@ -83,7 +101,7 @@ class Fitting(vetting.Fitting, grids.Exact):
 
 def check_networks(config: Generative, layers: dict[str, Layer]) -> None:
     """Runs the networks over one picture; raises ModelError, or KeyError where a layer is missing."""
-    ops = Fitting(layers, NO_CONDITIONS)
+    ops = Fitting(layers)
     generative.encoder(ops, config, np.zeros((1, config.side, config.side, 1), np.float32))
     features = generative.decoder(ops, config, np.zeros((1, 1, 1, config.latents), np.float32))
     for number in range(PHASES):

@@ -11,10 +11,11 @@ import numpy as np
 from vaecodec.config import STRIDE
 from vaecodec.container import Parsed
 from vaecodec.tiling import Box, Grid
+from vaecodec.transforms.coefficients import Coefficients
 
 T = TypeVar("T")
 Window = tuple[int, int, int, int]  # top, left, height, width
-Latents = tuple[np.ndarray, np.ndarray]  # of a tile: y f32[h, w, M], z f32[h', w', N], in quantisation steps
+Latents = Coefficients  # of a tile, as analysis makes them
 
 
 class Rows(Protocol):

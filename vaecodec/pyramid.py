@@ -20,7 +20,6 @@ from vaecodec import banded
 from vaecodec.bases import rotation
 from vaecodec.cells import Each, in_two, run
 from vaecodec.config import CELL, STRIDE
-from vaecodec.integer import one_thread
 from vaecodec.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
 
 OCTAVES = 4  # in y; one more within a tile
@@ -115,8 +114,7 @@ def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
             low[...] = banded.both(low.copy() if octave else low, banded.samples)
 
     def turn(half: slice) -> None:
-        with one_thread:
-            np.matmul(planes[:, half].T, _rotation(channels), out=out[half])
+        np.matmul(planes[:, half].T, _rotation(channels), out=out[half])
 
     run(each, one, range(channels))
     run(each, turn, in_two(len(out)))
@@ -140,12 +138,11 @@ def _turned(x: np.ndarray, each: Each = map) -> np.ndarray:
 
     def one(half: slice) -> None:
         part = pixels[half]
-        with one_thread:
-            if part.dtype == np.uint8:
-                np.matmul(turn * np.float32(1 / 255), part.astype(np.float32).T, out=out[:, half])
-                out[:, half] -= centre
-            else:
-                np.matmul(turn, part.T, out=out[:, half])
+        if part.dtype == np.uint8:
+            np.matmul(turn * np.float32(1 / 255), part.astype(np.float32).T, out=out[:, half])
+            out[:, half] -= centre
+        else:
+            np.matmul(turn, part.T, out=out[:, half])
 
     run(each, one, in_two(len(pixels)))
     return out.reshape(len(turn), *x.shape[:2])

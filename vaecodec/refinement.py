@@ -165,7 +165,7 @@ class Refiner:
 
         def choose(part: int, question: Distributions) -> np.ndarray:
             symbols = chosen[part](targets[part], question)
-            values.append(symbol_values(symbols, *question, self._prior.centroids) * unit)
+            values.append(symbol_values(symbols, *question, self._prior.centroids).astype(np.float32) * unit)
             return symbols
 
         parts, decoded = choose_symbols(self._prior, self._inner.shape, self._step, choose)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from vaecodec.coding import DETERMINISTIC, uniform
-from vaecodec.integer import one_thread
 from vaecodec.native.symbols import count_symbols
 from vaecodec.tables import Tables
 
@@ -29,8 +28,7 @@ def chosen(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | No
     rows, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
     costs_of = tables.bits_of_each(small, rows)
     found, saved = list[int](), -float(BITS * len(parts))
-    with one_thread:
-        every = [_costs(*each, costs_of, tables) for each in parts]
+    every = [_costs(*each, costs_of, tables) for each in parts]
     for costs in every:
         best = int(np.argmin(costs)) if costs.any() else -LEAST
         found.append(best + LEAST)

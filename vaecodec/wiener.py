@@ -18,7 +18,6 @@ import numpy as np
 from vaecodec.bases import rotation
 from vaecodec.cells import Each, in_two, run
 from vaecodec.config import FILTER_REACH
-from vaecodec.integer import one_thread
 from vaecodec.transforms.restoration import LIMITS, OTHER_SHIFT, Filter
 
 DISTANCES = (1, 2, 3)
@@ -82,8 +81,7 @@ class Restoration:
                 if out is not None:  # while the strip is in a cache
                     out[top : top + len(strip)] = np.clip(strip, 0, 255, out=strip)
 
-        with one_thread:
-            run(each, add, _halves(height))
+        run(each, add, _halves(height))
         return picture if out is None else out
 
     def _added(self, planes: np.ndarray, sums: np.ndarray) -> np.ndarray:
@@ -150,8 +148,7 @@ def turned(picture: np.ndarray, each: Each = map) -> np.ndarray:
             into = inside[:, top : top + len(part)]
             into[:] = (turn @ part.reshape(-1, channels).T).reshape(channels, *part.shape[:2])
 
-    with one_thread:
-        run(each, fill, _halves(height))
+    run(each, fill, _halves(height))
     return mirrored(planes)
 
 

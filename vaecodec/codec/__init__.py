@@ -29,7 +29,7 @@ class Codec:
 
     def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
         self.model, self.threads = model, threads or available_cores()
-        self.transforms = model.transforms if device == "cpu" else transforms_for(model.config, model.arrays, device)
+        self.transforms = model.transforms if device == "cpu" else transforms_for(model.config, model.arrays, model.name, device)
         self.decoder = Decoder(model, self.transforms, self.threads)
         self.encoder = Encoder(model, self.transforms, self.decoder, self.threads)
 

@@ -222,7 +222,7 @@ class Encoder:
                 box = grid.box(row * grid.columns + column)
                 outer = box.grow(margin, grid.cells)
                 within = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
-                yield Job(cut(rows, outer.inside(strip)), box.inside(outer), within)
+                yield Job(np.ascontiguousarray(cut(rows, outer.inside(strip))), box.inside(outer), within)
 
     def _coded(
         self,

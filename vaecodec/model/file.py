@@ -29,6 +29,7 @@ from vaecodec.generative import Generative, read_config
 from vaecodec.generator import Generator
 from vaecodec.generator import make as make_generator
 from vaecodec.model import floats
+from vaecodec.model.checks import require
 from vaecodec.model.transforms import coefficient_order, subband_of, subband_scales
 from vaecodec.prior.model import Prior
 from vaecodec.strays import FLAG
@@ -154,12 +155,6 @@ def parse_model(data: bytes, source: str, shipped: bool = False) -> Model | Gene
         raise ModelError(f"{source}: {exc}") from exc
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{source}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
-
-
-def require(condition: Any, message: str) -> None:
-    """Raises ModelError with `message` unless `condition` holds."""
-    if not condition:
-        raise ModelError(message)
 
 
 def _check_tensors(arrays: dict[str, np.ndarray]) -> None:

@@ -80,3 +80,14 @@ class NativeTransforms:
         threads: Threads = ONE_THREAD,
     ) -> list[np.ndarray]:
         return [self.synthesis.pixels(each, quality_index, weights, threads) for each in coefficients]
+
+
+def transforms_for(config: Config, arrays: Mapping[str, np.ndarray], name: str, device: str) -> Transforms:
+    """The native core for "cpu"; TensorFlow for "tensorflow", wherever it runs, and "gpu"; ValueError otherwise."""
+    if device == "cpu":
+        return NativeTransforms(config, arrays, name)
+    if device in ("tensorflow", "gpu"):
+        from vaecodec.transforms.tensorflow import TensorFlowTransforms
+
+        return TensorFlowTransforms(config, arrays, name, device)
+    raise ValueError(f"device is {device!r}, expected 'cpu', 'gpu' or 'tensorflow'")
