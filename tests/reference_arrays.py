@@ -52,6 +52,7 @@ def decode(data, model=None):
         coding = Coding(parts[0], dtype)
         mask = read_mask(parts[1], dtype, count)
         if mode == 4:
+            require(coding.chain == 1, "the chain")
             top = -(-coding.top // coding.step)
             held = next(t for t in ("<u1", "<u2", "<u4", "<u8") if top <= np.iinfo(t).max)
             q = read_values(parts[3], np.dtype(held), count).astype(object)
