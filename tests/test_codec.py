@@ -57,7 +57,7 @@ def test_any_symbols_have_one_answer(tiny, cells, step):
 
 
 def test_tiles_join_without_a_seam(tiny):
-    """Latents are the same with and without tiles where hyper-latents agree; pixels differ by rounding alone."""
+    """Each tile is coded by itself, and its pixels continue those of its neighbours."""
     pixels = picture(256, 256)
     whole, tiled = (tiny.decode(tiny.encode(pixels, 90, tile=tile)) for tile in (256, 128))
     assert abs(psnr(whole, pixels) - psnr(tiled, pixels)) < 0.1

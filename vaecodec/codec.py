@@ -8,9 +8,9 @@ From tile to tile, a row of them at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -103,8 +103,6 @@ class Codec(Encoder):
 
     def _filter_of(self, header: Header) -> Filter | None:
         """That of a file, if it has one."""
-        if header.filter and not self.model.config.wavelet:
-            raise FormatError("the header gives a filter, which does not go with its model")
         return wiener.from_bytes(header.filter, header.channels) if header.filter else None
 
     def _strips(self, part: Part, progress: Progress | None) -> Iterator[np.ndarray]:
@@ -123,7 +121,7 @@ class Codec(Encoder):
 
         def jobs(part: Part) -> Iterator[tuple[Header, Box, Box, np.ndarray]]:
             margin = halo(config, bool(part.parsed.header.filter))
-            found = self._surrounded(crew, part, margin, config.latents, tiles.decode)
+            found = self._surrounded(crew, part, margin)
             return ((part.parsed.header, *one) for one in found)
 
         def some(*jobs: tuple[Header, Box, Box, np.ndarray]) -> list[tuple[Box, np.ndarray]]:
@@ -158,7 +156,7 @@ class Codec(Encoder):
         with self._crew([(part.plan.grid, part.total)]) as crew:
             header, found = part.parsed.header, self._filter_of(part.parsed.header)
             margin = halo(config, found is not None)
-            for shown, outer, y in self._surrounded(crew, part, margin, config.latents, tiles.decode):
+            for shown, outer, y in self._surrounded(crew, part, margin):
                 made = self._fixed(y, header.step, found)[shown.inside(pixels_of(outer)).slices()]
                 out[shown.slices()] = made + (1 << (fixed.BITS - 1))
         return out
@@ -170,25 +168,15 @@ class Codec(Encoder):
     def _reduced(self, crew: Crew, part: Part) -> Iterator[tuple[Box, np.ndarray]]:
         """As `_synthesised`, but without the network and at a fraction of the size."""
         plan, step, config = part.plan, part.parsed.header.step, self.model.config
-        render: Callable[[Model, np.ndarray, int], np.ndarray]
-        if config.wavelet:
-            found = self._surrounded(crew, part, halo(config), config.latents, tiles.decode)
-            render = partial(preview.of_wavelets, step=step)
-        else:
-            kernel, bias = preview.projection(self.model, step, plan.reduce)
-            found = self._surrounded(crew, part, config.lapped, len(bias), tiles.project, kernel, bias)
-            render = preview.render
-        for shown, outer, y in found:
-            pixels = render(self.model, y, plan.reduce)
+        for shown, outer, y in self._surrounded(crew, part, halo(config)):
+            pixels = preview.render(self.model, y, plan.reduce, step)
             yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
 
-    def _surrounded(
-        self, crew: Crew, part: Part, margin: int, channels: int, work: Callable[..., np.ndarray], *more: Any
-    ) -> Iterator[tuple[Box, Box, np.ndarray]]:
-        """(place in what comes out, cells, f32[h, w, channels] of `work` for them) of each tile and its margin."""
+    def _surrounded(self, crew: Crew, part: Part, margin: int) -> Iterator[tuple[Box, Box, np.ndarray]]:
+        """(place in what comes out, cells, their latents f32[h, w, M]) of each tile and its margin."""
         plan, grid = part.plan, part.plan.grid
         needed = plan.cells.grow(margin, grid.cells)
-        decoded = self._decoded(crew, part, needed, work, *more)
+        decoded = self._decoded(crew, part, needed, tiles.decode)
         latents: dict[int, np.ndarray] = {}
         for index in grid.touching(plan.cells):
             box = grid.box(index)
@@ -196,7 +184,7 @@ class Codec(Encoder):
             if grid.total == 1 and outer == box:
                 yield plan.shown(box), outer, next(decoded)[1]
                 return
-            y = np.empty((*outer.shape, channels), np.float32)
+            y = np.empty((*outer.shape, self.model.config.latents), np.float32)
             for other in grid.touching(outer):
                 while other not in latents:
                     latents.update([next(decoded)])
@@ -209,17 +197,15 @@ class Codec(Encoder):
                 del latents[past]
             yield plan.shown(box), outer, y
 
-    def _decoded(
-        self, crew: Crew, part: Part, cells: Box, work: Callable[..., T], *more: Any
-    ) -> Iterator[tuple[int, T]]:
-        """(index, work(prior, cells, step, payload, crc, *more)) of each tile that has some of these cells."""
+    def _decoded(self, crew: Crew, part: Part, cells: Box, work: Callable[..., T]) -> Iterator[tuple[int, T]]:
+        """(index, work(prior, cells, step, payload, crc)) of each tile that has some of these cells."""
         data, parsed, grid = part.data, part.parsed, part.plan.grid
 
         def one(index: int) -> tuple[int, T]:
             tile = parsed.tiles[index]
             payload = bytes(memoryview(data)[tile.offset : tile.offset + tile.length])
             try:
-                return index, crew.call(work, grid.box(index).shape, parsed.header.step, payload, tile.crc, *more)
+                return index, crew.call(work, grid.box(index).shape, parsed.header.step, payload, tile.crc)
             except FormatError as exc:
                 raise FormatError(f"{part.name}tile {index} is damaged: {exc}") from exc
 

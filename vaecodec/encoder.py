@@ -1,6 +1,6 @@
 """Encoder: pixels -> bytes.
 
-pixels --analysis--> y --hyper-analysis--> z --quantise, walk, push--> words --pack--> bytes
+pixels --analysis--> y --quantise, walk, push--> words --pack--> bytes
 
 From tile to tile, a row of them at a time; the bytes depend on neither that nor on `threads`.
 """
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec import filtering, memory, tiles, wavelet_refinement
+from vaecodec import filtering, memory, tiles
 from vaecodec.cells import Hands
-from vaecodec.config import HYPER_STRIDE, STRIDE
+from vaecodec.config import STRIDE
 from vaecodec.container import Header, pack, step_of
 from vaecodec.context import UNIT
 from vaecodec.errors import CodecError, ModelError
@@ -25,10 +25,9 @@ from vaecodec.filtering import Equations
 from vaecodec.parallel import Crew, cores
 from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of, undisturbed
 from vaecodec.progress import Progress, ticker
-from vaecodec.refinement import Refiner, check_effort, iterations_of
+from vaecodec.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
 from vaecodec.transforms import make_transforms
-from vaecodec.wavelet_refinement import WaveletRefiner
 from vaecodec.weights import Model
 
 ENOUGH, SPARSELY = 1 << 17, 5  # samples of a tile to fit a filter by, of no more than so many times as many
@@ -65,8 +64,8 @@ class Encoder:
     ) -> bytes:
         """u8[H, W, C] -> a .vae file, bytes; quality in 1..100, effort in 1..9.
 
-        The file of a wavelet model may have a filter (see wiener).  Above effort 1 the latents are refined for this
-        picture (see refinement), of which `progress` is told each tile's iterations.  Raises CodecError on another
+        The file may have a filter (see wiener).  Above effort 1 the latents are refined for this picture (see
+        refinement), of which `progress` is told each tile's iterations.  Raises CodecError on another
         shape or type, ValueError on a value outside its range.
         """
         return self.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
@@ -123,30 +122,18 @@ class Encoder:
         """What `encode` makes at effort 1 of u8[H, W, C], which analyse_batch gave these latents of."""
         step, grid = step_of(quality), Grid(pixels.shape[0], pixels.shape[1], tile)
 
-        def one(number: int, y: np.ndarray, z: np.ndarray) -> Done:
-            if not self.model.config.wavelet:
-                return Done(crew.call(tiles.encode, y, z, step), None)
+        def one(number: int, y: np.ndarray) -> Done:
             box = grid.box(number)
             sure = undisturbed(box, grid.cells, pixels.shape[:2], halo(self.model.config))
             fit = self._fit(cut(pixels, box), step, sure, False, crew.hands)
-            return Done(*crew.call_and_see(tiles.encode_seen, y, z, step, see=fit))
+            return Done(*crew.call_and_see(tiles.encode_seen, y, step, see=fit))
 
         with self._crew([(grid, grid.total)]) as crew:
-            made = list(crew.map(lambda number, found: one(number, *found), enumerate(latents)))
+            made = list(crew.map(one, enumerate(latents)))
         coded = [done.result for done in made]
         return pack(
             self._header(pixels.shape[0], pixels.shape[1], step, tile, self._fitted(made, step)), coded, metadata
         )
-
-    @property
-    def _refiner(self) -> type[Refiner]:
-        return WaveletRefiner if self.model.config.wavelet else Refiner
-
-    def _iterations(self, effort: int, step: int) -> int:
-        """How often latents are refined."""
-        if effort <= 1:
-            return 0
-        return wavelet_refinement.ITERATIONS[effort - 1] if self.model.config.wavelet else iterations_of(effort, step)
 
     def _header(self, height: int, width: int, step: int, tile: int, found: bytes = b"") -> Header:
         return Header(self.model.id, height, width, step, tile, channels=self.model.config.channels, filter=found)
@@ -172,7 +159,7 @@ class Encoder:
         effort: int = 0,
         progress: Progress | None = None,
     ) -> list[list[Done]]:
-        """work(prior, y, z, step) of each tile of each picture, in order; pictures of one size are next to each other
+        """work(prior, y, step) of each tile of each picture, in order; pictures of one size are next to each other
         in the making.  At effort 0 there is no filter either.
         """
         channels = self.model.config.channels
@@ -183,7 +170,7 @@ class Encoder:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         grids = [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in pictures]
         order = sorted(range(len(grids)), key=grids.__getitem__)
-        rounds = self._iterations(effort, step) or 1
+        rounds = _iterations(effort) or 1
         tick = ticker(rounds * sum(grid.total for grid in grids), progress)
         with self._crew(((grid, grid.total) for grid in grids), rounds) as crew:
             chosen = ((pictures[n], grids[n]) for n in order)
@@ -208,30 +195,29 @@ class Encoder:
         effort: int,
         tick: Callable[[], None],
     ) -> Iterator[Done]:
-        """work(prior, y, z, step) of each tile of each picture, in order, its y refined as the effort says."""
+        """work(prior, y, step) of each tile of each picture, in order, its y refined as the effort says."""
         turn = threading.Semaphore(self.threads)  # a refinement takes a core, and much memory
-        iterations, fits = self._iterations(effort, step), bool(effort and self.model.config.wavelet)
+        iterations = _iterations(effort)
 
-        def one(job: Job, y: np.ndarray, z: Any) -> Done:
+        def one(job: Job, y: np.ndarray) -> Done:
             inner = y[job.inner.slices()]
             if iterations:
                 with turn:
-                    refine = self._refiner(self.model, job.seen, job.within, y, z, job.inner, step)
-                    found = refine(iterations, tick)
-                inner, z = (inner, found) if self.model.config.wavelet else (found, z)
-                return Done(crew.call(work, inner, z, step), refine.equations)
-            if fits:
+                    refine = Refiner(self.model, job.seen, job.within, y, job.inner, step)
+                    symbols = refine(iterations, tick)
+                return Done(crew.call(work, inner, step, symbols), refine.equations)
+            if effort:
                 sure = undisturbed(job.inner, y.shape[:2], job.within, halo(self.model.config))
                 fit = self._fit(job.seen[pixels_of(job.inner).slices()], step, sure, effort > 1, crew.hands)
-                done = Done(*crew.call_and_see(tiles.encode_seen, inner, z, step, see=fit))
+                done = Done(*crew.call_and_see(tiles.encode_seen, inner, step, see=fit))
             else:
-                done = Done(crew.call(work, inner, z, step), None)
+                done = Done(crew.call(work, inner, step), None)
             tick()
             return done
 
         def some(*jobs: Job) -> list[Done]:
-            latents = self._latents([job.seen for job in jobs], jobs[0].inner, step, crew.hands)
-            return [one(job, *found) for job, found in zip(jobs, latents, strict=True)]
+            latents = self._latents([job.seen for job in jobs], step, crew.hands)
+            return [one(job, y) for job, y in zip(jobs, latents, strict=True)]
 
         def jobs(pixels: np.ndarray | Rows, grid: Grid) -> Iterator[Job]:
             for row in range(grid.rows):
@@ -269,23 +255,17 @@ class Encoder:
 
         return fit
 
-    def _latents(
-        self, pixels: list[np.ndarray], inner: Box, step: int, hands: Hands
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(y f32[h, w, M] of each u8[H, W, C], z f32[h'/4, w'/4, N] of its `inner` cells), in quantisation steps."""
+    def _latents(self, pixels: list[np.ndarray], step: int, hands: Hands) -> np.ndarray:
+        """f32[B, h, w, M], in quantisation steps, of B arrays u8[H, W, C]."""
         y = self.transforms.analysis(np.stack(pixels), self.model.condition("analysis", step), hands)
-        if self.model.config.wavelet:
-            y *= self.model.vector("gain", step)
-            _check_latents(y)
-            return ((one, np.zeros((0, 0, 0), np.float32)) for one in y)
-        part = y[:, inner.top : inner.bottom, inner.left : inner.right]
-        short = (-part.shape[1] % HYPER_STRIDE, -part.shape[2] % HYPER_STRIDE)
-        padded = np.pad(part, ((0, 0), (0, short[0]), (0, short[1]), (0, 0))) if any(short) else part
-        z = self.transforms.hyper_analysis(padded, hands) * self.model.vector("hyper_gain", step)
-        y = y * self.model.vector("gain", step)
+        y *= self.model.vector("gain", step)
         _check_latents(y)
-        _check_latents(z)
-        return zip(y, z, strict=True)
+        return y
+
+
+def _iterations(effort: int) -> int:
+    """How often latents are refined."""
+    return ITERATIONS[effort - 1] if effort > 1 else 0
 
 
 def _check_latents(latents: np.ndarray) -> None:

@@ -14,12 +14,11 @@ import numpy as np
 from vaecodec import discrete, generative, grids, vetting
 from vaecodec.discrete import EDGE_BITS, SHAPES, Tables
 from vaecodec.generative import PHASES, VALUES, Generative
-from vaecodec.integer import ACTIVATION_MAX, Conditions, Layer, prepare
+from vaecodec.integer import ACTIVATION_MAX, Layer, prepare
 from vaecodec.tables import TOTAL
 from vaecodec.vetting import require
 
 Arrays = Mapping[str, np.ndarray]
-NO_CONDITIONS = Conditions(*[np.zeros(1, np.int64)] * len(Conditions._fields))
 KINDS = Tables(*(np.dtype("<i2" if name == "centres" else "<i4") for name in Tables._fields))  # type: ignore[arg-type]
 # What a table may hold: so that all of `discrete` stays below 2**53, and no sum of weights is 0.
 RANGES = {
@@ -47,7 +46,7 @@ class Generator(NamedTuple):
     @property
     def ops(self) -> grids.Exact:
         """The arithmetic of its networks."""
-        return grids.Exact(self.layers, NO_CONDITIONS)
+        return grids.Exact(self.layers)
 
 
 def make(name: str, id: str, config: Generative, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> Generator:
@@ -83,7 +82,7 @@ class Fitting(vetting.Fitting, grids.Exact):
 
 def check_networks(config: Generative, layers: dict[str, Layer]) -> None:
     """Runs the networks over one picture; raises ModelError, or KeyError where a layer is missing."""
-    ops = Fitting(layers, NO_CONDITIONS)
+    ops = Fitting(layers)
     generative.encoder(ops, config, np.zeros((1, config.side, config.side, 1), np.float32))
     features = generative.decoder(ops, config, np.zeros((1, 1, 1, config.latents), np.float32))
     for number in range(PHASES):

@@ -12,11 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import network, pyramid
-from vaecodec.config import STRIDE
 from vaecodec.integer import depthwise
 from vaecodec.weights import Model, conditions
-
-HALF = STRIDE // 2
 
 
 class Slot:
@@ -126,14 +123,6 @@ class Reverse:
         slot = y.slot
         return self._made(pyramid.samples(y.value), lambda g: slot.receive(pyramid.samples_adjoint(g)))
 
-    def lapped(self, name: str, x: Node) -> Node:
-        kernel, slot = self._weights[f"{name}/kernel"], x.slot
-
-        def give(g: np.ndarray) -> None:
-            slot.receive(_adjoint_along(_adjoint_along(g, kernel, 1), kernel, 0))
-
-        return self._made(_along(_along(x.value, kernel, 0), kernel, 1), give)
-
 
 def shuffle(x: np.ndarray, r: int) -> np.ndarray:
     """[h, w, r * r * C] -> [h * r, w * r, C]."""
@@ -149,30 +138,6 @@ def unshuffle(x: np.ndarray, r: int) -> np.ndarray:
     return x.reshape(height, width, r * r * channels)
 
 
-def _blocks(x: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
-    """Each run of 16 along an axis, times the kernel [16, 16]."""
-    shape = x.shape
-    x = x.reshape(*shape[:axis], -1, STRIDE, int(np.prod(shape[axis + 1 :])))
-    return np.matmul(kernel, x).reshape(shape)
-
-
-def _along(x: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
-    """The filter of layers.Float.lapped along one axis of [H, W, C]."""
-    pads = [(HALF, HALF) if n == axis else (0, 0) for n in range(3)]
-    t = _blocks(np.pad(x, pads, "symmetric"), kernel, axis)
-    return t[HALF:-HALF] if axis == 0 else t[:, HALF:-HALF]
-
-
-def _adjoint_along(g: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
-    """What _along does to gradients: what came of a mirror image is added to what was mirrored."""
-    pads = [(HALF, HALF) if n == axis else (0, 0) for n in range(3)]
-    t = np.moveaxis(_blocks(np.pad(g, pads), kernel.T, axis), axis, 0)
-    out = t[HALF:-HALF].copy()
-    out[:HALF] += t[:HALF][::-1]
-    out[-HALF:] += t[-HALF:][::-1]
-    return np.moveaxis(out, 0, axis)
-
-
 class Distortion:
     """The squared error of a model's pictures at one quality step, as a function of latents in quantisation steps."""
 
@@ -184,7 +149,7 @@ class Distortion:
             if name.startswith(prefix + "synthesis/")
         }
         self._config, self._gain = model.config, model.vector("inverse_gain", step)
-        self._conditions = {name: model.vector(name, step) for name in conditions(model.config, "synthesis")}
+        self._conditions = {name: model.vector(name, step) for name in conditions("synthesis")}
 
     def forward(self, y: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """y f32[h, w, M] -> picture f32[16 h, 16 w, C] in 0..255, unrounded, and the way back of its gradient."""

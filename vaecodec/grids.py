@@ -8,7 +8,7 @@ from vaecodec import integer
 
 
 class Exact(integer.Exact):
-    """integer.Exact on batches; needs no conditions."""
+    """integer.Exact on batches."""
 
     def depthwise(self, name: str, x: np.ndarray) -> np.ndarray:
         layer, (height, width) = self.layers[name], x.shape[1:3]

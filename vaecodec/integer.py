@@ -26,28 +26,11 @@ ACTIVATION_BITS = 6
 ACTIVATION_MAX = 1023
 WEIGHT_BITS = 9
 PRODUCT_BITS = ACTIVATION_BITS + WEIGHT_BITS
-LOC_GAIN = 4.0  # means reach further than activations: +-64 from the network, +-1024 with the predictor
-LOC_MAX = 1024.0
+LOC_GAIN = 4.0  # means reach further than activations: +-64
 INDEX_GAIN = 8.0  # an activation of 1 is 8 rungs of the scale ladder
-INDEX_BITS = 4  # scale indices carry 4 fractional bits until the gain's rungs are added
 GAIN_BITS = 10  # gains are integers in units of 2**-10
-VALUE_MAX = 2**22  # bound on decoded latents in units of 2**-6: 65536 quantisation steps
-CONTEXT_MAX = 2**14  # bound on latents as context, before the gain: more than any picture has, and exact in float32
 
 EXACT32, EXACT64 = 2**24, 2**53
-
-# What enters each layer is at most this; hyper-latents and predictions reach further than activations do.
-INPUT_MAX = {"hyper/in": 2**20}
-
-
-class Conditions(NamedTuple):
-    """The integer side of one prior level, from the tables of a frozen model (N, M: channels of z and y)."""
-
-    bias: np.ndarray  # i[prior], unit 2**-6, added to the features
-    gain: np.ndarray  # i[M], unit 2**-10
-    inverse_gain: np.ndarray  # i[M], unit 2**-10
-    index: np.ndarray  # type: ignore[assignment]  # i[M], rungs in units of 2**-4: the gain, on the scale ladder
-    hyper_inverse_gain: np.ndarray  # i[N], unit 2**-10
 
 
 class Layer(NamedTuple):
@@ -61,17 +44,17 @@ class Layer(NamedTuple):
     narrow: np.ndarray | None = None
     beyond: np.ndarray | None = None
 
-    def product(self, x: np.ndarray, outputs: slice = slice(None), inputs: slice = slice(None)) -> np.ndarray:
-        """[n, C] -> [n, K], or those of the given outputs, with bias, in a type that holds them; of those inputs."""
+    def product(self, x: np.ndarray, outputs: slice = slice(None)) -> np.ndarray:
+        """[n, C] -> [n, K], or those of the given outputs, with bias, in a type that holds them."""
         if self.narrow is None or self.beyond is None:
-            t = x.astype(self.kernel.dtype, copy=False) @ self.kernel[inputs, outputs]
+            t = x.astype(self.kernel.dtype, copy=False) @ self.kernel[:, outputs]
         else:
-            t = x @ self.narrow[inputs, outputs]
+            t = x @ self.narrow[:, outputs]
             first, last, _ = outputs.indices(self.kernel.shape[1])
             beyond = self.beyond[(self.beyond >= first) & (self.beyond < last)]
             if len(beyond):
                 t = t.astype(np.float64)
-                t[:, beyond - first] = x.astype(np.float64) @ self.kernel[inputs, beyond]
+                t[:, beyond - first] = x.astype(np.float64) @ self.kernel[:, beyond]
         t += self.bias[outputs].astype(t.dtype, copy=False)
         return t
 
@@ -87,11 +70,8 @@ def prepare(weights: Mapping[str, np.ndarray]) -> dict[str, Layer]:
         if part == "bias":
             continue
         kernel = value.astype(np.int64)
-        if part == "predictor":
-            name, bias, reach = key, np.zeros(kernel.shape[-1], np.int64), CONTEXT_MAX
-        else:
-            bias, reach = weights[f"{name}/bias"].astype(np.int64), INPUT_MAX.get(name, ACTIVATION_MAX)
-        sums = np.abs(kernel.astype(np.float64)).sum(tuple(range(kernel.ndim - 1))) * reach
+        bias = weights[f"{name}/bias"].astype(np.int64)
+        sums = np.abs(kernel.astype(np.float64)).sum(tuple(range(kernel.ndim - 1))) * ACTIVATION_MAX
         # Rounding adds half a unit, which must be exact as well.
         bounds = sums + np.abs(bias.astype(np.float64)) + 2**WEIGHT_BITS
         if bounds.max() >= EXACT64:
@@ -197,45 +177,15 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-@lru_cache(maxsize=64)
-def parity(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of the even and the odd cells of an [h, w] grid, by row plus column, each in rows from the top."""
-    odd = (np.arange(height)[:, None] + np.arange(width)).ravel() % 2
-    return np.flatnonzero(odd == 0), np.flatnonzero(odd)
-
-
-def columns(channels: int, half: int, odd: int) -> slice:
-    """The channels that step `half` codes at even (0) or odd (1) cells: the two halves trade places."""
-    middle = channels // 2
-    return slice(middle, channels) if half != odd else slice(0, middle)
-
-
-def take_half(x: np.ndarray, half: int) -> np.ndarray:
-    """[h, w, C] -> [h * w, C/2]: what step `half` codes, in coding order: even cells, then odd cells."""
-    cells = x.reshape(-1, x.shape[-1])
-    picked = [cells[at, columns(x.shape[-1], half, odd)] for odd, at in enumerate(parity(*x.shape[:2]))]
-    return np.concatenate(picked)
-
-
-def put_half(values: np.ndarray, out: np.ndarray, half: int) -> None:
-    """The inverse of take_half, into those of [h, w, C]: [h * w, C/2]."""
-    cells, (even, odd) = out.reshape(-1, out.shape[2]), parity(*out.shape[:2])
-    cells[even, columns(out.shape[2], half, 0)] = values[: len(even)]
-    cells[odd, columns(out.shape[2], half, 1)] = values[len(even) :]
-
-
 class Exact:
     """The arithmetic of `network` in integers; arrays are [h, w, C], integer-valued, unit 2**-6.
 
     Of a band of rows, `above` and `below` say whether a row of its neighbours comes along: the depthwise layer, one in
-    each block, takes it, and what comes after is without.  Bands begin at even rows.  Where half of y is known, it is
-    given without zeros: the half [h, w, C/2] that each cell has.
+    each block, takes it, and what comes after is without.
     """
 
-    def __init__(
-        self, layers: Mapping[str, Layer], conditions: Conditions, above: bool = False, below: bool = False
-    ) -> None:
-        self.layers, self.conditions, self.above, self.below = layers, conditions, int(above), int(below)
+    def __init__(self, layers: Mapping[str, Layer], above: bool = False, below: bool = False) -> None:
+        self.layers, self.above, self.below = layers, int(above), int(below)
 
     def channels(self, x: np.ndarray) -> int:
         return x.shape[-1]
@@ -256,9 +206,6 @@ class Exact:
         t += layer.bias
         return self._round(t)
 
-    def condition(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self._clip(np.add(x, self.conditions.bias.astype(x.dtype), out=x))
-
     def gate(self, name: str, x: np.ndarray) -> np.ndarray:
         rows, middle = x.reshape(-1, x.shape[-1]), x.shape[-1]
         a = self._round(self.layers[name].product(rows, slice(0, middle)), 0)
@@ -270,60 +217,5 @@ class Exact:
         y += x[self.above : self.above + len(y)] if len(x) > len(y) else x
         return self._clip(y)
 
-    def compand(self, x: np.ndarray) -> np.ndarray:
-        """Latents f32, unit 2**-6 -> activations: unit slope to 7.5, then 1/16, flat beyond 128."""
-        t = np.clip(x, -8192, 8192)
-        t *= 0.0625
-        t += np.clip(x, -480, 480)
-        return self._clip(nearest(t))
-
-    def context(self, name: str, y: np.ndarray, channels: int) -> np.ndarray:
-        """The known half of y, companded, through a dense layer of all channels."""
-        rows = self.compand(y).reshape(-1, y.shape[-1])
-        out = np.empty((len(rows), channels), np.float32)
-        for odd, cells in enumerate(parity(*y.shape[:2])):
-            known = columns(2 * y.shape[-1], 0, odd ^ self.above)
-            out[cells] = self._round(self.layers[name].product(rows[cells], inputs=known))
-        return out.reshape(*y.shape[:2], channels)
-
-    def parameters(
-        self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(means, unit 2**-15, and scale indices, unit 2**-4 rungs), [cells, C/2], of even and then of odd cells."""
-        layer, rows, out = self.layers[name], x.reshape(-1, x.shape[-1]), []
-        known = None
-        if predictor is not None:
-            kernel = self.layers[f"{name}/predictor"].kernel
-            known = padded(predictor, self.above, self.below, kernel.dtype.type)
-        for odd, cells in enumerate(parity(*x.shape[:2])):
-            here, part = columns(channels, half, odd), rows[cells]
-            there = slice(here.start + channels, here.stop + channels)
-            loc = layer.product(part, here)
-            loc *= LOC_GAIN
-            loc = loc.astype(np.float64, copy=False)
-            if known is not None:
-                loc += neighbours(known, kernel[..., here], cells)
-            np.clip(loc, -LOC_MAX * 2**PRODUCT_BITS, LOC_MAX * 2**PRODUCT_BITS, out=loc)
-            # An activation unit is INDEX_GAIN = 2**3 rungs.
-            out.append((loc, shift(layer.product(part, there), PRODUCT_BITS - 3 - INDEX_BITS)))
-        return out
-
     def shuffle(self, x: np.ndarray, r: int) -> np.ndarray:
         return shuffle(x, r)
-
-
-def neighbours(known: np.ndarray, kernel: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """[cells, C]: of [3, 3, C] over the padded [h + 2, w + 2, C], what the four direct neighbours contribute.
-
-    On a checkerboard that is all of it: the others are not known.
-    """
-    across = known.shape[1]
-    row, column = np.divmod(cells, across - 2)
-    corner, rows = row * across + column, known.reshape(-1, known.shape[2])
-    total = rows.take(corner + 1, 0)
-    total *= kernel[0, 1]
-    for top, left in ((1, 0), (1, 2), (2, 1)):
-        term = rows.take(corner + (top * across + left), 0)
-        term *= kernel[top, left]
-        total += term
-    return total

@@ -8,7 +8,7 @@ Every function takes `ops`, which knows the weights and what a number is:
     layers.Shapes       no numbers at all: collects weight shapes and counts multiply-accumulates
 
 so that what is trained and what decodes cannot drift apart.  Arrays are channels-last: [..., h, w, C].
-Letters: H W pixels, of C samples each; h = H/16, w = W/16 latent cells; M latent channels; N hyper-latent channels.
+Letters: H W pixels, of C samples each; h = H/16, w = W/16 latent cells; M = 256 C latent channels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from vaecodec.config import Config
 
 Array = Any
-PASSED = 8  # channels that the network of an octave of wavelets hands to each cell of the next finer one
+PASSED = 8  # channels that the network of an octave hands to each cell of the next finer one
 
 
 def block(ops: Any, name: str, x: Array) -> Array:
@@ -34,99 +34,41 @@ def block(ops: Any, name: str, x: Array) -> Array:
 def analysis(ops: Any, config: Config, x: Array) -> Array:
     """g_a: [..., H, W, C] in [-1/2, 1/2], H and W multiples of 16 -> y [..., h, w, M].
 
-    A linear shortcut (16x16 DCT and colour rotation when training starts, or wavelets) carries the picture, and the
-    network adds what a linear transform cannot do.
+    Wavelet coefficients carry the picture, and the network adds what a linear transform cannot do.
     """
-    if config.wavelet:
-        return ops.add(wavelet_analysis(ops, config, x), ops.coefficients(x))
-    if config.lapped:
-        x = ops.lapped("analysis/lapped", x)
-    patches = ops.unshuffle(x, 8)
-    t = ops.dense("analysis/latents", _to_coarse(ops, config, patches), config.latents, small=True)
-    return ops.add(t, ops.dense("analysis/shortcut", ops.unshuffle(patches, 2), config.latents))
+    return ops.add(analysis_residual(ops, config, x), ops.coefficients(x))
 
 
-def wavelet_analysis(ops: Any, config: Config, x: Array) -> Array:
+def analysis_residual(ops: Any, config: Config, x: Array) -> Array:
     """What the network adds to the coefficients, [..., h, w, M]."""
-    t = _to_coarse(ops, config, ops.unshuffle(x, 8))
-    return ops.dense("analysis/latents", ops.condition("analysis/out", t), config.latents, small=True)
-
-
-def _to_coarse(ops: Any, config: Config, patches: Array) -> Array:
-    t = ops.dense("analysis/fine", patches, config.fine)
+    t = ops.dense("analysis/fine", ops.unshuffle(x, 8), config.fine)
     t = ops.condition("analysis/fine", t)
     for n in range(config.fine_blocks):
         t = block(ops, f"analysis/fine{n}", t)
     t = ops.dense("analysis/coarse", ops.unshuffle(t, 2), config.coarse)
     for n in range(config.coarse_blocks):
         t = block(ops, f"analysis/coarse{n}", t)
-    return t
+    return ops.dense("analysis/latents", ops.condition("analysis/out", t), config.latents, small=True)
 
 
 def synthesis(ops: Any, config: Config, y: Array) -> Array:
     """g_s: y [..., h, w, M] -> [..., H, W, C] in [-1/2, 1/2] up to overshoot: the mirror image of analysis."""
-    if config.wavelet:
-        linear = ops.samples(y)
-        return ops.add(linear, wavelet_synthesis(ops, config, y, linear))
-    shortcut = ops.shuffle(ops.dense("synthesis/shortcut", y, 256 * config.channels), 2)
-    t = _to_fine(ops, config, ops.condition("synthesis/fine", _from_coarse(ops, config, y)))
-    t = ops.dense("synthesis/fine", t, 64 * config.channels, small=True)
-    x = ops.shuffle(ops.add(t, shortcut), 8)
-    return ops.lapped("synthesis/lapped", x) if config.lapped else x
+    linear = ops.samples(y)
+    return ops.add(linear, synthesis_residual(ops, config, y, linear))
 
 
-def wavelet_synthesis(ops: Any, config: Config, y: Array, linear: Array) -> Array:
+def synthesis_residual(ops: Any, config: Config, y: Array, linear: Array) -> Array:
     """What the network adds to the picture [..., H, W, C] that is `linear` in y, and which it sees, too."""
     seen = ops.dense("synthesis/skip", ops.unshuffle(linear, 8), config.fine)
-    t = ops.condition("synthesis/fine", ops.add(_from_coarse(ops, config, y), seen))
-    t = ops.condition("synthesis/out", _to_fine(ops, config, t))
-    return ops.shuffle(ops.dense("synthesis/fine", t, 64 * config.channels, small=True), 8)
-
-
-def _from_coarse(ops: Any, config: Config, y: Array) -> Array:
     t = ops.dense("synthesis/latents", y, config.coarse)
     for n in range(config.coarse_blocks):
         t = block(ops, f"synthesis/coarse{n}", t)
-    return ops.shuffle(ops.dense("synthesis/coarse", t, 4 * config.fine), 2)
-
-
-def _to_fine(ops: Any, config: Config, t: Array) -> Array:
+    t = ops.shuffle(ops.dense("synthesis/coarse", t, 4 * config.fine), 2)
+    t = ops.condition("synthesis/fine", ops.add(t, seen))
     for n in range(config.fine_blocks):
         t = block(ops, f"synthesis/fine{n}", t)
-    return t
-
-
-def hyper_analysis(ops: Any, config: Config, y: Array) -> Array:
-    """h_a: y [..., h, w, M], h and w multiples of 4 -> z [..., h/4, w/4, N], real."""
-    t = ops.dense("hyper_analysis/in", y, config.hyper_width, relu=True)
-    t = ops.dense("hyper_analysis/middle", ops.unshuffle(t, 2), config.hyper_width)
-    t = block(ops, "hyper_analysis/block", t)
-    return ops.dense("hyper_analysis/out", ops.unshuffle(t, 2), config.hyper)
-
-
-def hyper_synthesis(ops: Any, config: Config, z: Array) -> Array:
-    """h_s: z [..., h/4, w/4, N] -> features [..., h, w, prior]: all that z tells about y."""
-    t = ops.shuffle(ops.dense("hyper/in", z, 4 * config.hyper_width, relu=True), 2)
-    t = block(ops, "hyper/block", t)
-    t = ops.shuffle(ops.dense("hyper/out", t, 4 * config.prior), 2)
-    return ops.condition("hyper", t)
-
-
-def first_parameters(ops: Any, config: Config, features: Array) -> tuple[Array, Array]:
-    """Features [..., h, w, prior] -> (features, parameters of the first half of the latents)."""
-    features = block(ops, "first/block", features)
-    return features, ops.parameters("first/out", features, config.latents, 0)
-
-
-def second_parameters(ops: Any, config: Config, features: Array, y: Array) -> Array:
-    """Features and the decoded first half (zero elsewhere) -> parameters of the second half.
-
-    Linear prediction of the mean from the neighbours in the same channel spares the network the
-    arithmetic of large values, which its 11-bit activations could not carry.
-    """
-    t = ops.add(features, ops.context("second/context", y, config.prior))
-    t = block(ops, "second/block", t)
-    return ops.parameters("second/out", t, config.latents, 1, predictor=y)
+    t = ops.condition("synthesis/out", t)
+    return ops.shuffle(ops.dense("synthesis/fine", t, 64 * config.channels, small=True), 8)
 
 
 def octave_features(ops: Any, config: Config, octave: int, seen: Array) -> Array:

@@ -14,7 +14,7 @@ from vaecodec.tiling import Box, Grid
 
 T = TypeVar("T")
 Window = tuple[int, int, int, int]  # top, left, height, width
-Latents = tuple[np.ndarray, np.ndarray]  # of a tile: y f32[h, w, M], z f32[h', w', N], in quantisation steps
+Latents = np.ndarray  # of a tile: y f32[h, w, M], in quantisation steps
 
 
 class Rows(Protocol):

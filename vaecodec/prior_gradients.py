@@ -11,16 +11,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaecodec.coding import DETERMINISTIC
 from vaecodec.gradients import Node, Reverse
 from vaecodec.integer import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, PRODUCT_BITS, WEIGHT_BITS, shuffle
 from vaecodec.octaves import COMPANDED, UNIT
-from vaecodec.refinement import Costs
+from vaecodec.tables import PRECISION, Tables
 
 if TYPE_CHECKING:
     from vaecodec.context import Prior
-    from vaecodec.tables import Tables
 
 MOST = ACTIVATION_MAX / UNIT
+
+
+class Costs:
+    """Bits of symbols under rows, from a table of them; escapes count without their bytes."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._bits = (PRECISION - np.log2(tables.freq.astype(np.float64))).astype(np.float32)
+        self._start, self._low, self._last = tables.start[:-1].astype(np.int64), tables.low, tables.last
+        self._zero = self._start + np.clip(-self._low, 0, self._last)
+
+    def __call__(self, symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """f32[...] of symbols i32[...] and rows u[...]; the deterministic row costs nothing."""
+        return self._bits[self.places(symbols, rows)] * (rows != DETERMINISTIC)
+
+    def places(self, symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """i64[...]: where in the table."""
+        found, at = self._zero.take(rows), np.flatnonzero(symbols.ravel() != 0)  # most are 0
+        rows, symbols = rows.ravel()[at], symbols.ravel()[at]
+        found.ravel()[at] = self._start[rows] + np.clip(symbols - self._low[rows], 0, self._last[rows])
+        return found
 
 
 class BitSlopes(Costs):

@@ -1,48 +1,48 @@
-"""Latents improved for the one picture at hand: more seconds for the encoder, the same decoder.
+"""Wavelet coefficients improved for the one picture at hand: more seconds for the encoder, the same decoder.
 
-The analysis is one guess for all pictures; its answer is the start here.  Descent goes along the gradient of
+Rounding takes the error of a picture to be that of its coefficients, alike in all octaves, and bits to depend on the
+symbol at hand alone.  Neither is so: the wavelets are not quite orthogonal, the network after them mends some errors
+and magnifies others, and every value is context of those coded after it.  Hence three steps:
 
-    bits of the symbols  +  lambda * squared error          (what the model was trained for)
+1.  Curvature: how much faster or slower than that the error grows with the coefficients of an octave is measured on
+    the tile; the faster, the fewer squared steps is a bit worth in rounding.
+2.  Gradient: that of the squared error goes back through the synthesis, that of the bits through the means and scales
+    that values lead to (`context_gradients`).  Bits of a value's own symbol are left to rounding.
+3.  Descent: of a decoded value and the gradient there,  value - gradient / curvature  is what the coefficient should
+    have been.  Targets go a part of the way there, which shrinks, and are rounded anew by rate and distortion, in the
+    course of a walk (a proximal gradient method, in which rounding is the proximal operator: Parikh and Boyd 2014,
+    Proximal Algorithms, section 4.2).
 
-at random roundings of the latents, of which each takes the nearer integer the more surely the longer it goes on
-(stochastic Gumbel annealing: Yang, Bamler and Mandt 2020, Improving Inference for Neural Image Compression, section
-3.2; a draw of two values needs no Gumbel variables).  Bits come from the integer prior itself, walked anew for each
-draw: between two integers they are taken as a straight line.  The synthesis is close to a linear map that weighs all
-latents alike, the quantisation steps being what they are, so that plain descent with one rate converges in dozens of
-steps, where Adam takes hundreds or runs away.
+Of all symbols on the way those that cost least are taken, and the first of them are those of effort 1.  Whatever a
+tile's pictures are made of, they go through the filter that fits them best (`filtering`), as the file's will be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import context
-from vaecodec.coding import DETERMINISTIC
+from vaecodec import context, filtering, octaves, rounding
+from vaecodec.config import STRIDE, WORTH
+from vaecodec.context_gradients import ContextGradients, Parts
 from vaecodec.filtering import Equations
 from vaecodec.gradients import Distortion
-from vaecodec.integer import one_thread, put_half, take_half
-from vaecodec.tables import PRECISION, Tables
+from vaecodec.integer import one_thread
+from vaecodec.prior_gradients import Costs
+from vaecodec.strays import stray_bits
 from vaecodec.tiling import Box
 from vaecodec.weights import Model
+from vaecodec.wiener import Restoration
 
-ITERATIONS = (0, 3, 6, 10, 16, 25, 40, 70, 70)  # by effort, from 1; 120 were measured to gain no more than 70
-# lambda * squared error grows by about this for a quantisation step, squared: 6 / ln 2, as of a fine quantiser
-# at its best, less what coarse ones make of it.  Measured: 5.5 to 7.3 in the median channel at any quality.
-CURVATURE = 7.0
-# Few iterations take longer steps and begin colder.  Measured on held-out pictures, at 10 and 40 iterations.
-RATE, RATE_FALL = 0.045, 0.4  # of descent, as a part of a Newton step
-WARM, WARM_RISE, WARMEST, COLD = 0.25, 0.5, 0.5, 0.05  # temperatures at the beginning, and the one at the end
-EDGE = 1e-4  # a latent that is nearer to an integer than this is drawn as if it were this near
-
-
-ROUGH, MOST_ROUGH = 216, 40  # quality steps below this one gain nothing from more iterations than that, and lose some
-
-
-def iterations_of(effort: int, step: int) -> int:
-    """How often latents are refined at a quality step."""
-    return min(ITERATIONS[effort - 1], MOST_ROUGH) if step < ROUGH else ITERATIONS[effort - 1]
+ITERATIONS = (0, 0, 1, 2, 4, 6, 9, 14, 22)  # by effort, from 1; at 2 there is the filter alone
+# Measured on held-out pictures, as are the numbers below.
+RATE = 0.25  # what part of the way to go at the beginning; it falls to none
+REACH = 1.0  # quantisation steps that a target may go from where it began
+LEAST, MOST = 0.25, 4.0  # curvatures
+SHARPNESS = 1.15  # the power of the curvature by which worths fall
+WORSE = 1.02  # what costs so many times the least is gone back from, and the next steps are half as long
 
 
 def check_effort(effort: int) -> None:
@@ -51,107 +51,83 @@ def check_effort(effort: int) -> None:
         raise ValueError(f"effort is {effort!r}, expected a whole number in 1..{len(ITERATIONS)}")
 
 
-class Costs:
-    """Bits of symbols under rows, from a table of them; escapes count without their bytes."""
+class Trial(NamedTuple):
+    """Targets as they are rounded: symbols i32, table rows u8 and values f32 of each part, y f32[h, w, M] in steps, and
+    the bits.
+    """
 
-    def __init__(self, tables: Tables) -> None:
-        self._bits = (PRECISION - np.log2(tables.freq.astype(np.float64))).astype(np.float32)
-        self._start, self._low, self._last = tables.start[:-1].astype(np.int64), tables.low, tables.last
-        self._zero = self._start + np.clip(-self._low, 0, self._last)
-
-    def __call__(self, symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """f32[...] of symbols i32[...] and rows u[...]; the deterministic row costs nothing."""
-        return self._bits[self.places(symbols, rows)] * (rows != DETERMINISTIC)
-
-    def places(self, symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """i64[...]: where in the table."""
-        found, at = self._zero.take(rows), np.flatnonzero(symbols.ravel() != 0)  # most are 0
-        rows, symbols = rows.ravel()[at], symbols.ravel()[at]
-        found.ravel()[at] = self._start[rows] + np.clip(symbols - self._low[rows], 0, self._last[rows])
-        return found
+    symbols: Parts
+    rows: Parts
+    values: Parts
+    y: np.ndarray
+    bits: float
 
 
 class Refiner:
     """One tile at one quality step.
 
     `pixels` are u8[16 h, 16 w, C] of the tile and its margin, of which the first `seen` rows and columns are the
-    picture's; y f32[h, w, M] goes with them and z with the `inner` cells alone, in quantisation steps.
+    picture's; y f32[h, w, M] goes with them, in quantisation steps.  The tile itself are the `inner` cells.
     """
 
     def __init__(
-        self,
-        model: Model,
-        pixels: np.ndarray,
-        seen: tuple[int, int],
-        y: np.ndarray,
-        z: np.ndarray,
-        inner: Box,
-        step: int,
+        self, model: Model, pixels: np.ndarray, seen: tuple[int, int], y: np.ndarray, inner: Box, step: int
     ) -> None:
-        self._prior, self._step, self._z, self._y, self._inner = model.prior, step, np.rint(z), y, inner
+        self._prior, self._step, self._y, self._inner = model.prior, step, y, inner
         self._pixels, self._seen = pixels.astype(np.float32), seen
         self._distortion, self._costs = Distortion(model, step), Costs(model.prior.models.tables)
         self._lambda = model.config.lambda_of_sum(step)
         self._pixel_step = model.pixel_step(step)
         self.equations: Equations | None = None  # for the picture's filter, of what was found best
 
-    def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
-        """f32[h', w', M]: better y of the inner cells, or what it was where that is not found; ticks each iteration."""
-        rng = np.random.default_rng(0)
-        start = self._y[self._inner.slices()]
-        share = iterations / 10
-        y, rate, warm = start, RATE / max(1.0, share) ** RATE_FALL, min(WARM * share**WARM_RISE, WARMEST)
+    def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> Parts:
+        """i32[n, count] of each part of octaves.walk: the symbols that cost least; ticks each iteration."""
+        start = rounding.targets(self._prior, self._y[self._inner.slices()], self._step)
+        targets, shorter, least = start, 1.0, np.inf
+        chosen = [rounding.rounding(self._prior)] * octaves.PARTS
+        context_gradients = ContextGradients(self._prior, self._step, self._inner.shape)
         with one_thread:
-            for n in range(iterations):
-                left = 1 - n / iterations
-                y = self._descend(y, rate * left, COLD * (warm / COLD) ** left, rng)
+            for n in range(iterations + 1):
+                trial = self._rounded(targets, chosen)
+                error, back, equations = self._filtered(trial.y)
+                cost = trial.bits + self._lambda * float(np.square(error).sum(dtype=np.float64))
+                if cost < least:
+                    least, best, kept, self.equations = cost, trial.symbols, targets, equations
+                if n == iterations:
+                    break
                 tick()
-            return y if self._cost(y) < self._cost(start) else start
+                if not cost < WORSE * least:
+                    targets, shorter = kept, shorter / 2
+                    continue
+                gradient = self._gradient(error, back)
+                del error, back
+                if n == 0:
+                    curvatures = curvatures_of(trial.values, start, gradient)
+                    worths = [WORTH / curvature**SHARPNESS for curvature in curvatures]
+                    chosen = [rounding.rounding(self._prior, worth) for worth in worths]
+                gradient = context_gradients(trial.symbols, trial.rows, trial.values, gradient)
+                rate = np.float32(shorter * RATE * (1 - n / iterations))
+                found = []
+                for part, (value, slope) in enumerate(zip(trial.values, gradient, strict=True)):
+                    way = value - slope * np.float32(1 / curvatures[part]) - targets[part]
+                    moved = targets[part] + rate * way
+                    found.append(np.clip(moved, start[part] - np.float32(REACH), start[part] + np.float32(REACH)))
+                targets = found
+        return best
 
-    def _descend(self, y: np.ndarray, rate: float, temperature: float, rng: np.random.Generator) -> np.ndarray:
-        """y after one step; what is not coded goes to its mean."""
-        slopes, live, idle = np.zeros_like(y), np.zeros_like(y), np.zeros_like(y)
-
-        def quantise(half: int, residual: np.ndarray, rows: np.ndarray) -> np.ndarray:
-            low = np.floor(residual)
-            lower, is_coded = low.astype(np.int32), rows != DETERMINISTIC
-            slope = self._costs(lower + 1, rows) - self._costs(lower, rows)
-            for array, values in ((slopes, slope), (live, is_coded), (idle, np.where(is_coded, 0, residual))):
-                put_half(values, array, half)
-            return lower + draw(residual - low, temperature, rng)
-
-        values, _ = self._walk(y, quantise)
-        error, back = self._error(values)
-        slopes += self._lambda * back(2 * error)[self._inner.slices()]
-        slopes *= live * np.float32(rate / (2 * CURVATURE))
-        return y - idle - slopes
-
-    def _cost(self, y: np.ndarray) -> float:
-        """Bits and lambda * squared error of y, rounded."""
-        values, bits = self._walk(y, lambda half, residual, rows: np.rint(residual).astype(np.int32))
-        error, _ = self._error(values)
-        return bits + self._lambda * float(np.square(error).sum(dtype=np.float64))
-
-    def _walk(self, y: np.ndarray, quantise: Callable[..., np.ndarray]) -> tuple[np.ndarray, float]:
-        """(latents as decoded, in quantisation steps, and their bits) where quantise(half, y - mean, rows) rounds."""
-        unit, bits = np.float32(1 / context.UNIT), 0.0
-        steps = context.walk(self._prior, y.shape[:2], self._step)
-        rows, loc = next(steps)
-        symbols = self._z.reshape(rows.shape).astype(np.int32)
-        try:
-            for half in (-1, 0, 1):
-                if half >= 0:
-                    symbols = quantise(half, take_half(y, half) - loc * unit, rows) * (rows != DETERMINISTIC)
-                    bits += float(self._costs(symbols, rows).sum(dtype=np.float64))
-                rows, loc = steps.send(symbols)
-        except StopIteration as end:
-            return end.value * unit, bits
-        raise AssertionError("a walk ends with the second half")
-
-    def _error(self, values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        """(picture made of these latents of the inner cells - pixels, way back of its gradient); 0 beyond its edge."""
+    def _filtered(self, values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray], Equations]:
+        """(picture made of these latents of the inner cells, through the filter that fits, - pixels, way back of its
+        gradient, equations of the filter); 0 beyond the picture's edge.
+        """
         picture, back = self._made(values)
-        return self._less_pixels(picture), back
+        area = Box(*(STRIDE * edge for edge in self._inner)).meet(Box(0, 0, *self._seen))
+        equations = filtering.equations(picture, self._pixels, area, self._pixel_step)
+        found = equations.best(self._lambda)
+        if found is None:
+            return self._less_pixels(picture), back, equations
+        restoration = Restoration(found, self._pixel_step)
+        error = self._less_pixels(restoration(picture.copy()))
+        return error, lambda gradient: back(restoration.adjoint(picture, gradient)), equations
 
     def _made(self, values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """The picture f32[H, W, C] made of these latents of the inner cells, and the way back of its gradient."""
@@ -166,16 +142,37 @@ class Refiner:
         picture[:, self._seen[1] :] = 0
         return picture
 
+    def _gradient(self, error: np.ndarray, back: Callable[[np.ndarray], np.ndarray]) -> Parts:
+        """Half of that of the squared error, in squared quantisation steps as rounding weighs them."""
+        slopes = back(np.float32(self._lambda * WORTH) * error)[self._inner.slices()]
+        return rounding.slopes(self._prior, slopes, self._step)
 
-def draw(part: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """i32: 0 or 1 of each f32 in [0, 1), at random, the nearer the likelier; the colder the surer.
+    def _rounded(self, targets: Parts, chosen: list[rounding.Rounding]) -> Trial:
+        unit, bits = np.float32(1 / context.UNIT), 0.0
+        symbols, rows, values = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
+        steps = octaves.walk(self._prior, self._inner.shape, self._step)
+        question = next(steps)
+        try:
+            while True:
+                part = len(symbols)
+                rows.append(question[0])
+                symbols.append(chosen[part](targets[part], *question))
+                values.append(octaves.values_of(self._prior, symbols[part], *question) * unit)
+                bits += float(self._costs(symbols[part], question[0]).sum(dtype=np.float64))
+                bits += stray_bits(self._prior.models.tables, symbols[part], question[0])
+                question = steps.send(symbols[part])
+        except StopIteration as end:
+            return Trial(symbols, rows, values, end.value * unit, bits)
 
-    Log odds are (atanh(1 - part) - atanh(part)) / temperature.
-    """
-    part = np.clip(part, EDGE, 1 - EDGE)
-    odds = (2 - part) * (1 - part) / (part * (1 + part))
-    with np.errstate(over="ignore"):
-        np.power(odds, 0.5 / temperature, out=odds)
-        odds += 1
-        odds *= 1 - rng.random(part.shape, np.float32)  # never 0, which infinity does not go with
-    return (odds < 1).astype(np.int32)
+
+def curvatures_of(values: Parts, targets: Parts, gradient: Parts) -> list[float]:
+    """For each part, that of its octave: how a gradient goes with values - targets, by least squares."""
+    found = []
+    for alike in octaves.BY_OCTAVE:
+        product, square = 0.0, 1e-9
+        for value, target, slope in zip(values[alike], targets[alike], gradient[alike], strict=True):
+            away = value - target
+            product += float(np.vdot(away, slope))
+            square += float(np.vdot(away, away))
+        found += len(values[alike]) * [float(np.clip(product / square, LEAST, MOST))]
+    return found

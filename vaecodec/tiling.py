@@ -69,14 +69,12 @@ def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int
 
 
 def halo(config: Config, filtered: bool = False) -> int:
-    """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block or filter.
+    """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block.
 
     Wavelets of four octaves reach four cells when they are taken, and 46 pixels when samples are made of them, which
     fine blocks see; a filter sees what those make.
     """
-    reach = config.coarse_blocks + (config.fine_blocks + config.lapped + 1) // 2
-    if not config.wavelet:
-        return reach
+    reach = config.coarse_blocks + (config.fine_blocks + 1) // 2
     return max(reach, 4, -(-(46 + 8 * config.fine_blocks + FILTER_REACH * filtered) // STRIDE))
 
 

@@ -36,7 +36,7 @@ from vaecodec.strays import push_strays  # noqa: E402
 from vaecodec.weights import load_model  # noqa: E402
 
 MODEL = HERE / "tiny.vcm"
-CONFIG = Config(768, 0, 8, 1, 12, 1, prior=8, hyper_width=10, wavelet=1, coarser=12)  # widths that cannot be mistaken
+CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken
 
 SCALES = 72  # fewer than other models have: the tables are most of the file
 
