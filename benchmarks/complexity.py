@@ -17,7 +17,7 @@ from vaecodec.vae import specification
 from vaecodec.weights import load_model
 
 SIZE = 512  # pixels a side: a multiple of every stride, so that no padding is counted
-ENCODER, DECODER = ("analysis", "hyper_analysis", "prior"), ("prior", "synthesis")
+ENCODER, DECODER = ("analysis", "prior"), ("prior", "synthesis")
 
 
 def main() -> None:
@@ -30,10 +30,9 @@ def main() -> None:
     networks = specification(config, SIZE)
     macs = {name: sum(part.macs.values()) / SIZE**2 for name, part in networks.items()}
     weights = {name: sum(math.prod(w.shape) for w in part.weights.values()) for name, part in networks.items()}
-    rows = [[name.replace("_", "-"), macs[name] / 1000, weights[name]] for name in networks]
+    rows = [[name, macs[name] / 1000, weights[name]] for name in networks]
     for title, names in (("encoder", ENCODER), ("decoder", DECODER)):
-        found = [name for name in names if name in networks]
-        rows.append([f"all of the {title}", sum(macs[n] for n in found) / 1000, sum(weights[n] for n in found)])
+        rows.append([f"all of the {title}", sum(macs[n] for n in names) / 1000, sum(weights[n] for n in names)])
     about = f"Networks of {options.preset or options.model}, {SIZE} x {SIZE} pixels; the prior is computed in integers."
     publish(about, ["network", "kMAC a pixel", "parameters"], rows, options.output)
 

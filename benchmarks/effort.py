@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec import refinement, wavelet_refinement
 from vaecodec.arguments import numbers
 from vaecodec.codec import Codec
 from vaecodec.datasets import pictures
 from vaecodec.metrics import psnr
+from vaecodec.refinement import ITERATIONS
 from vaecodec.weights import load_model
 
 COLUMNS = ["effort", "iterations", "BD-rate %", "lower half %", "upper half %", "CPU s/MP"]
@@ -79,14 +79,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--qualities", type=numbers, default=(10.0, 30.0, 50.0, 70.0, 90.0))
-    parser.add_argument("--efforts", type=numbers, default=tuple(range(1, len(refinement.ITERATIONS) + 1)))
+    parser.add_argument("--efforts", type=numbers, default=tuple(range(1, len(ITERATIONS) + 1)))
     parser.add_argument("--rows", default=os.devnull)
     parser.add_argument("-o", "--output")
     args = parser.parse_args()
     codec, done = Codec(load_model(args.model), threads=1), read(args.rows)
     crops = middles(args.paths, args.count, args.crop)
     efforts = sorted({1, *map(int, args.efforts)})
-    iterations = (wavelet_refinement if codec.model.config.wavelet else refinement).ITERATIONS
 
     def row(picture: int, quality: float, effort: int) -> Row:
         key = (codec.model.id, args.crop, picture, quality, effort)
@@ -105,7 +104,7 @@ def main() -> None:
     for effort, found in curves.items():
         parts = [slice(None), slice(0, half), slice(half - len(args.qualities) % 2, None)]
         rates = [bd_rate(curves[1][part], found[part]) if half > 1 else float("nan") for part in parts]
-        rows.append([str(effort), iterations[effort - 1], *rates, float(found[:, 2].mean() / args.crop**2 * 1e6)])
+        rows.append([str(effort), ITERATIONS[effort - 1], *rates, float(found[:, 2].mean() / args.crop**2 * 1e6)])
     about = f"Effort of {codec.model.name} {codec.model.id} on {len(crops)} middles of {args.crop}x{args.crop}."
     publish(about, COLUMNS, rows, args.output)
 

@@ -53,8 +53,7 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
         restore.append((owner, name, function))
         setattr(owner, name, timed)
 
-    for name in ("analysis", "hyper_analysis"):
-        clock(codec.transforms, name, "analysis")
+    clock(codec.transforms, "analysis", "analysis")
     for name in ("synthesis", "unrounded"):
         clock(codec.transforms, name, "synthesis")
     clock(filtering, "of_one_class", "filter")

@@ -52,6 +52,7 @@ def decode(data, model=None):
         coding = Coding(parts[0], dtype)
         mask = read_mask(parts[1], dtype, count)
         if mode == 4:
+            require(coding.chain == 1, "the chain")
             top = -(-coding.top // coding.step)
             held = next(t for t in ("<u1", "<u2", "<u4", "<u8") if top <= np.iinfo(t).max)
             q = read_values(parts[3], np.dtype(held), count).astype(object)
@@ -455,24 +456,13 @@ def synthesis(v, step, model):
     for i in range(config["coarse_blocks"]):
         t = net.block(f"coarse{i}", t)
     t = shuffle(net.dense("coarse", t))
-    if config.get("wavelet"):
-        linear = from_wavelets(x, config.get("channels", 3))
-        h, w, c = linear.shape
-        squares = linear.reshape(h // 8, 8, w // 8, 8, c).swapaxes(1, 2).reshape(h // 8, w // 8, 64 * c)
-        t = net.add(t, net.dense("skip", squares))
-    t = told("fine", t)
+    linear = from_wavelets(x, config["channels"])
+    h, w, c = linear.shape
+    squares = linear.reshape(h // 8, 8, w // 8, 8, c).swapaxes(1, 2).reshape(h // 8, w // 8, 64 * c)
+    t = told("fine", net.add(t, net.dense("skip", squares)))
     for i in range(config["fine_blocks"]):
         t = net.block(f"fine{i}", t)
-    if config.get("wavelet"):
-        return net.add(linear, shuffle(net.dense("fine", told("out", t)), 8))
-    s = shuffle(net.dense("shortcut", x))
-    p = shuffle(net.add(s, net.dense("fine", t)), 8)
-    if config.get("lapped"):
-        for _ in range(2):  # down, and along as down in the picture turned over
-            tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
-            blocks = tall.reshape(-1, 16, tall.shape[1] * p.shape[2])
-            p = limit(rounded(net.tensors["lapped/kernel"] @ blocks, 16)).reshape(tall.shape)[8:-8].swapaxes(0, 1)
-    return p
+    return net.add(linear, shuffle(net.dense("fine", told("out", t)), 8))
 
 
 LIFTING = (-29066, -57862, 3472, 103949)  # of docs/arrays.md, in the order in which samples are made

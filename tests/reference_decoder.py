@@ -25,8 +25,8 @@ import numpy as np
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
 TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
-ENCODER_ONLY = ("weights/analysis/", "weights/hyper_analysis/", "litert/analysis", "litert/hyper_analysis",
-                "anchors/gain", "anchors/hyper_gain", "anchors/analysis", "calibration/", "start/")  # fmt: skip
+ENCODER_ONLY = ("weights/analysis/", "litert/analysis", "anchors/gain", "anchors/analysis", "calibration/", "start/")
+FIELDS = ("fine", "fine_blocks", "coarse", "coarse_blocks", "prior", "coarser", "hyper_width")
 UNIT = 2**24
 
 
@@ -58,42 +58,28 @@ def read_tensors(path):
 
 
 def read_model(path):
-    """Section 6: a checked model of photographs, with `bounds` too."""
+    """Section 6: a checked model of photographs, with `scales` (K), `latents` (M) and `bounds` too."""
     model = read_tensors(path)
-    tensors, wavelet = model["tensors"], model["config"].get("wavelet", 0)
-    most = {"bias": 2**20, "inverse_gain": 2**27}
-    if wavelet:
-        most |= {"lowest": 2**20, "start": 2**16}
-    else:
-        most |= {"gain": 2**27, "index": 2**20, "hyper_inverse_gain": 2**27}
-    for name, limit in most.items():
-        reach = np.abs(tensors[f"levels/{name}"].astype(np.int64)).max()
-        require(reach <= limit, f"model: levels/{name} exceed {limit}")
-    count = len(tensors["tables/low"])
-    model["scales"] = count - 15 * model["config"]["hyper"] - 1
-    require(1 + wavelet <= model["scales"] <= 256, f"model: {count} rows")
-    model["bounds"] = row_bounds(tensors, count)
-    if wavelet:
-        check_wavelet(model)
-    return model
-
-
-def check_wavelet(model):
-    """Section 10.5: refuse a wavelet model whose config or tensors are not as they should be."""
     config, tensors = model["config"], model["tensors"]
-    channels = config.get("channels", 3)
-    sizes = config["latents"], config["hyper"], config.get("lapped", 0)
-    require(sizes == (256 * channels, 0, 0), "model: its config is none of a wavelet model")
-    require(1 <= config.get("coarser", 0) <= 4096, "model: coarser is out of range")
-    widths = {"bias": config["prior"] + 4 * config["coarser"], "start": 2 * channels}
-    widths["lowest"] = 4 * config["hyper_width"]
-    for name, width in {**widths, "inverse_gain": 15 * channels}.items():
-        require(tensors[f"levels/{name}"].shape == (113, width), f"model: levels/{name} is of another shape")
+    require(set(config) == {*FIELDS, "channels"}, "model: its config has other fields")
+    require(all(type(config[name]) is int and 1 <= config[name] <= 4096 for name in FIELDS), "model: its config")
+    require(type(config["channels"]) is int and 1 <= config["channels"] <= 16, "model: its channels")
+    channels, count = config["channels"], len(tensors["tables/low"])
+    model["scales"], model["latents"] = count - 1, 256 * channels
+    require(2 <= model["scales"] <= 256, f"model: {count} rows")
+    model["bounds"] = row_bounds(tensors, count)
+    widths = {"bias": config["prior"] + 4 * config["coarser"], "lowest": 4 * config["hyper_width"]}
+    widths |= {"start": 2 * channels, "inverse_gain": 15 * channels}
+    for name, most in {"bias": 2**20, "lowest": 2**20, "start": 2**16, "inverse_gain": 2**27}.items():
+        level = tensors[f"levels/{name}"]
+        require(level.shape == (113, widths[name]), f"model: levels/{name} is of another shape")
+        require(np.abs(level.astype(np.int64)).max() <= most, f"model: levels/{name} exceed {most}")
     require(tensors["levels/inverse_gain"].min() >= 1, "model: levels/inverse_gain is not above 0")
     edges = [0, *tensors["companding"].tolist()]
     require(2 <= len(edges) <= 1024 and edges[-1] <= 65536, "model: companding is out of range")
     require(all(a < b for a, b in pairwise(edges)), "model: companding does not rise")
     require(tensors["centroids"].shape == (model["scales"], 2), "model: centroids is of another shape")
+    return model
 
 
 def row_bounds(tensors, count):
@@ -113,7 +99,7 @@ def row_bounds(tensors, count):
 class Header(NamedTuple):
     """What HEAD says: `side` is a tile's in cells, `tiles` has a (length, crc) for each, `channels` is 1 to 16.
 
-    `filter` is that of section 10.7 (bytes), or empty.
+    `filter` is that of section 7.1 (bytes), or empty.
     """
 
     height: int
@@ -150,7 +136,7 @@ def read_header(payload, model):
     _, flags, name, height, width, step, tile, channels = struct.unpack_from("<BB8sIIHBB", payload)
     require(flags < 2 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
     channels = channels or 3
-    wanted = model["config"].get("channels", 3)
+    wanted = model["config"]["channels"]
     require(channels == wanted, f"HEAD: {channels} channels, and the model has {wanted}")
     require(name == model["id"], f"the file needs the model {name.hex()}, not {model['id'].hex()}")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
@@ -159,7 +145,6 @@ def read_header(payload, model):
     rest = payload[22 + 8 * count :]
     require(len(payload) >= 22 + 8 * count, f"HEAD: not of the length that {count} tiles need")
     if flags:
-        require(model["config"].get("wavelet"), "HEAD: a filter does not go with this model")
         require(rest and rest[0] < 3, "HEAD: no filter, or one of unknown classes")
         classes = 1 << rest[0]
         require(len(rest) == 1 + 10 * classes + (2 * channels if channels > 1 else 0), "HEAD: the filter's length")
@@ -293,7 +278,7 @@ def take_number(stack, model):
 def take_part(stack, rows, model, rungs=0):
     """Section 3: take the symbols (i64[n], in coding order) of a part off the stack, given their rows (i64[n]).
 
-    10.1: in place of each row the one so many `rungs` above it is used, from row 1 to the last of the scales.
+    In place of each row the one so many `rungs` above it is used, from row 1 to the last of the scales.
     """
     bounds, low = model["bounds"], model["tensors"]["tables/low"].tolist()
     symbols, escapes = np.zeros(rows.size, np.int64), []
@@ -310,14 +295,6 @@ def take_part(stack, rows, model, rungs=0):
         symbols[place] = take_number(stack, model)
     require(symbols.size == 0 or np.abs(symbols).max() <= 65535, "a symbol is beyond +-65535")
     return symbols
-
-
-def halves(h, w, latents):
-    """Section 3: the places in y flattened that parts 2 and 3 code, in order: two i64[h * w * latents / 2]."""
-    parity = np.add.outer(np.arange(h), np.arange(w)).ravel() % 2
-    cells = [np.flatnonzero(parity == p)[:, None] * latents for p in (0, 1)]
-    channels = np.arange(latents).reshape(2, 1, -1)
-    return [np.concatenate([(cells[p] + channels[p ^ part]).ravel() for p in (0, 1)]) for part in (0, 1)]
 
 
 def rounded(x, bits):
@@ -359,7 +336,7 @@ class Layers:
 
     def dense_sums(self, name, x):
         """The sums of dense at each cell, before rounding."""
-        # Inputs are at most 2^20 and kernels 2^15, so that below 2^17 inputs all sums stay below 2^53: float64 rounds
+        # Inputs are at most 2^10 and kernels 2^15, so that below 2^27 inputs all sums stay below 2^53: float64 rounds
         # nothing, in whatever order BLAS adds, and is much faster than NumPy's integer product.
         work, result = (np.float64, np.int64) if self.exact else (np.float32, np.float32)
         sums = x.astype(work) @ self.tensors[f"{name}/kernel"].astype(work) + self.tensors[f"{name}/bias"].astype(work)
@@ -393,50 +370,12 @@ class Layers:
 
 
 def decode_tile(payload, h, w, step, model):
-    """Section 5: all symbols (i32[n], in coding order) and the values v (i64[h, w, latents]) of a tile."""
-    latents, hyper = model["config"]["latents"], model["config"]["hyper"]
+    """Sections 3 to 5: all symbols (i32[n], in coding order) and the values v (i64[h, w, 256C]) of a tile."""
     net, stack = Layers(model, "integer/", exact=True), Stack(payload)
     level = {k[7:]: v[step >> 3].astype(np.int64) for k, v in model["tensors"].items() if k.startswith("levels/")}
-    if model["config"].get("wavelet"):
-        symbols, v = Octaves(net, stack, level, model).decode(h, w)
-        require(stack.state == 0 and not stack.words, "a tile's stack is not empty at the end")
-        return symbols, v
-
-    hh, hw = -(-h // 4), -(-w // 4)
-    rows = model["scales"] + ((2 * step + 64) >> 7) * hyper + np.arange(hyper)
-    z = take_part(stack, np.tile(rows, hh * hw), model)
-
-    x = clip(rounded(z.reshape(hh, hw, hyper) * level["hyper_inverse_gain"], 4), 2**20)
-    x = shuffle(net.dense("hyper/in", x, relu=True))
-    x = net.block("hyper/block", x)
-    x = shuffle(net.dense("hyper/out", x))
-    x = net.add(x, level["bias"])[:h, :w]
-    x = net.block("first/block", x)
-    v = np.zeros(h * w * latents, np.int64)
-
-    def take_half(name, x, p, places):
-        """Take the symbols at `places` (i64[n]) off the stack and put their values into v."""
-        a = net.dense_sums(f"{name}/out", x)
-        mean = clip(4 * a[..., :latents] + p, 2**25)
-        loc = clip(rounded(mean * level["gain"], 19), 2**22)
-        index = rounded(a[..., latents:], 8) + level["index"]
-        rows = np.clip(rounded(index, 4), 0, model["scales"] - 1)
-        symbols = take_part(stack, rows.ravel()[places], model)
-        v[places] = clip(64 * symbols + loc.ravel()[places], 2**22)
-        return symbols
-
-    first, second = halves(h, w, latents)
-    y1 = take_half("first", x, 0, first)
-
-    u = clip(rounded(v.reshape(h, w, latents) * level["inverse_gain"], 10), 2**14)
-    # compand(u), with the division by 16 and the half over a common denominator.
-    context = clip((16 * clip(u, 480) + clip(u, 8192) + 8) >> 4, 1023)
-    x = net.add(x, net.dense("second/context", context))
-    x = net.block("second/block", x)
-    y2 = take_half("second", x, depthwise_sums(u, net.tensors["second/out/predictor"]), second)
-
+    symbols, v = Octaves(net, stack, level, model).decode(h, w)
     require(stack.state == 0 and not stack.words, "a tile's stack is not empty at the end")
-    return np.concatenate([z, y1, y2]).astype("<i4"), v.reshape(h, w, latents)
+    return symbols, v
 
 
 FACTORS = (1 / 1.149604398860241, 1.149604398860241, -0.443506852043971, -0.882911075530934, 0.052980118572961,
@@ -445,19 +384,19 @@ TAPS = (51674, 27400, -2667, -4230, 0), (55882, -24733, -7250, 1563, 2479)
 
 
 class Octaves:
-    """Sections 10.1 to 10.4: what of a wavelet model decodes a tile."""
+    """Sections 3 and 5: the symbols and values of a tile."""
 
     def __init__(self, net, stack, level, model):
         """Decode with Layers, from a Stack, at a level: a dict of i64[n]."""
         self.net, self.stack, self.level, self.model = net, stack, level, model
-        self.channels, self.scales = model["config"].get("channels", 3), model["scales"]
+        self.channels, self.scales = model["config"]["channels"], model["scales"]
         self.symbols = []
         even = range(0, UNIT + 1, UNIT // 16)
         moved = stack.take(even[::8])
         self.rungs = [stack.take(even) - 8 if moved else 0 for _ in range(15)]
 
     def take(self, loc, rows):
-        """10.1 and 10.2: the values (i64, of the shape of `loc` and `rows`) of a part, whose symbols are kept."""
+        """3 and 5.2: the values (i64, of the shape of `loc` and `rows`) of a part, whose symbols are kept."""
         flat = rows.ravel()
         symbols = take_part(self.stack, flat, self.model, self.rungs[len(self.symbols)])
         flag = take_part(self.stack, np.array([1]), self.model)[0]
@@ -477,16 +416,16 @@ class Octaves:
         return clip(64 * s + np.sign(s) * centroid + loc, 2**16)
 
     def compand(self, v):
-        """10.2: values -> activations."""
+        """5.2: values -> activations."""
         return np.sign(v) * np.searchsorted(self.model["tensors"]["companding"], np.abs(v), "right")
 
     def distribution(self, name, x):
-        """10.2: [h, w, in] -> loc and row, i64[h, w, out / 2]."""
+        """5.2: [h, w, in] -> loc and row, i64[h, w, out / 2]."""
         mean, index = np.split(self.net.dense_sums(name, x), 2, axis=-1)
         return rounded(4 * mean, 9), np.clip(rounded(index, 12), 0, self.scales - 1)
 
     def lowest(self, h, w):
-        """10.3: the lowest coefficients, i64[h, w, C]."""
+        """5.3: the lowest coefficients, i64[h, w, C]."""
         r, s = np.indices((h, w))
         loc, row = np.split(self.level["start"], 2)
         g = np.zeros((h, w, self.channels), np.int64)
@@ -518,7 +457,7 @@ class Octaves:
         return g
 
     def octave(self, o, low, p, passed):
-        """10.4: the values of octave o, i64[H, W, 3C], with the low-pass picture i64[H, W, C] and the parents p.
+        """5.4: the values of octave o, i64[H, W, 3C], with the low-pass picture i64[H, W, C] and the parents p.
 
         And what its network passes on, of which `passed`, [.., .., 8], is that of the octave before.
         """
@@ -565,7 +504,7 @@ class Octaves:
                 low = clip(rounded(filtered(filtered(by_turns(low, u)).swapaxes(0, 1)).swapaxes(0, 1), 32), 2**16)
             if o == 4:
                 coarse = low = low[:h, :w]
-        # 10.6: all octaves by turns, and a cell's 16 by 16 places of each colour are the innermost of its channels.
+        # 7: all octaves by turns, and a cell's 16 by 16 places of each colour are the innermost of its channels.
         for octave in found[1:]:
             coarse = by_turns(coarse, octave)
         cells = coarse.reshape(h, 16, w, 16, self.channels).transpose(0, 2, 4, 1, 3)
@@ -573,13 +512,13 @@ class Octaves:
 
 
 def mirrored(x):
-    """10.2: [h, w, C] with a row above and below it and a column on either side."""
+    """5.2: [h, w, C] with a row above and below it and a column on either side."""
     rows, columns = ([min(1, n - 1), *range(n), max(n - 2, 0)] for n in x.shape[:2])
     return x[rows][:, columns]
 
 
 def magnitudes(x):
-    """10.2: x, then its magnitudes, along the channels."""
+    """5.2: x, then its magnitudes, along the channels."""
     return np.concatenate([x, np.abs(x)], axis=-1)
 
 
@@ -590,12 +529,12 @@ def unshuffle(x, n):
 
 
 def by_turns(low, u):
-    """10.4: a low-pass picture [H, W, C] and an octave [H, W, 3C] -> [2H, 2W, C]."""
+    """5.4: a low-pass picture [H, W, C] and an octave [H, W, 3C] -> [2H, 2W, C]."""
     return shuffle(np.concatenate([low, u], axis=-1), 2)
 
 
 def filtered(z):
-    """10.4: each column of z [n, ...], i64, filtered with TAPS."""
+    """5.4: each column of z [n, ...], i64, filtered with TAPS."""
     n = len(z)
     out = np.zeros_like(z)
     for m in range(n):
@@ -607,7 +546,7 @@ def filtered(z):
 
 
 def joined(z):
-    """10.6: each column of z [n, ...], f32, of even and odd coefficients by turns, to samples."""
+    """7: each column of z [n, ...], f32, of even and odd coefficients by turns, to samples."""
     e, f = np.float32(FACTORS[0]) * z[::2], np.float32(FACTORS[1]) * z[1::2]
     e = e + np.float32(FACTORS[2]) * (np.concatenate([f[:1], f[:-1]]) + f)
     f = f + np.float32(FACTORS[3]) * (e + np.concatenate([e[1:], e[-1:]]))
@@ -617,7 +556,7 @@ def joined(z):
 
 
 def wavelet_samples(x, channels):
-    """10.6: p, f32[16 h, 16 w, C], of x, f32[h, w, 256 C]."""
+    """7: p, f32[16 h, 16 w, C], of x, f32[h, w, 256 C]."""
     h, w, _ = x.shape
     low = x.reshape(h, w, channels, 16, 16).transpose(0, 3, 1, 4, 2).copy().reshape(16 * h, 16 * w, channels)
     for n in (8, 4, 2, 1):
@@ -626,7 +565,7 @@ def wavelet_samples(x, channels):
 
 
 def turn_of(channels):
-    """10.6: T, f32[C, C]."""
+    """7: T, f32[C, C]."""
     if channels == 3:
         turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
     else:
@@ -637,7 +576,7 @@ def turn_of(channels):
 
 
 def apart(plane, down, along):
-    """10.7: f32[H, W] so many rows and columns further, mirrored at the borders."""
+    """7.1: f32[H, W] so many rows and columns further, mirrored at the borders."""
     places = []
     for side, far in zip(plane.shape, (down, along), strict=True):
         at = np.abs(np.arange(side) + far) % (2 * side - 2)
@@ -646,13 +585,13 @@ def apart(plane, down, along):
 
 
 def around(plane, far):
-    """10.7: h, v and d of each sample of f32[H, W], at a distance: f32[3, H, W]."""
+    """7.1: h, v and d of each sample of f32[H, W], at a distance: f32[3, H, W]."""
     ways = [(0, far), (0, -far)], [(far, 0), (-far, 0)], [(i, j) for i in (far, -far) for j in (far, -far)]
     return np.stack([sum(apart(plane, *one) - plane for one in way) for way in ways])
 
 
 def smoothed(plane, far):
-    """10.7: m of f32[H, W], with e = far."""
+    """7.1: m of f32[H, W], with e = far."""
     for axis in (0, 1):
         way = (far, 0) if axis == 0 else (0, far)
         plane = (apart(plane, *way) + 2 * plane + apart(plane, -way[0], -way[1])) / 4
@@ -660,7 +599,7 @@ def smoothed(plane, far):
 
 
 def restored(q, weights, s):
-    """10.7: f32[16 h, 16 w, C] of q, likewise, with the filter's bytes; s is a quantisation step on the scale of q."""
+    """7.1: f32[16 h, 16 w, C] of q, likewise, with the filter's bytes; s is a quantisation step on the scale of q."""
     channels, classes = q.shape[2], 1 << weights[0]
     turn = turn_of(channels)
     a = np.moveaxis(q @ turn.T, -1, 0)
@@ -680,24 +619,12 @@ def restored(q, weights, s):
     return q + np.moveaxis(b, 0, -1) @ turn
 
 
-def wavelet_synthesis(x, fine, out, net, config):
-    """10.6: p plus what the network adds, f32[16 h, 16 w, C], of x, f32[h, w, 256 C], and two anchor vectors."""
-    p = wavelet_samples(x, config.get("channels", 3))
-    t = net.dense("latents", x)
-    for i in range(config["coarse_blocks"]):
-        t = net.block(f"coarse{i}", t)
-    t = (shuffle(net.dense("coarse", t)) + net.dense("skip", unshuffle(p, 8))) * fine
-    for i in range(config["fine_blocks"]):
-        t = net.block(f"fine{i}", t)
-    return p + shuffle(net.dense("fine", t * out), 8)
-
-
 def decode_latents(data, model):
-    """Decode and check all tiles of a file: the Header, symbols (a list of i32[n]) and v (i64[h, w, latents])."""
+    """Decode and check all tiles of a file: the Header, symbols (a list of i32[n]) and v (i64[h, w, 256C])."""
     header, payloads = read_file(data, model)
     h, w, side = -(-header.height // 16), -(-header.width // 16), header.side
     corners = [(r, c) for r in range(0, h, side) for c in range(0, w, side)]
-    values, symbols = np.zeros((h, w, model["config"]["latents"]), np.int64), []
+    values, symbols = np.zeros((h, w, model["latents"]), np.int64), []
     for number, ((r, c), payload, (_, crc)) in enumerate(zip(corners, payloads, header.tiles, strict=True)):
         tile, v = decode_tile(payload, min(side, h - r), min(side, w - c), header.step, model)
         require(zlib.crc32(tile.tobytes()) == crc, f"tile {number}: wrong CRC of its symbols")
@@ -707,12 +634,12 @@ def decode_latents(data, model):
 
 
 def decode_symbols(data, model):
-    """The symbols of each tile of a file (bytes), parts 1 to 3 in coding order: a list of i32[n]."""
+    """The symbols of each tile of a file (bytes), in coding order: a list of i32[n]."""
     return decode_latents(data, model)[1]
 
 
 def synthesis(values, header, model):
-    """Section 7: turn v (i64[h, w, latents]) into u8[height, width, 3] in f32, the whole picture at once."""
+    """Section 7: turn v (i64[h, w, 256C]) into u8[height, width, C] in f32, the whole picture at once."""
     net, config = Layers(model, "weights/synthesis/", exact=False), model["config"]
     k = min(header.step // 128, 6)
     part = np.float32(header.step / 128 - k)
@@ -721,29 +648,20 @@ def synthesis(values, header, model):
         anchors = model["tensors"][f"anchors/{name}"]
         return np.exp((1 - part) * anchors[k] + part * anchors[k + 1])
 
-    x, fine = values.astype(np.float32) / 64 * vector("inverse_gain"), vector("synthesis/fine")
-    if config.get("wavelet"):
-        p = wavelet_synthesis(x, fine, vector("synthesis/out"), net, config)
-        return pixels(p, header, vector("inverse_gain")[0] if header.filter else None)
-    s = shuffle(net.dense("shortcut", x))
+    x = values.astype(np.float32) / 64 * vector("inverse_gain")
+    p = wavelet_samples(x, config["channels"])
     t = net.dense("latents", x)
     for i in range(config["coarse_blocks"]):
         t = net.block(f"coarse{i}", t)
-    t = shuffle(net.dense("coarse", t)) * fine
+    t = (shuffle(net.dense("coarse", t)) + net.dense("skip", unshuffle(p, 8))) * vector("synthesis/fine")
     for i in range(config["fine_blocks"]):
         t = net.block(f"fine{i}", t)
-    p = shuffle(s + net.dense("fine", t), 8)
-    if config.get("lapped"):
-        kernel = model["tensors"]["weights/synthesis/lapped/kernel"].astype(np.float32)
-        for _ in range(2):  # down, and along as down in the picture turned over
-            tall = np.concatenate([p[7::-1], p, p[:-9:-1]])
-            blocks = tall.reshape(-1, 16, tall.shape[1] * header.channels)
-            p = (kernel @ blocks).reshape(tall.shape)[8:-8].swapaxes(0, 1)
-    return pixels(p, header)
+    p = p + shuffle(net.dense("fine", t * vector("synthesis/out")), 8)
+    return pixels(p, header, vector("inverse_gain")[0] if header.filter else None)
 
 
 def pixels(p, header, gain=None):
-    """Section 7: u8[height, width, C] of p, f32[16 h, 16 w, C]; 10.7 with the gain of channel 0."""
+    """Section 7: u8[height, width, C] of p, f32[16 h, 16 w, C]; 7.1 with the gain of channel 0."""
     q = 255 * p if gain is None else restored(255 * p, header.filter, 255 * gain)
     return np.clip(np.floor(q + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
 

@@ -140,16 +140,3 @@ def test_arrays_keep_their_bounds(run):
     assert {row[3] for row in rows} == {"vaecodec", "blosc-zstd", "zfp"} and len(rows) == 12
     assert all(row[8] == "yes" for row in rows if row[3] == "vaecodec")
     assert all(row[4] > 0 and row[5] > 1 and min(row[6:8]) > 0 for row in rows if row[3] != "zfp")
-
-
-def test_bakeoff_states_bits_saved_as_negative(run, tmp_path):
-    curves, plot = tmp_path / "curves.csv", tmp_path / "plot.png"
-    lines = ["variant,steps,cpu_minutes,point,bpp,psnr"]
-    for name, factor in (("lapped shortcut (the architecture)", 1.0), ("a tenth less", 0.9), ("small", 0.5)):
-        lines += [f"{name},10,1.5,{n},{factor * 0.1 * 2**n},{24 + 2 * n}" for n in range(8)]
-    curves.write_text("\n".join(lines))
-    rows = {row[0]: row[1:] for row in run("bakeoff.py", "--curves", str(curves), "--plot", str(plot))}
-    assert rows["a tenth less"][:2] == [10, 1.5]
-    assert rows["a tenth less"][2:5] == pytest.approx([-10.0] * 3, abs=0.01)
-    assert rows["small"][-1] == 0.0 and rows["a tenth less"][-1] == pytest.approx(80.0, abs=0.1)
-    assert Image.open(plot).width > 500

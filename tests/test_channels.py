@@ -14,7 +14,7 @@ from vaecodec.config import PRESETS, Config
 from vaecodec.container import Header
 from vaecodec.errors import CodecError, FormatError
 
-SIZES = Config(32, 8, 16, 1, 24, 1, 16, 16, lapped=1)
+SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 
 
 def spectrum(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -26,13 +26,13 @@ def spectrum(height: int, width: int, channels: int, seed: int = 0) -> np.ndarra
 
 @pytest.fixture(scope="module", params=[1, 2, 5])
 def model(request, tmp_path_factory):
-    """(channels, path of a model that was trained for a few steps, lapped and not)."""
+    """(channels, path of a model that was trained for a few steps)."""
     pytest.importorskip("tensorflow")
     from vaecodec import training
     from vaecodec.freezing import freeze
 
     channels, folder = request.param, tmp_path_factory.mktemp("run")
-    config = Config.from_dict({**SIZES.to_dict(), "channels": channels, "lapped": int(channels != 2)})
+    config = Config.from_dict({**SIZES.to_dict(), "channels": channels})
     if channels == 1:
         Image.fromarray(picture(90, 100, 5)).save(folder / "colour.png")  # is made grey
     else:
@@ -199,15 +199,14 @@ def test_the_header_says_how_many():
             container.contents(container.insert(data, [(tag, b"")]))
 
 
-def test_architectures_of_three_channels_are_what_they_were():
-    assert "channels" not in PRESETS["small"].to_dict()
+def test_architectures_have_channels():
     assert vaecodec.load(str(GOLDEN / "tiny.vcm")).model.config.channels == 3
     assert Config.from_dict(PRESETS["small"].to_dict()) == PRESETS["small"]
-    for sizes in ({"channels": 0, "latents": 2}, {"channels": 17}, {"channels": 1}):
+    for sizes in ({"channels": 0}, {"channels": 17}):
         with pytest.raises(ValueError, match="channels"):
             Config.from_dict({**PRESETS["small"].to_dict(), **sizes})
-    grey = Config.from_dict({**PRESETS["small"].to_dict(), "channels": 1, "latents": 256})
-    assert grey.to_dict()["channels"] == 1
+    grey = Config.from_dict({**PRESETS["small"].to_dict(), "channels": 1})
+    assert grey.to_dict()["channels"] == 1 and grey.latents == 256
 
 
 def test_quality_means_the_same_error():
@@ -219,7 +218,7 @@ def test_quality_means_the_same_error():
     for quality in (0.0, 3.5, 6.0):
         found = []
         for channels in (1, 3):
-            model = VAE(Config(256 * channels, 8, 8, 1, 8, 1, 8, 8, lapped=1, channels=channels))
+            model = VAE(Config(8, 1, 8, 1, prior=8, coarser=8, hyper_width=8, channels=channels))
             x = tf.constant(np.repeat(grey, channels, 3))
             found.append(float(model.loss(x, tf.constant([quality]), tf.constant([0, 1])).psnr))
         assert abs(found[0] - found[1]) < 1, found
@@ -251,7 +250,7 @@ def test_the_command_trains_for_channels(tmp_path, capsys):
     pytest.importorskip("tensorflow")
     np.save(tmp_path / "bands.npy", spectrum(70, 80, 4))
     (tmp_path / "tiny.toml").write_text(
-        "[model]\n" + "".join(f"{name} = 8\n" for name in ("hyper_width", "fine", "coarse", "prior"))
+        "[model]\n" + "".join(f"{name} = 8\n" for name in ("hyper_width", "fine", "coarse", "prior", "coarser"))
     )
     line = ["train", str(tmp_path), "--config", str(tmp_path / "tiny.toml"), "--steps", "1", "--batch", "1"]
     line += ["--crop", "64", "--out", str(tmp_path / "run")]

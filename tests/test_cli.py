@@ -538,14 +538,14 @@ def test_train_begins_with_a_checkpoint_of_its_own_architecture(folder, trained,
     from vaecodec import training
     from vaecodec.config import Config
 
-    config, weights = Config(latents=32), {"w": np.zeros(1)}
+    config, weights = Config(fine=32), {"w": np.zeros(1)}
     monkeypatch.setattr(training, "averaged_weights", lambda path: (config, weights))
     assert cli.main(["train", "a", "--out", "run", "--from", "other"]) == 0
     assert trained[0][2] == config and trained[0][4] is weights
     assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
     assert cli.main(["train", "a", "--out", "run", "--preset", "huge"]) == 1
     said = capsys.readouterr().err
-    assert "no preset is called 'huge' (there are: small, lapped, base, digits)" in said and len(trained) == 1
+    assert "no preset is called 'huge' (there are: small, base, digits)" in said and len(trained) == 1
 
 
 def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, monkeypatch):

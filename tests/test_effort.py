@@ -9,14 +9,15 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import modes, parallel, wavelet_refinement
+from vaecodec import modes, parallel
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import step_of
 from vaecodec.gradients import Distortion, shuffle, unshuffle
 from vaecodec.integer import one_thread
-from vaecodec.refinement import ITERATIONS, Costs, draw, iterations_of
+from vaecodec.prior_gradients import Costs
+from vaecodec.refinement import ITERATIONS
 from vaecodec.weights import load_model
 
 
@@ -77,14 +78,6 @@ def test_costs_are_those_of_the_tables(tiny):
     assert Costs(tables)(np.zeros(1, np.int32), np.zeros(1, np.uint8)) == 0
 
 
-def test_draws_favour_the_nearer_and_grow_surer():
-    rng, parts = np.random.default_rng(0), np.repeat(np.float32([0, 0.2, 0.5, 0.8]), 20000)
-    warm, cold = (draw(parts, t, rng).reshape(4, -1).mean(1) for t in (1.0, 0.05))
-    assert warm[2] == pytest.approx(0.5, abs=0.02) == cold[2]
-    assert 0.2 < warm[1] < 0.4 and warm[1] + warm[3] == pytest.approx(1, abs=0.02)
-    assert cold[0] == cold[1] == 0 and cold[3] == 1
-
-
 @pytest.mark.parametrize("quality", [20, 70])
 def test_more_effort_costs_less(small, crop, quality):
     files = [small.encode(crop, quality, effort=effort) for effort in (1, 3, 5)]
@@ -119,16 +112,11 @@ def test_what_does_not_help_is_not_taken(tiny):
 def test_progress_counts_iterations(small, crop):
     said = []
     small.encode(crop[:128, :128], 30, tile=64, effort=4, progress=lambda *numbers: said.append(numbers))
-    total = 4 * wavelet_refinement.ITERATIONS[3]
+    total = 4 * ITERATIONS[3]
     assert total > 4 and said == [(n, total) for n in range(total + 1)]
     del said[:]
     small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
     assert said == [(n, 4) for n in range(5)]  # a tile is one where nothing is refined
-
-
-def test_low_qualities_stop_sooner():
-    assert [iterations_of(effort, 900) for effort in range(1, 10)] == list(ITERATIONS) == sorted(ITERATIONS)
-    assert iterations_of(9, 0) == iterations_of(7, 0) == iterations_of(7, 900)
 
 
 @pytest.mark.parametrize("effort", [0, 10, 1.5])

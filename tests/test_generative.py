@@ -140,7 +140,7 @@ def test_training_learns_and_resumes(tmp_path, capfd):
 
 def test_neighbours_and_shuffles_agree():
     x = np.random.default_rng(0).integers(-9, 9, (2, 4, 4, 8)).astype(np.float32)
-    ops, tensors = grids.Exact({}, generator.NO_CONDITIONS), Quantised({})
+    ops, tensors = grids.Exact({}), Quantised({})
     assert np.array_equal(ops.neighbours(x), tensors.neighbours(tf.constant(x)))
     assert np.array_equal(ops.shuffle(x, 2), tensors.shuffle(tf.constant(x), 2))
     assert np.array_equal(ops.unshuffle(x, 2), tensors.unshuffle(tf.constant(x), 2))

@@ -16,13 +16,13 @@ pool sets sheets integer tables coding cells sharing bases lifting banded pyrami
 context rounding
 vetting grids discrete generator bitsback drawing tiles tiling weights wiener filtering
 picture_sets
-gradients refinement prior_gradients context_gradients wavelet_refinement lapping networks
-lapped graphs transforms preview fixed parallel plans encoder codec
+gradients prior_gradients context_gradients refinement networks
+graphs transforms preview fixed parallel plans encoder codec
 adaptive lattice weighing fitting scaling chunks chains masks modes_of_arrays arrays numcodecs zarr
 photo_drawing scoring
 metadata deep planes png images bands classical content modes fronts pillow recognition strips outputs files
 metrics similarity
-layers grid_layers wavelet_layers quantization densities vae wavelet_vae generative_vae float_transforms datasets
+layers grid_layers wavelet_layers quantization densities vae generative_vae float_transforms datasets
 tfdata optimization
 training mirrored generative_training recipes exporting wavelet_freezing freezing generative_freezing unfreezing
 generation
@@ -48,7 +48,6 @@ TENSORFLOW = {
     "grid_layers",
     "generative_vae",
     "wavelet_layers",
-    "wavelet_vae",
     "wavelet_freezing",
     "generative_training",
     "generative_freezing",

@@ -89,7 +89,6 @@ def test_bands_blocks_chains_and_counts_that_are_halved(tiny_model, shape):
 
 def test_bases_of_the_shipped_model():
     reference = reference_arrays.read_model(SMALL)
-    assert reference["config"]["wavelet"]
     assert_agrees(picture(100, 130), 20, reference, mode="vae", model="small")
     assert_agrees(walk(3, 70, 80).astype("f4"), 30, reference, mode="vae", model="small")
 

@@ -19,7 +19,7 @@ from vaecodec.errors import CodecError  # noqa: E402
 from vaecodec.training import Options, train  # noqa: E402
 from vaecodec.vae import VAE  # noqa: E402
 
-CONFIG = Config(latents=16, hyper=4, fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=8, hyper_width=8)
+CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=8, coarser=8, hyper_width=8)
 
 
 @pytest.fixture(scope="module")

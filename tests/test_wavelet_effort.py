@@ -23,17 +23,16 @@ from vaecodec import (
     pyramid,
     rounding,
     tiles,
+    vae,
     wavelet_layers,
-    wavelet_vae,
 )
 from vaecodec.codec import Codec
 from vaecodec.container import step_of
 from vaecodec.context_gradients import ContextGradients
 from vaecodec.integer import INDEX_GAIN, LOC_GAIN
-from vaecodec.prior_gradients import BitSlopes, Tape, details, details_adjoint, from_cells
-from vaecodec.refinement import Costs
+from vaecodec.prior_gradients import BitSlopes, Costs, Tape, details, details_adjoint, from_cells
+from vaecodec.refinement import ITERATIONS, Refiner, curvatures_of
 from vaecodec.tiling import Box
-from vaecodec.wavelet_refinement import ITERATIONS, WaveletRefiner, curvatures_of
 from vaecodec.weights import load_model
 
 
@@ -42,7 +41,7 @@ def codec(tmp_path_factory):
     """Of a model whose prior expects about as much everywhere; with random weights it is noise."""
 
     def calm(config, seed):
-        weights = wavelet_vae.initial_weights(config, seed)
+        weights = vae.initial_weights(config, seed)
         for name in (name for name in weights if name.endswith(("/first/bias", "/second/bias"))):
             weights[name][len(weights[name]) // 2 :] += 2.5
         return weights
@@ -103,7 +102,7 @@ def test_slopes_of_bits_are_differences(codec):
 
 def walked(prior, cells, step, rng):
     """(symbols i32, rows u8, means f64, values f64) of each part, in steps, of random symbols."""
-    steps, found = context.walk(prior, cells, step), []
+    steps, found = octaves.walk(prior, cells, step), []
     question = next(steps)
     try:
         while True:
@@ -252,10 +251,10 @@ def test_never_dearer_than_effort_1(codec, shape):
 
 def test_the_start_is_what_effort_1_codes(codec, crop):
     step = step_of(40)
-    y, z = codec.analyse_batch([crop[:112, :144]], 40)[0][0]
-    refiner = WaveletRefiner(codec.model, crop[:112, :144], (112, 144), y, z, Box(0, 0, *y.shape[:2]), step)
+    y = codec.analyse_batch([crop[:112, :144]], 40)[0][0]
+    refiner = Refiner(codec.model, crop[:112, :144], (112, 144), y, Box(0, 0, *y.shape[:2]), step)
     symbols = refiner(0)
-    plain, given = tiles.encode(codec.model.prior, y, z, step), tiles.encode(codec.model.prior, y, symbols, step)
+    plain, given = tiles.encode(codec.model.prior, y, step), tiles.encode(codec.model.prior, y, step, symbols)
     assert plain[1] == given[1] and len(given[0]) <= len(plain[0])  # whose rungs are chosen with more care
 
 

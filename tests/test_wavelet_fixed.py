@@ -30,9 +30,9 @@ def codec(made):
 
 def latents(codec, pixels, quality):
     """(f32[h, w, M] as decoded, unit 2**-6, step)."""
-    y, z = codec.analyse_batch([pixels], quality)[0][0]
+    y = codec.analyse_batch([pixels], quality)[0][0]
     step = step_of(quality)
-    coded = tiles.code(codec.model.prior, y, z, step)
+    coded = tiles.code(codec.model.prior, y, step)
     return context.decode(codec.model.prior, y.shape[:2], step, coded.data, lambda symbols: None), step
 
 
@@ -65,7 +65,7 @@ def test_the_second_implementation_clips_alike(made, codec):
 
 
 def test_other_channels(tmp_path):
-    path = frozen(tmp_path, Config(256, 0, 16, 1, 16, 1, 16, 8, wavelet=1, channels=1, coarser=20))[0]
+    path = frozen(tmp_path, Config(16, 1, 16, 1, prior=16, coarser=20, hyper_width=8, channels=1))[0]
     codec = Codec(load_model(path))
     y, step = latents(codec, picture(50, 70)[..., :1].copy(), 70)
     wanted = reference_arrays.synthesis(y.astype(np.int64), step, read_tensors(path))

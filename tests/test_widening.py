@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from vaecodec import coding, context, octaves, pyramid, tiles, widening
+from vaecodec import coding, octaves, pyramid, tiles, widening
 from vaecodec.codec import Codec
 from vaecodec.errors import FormatError
 from vaecodec.weights import load_model
@@ -97,9 +97,9 @@ def test_files_are_smaller_by_it_and_decode_alike(prior, monkeypatch):
     codec, x = Codec(load_model("small")), np.kron(picture(40, 56), np.ones((8, 8, 1), np.uint8))
     x = ((x.astype(int) + np.roll(x, 3, 0) + np.roll(x, 3, 1) + np.roll(x, 5, 0)) // 4).astype(np.uint8)
     data = codec.encode(x, 60)
-    y, z = codec.analyse_batch([x], 60)[0][0]
-    stated = tiles.bits(prior, y, z, 528)
-    coded = tiles.code(prior, y, z, 528)
+    y = codec.analyse_batch([x], 60)[0][0]
+    stated = tiles.bits(prior, y, 528)
+    coded = tiles.code(prior, y, 528)
     assert 8 * len(coded.data) == pytest.approx(stated, abs=96)
     monkeypatch.setattr(widening, "chosen", lambda *given: None)
     plain = codec.encode(x, 60)
@@ -141,7 +141,7 @@ def test_neighbours_of_the_lowest_are_those_of_training(shape):
 
 
 def test_a_walk_asks_in_the_order_of_octaves(prior):
-    steps, counts = context.walk(prior, (5, 7), 300), []
+    steps, counts = octaves.walk(prior, (5, 7), 300), []
     question = next(steps)
     with pytest.raises(StopIteration):
         while True:

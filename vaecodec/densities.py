@@ -125,19 +125,8 @@ class NoisySymmetric(Noisy):
         return super()._prob(x)
 
 
-def factorized(logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor, gain: tf.Tensor) -> Noisy:
-    """p(z): every channel a mixture of logistics with a learned cdf, stretched by `gain`.
-
-    logits, loc, log_scale: f32[N, K]; gain: f32[..., N]; batch shape [..., N] (Balle et al. 2018, appendix 6.1).
-    """
-    base = tfd.MixtureSameFamily(
-        tfd.Categorical(logits=logits), tfd.Logistic(loc * gain[..., None], tf.exp(log_scale) * gain[..., None])
-    )
-    return Noisy(base)
-
-
 def conditional(loc: tf.Tensor, index: tf.Tensor, ratios: tf.Tensor, weights: tf.Tensor) -> NoisySymmetric:
-    """p(y | z, what is decoded already): mean `loc`, scale from the ladder at real rung `index`."""
+    """p(y | what is decoded already): mean `loc`, scale from the ladder at real rung `index`."""
     scale = SCALE_MIN * tf.exp(tf.maximum(index, 0.0) * float(np.log(SCALE_RATIO)))
     return NoisySymmetric(ScaleMixture(loc, scale, ratios, weights))
 

@@ -45,7 +45,7 @@ class Engine:
 
             try:
                 for content in () if self._shipped else self._contents.values():
-                    check_network(content, self._channels, 1)
+                    check_network(content, self._channels)
                 self._usable = check(self)
             except Exception:  # whatever it is, NumPy does without
                 self._usable = False

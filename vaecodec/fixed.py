@@ -90,17 +90,6 @@ class Fixed:
         turned = np.moveaxis(np.clip(planes, -MOST, MOST, out=planes), 0, -1)
         return self._round(turned @ whole(rotation(len(planes)), WEIGHT_BITS), WEIGHT_BITS)
 
-    def lapped(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Down, then along."""
-        for axis in (0, 1):
-            x = np.moveaxis(x, axis, 0)
-            pads = ((STRIDE // 2, STRIDE // 2), (0, 0), (0, 0))
-            blocks = np.pad(x, pads, "symmetric").reshape(-1, STRIDE, x.shape[1] * x.shape[2])
-            blocks = self._round(self._layers[name].kernel @ blocks, WEIGHT_BITS)
-            x = blocks.reshape(-1, *x.shape[1:])[STRIDE // 2 : -(STRIDE // 2)]
-            x = np.moveaxis(x, 0, axis)
-        return x
-
 
 class Synthesis:
     """The synthesis of one model; raises ModelError where its weights do not fit, or are too large for exact sums."""
@@ -118,7 +107,7 @@ class Synthesis:
         """Latents [h, w, M], unit 2**-6 steps, -> f64[16h, 16w, C], integers, unit 2**-14, within +-1/2, about; through
         the filter of their picture where it has one.
         """
-        told = {name: self._vector(name, step) for name in conditions(self._model.config, "synthesis")}
+        told = {name: self._vector(name, step) for name in conditions("synthesis")}
         ops = Fixed(self._layers, told)
         x = y * self._vector("inverse_gain", step)
         x = np.clip(shift(x, GAIN_BITS + ACTIVATION_BITS - BITS), -MOST, MOST, out=x)
@@ -164,8 +153,8 @@ def _layers(model: Model) -> dict[str, Layer]:
             kernel = whole(kernel, WEIGHT_BITS)
             bias = model.arrays.get(f"weights/{layer}/bias", np.zeros(kernel.shape[-1]))
             bias = whole(bias, WEIGHT_BITS + BITS)
-            axes = 1 if layer.endswith("/lapped") else tuple(range(kernel.ndim - 1))
-            bound = np.abs(kernel).sum(axes).max() * MOST + np.abs(bias).max() + 2.0**WEIGHT_BITS
+            sums = np.abs(kernel).sum(tuple(range(kernel.ndim - 1)))
+            bound = sums.max() * MOST + np.abs(bias).max() + 2.0**WEIGHT_BITS
             require(bound < EXACT64, f"the sums of {layer} are too large to be exact")
             layers[layer] = Layer(kernel, bias)
     return layers

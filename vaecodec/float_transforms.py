@@ -46,17 +46,12 @@ class TensorFlow:
         last = {"analysis": config.coarse, "synthesis": config.fine}
 
         def told(side, condition):
-            names = conditions(config, side)
-            parts = tf.split(condition, [config.fine, last[side]][: len(names)])
-            return Float(weights, dict(zip(names, parts, strict=True)))
+            parts = tf.split(condition, [config.fine, last[side]])
+            return Float(weights, dict(zip(conditions(side), parts, strict=True)))
 
         @tf.function(input_signature=[whole, vector])
         def run_analysis(pixels, condition):
             return analysis(told("analysis", condition), config, pixels)
-
-        @tf.function(input_signature=[latents])
-        def run_hyper_analysis(y):
-            return network.hyper_analysis(Float(weights, {}), config, y)
 
         @tf.function(input_signature=[latents, vector])
         def run_synthesis(y, condition):
@@ -66,14 +61,10 @@ class TensorFlow:
         def run_unrounded(y, condition):
             return unrounded(told("synthesis", condition), config, y)
 
-        self._analysis, self._hyper_analysis, self._synthesis = run_analysis, run_hyper_analysis, run_synthesis
-        self._unrounded = run_unrounded
+        self._analysis, self._synthesis, self._unrounded = run_analysis, run_synthesis, run_unrounded
 
     def analysis(self, pixels: np.ndarray, condition: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         return self._analysis(pixels, condition).numpy()
-
-    def hyper_analysis(self, y: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
-        return self._hyper_analysis(y).numpy()
 
     def synthesis(self, y: np.ndarray, condition: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
         return self._synthesis(y, condition).numpy()

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vaecodec import float_transforms, network, wavelet_freezing
+from vaecodec import wavelet_freezing
 from vaecodec.config import (
     ANCHORS,
     LEVEL_STEPS,
@@ -23,24 +22,17 @@ from vaecodec.config import (
     SCALE_RATIO,
     SCALES,
     STEPS,
-    STRIDE,
     SUBSTEPS,
     Config,
 )
-from vaecodec.context import HYPER_GROUPS
-from vaecodec.densities import conditional, factorized, masses
+from vaecodec.densities import conditional, masses
 from vaecodec.errors import CodecError
 from vaecodec.generative import Generative
 from vaecodec.integer import (
-    ACTIVATION_BITS,
-    ACTIVATION_MAX,
-    GAIN_BITS,
-    INDEX_BITS,
     PRODUCT_BITS,
     WEIGHT_BITS,
-    Conditions,
 )
-from vaecodec.layers import Float, interleaved
+from vaecodec.layers import Float
 from vaecodec.tables import Tables, build, integer_frequencies
 from vaecodec.training import averaged_weights
 from vaecodec.vae import specification
@@ -48,10 +40,6 @@ from vaecodec.weights import identify, pack_model
 
 TAIL = 2.0**-21  # a table ends where less than this is left on a side; the escape covers the rest
 WIDEST = 2048
-ANCHORED = {name: name for name in ("gain", "inverse_gain", "hyper_gain")}  # weights, and what anchors/* calls them
-ANCHORED |= {f"{name}/condition": name for name in ("analysis/fine", "synthesis/fine")}
-# What becomes tables and levels, kept for who trains on from the model; coding needs none of it.
-BAKED = ("hyper/condition", "mixture/logits", "mixture/loc", "mixture/log_scale", "tail/log_ratio", "tail/logit")
 Arrays = dict[str, np.ndarray]
 
 
@@ -61,22 +49,6 @@ class Deployed(Float):
     def __init__(self, weights: Any, conditions: Any) -> None:
         super().__init__(weights, conditions)
         self.pointwise = lambda x, kernel: tf.nn.conv2d(x, kernel[None, None], 1, "VALID")
-
-    def lapped(self, name: str, x: Any) -> Any:
-        """Padded and cropped, of which LiteRT knows the shapes when it runs, and `graphs` the operations."""
-        kernel, half = tf.transpose(self.weights[f"{name}/kernel"]), STRIDE // 2
-        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape[3]
-        t = tf.pad(x, [[0, 0], [half, half], [half, half], [0, 0]], "SYMMETRIC")
-        line = (width + STRIDE) * channels
-        t = tf.transpose(tf.reshape(t, [-1, STRIDE, line]), [0, 2, 1])
-        t = self.pointwise(tf.reshape(t, [-1, height // STRIDE + 1, line, STRIDE]), kernel)
-        t = tf.transpose(tf.reshape(t, [-1, line, STRIDE]), [0, 2, 1])
-        t = tf.reshape(t, [-1, height + STRIDE, width // STRIDE + 1, STRIDE * channels])
-        t = self.pointwise(t, interleaved(kernel, channels))
-        t = tf.reshape(t, [-1, height + STRIDE, width + STRIDE, channels])
-        t = t[:, half:-half, half:-half]
-        t.set_shape(x.shape)  # which slices of unknown length forget, and space_to_depth needs
-        return t
 
     def gate(self, name: str, x: Any) -> Any:
         """As two layers, the first of which takes its ReLU along: a split would copy both halves."""
@@ -114,22 +86,11 @@ def at_quality(anchors: np.ndarray, quality: float) -> np.ndarray:
 def level_tables(config: Config, weights: Arrays) -> Arrays:
     """levels/*: the conditioning of the prior at the middle step of each level, as integers."""
     middles = np.arange(LEVELS) * LEVEL_STEPS + (LEVEL_STEPS - 1) / 2
-    make = wavelet_freezing.level if config.wavelet else level
-    rows = [make(weights, partial(at_quality, quality=min(one, STEPS - 1) / SUBSTEPS)) for one in middles]
+    rows = [
+        wavelet_freezing.level(weights, partial(at_quality, quality=min(one, STEPS - 1) / SUBSTEPS)) for one in middles
+    ]
     fields = zip(rows[0]._fields, zip(*rows, strict=True), strict=True)
     return {f"levels/{name}": np.rint(np.stack(values)).astype(np.int32) for name, values in fields}
-
-
-def level(weights: Arrays, at: Callable[[np.ndarray], np.ndarray]) -> Conditions:
-    """Conditions f64 where at(anchors) is what they come to at a quality."""
-    gain, hyper = at(weights["gain"]), at(weights["hyper_gain"])
-    return Conditions(
-        np.clip(at(weights["hyper/condition"]) * 2**ACTIVATION_BITS, -ACTIVATION_MAX, ACTIVATION_MAX),
-        np.exp(gain) * 2**GAIN_BITS,
-        np.exp(-gain) * 2**GAIN_BITS,
-        gain / math.log(SCALE_RATIO) * 2**INDEX_BITS,
-        np.exp(-hyper) * 2**GAIN_BITS,
-    )
 
 
 def trimmed(low: int, mass: np.ndarray) -> tuple[int, np.ndarray]:
@@ -141,20 +102,15 @@ def trimmed(low: int, mass: np.ndarray) -> tuple[int, np.ndarray]:
     return low + begin, integer_frequencies(mass[begin:end])
 
 
-def frequency_tables(config: Config, weights: Arrays, first: int = 0) -> Tables:
-    """Rows: the scale ladder from rung `first` on, p(z) at each half anchor and channel, and the uniform byte row."""
-    double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
+def frequency_tables(weights: Arrays, first: int = 0) -> Tables:
+    """Rows: the scale ladder from rung `first` on, and the uniform byte row."""
     rows = []
-    ratios, mix = tf.exp(double["tail/log_ratio"]), tf.nn.softmax(double["tail/logit"])
+    ratio, logit = (tf.constant(weights[f"tail/{name}"], tf.float64) for name in ("log_ratio", "logit"))
+    ratios, mix = tf.exp(ratio), tf.nn.softmax(logit)
     for rung in range(first, SCALES):
         reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
         density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
         rows.append(trimmed(-reach, masses(density, -reach, reach)))
-    for group in range(HYPER_GROUPS if config.hyper else 0):
-        logits, loc, log_scale = (double[f"mixture/{part}"] for part in ("logits", "loc", "log_scale"))
-        gain = np.exp(at_quality(weights["hyper_gain"], group / 2))
-        mass = masses(factorized(logits, loc, log_scale, tf.constant(gain)), -WIDEST, WIDEST)
-        rows += [trimmed(-WIDEST, np.maximum(mass[:, channel], 0.0)) for channel in range(config.hyper)]
     # A byte row has no escape to speak of: 256 entries and the one that no coder uses would not be equal.
     rows.append((0, np.full(256, 1 << 16, np.uint32)))
     return build(rows)
@@ -176,20 +132,8 @@ def transforms(config: Config, weights: Arrays) -> Arrays:
     half = {n: weights[n].astype(np.float16) for part in parts if part != "prior" for n in parts[part].weights}
     exact = {name: tf.constant(value.astype(np.float32)) for name, value in half.items()}
     out = {f"weights/{name}": value for name, value in half.items()}
-    if config.wavelet:
-        made = wavelet_freezing.functions(config, partial(Deployed, exact))
-        return out | {f"litert/{name}": flatbuffer(function, *specs) for name, (function, specs) in made.items()}
-    pixels = tf.TensorSpec([1, None, None, config.channels], tf.uint8, name="a_pixels")
-    latents = tf.TensorSpec([1, None, None, config.latents], tf.float32, name="a_latents")
-    vector = tf.TensorSpec([1, 1, 1, config.fine], tf.float32, name="b_condition")
-    out["litert/analysis"] = flatbuffer(
-        lambda x, c: float_transforms.analysis(Deployed(exact, {"analysis/fine": c}), config, x), pixels, vector
-    )
-    out["litert/hyper_analysis"] = flatbuffer(lambda y: network.hyper_analysis(Deployed(exact, {}), config, y), latents)
-    out["litert/synthesis"] = flatbuffer(
-        lambda y, c: float_transforms.synthesis(Deployed(exact, {"synthesis/fine": c}), config, y), latents, vector
-    )
-    return out
+    made = wavelet_freezing.functions(config, partial(Deployed, exact))
+    return out | {f"litert/{name}": flatbuffer(function, *specs) for name, (function, specs) in made.items()}
 
 
 def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any] | None = None) -> str:
@@ -214,18 +158,13 @@ def _generative(config: Generative, weights: Arrays) -> Arrays:
 
 
 def _photographic(config: Config, weights: Arrays) -> Arrays:
-    first, start = 0, {}
-    if config.wavelet:
-        start = {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
-        first = wavelet_freezing.quiet(weights)
-        weights = wavelet_freezing.lowered(config, weights, first)
+    start = {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
+    first = wavelet_freezing.quiet(weights)
+    weights = wavelet_freezing.lowered(config, weights, first)
     arrays = {**integer_weights(config, weights), **level_tables(config, weights), **transforms(config, weights)}
-    arrays.update({f"tables/{n}": value for n, value in frequency_tables(config, weights, first)._asdict().items()})
-    if config.wavelet:
-        arrays |= wavelet_freezing.anchors(config, weights)
-        arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights, first)}
-        for graph, (function, specs) in wavelet_freezing.engines(config, arrays).items():
-            arrays[f"litert/{graph}"] = flatbuffer(function, *specs, exact=True)
-        return arrays | start
-    arrays |= {f"anchors/{anchor}": weights[name] for name, anchor in ANCHORED.items()}
-    return arrays | {f"start/{name}": weights[name].astype("<f4") for name in BAKED}
+    arrays.update({f"tables/{n}": value for n, value in frequency_tables(weights, first)._asdict().items()})
+    arrays |= wavelet_freezing.anchors(config, weights)
+    arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights, first)}
+    for graph, (function, specs) in wavelet_freezing.engines(config, arrays).items():
+        arrays[f"litert/{graph}"] = flatbuffer(function, *specs, exact=True)
+    return arrays | start

@@ -166,7 +166,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="folder or .tar of pictures or .npy arrays, or one of these; for digits idx file or .npy",
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run: checkpoint and logs")
-    parser.add_argument("--preset", help="small, lapped, base or digits (default: small, or that of CHECKPOINT)")
+    parser.add_argument("--preset", help="small, base or digits (default: small, or that of CHECKPOINT)")
     parser.add_argument(
         "--channels", type=positive, help="samples of a pixel: 1 trains on grey, 4 on arrays [H, W, 4] (default: 3)"
     )

@@ -1,7 +1,5 @@
-"""LiteRT flatbuffers that begin or end elsewhere: without a lapped model's filter, or before pixels are rounded.
+"""LiteRT flatbuffers that end elsewhere: before pixels are rounded, which a picture's own filter comes before.
 
-LiteRT transposes in plain loops, and its fast kernels take no sizes that are computed: a third of a lapped transform's
-time went into a twentieth of its arithmetic, which `lapped` does faster.  A picture's own filter comes before rounding.
 Only lists of numbers are changed, in place; the rest is as it was.
 """
 
@@ -13,7 +11,7 @@ from typing import NamedTuple
 from vaecodec.errors import ModelError
 
 MOST = 4096  # entries of a list, as in networks
-ADD, SPACE_TO_DEPTH, STRIDED_SLICE, MIRROR_PAD = 0, 26, 45, 100  # of tflite.BuiltinOperator
+ADD = 0  # of tflite.BuiltinOperator
 
 
 class _Table(NamedTuple):
@@ -55,27 +53,12 @@ class _Table(NamedTuple):
     def tables(self, number: int) -> list[_Table]:
         return [_Table(self.data, self.follow(at)) for at in self.numbers(number)]
 
-    def text(self, number: int) -> bytes:
-        start = self.follow(self.field(number))
-        return bytes(self.data[start + 4 : start + 4 + self._number("I", start)])
-
 
 class _Operation(NamedTuple):
     table: _Table
     code: int
     inputs: list[int]
     outputs: list[int]
-
-
-def without_filter(content: bytes, name: str) -> bytes:
-    """The flatbuffer of "analysis" from the filtered f32[1, H, W, 3] on, of "synthesis" up to what is to be filtered.
-
-    Raises ModelError where no filter is found at that end.
-    """
-    try:
-        return _without_filter(bytearray(content), name)
-    except (KeyError, StopIteration, struct.error, IndexError) as exc:
-        raise ModelError("the model's network has no lapped filter where it should") from exc
 
 
 def unrounded(content: bytes) -> bytes:
@@ -88,7 +71,7 @@ def unrounded(content: bytes) -> bytes:
         graph, operations = _operations(data)
         outputs, last = graph.numbers(2), next(one for one in reversed(operations) if one.code == ADD)
         struct.pack_into("<i", data, outputs[0], last.outputs[0])
-        _keep(data, graph, needed(operations, {last.outputs[0]}, -1))
+        _keep(data, graph, needed(operations, {last.outputs[0]}))
     except (KeyError, StopIteration, struct.error, IndexError) as exc:
         raise ModelError("the model's network does not end as it should") from exc
     return bytes(data)
@@ -107,29 +90,11 @@ def _operations(data: bytearray) -> tuple[_Table, list[_Operation]]:
     return graph, operations
 
 
-def _without_filter(data: bytearray, name: str) -> bytes:
-    graph, operations = _operations(data)
-    inputs, outputs = graph.numbers(1), graph.numbers(2)
-    if name == "synthesis":
-        begin = next(one for one in operations if one.code == MIRROR_PAD)
-        struct.pack_into("<i", data, outputs[0], begin.inputs[0])
-        stop = -1
-    else:
-        sliced = {one.outputs[0] for one in operations if one.code == STRIDED_SLICE}
-        stop = next(one.inputs[0] for one in operations if one.code == SPACE_TO_DEPTH and one.inputs[0] in sliced)
-        tensors = graph.tables(0)
-        at = min(inputs, key=lambda at: tensors[graph._number("i", at)].text(3))  # as interpreters.Runner has it
-        _rename(data, tensors[stop], tensors[graph._number("i", at)].text(3))
-        struct.pack_into("<i", data, at, stop)
-    _keep(data, graph, needed(operations, {graph._number("i", at) for at in outputs}, stop))
-    return bytes(data)
-
-
-def needed(operations: list[_Operation], wanted: set[int], stop: int) -> list[_Operation]:
-    """The operations, in order, that the wanted tensors are made by, but for what `stop` is made by."""
+def needed(operations: list[_Operation], wanted: set[int]) -> list[_Operation]:
+    """The operations, in order, that the wanted tensors are made by."""
     found = []
     for one in reversed(operations):
-        if wanted.intersection(one.outputs) - {stop}:
+        if wanted.intersection(one.outputs):
             wanted = wanted.union(one.inputs)
             found.append(one)
     return found[::-1]
@@ -142,10 +107,3 @@ def _keep(data: bytearray, graph: _Table, operations: list[_Operation]) -> None:
     struct.pack_into("<I", data, at, len(operations))
     for entry, one in zip(entries, operations, strict=True):
         struct.pack_into("<I", data, entry, one.table.at - entry)
-
-
-def _rename(data: bytearray, tensor: _Table, name: bytes) -> None:
-    """Offsets lead forward, and so to the end."""
-    data += b"\0" * (-len(data) % 4)
-    struct.pack_into("<I", data, tensor.field(3), len(data) - tensor.field(3))
-    data += struct.pack("<I", len(name)) + name + b"\0"

@@ -4,7 +4,7 @@
     . . .  >  . A .  >  . A .  >  C A C        then the same at half the distance
     o . o     o . o     o B o     o B o
 
-A generator for both directions, as context.walk: it yields which context each residual has and is sent residuals.
+A generator for both directions, as octaves.walk: it yields which context each residual has and is sent residuals.
 Predictions are sums of integers carried in floats, in a type in which none can be rounded, so that both sides and all
 machines have the same.  Arrays are [P, H, W]: P planes that are coded together, none of which sees another.
 """

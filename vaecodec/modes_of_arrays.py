@@ -178,6 +178,8 @@ def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
             raise FormatError("the base has another size than the planes")
         base = _base(codec_for(more[2], model), more[2], shape, coding.scale.top)
     if chunk.mode == GRID:
+        if coding.chain != 1:
+            raise FormatError(f"a chunk of mode grid has chains of {coding.chain}, expected 1")
         found = _off_grid(chunks.unstore(more[0], _steps_type(coding), chunk.size), coding).reshape(shape)
     else:
         found = chains.decode(more[0], more[1], shape, valid, coding, base)

@@ -9,10 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from vaecodec import lapping
-from vaecodec.config import STRIDE
 from vaecodec.errors import ModelError
 from vaecodec.vetting import require
 
@@ -31,7 +27,6 @@ OPERATIONS = {
     "RELU": (1, "NONE"),
     "SPACE_TO_DEPTH": (1, "SpaceToDepthOptions"),
     "SUB": (2, "SubOptions"),
-    **lapping.OPERATIONS,
 }
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "UINT8": 1, "INT32": 4}
 MOST = 4096  # tensors, operations, buffers
@@ -39,15 +34,12 @@ MAX_BLOCK = 16
 Shape = tuple[int, ...]
 
 
-def check_network(content: bytes, channels: int, side: int, samples: int = 3) -> None:
-    """Raises ModelError unless a flatbuffer is a plain feed-forward network of OPERATIONS, at most `channels` wide.
-
-    Each latent cell is `side` by `side` positions of its first input; a pixel has so many samples.
-    """
+def check_network(content: bytes, channels: int) -> None:
+    """Raises ModelError unless a flatbuffer is a plain feed-forward network of OPERATIONS, at most `channels` wide."""
     from ai_edge_litert import schema_py_generated as schema
 
     try:
-        _Network(schema, schema.Model.GetRootAs(content, 0), channels, side, samples).check()
+        _Network(schema, schema.Model.GetRootAs(content, 0), channels).check()
     except ModelError as exc:
         raise ModelError(f"the model's network is not one of ours: {exc}") from exc
     except Exception as exc:  # reading a broken flatbuffer raises anything, struct.error to UnicodeDecodeError
@@ -61,9 +53,8 @@ def _names(values: Any) -> dict[int, str]:
 class _Network:
     """A flatbuffer being looked through."""
 
-    def __init__(self, schema: Any, model: Any, channels: int, side: int, samples: int) -> None:
-        self.schema, self.model, self.channels, self.side = schema, model, channels, side
-        self.samples, self.steps = samples, lapping.steps(samples)
+    def __init__(self, schema: Any, model: Any, channels: int) -> None:
+        self.schema, self.model, self.channels = schema, model, channels
         require(model.SubgraphsLength() == 1, "it has not one graph")
         self.graph = model.Subgraphs(0)
         for count in (
@@ -77,9 +68,6 @@ class _Network:
         require(not model.SignatureDefsLength(), "it has signatures")
         self.shapes: list[Shape] = []
         self.known: set[int] = set()
-        self.constant: set[int] = set()
-        self.sides: dict[int, int] = {}  # positions to a latent cell, where that is sure
-        self.meanings: dict[int, Any] = {}  # of what belongs to a lapped filter
 
     def check(self) -> None:
         for n in range(self.model.MetadataLength()):
@@ -91,16 +79,11 @@ class _Network:
         require(1 <= self.graph.InputsLength() <= 4 and 1 <= self.graph.OutputsLength() <= 3, "it has other ends")
         for n in range(self.graph.InputsLength()):
             self._define(self.graph.Inputs(n))
-        # The one that interpreters.Runner takes for the first.
-        self.sides[min(map(self.graph.Inputs, range(self.graph.InputsLength())), key=self._name)] = self.side
         codes = [self._code(n) for n in range(self.model.OperatorCodesLength())]
         for n in range(self.graph.OperatorsLength()):
             self._operation(self.graph.Operators(n), codes)
         for n in range(self.graph.OutputsLength()):
             require(self.graph.Outputs(n) in self.known, "an output is not computed")
-
-    def _name(self, number: int) -> str:
-        return self.graph.Tensors(number).Name().decode()
 
     def _buffer(self, number: int) -> int:
         buffer = self.model.Buffers(number)
@@ -127,10 +110,6 @@ class _Network:
         if size:
             require(size == math.prod(shape) * BYTES[kind], "a constant is not as long as its shape says")
             self.known.add(number)
-            self.constant.add(number)
-            if kind == "INT32" and size <= 64:
-                values = np.frombuffer(self.model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes(), "<i4")
-                self.meanings[number] = tuple(map(int, values))
         elif rank:
             require(shape[-1] <= self.channels, f"it is {shape[-1]} channels wide, expected at most {self.channels}")
         self.shapes.append(shape)
@@ -150,7 +129,6 @@ class _Network:
         require(operation.OpcodeIndex() < len(codes), "an operation is out of range")
         name = codes[operation.OpcodeIndex()]
         count, options = OPERATIONS[name]
-        count = count or min(operation.InputsLength(), 4)
         require(operation.InputsLength() == count and operation.OutputsLength() == 1, f"{name} has other operands")
         extra = (operation.CustomOptionsLength(), operation.IntermediatesLength())
         require(not any((*extra, operation.MutatingVariableInputsLength())), f"{name} has more than operands")
@@ -166,55 +144,9 @@ class _Network:
             require(table is not None, f"{name} has no options")
             found = getattr(self.schema, options)()
             found.Init(table.Bytes, table.Pos)
-        if name in lapping.OPERATIONS or any(n in self.meanings for n in inputs):
-            self._lapped(name, inputs, output, found)
-            return
         block = 1 if found is None else self._options(name, found)
         out = self.shapes[output]
         require(_fits(name, [self.shapes[n] for n in inputs], out, block), f"{name} has shapes that do not fit")
-        if self.constant.issuperset(inputs):
-            self.constant.add(output)
-        self._measure(
-            name, inputs, output, block, found is not None and name == "DEPTHWISE_CONV_2D" and found.Padding() != 0
-        )
-
-    def _measure(self, name: str, inputs: list[int], output: int, block: int, cut: bool) -> None:
-        """Keeps the positions to a latent cell, unless edges are cut off or the operands differ in them."""
-        plain = self.constant.union(
-            map(self.graph.Inputs, range(self.graph.InputsLength()))
-        )  # but the first, 1 x 1 or no smaller than it
-        sides = {self.sides.get(n) for n in inputs if n in self.sides or n not in plain}
-        side = sides.pop() if len(sides) == 1 and not cut else None
-        if side is not None and (name != "SPACE_TO_DEPTH" or side % block == 0):
-            self.sides[output] = {"DEPTH_TO_SPACE": side * block, "SPACE_TO_DEPTH": side // block}.get(name, side)
-
-    def _lapped(self, name: str, inputs: list[int], output: int, options: Any) -> None:
-        """An operation that belongs to a lapped filter."""
-        parameters = lapping.parameters(name, options)
-        if name in ("TRANSPOSE", "STRIDED_SLICE") and inputs[0] in self.constant - self.meanings.keys():
-            numbers = [self.meanings.get(n, ()) for n in inputs[1:]]
-            shape = lapping.rearranged(name, self.shapes[inputs[0]], [*numbers, *parameters])
-            require(shape == self.shapes[output], f"{name} has shapes that do not fit")
-            self.constant.add(output)
-            return
-        if name == "CONV_2D":
-            self._options(name, options)
-        made = lapping.become(self.steps, name, *map(self._meaning, inputs), *parameters)
-        if made == "pixels":
-            require(self.shapes[output][3:] == (self.samples,), f"{name} has shapes that do not fit")
-            self.sides[output] = STRIDE
-        else:
-            self.meanings[output] = made
-
-    def _meaning(self, number: int) -> Any:
-        """What a tensor is to a lapped filter."""
-        shape = self.shapes[number]
-        if number in self.meanings:
-            return self.meanings[number]
-        if number in self.constant:
-            kernel = len(shape) == 4 and shape[1:3] == (1, 1) and shape[0] == shape[3]
-            return f"kernel of {shape[0]}" if kernel else f"bias of {shape[0]}" if len(shape) == 1 else "constant"
-        return "pixels" if self.sides.get(number) == STRIDE and shape[3:] == (self.samples,) else "unknown"
 
     def _options(self, name: str, options: Any) -> int:
         """The side of a block, 1 for what has none."""

@@ -1,4 +1,4 @@
-"""context.walk for wavelets: from the lowest octave to the finest, each in two halves on a chessboard.
+"""The prior of the VAE: from the lowest octave to the finest, each in two halves on a checkerboard.
 
     lowest, in five parts --> bands of octave 4 --> low-pass, twice as large --> bands of octave 3 --> ... --> octave 0
 
@@ -11,7 +11,7 @@ as if there were nothing beyond; the synthesis begins from the coefficients.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +31,7 @@ from vaecodec.integer import (
     PRODUCT_BITS,
     WEIGHT_BITS,
     Exact,
+    Layer,
     nearest,
     shift,
     shuffle,
@@ -72,11 +73,15 @@ class Levels(NamedTuple):
 class Scaled(Exact):
     """integer.Exact with what the octaves ask for."""
 
+    def __init__(self, layers: Mapping[str, Layer], levels: Levels, above: bool = False, below: bool = False) -> None:
+        super().__init__(layers, above, below)
+        self._levels = levels
+
     def condition(self, name: str, x: np.ndarray) -> np.ndarray:
-        levels: Levels = self.conditions  # type: ignore[assignment]
         (kind, number), width = name.split("/"), x.shape[-1]
         first = int(number) * width
-        bias = levels.lowest[first : first + width] if kind == "lowest" else levels.bias_of(int(number), width)
+        levels, lowest = self._levels, kind == "lowest"
+        bias = levels.lowest[first : first + width] if lowest else levels.bias_of(int(number), width)
         return self._clip(np.add(x, bias.astype(x.dtype), out=x))
 
     def rectify(self, x: np.ndarray) -> np.ndarray:
@@ -116,7 +121,7 @@ class Networks:
         self._put(out, *passed, loc, rows)
 
     def _ops(self, band: Band) -> Scaled:
-        return Scaled(self._prior.layers, self._levels, band.above, band.below)  # type: ignore[arg-type]
+        return Scaled(self._prior.layers, self._levels, band.above, band.below)
 
     def _put(self, out: Places, *found: np.ndarray) -> None:
         np.clip(found[-1], 0, self._prior.scales - 1, out=found[-1])
@@ -260,9 +265,11 @@ def values_of(prior: Prior, symbols: np.ndarray, rows: np.ndarray, loc: np.ndarr
 
 
 def walk(prior: Prior, cells: tuple[int, int], step: int) -> Generator[Step, np.ndarray, np.ndarray]:
-    """Yields (rows u8, loc f32) and is sent symbols i32, as context.walk; returns y f32[h, w, 256 C].
+    """Yields (rows u8, loc f32, unit 2**-6) and is sent symbols i32; returns y f32[h, w, 256 C], unit 2**-6.
 
-    In order: five parts of the lowest coefficients [n, C], then both halves of octave 4, ..., 0: [cells, 6 C].
+    An encoder sends the symbols that it has, a decoder those that it decodes; both compute the same integers between.
+    `cells` is (h, w), each at least 1.  In order: five parts of the lowest coefficients [n, C], then both halves of
+    octave 4, ..., 0: [cells, 6 C].
     """
     levels = Levels(*(field[step // LEVEL_STEPS] for field in prior.levels))
     compand, width = Compander(prior.companding), pyramid.BANDS * prior.config.channels
@@ -316,7 +323,7 @@ def lowest(
     loc = np.repeat(levels.start[:channels].astype(np.float32)[None], len(places[0]), 0)
     known = np.zeros((size[0] * size[1], channels), np.float32)
     known[places[0]] = values_of(prior, (yield rows, loc), rows, loc)
-    ops = Scaled(prior.layers, levels)  # type: ignore[arg-type]
+    ops = Scaled(prior.layers, levels)
     for part, (here, around) in enumerate(zip(places[1:], pyramid.neighbours(*size), strict=True)):
         near = known[around]
         mean = shift(near.sum(0), 2)

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from vaecodec import context, octaves, rounding, tiles
+from vaecodec import context, octaves, rounding
 from vaecodec.bitsback import drive
 from vaecodec.codec import Codec
 from vaecodec.config import STRIDE
@@ -43,14 +43,13 @@ def synthesise(codec: Codec, y: np.ndarray, step: int, size: tuple[int, int]) ->
 
 def walked(codec: Codec, cells: tuple[int, int], step: int, answer: Callable[[context.Step], np.ndarray]) -> np.ndarray:
     """y f32[h, w, M], unit 2**-6, of a walk through the prior."""
-    return drive(context.walk(codec.model.prior, cells, step), answer)  # type: ignore[arg-type]
+    return drive(octaves.walk(codec.model.prior, cells, step), answer)  # type: ignore[arg-type]
 
 
 def sample(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: int = 0) -> np.ndarray:
-    """u8[n, H, W, C]: hyper-latents from p(z), latents from p(y | z), then the middle of p(x | y).
+    """u8[n, H, W, C]: coefficients from p(y), coarse to fine, then the middle of p(x | y).
 
-    Of wavelets, which have no z, coefficients are drawn within what pixels can make: further out the prior has seen
-    nothing, and goes further still.
+    Coefficients are drawn within what pixels can make: further out the prior has seen nothing, and goes further still.
     """
     _check_size(size)
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
@@ -70,12 +69,9 @@ def sample(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: in
 
 
 def _bounds(codec: Codec, step: int) -> list[float]:
-    """For each part of a walk the most that its values may be, unit 2**-6; of other than wavelets, without end."""
-    config = codec.model.config
-    if not config.wavelet:
-        return [math.inf] * context.PARTS
+    """For each part of a walk the most that its values may be, unit 2**-6."""
     # From black to white, half of it, in quantisation steps; each octave makes the low-pass picture twice as large.
-    reach = 0.5 * math.sqrt(config.channels) * float(codec.model.vector("gain", step)[0]) * context.UNIT
+    reach = 0.5 * math.sqrt(codec.model.config.channels) * float(codec.model.vector("gain", step)[0]) * context.UNIT
     counts = [alike.stop - alike.start for alike in octaves.BY_OCTAVE]
     return [reach * 2 ** (len(counts) - 1 - n) for n, count in enumerate(counts) for _ in range(count)]
 
@@ -94,8 +90,6 @@ def coded(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[list[np.nda
 def _wanted(codec: Codec, parts: list[np.ndarray], y: np.ndarray, step: int) -> list[np.ndarray]:
     """What the symbols of each part stand for, in quantisation steps."""
     prior, unit = codec.model.prior, np.float32(1 / context.UNIT)
-    if not prior.config.wavelet:
-        return tiles.targets(prior, y * unit, parts[0].reshape(1, -1, prior.config.hyper), step)
     found, given = list[np.ndarray](), iter(parts)
 
     def answer(question: context.Step) -> np.ndarray:
@@ -111,7 +105,7 @@ def vary(codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: flo
     """u8[n, H, W, C] around u8[H, W, C]: a part `strength` of all latents is drawn anew, given those before them."""
     step, rng, tables = step_of(quality), np.random.default_rng(seed), codec.model.prior.models.tables
     prior, (parts, y) = codec.model.prior, coded(codec, pixels, quality)
-    nearest = partial(rounding.closest, prior) if prior.config.wavelet else tiles.nearest
+    nearest = partial(rounding.closest, prior)
     wanted = _wanted(codec, parts, y, step)
 
     def one() -> np.ndarray:

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, fields
 from typing import Any
 
-from vaecodec.config import CELL, PRESETS, Config
+from vaecodec.config import PRESETS, Config
 from vaecodec.errors import CodecError
 from vaecodec.generative import GENERATIVE, Generative, read_config
 from vaecodec.training import Options
@@ -29,12 +29,11 @@ def preset(name: str) -> Architecture:
 
 
 def with_channels(config: Architecture, channels: int) -> Config:
-    """The same for so many samples a pixel, with no more latents than they can fill; raises CodecError."""
+    """The same for so many samples a pixel; raises CodecError."""
     if isinstance(config, Generative):
         raise CodecError("a model of digits has one channel")
-    latents = CELL * channels if config.wavelet else min(config.latents, CELL * channels)
     try:
-        return Config.from_dict({**config.to_dict(), "channels": channels, "latents": latents})
+        return Config.from_dict({**config.to_dict(), "channels": channels})
     except ValueError as exc:
         raise CodecError(str(exc)) from exc
 

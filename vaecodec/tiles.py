@@ -11,78 +11,52 @@ from typing import Any
 import numpy as np
 
 from vaecodec import context, rounding, widening
-from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.context import Prior
 from vaecodec.errors import FormatError
-from vaecodec.integer import one_thread, take_half
 from vaecodec.strays import stray_bits
 
-
-def targets(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> list[np.ndarray]:
-    """f32[n, count]: what the symbols of each part of context.walk are to stand for, in quantisation steps.
-
-    y is f32[h, w, M], z f32[h', w', N].
-    """
-    if prior.config.wavelet:
-        return rounding.targets(prior, y, step)
-    return [z.reshape(-1, z.shape[2]), take_half(y, 0), take_half(y, 1)]
-
-
-def nearest(target: np.ndarray, rows: np.ndarray, loc: np.ndarray) -> np.ndarray:
-    """Symbols i32 nearest to what they are to stand for, under these rows and means f32, unit 2**-6."""
-    values = target - loc * np.float32(1.0 / context.UNIT)
-    values *= rows != DETERMINISTIC
-    return np.rint(np.clip(values, -SYMBOL_MAX, SYMBOL_MAX, out=values), out=values).astype(np.int32)
+Symbols = list[np.ndarray]  # i32[n, count] of each part of octaves.walk
 
 
 def code(
     prior: Prior,
     y: np.ndarray,
-    z: np.ndarray | list[np.ndarray],
     step: int,
+    symbols: Symbols | None = None,
     beside: Callable[[np.ndarray], Any] | None = None,
 ) -> context.Coded:
-    """Codes y f32[h, w, M] and z f32[h', w', N], in quantisation steps: rounded, of wavelets as `rounding` says.
+    """Code y f32[h, w, M], in quantisation steps, rounded as `rounding` says, or these symbols in its place.
 
-    Where z is a list, it is of the symbols of each part, which were picked already.  `beside` is that of
-    context.encode.
+    `beside` is that of context.encode.
     """
-    if isinstance(z, list):
-        picked = z
-        return context.encode(prior, y.shape[:2], step, lambda part, question: picked[part], beside)
-    wanted = targets(prior, y, z, step)
-    quantise = rounding.rounding(prior) if prior.config.wavelet else nearest
-    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(wanted[part], *question), beside)
+    if symbols is not None:
+        return context.encode(prior, y.shape[:2], step, lambda part, question: symbols[part], beside)
+    targets, quantise = rounding.targets(prior, y, step), rounding.rounding(prior)
+    return context.encode(prior, y.shape[:2], step, lambda part, question: quantise(targets[part], *question), beside)
 
 
-def encode(prior: Prior, y: np.ndarray, z: np.ndarray | list[np.ndarray], step: int) -> tuple[bytes, int]:
-    """(payload, CRC-32 of the symbols) of a tile; latents as in `code`."""
-    coded = code(prior, y, z, step)
+def encode(prior: Prior, y: np.ndarray, step: int, symbols: Symbols | None = None) -> tuple[bytes, int]:
+    """(payload, CRC-32 of the symbols) of a tile; latents or symbols as in `code`."""
+    coded = code(prior, y, step, symbols)
     return coded.data, coded.crc
 
 
 def encode_seen(
-    prior: Prior,
-    y: np.ndarray,
-    z: np.ndarray | list[np.ndarray],
-    step: int,
-    see: Callable[[np.ndarray], Any] = np.asarray,
+    prior: Prior, y: np.ndarray, step: int, see: Callable[[np.ndarray], Any] = np.asarray
 ) -> tuple[tuple[bytes, int], Any]:
     """What `encode` makes, and what `see` makes of what `decode` will."""
-    coded = code(prior, y, z, step, see)
+    coded = code(prior, y, step, beside=see)
     return (coded.data, coded.crc), coded.beside
 
 
-def latents(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+def latents(prior: Prior, y: np.ndarray, step: int) -> np.ndarray:
     """The latents of a tile themselves, to be coded elsewhere."""
-    return y, z
+    return y
 
 
-def bits(prior: Prior, y: np.ndarray, z: np.ndarray, step: int) -> float:
+def bits(prior: Prior, y: np.ndarray, step: int) -> float:
     """Bits that the symbols of a tile are worth under the model; latents as in `code`."""
-    parts, tables = code(prior, y, z, step).parts, prior.models.tables
-    if not prior.config.wavelet:
-        return sum(tables.bits(*part) for part in parts)
+    parts, tables = code(prior, y, step).parts, prior.models.tables
     rungs = widening.chosen(parts, tables, prior.scales)
     found = sum(stray_bits(tables, *part) for part in parts) + widening.bits(rungs)
     for (symbols, rows), up in zip(parts, rungs or [0] * len(parts), strict=True):
@@ -102,15 +76,6 @@ def decode(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc:
     if found != crc:
         raise FormatError("the CRC of its symbols does not match")
     return y
-
-
-def project(
-    prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int, kernel: np.ndarray, bias: np.ndarray
-) -> np.ndarray:
-    """f32[h, w, K]: the latents of `decode` through a linear layer, kernel f32[M, K]."""
-    y = decode(prior, cells, step, payload, crc)
-    with one_thread:
-        return y @ kernel + bias
 
 
 def check(prior: Prior, cells: tuple[int, int], step: int, payload: bytes, crc: int) -> int:

@@ -24,7 +24,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save, save_file
 
 from vaecodec.atomic import write_atomic
-from vaecodec.config import ANCHORS, Config
+from vaecodec.config import ANCHORS, Config, without_retired_fields
 from vaecodec.datasets import batches
 from vaecodec.errors import CodecError
 from vaecodec.generative import Generative, read_config
@@ -32,7 +32,7 @@ from vaecodec.metrics import SSIM_LEAST
 from vaecodec.optimization import GROUPS, Layout, update
 from vaecodec.vae import initial_weights, make
 
-METRICS = ("loss", "bpp", "psnr", "hyper_bpp")
+METRICS = ("loss", "bpp", "psnr", "lowest_bpp")
 APART = 1 << 20  # of the seeds of two towers
 Tower = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
 
@@ -182,11 +182,20 @@ def read_metadata(path: str) -> dict[str, Any]:
         raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
 
 
+def _config_of(metadata: dict[str, Any], path: str) -> Any:
+    """The architecture of a checkpoint; raises CodecError on one that there is none of."""
+    try:
+        values = metadata["config"]
+        return read_config(values if values.get("kind") == Generative.kind else without_retired_fields(values))
+    except (ValueError, KeyError, AttributeError) as exc:
+        raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
+
+
 def load_checkpoint(run: str) -> tuple[Any, Options, list[np.ndarray], dict[str, float]]:
     """The inverse of save_checkpoint; raises CodecError on a missing or foreign file."""
     path = os.path.join(run, "checkpoint.safetensors")
     metadata = read_metadata(path)
-    config = read_config(metadata["config"])
+    config = _config_of(metadata, path)
     arrays, layout = load_file(path), layout_of(config)
     if {f"{group}/{name}" for group in GROUPS for name in layout.names} | {"count"} != set(arrays):
         raise CodecError(f"{path}: weights of another architecture")
@@ -199,7 +208,7 @@ def averaged_weights(path: str) -> tuple[Any, dict[str, np.ndarray]]:
     if os.path.isdir(path):
         config, _, state, _ = load_checkpoint(path)
         return config, layout_of(config).unpack(state[GROUPS.index("average")])
-    config = read_config(read_metadata(path)["config"])
+    config = _config_of(read_metadata(path), path)
     return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
 
 

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vaecodec import lapped, pyramid
+from vaecodec import pyramid
 from vaecodec.cells import HANDS, Hands
-from vaecodec.config import CELL, HYPER_STRIDE, STRIDE
-from vaecodec.graphs import unrounded, without_filter
+from vaecodec.config import STRIDE
+from vaecodec.graphs import unrounded
 from vaecodec.interpreters import Runners, Spare
 from vaecodec.networks import check_network
 from vaecodec.tiling import DEFAULT_TILE, Grid, halo
@@ -37,14 +37,11 @@ class Transforms(Protocol):
     def analysis(self, pixels: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         """u8[B, H, W, C], sides multiples of 16 -> f32[B, h, w, M]."""
 
-    def hyper_analysis(self, y: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
-        """f32[B, h, w, M], h and w multiples of 4 -> f32[B, h/4, w/4, N]."""
-
     def synthesis(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         """f32[B, h, w, M] -> u8[B, H, W, C]."""
 
     def unrounded(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
-        """f32[B, h, w, M] of a wavelet model -> f32[B, H, W, C], on a scale of 255 and a half more, not clipped."""
+        """f32[B, h, w, M] -> f32[B, H, W, C], on a scale of 255 and a half more, not clipped."""
 
 
 class LiteRT:
@@ -68,49 +65,31 @@ class LiteRT:
         require(output.dtype == kind, f"its network makes {output.dtype}")
         return output
 
-    def _count(self, hands: Hands) -> int:
-        return 1 if hands.alone else self._threads
-
     def _content(self, name: str) -> bytes:
         """The flatbuffer of one transform; that of a model which did not come with the package is looked through."""
         if name == "unrounded":
             return unrounded(self._content("synthesis"))
         content, config = self._model.transform(name), self._model.config
         if not self._model.shipped:
-            widths = (config.latents, config.hyper, config.fine, config.coarse, config.hyper_width)
-            side = {"analysis": STRIDE, "hyper_analysis": HYPER_STRIDE, "synthesis": 1}[name]
-            check_network(content, max(CELL * config.channels, 4 * max(widths)), side, config.channels)
-        return without_filter(content, name) if config.lapped and name != "hyper_analysis" else content
-
-    def _filter(self, name: str) -> np.ndarray:
-        """f32[16, 16]: the lapped filter of one transform, which is none of LiteRT's affairs."""
-        kernel = self._model.array(f"weights/{name}/lapped/kernel").astype(np.float32)
-        require(kernel.shape == (STRIDE, STRIDE), "the model's lapped filter has another shape")
-        return kernel
+            check_network(content, max(config.latents, 4 * max(config.fine, config.coarse)))
+        return content
 
     def analysis(self, pixels: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         batch, height, width = pixels.shape[:3]
         expected = (batch, height // STRIDE, width // STRIDE, self._model.config.latents)
-        if self._model.config.lapped:
-            kernel = self._filter("analysis")
-            pixels = np.stack([lapped.filtered(one, kernel, self._count(hands)) for one in pixels])
         y = self._run("analysis", (pixels, *self._vectors(condition)), expected, np.float32, hands)
-        if self._model.config.wavelet:
-            for one, picture in zip(y, pixels, strict=True):
-                one += pyramid.coefficients(picture, hands.each)
+        for one, picture in zip(y, pixels, strict=True):
+            one += pyramid.coefficients(picture, hands.each)
         return y
 
     def _vectors(self, condition: Vector) -> list[np.ndarray]:
         """What Model.condition put end to end, as LiteRT takes it."""
-        return [one[None, None, None] for one in np.split(condition, [self._model.config.fine]) if len(one)]
-
-    def hyper_analysis(self, y: np.ndarray, hands: Hands = HANDS) -> np.ndarray:
-        batch, h, w = y.shape[:3]
-        expected = (batch, h // HYPER_STRIDE, w // HYPER_STRIDE, self._model.config.hyper)
-        return self._run("hyper_analysis", (y,), expected, np.float32, hands)
+        return [one[None, None, None] for one in np.split(condition, [self._model.config.fine])]
 
     def synthesis(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
-        return self._in_parts(y, np.dtype(np.uint8), lambda part: self._synthesis(part, condition, hands))
+        return self._in_parts(
+            y, np.dtype(np.uint8), lambda part: self._made("synthesis", part, condition, np.uint8, hands)
+        )
 
     def unrounded(self, y: np.ndarray, condition: Vector, hands: Hands = HANDS) -> np.ndarray:
         return self._in_parts(
@@ -131,17 +110,10 @@ class LiteRT:
             place[:] = part[:, top:bottom, left:right]
         return out
 
-    def _synthesis(self, y: np.ndarray, condition: Vector, hands: Hands) -> np.ndarray:
-        pictures = self._made("synthesis", y, condition, np.float32 if self._model.config.lapped else np.uint8, hands)
-        if self._model.config.lapped:
-            kernel = self._filter("synthesis")
-            pictures = np.stack([lapped.pixels(one, kernel, self._count(hands)) for one in pictures])
-        return pictures
-
     def _made(self, name: str, y: np.ndarray, condition: Vector, kind: type, hands: Hands) -> np.ndarray:
         expected = (y.shape[0], y.shape[1] * STRIDE, y.shape[2] * STRIDE, self._model.config.channels)
-        more = [stacked([pyramid.samples(one, hands.each) for one in y])] if self._model.config.wavelet else []
-        return self._run(name, (y, *self._vectors(condition), *more), expected, kind, hands)
+        linear = stacked([pyramid.samples(one, hands.each) for one in y])
+        return self._run(name, (y, *self._vectors(condition), linear), expected, kind, hands)
 
 
 def stacked(arrays: list[np.ndarray]) -> np.ndarray:

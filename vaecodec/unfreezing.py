@@ -7,7 +7,7 @@ import numpy as np
 from vaecodec import wavelet_freezing
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.freezing import ANCHORED, BAKED, fraction_bits
+from vaecodec.freezing import fraction_bits
 from vaecodec.vae import initial_weights, specification
 from vaecodec.weights import Model
 
@@ -27,11 +27,10 @@ def weights_of(model: Model) -> tuple[Config, dict[str, np.ndarray]]:
 
 
 def _one(model: Model, name: str, integer: bool) -> np.ndarray:
-    anchored = wavelet_freezing.ANCHORED if model.config.wavelet else ANCHORED
-    if name in (wavelet_freezing.baked() if model.config.wavelet else BAKED):
+    if name in wavelet_freezing.baked():
         return model.array(f"start/{name}")
-    if name in anchored:
-        return model.array(f"anchors/{anchored[name]}")
+    if name in wavelet_freezing.ANCHORED:
+        return model.array(f"anchors/{wavelet_freezing.ANCHORED[name]}")
     if integer:
         return model.array(f"integer/{name}") * 2.0 ** -fraction_bits(name)
     return model.array(f"weights/{name}")

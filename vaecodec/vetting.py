@@ -13,9 +13,9 @@ import numpy as np
 from vaecodec import network, tables
 from vaecodec.coding import SYMBOL_MAX
 from vaecodec.config import ANCHORS, LEVELS, MAX_SCALES, Config
-from vaecodec.context import HYPER_GROUPS, Prior
+from vaecodec.context import Prior
 from vaecodec.errors import ModelError
-from vaecodec.integer import ACTIVATION_MAX, Conditions, Exact
+from vaecodec.integer import ACTIVATION_MAX, Exact
 from vaecodec.octaves import Levels, Scaled
 from vaecodec.pyramid import LOWEST, OCTAVES
 from vaecodec.strays import FLAG
@@ -24,11 +24,9 @@ from vaecodec.tables import Tables
 Arrays = Mapping[str, np.ndarray]
 
 MAX_INTEGERS = 1 << 24  # entries of all integer layers
-# With these, and kernels and biases of 16 and 32 bits, all that `context` and `integer` compute beyond what
-# integer.prepare bounds stays below 2**53: means 2**25 * gain, latents 2**22 * inverse gain, symbols 2**16 * gain.
-# Indices are added in float32.
-LEVEL_MAX = {"gain": 2**27, "inverse_gain": 2**27, "hyper_inverse_gain": 2**27, "bias": 2**20, "index": 2**20}
-LEVEL_MAX |= {"lowest": 2**20, "start": 2**16}
+# With these, and kernels and biases of 16 and 32 bits, all that `octaves` and `integer` compute beyond what
+# integer.prepare bounds stays below 2**53.
+LEVEL_MAX = {"inverse_gain": 2**27, "bias": 2**20, "lowest": 2**20, "start": 2**16}
 COMPANDED_MAX = 1 << 16  # entries of the table that activations of values are looked up in, on either side of 0
 ANCHOR_MAX = 40.0  # of a logarithm: its exponential is finite, and so is that of its negative
 
@@ -41,24 +39,18 @@ def require(condition: Any, message: str) -> None:
 
 def check_arrays(config: Config, arrays: Arrays) -> None:
     """Types, shapes and ranges of all but the shapes of layers; raises ModelError, or KeyError on what is missing."""
-    _check_tables(config, arrays)
+    _check_tables(arrays)
     check_integers(arrays)
-    if config.wavelet:
-        _check_octaves(config, arrays)
-        bands = 3 * (OCTAVES + 1) * config.channels
-        widths = {"bias": config.prior + OCTAVES * config.coarser, "lowest": len(LOWEST) * config.hyper_width}
-        widths |= {"start": 2 * config.channels, "inverse_gain": bands}
-    else:
-        widths = dict.fromkeys(Conditions._fields, config.latents)
-        widths.update(bias=config.prior, hyper_inverse_gain=config.hyper)
+    _check_octaves(arrays)
+    bands = 3 * (OCTAVES + 1) * config.channels
+    widths = {"bias": config.prior + OCTAVES * config.coarser, "lowest": len(LOWEST) * config.hyper_width}
+    widths |= {"start": 2 * config.channels, "inverse_gain": bands}
     for name, width in widths.items():
         _check_shape(arrays, f"levels/{name}", (LEVELS, width), "<i4")
         level = arrays[f"levels/{name}"].astype(np.int64)
         require(np.abs(level).max() <= LEVEL_MAX[name], f"levels/{name} is out of range")
-    anchors = {"inverse_gain": config.latents, "synthesis/fine": config.fine}
-    optional = {"gain": config.latents, "hyper_gain": config.hyper, "analysis/fine": config.fine}
-    if config.wavelet:
-        anchors["synthesis/out"], optional["analysis/out"] = config.fine, config.coarse
+    anchors = {"inverse_gain": config.latents, "synthesis/fine": config.fine, "synthesis/out": config.fine}
+    optional = {"gain": config.latents, "analysis/fine": config.fine, "analysis/out": config.coarse}
     anchors.update({name: width for name, width in optional.items() if f"anchors/{name}" in arrays})
     for name, width in anchors.items():
         _check_shape(arrays, f"anchors/{name}", (ANCHORS, width), "<f4")
@@ -74,7 +66,7 @@ def check_arrays(config: Config, arrays: Arrays) -> None:
             require(array.dtype == np.uint8 and array.ndim == 1, f"{name} is not bytes")
 
 
-def _check_octaves(config: Config, arrays: Arrays) -> None:
+def _check_octaves(arrays: Arrays) -> None:
     """What octaves has beside levels and layers."""
     steps = arrays["companding"]
     require(
@@ -95,14 +87,11 @@ def check_integers(arrays: Arrays) -> None:
         require(array.dtype.str == wanted, f"{name} has type {array.dtype}, expected {np.dtype(wanted)}")
 
 
-def _check_tables(config: Config, arrays: Arrays) -> None:
+def _check_tables(arrays: Arrays) -> None:
     found = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
     tables.check(found)
-    count, others = len(found.low), HYPER_GROUPS * config.hyper + 1
-    require(
-        others < count <= others + MAX_SCALES,
-        f"it has {count} probability tables, expected {others + 1} to {others + MAX_SCALES}",
-    )
+    count = len(found.low)
+    require(1 < count <= 1 + MAX_SCALES, f"it has {count} probability tables, expected 2 to {1 + MAX_SCALES}")
     low = found.low.astype(np.int64)
     reach = max(-low.min(), (low + found.last - 1).max())
     require(reach <= SYMBOL_MAX, f"its tables reach to symbol {reach}, expected at most {SYMBOL_MAX}")
@@ -140,21 +129,9 @@ class Fitting(Exact):
         self._expect(name, x.shape[-1], 2 * x.shape[-1])
         return super().gate(name, x)
 
-    def context(self, name: str, y: np.ndarray, channels: int) -> np.ndarray:
-        self._expect(name, 2 * y.shape[-1], channels)
-        return super().context(name, y, channels)
-
-    def parameters(
-        self, name: str, x: np.ndarray, channels: int, half: int, predictor: np.ndarray | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        self._expect(name, x.shape[-1], 2 * channels)
-        if predictor is not None:
-            self._expect(f"{name}/predictor", 3, 3, channels)
-        return super().parameters(name, x, channels, half, predictor)
-
 
 class FittingOctaves(Fitting, Scaled):
-    """The same for wavelets."""
+    """The same for the octaves."""
 
     def distribution(self, name: str, x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         self._expect(name, x.shape[-1], 2 * count)
@@ -162,20 +139,9 @@ class FittingOctaves(Fitting, Scaled):
 
 
 def check_prior(prior: Prior) -> None:
-    """Runs the prior over one hyper-latent cell; raises ModelError, or KeyError where a layer is missing."""
-    if isinstance(prior.levels, Levels):
-        _check_octave_layers(prior, Levels(*(field[0] for field in prior.levels)))
-        return
-    config, ops = prior.config, Fitting(prior.layers, Conditions(*(field[0] for field in prior.levels)))
-    features = network.hyper_synthesis(ops, config, np.zeros((1, 1, config.hyper)))
-    features, _ = network.first_parameters(ops, config, features)
-    network.second_parameters(ops, config, features, np.zeros((*features.shape[:2], config.latents // 2), np.float32))
-
-
-def _check_octave_layers(prior: Prior, levels: Levels) -> None:
-    """Runs the networks of wavelets over one cell."""
+    """Runs the prior's networks over one cell; raises ModelError, or KeyError where a layer is missing."""
     config, channels = prior.config, prior.config.channels
-    ops = FittingOctaves(prior.layers, levels)  # type: ignore[arg-type]
+    ops = FittingOctaves(prior.layers, Levels(*(field[0] for field in prior.levels)))
     for octave in range(OCTAVES + 1):
         count = 14 * channels + network.PASSED * (octave < OCTAVES)
         features = network.octave_features(ops, config, octave, np.zeros((1, 1, count), np.float32))

@@ -1,4 +1,4 @@
-"""What `freezing` makes of a wavelet model, where it is not as in others: levels, centroids, transforms."""
+"""Parts of freezing: levels, centroids, companding, and the functions that become LiteRT graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.octaves import COMPANDED, INDEX_SHIFT, UNIT, Levels
 from vaecodec.pyramid import BANDS, LOWEST, OCTAVES, band_of
-from vaecodec.wavelet_vae import ALL_OCTAVES, KNOTS, log_steps
+from vaecodec.vae import ALL_OCTAVES, KNOTS, log_steps
 
 Arrays = dict[str, np.ndarray]
 INDEXED = [f"lowest/{part}/out/bias" for part in range(len(LOWEST))]  # means, then indices
@@ -76,7 +76,7 @@ def anchors(config: Config, weights: Arrays) -> Arrays:
 
 
 def centroids(weights: Arrays, first: int) -> np.ndarray:
-    """i8[scales, 2], unit 2**-6: wavelet_vae.centroid at each rung from `first` on."""
+    """i8[scales, 2], unit 2**-6: vae.centroid at each rung from `first` on."""
     place = np.clip(np.arange(first, SCALES) / 2, 0, KNOTS - 2)
     values = [np.interp(place, np.arange(KNOTS), column) for column in weights["centroid"].T]
     return np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1).astype(np.int8)
@@ -190,11 +190,11 @@ def functions(config: Config, deployed: Any) -> dict[str, tuple[Any, list[tf.Ten
 
     def analysis(x: tf.Tensor, b: tf.Tensor, c: tf.Tensor) -> tf.Tensor:
         ops = deployed({"analysis/fine": b, "analysis/out": c})
-        return network.wavelet_analysis(ops, config, tf.cast(x, tf.float32) * (1.0 / 255.0) - 0.5)
+        return network.analysis_residual(ops, config, tf.cast(x, tf.float32) * (1.0 / 255.0) - 0.5)
 
     def synthesis(y: tf.Tensor, b: tf.Tensor, c: tf.Tensor, d: tf.Tensor) -> tf.Tensor:
         ops = deployed({"synthesis/fine": b, "synthesis/out": c})
-        x = (d + network.wavelet_synthesis(ops, config, y, d)) * 255.0 + 128.0
+        x = (d + network.synthesis_residual(ops, config, y, d)) * 255.0 + 128.0
         return tf.cast(tf.floor(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
 
     return {"analysis": (analysis, [pixels, fine, coarse]), "synthesis": (synthesis, [latents, fine, last, linear])}

@@ -26,7 +26,7 @@ from vaecodec.errors import ModelError
 from vaecodec.generative import Generative, read_config
 from vaecodec.generator import Generator
 from vaecodec.generator import make as make_generator
-from vaecodec.integer import Conditions, prepare
+from vaecodec.integer import prepare
 from vaecodec.tables import Tables
 from vaecodec.vetting import check_arrays, check_prior, require
 
@@ -36,10 +36,7 @@ FORMAT = 1
 MAX_BYTES = 1 << 27
 MAX_HEADER = 1 << 20  # bytes of a model file's JSON
 # What only an encoder uses may change without a new id.
-ENCODER_ONLY: tuple[str, ...] = ("weights/analysis", "weights/hyper_analysis")
-ENCODER_ONLY += ("litert/analysis", "litert/hyper_analysis")
-ENCODER_ONLY += ("anchors/gain", "anchors/hyper_gain", "anchors/analysis")
-ENCODER_ONLY += ("calibration/", "start/")
+ENCODER_ONLY = ("weights/analysis", "litert/analysis", "anchors/gain", "anchors/analysis", "calibration/", "start/")
 
 
 class Model(NamedTuple):
@@ -69,7 +66,7 @@ class Model(NamedTuple):
 
     def condition(self, side: str, step: int) -> np.ndarray:
         """f32[n]: what the transform "analysis" or "synthesis" is told of a quality step, end to end."""
-        return np.concatenate([self.vector(name, step) for name in conditions(self.config, side)])
+        return np.concatenate([self.vector(name, step) for name in conditions(side)])
 
     def pixel_step(self, step: int) -> float:
         """The quantisation step of the lowest wavelet coefficients at a quality step, on a scale of 255."""
@@ -85,9 +82,9 @@ class Model(NamedTuple):
         return self.arrays[name]
 
 
-def conditions(config: Config, side: str) -> list[str]:
+def conditions(side: str) -> list[str]:
     """The anchors that the transform "analysis" or "synthesis" is told, by name."""
-    return [f"{side}/fine", f"{side}/out"] if config.wavelet else [f"{side}/fine"]
+    return [f"{side}/fine", f"{side}/out"]
 
 
 def identify(config: dict[str, int], arrays: dict[str, np.ndarray]) -> str:
@@ -155,16 +152,12 @@ def make_prior(config: Config, arrays: dict[str, np.ndarray], shipped: bool = Fa
     tables = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
     prefix = "integer/"
     layers = prepare({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
-    if config.wavelet:
-        scaled = octaves.Levels(*(arrays[f"levels/{name}"] for name in octaves.Levels._fields))
-        graphs = {name: arrays[f"litert/{name}"].tobytes() for name in GRAPHS if f"litert/{name}" in arrays}
-        small = all(layer.kernel.dtype == np.float32 for layer in layers.values())
-        most = max(4 * config.prior, 4 * config.coarser, CELL * config.channels)
-        engine = Engine(graphs, most, shipped) if small and len(graphs) == len(GRAPHS) else None
-        more = arrays["companding"], arrays["centroids"]
-        return Prior(config, layers, scaled, Models(tables), map, 1, engine, *more)
-    levels = Conditions(*(arrays[f"levels/{name}"] for name in Conditions._fields))
-    return Prior(config, layers, levels, Models(tables))
+    levels = octaves.Levels(*(arrays[f"levels/{name}"] for name in octaves.Levels._fields))
+    graphs = {name: arrays[f"litert/{name}"].tobytes() for name in GRAPHS if f"litert/{name}" in arrays}
+    small = all(layer.kernel.dtype == np.float32 for layer in layers.values())
+    most = max(4 * config.prior, 4 * config.coarser, CELL * config.channels)
+    engine = Engine(graphs, most, shipped) if small and len(graphs) == len(GRAPHS) else None
+    return Prior(config, layers, levels, Models(tables), map, 1, engine, arrays["companding"], arrays["centroids"])
 
 
 def load_model(name_or_path: str) -> Model:

@@ -183,7 +183,7 @@ TRAINING = """
 import sys
 from vaecodec import training
 from vaecodec.config import Config
-tiny = Config(latents=16, hyper=8, prior=8, hyper_width=8, coarse=8, coarse_blocks=1, fine=8, fine_blocks=1)
+tiny = Config(prior=8, coarser=8, hyper_width=8, coarse=8, coarse_blocks=1, fine=8, fine_blocks=1)
 options = training.Options(batch=1, crop=64, minutes=600)
 training.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
 """

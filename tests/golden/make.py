@@ -1,0 +1,276 @@
+"""Make the golden files: a tiny model, and a file of every kind that it or another coding decodes.
+
+    python tests/golden/make.py
+
+Run it when the format or the model changes, and review what changes with git diff. All inputs come from seeds, so a
+second run on the same machine and libraries writes the same bytes. Another version of TensorFlow, Pillow or libavif may
+write other bytes that decode just as well. `sets` has a model of another kind and is not made here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import zlib
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from conftest import picture  # noqa: E402
+
+from vaecodec import arrays, chunks, classical, container, context, modes, planes, stored  # noqa: E402
+from vaecodec.atomic import Attributes  # noqa: E402
+from vaecodec.codec import Codec  # noqa: E402
+from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX  # noqa: E402
+from vaecodec.config import Config  # noqa: E402
+from vaecodec.container import Header, parse  # noqa: E402
+from vaecodec.strays import push_strays  # noqa: E402
+from vaecodec.weights import load_model  # noqa: E402
+
+MODEL = HERE / "tiny.vcm"
+CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken
+
+SCALES = 72  # fewer than other models have: the tables are most of the file
+
+# Activations added to the scale indices of each octave, finest first: symbols of all magnitudes are as likely as the
+# tables say, and many of the finest octave belong to the row whose symbols are not coded.
+INDEX_OFFSETS = (-0.8, 0.8, 1.8, 2.2, 2.7)
+
+
+def weights() -> dict[str, np.ndarray]:
+    """Initial weights with seeded noise, so that the output of every network depends on its input."""
+    from vaecodec import vae
+
+    rng = np.random.default_rng(0)
+    found = vae.initial_weights(CONFIG, 0)
+    for name in vae.specification(CONFIG)["prior"].weights:
+        found[name] += rng.normal(0, 0.05, found[name].shape).astype(np.float32)
+    for octave, offset in enumerate(INDEX_OFFSETS):
+        for half in ("first", "second"):
+            bias = found[f"context/{octave}/{half}/bias"]
+            bias[len(bias) // 2 :] += offset
+    for name in ("analysis/latents/kernel", "synthesis/fine/kernel"):
+        found[name] += rng.normal(0, 0.002, found[name].shape).astype(np.float32)
+    found["band_gain"] += rng.normal(0, 0.1, found["band_gain"].shape).astype(np.float32)
+    found["centroid"][:] = (0.08, -0.05)
+    for name in found:
+        if name.startswith(("context/", "lowest/")) and name.endswith("/condition"):
+            found[name] += rng.normal(0, 0.2, found[name].shape).astype(np.float32)
+    return found
+
+
+def make_model() -> None:
+    """Freeze the tiny model."""
+    from vaecodec.freezing import freeze
+    from vaecodec.training import save_compact
+
+    fewer = (mock.patch(f"vaecodec.{module}.SCALES", SCALES) for module in ("freezing", "wavelet_freezing"))
+    with tempfile.TemporaryDirectory() as folder, next(fewer), next(fewer):
+        checkpoint, out = (os.path.join(folder, name) for name in ("tiny.safetensors", "tiny.vcm"))
+        save_compact(checkpoint, CONFIG, weights(), {})
+        freeze(checkpoint, out, "tiny", {"purpose": "tests and golden files; not for pictures"})
+        # safetensors orders its metadata at random: a model with the same id is kept as it is.
+        if not MODEL.exists() or stated_id(MODEL) != stated_id(out):
+            shutil.copyfile(out, MODEL)
+
+
+def stated_id(path: str | pathlib.Path) -> str:
+    """The id in a model file, which may be of an older format."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return file.metadata()["id"]
+
+
+def checkerboard(height: int, width: int) -> np.ndarray:
+    """u8[height, width, 3]: squares of 4 x 4 pixels, black and white."""
+    y, x = np.mgrid[:height, :width] // 4
+    return np.repeat((255 * ((y + x) % 2))[..., None], 3, 2).astype(np.uint8)
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """u8[height, width, 3]: colours that rise to the right, fall, and rise downwards."""
+    y, x = np.mgrid[:height, :width]
+    right, down = x * 255 // (width - 1), y * 255 // (height - 1)
+    return np.stack([right, 255 - right, down], -1).astype(np.uint8)
+
+
+def flat(height: int, width: int, value: int) -> np.ndarray:
+    """u8[height, width, 3] of one value."""
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def spots(height: int, width: int, distance: int = 29) -> np.ndarray:
+    """u8[height, width, 3]: white pixels on a dark ground, which a prior that expects 0 does not foresee."""
+    pixels = flat(height, width, 60)
+    pixels[distance // 2 :: distance, distance // 2 :: distance] = 255
+    return pixels
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    """u8[height, width, 3]: independent samples."""
+    return np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8)
+
+
+METADATA = {"icc": b"not a profile, but kept as it is" * 4, "exif": b"II*\0\x08\0\0\0\0\0", "xmp": b"<x:xmpmeta/>"}
+
+# Name: image, quality, tile side in pixels.
+IMAGES = {
+    "cell": (picture(16, 16, 1), 50, 64),
+    "checks": (checkerboard(40, 56), 85, 256),
+    "column": (picture(65, 1, 2), 50, 64),
+    "dots": (spots(45, 52, 9), 60, 64),
+    "extreme": (np.repeat(np.repeat(checkerboard(16, 16), 6, 0), 6, 1), 100, 64),
+    "flat": (flat(64, 64, 128), 30, 1024),
+    "high": (picture(64, 64, 3), 100, 1024),
+    "highest": (ramp(33, 47), 100, 128),
+    "low": (picture(96, 80, 4), 1, 1024),
+    "lowest": (picture(60, 90, 5), 1, 64),
+    "many": (picture(130, 140, 6), 30, 64),
+    "metadata": (picture(30, 40, 7), 70, 1024),
+    "noise": (noise(21, 30), 100, 1024),
+    "odd": (picture(43, 70, 8), 37.5, 1024),
+    "one": (picture(1, 1, 9), 50, 1024),
+    "outliers": (spots(75, 91), 100, 64),
+    "photo": (picture(112, 130, 10), 60, 1024),
+    "ramp": (ramp(40, 56), 55, 4096),
+    "row": (picture(1, 90, 11), 80, 1024),
+    "tiles": (picture(140, 200, 12), 25, 64),
+    "white": (flat(50, 50, 255), 40, 512),
+}
+
+
+def make_images(codec: Codec) -> None:
+    """Write the pictures' files, with and without a filter, and one whose symbols are random."""
+    names = ["escapes", "filtered", *IMAGES]
+    for name, (pixels, quality, tile) in IMAGES.items():
+        metadata = METADATA if name in ("metadata", "photo") else None
+        data = codec.encode(pixels, quality, metadata, tile)
+        write(HERE / f"{name}.vae", data, codec.decode(data))
+    data = codec.encode(picture(90, 110, 13), 45, tile=64, effort=3)
+    assert parse(data).header.filter, "filtered.vae is to have a filter"
+    write(HERE / "filtered.vae", data, codec.decode(data))
+    write(HERE / "escapes.vae", random_symbols(codec, 40, 77, 700))
+    counts = count_outliers(codec, "outliers")
+    assert min(counts) == 0 < max(counts), "outliers.vae is to have parts with and without outliers"
+    (HERE / "LIST").write_text("\n".join(f"{name}.vae" for name in sorted(names)) + "\n")
+
+
+def random_symbols(codec: Codec, height: int, width: int, step: int) -> bytes:
+    """A file of symbols with long tails, many of them escapes and outliers."""
+    rng, cells = np.random.default_rng(0), (-(-height // 16), -(-width // 16))
+
+    def choose(part: int, question: context.Step) -> np.ndarray:
+        symbols = np.rint(rng.standard_cauchy(question[0].shape) * 0.3)
+        return np.clip(symbols, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
+
+    coded = context.encode(codec.model.prior, cells, step, choose)
+    return container.pack(Header(codec.model.id, height, width, step, 1024), [(coded.data, coded.crc)])
+
+
+def count_outliers(codec: Codec, name: str) -> list[int]:
+    """The number of outliers in each part of each tile of an image."""
+    counts = []
+
+    def push(coder: Any, symbols: np.ndarray, rows: np.ndarray, models: Any) -> np.ndarray:
+        counts.append(int(np.count_nonzero(symbols[rows == DETERMINISTIC])))
+        return push_strays(coder, symbols, rows, models)
+
+    pixels, quality, tile = IMAGES[name]
+    with mock.patch("vaecodec.context.push_strays", push):
+        codec.encode(pixels, quality, tile=tile)
+    return counts
+
+
+def sample(channels: int, height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
+    """A picture of 1 to 4 channels; alpha has a hole, a soft edge and an opaque part."""
+    colour = picture(height, width, 20 + channels)[..., : 1 if channels < 3 else 3]
+    if channels in (2, 4):
+        alpha = np.clip(8 * (np.arange(width) - width // 3), 0, 255)
+        colour = np.dstack([colour, np.broadcast_to(alpha, (height, width)).astype(np.uint8)])
+    colour = colour.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    return planes.clear(colour[..., 0] if channels == 1 else colour)
+
+
+def make_kinds(codec: Codec) -> None:
+    """Write a file of every coding and number of channels."""
+    metadata = {"dpi": np.array([2835, 2835], "<u4").tobytes()}
+    for channels, kind in enumerate(("grey", "grey-alpha", "rgb", "rgba"), 1):
+        samples = sample(channels, 45, 60)
+        rgb = np.ascontiguousarray(planes.split(samples)[0])
+        alpha = planes.split(samples)[1]
+        beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
+        grey = [(container.GREY, b"")] if channels < 3 else []
+        kind_of = container.Classical("avif", 45, 60, channels, 8)
+        coded = classical.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
+        deep = sample(channels, 20, 30, np.uint16)
+        files = {
+            f"vae-{kind}": container.insert(codec.encode(rgb, 70, metadata), grey + beside),
+            f"avif-{kind}": container.insert(container.pack_classical(kind_of, coded, metadata), beside),
+            f"lossless-{kind}": modes.keep(samples, metadata),
+            f"lossless16-{kind}": modes.keep(deep, metadata),
+        }
+        for name, data in files.items():
+            write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))
+    wide = (np.arange(16384) // 64 % 256).astype(np.uint8)[None]  # wider than a WebP may be
+    write(HERE / "kinds" / "lossless-png.vae", modes.keep(wide), wide)
+
+
+def make_arrays() -> None:
+    """Write an array chunk of every mode, and the CRC of the values in each."""
+    walk = 100 + np.cumsum(np.random.default_rng(0).integers(-4, 5, (2, 48, 40)), -1)
+    grey, model = np.clip(walk[0], 0, 255).astype("u1"), str(MODEL)
+    holes = walk[0].astype("f4") + 0.7
+    holes[10:20, 5:9] = np.nan
+    holes[30, 30] = np.inf
+    made = {
+        "grey": arrays.encode(grey, mode="planes"),
+        "rgb_3": arrays.encode(picture(30, 40, 30), 3, mode="planes"),
+        "vae_9": arrays.encode(picture(40, 50, 31), 9, mode="vae", model=model),
+        "vae_lossless_volume": arrays.encode((9 * walk).astype("u2"), mode="vae", model=model),
+        "holes": arrays.encode(holes, 0.5, mode="planes"),
+        "ordered": arrays.encode((walk[0] * np.pi).astype("f4"), mode="planes"),
+        "quotients": arrays.encode(walk[0] / 100.0, mode="planes"),
+        "wide": arrays.encode((walk[0] * 49999).astype("i4"), 5000, mode="planes"),
+        "stored": arrays.encode(walk[0][:9] * np.pi, mode="stored"),
+        "constant": arrays.encode(np.full((9, 8), -2.5)),
+        "grid": arrays.encode(walk[0].astype("f4"), 2, mode="grid"),
+        "line": arrays.encode(walk.ravel()[:500].astype("u1"), mode="planes"),
+    }
+    lines = []
+    for name, data in made.items():
+        (HERE / "arrays" / f"{name}.chunk").write_bytes(data)
+        lines.append(f"{name}.chunk {zlib.crc32(arrays.decode(data, model).tobytes()):08x}")
+    assert {chunks.parse(data).mode for data in made.values()} == set(range(len(chunks.MODES)))
+    (HERE / "arrays" / "crc32.txt").write_text("\n".join(lines) + "\n")
+
+
+def make_stored() -> None:
+    """Write a stored file with a name that is not ASCII, permissions and a time."""
+    file, about = io.BytesIO(), stored.Stored("n\u00f6tes.txt".encode(), Attributes(0o604, 1_234_567_890_987_654_321))
+    stored.write(io.BytesIO((HERE / "stored" / "notes.txt").read_bytes()), file, about)
+    (HERE / "stored" / "notes.txt.vae").write_bytes(file.getvalue())
+
+
+def write(path: pathlib.Path, data: bytes, pixels: np.ndarray | None = None) -> None:
+    """Write a file, and beside it what it decodes to."""
+    path.write_bytes(data)
+    if pixels is not None:
+        np.save(path.with_suffix(".npy"), pixels)
+
+
+if __name__ == "__main__":
+    make_model()
+    tiny = Codec(load_model(str(MODEL)), threads=1)
+    make_images(tiny)
+    make_kinds(tiny)
+    make_arrays()
+    make_stored()
