@@ -27,7 +27,7 @@ from vaecodec import bitsback, discrete, drawing, picture_sets
 from vaecodec.generator import Generator
 from vaecodec.sets import read_set
 from vaecodec.tables import TOTAL
-from vaecodec.weights import load_generator
+from vaecodec.model.file import load_generator
 
 WIDE = 100  # pictures in a row of the one picture, whose sides WebP limits to 16383
 

@@ -20,7 +20,7 @@ from table import publish
 
 from vaecodec.codec import Codec
 from vaecodec.datasets import SUFFIXES
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 
 def spent() -> float:

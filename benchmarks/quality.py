@@ -14,7 +14,7 @@ from table import publish
 from vaecodec.arguments import numbers
 from vaecodec.codec import Codec
 from vaecodec.metrics import psnr, ssimulacra2
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 COLUMNS = ["quality", "bpp", "PSNR", "SSIMULACRA2", "bpp %", "dB", "points"]
 

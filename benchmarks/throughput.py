@@ -21,7 +21,7 @@ from table import publish
 
 from vaecodec import coding, context, filtering
 from vaecodec.codec import Codec
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 from vaecodec.wiener import Restoration
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"

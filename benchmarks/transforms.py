@@ -22,7 +22,7 @@ from vaecodec.config import STEPS, STRIDE, Config
 from vaecodec.float_transforms import analysis, synthesis
 from vaecodec.layers import Float
 from vaecodec.vae import specification
-from vaecodec.weights import Model, conditions, load_model
+from vaecodec.model.file import Model, conditions, load_model
 
 Call = tuple[Callable[[tf.Tensor], tf.Tensor], tf.Tensor]
 

@@ -10,7 +10,7 @@ import pytest
 
 from vaecodec.codec import Codec
 from vaecodec.native import build, library
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

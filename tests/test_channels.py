@@ -49,7 +49,7 @@ def test_symbols_and_pixels_are_the_reference_decoders(model):
     import reference_decoder
 
     from vaecodec.codec import Codec
-    from vaecodec.weights import load_model
+    from vaecodec.model.file import load_model
 
     channels, path = model
     image = spectrum(100, 150, channels)
@@ -76,7 +76,7 @@ def test_it_is_trained_on_from_its_file(model, tmp_path):
     from vaecodec.freezing import freeze
     from vaecodec.training import save_compact
     from vaecodec.unfreezing import weights_of
-    from vaecodec.weights import load_model
+    from vaecodec.model.file import load_model
 
     found = load_model(model[1])
     config, weights = weights_of(found)

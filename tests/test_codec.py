@@ -326,7 +326,7 @@ TF_ENCODE = """
 import sys, zlib
 import numpy as np
 from vaecodec.codec import Codec
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 model = load_model(sys.argv[1] + "/tiny.vcm")
 data = Codec(model, device="tensorflow").encode(np.load(sys.argv[1] + "/photo.npy"), 60)
 print(Codec(model).symbol_crcs(data) == Codec(model, device="tensorflow").symbol_crcs(data))

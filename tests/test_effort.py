@@ -18,7 +18,7 @@ from vaecodec.gradients import Distortion, shuffle, unshuffle
 from vaecodec.integer import one_thread
 from vaecodec.prior_gradients import Costs
 from vaecodec.refinement import ITERATIONS
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 
 def cost(pixels, codec, data, quality):

@@ -113,7 +113,7 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     from vaecodec.freezing import freeze
     from vaecodec.training import save_compact
     from vaecodec.unfreezing import weights_of
-    from vaecodec.weights import load_model, pack_model
+    from vaecodec.model.file import load_model, pack_model
 
     first = load_model(str(trained / "first.vcm"))
     config, weights = weights_of(first)

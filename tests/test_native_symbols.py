@@ -8,7 +8,7 @@ from support_native import kinds as kinds
 from vaecodec import coding, octaves, rounding, widening
 from vaecodec.native import library
 from vaecodec.native import symbols as native
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 SIZES = [0, 1, 7, 8, 9, 31, 32, 33, 64, 250, 3001]
 EXTREMES = np.array([-(2**31), 2**31 - 1, -65536, -65535, 65535, 65536, -25, -24, 24, 25, -1, 0, 1], np.int32)

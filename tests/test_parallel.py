@@ -171,7 +171,7 @@ import sys
 import numpy as np
 from vaecodec import parallel
 from vaecodec.codec import Codec
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 parallel.PIXELS_EACH, parallel.FEW = 1 << 12, 0
 print("started")
 codec = Codec(load_model(sys.argv[1] + "/tiny.vcm"), threads=2)

@@ -222,7 +222,7 @@ def test_arrays_of_any_memory_order_are_saved_as_they_read(tmp_path):
     """safetensors wrote the transposed view of the first weights as its memory lay: rows and columns scrambled."""
     from safetensors.numpy import load
 
-    from vaecodec.weights import pack_model
+    from vaecodec.model.file import pack_model
 
     scrambled = np.arange(12, dtype=np.float32).reshape(3, 4).T
     training.save_compact(str(tmp_path / "w"), CONFIG, {"a": scrambled}, {})

@@ -137,7 +137,7 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     from vaecodec.codec import Codec
     from vaecodec.freezing import freeze
     from vaecodec.training import save_compact
-    from vaecodec.weights import load_model
+    from vaecodec.model.file import load_model
 
     weights = {name: value.numpy() for name, value in vae.weights.items()}
     save_compact(str(tmp_path / "w.safetensors"), CONFIG, weights, {})

@@ -14,7 +14,7 @@ from vaecodec.codec import Codec, cached_codec
 from vaecodec.errors import ModelError
 from vaecodec.networks import check_network
 from vaecodec.transforms import LiteRT
-from vaecodec.weights import MAX_HEADER, load_model, pack_model, parse_model
+from vaecodec.model.file import MAX_HEADER, load_model, pack_model, parse_model
 
 
 @pytest.fixture(scope="module")

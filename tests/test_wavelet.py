@@ -35,7 +35,7 @@ from vaecodec.integer import prepare
 from vaecodec.tiling import Box, halo
 from vaecodec.unfreezing import weights_of
 from vaecodec.vae import lambda_of, make
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 CONFIG = Config(16, 2, 24, 1, prior=20, coarser=24, hyper_width=12)
 

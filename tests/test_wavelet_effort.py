@@ -33,7 +33,7 @@ from vaecodec.integer import INDEX_GAIN, LOC_GAIN
 from vaecodec.prior_gradients import BitSlopes, Costs, Tape, details, details_adjoint, from_cells
 from vaecodec.refinement import ITERATIONS, Refiner, curvatures_of
 from vaecodec.tiling import Box
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 
 @pytest.fixture(scope="module")

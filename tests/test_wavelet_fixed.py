@@ -15,7 +15,7 @@ from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.container import step_of
 from vaecodec.gradients import Distortion
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from vaecodec.limits import Limits
 from vaecodec.networks import check_network
 from vaecodec.strays import FLAG, pop_strays, push_strays
 from vaecodec.transforms import LiteRT
-from vaecodec.weights import load_model, make_prior, parse_model
+from vaecodec.model.file import load_model, make_prior, parse_model
 from vaecodec.widening import push_rungs
 
 

@@ -7,7 +7,7 @@ from conftest import picture
 from vaecodec import coding, octaves, pyramid, tiles, widening
 from vaecodec.codec import Codec
 from vaecodec.errors import FormatError
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 
 
 @pytest.fixture(scope="module")

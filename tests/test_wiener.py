@@ -14,7 +14,7 @@ from vaecodec.container import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.library import path_of
 from vaecodec.tiling import Box, halo
-from vaecodec.weights import load_model
+from vaecodec.model.file import load_model
 from vaecodec.wiener import CLASSES, Filter, Restoration
 
 STEP = 8.0

@@ -161,7 +161,7 @@ def load(name_or_path: str = "small", device: str = "cpu", threads: int | None =
     `threads` are the cores that one call may use: all of them where not given.
     """
     from vaecodec.codec import cached_codec
-    from vaecodec.weights import load_model
+    from vaecodec.model.file import load_model
 
     return cached_codec(load_model(name_or_path), device, threads)
 

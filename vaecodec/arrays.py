@@ -22,8 +22,8 @@ from vaecodec.codec import cached_codec
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.library import added, shipped
 from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.model.file import load_model
 from vaecodec.modes_of_arrays import Task
-from vaecodec.weights import load_model
 
 MODES = ("auto", "planes", "vae", "grid", "stored")
 

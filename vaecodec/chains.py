@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vaecodec import adaptive, weighing
+from vaecodec.blas import one_thread
 from vaecodec.chunks import Coding
 from vaecodec.coding import reader, words, writer
 from vaecodec.errors import FormatError
@@ -42,7 +43,8 @@ def encode(numbers: Planes, valid: Planes | None, coding: Coding, base: Planes |
         out.put(found, rows)
         return found
 
-    found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
+    with one_thread:  # least squares are small products
+        found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
     coder = writer()
     out.push(coder)
     return weighing.pack(chooser.choices), words(coder), found

@@ -82,7 +82,12 @@ Moved = Callable[[np.ndarray], np.ndarray]  # table indices -> those of the tabl
 
 
 def push(  # type: ignore[no-untyped-def]
-    coder, symbols: np.ndarray, indices: np.ndarray, models: Models, moved: Moved | None = None, runs: Runs | None = None
+    coder,
+    symbols: np.ndarray,
+    indices: np.ndarray,
+    models: Models,
+    moved: Moved | None = None,
+    runs: Runs | None = None,
 ) -> None:
     """Put symbols i32[n] of table indices u8[n] on the stack; inverse of pop.
 

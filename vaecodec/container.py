@@ -286,7 +286,8 @@ def read_fixed(payload: bytes | memoryview, length: int) -> Header:
     if flags and length == end:
         raise FormatError("the header says that there is a filter, and has none")
     if length < end or (length > end and not flags):
-        raise FormatError(f"the header lists {(length - FIXED.size) / (TILE.size + PIXELS.size):g} tiles, expected {count}")
+        listed = (length - FIXED.size) / (TILE.size + PIXELS.size)
+        raise FormatError(f"the header lists {listed:g} tiles, expected {count}")
     return Header(model.hex(), height, width, step, 1 << size, version, channels or 3)
 
 

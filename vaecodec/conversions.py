@@ -14,12 +14,12 @@ from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 from vaecodec.files import compress_file, decompress_file, verify_file
 from vaecodec.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
-from vaecodec.parallel import cores
 from vaecodec.pool import each
 from vaecodec.progress import Progress
 from vaecodec.runs import Attempt, Run
 from vaecodec.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
 from vaecodec.targets import Target
+from vaecodec.threads import available_cores
 
 Work = Callable[..., dict[str, Any]]
 
@@ -89,7 +89,7 @@ def verify_job(job: Job, **options: Any) -> dict[str, Any]:
 
 def _means(args: argparse.Namespace) -> dict[str, Any]:
     """What all that codes takes: limits and cores, of which processes have a part each."""
-    threads = args.threads or (max(1, cores() // args.jobs) if args.recursive else None)
+    threads = args.threads or (max(1, available_cores() // args.jobs) if args.recursive else None)
     return {"limits": None if args.no_limits else limits.DEFAULT, "threads": threads}
 
 
@@ -185,7 +185,7 @@ def _verify_folders(args: argparse.Namespace, console: Console) -> int:
 
 def _model_id(console: Console, model: str) -> str | None:
     """The id of a model, None where it cannot be had; which is said once, not for each file."""
-    from vaecodec.weights import load_model
+    from vaecodec.model.file import load_model
 
     try:
         found = load_model(model)

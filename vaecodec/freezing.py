@@ -1,6 +1,6 @@
 """VAE -> frozen model: the one bridge from training to deployment.
 
-Entropy networks become integers, densities become tables, transforms become LiteRT flatbuffers.
+Networks become integers, densities become tables.
 """
 
 from __future__ import annotations
@@ -28,38 +28,21 @@ from vaecodec.config import (
 from vaecodec.densities import conditional, masses
 from vaecodec.errors import CodecError
 from vaecodec.generative import Generative
-from vaecodec.integer import (
-    PRODUCT_BITS,
-    WEIGHT_BITS,
-)
-from vaecodec.layers import Float
+from vaecodec.integer import PRODUCT_BITS, WEIGHT_BITS
+from vaecodec.model.file import identify, pack_model
+from vaecodec.model.transforms import transform_arrays
 from vaecodec.tables import Tables, build, integer_frequencies
 from vaecodec.training import averaged_weights
 from vaecodec.vae import specification
-from vaecodec.weights import identify, pack_model
 
 TAIL = 2.0**-21  # a table ends where less than this is left on a side; the escape covers the rest
 WIDEST = 2048
 Arrays = dict[str, np.ndarray]
 
 
-class Deployed(Float):
-    """Float with pointwise layers as 1x1 convolutions: the form that LiteRT runs fastest."""
-
-    def __init__(self, weights: Any, conditions: Any) -> None:
-        super().__init__(weights, conditions)
-        self.pointwise = lambda x, kernel: tf.nn.conv2d(x, kernel[None, None], 1, "VALID")
-
-    def gate(self, name: str, x: Any) -> Any:
-        """As two layers, the first of which takes its ReLU along: a split would copy both halves."""
-        kernel, bias = self.weights[f"{name}/kernel"], self.weights[f"{name}/bias"]
-        a, b = (self.pointwise(x, k) + c for k, c in zip(tf.split(kernel, 2, -1), tf.split(bias, 2, -1), strict=True))
-        return tf.nn.relu(a) * b
-
-
 def integer_weights(config: Config, weights: Arrays) -> Arrays:
-    """integer/*: kernels i16 in units of 2**-9, biases i32 of 2**-15; raises CodecError on a weight beyond +-64."""
-    return {f"integer/{name}": fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
+    """prior/*: kernels i16 in units of 2**-9, biases i32 of 2**-15; raises CodecError on a weight beyond +-64."""
+    return {f"prior/{name}": fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
 
 
 def fraction_bits(name: str) -> int:
@@ -116,26 +99,6 @@ def frequency_tables(weights: Arrays, first: int = 0) -> Tables:
     return build(rows)
 
 
-def flatbuffer(function: Any, *specs: tf.TensorSpec, exact: bool = False) -> np.ndarray:
-    """u8[n]: a LiteRT flatbuffer with float16 weights, or `exact` ones, and free height and width."""
-    concrete = tf.function(function, input_signature=list(specs)).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-    if not exact:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-    return np.frombuffer(converter.convert(), np.uint8)
-
-
-def transforms(config: Config, weights: Arrays) -> Arrays:
-    """weights/* as f16 and litert/* made from the very same values."""
-    parts = specification(config)
-    half = {n: weights[n].astype(np.float16) for part in parts if part != "prior" for n in parts[part].weights}
-    exact = {name: tf.constant(value.astype(np.float32)) for name, value in half.items()}
-    out = {f"weights/{name}": value for name, value in half.items()}
-    made = wavelet_freezing.functions(config, partial(Deployed, exact))
-    return out | {f"litert/{name}": flatbuffer(function, *specs) for name, (function, specs) in made.items()}
-
-
 def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any] | None = None) -> str:
     """Writes the model file `out` from a run folder or a compact checkpoint; returns its id.
 
@@ -161,10 +124,8 @@ def _photographic(config: Config, weights: Arrays) -> Arrays:
     start = {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
     first = wavelet_freezing.quiet(weights)
     weights = wavelet_freezing.lowered(config, weights, first)
-    arrays = {**integer_weights(config, weights), **level_tables(config, weights), **transforms(config, weights)}
-    arrays.update({f"tables/{n}": value for n, value in frequency_tables(weights, first)._asdict().items()})
-    arrays |= wavelet_freezing.anchors(config, weights)
+    arrays = {**integer_weights(config, weights), **level_tables(config, weights)}
+    arrays |= transform_arrays(config, weights, wavelet_freezing.anchors(config, weights))
+    arrays |= {f"tables/{n}": value for n, value in frequency_tables(weights, first)._asdict().items()}
     arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights, first)}
-    for graph, (function, specs) in wavelet_freezing.engines(config, arrays).items():
-        arrays[f"litert/{graph}"] = flatbuffer(function, *specs, exact=True)
     return arrays | start

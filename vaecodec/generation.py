@@ -12,8 +12,8 @@ from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError
 from vaecodec.generator import Generator
 from vaecodec.images import read_image
+from vaecodec.model.file import load_any
 from vaecodec.scoring import Score
-from vaecodec.weights import load_any
 
 SIZE = (256, 256)
 

@@ -16,7 +16,6 @@ from vaecodec.integer import depthwise
 from vaecodec.model.file import Model
 from vaecodec.model.floats import multiplier
 
-
 CONDITIONS = ("synthesis/fine", "synthesis/out")
 
 

@@ -75,7 +75,7 @@ def _weights(source: str) -> tuple[Any, dict[str, Any]]:
     named = source in library.shipped() + library.added() and not os.path.exists(source)
     if not named and not source.endswith(library.SUFFIX):
         return training.averaged_weights(source)
+    from vaecodec.model.file import load_model
     from vaecodec.unfreezing import weights_of
-    from vaecodec.weights import load_model
 
     return weights_of(load_model(source))

@@ -11,7 +11,7 @@ from typing import Any
 from vaecodec import library
 from vaecodec.console import Console
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.weights import MAX_BYTES, load_any, parse_model
+from vaecodec.model.file import MAX_BYTES, load_any, parse_model
 
 Said = tuple[dict[str, Any], str]
 

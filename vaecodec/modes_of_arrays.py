@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import chains, chunks, container, fixed, scaling
+from vaecodec import chains, chunks, container, scaling
 from vaecodec.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.codec import Codec, codec_for
 from vaecodec.container import MAX_SIDE
 from vaecodec.errors import FormatError
 from vaecodec.masks import apply_mask, apply_patches, missed, pack_mask, pack_patches, read_mask
 
+LEVELS_WHITE = 255 << 6  # white, less black, in the unit of levels
 PATCHED = 64  # at most one value in so many is kept by itself
 BASE_SIDE, BASE_PLANE = 64, 24  # least sides, in pixels, of a picture, and of a plane in it, for which a base is tried
 BASE_FROM = 4 / 255  # and the least bound, as a part of the range
@@ -119,7 +120,7 @@ def planes(task: Task, prepared: Prepared, codec: Codec | None) -> bytes | None:
     base, file = None, []
     if codec is not None:
         picture = _picture(numbers, scale.top, _colours(shape, task.channels))
-        file = [codec.encode_unfiltered(picture, _quality(prepared))]  # a filter in exact arithmetic is slow
+        file = [codec.encode_unfiltered(picture, _quality(prepared))]
         base = _base(codec, file[0], numbers.shape, scale.top)
     weights, data, found = chains.encode(numbers, valid, coding, base)
     return _checked(task, prepared, coding, found, BASED if codec else PLANES, [weights, data, *file])
@@ -249,11 +250,11 @@ def _picture(numbers: np.ndarray, top: int, colours: int) -> np.ndarray:
 
 def _base(codec: Codec, file: bytes, shape: tuple[int, ...], top: int) -> np.ndarray:
     """f64[L, H, W], integers in 0..top, of a base's file."""
-    pixels = codec.decode_exact(file, None)
+    pixels = codec.decode_levels(file, None).astype(np.int64) + LEVELS_WHITE // 2
     colours = shape[0] * shape[1] // pixels.shape[0]
     pixels = pixels.reshape(-1, shape[1], shape[2], 3).transpose(0, 3, 1, 2)
     pixels = (pixels if colours == 3 else pixels[:, 1]).reshape(shape)
     scaled = pixels * top
-    scaled += 1 << (fixed.BITS - 1)
-    scaled >>= fixed.BITS
+    scaled += LEVELS_WHITE // 2
+    scaled //= LEVELS_WHITE
     return np.clip(scaled, 0, top, out=scaled).astype(np.float64)

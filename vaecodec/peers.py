@@ -65,8 +65,8 @@ def vaecodec_peer(options: Options, model: str = "", effort: str = "1") -> Peer:
     """This package with a shipped model, or any by name or .vcm file; of more effort every second quality."""
     import vaecodec
     from vaecodec.codec import Codec
+    from vaecodec.model.file import load_model
     from vaecodec.refinement import check_effort
-    from vaecodec.weights import load_model
 
     try:
         check_effort(int(effort))

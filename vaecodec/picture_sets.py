@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 TAG = b"PSET"
-HEAD = struct.Struct("<BB8sIHII")  # version, reserved, model, count, side, consumed, CRC-32
+HEAD = struct.Struct("<BB16sIHII")  # version, reserved, model, count, side, consumed, CRC-32
 MOST_CONSUMED = 1 << 20
 # A picture that costs less than this does not occur: it is coded as its model expects, pixel by pixel.
 LEAST_BITS = 1.0 / 64
 
 
 class Header(NamedTuple):
-    """What PSET says; `model` is 16 hexadecimal digits."""
+    """What PSET says; `model` is 32 hexadecimal digits."""
 
     model: str
     pictures: int
@@ -43,7 +43,7 @@ def is_set(head: bytes) -> bool:
 def encode(pictures: np.ndarray, model: str = "digits") -> bytes:
     """u8[N, S, S] -> a .vae file, bytes, without loss; raises CodecError on pictures of another size, or none."""
     from vaecodec import bitsback
-    from vaecodec.weights import load_generator
+    from vaecodec.model.file import load_generator
 
     found = load_generator(model)
     data, consumed = bitsback.encode(found, pictures)
@@ -60,7 +60,7 @@ def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAUL
     """
     from vaecodec import bitsback
     from vaecodec.errors import LimitError, ModelError
-    from vaecodec.weights import find_generator, load_generator
+    from vaecodec.model.file import find_generator, load_generator
 
     header, words = parse(data)
     pixels, most = header.pictures * header.side**2, (limits or NONE).pixels

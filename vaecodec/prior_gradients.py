@@ -7,6 +7,7 @@ were none (the straight-through estimator: Bengio, Leonard and Courville 2013, a
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import numpy as np
 
 from vaecodec.coding import DETERMINISTIC

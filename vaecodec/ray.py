@@ -25,10 +25,10 @@ from vaecodec.folders import Job, Walk, to_compress
 from vaecodec.library import SUFFIX
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.manifest import append
+from vaecodec.model.file import load_model
 from vaecodec.refinement import check_effort
 from vaecodec.runs import Outcome, Pairs, Run
 from vaecodec.targets import Target
-from vaecodec.weights import load_model
 
 try:
     import ray

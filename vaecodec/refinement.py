@@ -27,15 +27,15 @@ import numpy as np
 from vaecodec import filtering, pyramid, rounding
 from vaecodec.config import STRIDE, WORTH
 from vaecodec.context_gradients import ContextGradients, Parts
+from vaecodec.entropy.tile import choose_symbols
 from vaecodec.filtering import Equations
 from vaecodec.gradients import Distortion
+from vaecodec.model.file import Model
+from vaecodec.native.symbols import symbol_values
+from vaecodec.prior.coefficients import PARTS, PARTS_BY_OCTAVE
+from vaecodec.prior.model import Distributions
 from vaecodec.prior_gradients import Costs
 from vaecodec.strays import stray_bits
-from vaecodec.entropy.tile import choose_symbols
-from vaecodec.model.file import Model
-from vaecodec.prior.coefficients import PARTS, PARTS_BY_OCTAVE
-from vaecodec.native.symbols import symbol_values
-from vaecodec.prior.model import Distributions
 from vaecodec.tiling import Box
 from vaecodec.transforms.coefficients import Coefficients, Values
 from vaecodec.wiener import Restoration
@@ -56,8 +56,9 @@ def check_effort(effort: int) -> None:
 
 
 class Trial(NamedTuple):
-    """Targets as they are rounded: symbols i32[n], table indices u8[n] and values f32[n] of each part, latents f32[h, w, M]
-    in quantisation steps, and the bits.
+    """Targets as they are rounded: symbols i32[n], table indices u8[n] and values f32[n] of each part.
+
+    Beside them latents f32[h, w, M] in quantisation steps, and the bits.
     """
 
     symbols: Parts
@@ -171,8 +172,8 @@ class Refiner:
         parts, decoded = choose_symbols(self._prior, self._inner.shape, self._step, choose)
         for symbols, indices in parts:
             bits += float(self._costs(symbols, indices).sum(dtype=np.float64)) + stray_bits(tables, symbols, indices)
-        symbols, indices = (list(column) for column in zip(*parts, strict=True))
-        return Trial(symbols, indices, values, latents_of_values(decoded) * unit, bits)
+        every = [list(column) for column in zip(*parts, strict=True)]
+        return Trial(every[0], every[1], values, latents_of_values(decoded) * unit, bits)
 
 
 def values_of_latents(y: np.ndarray) -> Values:

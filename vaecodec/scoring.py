@@ -17,7 +17,7 @@ from vaecodec.codec import Codec
 from vaecodec.config import lambda_at
 from vaecodec.container import parse, step_of
 from vaecodec.generator import Generator
-from vaecodec.weights import Model
+from vaecodec.model.file import Model
 
 QUALITY = 50.0  # at which photographs are scored
 QUANTILES = 101
@@ -87,7 +87,7 @@ def _percentile(arrays: dict[str, np.ndarray], name: str, value: float) -> float
 
 def calibrated(model: Generator | Model, found: list[Score]) -> bytes:
     """The model file with the quantiles of these scores in it; its id stays."""
-    from vaecodec.weights import pack_model
+    from vaecodec.model.file import pack_model
 
     arrays = dict(model.arrays)
     for name in ("bpd", "corrected"):

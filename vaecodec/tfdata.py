@@ -22,8 +22,8 @@ from vaecodec.container import Classical, Header
 from vaecodec.errors import CodecError
 from vaecodec.fronts import read_front
 from vaecodec.limits import DEFAULT, Limits
-from vaecodec.parallel import cores
-from vaecodec.weights import find_model, load_model
+from vaecodec.model.file import find_model, load_model
+from vaecodec.threads import available_cores
 
 
 def dataset(
@@ -52,7 +52,7 @@ def dataset(
         raise ValueError("a crop is taken at full size: it does not go with reduce")
     paths = [os.fspath(file) for file in files]
     shape = (*(crop or _size(paths, reduce)), channels)
-    decode, workers = Decoder(channels, model, limits), workers or cores()
+    decode, workers = Decoder(channels, model, limits), workers or available_cores()
 
     def work(path: bytes, data: bytes, draw: np.int64) -> np.ndarray:
         return decode(data, path.decode(errors="replace"), crop, reduce, np.random.default_rng([seed, int(draw)]))

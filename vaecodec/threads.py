@@ -28,7 +28,8 @@ class Threads:
     """A number of threads, the calling one among them; with one, everything happens in it."""
 
     def __init__(self, count: int = 1, pool: ThreadPoolExecutor | None = None) -> None:
-        self.count, self._pool = (count, pool) if pool is not None else (1, None)
+        self.count = count if pool is not None else 1
+        self._pool = pool
 
     def run(self, work: Callable[[Item], Any], items: Iterable[Item]) -> None:
         """Call work(item) for each item, in any order; raises what the first call to fail raised."""

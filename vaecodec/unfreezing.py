@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from vaecodec import wavelet_freezing
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.freezing import fraction_bits
-from vaecodec.vae import initial_weights, specification
-from vaecodec.weights import Model
+from vaecodec.model.file import Model
+from vaecodec.model.floats import transform_weights
+from vaecodec.model.gains import LOG_BITS
+from vaecodec.vae import initial_weights
 
 
 def weights_of(model: Model) -> tuple[Config, dict[str, np.ndarray]]:
-    """(config, f32 weights by name): those of the transforms as float16 has them, those of the prior exactly.
+    """(config, f32 weights by name): as near to those that were trained as the model's integers are.
 
     Raises ModelError where the file has not all of them, or not in the shapes of its architecture.
     """
-    config, wanted = model.config, initial_weights(model.config)
-    prior = set(specification(config)["prior"].weights)
-    found = {name: _one(model, name, name in prior).astype(np.float32) for name in wanted}
-    for name, value in wanted.items():
-        if found[name].shape != value.shape:
-            raise ModelError(f"model {model.name}: {name} has shape {found[name].shape}, expected {value.shape}")
-    return config, found
-
-
-def _one(model: Model, name: str, integer: bool) -> np.ndarray:
-    if name in wavelet_freezing.baked():
-        return model.array(f"start/{name}")
-    if name in wavelet_freezing.ANCHORED:
-        return model.array(f"anchors/{wavelet_freezing.ANCHORED[name]}")
-    if integer:
-        return model.array(f"integer/{name}") * 2.0 ** -fraction_bits(name)
-    return model.array(f"weights/{name}")
+    found = {**transform_weights(model.config, model.arrays), **model.prior_weights}
+    found |= {name: model.array(f"start/{name}") for name in wavelet_freezing.baked()}
+    for name, anchor in wavelet_freezing.ANCHORED.items():
+        found[name] = (model.array(f"gains/{anchor}") * (math.log(2) / (1 << LOG_BITS))).astype(np.float32)
+    expected = initial_weights(model.config)
+    for name, value in expected.items():
+        if name not in found or found[name].shape != value.shape:
+            shape = found[name].shape if name in found else "missing"
+            raise ModelError(f"model {model.name}: {name} has shape {shape}, expected {value.shape}")
+    return model.config, {name: found[name].astype(np.float32) for name in expected}

@@ -18,7 +18,7 @@ from vaecodec.bases import rotation
 from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.lifting import NORM, STEPS
-from vaecodec.octaves import COMPANDED
+from vaecodec.prior_gradients import COMPANDED
 from vaecodec.pyramid import BANDS, OCTAVES, halves, lowest_parts
 
 

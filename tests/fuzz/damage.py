@@ -18,7 +18,7 @@ from mutants import flipped, truncations  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.container import parse  # noqa: E402
 from vaecodec.errors import CodecError  # noqa: E402
-from vaecodec.weights import load_model  # noqa: E402
+from vaecodec.model.file import load_model  # noqa: E402
 
 
 def main() -> None:

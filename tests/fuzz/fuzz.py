@@ -35,7 +35,7 @@ from vaecodec.interpreters import Runner  # noqa: E402
 from vaecodec.limits import Limits  # noqa: E402
 from vaecodec.networks import check_network  # noqa: E402
 from vaecodec.transforms import LiteRT  # noqa: E402
-from vaecodec.weights import load_model, pack_model, parse_model  # noqa: E402
+from vaecodec.model.file import load_model, pack_model, parse_model  # noqa: E402
 
 MODEL = TESTS / "golden" / "tiny.vcm"
 LIMITS = Limits(pixels=1 << 21)  # two megapixels, as libjxl's fuzzer has it

@@ -16,7 +16,7 @@ sys.path.insert(0, str(TESTS))
 from conftest import picture  # noqa: E402
 
 from vaecodec.codec import Codec  # noqa: E402
-from vaecodec.weights import load_model  # noqa: E402
+from vaecodec.model.file import load_model  # noqa: E402
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX  # noqa: E402
 from vaecodec.config import Config  # noqa: E402
 from vaecodec.container import Header, parse  # noqa: E402
 from vaecodec.strays import push_strays  # noqa: E402
-from vaecodec.weights import load_model  # noqa: E402
+from vaecodec.model.file import load_model  # noqa: E402
 
 MODEL = HERE / "tiny.vcm"
 CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken

@@ -15,7 +15,7 @@ from vaecodec.plans import Latents, Rows, Window
 from vaecodec.progress import Progress
 from vaecodec.threads import available_cores
 from vaecodec.tiling import DEFAULT_TILE
-from vaecodec.transforms.core import transforms_for
+from vaecodec.transforms.core import Transforms, transforms_for
 
 __all__ = ["Codec", "cached_codec", "codec_for"]
 
@@ -29,7 +29,9 @@ class Codec:
 
     def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
         self.model, self.threads = model, threads or available_cores()
-        self.transforms = model.transforms if device == "cpu" else transforms_for(model.config, model.arrays, model.name, device)
+        self.transforms: Transforms = model.transforms
+        if device != "cpu":
+            self.transforms = transforms_for(model.config, model.arrays, model.name, device)
         self.decoder = Decoder(model, self.transforms, self.threads)
         self.encoder = Encoder(model, self.transforms, self.decoder, self.threads)
 

@@ -117,9 +117,9 @@ class Decoder:
         return [out[n] for n in range(len(parts))]
 
     def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
-        """i16[H, W, C] before the restoration filter and rounding: levels in units of 2**-6, 0 in the middle of the range.
+        """Decode to levels, before the restoration filter and rounding.
 
-        Raises as `decode` does.
+        i16[H, W, C] in units of 2**-6 of a level, 0 in the middle of the range.  Raises as `decode` does.
         """
         part = self._part(data, None, 1, limits)
         out = np.empty((*part.plan.out.shape, self.model.config.channels), np.int16)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import filtering, rounding
+from vaecodec.blas import one_thread
 from vaecodec.codec.decoder import Decoder, pixel_crc
 from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
@@ -207,7 +208,8 @@ class Encoder:
         """Each tile, and the coefficients of it and its margin."""
 
         def analyse(*jobs: Job) -> list[tuple[Job, Coefficients]]:
-            return list(zip(jobs, self._transforms.analysis([job.seen for job in jobs], step, schedule.inner), strict=True))
+            images = [job.seen for job in jobs]
+            return list(zip(jobs, self._transforms.analysis(images, step, schedule.inner), strict=True))
 
         groups = alike(jobs, lambda job: (job.seen.shape, job.inner), self._transforms.batch)
         return chain.from_iterable(schedule.map(analyse, groups))
@@ -238,7 +240,7 @@ class Encoder:
         inner = coefficients if coefficients.cells == job.inner.shape else coefficients.part(*job.inner)
         inner = Coefficients([np.ascontiguousarray(plane) for plane in inner.bands], np.ascontiguousarray(inner.low))
         if _iterations(effort):
-            with turn or threading.Semaphore():
+            with turn or threading.Semaphore(), one_thread:
                 refine = Refiner(self.model, job.seen, job.within, coefficients, job.inner, step)
                 symbols = refine(_iterations(effort), tick)
             tile = self._encoded(inner.cells, step, lambda part, _: symbols[part], threads)

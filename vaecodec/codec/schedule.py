@@ -1,7 +1,7 @@
 """Schedule the tiles of images on threads.
 
 Where there are many tiles, each thread has tiles of its own; elsewhere all threads share one tile, by strips of rows.
-Kernels and the entropy coder's tables of a tile take a few dozen calls, and most of their time is spent without the GIL.
+A tile takes a few hundred calls of kernels and of the entropy coder, which spend most of their time without the GIL.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     synthesis/*, analysis/*, gains/*           the transforms: see vaecodec.model.transforms
     calibration/*, start/*                     quantiles of scores, and what training goes on from: no coding needs them
 
-A file holds numbers and metadata, and nothing in it is run.  What is loaded fits the architecture that its configuration
-names, and no sum that is computed with it can overflow; ModelError otherwise.
+A file holds numbers and metadata, and nothing in it is run.  What is loaded fits the architecture that its
+configuration names, and no sum that is computed with it can overflow; ModelError otherwise.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ class IntegerLayer(NamedTuple):
 def integer_layer(kernel: np.ndarray, bias: np.ndarray, input_bits: int, output_bits: int) -> IntegerLayer:
     """Quantise one layer: kernel f[..., outputs] whose leading axes are summed over, bias f[outputs].
 
-    Inputs are integers in units of 2**-input_bits, outputs in units of 2**-output_bits.  Raises ModelError where weights
-    are too large for any scale.
+    Inputs are integers in units of 2**-input_bits, outputs in units of 2**-output_bits.  Raises ModelError where
+    weights are too large for any scale.
     """
     scaled = kernel.astype(np.float64)
     axes = tuple(range(kernel.ndim - 1))

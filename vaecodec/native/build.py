@@ -19,7 +19,8 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
 NAMES = {"win32": "core.dll", "darwin": "core.dylib"}
-FLAGS = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror=implicit-function-declaration")
+WARNINGS = ("-Wall", "-Wextra", "-Werror=implicit-function-declaration")
+FLAGS = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", *WARNINGS)
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 # GCC 12 leaves out a vzeroupper where it knows which registers a callee uses; then all SSE code of the thread, NumPy's

@@ -2,8 +2,8 @@
 
     lowest coefficients, five parts --> octave 4 --> low-pass image, twice as large --> octave 3 --> ... --> octave 0
 
-A generator yields the distributions of a part and is sent its symbols.  An encoder sends the symbols it chose, a decoder
-those it decodes, and both compute the same integers in between.  A tile is coded by itself: edges are mirrored.
+A generator yields the distributions of a part and is sent its symbols.  An encoder sends the symbols it chose, a
+decoder those it decodes, and both compute the same integers in between.  A tile is coded by itself: edges are mirrored.
 """
 
 from __future__ import annotations

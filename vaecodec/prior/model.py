@@ -1,7 +1,7 @@
 """The integer networks and tables of a prior, from the tensors of a model file.
 
-    prior/context/<octave>/...   the networks of an octave            levels/bias           what their features are given
-    prior/lowest/<part>/...      those of the lowest coefficients     levels/lowest, start  the same for these
+    prior/context/<octave>/...   the networks of an octave          levels/bias           what their features are given
+    prior/lowest/<part>/...      those of the lowest coefficients   levels/lowest, start  the same for these
     levels/inverse_gain          steps of each subband, in steps of the low-pass image
     companding, centroids        how values are seen, and what symbols stand for
 

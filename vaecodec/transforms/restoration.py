@@ -2,10 +2,10 @@
 
     rotated colours --sums of samples around each--> weighted --> what is added to them
 
-Weights are those of least squares (Wiener's; in video: Tsai et al. 2013, Adaptive Loop Filtering for Video Coding).  The
-first colour has nine, for samples 1, 2 and 3 away along a row, a column and both diagonals, and nine of each class of
-samples, by how much happens around them; from class to class weights go over gradually.  All other colours share two, for
-the nearest samples, and each has two for those of the first colour.
+Weights are those of least squares (Wiener's; in video: Tsai et al. 2013, Adaptive Loop Filtering for Video Coding).
+The first colour has nine, for samples 1, 2 and 3 away along a row, a column and both diagonals, and nine of each class
+of samples, by how much happens around them; from class to class weights go over gradually.  All other colours share
+two, for the nearest samples, and each has two for those of the first colour.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Gains:
 
     def __init__(self, arrays: Arrays, channels: int) -> None:
         self._anchors = tensor(arrays, "gains/coefficients", np.int32, (8, (3 * OCTAVES + 1) * channels))
-        if not (LOG_MIN <= self._anchors.min() and self._anchors.max() <= LOG_MAX):
+        if not (self._anchors.min() >= LOG_MIN and self._anchors.max() <= LOG_MAX):
             raise ModelError("gains/coefficients is out of range")
         self.logarithms = lru_cache(maxsize=32)(lambda quality_index: interpolate(self._anchors, quality_index))
         self.scaled = lru_cache(maxsize=32)(self._scaled)
