@@ -45,8 +45,9 @@ SIDES = [STRIDE >> (octave + 1) for octave in range(OCTAVES)] + [1]  # coefficie
 def empty(channels: int, cells: tuple[int, int], dtype: type = np.int32) -> Coefficients:
     """Planes to be filled."""
     counts = [SUBBANDS * channels] * OCTAVES + [channels]
-    made = [np.empty((n, side * cells[0], side * cells[1]), dtype) for n, side in zip(counts, SIDES, strict=True)]
-    return Coefficients(made[:-1], made[-1])
+    shapes = [(count, side * cells[0], side * cells[1]) for count, side in zip(counts, SIDES, strict=True)]
+    *bands, low = (np.empty(shape, dtype) for shape in shapes)
+    return Coefficients(bands, low)
 
 
 Half = np.ndarray  # [h, w, 6 C]: half of the coefficients of an octave, in squares of 2 x 2 places
