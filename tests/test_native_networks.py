@@ -6,46 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from native_cases import SIZES, WIDTHS, make_block, make_dense, make_depthwise, numbers
 
 from vaecodec import integer, network
 from vaecodec.native import library
 from vaecodec.native.networks import Block, Dense, Depthwise, block, dense, depthwise
-
-SIZES = ((1, 1), (1, 9), (7, 1), (2, 3), (5, 8), (3, 21), (11, 4))
-WIDTHS = (1, 3, 8, 17, 32, 40, 96)  # channels: below, at and beyond the lanes of a vector
-
-
-def numbers(rng: np.random.Generator, shape: tuple[int, ...], most: int) -> np.ndarray:
-    """i16 within +-most: small here, large there, and both ends."""
-    reach = rng.choice([1, most // 30 + 1, most], (*shape[:-1], 1))
-    found = rng.integers(-reach, reach + 1, shape)
-    found[rng.random(shape) < 0.05] = rng.choice([-most, most])
-    return found.astype(np.int16)
-
-
-def make_dense(rng: np.random.Generator, inputs: int, outputs: int, limit: int = 1023, **options: object) -> Dense:
-    """A layer whose weights are as large as its sums allow, and whose shifts bring most of them into range."""
-    most = min(32767, (2**31 - 2**24) // (inputs * 32768))
-    kernel = numbers(rng, (inputs, outputs), most)
-    bias = rng.integers(-(2**22), 2**22, outputs)
-    shifts = rng.integers(0, 31, outputs) if rng.random() < 0.5 else rng.integers(10, 20, outputs)
-    return Dense(kernel, bias, shifts, limit=limit, reach=32768, **options)  # type: ignore[arg-type]
-
-
-def make_depthwise(rng: np.random.Generator, channels: int, limit: int = 1023) -> Depthwise:
-    kernel = numbers(rng, (3, 3, channels), 32767 // 5)
-    return Depthwise(kernel, rng.integers(-(2**22), 2**22, channels), rng.integers(0, 31, channels), limit, 32768)
-
-
-def make_block(rng: np.random.Generator, channels: int, limit: int) -> Block:
-    def layer(outputs: int, form: str = "linear") -> Dense:
-        kernel = rng.integers(-400, 400, (channels, outputs))
-        shifts = rng.integers(8, 13, outputs) + (5 if limit > 1023 else 0)
-        bias = rng.integers(-99999, 99999, outputs)
-        return Dense(kernel, bias, shifts, form=form, limit=limit, gate=int(rng.integers(0, 16)))
-
-    space = Depthwise(rng.integers(-900, 900, (3, 3, channels)), rng.integers(-9999, 9999, channels), 9, limit)
-    return Block(layer(channels, "relu"), space, layer(channels), layer(2 * channels, "gate"), layer(channels))
 
 
 def expect_equal(kinds: tuple[str, ...], compute) -> None:  # type: ignore[no-untyped-def]

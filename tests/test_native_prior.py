@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from native_cases import SHAPES, both, random_before, random_octave, random_weights, values
 
 from vaecodec import octaves, pyramid
 from vaecodec.native import library
 from vaecodec.native.lowest import PARTS, Lowest, load_network
 from vaecodec.native.prior import (
-    PASSED,
     Before,
     FirstHalf,
     Octave,
@@ -21,51 +21,6 @@ from vaecodec.native.prior import (
     load_octave,
     second_half,
 )
-
-SHAPES = ((1, 1), (1, 7), (6, 1), (2, 2), (3, 4), (8, 5), (13, 22), (5, 40))
-
-
-def random_weights(rng: np.random.Generator, octave: int, colours: int, width: int) -> dict[str, np.ndarray]:
-    """Weights of about the size of trained ones, and far larger biases than those."""
-    inputs = 14 * colours + (PASSED if octave < 4 else 0)
-    shapes = {"in": (inputs, width), "known": (12 * colours, width), "pass": (width, 4 * PASSED)}
-    shapes |= {name: (width, 12 * colours) for name in ("first", "second")}
-    for name in ("block", "after"):
-        shapes |= {f"{name}/{part}": (width, width) for part in ("in", "out", "mix")}
-        shapes |= {f"{name}/gate": (width, 2 * width), f"{name}/space": (3, 3, width)}
-    weights = {}
-    for name, shape in shapes.items():
-        weights[f"context/{octave}/{name}/kernel"] = rng.integers(-300, 301, shape).astype(np.int16)
-        weights[f"context/{octave}/{name}/bias"] = rng.integers(-(2**17), 2**17, shape[-1]).astype(np.int32)
-    return weights
-
-
-def random_octave(rng: np.random.Generator, octave: int, colours: int = 3, width: int = 32) -> Octave:
-    steps = np.sort(rng.choice(2**12, int(rng.integers(1, 400)), replace=False)) + 1
-    scales = int(rng.integers(2, 257))
-    return load_octave(random_weights(rng, octave, colours, width), octave, companding_table(steps), scales)
-
-
-def values(rng: np.random.Generator, shape: tuple[int, ...], most: int = 2**16) -> np.ndarray:
-    """i32: mostly small ones, large ones, and both ends."""
-    found = rng.integers(-most, most + 1, shape) >> rng.integers(0, most.bit_length(), shape)
-    found[rng.random(shape) < 0.02] = rng.choice([-most, most])
-    return found.astype(np.int32)
-
-
-def random_before(rng: np.random.Generator, networks: Octave, shape: tuple[int, int], coarsest: bool) -> Before:
-    low = values(rng, (networks.colours, *shape))
-    if coarsest:
-        return Before(low, None, None)
-    cells = [-(-side // 2) + int(rng.integers(0, 2)) for side in cells_of(shape)]
-    parents = values(rng, (*cells, 6 * networks.colours)), values(rng, (*cells, 6 * networks.colours))
-    return Before(low, parents, rng.integers(-1023, 1024, (*cells, 4 * PASSED)).astype(np.int16))
-
-
-def both(networks: Octave, vector: np.ndarray, before: Before, known: np.ndarray) -> list[np.ndarray]:
-    one = first_half(networks, vector, before)
-    two = second_half(networks, before.low.shape[1:], one.features, known)  # type: ignore[arg-type]
-    return [array for array in (*one, *two) if array is not None]
 
 
 @pytest.mark.parametrize("octave", [0, 2, 4])

@@ -64,7 +64,7 @@ def find_compiler() -> list[str] | None:
 
 def zig(target: str) -> list[str]:
     """The command that compiles for a target of Zig's, such as "aarch64-linux-gnu.2.17"."""
-    return [sys.executable, "-m", "ziglang", "cc", "-target", target]
+    return [sys.executable, "-m", "ziglang", "cc", "-target", target, "-fno-sanitize=undefined", "-s"]
 
 
 def build(

@@ -33,7 +33,7 @@ static int features(void) {
 }
 #elif defined(__aarch64__)
 extern const vc_kind vc_plain, vc_neon;
-#elif defined(__wasm_simd128__)
+#elif defined(__wasm__)  // a module with SIMD is refused as a whole where there is none
 extern const vc_kind vc_plain, vc_wasm;
 #else
 extern const vc_kind vc_plain;
@@ -52,7 +52,7 @@ static const vc_kind *kind(int n) {
     if ((has & HAS_AVX2) && (has & HAS_AVX512) && (has & HAS_VNNI)) all[count++] = &vc_avx512vnni;
 #elif defined(__aarch64__)
     all[count++] = &vc_neon;
-#elif defined(__wasm_simd128__)
+#elif defined(__wasm__)  // a module with SIMD is refused as a whole where there is none
     all[count++] = &vc_wasm;
 #endif
     return n >= 0 && n < count ? all[n] : NULL;

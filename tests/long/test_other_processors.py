@@ -1,0 +1,146 @@
+"""The kernels of processors that this machine emulates make what the plain kernels make here.
+
+Calls of kernels are recorded with what they wrote, and repeated by a C program that Zig compiles for the other
+processor: AArch64 under qemu-aarch64, WebAssembly under Node.
+
+    pip install ziglang; apt-get install qemu-user nodejs; pytest -m long tests/long/test_other_processors.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import shutil
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+from native_cases import (
+    SHAPES,
+    SIZES,
+    WIDTHS,
+    both,
+    make_block,
+    make_dense,
+    make_depthwise,
+    numbers,
+    random_before,
+    random_octave,
+    values,
+)
+
+from vaecodec.native import build, library
+from vaecodec.native.networks import block, dense, depthwise
+from vaecodec.native.prior import cells_of
+
+pytestmark = pytest.mark.long
+HERE = pathlib.Path(__file__).parent
+GIVEN, MEMORY, ADDRESSES = range(3)  # as in replay.c
+TARGETS = {  # kind: Zig's target, its architecture, and what runs the program
+    "neon": ("aarch64-linux-musl", "aarch64", ["qemu-aarch64"]),
+    "wasm": ("wasm32-wasi", "wasm32", ["node", "--no-warnings", str(HERE / "wasi.mjs")]),
+    "sse2": ("x86_64-linux-musl", "x86_64", []),
+}
+
+
+class Recorder:
+    """library.call, with all that goes in and comes out written to a file."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.file, self.signatures, self._call = path.open("wb"), list[str](), library.call
+        self._kept: list[np.ndarray] = []  # an address names one memory only
+
+    def __call__(self, name: str, signature: str, *arguments: object) -> int:
+        if signature not in self.signatures:
+            self.signatures.append(signature)
+        self._numbers(self.signatures.index(signature), len(name))
+        self.file.write(name.encode())
+        for letter, argument in zip(signature, arguments, strict=True):
+            self._put(letter, argument)
+        result = self._call(name, signature, *arguments)
+        for argument in arguments:
+            if isinstance(argument, np.ndarray) and _form(argument) == GIVEN:
+                self.file.write(argument.tobytes())
+        return result
+
+    def _put(self, letter: str, argument: object) -> None:
+        if letter != "p":
+            self._numbers(int(argument))  # type: ignore[call-overload]
+        elif not isinstance(argument, np.ndarray):
+            # None, or the address of a packed layer
+            self._numbers(*((GIVEN, -1) if not argument else (MEMORY, argument, 0)))
+        elif _form(argument) == ADDRESSES:
+            self._numbers(ADDRESSES, len(argument), *argument.tolist())
+        elif _form(argument) == MEMORY:
+            self._kept.append(argument)
+            self._numbers(MEMORY, library.pointer(argument), argument.nbytes)
+        else:
+            self._numbers(GIVEN, argument.nbytes)
+            self.file.write(argument.tobytes())
+
+    def _numbers(self, *values: int) -> None:
+        self.file.write(struct.pack(f"<{len(values)}q", *values))
+
+    def calls(self) -> str:
+        """A C header that calls a kernel of each signature."""
+        types = {"i": "int32_t", "q": "int64_t", "p": "void *"}
+        quoted = ", ".join(f'"{signature}"' for signature in self.signatures)
+        lines = [f"static const char *const SIGNATURES[] = {{{quoted}}};"]
+        lines += ["static void call_kernel(int signature, vc_kernel kernel, const argument *a) {"]
+        for number, signature in enumerate(self.signatures):
+            prototype = ", ".join(types[letter] for letter in signature)
+            given = ", ".join(
+                f"a[{n}].pointer" if letter == "p" else f"({types[letter]})a[{n}].number"
+                for n, letter in enumerate(signature)
+            )
+            lines.append(f"    if (signature == {number}) ((int32_t (*)({prototype}))kernel)({given});")
+        return "\n".join([*lines, "}", ""])
+
+
+def _form(array: np.ndarray) -> int:
+    if array.dtype == np.uintp:
+        return ADDRESSES
+    return MEMORY if array.dtype == np.uint8 and array.ndim == 1 else GIVEN
+
+
+def every_kernel(rng: np.random.Generator) -> None:
+    """Calls all kernels of networks and of the prior with random arrays."""
+    for channels in WIDTHS:
+        for form in ("linear", "relu", "gate", "sums"):
+            layer = make_dense(rng, 9, channels * (1 + (form == "gate")), 1023, form=form)
+            dense(layer, numbers(rng, (11, 9), 32767))
+        layer, x, residual = make_dense(rng, 8, channels), numbers(rng, (5, 8), 1023), numbers(rng, (5, channels), 1023)
+        dense(layer, x, vector=rng.integers(-999, 999, channels))
+        dense(layer, x, residual=residual)
+        dense(layer, x, residual=residual, multiplier=rng.integers(0, 32768, channels))
+        for size in SIZES[::2]:
+            depthwise(make_depthwise(rng, channels), numbers(rng, (*size, channels), 32767))
+            block(make_block(rng, channels, 32767), numbers(rng, (*size, channels), 32767))
+    for octave in (0, 2, 4):
+        for shape in SHAPES:
+            networks = random_octave(rng, octave, width=int(rng.choice([16, 21, 32])))
+            before = random_before(rng, networks, shape, octave == 4)
+            vector, known = values(rng, (networks.features,), 1000), values(rng, (*cells_of(shape), 18))
+            both(networks, vector, before, known)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_kernels_are_those_of_this_machine(kind, core_kinds, tmp_path, monkeypatch):
+    target, architecture, runner = TARGETS[kind]
+    if importlib.util.find_spec("ziglang") is None or (runner and shutil.which(runner[0]) is None):
+        pytest.skip("needs ziglang and " + " ".join(runner[:1]))
+    recorder = Recorder(tmp_path / "calls")
+    monkeypatch.setattr(library, "call", recorder)
+    with library.use("plain"):
+        every_kernel(np.random.default_rng(0))
+    recorder.file.close()
+    (tmp_path / "calls.h").write_text(recorder.calls())
+    program = tmp_path / f"replay{'.wasm' if architecture == 'wasm32' else ''}"
+    includes = (f"-I{tmp_path}", f"-I{build.SOURCES}")
+    build.build(program, build.zig(target), architecture, includes, shared=(str(HERE / "replay.c"),))
+    program.chmod(0o755)
+    command = [*runner, str(program), kind, str(tmp_path / "calls")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr
+    assert int(done.stdout.split()[-1]) > 500
