@@ -25,8 +25,10 @@ from vaecodec.entropy.tile import CodedTile, encode_tile, information
 from vaecodec.errors import CodecError
 from vaecodec.filtering import Equations
 from vaecodec.model.file import Model
+from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.restoration import restore
-from vaecodec.plans import Job, Latents, Rows, alike, cut, pixels_of, undisturbed
+from vaecodec.plans import Job, Latents, Rows, alike, cut, undisturbed
+from vaecodec.plans import pixels_of as pixel_box
 from vaecodec.progress import Progress, ticker
 from vaecodec.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.threads import ONE_THREAD, Threads
@@ -37,6 +39,9 @@ from vaecodec.transforms.dequantization import coefficients_of, step_targets
 from vaecodec.transforms.restoration import Filter
 
 ENOUGH, SPARSELY = 1 << 17, 5  # samples of a tile to fit a filter by, of no more than so many times as many
+
+# u8[65536]: the pixel of each level, by its bits.
+PIXELS = pixels_of(np.arange(1 << 16, dtype=np.uint16).view(np.int16))
 
 
 class Encoded(NamedTuple):
@@ -151,7 +156,7 @@ class Encoder:
 
     def _pixels(self, levels: np.ndarray, found: Filter | None, step: int) -> np.ndarray:
         if found is None:
-            return np.clip((levels.astype(np.int32) + 8192) >> 6, 0, 255).astype(np.uint8)
+            return PIXELS.take(levels.view(np.uint16))
         low = int(self.model.gains.logarithms(step)[-1])
         return restore(levels, found.weights(self.model.transforms.synthesis.rotation, low))
 
@@ -223,7 +228,7 @@ class Encoder:
             for column in range(grid.columns):
                 box = grid.box(row * grid.columns + column)
                 outer = box.grow(margin, grid.cells)
-                within = pixels_of(outer).meet(Box(0, 0, grid.height, grid.width)).shape
+                within = pixel_box(outer).meet(Box(0, 0, grid.height, grid.width)).shape
                 yield Job(np.ascontiguousarray(cut(rows, outer.inside(strip))), box.inside(outer), within)
 
     def _coded(
@@ -269,7 +274,7 @@ class Encoder:
         every = min(max(1, count // ENOUGH), SPARSELY)
         coefficients = coefficients_of(tile.values, self.model.gains.scaled(step))
         [levels] = self._transforms.levels([coefficients], step, threads)
-        pixels = job.seen[pixels_of(job.inner).slices()]
+        pixels = job.seen[pixel_box(job.inner).slices()]
         if effort == 1:
             rotation = self.model.transforms.synthesis.rotation
             equations = filtering.of_one_class(levels, pixels, sure, every, rotation, threads)

@@ -54,8 +54,11 @@ def kind() -> str:
 
     Raises ValueError where $VAECODEC_CORE names one that this machine does not run.
     """
-    if _forced:
-        return _forced[-1]
+    return _forced[-1] if _forced else _default_kind()
+
+
+@lru_cache(maxsize=1)
+def _default_kind() -> str:
     asked = os.environ.get(VARIABLE)
     if not asked:
         return kinds()[-1]
