@@ -45,9 +45,10 @@ PIXELS = pixels_of(np.arange(1 << 16, dtype=np.uint16).view(np.int16))
 
 
 class Encoded(NamedTuple):
-    """A coded tile; the equations for its filter, and its levels i16[H, W, C], where a filter is fitted to it."""
+    """What is kept of a coded tile: equations for the filter, and levels i16[H, W, C] if the image has no other tile."""
 
-    tile: CodedTile
+    payload: bytes
+    crc: int
     equations: Equations | None = None
     levels: np.ndarray | None = None
 
@@ -126,8 +127,13 @@ class Encoder:
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
         """Bits that the symbols of u8[H, W, C] are worth under the model: what the bytes are held against."""
-        tiles = self._of_each([pixels], step_of(quality), tile)[0]
-        return sum(information(self.model.prior, self.model.models, each.tile.parts) for each in tiles)
+        bits: list[float] = []
+
+        def see(tile: CodedTile) -> None:
+            bits.append(information(self.model.prior, self.model.models, tile.parts))
+
+        self._of_each([pixels], step_of(quality), tile, see=see)
+        return sum(bits)
 
     def _packed(
         self,
@@ -147,7 +153,7 @@ class Encoder:
             crcs = [pixel_crc(self._pixels(tiles[0].levels, found, step)[:height, :width])]
         else:
             crcs = [0] * len(tiles)
-        coded = [(each.tile.payload, each.tile.crc, crc) for each, crc in zip(tiles, crcs, strict=True)]
+        coded = [(each.payload, each.crc, crc) for each, crc in zip(tiles, crcs, strict=True)]
         data = pack(head, coded, metadata)
         if len(tiles) == 1 and tiles[0].levels is not None:
             return data
@@ -184,10 +190,11 @@ class Encoder:
         tile: int,
         effort: int = 0,
         progress: Progress | None = None,
+        see: Callable[[CodedTile], None] = lambda tile: None,
     ) -> list[list[Encoded]]:
         """The tiles of each image, in order; images of one size are next to each other in the making.
 
-        At effort 0 there is no filter either.
+        At effort 0 there is no filter either.  `see` is called with each tile as it is coded.
         """
         grids = self._grids(images, tile)
         order = sorted(range(len(grids)), key=grids.__getitem__)
@@ -199,7 +206,7 @@ class Encoder:
             def code(*jobs: Job) -> list[Encoded]:
                 images = self._transforms.analysis([job.seen for job in jobs], step, schedule.inner)
                 pairs = zip(jobs, images, strict=True)
-                return [self._coded(job, part, step, effort, schedule.inner, tick, turn) for job, part in pairs]
+                return [self._coded(job, part, step, effort, schedule.inner, tick, turn, see) for job, part in pairs]
 
             jobs = chain.from_iterable(self._jobs(images[n], grids[n]) for n in order)
             groups = alike(jobs, lambda job: (job.seen.shape, job.inner), self._transforms.batch)
@@ -240,6 +247,7 @@ class Encoder:
         threads: Threads = ONE_THREAD,
         tick: Callable[[], None] = lambda: None,
         turn: threading.Semaphore | None = None,
+        see: Callable[[CodedTile], None] = lambda tile: None,
     ) -> Encoded:
         """Code one tile, of which the coefficients are given: with its margin, or without."""
         inner = coefficients if coefficients.cells == job.inner.shape else coefficients.part(*job.inner)
@@ -249,14 +257,17 @@ class Encoder:
                 refine = Refiner(self.model, job.seen, job.within, coefficients, job.inner, step)
                 symbols = refine(_iterations(effort), tick)
             tile = self._encoded(inner.cells, step, lambda part, _: symbols[part], threads)
-            return Encoded(tile, refine.equations)
+            see(tile)
+            return Encoded(tile.payload, tile.crc, refine.equations)
         prior, tables = self.model.prior, self.model.models.tables
         gains = self.model.gains.scaled(step)
         targets = rounding.targets(prior, step_targets(inner, gains), step)
         choose = rounding.rounding(prior, tables)
         tile = self._encoded(inner.cells, step, lambda part, question: choose(targets[part], question), threads)
+        del targets, inner
+        see(tile)
         tick()
-        return self._with_fit(job, tile, step, effort, threads) if effort else Encoded(tile)
+        return self._with_fit(job, tile, step, effort, threads) if effort else Encoded(tile.payload, tile.crc)
 
     def _encoded(self, cells: tuple[int, int], step: int, choose: Callable, threads: Threads) -> CodedTile:
         return encode_tile(self.model.prior, self.model.models, cells, step, choose, threads)
@@ -270,7 +281,7 @@ class Encoder:
         sure = undisturbed(job.inner, cells, job.within, margin)
         count = sure.shape[0] * sure.shape[1]
         if not count:
-            return Encoded(tile)
+            return Encoded(tile.payload, tile.crc)
         every = min(max(1, count // ENOUGH), SPARSELY)
         coefficients = coefficients_of(tile.values, self.model.gains.scaled(step))
         [levels] = self._transforms.levels([coefficients], step, threads)
@@ -281,7 +292,8 @@ class Encoder:
         else:
             made = filtering.pixels_of_levels(levels)
             equations = filtering.equations(made, pixels.astype(np.float32), sure, self.model.step_size(step), every)
-        return Encoded(tile, equations, levels)
+        alone = job.inner.shape == cells
+        return Encoded(tile.payload, tile.crc, equations, levels if alone else None)
 
 
 def _iterations(effort: int) -> int:
