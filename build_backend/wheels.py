@@ -1,6 +1,6 @@
 """Build wheels for all platforms on one machine, with the C compiler of the ziglang package.
 
-    pip install ziglang build
+    pip install ziglang
     python build_backend/wheels.py dist [PLATFORM ...]
 
 A pure wheel is built once; each platform's wheel is that with a core in it, under another tag.
@@ -17,7 +17,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from backend import native_build
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from vaecodec.native import build as native_build  # noqa: E402
 
 PLATFORMS = {  # wheel platform: Zig's target, and sys.platform there
     "manylinux_2_17_x86_64.manylinux2014_x86_64": ("x86_64-linux-gnu.2.17", "linux"),
@@ -32,8 +35,7 @@ PLATFORMS = {  # wheel platform: Zig's target, and sys.platform there
 
 def build_pure(folder: Path) -> Path:
     """The wheel without a core."""
-    project = Path(__file__).resolve().parent.parent
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(project)]
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)]
     subprocess.run(command, check=True, env={**os.environ, "VAECODEC_PURE": "1"})
     return next(folder.glob("*-py3-none-any.whl"))
 

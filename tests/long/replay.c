@@ -18,7 +18,10 @@ typedef union { int64_t number; void *pointer; } argument;
 static FILE *file;
 static int64_t number(void) {
     int64_t x;
-    if (fread(&x, sizeof x, 1, file) != 1) exit(0);  // the end
+    if (fread(&x, sizeof x, 1, file) != 1) {
+        puts("equal");  // the end
+        exit(0);
+    }
     return x;
 }
 static void *bytes(int64_t n, int64_t room) {
@@ -77,7 +80,7 @@ int main(int argc, char **argv) {
                 arguments[n].pointer = list;
             } else {
                 const int64_t size = number();  // the recording kind's: others may need more
-                if (!memory_at(value)) memory[memories].name = value, memory[memories++].at = calloc(8, (size_t)size);
+                if (!memory_at(value)) memory[memories].name = value, memory[memories++].at = calloc(2, (size_t)size);
                 arguments[n].pointer = memory_at(value);
             }
         }

@@ -138,9 +138,12 @@ def test_kernels_are_those_of_this_machine(kind, core_kinds, tmp_path, monkeypat
     (tmp_path / "calls.h").write_text(recorder.calls())
     program = tmp_path / f"replay{'.wasm' if architecture == 'wasm32' else ''}"
     includes = (f"-I{tmp_path}", f"-I{build.SOURCES}")
-    build.build(program, build.zig(target), architecture, includes, shared=(str(HERE / "replay.c"),))
+    # Node 20 dies when the memory of a WASI program grows.
+    memory = ("-Wl,--initial-memory=1073741824",) if architecture == "wasm32" else ()
+    build.build(program, build.zig(target), architecture, includes, shared=(str(HERE / "replay.c"), *memory))
     program.chmod(0o755)
     command = [*runner, str(program), kind, str(tmp_path / "calls")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-500:] + done.stderr
-    assert int(done.stdout.split()[-1]) > 500
+    # Node 20 may die at the end of a WASI program: what counts is what that has said before.
+    *calls, verdict = done.stdout.split() or [""]
+    assert verdict == "equal" and len(calls) > 500, done.stdout[-500:] + done.stderr
