@@ -178,7 +178,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
     from PIL import Image
 
     suffix = os.path.splitext(path)[1].lower() or ".png"
-    format = Image.registered_extensions().get(suffix)
+    Image.preinit()  # the usual formats; to load all of Pillow's takes as long as to decode an image
+    format = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
     if format not in Image.SAVE or suffix == SUFFIX:  # which vaecodec.pillow may have made one of Pillow's
         raise CodecError(f"{os.fspath(path)}: no image format to write has the suffix {suffix}; try .png")
     return format

@@ -251,7 +251,6 @@ class Encoder:
     ) -> Encoded:
         """Code one tile, of which the coefficients are given: with its margin, or without."""
         inner = coefficients if coefficients.cells == job.inner.shape else coefficients.part(*job.inner)
-        inner = Coefficients([np.ascontiguousarray(plane) for plane in inner.bands], np.ascontiguousarray(inner.low))
         if _iterations(effort):
             with turn or threading.Semaphore(), one_thread:
                 refine = Refiner(self.model, job.seen, job.within, coefficients, job.inner, step)

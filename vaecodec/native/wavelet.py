@@ -167,6 +167,21 @@ def octave_halves(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
+def octave_scaled(planes: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Halves f32[h, w, 6C] of subbands i32[3C, H, W], plane p times scales[p], f32[3C]; 0 beyond odd sides."""
+    count, height, width = planes.shape
+    _check_channels(count // 3)
+    check("scales", scales, np.float32, (count,))
+    strides = strides_of("planes", planes, (count // 3 * 3, height, width))
+    kernel = library.kernel("octave_scaled", "iiipqqppp")
+    if kernel is None:
+        return octave_halves(planes.astype(np.float32) * scales[:, None, None])
+    shape = (*half((height, width)), 2 * count)
+    first, second = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    kernel(count // 3, height, width, pointer(planes), *strides, pointer(scales), pointer(first), pointer(second))
+    return first, second
+
+
 def _check_channels(channels: int) -> None:
     if not 1 <= channels <= CHANNELS_MAX:
         raise ValueError(f"{channels} channels, expected 1 to {CHANNELS_MAX}")

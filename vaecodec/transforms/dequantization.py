@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.native.wavelet import octave_halves, octave_planes
+from vaecodec.native.wavelet import octave_planes, octave_scaled
 from vaecodec.transforms.coefficients import OCTAVES, SUBBANDS, Coefficients, Values, empty
 
 VALUE_BITS = 6
@@ -27,11 +27,8 @@ def coefficients_of(values: Values, gains: tuple[np.ndarray, np.ndarray]) -> Coe
 def step_targets(coefficients: Coefficients, gains: tuple[np.ndarray, np.ndarray]) -> Values:
     """Coefficients of a tile in quantisation steps, f32, in the places of Values: what symbols are to stand for."""
     mantissas, shifts = gains
-    scales = np.ldexp(1.0 / mantissas, shifts - VALUE_BITS).astype(np.float32)[:, None, None]
+    scales = np.ldexp(1.0 / mantissas, shifts - VALUE_BITS).astype(np.float32)
     width = SUBBANDS * len(coefficients.low)
-    halves = []
-    for octave, bands in enumerate(coefficients.bands):
-        planes = bands.astype(np.float32)
-        planes *= scales[octave * width : (octave + 1) * width]
-        halves.append(octave_halves(planes))
-    return Values(halves, coefficients.low.astype(np.float32) * scales[OCTAVES * width :])
+    parts = [scales[octave * width : (octave + 1) * width] for octave in range(OCTAVES)]
+    halves = [octave_scaled(bands, part) for bands, part in zip(coefficients.bands, parts, strict=True)]
+    return Values(halves, coefficients.low.astype(np.float32) * scales[OCTAVES * width :, None, None])

@@ -269,4 +269,24 @@ static int32_t octave_halves(int32_t channels, int32_t height, int32_t width, co
     return 0;
 }
 
-#define WAVELET_KERNELS(X) X(inverse_dwt) X(forward_dwt) X(octave_planes) X(octave_halves)
+// The same of integers, each plane times its scale: halves are float.
+static int32_t octave_scaled(int32_t channels, int32_t height, int32_t width, const int32_t *planes,
+                             int64_t plane_stride, int64_t row_stride, const float *scales, float *first,
+                             float *second) {
+    const vc_order order = vc_octave_order(channels);
+    float *halves[2] = {first, second};
+    int cells = (width + 1) / 2, stride = 6 * channels;
+    for (int row = 0; row < (height + 1) / 2 * 2; row++)
+        for (int p = 0; p < 3 * channels; p++)
+            for (int j = 0; j < 2; j++) {
+                const int32_t *from = planes + p * plane_stride + row * row_stride + j;
+                float *to = halves[order.half[p][row & 1][j]] + (ptrdiff_t)(row / 2) * cells * stride +
+                            order.channel[p][row & 1][j];
+                int inside = row < height ? (width + 1 - j) / 2 : 0;
+                for (int k = 0; k < inside; k++) to[(ptrdiff_t)k * stride] = (float)from[2 * (ptrdiff_t)k] * scales[p];
+                for (int k = inside; k < cells; k++) to[(ptrdiff_t)k * stride] = 0;
+            }
+    return 0;
+}
+
+#define WAVELET_KERNELS(X) X(inverse_dwt) X(forward_dwt) X(octave_planes) X(octave_halves) X(octave_scaled)
