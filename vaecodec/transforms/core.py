@@ -42,6 +42,13 @@ class Transforms(Protocol):
         """u8[16h, 16w, C] each, through a restoration filter where there is one."""
 
 
+def analysis_of(config: Config, arrays: Mapping[str, np.ndarray], name: str) -> Analysis:
+    """The analysis transform of a model; raises ModelError where it has none, or its tensors do not fit."""
+    if "analysis/latents/kernel" not in arrays:
+        raise ModelError(f"model {name} has no analysis transform: it decodes, but does not encode")
+    return Analysis(config, arrays)
+
+
 class NativeTransforms:
     """Transforms in the native core, or its NumPy reference."""
 
@@ -53,9 +60,7 @@ class NativeTransforms:
 
     @cached_property
     def _analysis(self) -> Analysis:
-        if "analysis/latents/kernel" not in self._arrays:
-            raise ModelError(f"model {self._name} has no analysis transform: it decodes, but does not encode")
-        return Analysis(self._config, self._arrays)
+        return analysis_of(self._config, self._arrays, self._name)
 
     def check(self) -> None:
         """Raises ModelError where there is an analysis transform and its tensors do not fit."""
