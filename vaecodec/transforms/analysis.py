@@ -24,12 +24,12 @@ class Analysis:
         channels, fine, coarse = config.channels, config.fine, config.coarse
         self.channels = channels
         self.rotation = rotation_matrix(channels)
-        self._fine = dense_layer(arrays, "analysis/fine", 64 * channels, fine)
-        self._fine_blocks = blocks(arrays, "analysis/fine", config.fine_blocks, fine)
-        self._coarse = dense_layer(arrays, "analysis/coarse", 4 * fine, coarse)
-        self._coarse_blocks = blocks(arrays, "analysis/coarse", config.coarse_blocks, coarse)
-        self._latents = dense_layer(arrays, "analysis/latents", coarse, 256 * channels)
-        self._multipliers = Multipliers(arrays, "analysis", config, coarse)
+        self.fine = dense_layer(arrays, "analysis/fine", 64 * channels, fine)
+        self.fine_blocks = blocks(arrays, "analysis/fine", config.fine_blocks, fine)
+        self.coarse = dense_layer(arrays, "analysis/coarse", 4 * fine, coarse)
+        self.coarse_blocks = blocks(arrays, "analysis/coarse", config.coarse_blocks, coarse)
+        self.latents = dense_layer(arrays, "analysis/latents", coarse, 256 * channels)
+        self.multipliers = Multipliers(arrays, "analysis", config, coarse)
 
     def wavelet(self, pixels: np.ndarray, threads: Threads = ONE_THREAD) -> Coefficients:
         """The coefficients of u8[16h, 16w, C] without what the network adds, unit 2**-14."""
@@ -41,12 +41,12 @@ class Analysis:
         """u8[16h, 16w, C] -> coefficients, unit 2**-14."""
         h, w = pixels.shape[0] // 16, pixels.shape[1] // 16
         found = self.wavelet(pixels, threads)
-        x = np.empty((2 * h, 2 * w, self._fine.channels), np.int16)
-        multiplier = self._multipliers.of("fine", quality_index)
-        threads.over_rows(2 * h, lambda rows: kernels.analysis_fine(self._fine, pixels, multiplier, x, rows))
-        x = run_blocks(self._fine_blocks, x, threads)
-        y = np.empty((h, w, self._coarse.channels), np.int16)
-        threads.over_rows(h, lambda rows: kernels.analysis_coarse(self._coarse, x, y, rows))
-        y = run_blocks(self._coarse_blocks, y, threads, self._multipliers.of("out", quality_index))
-        threads.over_rows(h, lambda rows: kernels.analysis_latents(self._latents, y, found.bands, found.low, rows))
+        x = np.empty((2 * h, 2 * w, self.fine.channels), np.int16)
+        multiplier = self.multipliers.of("fine", quality_index)
+        threads.over_rows(2 * h, lambda rows: kernels.analysis_fine(self.fine, pixels, multiplier, x, rows))
+        x = run_blocks(self.fine_blocks, x, threads)
+        y = np.empty((h, w, self.coarse.channels), np.int16)
+        threads.over_rows(h, lambda rows: kernels.analysis_coarse(self.coarse, x, y, rows))
+        y = run_blocks(self.coarse_blocks, y, threads, self.multipliers.of("out", quality_index))
+        threads.over_rows(h, lambda rows: kernels.analysis_latents(self.latents, y, found.bands, found.low, rows))
         return found

@@ -1,4 +1,4 @@
-"""The transforms that a codec calls: in the native core, an image at a time."""
+"""The transforms that a codec calls: in the native core, an image at a time, or in TensorFlow."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ class Transforms(Protocol):
         """u8[16h, 16w, C] each, through a restoration filter where there is one."""
 
 
+def analysis_of(config: Config, arrays: Mapping[str, np.ndarray], name: str) -> Analysis:
+    """The analysis transform of a model; raises ModelError where it has none, or its tensors do not fit."""
+    if "analysis/latents/kernel" not in arrays:
+        raise ModelError(f"model {name} has no analysis transform: it decodes, but does not encode")
+    return Analysis(config, arrays)
+
+
 class NativeTransforms:
     """Transforms in the native core, or its NumPy reference."""
 
@@ -53,9 +60,7 @@ class NativeTransforms:
 
     @cached_property
     def _analysis(self) -> Analysis:
-        if "analysis/latents/kernel" not in self._arrays:
-            raise ModelError(f"model {self._name} has no analysis transform: it decodes, but does not encode")
-        return Analysis(self._config, self._arrays)
+        return analysis_of(self._config, self._arrays, self._name)
 
     def check(self) -> None:
         """Raises ModelError where there is an analysis transform and its tensors do not fit."""
@@ -82,12 +87,24 @@ class NativeTransforms:
         return [self.synthesis.pixels(each, quality_index, weights, threads) for each in coefficients]
 
 
-def transforms_for(config: Config, arrays: Mapping[str, np.ndarray], name: str, device: str) -> Transforms:
-    """The native core for "cpu"; TensorFlow for "tensorflow", wherever it runs, and "gpu"; ValueError otherwise."""
+def transforms_for(config: Config, arrays: Mapping[str, np.ndarray], name: str = "", device: str = "cpu") -> Transforms:
+    """Both transforms of a model, on a device.
+
+    Args:
+        config: the sizes of the model.
+        arrays: its tensors.
+        name: its name, for messages.
+        device: "cpu" for the native core; TensorFlow for "tensorflow" (wherever it runs) and "gpu".
+
+    Raises:
+        CodecError: device is "gpu", and TensorFlow sees none.
+        ModelError: tensors are missing or do not fit.
+        ValueError: there is no such device.
+    """
     if device == "cpu":
         return NativeTransforms(config, arrays, name)
-    if device in ("tensorflow", "gpu"):
-        from vaecodec.transforms.tensorflow import TensorFlowTransforms
+    if device in ("gpu", "tensorflow"):
+        from vaecodec.transforms.tensorflow import TensorFlowTransforms  # seconds to import
 
         return TensorFlowTransforms(config, arrays, name, device)
     raise ValueError(f"device is {device!r}, expected 'cpu', 'gpu' or 'tensorflow'")

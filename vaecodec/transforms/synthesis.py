@@ -32,7 +32,7 @@ class Gains:
 
     def __init__(self, arrays: Arrays, channels: int) -> None:
         self._anchors = tensor(arrays, "gains/coefficients", np.int32, (8, (3 * OCTAVES + 1) * channels))
-        if not (self._anchors.min() >= LOG_MIN and self._anchors.max() <= LOG_MAX):
+        if self._anchors.min() < LOG_MIN or self._anchors.max() > LOG_MAX:
             raise ModelError("gains/coefficients is out of range")
         self.logarithms = lru_cache(maxsize=32)(lambda quality_index: interpolate(self._anchors, quality_index))
         self.scaled = lru_cache(maxsize=32)(self._scaled)
@@ -49,13 +49,13 @@ class Synthesis:
         channels, fine, coarse = config.channels, config.fine, config.coarse
         self.channels = channels
         self.rotation = rotation_matrix(channels)
-        self._latents = dense_layer(arrays, "synthesis/latents", 256 * channels, coarse)
-        self._coarse_blocks = blocks(arrays, "synthesis/coarse", config.coarse_blocks, coarse)
-        self._coarse = dense_layer(arrays, "synthesis/coarse", coarse, 4 * fine)
-        self._skip = dense_layer(arrays, "synthesis/skip", 64 * channels, fine)
-        self._fine_blocks = blocks(arrays, "synthesis/fine", config.fine_blocks, fine)
-        self._fine = dense_layer(arrays, "synthesis/fine", fine, 64 * channels)
-        self._multipliers = Multipliers(arrays, "synthesis", config, fine)
+        self.latents = dense_layer(arrays, "synthesis/latents", 256 * channels, coarse)
+        self.coarse_blocks = blocks(arrays, "synthesis/coarse", config.coarse_blocks, coarse)
+        self.coarse = dense_layer(arrays, "synthesis/coarse", coarse, 4 * fine)
+        self.skip = dense_layer(arrays, "synthesis/skip", 64 * channels, fine)
+        self.fine_blocks = blocks(arrays, "synthesis/fine", config.fine_blocks, fine)
+        self.fine = dense_layer(arrays, "synthesis/fine", fine, 64 * channels)
+        self.multipliers = Multipliers(arrays, "synthesis", config, fine)
 
     def samples(self, coefficients: Coefficients, threads: Threads = ONE_THREAD) -> np.ndarray:
         """i16[16h, 16w, C], unit 2**-14: the inverse wavelet alone, with the colours turned back."""
@@ -74,16 +74,16 @@ class Synthesis:
         """i16[16h, 16w, C], unit 2**-6 of a level, 0 in the middle of the range; or `pixels`, u8, filled with them."""
         samples = self.samples(coefficients, threads)
         x, x_fine = self._coarse_half(coefficients, threads), np.empty(0)
-        (h, w), fine = coefficients.cells, self._skip.channels
+        (h, w), fine = coefficients.cells, self.skip.channels
         x_fine = np.empty((2 * h, 2 * w, fine), np.int16)
-        multiplier = self._multipliers.of("fine", quality_index)
+        multiplier = self.multipliers.of("fine", quality_index)
         threads.over_rows(
-            h, lambda rows: kernels.synthesis_fine(self._coarse, self._skip, x, samples, multiplier, x_fine, rows)
+            h, lambda rows: kernels.synthesis_fine(self.coarse, self.skip, x, samples, multiplier, x_fine, rows)
         )
-        x_fine = run_blocks(self._fine_blocks, x_fine, threads, self._multipliers.of("out", quality_index))
+        x_fine = run_blocks(self.fine_blocks, x_fine, threads, self.multipliers.of("out", quality_index))
         levels = np.empty(samples.shape, np.int16) if pixels is None else None
         threads.over_rows(
-            2 * h, lambda rows: kernels.synthesis_pixels(self._fine, x_fine, samples, rows, levels, pixels)
+            2 * h, lambda rows: kernels.synthesis_pixels(self.fine, x_fine, samples, rows, levels, pixels)
         )
         return levels if levels is not None else pixels  # type: ignore[return-value]
 
@@ -95,20 +95,25 @@ class Synthesis:
         threads: Threads = ONE_THREAD,
     ) -> np.ndarray:
         """u8[16h, 16w, C], through a restoration filter where there is one."""
+        if weights is not None:
+            return filtered(self.levels(coefficients, quality_index, threads), weights, threads)
         h, w = coefficients.cells
         out = np.empty((16 * h, 16 * w, self.channels), np.uint8)
-        if weights is None:
-            return self.levels(coefficients, quality_index, threads, out)
-        levels = self.levels(coefficients, quality_index, threads)
-        threads.over_rows(len(out), lambda rows: restore(levels, weights, slice(*rows), out))
-        return out
+        return self.levels(coefficients, quality_index, threads, out)
 
     def _coarse_half(self, coefficients: Coefficients, threads: Threads) -> np.ndarray:
         """i16[h, w, coarse]."""
-        x = np.empty((*coefficients.cells, self._latents.channels), np.int16)
+        x = np.empty((*coefficients.cells, self.latents.channels), np.int16)
         bands, low = coefficients
-        threads.over_rows(len(x), lambda rows: kernels.synthesis_coarse(self._latents, bands, low, x, rows))
-        return run_blocks(self._coarse_blocks, x, threads)
+        threads.over_rows(len(x), lambda rows: kernels.synthesis_coarse(self.latents, bands, low, x, rows))
+        return run_blocks(self.coarse_blocks, x, threads)
+
+
+def filtered(levels: np.ndarray, weights: FilterWeights, threads: Threads = ONE_THREAD) -> np.ndarray:
+    """u8[16h, 16w, C]: levels through a restoration filter."""
+    out = np.empty(levels.shape, np.uint8)
+    threads.over_rows(len(out), lambda rows: restore(levels, weights, slice(*rows), out))
+    return out
 
 
 def run_blocks(
