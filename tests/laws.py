@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec import coding, context
+from vaecodec import coding
+from vaecodec.entropy.tile import decode_tile, encode_tile
+from vaecodec.model.file import Model
+from vaecodec.prior.model import Distributions
 from vaecodec.tables import TOTAL, Tables, build
 
 
@@ -35,18 +38,21 @@ def pop_inverts_push(tables: Tables, symbols: np.ndarray, rows: np.ndarray, belo
     return after
 
 
-def walk_has_one_answer(prior: context.Prior, cells: tuple[int, int], step: int, rng: np.random.Generator) -> None:
-    """Decoding the symbols that an encoder chose, whatever they are, returns them and the latents they stand for."""
+def decoding_inverts_encoding(model: Model, cells: tuple[int, int], step: int, rng: np.random.Generator) -> None:
+    """Decoding the symbols that an encoder chose, whatever they are, returns them and the values they stand for."""
 
-    def choose(part: int, question: context.Step) -> np.ndarray:
-        rows, _ = question
-        spread = 3 * rng.standard_normal(rows.shape) * 40 ** rng.random(rows.shape)
+    def choose(part: int, distributions: Distributions) -> np.ndarray:
+        indices = distributions.indices
+        spread = 3 * rng.standard_normal(indices.shape) * 40 ** rng.random(indices.shape)
         symbols = np.rint(np.clip(spread, -60000, 60000)).astype(np.int32)
-        symbols[rows == coding.DETERMINISTIC] = 0
+        symbols[(indices == coding.DETERMINISTIC) & (rng.random(indices.shape) < 0.9)] = 0
         return symbols
 
-    coded = context.encode(prior, cells, step, choose)
-    symbols: list[np.ndarray] = []
-    y = context.decode(prior, cells, step, coded.data, symbols.append)
-    assert np.array_equal(np.concatenate(symbols), coded.symbols)
-    assert y.shape == (*cells, prior.config.latents)
+    coded = encode_tile(model.prior, model.models, cells, step, choose)
+    decoded: list[np.ndarray] = []
+    values = decode_tile(model.prior, model.models, cells, step, coded.payload, coded.crc, see=decoded.append)
+    assert all(np.array_equal(a, b) for a, (b, _) in zip(decoded, coded.parts, strict=True))
+    assert np.array_equal(values.low, coded.values.low)
+    for halves, others in zip(values.halves, coded.values.halves, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(halves, others, strict=True))
+    assert values.low.shape == (model.config.channels, *cells)

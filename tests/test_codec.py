@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference_decoder
 from conftest import GOLDEN, picture
-from laws import walk_has_one_answer
+from laws import decoding_inverts_encoding
 
 from vaecodec.codec import Codec
 from vaecodec.container import parse
@@ -53,7 +53,7 @@ def test_any_size_round_trips(tiny, shape, quality):
 @pytest.mark.parametrize("cells", [(1, 1), (1, 9), (5, 4), (6, 7)])
 @pytest.mark.parametrize("step", [0, 63, 64, 500, 896])
 def test_any_symbols_have_one_answer(tiny, cells, step):
-    walk_has_one_answer(tiny.model.prior, cells, step, np.random.default_rng([*cells, step]))
+    decoding_inverts_encoding(tiny.model, cells, step, np.random.default_rng([*cells, step]))
 
 
 def test_tiles_join_without_a_seam(tiny):
@@ -74,8 +74,7 @@ def test_synthesis_with_a_halo_is_synthesis_of_the_whole(tiny):
         top, left = int(rng.integers(199)), int(rng.integers(329))
         height, width = int(rng.integers(1, 200 - top + 1)), int(rng.integers(1, 330 - left + 1))
         part = tiny.decode(data, window=(top, left, height, width))
-        wanted = whole[top : top + height, left : left + width].astype(int)
-        assert np.abs(part.astype(int) - wanted).max() <= 1
+        np.testing.assert_array_equal(part, whole[top : top + height, left : left + width])
 
 
 def test_a_window_decodes_only_the_tiles_it_needs(tiny):
@@ -177,8 +176,8 @@ def test_a_file_of_another_model_is_refused_by_name(tiny):
     from vaecodec.container import Header, pack
 
     parsed = parse(bytes(data))
-    other = pack(Header("00" * 8, *parsed.header[1:5]), [(b"", 0)])
-    with pytest.raises(ModelError, match="0000000000000000"):
+    other = pack(Header("00" * 16, *parsed.header[1:5]), [(b"", 0, 0)])
+    with pytest.raises(ModelError, match="00000000000000000000000000000000"):
         tiny.decode(other)
 
 
@@ -204,7 +203,7 @@ def test_threads_share_a_codec(tiny):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_a_fork_of_a_process_that_has_coded_codes_on():
-    """Interpreters of the parent have no threads in the child, and waited for them for ever."""
+    """Threads of the parent do not exist in the child, which must not wait for them."""
     run = [sys.executable, "-c", FORK, str(GOLDEN)]
     assert subprocess.run(run, capture_output=True, text=True, check=True, timeout=120).stdout == "1 1 1\n"
 
@@ -238,19 +237,14 @@ def test_all_golden_files_are_there():
     names = (GOLDEN / "LIST").read_text().split()
     assert len(names) >= 8
     assert [path.name for path in golden_files()] == sorted(names)
-    # What symbols far outside their tables look like is nobody's promise.
-    assert sorted(p.with_suffix(".vae").name for p in GOLDEN.glob("*.npy")) == sorted({*names} - {"escapes.vae"})
+    assert sorted(p.with_suffix(".vae").name for p in GOLDEN.glob("*.npy")) == sorted(names)
 
 
 @pytest.mark.parametrize("path", golden_files(), ids=lambda path: path.stem)
 def test_golden_files_decode_as_ever(tiny, path):
     data = path.read_bytes()
     tiny.verify(data)
-    if not path.with_suffix(".npy").exists():
-        return
-    difference = np.abs(tiny.decode(data).astype(int) - np.load(path.with_suffix(".npy")))
-    assert difference.max() <= 1
-    assert difference.mean() < 0.01
+    np.testing.assert_array_equal(tiny.decode(data), np.load(path.with_suffix(".npy")))
 
 
 @pytest.mark.parametrize("path", golden_files(), ids=lambda path: path.stem)
@@ -270,42 +264,37 @@ import glob, sys
 import vaecodec
 codec = vaecodec.load(sys.argv[1] + "/tiny.vcm")
 for path in sorted(glob.glob(sys.argv[1] + "/*.vae")):
-    print(codec.symbol_crcs(open(path, "rb").read()))
+    data = open(path, "rb").read()
+    print(codec.symbol_crcs(data), codec.decoder.pixel_crcs(data))
 """
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.parametrize("onednn", ["0", "1"])
-def test_symbols_do_not_depend_on_threads_or_kernels(tiny, threads, onednn):
+def test_pixels_do_not_depend_on_threads(tiny, threads):
     number = str(threads)
     env = dict(os.environ, OMP_NUM_THREADS=number, OPENBLAS_NUM_THREADS=number, VAECODEC_THREADS=number)
-    env.update(TF_ENABLE_ONEDNN_OPTS=onednn, OPENBLAS_CORETYPE="Haswell" if onednn == "0" else "")
-    if onednn == "1":
-        del env["OPENBLAS_CORETYPE"]
     run = subprocess.run(
         [sys.executable, "-c", DECODE_ALL, str(GOLDEN)], env=env, capture_output=True, text=True, check=True
     )
-    wanted = "".join(f"{tiny.symbol_crcs(path.read_bytes())}\n" for path in golden_files())
-    assert run.stdout == wanted
+    tiles = [parse(path.read_bytes()).tiles for path in golden_files()]
+    assert run.stdout == "".join(f"{[tile.crc for tile in found]} {[tile.pixels for tile in found]}\n" for found in tiles)
 
 
-def test_tensorflow_and_litert_write_files_that_either_decodes(tiny):
-    pytest.importorskip("tensorflow")
+def test_tensorflow_gives_the_same_bytes_and_pixels(tiny):
+    pytest.importorskip("vaecodec.transforms.tensorflow")
     other = Codec(tiny.model, device="tensorflow")
     pixels = picture(100, 150)
     for quality in (20, 80):
-        for writer in (tiny, other):
-            data = writer.encode(pixels, quality)
-            assert tiny.symbol_crcs(data) == other.symbol_crcs(data)
-            assert np.abs(tiny.decode(data).astype(int) - other.decode(data)).max() <= 1
-        # The analyses differ in the last bit at most, which moves next to no symbol.
-        assert abs(len(tiny.encode(pixels, quality)) - len(other.encode(pixels, quality))) <= 16
+        data = tiny.encode(pixels, quality)
+        assert other.encode(pixels, quality) == data
+        other.verify(data)
+        np.testing.assert_array_equal(other.decode(data), tiny.decode(data))
 
 
 def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monkeypatch):
-    pytest.importorskip("tensorflow")
+    pytest.importorskip("vaecodec.transforms.tensorflow")
     other, pixels, sizes = Codec(tiny.model, device="tensorflow"), picture(330, 500), []
-    for name in ("analysis", "synthesis"):
+    for name in ("analysis", "pixels"):
         plain = getattr(other.transforms, name)
 
         def watched(values, *others, plain=plain):
@@ -313,32 +302,9 @@ def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monke
             return plain(values, *others)
 
         monkeypatch.setattr(other.transforms, name, watched)
-    data = other.encode(pixels, 60, tile=64)
+    data = other.encode_unfiltered(pixels, 60, tile=64)
     back = other.decode(data)
-    assert sum(sizes) == 2 * 6 * 8 and 1 < max(sizes) <= other.transforms.batch
+    assert 1 < max(sizes) <= other.transforms.batch
     monkeypatch.setattr(other.transforms, "batch", 1)
-    assert other.encode(pixels, 60, tile=64) == data and np.array_equal(other.decode(data), back)
-    assert tiny.symbol_crcs(data) == other.symbol_crcs(data)
-    assert np.abs(tiny.decode(data).astype(int) - back).max() <= 1
-
-
-TF_ENCODE = """
-import sys, zlib
-import numpy as np
-from vaecodec.codec import Codec
-from vaecodec.model.file import load_model
-model = load_model(sys.argv[1] + "/tiny.vcm")
-data = Codec(model, device="tensorflow").encode(np.load(sys.argv[1] + "/photo.npy"), 60)
-print(Codec(model).symbol_crcs(data) == Codec(model, device="tensorflow").symbol_crcs(data))
-"""
-
-
-@pytest.mark.parametrize(("threads", "onednn"), [("1", "0"), ("2", "1"), ("4", "0")])
-def test_files_analysed_by_tensorflow_decode_under_any_settings(threads, onednn):
-    pytest.importorskip("tensorflow")
-    env = dict(os.environ, TF_NUM_INTRAOP_THREADS=threads, OMP_NUM_THREADS=threads, TF_ENABLE_ONEDNN_OPTS=onednn)
-    env["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    run = subprocess.run(
-        [sys.executable, "-c", TF_ENCODE, str(GOLDEN)], env=env, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "True"
+    assert other.encode_unfiltered(pixels, 60, tile=64) == data and np.array_equal(other.decode(data), back)
+    assert np.array_equal(tiny.decode(data), back)

@@ -4,7 +4,7 @@
 
 Run it when the format or the model changes, and review what changes with git diff. All inputs come from seeds, so a
 second run on the same machine and libraries writes the same bytes. Another version of TensorFlow, Pillow or libavif may
-write other bytes that decode just as well. `sets` has a model of another kind and is not made here.
+write other bytes that decode just as well. The model and the images of `sets` are not made here, only their file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ sys.path.insert(0, str(HERE.parent))
 
 from conftest import picture  # noqa: E402
 
-from vaecodec import arrays, chunks, classical, container, context, modes, planes, stored  # noqa: E402
+from vaecodec import arrays, chunks, classical, container, modes, picture_sets, planes, stored  # noqa: E402
 from vaecodec.atomic import Attributes  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX  # noqa: E402
 from vaecodec.config import Config  # noqa: E402
-from vaecodec.container import Header, parse  # noqa: E402
-from vaecodec.strays import push_strays  # noqa: E402
+from vaecodec.container import Header, parse, with_pixel_crcs  # noqa: E402
+from vaecodec.entropy.tile import encode_tile  # noqa: E402
 from vaecodec.model.file import load_model  # noqa: E402
+from vaecodec.prior.model import Distributions  # noqa: E402
+from vaecodec.strays import push_strays  # noqa: E402
 
 MODEL = HERE / "tiny.vcm"
 CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken
@@ -108,7 +110,7 @@ def flat(height: int, width: int, value: int) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-def spots(height: int, width: int, distance: int = 29) -> np.ndarray:
+def spots(height: int, width: int, distance: int) -> np.ndarray:
     """u8[height, width, 3]: white pixels on a dark ground, which a prior that expects 0 does not foresee."""
     pixels = flat(height, width, 60)
     pixels[distance // 2 :: distance, distance // 2 :: distance] = 255
@@ -139,7 +141,7 @@ IMAGES = {
     "noise": (noise(21, 30), 100, 1024),
     "odd": (picture(43, 70, 8), 37.5, 1024),
     "one": (picture(1, 1, 9), 50, 1024),
-    "outliers": (spots(75, 91), 100, 64),
+    "outliers": (spots(75, 91, 13), 100, 64),
     "photo": (picture(112, 130, 10), 60, 1024),
     "ramp": (ramp(40, 56), 55, 4096),
     "row": (picture(1, 90, 11), 80, 1024),
@@ -158,7 +160,8 @@ def make_images(codec: Codec) -> None:
     data = codec.encode(picture(90, 110, 13), 45, tile=64, effort=3)
     assert parse(data).header.filter, "filtered.vae is to have a filter"
     write(HERE / "filtered.vae", data, codec.decode(data))
-    write(HERE / "escapes.vae", random_symbols(codec, 40, 77, 700))
+    data = random_symbols(codec, 40, 77, 700)
+    write(HERE / "escapes.vae", data, codec.decode(data))
     counts = count_outliers(codec, "outliers")
     assert min(counts) == 0 < max(counts), "outliers.vae is to have parts with and without outliers"
     (HERE / "LIST").write_text("\n".join(f"{name}.vae" for name in sorted(names)) + "\n")
@@ -168,12 +171,14 @@ def random_symbols(codec: Codec, height: int, width: int, step: int) -> bytes:
     """A file of symbols with long tails, many of them escapes and outliers."""
     rng, cells = np.random.default_rng(0), (-(-height // 16), -(-width // 16))
 
-    def choose(part: int, question: context.Step) -> np.ndarray:
-        symbols = np.rint(rng.standard_cauchy(question[0].shape) * 0.3)
+    def choose(part: int, distributions: Distributions) -> np.ndarray:
+        symbols = np.rint(rng.standard_cauchy(distributions.indices.shape) * 0.3)
         return np.clip(symbols, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
 
-    coded = context.encode(codec.model.prior, cells, step, choose)
-    return container.pack(Header(codec.model.id, height, width, step, 1024), [(coded.data, coded.crc)])
+    coded = encode_tile(codec.model.prior, codec.model.models, cells, step, choose)
+    header = Header(codec.model.id, height, width, step, 1024)
+    data = container.pack(header, [(coded.payload, coded.crc, 0)])
+    return with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
 
 
 def count_outliers(codec: Codec, name: str) -> list[int]:
@@ -185,7 +190,7 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
         return push_strays(coder, symbols, rows, models)
 
     pixels, quality, tile = IMAGES[name]
-    with mock.patch("vaecodec.context.push_strays", push):
+    with mock.patch("vaecodec.strays.push_strays", push):
         codec.encode(pixels, quality, tile=tile)
     return counts
 
@@ -260,6 +265,12 @@ def make_stored() -> None:
     (HERE / "stored" / "notes.txt.vae").write_bytes(file.getvalue())
 
 
+def make_set() -> None:
+    """Write the set of small images."""
+    images = np.load(HERE / "sets" / "tiny.npy")
+    (HERE / "sets" / "tiny.vae").write_bytes(picture_sets.encode(images, str(HERE / "sets" / "tiny.vcm")))
+
+
 def write(path: pathlib.Path, data: bytes, pixels: np.ndarray | None = None) -> None:
     """Write a file, and beside it what it decodes to."""
     path.write_bytes(data)
@@ -274,3 +285,4 @@ if __name__ == "__main__":
     make_kinds(tiny)
     make_arrays()
     make_stored()
+    make_set()
