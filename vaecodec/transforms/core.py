@@ -1,4 +1,4 @@
-"""The transforms that a codec calls: in the native core, an image at a time."""
+"""The transforms that a codec calls: in the native core, an image at a time, or in TensorFlow."""
 
 from __future__ import annotations
 
@@ -85,3 +85,26 @@ class NativeTransforms:
         threads: Threads = ONE_THREAD,
     ) -> list[np.ndarray]:
         return [self.synthesis.pixels(each, quality_index, weights, threads) for each in coefficients]
+
+
+def transforms_for(config: Config, arrays: Mapping[str, np.ndarray], name: str = "", device: str = "cpu") -> Transforms:
+    """Both transforms of a model, on a device.
+
+    Args:
+        config: the sizes of the model.
+        arrays: its tensors.
+        name: its name, for messages.
+        device: "cpu" for the native core; TensorFlow for "tensorflow" (wherever it runs) and "gpu".
+
+    Raises:
+        CodecError: device is "gpu", and TensorFlow sees none.
+        ModelError: tensors are missing or do not fit.
+        ValueError: there is no such device.
+    """
+    if device == "cpu":
+        return NativeTransforms(config, arrays, name)
+    if device in ("gpu", "tensorflow"):
+        from vaecodec.transforms.tensorflow import TensorFlowTransforms  # seconds to import
+
+        return TensorFlowTransforms(config, arrays, name, device)
+    raise ValueError(f"device is {device!r}, expected 'cpu', 'gpu' or 'tensorflow'")

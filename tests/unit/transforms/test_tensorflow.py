@@ -1,0 +1,197 @@
+"""The transforms in TensorFlow give the integers of the native core, however the products of layers are computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from vaecodec.config import PRESETS, Config  # noqa: E402
+from vaecodec.errors import CodecError, ModelError  # noqa: E402
+from vaecodec.model.transforms import block_layers, transform_arrays  # noqa: E402
+from vaecodec.native import networks  # noqa: E402
+from vaecodec.native.restoration import FilterWeights  # noqa: E402
+from vaecodec.transforms import tensorflow as tensors  # noqa: E402
+from vaecodec.transforms.coefficients import Coefficients, empty  # noqa: E402
+from vaecodec.transforms.core import NativeTransforms, Transforms, transforms_for  # noqa: E402
+from vaecodec.transforms.networks import rotation_matrix  # noqa: E402
+
+PRODUCTS = {"float64": tensors.float64_product, "bytes": tensors.bytes_product}
+QUALITY_INDICES = (0, 451, 896)
+BATCHES = ((1, 1, 3), (2, 7, 1), (9, 1, 1), (3, 4, 3))  # cells each way, images
+
+
+def small_model(channels: int = 3, seed: int = 0) -> tuple[Config, dict[str, np.ndarray]]:
+    """Random weights, large enough that activations reach their limits."""
+    config = replace(PRESETS["small"], channels=channels, fine=12, fine_blocks=1, coarse=20, coarse_blocks=2)
+    rng, fine, coarse = np.random.default_rng(seed), config.fine, config.coarse
+    shapes: dict[str, tuple[int, ...]] = {
+        "synthesis/latents": (256 * channels, coarse),
+        "synthesis/coarse": (coarse, 4 * fine),
+        "synthesis/skip": (64 * channels, fine),
+        "synthesis/fine": (fine, 64 * channels),
+        "analysis/fine": (64 * channels, fine),
+        "analysis/coarse": (4 * fine, coarse),
+        "analysis/latents": (coarse, 256 * channels),
+    }
+    for name in (layer for side in ("synthesis", "analysis") for layer in block_layers(config, side)):
+        width = fine if "/fine" in name else coarse
+        shapes[name] = (3, 3, width) if name.endswith("space") else (width, width * (1 + name.endswith("gate")))
+    weights = {}
+    for name, shape in shapes.items():
+        deviation = 2 / np.sqrt(np.prod(shape[:-1]))
+        weights[f"{name}/kernel"] = rng.normal(0, deviation, shape)
+        weights[f"{name}/bias"] = rng.normal(0, 0.1, shape[-1])
+    widths = {"synthesis/fine": fine, "synthesis/out": fine, "analysis/fine": fine, "analysis/out": coarse}
+    anchors = {name: rng.normal(0, 0.5, (8, width)) for name, width in widths.items()}
+    anchors["inverse_gain"] = np.zeros((8, 256 * channels))
+    return config, transform_arrays(config, weights, anchors)
+
+
+def images_of(rng: np.random.Generator, h: int, w: int, count: int, channels: int) -> list[np.ndarray]:
+    """Noise, then white, then black."""
+    shape = (16 * h, 16 * w, channels)
+    images = [rng.integers(0, 256, shape, np.uint8), np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8)]
+    return images[:count]
+
+
+def random_coefficients(
+    rng: np.random.Generator, h: int, w: int, count: int, reach: int, channels: int
+) -> list[Coefficients]:
+    """Coefficients from -reach to reach - 1."""
+    batch = [empty(channels, (h, w)) for _ in range(count)]
+    for plane in (plane for coefficients in batch for plane in coefficients.planes()):
+        plane[...] = rng.integers(-reach, reach, plane.shape)
+    return batch
+
+
+def random_filter(rng: np.random.Generator, channels: int) -> FilterWeights:
+    arrays = (rng.integers(-60, 61, (2, 9)), [9, 8], [2696], rng.integers(-60, 61, 2 * channels))
+    return FilterWeights(rotation_matrix(channels), *(np.asarray(each, np.int32) for each in arrays))
+
+
+Both = tuple[NativeTransforms, tensors.TensorFlowTransforms]
+
+
+@pytest.fixture(scope="module", params=[("float64", 3), ("bytes", 5)], ids=str)
+def both(request: pytest.FixtureRequest) -> Both:
+    """Both transforms of a model of 3 channels, or of 5, whose sums of colours wrap on white pixels."""
+    product, channels = request.param
+    config, arrays = small_model(channels)
+    other = tensors.TensorFlowTransforms(config, arrays, product=PRODUCTS[product])
+    return NativeTransforms(config, arrays), other
+
+
+def channels_of(transforms: NativeTransforms) -> int:
+    return transforms.synthesis.channels
+
+
+def assert_same(left: list[np.ndarray], right: list[np.ndarray]) -> None:
+    for a, b in zip(left, right, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_same_synthesis(
+    native: Transforms,
+    other: Transforms,
+    batch: list[Coefficients],
+    quality_index: int,
+    weights: FilterWeights,
+) -> None:
+    assert_same(native.levels(batch, quality_index), other.levels(batch, quality_index))
+    assert_same(native.pixels(batch, quality_index), other.pixels(batch, quality_index))
+    assert_same(native.pixels(batch, quality_index, weights), other.pixels(batch, quality_index, weights))
+
+
+@pytest.mark.parametrize("quality_index", QUALITY_INDICES)
+def test_transforms_equal_the_native_core(both: Both, quality_index: int) -> None:
+    native, other = both
+    rng = np.random.default_rng(quality_index)
+    for h, w, count in BATCHES:
+        images, weights = images_of(rng, h, w, count, channels_of(native)), random_filter(rng, channels_of(both[0]))
+        batch = native.analysis(images, quality_index)
+        for mine, theirs in zip(batch, other.analysis(images, quality_index), strict=True):
+            assert_same(mine.planes(), theirs.planes())
+        assert_same_synthesis(native, other, batch, quality_index, weights)
+
+
+@pytest.mark.parametrize("reach", [2**12, 2**20, 2**31])
+def test_coefficients_of_any_size_give_equal_pixels(both: Both, reach: int) -> None:
+    rng = np.random.default_rng(reach)
+    batch = random_coefficients(rng, 2, 3, 2, reach, channels_of(both[0]))
+    batch[0].low[...] = batch[0].bands[0][...] = -reach
+    batch[1].low[...] = batch[1].bands[1][...] = reach - 1
+    assert_same_synthesis(*both, batch, 300, random_filter(rng, channels_of(both[0])))
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("form", ["linear", "relu", "gate"])
+@pytest.mark.parametrize("weight", [127, -128, 1000, 32767])
+def test_sums_next_to_2_31(product: str, form: str, weight: int) -> None:
+    inputs = 65535 // abs(weight)
+    rng = np.random.default_rng(0)
+    kernel = np.full((inputs, 6), weight, np.int16) * rng.choice([1, -1], (inputs, 6)).astype(np.int16)
+    kernel[:, 0] = weight
+    layer = networks.Dense(kernel, rng.integers(-999, 999, 6), np.arange(11, 17), form, 32767, 11)
+    x = rng.choice(np.array([-32767, 32767], np.int16), (1, 2, 5, inputs))
+    x[0, 0, 0], x[0, 0, 1] = 32767, -32767
+    made = tensors.Layers(PRODUCTS[product]).dense(layer, tf.constant(x, tf.float64))
+    np.testing.assert_array_equal(made.numpy(), networks.dense(layer, x))
+
+
+def test_bytes_are_exact_where_factors_are_rounded_to_bfloat16() -> None:
+    kernel = np.random.default_rng(0).integers(-32768, 32768, (1, 500)).astype(np.int16)
+    x = np.arange(-32767, 32768, 97)[:, None]
+    seen = []
+
+    def rounding_product(a: Any, b: Any, axes: int) -> np.ndarray:
+        seen.extend([a, b])
+        a, b = (tf.cast(tf.cast(each, tf.bfloat16), tf.float32).numpy() for each in (a, b))
+        return np.tensordot(a, b, axes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf, "tensordot", rounding_product)
+        made = tensors.bytes_product(tf.constant(x, tf.float64), kernel)
+    assert {each.dtype for each in seen} == {tf.float32}
+    np.testing.assert_array_equal(made, x * kernel.astype(np.int64))
+
+
+def test_functions_are_traced_once_and_hold_their_weights(both: Both) -> None:
+    native, other = both
+    rng = np.random.default_rng(0)
+    for h, w, count in BATCHES[:2]:
+        other.levels(native.analysis(images_of(rng, h, w, count, channels_of(native)), 9), 9)
+    assert other.level_function.experimental_get_tracing_count() == 1
+    assert not other.level_function.get_concrete_function().captured_inputs
+
+
+def test_devices() -> None:
+    config, arrays = small_model()
+    assert isinstance(transforms_for(config, arrays), NativeTransforms)
+    assert isinstance(transforms_for(config, arrays, device="tensorflow"), tensors.TensorFlowTransforms)
+    with pytest.raises(ValueError, match="'tpu'"):
+        transforms_for(config, arrays, device="tpu")
+    if not tf.config.list_physical_devices("GPU"):
+        with pytest.raises(CodecError, match="no GPU"):
+            transforms_for(config, arrays, device="gpu")
+
+
+def test_float64_is_chosen_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tensors.fast_product([]) is tensors.float64_product
+    for capability, product in (((9, 0), tensors.float64_product), ((8, 9), tensors.bytes_product)):
+        details = {"compute_capability": capability}
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu, found=details: found)
+        assert tensors.fast_product(["GPU:0"]) is product
+
+
+def test_a_model_without_analysis_decodes() -> None:
+    config, arrays = small_model()
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("analysis/")}
+    made = transforms_for(config, arrays, "half", "tensorflow")
+    with pytest.raises(ModelError, match="half has no analysis"):
+        made.analysis([np.zeros((16, 16, 3), np.uint8)], 0)
