@@ -140,6 +140,7 @@ class Models:
 
         from vaecodec.codec import Codec
         from vaecodec.config import Config
+        from vaecodec.errors import ModelError
         from vaecodec.model.file import pack_model, parse_model
 
         arrays = dict(self._arrays)
@@ -156,7 +157,11 @@ class Models:
         values = dict(self._config)
         if rng.randrange(8) == 0:
             values[rng.choice(sorted(values))] = rng.choice((1, 2, 3, 16, 64))
-        codec = Codec(parse_model(pack_model("mutant", Config.from_dict(values), arrays, {}), "mutant"), threads=1)
+        try:
+            config = Config.from_dict(values)
+        except ValueError as exc:
+            raise ModelError(str(exc)) from exc
+        codec = Codec(parse_model(pack_model("mutant", config, arrays, {}), "mutant"), threads=1)
         codec.decode(codec.encode_unfiltered(self._pixels, rng.randrange(1, 101)))
 
 

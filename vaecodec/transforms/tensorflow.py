@@ -54,18 +54,20 @@ def wrapped(x: tf.Tensor, bits: int = WORD) -> tf.Tensor:
 
 
 def narrow(x: tf.Tensor, low: int = -LIMIT) -> tf.Tensor:
+    """x within low and 32767."""
     return tf.clip_by_value(x, float(low), float(LIMIT))
 
 
 def float64_product(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:
+    """x times a layer's kernel: exact, because a layer refuses weights whose sums could reach 2**31."""
     return tf.tensordot(x, constant(kernel), 1)
 
 
 def bytes_product(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:
     """The same by products in float32, of factors that are split into two bytes each, -128 to 128.
 
-    Bytes stay exact where a library rounds the factors of a float32 product to TF32 or bfloat16.  Sums stay below 2**24,
-    so float32 holds them exactly: the sums of a layer are below 2**31 for inputs of 32767, so the magnitudes of the
+    Bytes stay exact where a library rounds the factors of a float32 product to TF32 or bfloat16.  Sums are exact
+    because they stay below 2**24.  The sums of a layer are below 2**31 for inputs of 32767, so the magnitudes of the
     weights of an output sum to 65538 at most; no byte is larger than its weight; and 128 * 65538 is below 2**24.
     """
     outputs = kernel.shape[1]
@@ -97,7 +99,7 @@ class Layers:
         return t if multiplier is None else narrow(rounded(t * multiplier, MULTIPLIER_BITS))
 
     def depthwise(self, layer: Depthwise, x: tf.Tensor) -> tf.Tensor:
-        """In float64 with either product: no library computes that by a transform (Winograd, FFT), which would round."""
+        """In float64 with either product: no library does that by a transform (Winograd, FFT), which would round."""
         taps = constant(layer.kernel)[..., None]
         sums = tf.nn.depthwise_conv2d(x, taps, [1, 1, 1, 1], "SAME") + constant(layer.bias)
         return narrow(rounded(sums, layer.shifts))
@@ -233,7 +235,7 @@ def analysis_coefficients(
     """
     centred = 2.0 * tf.cast(pixels, REAL) - 255.0
     rotated = 257.0 * tf.tensordot(centred, constant(model.rotation.T), 1)
-    bands, low = forward_wavelet(tf.transpose(wrapped(rounded(rotated, 17), WORD - 17), [0, 3, 1, 2]))
+    bands, low = forward_wavelet(tf.transpose(rounded(rotated, 17), [0, 3, 1, 2]))
     x = layers.dense(model.fine, unshuffle(64.0 * centred, FINE_CELL), multiplier=tf.cast(fine, REAL))
     x = layers.dense(model.coarse, unshuffle(layers.blocks(model.fine_blocks, x), 2))
     made = layers.dense(model.latents, layers.blocks(model.coarse_blocks, x, tf.cast(out, REAL)))

@@ -32,8 +32,8 @@ def inverse_colors(planes: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 
 def forward_colors(pixels: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """u8[H, W, C] -> i32[C, H, W] of rotated colours; 257 / 8 is 2**14 / 510, all but."""
-    sums = np.einsum("hwc,kc->khw", 2 * pixels.astype(np.int32) - 255, rotation).astype(np.int32)
-    return (257 * sums + (1 << 16)) >> 17
+    sums = np.einsum("hwc,kc->khw", 2 * pixels.astype(np.int64) - 255, rotation)
+    return ((257 * sums + (1 << 16)) >> 17).astype(np.int32)
 
 
 def unshuffle(x: np.ndarray, side: int) -> np.ndarray:

@@ -40,7 +40,9 @@ VC_INLINE void rotate_pixels(const int channels, int w, size_t plane, const uint
         for (int x = 0; x < w; x++) {
             int32_t sum = 0;
             for (int c = 0; c < channels; c++) sum += rotation[k * channels + c] * (2 * in[x * channels + c] - 255);
-            out[k * plane + x] = vc_add(vc_mul(257, sum), 1 << 16) >> 17;  // 257 / 8 is 2^14 / 510, all but
+            // 257 / 8 is 2^14 / 510, all but.  Of three colours the product stays below 2^31.
+            out[k * plane + x] = channels <= 3 ? (257 * sum + (1 << 16)) >> 17
+                                               : (int32_t)((257 * (int64_t)sum + (1 << 16)) >> 17);
         }
 }
 // pixels uint8 [H, W, C] -> planes int32 [C, H, W] of rotated colours, rows [top, bottom).
