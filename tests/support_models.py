@@ -41,6 +41,13 @@ def with_arrays(model: Model, **changes: np.ndarray | None) -> bytes:
     return pack_model("changed", model.config, {k: a for k, a in arrays.items() if a is not None}, {})
 
 
+def changed(array: np.ndarray, value: float, index: int = 0) -> np.ndarray:
+    """An array with one other element."""
+    out = array.copy()
+    out.reshape(-1)[index] = value
+    return out
+
+
 def loaded(data: bytes) -> Model:
     """A model file's model."""
     model = parse_model(data, "it")

@@ -13,7 +13,7 @@ from mutants import mutants, truncations
 pytest.importorskip("tensorflow")
 
 import reference_decoder
-from support_models import CONFIG, loaded, random_model, with_arrays
+from support_models import CONFIG, changed, loaded, random_model, with_arrays
 
 from vaecodec import coding, container
 from vaecodec.codec import Codec
@@ -284,12 +284,6 @@ def test_mutants_of_files_are_decoded_or_refused(files):
                 except CodecError as exc:
                     outcomes.add(type(exc))
     assert outcomes >= {str, FormatError, ModelError}
-
-
-def changed(array, value, index=0):
-    out = array.copy()
-    out.reshape(-1)[index] = value
-    return out
 
 
 CASES = {
