@@ -36,7 +36,8 @@ class _Packed:
         if kind not in self._memory:
             memory = library.memory(self._size())
             self._pack(memory)
-            self._memory[kind] = memory  # complete: another thread may use it at once
+            # The first to be complete stays: another thread may use it at once, and a later one would free it.
+            self._memory.setdefault(kind, memory)
         return library.pointer(self._memory[kind])
 
 
