@@ -9,11 +9,10 @@ those of the document.
 import struct
 import sys
 import zlib
-from decimal import Context, Decimal
 from functools import cache
 
 import numpy as np
-from reference_decoder import UNIT, Layers, Stack, decode_latents, inflated, read_model, require, rounded, shuffle
+from reference_decoder import UNIT, Stack, decode_levels, inflated, read_model, require
 
 TYPES = "u1 u2 u4 i1 i2 i4 f4 f8".split()
 PARTS = {0: 1, 1: 2, 2: 5, 3: 6, 4: 4}
@@ -58,7 +57,7 @@ def decode(data, model=None):
             q = read_values(parts[3], np.dtype(held), count).astype(object)
             integers = np.minimum(q * coding.step, coding.top).reshape(planes_of(mask.reshape(shape), channels).shape)
         else:
-            base = picture(parts[5], model) if mode == 3 else None
+            base = base_levels(parts[5], model) if mode == 3 else None
             integers = Planes(coding, planes_of(mask.reshape(shape), channels), base, *parts[3:5]).decode()
         integers = array_of(integers, shape, channels).reshape(-1)
         values = patch(mark(coding.values(integers, dtype), mask), parts[2])
@@ -254,12 +253,12 @@ class Planes:
         self.ways = inflate(weights)
         self.last = {}  # weights by kind of stage, by level too, each with the number of guides and whether with a base
 
-    def base_values(self, pixels):
-        """The base's integers [L, H, W] of pixels i64[rows, W, 3]."""
-        values = np.clip(rounded((pixels + 2**13) * self.coding.top, 14), 0, self.coding.top)
-        if pixels.shape[:2] == (self.length * self.height, self.width):
+    def base_values(self, level):
+        """The base's integers [L, H, W] of levels i64[rows, W, 3]."""
+        values = np.clip(((level + 8160) * self.coding.top + 8160) // 16320, 0, self.coding.top)
+        if level.shape[:2] == (self.length * self.height, self.width):
             return values[..., 1].reshape(self.mask.shape)
-        require(pixels.shape[:2] == (self.length // 3 * self.height, self.width), "the base is not of the array's size")
+        require(level.shape[:2] == (self.length // 3 * self.height, self.width), "the base is not of the array's size")
         return values.reshape(-1, self.height, self.width, 3).transpose(0, 3, 1, 2).reshape(self.mask.shape)
 
     def decode(self):
@@ -403,99 +402,12 @@ def fill(kind, values):
         new[...] = (before[:, : new.shape[1]] + after[:, : new.shape[1]]) >> 1
 
 
-class Fixed(Layers):
-    """The layers of format.md, section 7, in fixed point."""
-
-    def __init__(self, model):
-        super().__init__(model, "weights/synthesis/", exact=True)
-        scales = {name: 30 if name.endswith("bias") else 16 for name in self.tensors}
-        self.tensors = {
-            k: np.rint(v.astype(np.float64) * 2.0 ** scales[k]).astype(np.int64) for k, v in self.tensors.items()
-        }
-
-    def finish(self, x, bits, relu=False):
-        """Round and clip sums; `bits` are those of section 5."""
-        return limit(rounded(x, {9: 16, 6: 14, 0: 0}[bits]), relu)
-
-
-def limit(x, relu=False):
-    """Clip integers to what they may be."""
-    return np.clip(x, 0 if relu else 1 - 2**24, 2**24 - 1)
-
-
-def vector(anchors, step):
-    """i64[channels] in units of 2^-20 of f32[8, channels]."""
-    k = min(step // 128, 6)
-    t, digits = step - 128 * k, Context(prec=40)
-    exact = Context(prec=400)
-
-    def one(a, b):
-        a, b = Decimal(float(a)), Decimal(float(b))
-        mean = exact.divide(exact.add(exact.multiply(Decimal(128 - t), a), exact.multiply(Decimal(t), b)), Decimal(128))
-        return int(exact.multiply(digits.exp(digits.plus(mean)), Decimal(2**20)).to_integral_value())
-
-    return np.array([one(a, b) for a, b in zip(anchors[k], anchors[k + 1], strict=True)])
-
-
-def picture(data, model):
-    """Pixels i64[height, width, 3] of a .vae file, in units of 2^-14, black at about -2^13."""
+def base_levels(data, model):
+    """The base's levels, i64[height, width, 3], of a .vae file."""
     require(model is not None and data[12:16] == b"HEAD", "mode vae needs a model, and a base that begins with HEAD")
-    header, _, v = decode_latents(data, model)
-    return synthesis(v, header.step, model)[: header.height, : header.width]
-
-
-def synthesis(v, step, model):
-    """Pixels i64[16 h, 16 w, C] of latents v i64[h, w, M], unit 2^-6."""
-    net, config, tensors = Fixed(model), model["config"], model["tensors"]
-
-    def told(name, x):
-        return limit(rounded(x * vector(tensors[f"anchors/synthesis/{name}"], step), 20))
-
-    x = limit(rounded(v * vector(tensors["anchors/inverse_gain"], step), 12))
-    t = net.dense("latents", x)
-    for i in range(config["coarse_blocks"]):
-        t = net.block(f"coarse{i}", t)
-    t = shuffle(net.dense("coarse", t))
-    linear = from_wavelets(x, config["channels"])
-    h, w, c = linear.shape
-    squares = linear.reshape(h // 8, 8, w // 8, 8, c).swapaxes(1, 2).reshape(h // 8, w // 8, 64 * c)
-    t = told("fine", net.add(t, net.dense("skip", squares)))
-    for i in range(config["fine_blocks"]):
-        t = net.block(f"fine{i}", t)
-    return net.add(linear, shuffle(net.dense("fine", told("out", t)), 8))
-
-
-LIFTING = (-29066, -57862, 3472, 103949)  # of docs/arrays.md, in the order in which samples are made
-LOW, HIGH = 57007, 75340
-
-
-def from_wavelets(y, channels):
-    """i64[h, w, 256 C] -> i64[16 h, 16 w, C]."""
-    h, w, _ = y.shape
-    places = y.reshape(h, w, channels, 16, 16).transpose(2, 0, 3, 1, 4).reshape(channels, 16 * h, 16 * w)
-    low = places[:, ::16, ::16]
-    for n in (8, 4, 2, 1):
-        along, down, both = places[:, ::n, n :: 2 * n], places[:, n :: 2 * n, ::n], places[:, n :: 2 * n, n :: 2 * n]
-        top, bottom = join(low, along[:, ::2]), join(down[..., ::2], both)
-        low = join(top.swapaxes(1, 2), bottom.swapaxes(1, 2)).swapaxes(1, 2)
-    if channels == 3:
-        turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
-    else:
-        n = np.arange(channels)
-        turn = np.sqrt(2 / channels) * np.cos(np.pi * np.outer(n, 2 * n + 1) / (2 * channels))
-        turn[0] /= np.sqrt(2)
-    return limit(rounded(limit(low).transpose(1, 2, 0) @ np.rint(turn * 2**16).astype(np.int64), 16))
-
-
-def join(low, high):
-    """Twice as many samples along the last axis, i64."""
-    even, odd = rounded(limit(low) * LOW, 16), rounded(limit(high) * HIGH, 16)
-    for n, weight in enumerate(LIFTING):
-        if n % 2 == 0:
-            even = even + rounded((odd + np.concatenate([odd[..., :1], odd[..., :-1]], -1)) * weight, 16)
-        else:
-            odd = odd + rounded((even + np.concatenate([even[..., 1:], even[..., -1:]], -1)) * weight, 16)
-    return np.stack([even, odd], -1).reshape(*even.shape[:-1], -1)
+    header, level = decode_levels(data, model)
+    require(header.channels == 3, "the base has not 3 channels")
+    return level[: header.height, : header.width]
 
 
 def main(arguments):

@@ -1,13 +1,15 @@
 """A second decoder of the vaecodec format, written from docs/format.md alone.
 
-It exists to show that the document suffices and to disagree with the package where the package strays from it. It is
-therefore plain before it is fast, shares no code with the package, and needs nothing but NumPy, Pillow where there is a
-WebP or AVIF within, and Zstandard for stored files. Sections, and names of one letter, are those of the document.
+It shows that the document suffices, and disagrees with the package where the package departs from it. It is plain
+before it is fast, shares no code with the package, and needs nothing but NumPy, Pillow for a WebP or AVIF within, and
+Zstandard for stored files. Section numbers, and names of one letter, are those of the document. All arithmetic is in
+64-bit integers, reduced modulo 2^32 where the document says so; matrix products go through float64, which carries
+their sums exactly, as none reaches 2^53.
 
     python tests/reference_decoder.py model.vcm in.vae [out.pam]
 
-prints the CRC of each tile's symbols and writes the picture as a Netpbm PAM; of a stored file, its name, and writes
-the file.
+prints the CRCs of each tile's symbols and pixels and writes the image as a Netpbm PAM; of a stored file it prints the
+name and writes the file.
 """
 
 import hashlib
@@ -24,10 +26,13 @@ from typing import NamedTuple
 import numpy as np
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
-TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
-ENCODER_ONLY = ("weights/analysis/", "litert/analysis", "anchors/gain", "anchors/analysis", "calibration/", "start/")
-FIELDS = ("fine", "fine_blocks", "coarse", "coarse_blocks", "prior", "coarser", "hyper_width")
+TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F32": "<f4"}
+ENCODER_ONLY = ("analysis/", "gains/analysis/", "calibration/", "start/")
+PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "gains/", *ENCODER_ONLY)
+FIELDS = ("channels", "coarse", "coarse_blocks", "coarser", "fine", "fine_blocks", "hyper_width", "prior")
 UNIT = 2**24
+LEVELS, ANCHORS = 113, 8
+SKIPPED = 1024  # chunks that a decoder does not know, at most
 
 
 def require(condition, message):
@@ -37,10 +42,10 @@ def require(condition, message):
 
 
 def read_tensors(path):
-    """Section 6: a model file whose id is right as a dict of `tensors` {name: array}, `config` and `id` (8 bytes)."""
+    """Section 6: a model file whose id is right as a dict of `tensors` {name: array}, `config` and `id` (16 bytes)."""
     data = Path(path).read_bytes()
     begin = 8 + int.from_bytes(data[:8], "little")
-    require(8 <= begin <= len(data), "model: the header is cut off")
+    require(8 <= begin <= min(len(data), 8 + 2**20) and len(data) <= 2**27, "model: its header or it is too long")
     entries, tensors = json.loads(data[8:begin]), {}
     metadata = {key: json.loads(text) for key, text in entries.pop("__metadata__", {}).items()}
     require(metadata.get("format") == 1, f"model: format {metadata.get('format')} is not 1")
@@ -52,59 +57,125 @@ def read_tensors(path):
     for name, array in sorted(tensors.items()):
         if not name.startswith(ENCODER_ONLY):
             digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode() + array.tobytes())
-    model = {"tensors": tensors, "config": metadata["config"], "id": digest.digest()[:8]}
+    model = {"tensors": tensors, "config": metadata["config"], "id": digest.digest()[:16]}
     require(metadata["id"] == model["id"].hex(), f"model: its id {metadata['id']} is not that of its contents")
     return model
 
 
 def read_model(path):
-    """Section 6: a checked model of photographs, with `scales` (K), `latents` (M) and `bounds` too."""
+    """Section 6: a checked model of images, with `scales` (K) and `bounds` too."""
     model = read_tensors(path)
     config, tensors = model["config"], model["tensors"]
-    require(set(config) == {*FIELDS, "channels"}, "model: its config has other fields")
+    require(sorted(config) == list(FIELDS), "model: its config has other fields")
     require(all(type(config[name]) is int and 1 <= config[name] <= 4096 for name in FIELDS), "model: its config")
-    require(type(config["channels"]) is int and 1 <= config["channels"] <= 16, "model: its channels")
+    require(config["channels"] <= 16, "model: its channels")
+    known = ("companding", "centroids")
+    require(all(name in known or name.startswith(PREFIXES) for name in tensors), "model: a tensor of an unknown name")
+    tensor = checked_tensor(tensors)
     channels, count = config["channels"], len(tensors["tables/low"])
-    model["scales"], model["latents"] = count - 1, 256 * channels
-    require(2 <= model["scales"] <= 256, f"model: {count} rows")
-    model["bounds"] = row_bounds(tensors, count)
-    widths = {"bias": config["prior"] + 4 * config["coarser"], "lowest": 4 * config["hyper_width"]}
-    widths |= {"start": 2 * channels, "inverse_gain": 15 * channels}
-    for name, most in {"bias": 2**20, "lowest": 2**20, "start": 2**16, "inverse_gain": 2**27}.items():
-        level = tensors[f"levels/{name}"]
-        require(level.shape == (113, widths[name]), f"model: levels/{name} is of another shape")
-        require(np.abs(level.astype(np.int64)).max() <= most, f"model: levels/{name} exceed {most}")
-    require(tensors["levels/inverse_gain"].min() >= 1, "model: levels/inverse_gain is not above 0")
-    edges = [0, *tensors["companding"].tolist()]
-    require(2 <= len(edges) <= 1024 and edges[-1] <= 65536, "model: companding is out of range")
-    require(all(a < b for a, b in pairwise(edges)), "model: companding does not rise")
-    require(tensors["centroids"].shape == (model["scales"], 2), "model: centroids is of another shape")
+    require(3 <= count <= 257, f"model: {count} tables")
+    model["scales"] = count - 1
+    model["bounds"] = table_bounds(tensor, count)
+
+    tensor("levels/bias", "<i4", (LEVELS, config["prior"] + 4 * config["coarser"]), -(2**20), 2**20)
+    tensor("levels/lowest", "<i4", (LEVELS, 4 * config["hyper_width"]), -(2**20), 2**20)
+    tensor("levels/start", "<i4", (LEVELS, 2 * channels), -(2**16), 2**16)
+    tensor("levels/inverse_gain", "<i4", (LEVELS, 15 * channels), 1, 2**14)
+    tensor("centroids", "|i1", (count - 1, 2))
+    steps = tensor("companding", "<i4", tensors["companding"].shape, 1, 2**16)
+    require(steps.ndim == 1 and 1 <= len(steps) <= 1023 and (np.diff(steps) > 0).all(), "model: companding")
+    tensor("gains/coefficients", "<i4", (ANCHORS, 13 * channels), -(20 * 2**12), 6 * 2**12 - 1)
+    for place in ("fine", "out"):
+        tensor(f"gains/synthesis/{place}", "<i4", (ANCHORS, config["fine"]), -(20 * 2**12), 20 * 2**12)
+    for name, shape, unrounded in layers_of(config):
+        check_layer(tensor, name, shape, unrounded)
     return model
 
 
-def row_bounds(tensors, count):
-    """Section 4: for each of `count` rows the sums of its first 0, 1, ... frequencies, as a list of int."""
-    freq, start = tensors["tables/freq"].astype(np.int64), tensors["tables/start"]
-    require(len(start) == count + 1 and len(tensors["tables/low"]) == count, "model: wrong number of rows")
-    require(start[0] == 0 and start[-1] == len(freq) and (np.diff(start) > 0).all(), "model: wrong starts of rows")
-    require(freq.min() >= 1, "model: a frequency is 0")
+def checked_tensor(tensors):
+    """A function of (name, type, shape, least, most) that gives a tensor, of which it has checked these."""
+
+    def tensor(name, kind, shape, least=None, most=None):
+        require(name in tensors, f"model: there is no {name}")
+        array = tensors[name]
+        require(array.dtype.str == kind and array.shape == shape, f"model: {name} is {array.dtype.str} {array.shape}")
+        if least is not None:
+            require(least <= array.min() and array.max() <= most, f"model: {name} is out of range")
+        return array
+
+    return tensor
+
+
+def layers_of(config):
+    """Section 6: (name, shape of the kernel, whether sums are used unrounded) of every layer of a decoder."""
+    channels, hidden, fine, coarse = (config[name] for name in ("channels", "hyper_width", "fine", "coarse"))
+    for i in range(4):
+        yield f"prior/lowest/{i}/in", (10 * channels, hidden), False
+        yield f"prior/lowest/{i}/middle", (hidden, hidden), False
+        yield f"prior/lowest/{i}/out", (hidden, 2 * channels), True
+    for o in range(5):
+        name, width = f"prior/context/{o}", config["coarser" if o else "prior"]
+        yield f"{name}/in", (14 * channels + (8 if o < 4 else 0), width), False
+        yield from block_layers(f"{name}/block", width)
+        yield f"{name}/first", (width, 12 * channels), True
+        yield f"{name}/known", (12 * channels, width), False
+        yield from block_layers(f"{name}/after", width)
+        yield f"{name}/second", (width, 12 * channels), True
+        if o:
+            yield f"{name}/pass", (width, 32), False
+    yield "synthesis/latents", (256 * channels, coarse), False
+    for i in range(config["coarse_blocks"]):
+        yield from block_layers(f"synthesis/coarse{i}", coarse)
+    yield "synthesis/coarse", (coarse, 4 * fine), False
+    yield "synthesis/skip", (64 * channels, fine), False
+    for i in range(config["fine_blocks"]):
+        yield from block_layers(f"synthesis/fine{i}", fine)
+    yield "synthesis/fine", (fine, 64 * channels), False
+
+
+def block_layers(name, width):
+    """Section 5.1: the layers of a block, as in layers_of."""
+    yield f"{name}/in", (width, width), False
+    yield f"{name}/space", (3, 3, width), False
+    yield f"{name}/out", (width, width), False
+    yield f"{name}/gate", (width, 2 * width), False
+    yield f"{name}/mix", (width, width), False
+
+
+def check_layer(tensor, name, shape, unrounded):
+    """Section 6: types and shapes of a layer, and that no sum of it can reach 2^31."""
+    outputs = shape[-1:]
+    kernel, bias = tensor(f"{name}/kernel", "<i2", shape), tensor(f"{name}/bias", "<i4", outputs)
+    shift, limit = np.full(outputs, 9), 1023
+    if name.startswith("synthesis/"):
+        shift, limit = tensor(f"{name}/shift", "|u1", outputs, 0, 30).astype(np.int64), 32767
+    sums = np.abs(kernel.astype(np.int64)).reshape(-1, *outputs).sum(0) * limit + np.abs(bias.astype(np.int64))
+    more = 2**11 if unrounded else 1 << shift >> 1
+    require((sums + more).max() < 2**31, f"model: sums of {name} can reach 2^31")
+
+
+def table_bounds(tensor, count):
+    """Section 4: for each of `count` tables the sums of its first 0, 1, ... frequencies, as a list of int."""
+    start = tensor("tables/start", "<i8", (count + 1,))
+    low = tensor("tables/low", "<i4", (count,), -65535, 65535).astype(np.int64)
+    require(start[0] == 0 and np.diff(start).min() >= 2 and np.diff(start).max() <= 2**16, "model: starts of tables")
+    freq = tensor("tables/freq", "<u4", (int(start[-1]),), 1, UNIT).astype(np.int64)
     bounds = [[0, *np.cumsum(freq[a:b]).tolist()] for a, b in pairwise(start)]
-    require(all(row[-1] == UNIT for row in bounds), "model: the frequencies of a row do not sum to 2^24")
-    low = tensors["tables/low"].astype(np.int64)
-    require(bounds[-1] == list(range(0, UNIT + 1, UNIT // 256)) and low[-1] == 0, "model: the last row is not of bytes")
-    require(low.min() >= -65535 and (low + np.diff(start) - 2).max() <= 65535, "model: a row reaches beyond +-65535")
+    require(all(table[-1] == UNIT for table in bounds), "model: the frequencies of a table do not sum to 2^24")
+    require(bounds[-1] == list(range(0, UNIT + 1, UNIT // 256)) and low[-1] == 0, "model: the last table")
+    require((low + np.diff(start) - 2).max() <= 65535, "model: a table reaches beyond 65535")
     return bounds
 
 
 class Header(NamedTuple):
-    """What HEAD says: `side` is a tile's in cells, `tiles` has a (length, crc) for each, `channels` is 1 to 16.
+    """What HEAD says: `side` is a tile's in cells, `tiles` has (length, symbol CRC, pixel CRC) of each.
 
-    `filter` is that of section 7.1 (bytes), or empty.
+    `filter` is that of section 7.6 (bytes), or empty.
     """
 
     height: int
     width: int
-    step: int
+    quality_index: int
     side: int
     tiles: list
     channels: int
@@ -112,7 +183,7 @@ class Header(NamedTuple):
 
 
 def read_chunks(data, last=b"DATA"):
-    """Section 1: yield the (tag, payload) of each chunk up to the `last`, after which the file must end."""
+    """Section 2: yield the (tag, payload) of each chunk up to the `last`, after which the file must end."""
     require(data[:8] == MAGIC, "not a vaecodec file: wrong magic")
     begin, tag = 8, None
     while tag != last:
@@ -128,22 +199,22 @@ def read_chunks(data, last=b"DATA"):
 
 
 def read_header(payload, model):
-    """Section 1: the checked Header in the payload of HEAD."""
+    """Section 2.2: the checked Header in the payload of HEAD."""
     # A later version may lay out the rest in another way, so the version comes before the length.
     version = payload[0] if payload else None
     require(version == 1, f"version {version} of the format is not supported")
-    require(len(payload) >= 22, "HEAD: too short")
-    _, flags, name, height, width, step, tile, channels = struct.unpack_from("<BB8sIIHBB", payload)
+    require(len(payload) >= 30, "HEAD: too short")
+    _, flags, name, height, width, index, tile, channels = struct.unpack_from("<BB16sIIHBB", payload)
     require(flags < 2 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
     channels = channels or 3
-    wanted = model["config"]["channels"]
-    require(channels == wanted, f"HEAD: {channels} channels, and the model has {wanted}")
     require(name == model["id"], f"the file needs the model {name.hex()}, not {model['id'].hex()}")
+    expected = model["config"]["channels"]
+    require(channels == expected, f"HEAD: {channels} channels, and the model has {expected}")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
-    require(step <= 896 and 6 <= tile <= 12, f"HEAD: step {step} or tile {tile} is out of range")
+    require(index <= 896 and 6 <= tile <= 12, f"HEAD: quality index {index} or tile {tile} is out of range")
     count = -(-height >> tile) * -(-width >> tile)
-    rest = payload[22 + 8 * count :]
-    require(len(payload) >= 22 + 8 * count, f"HEAD: not of the length that {count} tiles need")
+    rest = payload[30 + 12 * count :]
+    require(len(payload) >= 30 + 12 * count, f"HEAD: not of the length that {count} tiles need")
     if flags:
         require(rest and rest[0] < 3, "HEAD: no filter, or one of unknown classes")
         classes = 1 << rest[0]
@@ -151,36 +222,38 @@ def read_header(payload, model):
         require(max(rest[1 + 10 * k] for k in range(classes)) < 16, "HEAD: a shift of the filter is above 15")
     else:
         require(not rest, f"HEAD: not of the length that {count} tiles need")
-    tiles = list(struct.iter_unpack("<II", payload[22 : 22 + 8 * count]))
-    return Header(height, width, step, 1 << (tile - 4), tiles, channels, rest)
+    entries = struct.iter_unpack("<II", payload[30 : 30 + 8 * count])
+    pixels = struct.unpack_from(f"<{count}I", payload, 30 + 8 * count)
+    tiles = [(length, crc, after) for (length, crc), after in zip(entries, pixels, strict=True)]
+    return Header(height, width, index, 1 << (tile - 4), tiles, channels, rest)
 
 
 def read_file(data, model):
-    """Section 1: the Header of a file (bytes) and the payload (bytes) of each tile."""
-    chunks, seen = read_chunks(data), frozenset()
+    """Section 2: the Header of a file (bytes) and the payload (bytes) of each tile."""
+    chunks, seen = read_chunks(data), []
     tag, payload = next(chunks)
     require(tag == b"HEAD", f"the first chunk is {tag!r}, not HEAD")
     header = read_header(payload, model)
     for tag, payload in chunks:
-        seen = check_tag(tag, payload, seen, {3: (b"grey", b"ALPH"), 1: (b"ALPH",)}.get(header.channels, ()))
-    ends = np.cumsum([0] + [length for length, _ in header.tiles]).tolist()
+        check_tag(tag, payload, seen, {3: (b"grey", b"ALPH"), 1: (b"ALPH",)}.get(header.channels, ()))
+    ends = np.cumsum([0] + [length for length, _, _ in header.tiles]).tolist()
     require(ends[-1] == len(payload), f"DATA has {len(payload)} bytes, its tiles {ends[-1]}")
     return header, [payload[a:b] for a, b in pairwise(ends)]
 
 
 def check_tag(tag, payload, seen, beside):
-    """Section 1: `seen` (a set of tags) with the tag of a chunk after the first, where `beside` may be."""
+    """Section 2.1: check a chunk after the first; `seen`, a list of tags, grows; those in `beside` are allowed too."""
     known = tag in (b"iccp", b"exif", b"xmp_", b"phys", b"DATA", *beside)
-    skipped = b"a" <= tag[:1] <= b"z" and tag != b"grey"
-    require(known or skipped, f"chunk {tag!r} is unknown or not in its place")
+    require(known or (b"a" <= tag[:1] <= b"z" and tag != b"grey"), f"chunk {tag!r} is unknown or not in its place")
     require(not (known and tag in seen), f"chunk {tag!r} occurs twice")
     require(tag != b"grey" or not payload, "chunk grey is not empty")
-    return seen | {tag}
+    seen.append(tag if known else None)
+    require(seen.count(None) <= SKIPPED, "too many unknown chunks")
 
 
 def read_pict(data):
-    """Section 1: the samples, u8 or u16 [height, width, channels], of a file (bytes) that begins with PICT."""
-    chunks, seen, found = read_chunks(data), frozenset(), {}
+    """Section 2.3: the samples, u8 or u16 [height, width, channels], of a file (bytes) that begins with PICT."""
+    chunks, seen, found = read_chunks(data), [], {}
     tag, payload = next(chunks)
     require(tag == b"PICT", f"the first chunk is {tag!r}, not PICT")
     version = payload[0] if payload else None
@@ -191,31 +264,32 @@ def read_pict(data):
     require(1 <= channels <= 4 and depth in ((8,) if coding else (8, 16)), "PICT: channels or depth out of range")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"PICT: {height} by {width} pixels")
     for tag, payload in chunks:
-        seen, found[tag] = check_tag(tag, payload, seen, (b"ALPH",)), payload
+        check_tag(tag, payload, seen, (b"ALPH",))
+        found[tag] = payload
     require((b"ALPH" in found) == (coding == 1 and channels in (2, 4)), "ALPH is missing or not in its place")
     if coding == 0:
         return read_samples(found[b"DATA"], height, width, channels, depth)
     from PIL import Image
 
     image = Image.open(io.BytesIO(found[b"DATA"]), formats=["AVIF"])
-    require(image.size == (width, height), "the AVIF is not of the picture's size")
+    require(image.size == (width, height), "the AVIF is not of the image's size")
     return beside(np.asarray(image.convert("RGB")), channels < 3, found.get(b"ALPH"))
 
 
 def read_samples(payload, height, width, channels, depth):
-    """Section 1, Samples: u8 or u16 [height, width, channels]."""
+    """Section 2.8: u8 or u16 [height, width, channels]."""
     from PIL import Image
 
     file = payload[4:]
     if file.startswith(b"\x89PNG"):
-        require(file[16:24] == struct.pack(">II", width, height), "the PNG is not of the picture's size")
+        require(file[16:24] == struct.pack(">II", width, height), "the PNG is not of the image's size")
         colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
         require((file[24], file[25]) == (depth, colour_type), "the PNG is not of the channels and depth of the header")
         samples = read_png(file, height, width, channels, depth)
     else:
         require(depth == 8, "samples of 16 bits are a PNG")
         image = Image.open(io.BytesIO(file), formats=["WEBP"])
-        require(image.size == (width, height), "the WebP is not of the picture's size")
+        require(image.size == (width, height), "the WebP is not of the image's size")
         rgba = np.asarray(image.convert("RGBA"))
         samples = rgba[..., {1: [0], 2: [0, 3], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[channels]]
     crc = zlib.crc32(samples.astype(f"<u{depth // 8}").tobytes())
@@ -260,7 +334,7 @@ class Stack:
             self.state = self.state << 32 | self.words.pop()
 
     def take(self, bounds):
-        """Take off one entry (int) of the row with these `bounds`."""
+        """Take off one entry (int) of the table with these `bounds`."""
         q = self.state & (UNIT - 1)
         entry = bisect_right(bounds, q) - 1
         below = bounds[entry]
@@ -271,35 +345,56 @@ class Stack:
 
 
 def take_number(stack, model):
-    """Section 3: take 4 bytes that are an i32 off the stack, as int."""
+    """Section 3.3: take 4 bytes that are an i32 off the stack, as int."""
     return int.from_bytes(bytes(stack.take(model["bounds"][-1]) for _ in range(4)), "little", signed=True)
 
 
-def take_part(stack, rows, model, rungs=0):
-    """Section 3: take the symbols (i64[n], in coding order) of a part off the stack, given their rows (i64[n]).
+def take_coded(stack, indices, model, offset=0):
+    """Section 3.3: take the symbols of a part off the stack, given their table indices (i64[n]).
 
-    In place of each row the one so many `rungs` above it is used, from row 1 to the last of the scales.
+    The symbols (i64[n]), and the places of the coded ones in the order of coding.
     """
     bounds, low = model["bounds"], model["tensors"]["tables/low"].tolist()
-    symbols, escapes = np.zeros(rows.size, np.int64), []
-    order = np.argsort(rows, kind="stable")  # stable: symbols of the same row stay in coding order
-    order = order[np.count_nonzero(rows == 0) :]
-    for place, row in zip(order.tolist(), rows[order].tolist(), strict=True):
-        if rungs:
-            row = min(max(row + rungs, 1), model["scales"] - 1)
-        entry = stack.take(bounds[row])
-        if entry == len(bounds[row]) - 2:
+    symbols, escapes = np.zeros(indices.size, np.int64), []
+    order = np.argsort(indices, kind="stable")  # stable: symbols of the same table stay in the order of the part
+    order = order[np.count_nonzero(indices == 0) :]
+    for place, table in zip(order.tolist(), indices[order].tolist(), strict=True):
+        table = min(max(table + offset, 1), model["scales"] - 1) if offset else table
+        entry = stack.take(bounds[table])
+        if entry == len(bounds[table]) - 2:
             escapes.append(place)
-        symbols[place] = low[row] + entry
+        symbols[place] = low[table] + entry
     for place in escapes:
         symbols[place] = take_number(stack, model)
-    require(symbols.size == 0 or np.abs(symbols).max() <= 65535, "a symbol is beyond +-65535")
-    return symbols
+        require(abs(symbols[place]) <= 65535, "a symbol is beyond +-65535")
+    return symbols, order
+
+
+def take_outliers(stack, indices, model):
+    """Section 3.4: the (place, symbol)s of a part that are outliers."""
+    flag = take_coded(stack, np.array([1]), model)[0][0]
+    require(flag in (0, 1), "the outlier flag is neither 0 nor 1")
+    found, last = [], -1
+    if flag:
+        count = take_number(stack, model)
+        require(1 <= count <= np.count_nonzero(indices == 0), f"{count} outliers are none, or too many")
+        for _ in range(count):
+            place, symbol = take_number(stack, model), take_number(stack, model)
+            require(last < place < indices.size and indices[place] == 0, "an outlier has no such place")
+            require(symbol != 0 and abs(symbol) <= 65535, "an outlier is 0 or beyond +-65535")
+            found.append((place, symbol))
+            last = place
+    return found
 
 
 def rounded(x, bits):
-    """Divide integers by 2^bits, to nearest, halves up."""
+    """round(x, bits) of integers."""
     return (x + (1 << bits >> 1)) >> bits
+
+
+def wrapped(x):
+    """Integers modulo 2^32, in -2^31..2^31 - 1."""
+    return ((x + 2**31) & (2**32 - 1)) - 2**31
 
 
 def clip(x, limit):
@@ -307,58 +402,59 @@ def clip(x, limit):
     return np.clip(x, -limit, limit)
 
 
-def shuffle(x, n=2):
-    """[h, w, n * n * C] -> [n * h, n * w, C]."""
+def shuffle(x, n):
+    """Section 5.1: [h, w, n * n * C] -> [n * h, n * w, C]."""
     h, w, c = x.shape
     return x.reshape(h, w, n, n, c // n**2).transpose(0, 2, 1, 3, 4).reshape(n * h, n * w, c // n**2)
 
 
-def depthwise_sums(x, kernel):
-    """Each channel of x [h, w, C] with its own kernel [3, 3, C], cells beyond the border 0, in x's dtype."""
-    h, w, _ = x.shape
-    x, kernel = np.pad(x, ((1, 1), (1, 1), (0, 0))), kernel.astype(x.dtype)
-    return sum(x[i : i + h, j : j + w] * kernel[i, j] for i in range(3) for j in range(3))
+def unshuffle(x, n):
+    """Section 5.1: the inverse of shuffle."""
+    h, w, c = x.shape[0] // n, x.shape[1] // n, x.shape[2]
+    return x.reshape(h, n, w, n, c).transpose(0, 2, 1, 3, 4).reshape(h, w, n * n * c)
 
 
 class Layers:
-    """The layers of 5.1, cells [h, w, channels]: on i64, or on f32 as section 7 says."""
+    """Section 5.1: the layers of the tensors `prefix...`, on cells i64[h, w, channels]."""
 
-    def __init__(self, model, prefix, exact):
-        """Use the tensors `prefix/...`, in integers if `exact`."""
+    def __init__(self, model, prefix, limit=1023, gate_bits=6):
+        """Activations are within +-limit; a model that gives no shifts has 9."""
         self.tensors = {k.removeprefix(prefix): v for k, v in model["tensors"].items() if k.startswith(prefix)}
-        self.exact = exact
+        self.limit, self.gate_bits = limit, gate_bits
 
-    def finish(self, x, bits, relu=False):
-        """Round and clip sums; in floating point only the ReLU remains."""
-        if self.exact:
-            return np.clip(rounded(x, bits), 0 if relu else -1023, 1023)
-        return np.maximum(x, 0) if relu else x
+    def finish(self, name, sums, relu=False):
+        """Round and clip the sums of a layer."""
+        shift = self.tensors.get(f"{name}/shift", np.array(9)).astype(np.int64)
+        return np.clip(rounded(sums, shift), 0 if relu else -self.limit, self.limit)
 
     def dense_sums(self, name, x):
         """The sums of dense at each cell, before rounding."""
-        # Inputs are at most 2^10 and kernels 2^15, so that below 2^27 inputs all sums stay below 2^53: float64 rounds
-        # nothing, in whatever order BLAS adds, and is much faster than NumPy's integer product.
-        work, result = (np.float64, np.int64) if self.exact else (np.float32, np.float32)
-        sums = x.astype(work) @ self.tensors[f"{name}/kernel"].astype(work) + self.tensors[f"{name}/bias"].astype(work)
-        return sums.astype(result)
+        sums = x.astype(np.float64) @ self.tensors[f"{name}/kernel"].astype(np.float64)
+        return sums.astype(np.int64) + self.tensors[f"{name}/bias"]
 
     def dense(self, name, x, relu=False):
         """[h, w, in] -> [h, w, out]."""
-        return self.finish(self.dense_sums(name, x), 9, relu)
+        return self.finish(name, self.dense_sums(name, x), relu)
 
     def depthwise(self, name, x):
         """[h, w, C] -> [h, w, C]."""
-        sums = depthwise_sums(x, self.tensors[f"{name}/kernel"])
-        return self.finish(sums + self.tensors[f"{name}/bias"].astype(x.dtype), 9)
+        (h, w, _), kernel = x.shape, self.tensors[f"{name}/kernel"].astype(np.int64)
+        x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        sums = sum(x[i : i + h, j : j + w] * kernel[i, j] for i in range(3) for j in range(3))
+        return self.finish(name, sums + self.tensors[f"{name}/bias"])
 
     def add(self, x, y):
         """The clipped sum."""
-        return self.finish(x + y, 0)
+        return clip(x + y, self.limit)
+
+    def scale(self, x, multiplier):
+        """The clipped product with a vector in units of 2^-12."""
+        return clip(rounded(x * multiplier, 12), self.limit)
 
     def gate(self, x):
         """[h, w, 2C] -> [h, w, C]."""
         a, b = np.split(x, 2, axis=-1)
-        return self.finish(np.maximum(a, 0) * b, 6)
+        return clip(rounded(np.maximum(a, 0) * b, self.gate_bits), self.limit)
 
     def block(self, name, x):
         """[h, w, C] -> [h, w, C]."""
@@ -369,50 +465,45 @@ class Layers:
         return self.add(x, self.dense(f"{name}/mix", t))
 
 
-def decode_tile(payload, h, w, step, model):
-    """Sections 3 to 5: all symbols (i32[n], in coding order) and the values v (i64[h, w, 256C]) of a tile."""
-    net, stack = Layers(model, "integer/", exact=True), Stack(payload)
-    level = {k[7:]: v[step >> 3].astype(np.int64) for k, v in model["tensors"].items() if k.startswith("levels/")}
-    symbols, v = Octaves(net, stack, level, model).decode(h, w)
-    require(stack.state == 0 and not stack.words, "a tile's stack is not empty at the end")
-    return symbols, v
+class Tile(NamedTuple):
+    """The CRC of a tile's symbols (section 3.5), and its values: of octaves 0 to 3 and of the low-pass image."""
+
+    crc: int
+    octaves: list
+    low: np.ndarray
 
 
-FACTORS = (1 / 1.149604398860241, 1.149604398860241, -0.443506852043971, -0.882911075530934, 0.052980118572961,
-           1.586134342059924)  # fmt: skip
-TAPS = (51674, 27400, -2667, -4230, 0), (55882, -24733, -7250, 1563, 2479)
+def decode_tile(payload, h, w, quality_index, model):
+    """Sections 3 to 5: a Tile of h by w cells."""
+    return TileDecoder(Stack(payload), quality_index, model).decode(h, w)
 
 
-class Octaves:
+class TileDecoder:
     """Sections 3 and 5: the symbols and values of a tile."""
 
-    def __init__(self, net, stack, level, model):
-        """Decode with Layers, from a Stack, at a level: a dict of i64[n]."""
-        self.net, self.stack, self.level, self.model = net, stack, level, model
+    def __init__(self, stack, quality_index, model):
+        """Begin with the scale offsets."""
+        self.net, self.stack, self.model = Layers(model, "prior/"), stack, model
+        levels = {k[7:]: v for k, v in model["tensors"].items() if k.startswith("levels/")}
+        self.level = {name: array[quality_index >> 3].astype(np.int64) for name, array in levels.items()}
         self.channels, self.scales = model["config"]["channels"], model["scales"]
-        self.symbols = []
         even = range(0, UNIT + 1, UNIT // 16)
-        moved = stack.take(even[::8])
-        self.rungs = [stack.take(even) - 8 if moved else 0 for _ in range(15)]
+        given = stack.take(even[::8])
+        self.offsets = [stack.take(even) - 8 if given else 0 for _ in range(15)]
+        self.crcs = []
 
-    def take(self, loc, rows):
-        """3 and 5.2: the values (i64, of the shape of `loc` and `rows`) of a part, whose symbols are kept."""
-        flat = rows.ravel()
-        symbols = take_part(self.stack, flat, self.model, self.rungs[len(self.symbols)])
-        flag = take_part(self.stack, np.array([1]), self.model)[0]
-        require(flag in (0, 1), "the symbol before strays is neither 0 nor 1")
-        if flag:
-            number, last = take_number(self.stack, self.model), -1
-            require(1 <= number <= np.count_nonzero(flat == 0), f"{number} strays are none, or too many")
-            for _ in range(number):
-                place, symbol = take_number(self.stack, self.model), take_number(self.stack, self.model)
-                require(last < place < flat.size and flat[place] == 0, "a stray has no such place")
-                require(symbol != 0 and abs(symbol) <= 65535, "a stray is 0 or beyond +-65535")
-                symbols[place] = symbol
-                last = place
-        self.symbols.append(symbols)
-        s = symbols.reshape(rows.shape)
-        centroid = self.model["tensors"]["centroids"].astype(np.int64)[rows, (np.abs(s) != 1).astype(int)]
+    def take(self, loc, indices):
+        """3.3 to 3.5 and 5.2: the values (i64, of the shape of `loc` and `indices`) of the next part."""
+        flat = indices.ravel()
+        symbols, order = take_coded(self.stack, flat, self.model, self.offsets[len(self.crcs)])
+        outliers = take_outliers(self.stack, flat, self.model)
+        crc = zlib.crc32(symbols[order].astype("<i4").tobytes())
+        for place, symbol in outliers:
+            symbols[place] = symbol
+            crc = zlib.crc32(struct.pack("<ii", place, symbol), crc)
+        self.crcs.append(crc)
+        s = symbols.reshape(indices.shape)
+        centroid = self.model["tensors"]["centroids"].astype(np.int64)[indices, (np.abs(s) != 1).astype(int)]
         return clip(64 * s + np.sign(s) * centroid + loc, 2**16)
 
     def compand(self, v):
@@ -420,18 +511,18 @@ class Octaves:
         return np.sign(v) * np.searchsorted(self.model["tensors"]["companding"], np.abs(v), "right")
 
     def distribution(self, name, x):
-        """5.2: [h, w, in] -> loc and row, i64[h, w, out / 2]."""
+        """5.2: [h, w, in] -> loc and table index, i64[h, w, out / 2]."""
         mean, index = np.split(self.net.dense_sums(name, x), 2, axis=-1)
-        return rounded(4 * mean, 9), np.clip(rounded(index, 12), 0, self.scales - 1)
+        return rounded(mean, 7), np.clip(rounded(index, 12), 0, self.scales - 1)
 
     def lowest(self, h, w):
         """5.3: the lowest coefficients, i64[h, w, C]."""
         r, s = np.indices((h, w))
-        loc, row = np.split(self.level["start"], 2)
+        loc, index = np.split(self.level["start"], 2)
         g = np.zeros((h, w, self.channels), np.int64)
         here = (r % 4 == 0) & (s % 4 == 0)
         ones = np.ones((np.count_nonzero(here), 1), np.int64)
-        g[here] = self.take(ones * loc, ones * np.clip(row, 0, self.scales - 1))
+        g[here] = self.take(ones * loc, ones * np.clip(index, 0, self.scales - 1))
         for part, d in enumerate((2, 2, 1, 1)):
             if part % 2 == 0:
                 here, ways = (r % (2 * d) == d) & (s % (2 * d) == d), [(-d, -d), (-d, d), (d, -d), (d, d)]
@@ -443,8 +534,7 @@ class Octaves:
             near = []
             for way in ways:
                 there = at + way
-                across = at - way
-                there = np.where((there < 0) | (there >= (h, w)), across, there)
+                there = np.where((there < 0) | (there >= (h, w)), at - way, there)
                 near.append(g[there[:, 0], there[:, 1]])
             near = np.stack(near, axis=1)
             b = rounded(near.sum(axis=1), 2)
@@ -452,12 +542,12 @@ class Octaves:
             x = self.net.dense(f"lowest/{part}/in", magnitudes(self.compand(x))[None])
             x = np.maximum(self.net.add(x, np.split(self.level["lowest"], 4)[part]), 0)
             x = self.net.dense(f"lowest/{part}/middle", x, relu=True)
-            loc, rows = (found[0] for found in self.distribution(f"lowest/{part}/out", x))
-            g[here] = self.take(loc + b, rows)
+            loc, indices = (array[0] for array in self.distribution(f"lowest/{part}/out", x))
+            g[here] = self.take(loc + b, indices)
         return g
 
     def octave(self, o, low, p, passed):
-        """5.4: the values of octave o, i64[H, W, 3C], with the low-pass picture i64[H, W, C] and the parents p.
+        """5.4: the values of octave o, i64[H, W, 3C], with the low-pass image i64[H, W, C] and the parents p.
 
         And what its network passes on, of which `passed`, [.., .., 8], is that of the octave before.
         """
@@ -481,34 +571,32 @@ class Octaves:
 
         def take_half(name, x, half):
             """Take the symbols of a half (bool[12C]) of each square off the stack and put their values into v."""
-            loc, rows = self.distribution(name, x)
-            v[..., half] = self.take(loc * within[..., half], rows * within[..., half])
+            loc, indices = self.distribution(name, x)
+            v[..., half] = self.take(loc * within[..., half], indices * within[..., half])
 
         first = (i + j + b + c) % 2 == 0
         take_half(f"context/{o}/first", x, first)
         x = net.add(x, net.dense(f"context/{o}/known", magnitudes(self.compand(v[..., first]))))
         x = net.block(f"context/{o}/after", x)
         take_half(f"context/{o}/second", x, ~first)
-        return shuffle(v)[:height, :width], shuffle(net.dense(f"context/{o}/pass", x)) if o else None
+        passed = shuffle(net.dense(f"context/{o}/pass", x), 2) if o else None
+        return shuffle(v, 2)[:height, :width], passed
 
     def decode(self, h, w):
-        """All symbols (i32[n], in coding order) and the values v (i64[h, w, 256C]) of a tile of h by w cells."""
+        """A Tile of h by w cells, whose stack must be empty at the end."""
         low = self.lowest(-(-h // 2), -(-w // 2))
-        v, found = np.zeros((*low.shape[:2], 3 * self.channels), np.int64), []
+        v, octaves = np.zeros((*low.shape[:2], 3 * self.channels), np.int64), []
         passed = v[..., :0]
         for o in (4, 3, 2, 1, 0):
             v, passed = self.octave(o, low, v, passed)
-            found.append(v)
+            octaves.insert(0, v)
             if o > 0:
                 u = clip(rounded(v * np.split(self.level["inverse_gain"], 5)[o], 10), 2**16)
-                low = clip(rounded(filtered(filtered(by_turns(low, u)).swapaxes(0, 1)).swapaxes(0, 1), 32), 2**16)
+                low = clip(inverse_octave(rounded(low * 12397, 14), u), 2**16)
             if o == 4:
                 coarse = low = low[:h, :w]
-        # 7: all octaves by turns, and a cell's 16 by 16 places of each colour are the innermost of its channels.
-        for octave in found[1:]:
-            coarse = by_turns(coarse, octave)
-        cells = coarse.reshape(h, 16, w, 16, self.channels).transpose(0, 2, 4, 1, 3)
-        return np.concatenate(self.symbols).astype("<i4"), cells.reshape(h, w, -1)
+        require(self.stack.state == 0 and not self.stack.words, "a tile's stack is not empty at the end")
+        return Tile(zlib.crc32(struct.pack("<15I", *self.crcs)), octaves[:4], coarse)
 
 
 def mirrored(x):
@@ -522,164 +610,198 @@ def magnitudes(x):
     return np.concatenate([x, np.abs(x)], axis=-1)
 
 
-def unshuffle(x, n):
-    """Undo shuffle: [n * h, n * w, C] -> [h, w, n * n * C]."""
-    h, w, c = x.shape[0] // n, x.shape[1] // n, x.shape[2]
-    return x.reshape(h, n, w, n, c).transpose(0, 2, 1, 3, 4).reshape(h, w, n * n * c)
+LIFTING = (7266, 14, -1), (7233, 13, -1), (3472, 16, 1), (6497, 12, 1)
 
 
-def by_turns(low, u):
-    """5.4: a low-pass picture [H, W, C] and an octave [H, W, 3C] -> [2H, 2W, C]."""
-    return shuffle(np.concatenate([low, u], axis=-1), 2)
+def joined(e, f):
+    """7.2: lines of even and odd coefficients, along the first axis, to samples."""
+    for number, (factor, bits, sign) in enumerate(LIFTING):
+        if number % 2 == 0:
+            sums = np.concatenate([f[:1], f[:-1]]) + f
+            e = wrapped(e + sign * (wrapped(factor * sums + 2 ** (bits - 1)) >> bits))
+        else:
+            sums = e + np.concatenate([e[1:], e[-1:]])
+            f = wrapped(f + sign * (wrapped(factor * sums + 2 ** (bits - 1)) >> bits))
+    return np.stack([e, f], axis=1).reshape(2 * len(e), *e.shape[1:])
 
 
-def filtered(z):
-    """5.4: each column of z [n, ...], i64, filtered with TAPS."""
-    n = len(z)
-    out = np.zeros_like(z)
-    for m in range(n):
-        for j in range(-4, 5):
-            other = abs(m + j) % (2 * n - 2)
-            other = min(other, 2 * n - 2 - other)
-            out[m] += TAPS[other % 2][abs(j)] * z[other]
-    return out
+def inverse_octave(low, u):
+    """7.2: a low-pass image [H, W, C] and its details [H, W, 3C] -> [2H, 2W, C]."""
+    along, down, both = np.split(u, 3, axis=-1)
+    left, right = joined(low, down), joined(along, both)
+    return joined(left.swapaxes(0, 1), right.swapaxes(0, 1)).swapaxes(0, 1)
 
 
-def joined(z):
-    """7: each column of z [n, ...], f32, of even and odd coefficients by turns, to samples."""
-    e, f = np.float32(FACTORS[0]) * z[::2], np.float32(FACTORS[1]) * z[1::2]
-    e = e + np.float32(FACTORS[2]) * (np.concatenate([f[:1], f[:-1]]) + f)
-    f = f + np.float32(FACTORS[3]) * (e + np.concatenate([e[1:], e[-1:]]))
-    e = e + np.float32(FACTORS[4]) * (np.concatenate([f[:1], f[:-1]]) + f)
-    f = f + np.float32(FACTORS[5]) * (e + np.concatenate([e[1:], e[-1:]]))
-    return np.stack([e, f], axis=1).reshape(z.shape)
+def logarithms(anchors, quality_index):
+    """6.3: i64[n] at a quality index, of i32[8, n] at the anchors."""
+    k = min(quality_index // 128, 6)
+    t, anchors = quality_index - 128 * k, anchors.astype(np.int64)
+    return rounded((128 - t) * anchors[k] + t * anchors[k + 1], 7)
 
 
-def wavelet_samples(x, channels):
-    """7: p, f32[16 h, 16 w, C], of x, f32[h, w, 256 C]."""
-    h, w, _ = x.shape
-    low = x.reshape(h, w, channels, 16, 16).transpose(0, 3, 1, 4, 2).copy().reshape(16 * h, 16 * w, channels)
-    for n in (8, 4, 2, 1):
-        low[::n, ::n] = joined(joined(low[::n, ::n].swapaxes(0, 1)).swapaxes(0, 1))
-    return low @ turn_of(channels)
+def mantissas(logarithm):
+    """6.3: i64[n] of logarithms i64[n], or of one."""
+    return np.rint(2.0 ** (13 + np.asarray(logarithm) % 4096 / 4096)).astype(np.int64)
 
 
-def turn_of(channels):
-    """7: T, f32[C, C]."""
+def multipliers(logarithm):
+    """6.3: i64[n], unit 2^-12, of logarithms i64[n]."""
+    shift = 1 - (logarithm >> 12)
+    product = rounded(mantissas(logarithm) << np.maximum(-shift, 0), np.maximum(shift, 0))
+    return np.minimum(product, 32767)
+
+
+def rotation_of(channels):
+    """7.3: T, i64[C, C]."""
     if channels == 3:
-        turn = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
-    else:
-        k, c = np.indices((channels, channels))
-        turn = np.sqrt(2 / channels) * np.cos(np.pi * (2 * c + 1) * k / (2 * channels))
-        turn[0] /= np.sqrt(2)
-    return turn.astype(np.float32)
+        return np.array([[9459, 9459, 9459], [11585, 0, -11585], [-6689, 13377, -6689]])
+    k, c = np.indices((channels, channels))
+    turn = np.sqrt(2 / channels) * np.cos(np.pi * (2 * c + 1) * k / (2 * channels))
+    turn[0] /= np.sqrt(2)
+    return np.rint(2**14 * turn).astype(np.int64)
+
+
+def levels(octaves, low, quality_index, model):
+    """7.1 to 7.5: levels, i64[16 h, 16 w, C], of the values of a whole image."""
+    config, tensors = model["config"], model["tensors"]
+    channels = config["channels"]
+    gains = logarithms(tensors["gains/coefficients"], quality_index)
+    mantissa, shift = mantissas(gains), 5 - (gains >> 12)
+    planes = [*octaves, low]
+    for o, plane in enumerate(planes):
+        place = slice(3 * channels * o, 3 * channels * o + plane.shape[2])
+        planes[o] = rounded(plane * mantissa[place], shift[place])
+
+    linear = planes[4]
+    for o in (3, 2, 1, 0):
+        linear = inverse_octave(linear, planes[o])
+    samples = clip(wrapped(linear @ rotation_of(channels) + 2**13) >> 14, 32767)
+
+    net = Layers(model, "synthesis/", 32767, 11)
+    (h, w), cells = low.shape[:2], []
+    for plane in planes:
+        n = plane.shape[0] // h
+        cells.append(plane.reshape(h, n, w, n, -1).transpose(0, 2, 4, 1, 3).reshape(h, w, -1))
+    t = net.dense("latents", clip(wrapped(np.concatenate(cells, axis=-1) + 4) >> 3, 32767))
+    for i in range(config["coarse_blocks"]):
+        t = net.block(f"coarse{i}", t)
+    t = net.add(shuffle(net.dense("coarse", t), 2), net.dense("skip", unshuffle(samples, 8)))
+    t = net.scale(t, multipliers(logarithms(tensors["gains/synthesis/fine"], quality_index)))
+    for i in range(config["fine_blocks"]):
+        t = net.block(f"fine{i}", t)
+    t = net.scale(t, multipliers(logarithms(tensors["gains/synthesis/out"], quality_index)))
+    return clip(rounded(255 * (samples + shuffle(net.dense("fine", t), 8)), 8), 32767)
 
 
 def apart(plane, down, along):
-    """7.1: f32[H, W] so many rows and columns further, mirrored at the borders."""
+    """7.6: [H, W] so many rows and columns further, mirrored at the borders."""
     places = []
     for side, far in zip(plane.shape, (down, along), strict=True):
-        at = np.abs(np.arange(side) + far) % (2 * side - 2)
+        at = np.abs(np.arange(side) + far)
         places.append(np.minimum(at, 2 * side - 2 - at))
     return plane[np.ix_(*places)]
 
 
 def around(plane, far):
-    """7.1: h, v and d of each sample of f32[H, W], at a distance: f32[3, H, W]."""
+    """7.6: h, v and d of each sample of [H, W], at a distance: [3, H, W]."""
     ways = [(0, far), (0, -far)], [(far, 0), (-far, 0)], [(i, j) for i in (far, -far) for j in (far, -far)]
-    return np.stack([sum(apart(plane, *one) - plane for one in way) for way in ways])
+    return np.stack([sum(apart(plane, *way) - plane for way in several) for several in ways])
 
 
 def smoothed(plane, far):
-    """7.1: m of f32[H, W], with e = far."""
-    for axis in (0, 1):
-        way = (far, 0) if axis == 0 else (0, far)
-        plane = (apart(plane, *way) + 2 * plane + apart(plane, -way[0], -way[1])) / 4
+    """7.6: m of [H, W], with e = far."""
+    for way in ((far, 0), (0, far)):
+        plane = apart(plane, *way) + 2 * plane + apart(plane, -way[0], -way[1])
     return plane
 
 
-def restored(q, weights, s):
-    """7.1: f32[16 h, 16 w, C] of q, likewise, with the filter's bytes; s is a quantisation step on the scale of q."""
-    channels, classes = q.shape[2], 1 << weights[0]
-    turn = turn_of(channels)
-    a = np.moveaxis(q @ turn.T, -1, 0)
-    numbers = np.frombuffer(weights, np.int8, offset=1).astype(np.float32)
-    first, others = numbers[: 10 * classes].reshape(classes, 10), numbers[10 * classes :].reshape(-1, 2) / 512
+RAMPS = {1: (), 2: (2696,), 4: (8088, 2696, 851)}
+
+
+def restored(level, weights, logarithm):
+    """7.6: pixels, i64[H, W, C], of levels, with the filter's bytes; logarithm is that of the low-pass image's gain."""
+    channels, classes = level.shape[2], 1 << weights[0]
+    turn = rotation_of(channels)
+    a = np.moveaxis(clip(wrapped(level @ turn.T + 2**16) >> 17, 4095), -1, 0)
+    numbers = np.frombuffer(weights, np.int8, offset=1).astype(np.int64)
+    first, others = numbers[: 10 * classes].reshape(classes, 10), numbers[10 * classes :].reshape(-1, 2)
     sums = np.concatenate([around(a[0], far) for far in (1, 2, 3)])
-    made = [np.tensordot(one[1:] / 2 ** one[0], sums, 1) for one in first]
-    activity = smoothed(smoothed(np.abs(a[0] - smoothed(a[0], 1)), 1), 2)
-    b = np.zeros_like(a)
-    b[0] = made[0]
-    for limit, (low, high) in zip({1: (), 2: (6,), 4: (2, 6, 19)}[classes], pairwise(made), strict=True):
-        b[0] += np.clip(1.5 * activity / (limit * s / 64) - 1, 0, 1) * (high - low)
+
+    weighted = []
+    for shift, *row in first.tolist():
+        f = sum(weight * plane for weight, plane in zip(row, sums, strict=True))
+        weighted.append(rounded(f, shift - 7) if shift > 7 else wrapped(f << (7 - shift)))
+    activity = smoothed(smoothed(np.abs(16 * a[0] - smoothed(a[0], 1)), 1), 2)
+    busy = np.minimum(activity >> 8, 32767)
+    total = wrapped((weighted[0] << 8) + 128)
+    for ramp, (below, above) in zip(RAMPS[classes], pairwise(weighted), strict=True):
+        shift = 17 - (-logarithm >> 12)
+        product = ramp * int(mantissas(-logarithm))
+        slope = min(product >> shift if shift > 0 else product << -shift, 65535)
+        part = np.clip((busy * slope >> 12) - 256, 0, 256)
+        total = wrapped(total + part * (above - below))
+
+    added = [clip(total >> 8, 32767)]
     for k in range(1, channels):
-        for weight, plane in ((others[0], a[k]), (others[k], a[0])):
-            h, v, d = around(plane, 1)
-            b[k] += weight[0] * (h + v) + weight[1] * d
-    return q + np.moveaxis(b, 0, -1) @ turn
+        h, v, d = around(a[k], 1)
+        f = others[0, 0] * (h + v) + others[0, 1] * d + others[k, 0] * (sums[0] + sums[1]) + others[k, 1] * sums[2]
+        added.append(clip(rounded(f, 2), 32767))
+    level = level + (wrapped(np.stack(added, -1) @ turn + 2**17) >> 18)
+    return np.clip((level + 8192) >> 6, 0, 255)
 
 
-def decode_latents(data, model):
-    """Decode and check all tiles of a file: the Header, symbols (a list of i32[n]) and v (i64[h, w, 256C])."""
+def decode_levels(data, model):
+    """Sections 3 to 7.5: the Header of a file and its levels, i64[16 h, 16 w, C]; symbols are checked."""
     header, payloads = read_file(data, model)
-    h, w, side = -(-header.height // 16), -(-header.width // 16), header.side
+    h, w, side, channels = -(-header.height // 16), -(-header.width // 16), header.side, header.channels
+    octaves = [np.zeros((8 * h >> o, 8 * w >> o, 3 * channels), np.int64) for o in range(4)]
+    low = np.zeros((h, w, channels), np.int64)
     corners = [(r, c) for r in range(0, h, side) for c in range(0, w, side)]
-    values, symbols = np.zeros((h, w, model["latents"]), np.int64), []
-    for number, ((r, c), payload, (_, crc)) in enumerate(zip(corners, payloads, header.tiles, strict=True)):
-        tile, v = decode_tile(payload, min(side, h - r), min(side, w - c), header.step, model)
-        require(zlib.crc32(tile.tobytes()) == crc, f"tile {number}: wrong CRC of its symbols")
-        values[r : r + side, c : c + side] = v
-        symbols.append(tile)
-    return header, symbols, values
+    for number, ((r, c), payload, (_, crc, _)) in enumerate(zip(corners, payloads, header.tiles, strict=True)):
+        tile = decode_tile(payload, min(side, h - r), min(side, w - c), header.quality_index, model)
+        require(tile.crc == crc, f"tile {number}: wrong CRC of its symbols")
+        for target, source in zip((*octaves, low), (*tile.octaves, tile.low), strict=True):
+            n = target.shape[0] // h
+            target[n * r : n * r + source.shape[0], n * c : n * c + source.shape[1]] = source
+    return header, levels(octaves, low, header.quality_index, model)
 
 
-def decode_symbols(data, model):
-    """The symbols of each tile of a file (bytes), in coding order: a list of i32[n]."""
-    return decode_latents(data, model)[1]
+def decode_colours(data, model):
+    """Sections 3 to 7: the Header of a file and its pixels u8[height, width, C]; symbols and pixels are checked."""
+    header, level = decode_levels(data, model)
+    if header.filter:
+        gains = logarithms(model["tensors"]["gains/coefficients"], header.quality_index)
+        pixels = restored(level, header.filter, int(gains[12 * header.channels]))
+    else:
+        pixels = np.clip((level + 8192) >> 6, 0, 255)
+    pixels = pixels[: header.height, : header.width].astype(np.uint8)
+    side = 16 * header.side
+    corners = [(y, x) for y in range(0, header.height, side) for x in range(0, header.width, side)]
+    for number, ((y, x), (_, _, crc)) in enumerate(zip(corners, header.tiles, strict=True)):
+        tile = pixels[y : y + side, x : x + side]
+        require(zlib.crc32(tile.tobytes()) == crc, f"tile {number}: wrong CRC of its pixels")
+    return header, pixels
 
 
-def synthesis(values, header, model):
-    """Section 7: turn v (i64[h, w, 256C]) into u8[height, width, C] in f32, the whole picture at once."""
-    net, config = Layers(model, "weights/synthesis/", exact=False), model["config"]
-    k = min(header.step // 128, 6)
-    part = np.float32(header.step / 128 - k)
-
-    def vector(name):
-        anchors = model["tensors"][f"anchors/{name}"]
-        return np.exp((1 - part) * anchors[k] + part * anchors[k + 1])
-
-    x = values.astype(np.float32) / 64 * vector("inverse_gain")
-    p = wavelet_samples(x, config["channels"])
-    t = net.dense("latents", x)
-    for i in range(config["coarse_blocks"]):
-        t = net.block(f"coarse{i}", t)
-    t = (shuffle(net.dense("coarse", t)) + net.dense("skip", unshuffle(p, 8))) * vector("synthesis/fine")
-    for i in range(config["fine_blocks"]):
-        t = net.block(f"fine{i}", t)
-    p = p + shuffle(net.dense("fine", t * vector("synthesis/out")), 8)
-    return pixels(p, header, vector("inverse_gain")[0] if header.filter else None)
-
-
-def pixels(p, header, gain=None):
-    """Section 7: u8[height, width, C] of p, f32[16 h, 16 w, C]; 7.1 with the gain of channel 0."""
-    q = 255 * p if gain is None else restored(255 * p, header.filter, 255 * gain)
-    return np.clip(np.floor(q + 128), 0, 255).astype(np.uint8)[: header.height, : header.width]
+def symbol_crcs(data, model):
+    """The CRC-32 of the symbols of each tile of a file (bytes), once they are found to be right."""
+    return [crc for _, crc, _ in decode_levels(data, model)[0].tiles]
 
 
 def decode(data, model):
-    """The picture in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+    """The image in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
 
     Of a model of other channels than 1 or 3, these.
     """
     if data[12:16] == b"PICT":
         return read_pict(data)
-    header, _, values = decode_latents(data, model)
+    _, pixels = decode_colours(data, model)
     chunks = dict(read_chunks(data))
-    return beside(synthesis(values, header, model), b"grey" in chunks, chunks.get(b"ALPH"))
+    return beside(pixels, b"grey" in chunks, chunks.get(b"ALPH"))
 
 
 def beside(colours, grey, alpha):
-    """Section 1: u8[height, width, 1 to 4] of colours u8[height, width, 3], grey or not, and the payload of ALPH."""
+    """Sections 2.5 and 2.6: u8[height, width, 1 to 4] of colours u8[height, width, C], grey or not, and of ALPH."""
     height, width = colours.shape[:2]
     if grey and colours.shape[2] == 3:
         colours = (colours.astype(np.int64).sum(2, keepdims=True) + 1) // 3
@@ -691,7 +813,7 @@ def beside(colours, grey, alpha):
 
 def read_stored(data):
     """Section 9: the name (bytes), permissions and time (int or None) and contents (bytes) of a stored file."""
-    head, parts, done = None, [], None
+    head, parts, done, unknown = None, [], None, 0
     for tag, payload in read_chunks(data, last=b"DONE"):
         require(len(payload) <= 2**20, f"chunk {tag!r} is longer than 2^20 bytes")
         require((tag == b"FILE") == (head is None), "FILE is not the first chunk, or not the only one")
@@ -713,7 +835,8 @@ def read_stored(data):
             require(len(payload) == 12, "DONE: not of 12 bytes")
             done = struct.unpack("<QI", payload)
         else:
-            require(b"a" <= tag[:1] <= b"z", f"chunk {tag!r} is unknown or not in its place")
+            unknown += 1
+            require(b"a" <= tag[:1] <= b"z" and unknown <= SKIPPED, f"chunk {tag!r} is unknown or not in its place")
     contents = inflated(b"".join(parts), 23)
     require(done == (len(contents), zlib.crc32(contents)), "the size or the CRC of the file does not match")
     return name, mode if flags & 1 else None, time if flags & 2 else None, contents
@@ -741,15 +864,15 @@ def main(arguments):
         return
     model = read_model(arguments[0])
     if data[12:16] != b"PICT":
-        for tile in decode_symbols(data, model):
-            print(f"{zlib.crc32(tile.tobytes()):08x}")
+        for _, symbols, pixels in decode_colours(data, model)[0].tiles:
+            print(f"{symbols:08x} {pixels:08x}")
     if len(arguments) == 3:
-        picture = decode(data, model)
-        height, width, channels = picture.shape
+        image = decode(data, model)
+        height, width, channels = image.shape
         kinds = dict(enumerate(("GRAYSCALE", "GRAYSCALE_ALPHA", "RGB", "RGB_ALPHA"), 1))
         kind = kinds.get(channels, "CHANNELS")
-        head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {256**picture.itemsize - 1}\n"
-        samples = picture.astype(f">u{picture.itemsize}").tobytes()
+        head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {256**image.itemsize - 1}\n"
+        samples = image.astype(f">u{image.itemsize}").tobytes()
         Path(arguments[2]).write_bytes(f"{head}TUPLTYPE {kind}\nENDHDR\n".encode() + samples)
 
 

@@ -61,7 +61,7 @@ class Model:
     def __init__(self, path):
         found = read_tensors(path)
         self.id, self.config = found["id"], found["config"]
-        self.net = Layers(found, "integer/", True)
+        self.net = Layers(found, "integer/")
         self.table = {k[9:]: v.astype(np.int64) for k, v in found["tensors"].items() if k.startswith("discrete/")}
 
     def residual(self, name, x, mixing):
@@ -126,7 +126,7 @@ def decode(data, model):
         require(body[:4] == tag and struct.unpack_from("<I", data, at + 8 + length)[0] == zlib.crc32(body), "a chunk")
         payloads.append(body[4:])
         at += length + 12
-    version, reserved, name, count, side, consumed, crc = struct.unpack("<BB8sIHII", payloads[0])
+    version, reserved, name, count, side, consumed, crc = struct.unpack("<BB16sIHII", payloads[0])
     require((version, reserved, name, side) == (1, 0, model.id, model.config["side"]), "the header")
     words = beginning(consumed + 8)
     stack = Both(struct.pack("<8I", *words[: consumed - 1 : -1] if consumed else words[::-1]) + payloads[1])

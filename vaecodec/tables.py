@@ -72,8 +72,8 @@ def build(rows: list[tuple[int, np.ndarray]]) -> Tables:
 def check(tables: Tables) -> None:
     """Raises ModelError unless every row is a distribution that any decoder can use."""
     freq, start, low = tables
-    kinds = freq.dtype, start.dtype.kind, low.dtype.kind
-    if kinds != (np.uint32, "i", "i") or freq.ndim != 1 or start.ndim != 1 or low.shape != (len(start) - 1,):
+    kinds = freq.dtype, start.dtype, low.dtype
+    if kinds != (np.uint32, np.int64, np.int32) or freq.ndim != 1 or start.ndim != 1 or low.shape != (len(start) - 1,):
         raise ModelError("probability tables have the wrong type or shape")
     length = np.diff(start.astype(np.int64))
     if start[0] != 0 or start[-1] != len(freq) or (length < 2).any() or (length > MAX_ENTRIES).any():

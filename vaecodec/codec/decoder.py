@@ -159,8 +159,7 @@ class Decoder:
         if not header.filter:
             return None
         found = restoration.from_bytes(header.filter, header.channels)
-        low = int(self.model.gains.logarithms(header.step)[-1])
-        return found.weights(self.model.transforms.synthesis.rotation, low)
+        return found.weights(self.model.transforms.synthesis.rotation, self.model.gains.low_logarithm(header.step))
 
     def _admit(self, parsed: Parsed, window: Window | None, reduce: int, limits: Limits | None) -> Plan:
         """What to decode, within the limits."""

@@ -163,8 +163,8 @@ class Encoder:
     def _pixels(self, levels: np.ndarray, found: Filter | None, step: int) -> np.ndarray:
         if found is None:
             return PIXELS.take(levels.view(np.uint16))
-        low = int(self.model.gains.logarithms(step)[-1])
-        return restore(levels, found.weights(self.model.transforms.synthesis.rotation, low))
+        rotation, low = self.model.transforms.synthesis.rotation, self.model.gains.low_logarithm(step)
+        return restore(levels, found.weights(rotation, low))
 
     def _fitted(self, tiles: list[Encoded], step: int) -> Filter | None:
         """The filter of an image by the equations of its tiles, if it is to have one."""

@@ -31,11 +31,16 @@ class Gains:
     """What a quantisation step of each subband stands for, at each quality index."""
 
     def __init__(self, arrays: Arrays, channels: int) -> None:
+        self._channels = channels
         self._anchors = tensor(arrays, "gains/coefficients", np.int32, (8, (3 * OCTAVES + 1) * channels))
         if self._anchors.min() < LOG_MIN or self._anchors.max() > LOG_MAX:
             raise ModelError("gains/coefficients is out of range")
         self.logarithms = lru_cache(maxsize=32)(lambda quality_index: interpolate(self._anchors, quality_index))
         self.scaled = lru_cache(maxsize=32)(self._scaled)
+
+    def low_logarithm(self, quality_index: int) -> int:
+        """That of the low-pass image of colour 0, whose activity a restoration filter tells classes by."""
+        return int(self.logarithms(quality_index)[-self._channels])
 
     def _scaled(self, quality_index: int) -> tuple[np.ndarray, np.ndarray]:
         """(mantissas, shifts) i32[13 C]: from values, unit 2**-6 steps, to coefficients, unit 2**-14."""
