@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +144,21 @@ def test_a_block_is_that_of_exact_floats():
 
 def _six(layer: Dense | Depthwise) -> dict[str, int]:
     return {"gate": 6} if isinstance(layer, Dense) else {}
+
+
+def test_threads_that_pack_a_layer_at_once_share_one(core_kinds):
+    """The memory behind a pointer that was returned is never replaced."""
+    layer = make_dense(np.random.default_rng(0), 8, 8)
+    meeting, pack = threading.Barrier(3), layer._packed._pack
+
+    def slowly(memory: np.ndarray) -> int:
+        meeting.wait(30)  # all threads have found that nothing is packed
+        return pack(memory)
+
+    layer._packed._pack = slowly
+    with library.use(core_kinds[-1]), ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: layer.packed, range(3)))
+        assert len({*found, layer.packed}) == 1
 
 
 def test_sums_beyond_int32_are_refused():

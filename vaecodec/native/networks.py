@@ -33,11 +33,13 @@ class _Packed:
 
     def pointer(self) -> int:
         kind = library.kind()
-        if kind not in self._memory:
+        memory = self._memory.get(kind)
+        if memory is None:
             memory = library.memory(self._size())
             self._pack(memory)
-            self._memory[kind] = memory  # complete: another thread may use it at once
-        return library.pointer(self._memory[kind])
+            # Of threads that pack at once the first one's is kept: a pointer must stay valid once it was returned.
+            memory = self._memory.setdefault(kind, memory)
+        return library.pointer(memory)
 
 
 @dataclass(frozen=True, eq=False)
