@@ -28,7 +28,7 @@ def pop_inverts_push(tables: Tables, symbols: np.ndarray, rows: np.ndarray, belo
     """Whatever lies on the stack, pushing and popping symbols returns them and leaves the stack as it was."""
     models = coding.Models(tables)
     coder = coding.writer()
-    coding.push(coder, below, np.full(len(below), len(tables.low) - 2, np.uint16), models)
+    coding.push(coder, below, np.full(len(below), len(tables.low) - 2, np.uint8), models)
     before = coding.words(coder)
     coding.push(coder, symbols, rows, models)
     after = coding.words(coder)

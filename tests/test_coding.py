@@ -94,11 +94,3 @@ def test_integer_frequencies_refuse_what_is_no_distribution(masses):
 def test_tables_that_no_coder_could_use_are_refused(rows):
     with pytest.raises(ModelError):
         build(rows)
-
-
-@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 1000])
-def test_sorting_in_chunks_gives_the_same(count, monkeypatch):
-    rows = np.random.default_rng(count).integers(0, 9, count).astype(np.uint8)
-    wanted = coding.by_row(rows)
-    monkeypatch.setattr(coding, "CHUNK", 100)
-    assert all(np.array_equal(one, two) for one, two in zip(coding.by_row(rows), wanted, strict=True))

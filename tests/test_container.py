@@ -24,11 +24,13 @@ from vaecodec.container import (
     pack,
     pack_classical,
     parse,
+    with_pixel_crcs,
 )
 from vaecodec.errors import FormatError, LimitError
 
-HEADER = Header("0123456789abcdef", 100, 200, 448, 128)
-TILES = [(b"abcd", 1), (b"", 2)]
+MODEL = "0123456789abcdef" * 2
+HEADER = Header(MODEL, 100, 200, 448, 128)
+TILES = [(b"abcd", 1, 3), (b"", 2, 4)]
 META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>", "dpi": bytes(8)}
 DEEP = Classical("lossless", 100, 200, 4, 16)
 AVIF = Classical("avif", 100, 200, 4, 8)
@@ -38,13 +40,13 @@ def test_parse_inverts_pack():
     data = pack(HEADER, TILES, META)
     parsed = parse(data)
     assert parsed.header == HEADER
-    assert [(data[t.offset : t.offset + t.length], t.crc) for t in parsed.tiles] == TILES
+    assert [(data[t.offset : t.offset + t.length], t.crc, t.pixels) for t in parsed.tiles] == TILES
     assert metadata(data) == META
     assert info(data) == {
         "kind": "picture",
         "version": 1,
         "coding": "vae",
-        "model": "0123456789abcdef",
+        "model": MODEL,
         "height": 100,
         "width": 200,
         "quality": 50.5,
@@ -60,8 +62,14 @@ def test_parse_inverts_pack():
     }
 
 
-def test_overhead_of_a_one_tile_file_is_64_bytes():
-    assert len(pack(Header("00" * 8, 8, 8, 0, 1024), [(b"", 0)])) == 62
+def test_overhead_of_a_one_tile_file_is_74_bytes():
+    assert len(pack(Header("00" * 16, 8, 8, 0, 1024), [(b"", 0, 0)])) == 74
+
+
+def test_crcs_of_pixels_may_follow_later():
+    data = pack(HEADER._replace(filter=b"a filter"), TILES, META)
+    later = with_pixel_crcs(pack(HEADER._replace(filter=b"a filter"), [(*tile[:2], 0) for tile in TILES], META), [3, 4])
+    assert later == data and parse(later).header.filter == b"a filter"
 
 
 def test_a_classical_picture_has_its_size_in_its_header():
@@ -131,8 +139,8 @@ def test_every_truncation_and_every_bit_is_noticed(data):
 def with_head(**changes):
     """A file whose HEAD is valid but for `changes`, CRC and all."""
     names = ("version", "flags", "model", "height", "width", "step", "size", "channels")
-    values = dict(zip(names, (1, 0, b"12345678", 100, 200, 0, 7, 0), strict=True)) | changes
-    head = container.FIXED.pack(*values.values()) + bytes(16)
+    values = dict(zip(names, (1, 0, b"0123456789abcdef", 100, 200, 0, 7, 0), strict=True)) | changes
+    head = container.FIXED.pack(*values.values()) + bytes(24)
     return container.MAGIC + chunk(b"HEAD", head) + chunk(b"DATA", b"")
 
 
@@ -242,9 +250,9 @@ TILES_OF_LARGEST = 1 << 24
 
 @pytest.fixture(scope="module")
 def many_tiles():
-    """A file of 2**24 x 2**24 pixels, whose table of tiles alone has 128 MiB, without any tile."""
-    head = container.FIXED.pack(1, 0, bytes(8), 1 << 24, 1 << 24, 448, 12, 0)
-    table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST
+    """A file of 2**24 x 2**24 pixels, whose table of tiles alone has 192 MiB, without any tile."""
+    head = container.FIXED.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
+    table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST + struct.pack("<I", 7) * TILES_OF_LARGEST
     return b"".join([container.MAGIC, chunk(b"HEAD", head + table), chunk(b"DATA", b"")])
 
 
@@ -264,7 +272,7 @@ def small_and_quick(work):
 def test_millions_of_tiles_cost_next_to_nothing(many_tiles):
     assert small_and_quick(lambda: info(many_tiles))["tiles"] == TILES_OF_LARGEST
     found = small_and_quick(lambda: contents(many_tiles)).tiles
-    assert found[-1] == found[TILES_OF_LARGEST - 1] == (len(many_tiles) - 4, 0, 0x12345678)
+    assert found[-1] == found[TILES_OF_LARGEST - 1] == (len(many_tiles) - 4, 0, 0x12345678, 7)
 
 
 def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
@@ -291,11 +299,11 @@ def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
 
 def test_the_table_of_tiles_is_a_sequence():
     rng = np.random.default_rng(0)
-    lengths, crcs = (rng.integers(0, 1 << 32, 3 * container.TILES_AT_ONCE - 5) for _ in range(2))
-    table = np.stack([lengths, crcs], 1).astype("<u4").tobytes()
+    lengths, crcs, pixels = (rng.integers(0, 1 << 32, 3 * container.TILES_AT_ONCE - 5) for _ in range(3))
+    table = np.stack([lengths, crcs], 1).astype("<u4").tobytes() + pixels.astype("<u4").tobytes()
     tiles = container.Tiles(table, 77)
     begins = (77 + np.cumsum([0, *lengths])).tolist()
-    assert list(tiles) == list(zip(begins[:-1], lengths.tolist(), crcs.tolist(), strict=True))
+    assert list(tiles) == list(zip(begins[:-1], lengths.tolist(), crcs.tolist(), pixels.tolist(), strict=True))
     assert tiles.end == begins[-1] and tiles[-1] == tiles[len(tiles) - 1]
     assert tiles[5000:2:-1999] == [tiles[5000], tiles[3001], tiles[1002]]
     with pytest.raises(IndexError):

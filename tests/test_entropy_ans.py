@@ -18,7 +18,7 @@ UNMOVED = np.arange(256, dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def shipped() -> Tables:
-    return load_model("small").prior.models.tables
+    return load_model("small").models.tables
 
 
 def every(kinds):

@@ -1,7 +1,9 @@
-"""Layers of integer networks: the NumPy twin does what today's integer networks do, and every kind equals it."""
+"""Layers of integer networks: NumPy does what `integer.Exact` does in floats, and every kind equals it."""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -93,20 +95,35 @@ def test_strips_make_the_whole(core_kinds):
                     np.testing.assert_array_equal(parts, before)
 
 
-def test_a_block_is_that_of_today():
-    """As integer.Exact computes it in floats: all shifts are 9."""
+def test_a_block_is_that_of_exact_floats():
+    """As integer.Exact computes it: all shifts are 9."""
     rng, channels = np.random.default_rng(0), 32
     dense_layers, weights = make_block(rng, channels, 1023), {}
     layers = Block(*(replace(layer, shifts=np.array(9), **_six(layer)) for layer in dense_layers))
     for name, layer in zip(("in", "space", "out", "gate", "mix"), layers, strict=True):
         weights[f"block/{name}/kernel"], weights[f"block/{name}/bias"] = layer.kernel, layer.bias
     x = numbers(rng, (6, 7, channels), 1023)
-    ops = integer.Exact(integer.prepare(weights), None)  # type: ignore[arg-type]
+    ops = integer.Exact(integer.prepare(weights))
     np.testing.assert_array_equal(block(layers, x), network.block(ops, "block", x.astype(np.float32)))
 
 
 def _six(layer: Dense | Depthwise) -> dict[str, int]:
     return {"gate": 6} if isinstance(layer, Dense) else {}
+
+
+def test_threads_that_pack_a_layer_at_once_share_one(core_kinds):
+    """The memory behind a pointer that was returned is never replaced."""
+    layer = make_dense(np.random.default_rng(0), 8, 8)
+    meeting, pack = threading.Barrier(3), layer._packed._pack
+
+    def slowly(memory: np.ndarray) -> int:
+        meeting.wait(30)  # all threads have found that nothing is packed
+        return pack(memory)
+
+    layer._packed._pack = slowly
+    with library.use(core_kinds[-1]), ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: layer.packed, range(3)))
+        assert len({*found, layer.packed}) == 1
 
 
 def test_sums_beyond_int32_are_refused():

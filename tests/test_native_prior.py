@@ -1,4 +1,4 @@
-"""The prior of octaves and of the lowest coefficients: as the engine of today, and the same by every kind."""
+"""The prior of octaves and of the lowest coefficients: the same by every kind, however rows are shared out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from native_cases import SHAPES, both, random_before, random_octave, random_weights, values
 
-from vaecodec import octaves, pyramid
 from vaecodec.native import library
-from vaecodec.native.lowest import PARTS, Lowest, load_network
+from vaecodec.native.lowest import DISTANCES, PARTS, Lowest, load_network, neighbours, places
 from vaecodec.native.prior import (
     Before,
     FirstHalf,
@@ -84,67 +83,66 @@ def test_a_strip_leaves_other_rows_alone(core_kinds):
             assert (array[:3] == 99).all() and (array[5:] == 99).all()
 
 
-def test_octaves_are_those_of_today(core_kinds, small):
-    """Every network of the shipped model, in the generator that codes with them today."""
-    rng, prior = np.random.default_rng(0), small.model.prior
-    levels = octaves.Levels(*(field[20] for field in prior.levels))
-    weights = {name.removeprefix("integer/"): value for name, value in small.model.arrays.items()}
-    table, compand = companding_table(prior.companding), octaves.Compander(prior.companding)
-    for octave in range(pyramid.OCTAVES, -1, -1):
-        networks = load_octave(weights, octave, table, prior.scales)
-        shape = (13, 22) if octave else (26, 30)
-        before = random_before(rng, networks, shape, octave == pyramid.OCTAVES)
-        vector = levels.bias_of(octave, networks.features).astype(np.int32)
-        steps = octaves.both_halves(
-            prior, octaves.Networks(prior, levels), octave, compand, _today(networks, before, shape)
-        )
-        rows, loc = next(steps)
-        one = first_half(networks, vector, before)
-        np.testing.assert_array_equal(one.rows.reshape(rows.shape), rows)
-        np.testing.assert_array_equal(one.loc.reshape(loc.shape), loc)
-        symbols = (rng.laplace(0, 3, rows.shape).astype(np.int32) * (rows > 0)).astype(np.int32)
-        known = octaves.values_of(prior, symbols, rows, loc).reshape(one.loc.shape).astype(np.int32)
-        rows, loc = steps.send(symbols)
-        two = second_half(networks, shape, one.features, known)
-        np.testing.assert_array_equal(two.rows.reshape(rows.shape), rows)
-        np.testing.assert_array_equal(two.loc.reshape(loc.shape), loc)
-        with pytest.raises(StopIteration) as end:
-            steps.send(symbols)
-        if two.passed is not None:
-            np.testing.assert_array_equal(octaves.shuffle(two.passed, 2), end.value.value[1])
+def random_lowest(rng: np.random.Generator, colours: int, width: int) -> dict[str, np.ndarray]:
+    """Weights of the networks of the lowest coefficients."""
+    weights = {}
+    for part in range(PARTS - 1):
+        shapes = {"in": (10 * colours, width), "middle": (width, width), "out": (width, 2 * colours)}
+        for name, shape in shapes.items():
+            weights[f"lowest/{part}/{name}/kernel"] = rng.integers(-300, 301, shape).astype(np.int16)
+            weights[f"lowest/{part}/{name}/bias"] = rng.integers(-(2**17), 2**17, shape[1]).astype(np.int32)
+    return weights
 
 
-def _today(networks: Octave, before: Before, shape: tuple[int, int]) -> octaves.Before:
-    if before.parents is None or before.passed is None:
-        cells = cells_of(shape)
-        return octaves.Before(before.low, np.zeros((9, *cells), np.float32), np.empty((*cells, 0), np.float32))
-    places = [2 * side for side in before.passed.shape[:2]]
-    halves = (half.astype(np.float32) for half in before.parents)
-    parents = pyramid.from_halves(*halves, (places[0], places[1]))
-    return octaves.Before(before.low, parents, octaves.shuffle(before.passed.astype(np.float32), 2))
-
-
-def test_the_lowest_are_those_of_today(core_kinds, small):
-    rng, prior = np.random.default_rng(0), small.model.prior
-    levels = octaves.Levels(*(field[20] for field in prior.levels))
-    weights = {name.removeprefix("integer/"): value for name, value in small.model.arrays.items()}
-    network = load_network(weights, companding_table(prior.companding), prior.scales)
+@pytest.mark.parametrize("colours", [1, 3])
+def test_the_lowest_are_the_same_by_every_kind(core_kinds, colours):
+    rng = np.random.default_rng(colours)
+    network = load_network(random_lowest(rng, colours, 12), companding_table(np.arange(1, 300, 3)), 90)
+    start = values(rng, (2 * colours,), 2**16)
     for size in ((1, 1), (1, 6), (5, 1), (2, 3), (9, 8), (12, 17)):
-        today = octaves.lowest(prior, levels, octaves.Compander(prior.companding), size)
-        lowest = Lowest(network, size, levels.lowest, levels.start)
-        question = next(today)
-        for part in range(PARTS):
-            rows, loc = question
-            found = lowest.distribution(part)
-            np.testing.assert_array_equal(found[0], rows)
-            np.testing.assert_array_equal(found[1], loc)
-            symbols = rng.laplace(0, 20, rows.shape).astype(np.int32)
-            lowest.put(part, octaves.values_of(prior, symbols, rows, loc).astype(np.int32))
-            try:
-                question = today.send(symbols)
-            except StopIteration as end:
-                np.testing.assert_array_equal(lowest.planes(), end.value)
-                assert part == PARTS - 1
+        vectors, known = values(rng, (4 * 12,), 2**20), [values(rng, (len(at), colours)) for at in places(*size)]
+
+        def run(size=size, vectors=vectors, known=known):
+            lowest, found = Lowest(network, size, vectors, start), []
+            for part in range(PARTS):
+                found += lowest.distribution(part)
+                lowest.put(part, known[part])
+            return [*found, lowest.planes()]
+
+        with library.use(library.REFERENCE):
+            expected = run()
+        assert len(expected) == 2 * PARTS + 1 and expected[-1].shape == (colours, *size)
+        for kind in core_kinds:
+            with library.use(kind):
+                for found, right in zip(run(), expected, strict=True):
+                    np.testing.assert_array_equal(found, right, err_msg=f"{kind} {size}")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (2, 9), (3, 3), (5, 4), (6, 1), (9, 10)])
+def test_the_lowest_are_all_in_one_part_and_lie_between_those_before(shape):
+    parts = places(*shape)
+    assert len(parts) == PARTS == 1 + len(DISTANCES)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(shape[0] * shape[1]))
+    known = set(parts[0].tolist())
+    for here, around in zip(parts[1:], neighbours(*shape), strict=True):
+        assert around.shape == (4, len(here)) and set(around.ravel().tolist()) <= known
+        known |= set(here.tolist())
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 9), (6, 6), (9, 2)])
+def test_neighbours_of_the_lowest_are_those_of_training(shape):
+    tf = pytest.importorskip("tensorflow")
+    from vaecodec import wavelet_layers
+
+    levels = np.random.default_rng(0).normal(size=(*shape, 2))
+    masks = wavelet_layers.lowest_masks(*map(tf.constant, shape))
+    for mask, here in zip(masks, places(*shape), strict=True):
+        assert np.array_equal(np.flatnonzero(mask), here)
+    parts = zip(DISTANCES, places(*shape)[1:], neighbours(*shape), strict=True)
+    for (distance, corners), here, around in parts:
+        theirs = wavelet_layers.around(tf.constant(levels[None]), distance, corners)
+        for one, found in zip(theirs, around, strict=True):
+            assert np.array_equal(one[0].numpy().reshape(-1, 2)[here], levels.reshape(-1, 2)[found])
 
 
 def test_what_does_not_fit_is_refused():

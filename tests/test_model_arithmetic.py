@@ -1,0 +1,175 @@
+"""Integer layers and gains of the transforms: no sum can overflow, and what goes in comes back."""
+
+import numpy as np
+import pytest
+
+from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
+from vaecodec.errors import ModelError
+from vaecodec.model import floats, gains
+from vaecodec.model.quantization import ACTIVATION_MAX, SHIFT_MAX, SUM_MAX, WEIGHT_MAX, integer_layer
+from vaecodec.model.transforms import (
+    coefficient_order,
+    subband_of,
+    subband_scales,
+    transform_arrays,
+)
+from vaecodec.native.networks import Dense, Depthwise, dense
+
+
+def weights(rng, shape):
+    """Of every magnitude: large outputs, tiny ones, and one that is 0."""
+    found = rng.normal(0, 1, shape) * 2.0 ** rng.uniform(-20, 1, shape[-1])
+    found[..., 0] = 0
+    return found
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (24, 40), (768, 32), (3, 3, 16)])
+@pytest.mark.parametrize("bits", [(11, 11), (14, 11), (11, 14), (15, 11)])
+def test_no_sum_can_overflow(shape, bits):
+    rng = np.random.default_rng(len(shape))
+    kernel, bias = weights(rng, shape), rng.normal(0, 3, shape[-1])
+    layer = integer_layer(kernel, bias, *bits)
+    assert [array.dtype for array in layer] == [np.int16, np.int32, np.uint8]
+    flat = np.abs(layer.kernel.reshape(-1, shape[-1]).astype(np.int64))
+    rounding = (1 << layer.shift.astype(np.int64)) >> 1
+    sums = flat.sum(0) * ACTIVATION_MAX + np.abs(layer.bias.astype(np.int64)) + rounding
+    assert sums.max() <= SUM_MAX and flat.max() <= WEIGHT_MAX and layer.shift.max() <= SHIFT_MAX
+    if len(shape) == 2:
+        Dense(*layer, limit=ACTIVATION_MAX)
+    else:
+        Depthwise(*layer, limit=ACTIVATION_MAX)
+
+
+def test_layers_are_as_fine_as_they_can_be():
+    """A unit half as large would overflow, or no bit of it would be of use."""
+    rng = np.random.default_rng(1)
+    kernel, bias = rng.normal(0, 1, (100, 30)) * 2.0 ** rng.uniform(-4, 2, 30), rng.normal(0, 1, 30)
+    layer = integer_layer(kernel, bias, 11, 11)
+    finer = np.abs(np.rint(kernel * 2.0 ** (layer.shift + 1.0)))
+    sums = finer.sum(0) * ACTIVATION_MAX + np.abs(bias) * 2.0 ** (layer.shift + 12.0)
+    assert ((sums > 0.999 * SUM_MAX) | (finer.max(0) > WEIGHT_MAX) | (layer.shift == 20)).all()
+    error = layer.kernel * 2.0 ** -layer.shift.astype(float) - kernel
+    assert (np.abs(error) <= 0.5 * 2.0 ** -layer.shift.astype(float)).all()
+
+
+def test_extreme_inputs_are_computed_exactly(core_kinds):
+    """Where every product has the sign of the sum: against integers of Python."""
+    rng = np.random.default_rng(2)
+    layer = integer_layer(rng.normal(0, 1, (50, 9)), rng.normal(0, 1, 9), 11, 11)
+    dense_layer = Dense(*layer, limit=ACTIVATION_MAX)
+    for output in range(9):
+        x = (ACTIVATION_MAX * np.sign(layer.kernel[:, output])).astype(np.int16)
+        for sign in (1, -1):
+            total = sum(int(a) * int(b) for a, b in zip(sign * x.astype(int), layer.kernel[:, output], strict=True))
+            shift = int(layer.shift[output])
+            total = (total + int(layer.bias[output]) + (1 << shift >> 1)) >> shift
+            found = dense(dense_layer, (sign * x)[None])[0, output]
+            assert found == min(max(total, -ACTIVATION_MAX), ACTIVATION_MAX)
+
+
+@pytest.mark.parametrize("value", [1e7, -1e9, np.inf])
+def test_weights_that_fit_no_scale_are_refused(value):
+    with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="too large"):
+        integer_layer(np.array([[value]]), np.zeros(1), 11, 11)
+    with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="too large"):
+        integer_layer(np.zeros((3, 2)), np.array([0, value]), 11, 11)
+
+
+def test_interpolation_hits_the_anchors_and_is_monotonic_between():
+    rng = np.random.default_rng(3)
+    anchors = np.sort(rng.integers(-(20 << 12), 5 << 12, (ANCHORS, 40)), 0).astype(np.int32)
+    for number in range(ANCHORS):
+        np.testing.assert_array_equal(gains.interpolate(anchors, number * SUBSTEPS), anchors[number])
+    every = np.stack([gains.interpolate(anchors, index) for index in range(STEPS)])
+    assert (np.diff(every, axis=0) >= 0).all()
+    place = np.arange(STEPS) / SUBSTEPS
+    exact = np.stack([np.interp(place, np.arange(ANCHORS), column) for column in anchors.T], -1)
+    assert np.abs(every - exact).max() <= 0.5
+
+
+def test_mantissas_do_not_depend_on_the_exponential():
+    """None is near a half: an exponential that is wrong by many units in the last place gives the same table."""
+    exact = 2.0 ** (gains.MANTISSA_BITS + np.arange(1 << gains.LOG_BITS) / (1 << gains.LOG_BITS))
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-6
+    table = gains.mantissas()
+    assert table[0] == 1 << gains.MANTISSA_BITS and table.max() <= 1 << (gains.MANTISSA_BITS + 1)
+    assert (np.diff(table) > 0).all()
+
+
+@pytest.mark.parametrize("bits", [0, 8])
+def test_scaled_gains_are_powers_of_two(bits):
+    logarithms = np.arange(-(26 << 12), 6 << 12, 997)
+    mantissa, shift = gains.scaled_gains(logarithms, bits)
+    assert mantissa.min() >= 1 << 13 and mantissa.max() <= 1 << 14
+    np.testing.assert_allclose(mantissa / 2.0**shift, 2.0 ** (logarithms / 4096 + bits), rtol=2.0**-13)
+    if bits == 8:
+        assert shift.min() >= 0 and shift.max() <= 31
+
+
+def test_products_of_gains_stay_within_32_bits():
+    """Values are within +-2**16, mantissas at most 2**14: with the rounding of any shift below 2**31."""
+    mantissa, shift = gains.scaled_gains(np.arange(-(26 << 12), 6 << 12), 8)
+    most = (mantissa.astype(np.int64) << 16) + ((np.int64(1) << shift) >> 1)
+    assert most.max() < 2**31 + 2**30  # wraps as int32 on every machine alike, and only far beyond the range of pixels
+    assert most[shift <= 30].max() < 2**31
+
+
+def test_multipliers_are_rounded_and_bounded():
+    logarithms = np.array([0, -4096, 4096, 2 << 12, 3 << 12, 20 << 12, -(20 << 12), -(2**31), 2**31 - 1, 100])
+    found = gains.multipliers(logarithms.astype(np.int64))
+    assert found.tolist() == [4096, 2048, 8192, 16384, 32767, 32767, 0, 0, 32767, round(4096 * 2 ** (100 / 4096))]
+
+
+CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_coefficients_have_an_order_and_a_subband_each(channels):
+    order, subband = coefficient_order(channels), subband_of(channels)
+    assert sorted(order.tolist()) == list(range(256 * channels)) and len(subband) == 256 * channels
+    assert subband.tolist() == sorted(subband.tolist()) and subband[-1] == 13 * channels - 1
+    assert len(subband_scales(channels)) == 13 * channels and (subband_scales(channels) > 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float_weights_come_back_from_integers(channels):
+    """All but for the rounding of each layer's units."""
+    config = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10, channels=channels)
+    rng = np.random.default_rng(channels)
+    fine, coarse, latents = config.fine, config.coarse, config.latents
+    shapes = {"latents": (latents, coarse), "coarse": (coarse, 4 * fine), "skip": (64 * channels, fine)}
+    shapes |= {"fine": (fine, 64 * channels)}
+    every = {f"synthesis/{name}": shape for name, shape in shapes.items()}
+    every |= {"analysis/fine": (64 * channels, fine), "analysis/coarse": (4 * fine, coarse)}
+    every |= {"analysis/latents": (coarse, latents)}
+    for side in ("synthesis", "analysis"):
+        for place, width in (("fine0", fine), ("coarse0", coarse)):
+            square = {part: (width, width) for part in ("in", "out", "mix")}
+            square |= {"gate": (width, 2 * width), "space": (3, 3, width)}
+            every |= {f"{side}/{place}/{part}": shape for part, shape in square.items()}
+    given = {}
+    for name, shape in every.items():
+        given[f"{name}/kernel"] = rng.normal(0, 0.1, shape).astype(np.float32)
+        given[f"{name}/bias"] = rng.normal(0, 0.1, shape[-1]).astype(np.float32)
+    given["synthesis/latents/bias"][:] = 0
+    # A gain of a subband is that of all its coefficients.
+    steps = np.log(rng.uniform(0.01, 0.5, (ANCHORS, 13 * channels)))[:, subband_of(channels)]
+    anchors = {"inverse_gain": steps[:, coefficient_order(channels)]}
+    for side, last in (("synthesis", fine), ("analysis", coarse)):
+        anchors[f"{side}/fine"] = rng.normal(0, 0.5, (ANCHORS, fine))
+        anchors[f"{side}/out"] = rng.normal(0, 0.5, (ANCHORS, last))
+    arrays = transform_arrays(config, given, anchors)
+    back = floats.transform_weights(config, arrays)
+    assert set(back) == set(given)
+    for name, array in given.items():
+        most = np.abs(array).max()
+        np.testing.assert_allclose(back[name], array, atol=0.01 * most, err_msg=name)
+    for number in (0, 3, ANCHORS - 1):
+        index = number * SUBSTEPS
+        np.testing.assert_allclose(
+            floats.inverse_gain(config, arrays, index), np.exp(anchors["inverse_gain"][number]), rtol=2e-4
+        )
+        for place in ("synthesis/fine", "analysis/out"):
+            np.testing.assert_allclose(
+                floats.multiplier(arrays, place, index), np.exp(anchors[place][number]), rtol=2e-4
+            )

@@ -1,0 +1,192 @@
+"""Colours and the ends of both networks: every kind equals NumPy, and strips of rows make the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from vaecodec.native import library
+from vaecodec.native import transforms as kernels
+from vaecodec.native.networks import Dense
+from vaecodec.transforms.coefficients import Coefficients, empty
+from vaecodec.transforms.networks import rotation_matrix
+
+SIZES = ((1, 1), (1, 3), (2, 1), (3, 2), (2, 5))  # in cells of 16 x 16 pixels
+CHANNELS = (1, 2, 3, 4, 7)
+LIMIT = 32767
+ENDS = np.array([-(2**31), 2**31 - 1, -(2**16), 2**16, 0, 1, -1], np.int32)
+
+Work = Callable[[tuple[int, int]], list[np.ndarray]]  # strip -> arrays of the whole
+
+
+def narrow(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """i16 within +-32767: small here, large there, and both ends."""
+    found = rng.integers(-LIMIT, LIMIT + 1, shape) >> rng.integers(0, 15, shape)
+    found[rng.random(shape) < 0.05] = rng.choice([-LIMIT, LIMIT])
+    return found.astype(np.int16)
+
+
+def wide(rng: np.random.Generator, shape: tuple[int, ...], hostile: bool) -> np.ndarray:
+    """i32: within the range of coefficients, or anything."""
+    most = 2**31 - 1 if hostile else 2**17
+    found = rng.integers(-most, most + 1, shape) >> rng.integers(0, most.bit_length(), shape)
+    found[rng.random(shape) < 0.05] = rng.choice(ENDS if hostile else ENDS[2:])
+    return found.astype(np.int32)
+
+
+def layer(rng: np.random.Generator, inputs: int, outputs: int) -> Dense:
+    """A layer whose weights are as large as its sums allow, or about as large as trained ones."""
+    most = min(LIMIT, (2**31 - 2**24) // (inputs * LIMIT)) if rng.random() < 0.5 else 40
+    kernel = rng.integers(-most, most + 1, (inputs, outputs))
+    bias = rng.integers(-(2**22), 2**22, outputs)
+    return Dense(kernel, bias, rng.integers(4, 20, outputs), limit=LIMIT)
+
+
+def coefficients(rng: np.random.Generator, channels: int, cells: tuple[int, int], hostile: bool) -> Coefficients:
+    found = empty(channels, cells)
+    for plane in found.planes():
+        plane[...] = wide(rng, plane.shape, hostile)
+    return found
+
+
+def expect_equal(kinds: tuple[str, ...], rows: int, work: Work) -> None:
+    """The whole is the same by every kind, and by every kind in strips; arrays have as many lines for each row."""
+    with library.use(library.REFERENCE):
+        expected = work((0, rows))
+    edges = [0, *sorted({rows // 3, rows // 2} - {0}), rows]
+    for kind in (library.REFERENCE, *kinds):
+        with library.use(kind):
+            for right, found in zip(expected, work((0, rows)), strict=True):
+                np.testing.assert_array_equal(found, right, err_msg=kind)
+            for strip in zip(edges[:-1], edges[1:], strict=True):
+                for right, found in zip(expected, work(strip), strict=True):
+                    lines = slice(*(len(right) // rows * edge for edge in strip))
+                    np.testing.assert_array_equal(found[lines], right[lines], err_msg=f"{kind} {strip}")
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("hostile", [False, True])
+def test_colours_are_the_same_by_every_kind(core_kinds, channels, hostile):
+    rng, rotation = np.random.default_rng(channels), rotation_matrix(channels)
+    for height, width in ((1, 1), (3, 7), (5, 64), (2, 33), (16, 48)):
+        planes = wide(rng, (channels, height, width), hostile)
+        pixels = rng.integers(0, 256, (height, width, channels), np.uint8)
+
+        def inverse(rows, planes=planes, shape=pixels.shape):
+            return [kernels.inverse_colors(planes, rotation, np.zeros(shape, np.int16), rows)]
+
+        def forward(rows, pixels=pixels, shape=planes.shape):
+            out = kernels.forward_colors(pixels, rotation, np.zeros(shape, np.int32), rows)
+            return [np.ascontiguousarray(out.transpose(1, 2, 0))]
+
+        expect_equal(core_kinds, height, inverse)
+        expect_equal(core_kinds, height, forward)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_colours_come_back(core_kinds, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 21, channels), np.uint8)
+    for kind in (library.REFERENCE, *core_kinds):
+        with library.use(kind):
+            planes = np.empty((channels, 16, 21), np.int32)
+            kernels.forward_colors(pixels, rotation_matrix(channels), planes, (0, 16))
+            out = kernels.inverse_colors(
+                planes, rotation_matrix(channels), np.empty(pixels.shape, np.int16), (0, 16)
+            )
+        # Samples are in units of 2**-14 on a scale of 1 for 255 levels, around the middle.
+        np.testing.assert_allclose(out / 2**14 * 255 + 127.5, pixels, atol=0.05)
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_synthesis_is_the_same_by_every_kind(core_kinds, channels, hostile):
+    rng = np.random.default_rng(10 * channels + hostile)
+    for h, w in SIZES:
+        coarse, fine = int(rng.integers(1, 40)), int(rng.integers(1, 40))
+        given = coefficients(rng, channels, (h, w), hostile)
+        latents, enter = layer(rng, 256 * channels, coarse), layer(rng, coarse, 4 * fine)
+        skip, leave = layer(rng, 64 * channels, fine), layer(rng, fine, 64 * channels)
+        samples, x = narrow(rng, (16 * h, 16 * w, channels)), narrow(rng, (h, w, coarse))
+        x_fine, multiplier = narrow(rng, (2 * h, 2 * w, fine)), rng.integers(0, 32768, fine, np.int32)
+
+        def first(rows, latents=latents, given=given, shape=x.shape):
+            return [kernels.synthesis_coarse(latents, *given, np.zeros(shape, np.int16), rows)]
+
+        def second(rows, layers=(enter, skip), arrays=(x, samples, multiplier), shape=x_fine.shape):
+            return [kernels.synthesis_fine(*layers, *arrays, np.zeros(shape, np.int16), rows)]
+
+        def third(rows, leave=leave, x=x_fine, samples=samples):
+            levels, pixels = np.zeros(samples.shape, np.int16), np.zeros(samples.shape, np.uint8)
+            alone = np.zeros_like(pixels)
+            kernels.synthesis_pixels(leave, x, samples, rows, levels, pixels)
+            kernels.synthesis_pixels(leave, x, samples, rows, None, alone)
+            np.testing.assert_array_equal(alone, pixels)
+            return [levels, pixels]
+
+        expect_equal(core_kinds, h, first)
+        expect_equal(core_kinds, h, second)
+        expect_equal(core_kinds, 2 * h, third)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_analysis_is_the_same_by_every_kind(core_kinds, channels):
+    rng = np.random.default_rng(channels)
+    for h, w in SIZES:
+        coarse, fine = int(rng.integers(1, 40)), int(rng.integers(1, 40))
+        pixels = rng.integers(0, 256, (16 * h, 16 * w, channels), np.uint8)
+        enter, coarser = layer(rng, 64 * channels, fine), layer(rng, 4 * fine, coarse)
+        leave, given = layer(rng, coarse, 256 * channels), coefficients(rng, channels, (h, w), False)
+        x, y = narrow(rng, (2 * h, 2 * w, fine)), narrow(rng, (h, w, coarse))
+        multiplier = rng.integers(0, 32768, fine, np.int32)
+
+        def first(rows, enter=enter, pixels=pixels, multiplier=multiplier, shape=x.shape):
+            return [kernels.analysis_fine(enter, pixels, multiplier, np.zeros(shape, np.int16), rows)]
+
+        def second(rows, coarser=coarser, x=x, shape=y.shape):
+            return [kernels.analysis_coarse(coarser, x, np.zeros(shape, np.int16), rows)]
+
+        def third(rows, leave=leave, y=y, given=given):
+            planes = [plane.copy() for plane in given.planes()]
+            kernels.analysis_latents(leave, y, planes[:-1], planes[-1], rows)
+            return [np.ascontiguousarray(plane.transpose(1, 2, 0)) for plane in planes]
+
+        expect_equal(core_kinds, 2 * h, first)
+        expect_equal(core_kinds, h, second)
+        expect_equal(core_kinds, h, third)
+
+
+def test_other_rows_are_left_alone(core_kinds):
+    rng = np.random.default_rng(0)
+    leave, x, samples = layer(rng, 9, 192), narrow(rng, (6, 4, 9)), narrow(rng, (48, 32, 3))
+    for kind in (library.REFERENCE, *core_kinds):
+        levels, pixels = np.full(samples.shape, 99, np.int16), np.full(samples.shape, 99, np.uint8)
+        with library.use(kind):
+            kernels.synthesis_pixels(leave, x, samples, (2, 3), levels, pixels)
+        for array in (levels, pixels):
+            assert (array[:16] == 99).all() and (array[24:] == 99).all() and (array[16:24] != 99).any()
+
+
+def test_arrays_that_do_not_fit_are_refused(core_kinds):
+    rng = np.random.default_rng(0)
+    samples, x = narrow(rng, (32, 16, 3)), narrow(rng, (4, 2, 9))
+    leave, out = layer(rng, 9, 192), np.zeros((32, 16, 3), np.int16)
+    given = coefficients(rng, 3, (2, 1), False)
+    coarse = layer(rng, 768, 5)
+    wrong = (
+        lambda: kernels.synthesis_pixels(leave, x, samples, (0, 5), out),
+        lambda: kernels.synthesis_pixels(leave, x, samples, (3, 2), out),
+        lambda: kernels.synthesis_pixels(leave, x, samples, (0, 4), out[:31]),
+        lambda: kernels.synthesis_pixels(leave, x, samples, (0, 4), out.astype(np.int32)),
+        lambda: kernels.synthesis_pixels(leave, x[:, ::2], samples, (0, 4), out),
+        lambda: kernels.synthesis_pixels(coarse, x, samples, (0, 4), out),
+        lambda: kernels.synthesis_coarse(coarse, given.bands[:3], given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
+        lambda: kernels.synthesis_coarse(leave, given.bands, given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
+        lambda: kernels.inverse_colors(given.low, np.eye(2, dtype=np.int32), np.zeros((2, 1, 3), np.int16), (0, 2)),
+    )
+    for kind in (library.REFERENCE, *core_kinds):
+        with library.use(kind):
+            for work in wrong:
+                with pytest.raises(ValueError):
+                    work()
