@@ -19,13 +19,14 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec import coding, context, filtering
-from vaecodec.codec import Codec
+from vaecodec import coding, filtering
+from vaecodec.codec import Codec, decoder, encoder
 from vaecodec.model.file import load_model
-from vaecodec.wiener import Restoration
+from vaecodec.native import library
+from vaecodec.transforms import synthesis
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
-PARTS = ("analysis", "synthesis", "filter", "entropy networks", "sorting", "coding", "other")
+PARTS = ("analysis", "synthesis", "filter", "prior", "sorting", "coding", "other")
 
 
 @contextmanager
@@ -54,15 +55,16 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
         setattr(owner, name, timed)
 
     clock(codec.transforms, "analysis", "analysis")
-    for name in ("synthesis", "unrounded"):
+    for name in ("levels", "pixels"):
         clock(codec.transforms, name, "synthesis")
     clock(filtering, "of_one_class", "filter")
-    clock(Restoration, "__call__", "filter")
+    clock(encoder, "restore", "filter")
+    clock(synthesis, "filtered", "filter")
     for name in ("push", "pop"):
-        clock(context, name, "coding")
-    clock(coding, "by_row", "sorting")
-    for name in ("encode", "decode"):
-        clock(context, name, "entropy networks")
+        clock(coding, name, "coding")
+    clock(coding, "by_table", "sorting")
+    clock(encoder, "encode_tile", "prior")
+    clock(decoder, "decode_tile", "prior")
     try:
         yield spent
     finally:
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--quality", type=float, default=50)
     parser.add_argument("--repeat", type=int, default=8)
     parser.add_argument("--sizes", default="256x256,768x512,1536x1024,2048x1536", help="widths x heights in pixels")
-    parser.add_argument("--threads", default=f"1,{os.cpu_count()}", help="of LiteRT")
+    parser.add_argument("--threads", default=f"1,{os.cpu_count()}", help="of one call")
     parser.add_argument("--at-once", default=f"1,{2 * (os.cpu_count() or 1)}", help="pictures, each in a thread")
     parser.add_argument("-o", "--output", help="JSON file")
     options = parser.parse_args()
@@ -142,7 +144,8 @@ def main() -> None:
                 add(codec, sizes[min(1, len(sizes) - 1)], threads, at_once)
     about = (
         f"Warm, the fastest of {options.repeat}; one photograph resampled, quality {options.quality:g}, "
-        f"model {model.name} {model.id}, device {options.device}; MP/s of all pictures; parts in percent."
+        f"model {model.name} {model.id}, device {options.device}, core {library.kind()}; MP/s of all pictures; "
+        "parts in percent."
     )
     head = ["direction", "picture, pixels", "threads", "pictures at once", "MP/s", *(f"{part}, %" for part in PARTS)]
     publish(about, head, rows, options.output)

@@ -128,7 +128,7 @@ def shown_warnings(name: str, show: Callable[[str], Any]) -> Iterator[None]:
 def hushed(verbose: bool = False) -> Iterator[None]:
     """Keeps the chatter of libraries off stderr, unless verbose: ours is one line a file.
 
-    LiteRT and libtiff write to descriptor 2 and cannot be told not to, so Python's stderr moves to a copy of it.
+    libtiff writes to descriptor 2 and cannot be told not to, so Python's stderr moves to a copy of it.
     """
     import logging
 

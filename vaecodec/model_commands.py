@@ -57,8 +57,8 @@ def _show(name: str) -> Said:
 
 
 def _decoders(arrays: dict[str, Any]) -> list[Any]:
-    """Weights of networks, each once: not their LiteRT twins, tables or calibrations."""
-    return [array for name, array in arrays.items() if name.startswith(("weights/", "integer/"))]
+    """Weights of networks: not tables or calibrations."""
+    return [array for name, array in arrays.items() if name.startswith(("prior/", "synthesis/", "analysis/", "integer/"))]
 
 
 def _add(args: argparse.Namespace, source: str) -> Said:

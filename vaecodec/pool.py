@@ -94,7 +94,7 @@ def _begin(pids: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # LiteRT and libtiff write to it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes to it
     pids.put(os.getpid())
 
 
