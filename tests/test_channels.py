@@ -1,7 +1,6 @@
-"""Models of other channels than RGB: trained on grey or on arrays, frozen, and held against the reference decoder."""
+"""Models of other channels than RGB: trained on grey or on arrays, and frozen."""
 
 import io
-import zlib
 
 import numpy as np
 import pytest
@@ -45,9 +44,7 @@ def model(request, tmp_path_factory):
     return channels, str(folder / "own.vcm")
 
 
-def test_symbols_and_pixels_are_the_reference_decoders(model):
-    import reference_decoder
-
+def test_files_are_the_same_however_they_are_made(model):
     from vaecodec.codec import Codec
     from vaecodec.model.file import load_model
 
@@ -56,27 +53,23 @@ def test_symbols_and_pixels_are_the_reference_decoders(model):
     codec = vaecodec.load(path)
     assert not codec.model.shipped and codec.model.config.channels == channels
     data = codec.encode(image, 70, tile=64)
-    theirs = reference_decoder.read_model(path)
-    crcs = [zlib.crc32(tile.tobytes()) for tile in reference_decoder.decode_symbols(data, theirs)]
-    assert crcs == codec.symbol_crcs(data) and len(crcs) == 6
+    codec.verify(data)
     again = codec.decode(data)
     assert again.shape == image.shape and again.dtype == np.uint8
-    assert np.abs(again.astype(int) - reference_decoder.decode(data, theirs)).max() <= 1
-    other = Codec(load_model(path), "tensorflow")
-    assert other.symbol_crcs(data) == crcs and np.abs(again.astype(int) - other.decode(data)).max() <= 1
+    other = Codec(load_model(path), threads=3)
+    assert other.encode(image, 70, tile=64) == data and np.array_equal(other.decode(data), again)
     assert 10 * np.log10(255**2 / np.square(again.astype(float) - image).mean()) > 20
-    part = codec.decode(data, (50, 60, 30, 70))
-    assert np.abs(part.astype(int) - again[50:80, 60:130]).max() <= 1
+    np.testing.assert_array_equal(codec.decode(data, (50, 60, 30, 70)), again[50:80, 60:130])
     assert codec.decode(data, reduce=8).shape == (13, 19, channels)
-    assert codec.decode_exact(data).shape == image.shape
+    assert codec.decode_levels(data).shape == image.shape
     assert len(codec.encode(image, 70, effort=3)) <= 1.05 * len(codec.encode(image, 70))
 
 
 def test_it_is_trained_on_from_its_file(model, tmp_path):
     from vaecodec.freezing import freeze
     from vaecodec.training import save_compact
-    from vaecodec.unfreezing import weights_of
     from vaecodec.model.file import load_model
+    from vaecodec.unfreezing import weights_of
 
     found = load_model(model[1])
     config, weights = weights_of(found)
@@ -92,7 +85,7 @@ def test_other_pixels_are_refused_in_words(model):
             codec.encode(pixels)
     other = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
     with pytest.raises(FormatError, match=f"the header gives 16 channels, its model {channels}"):
-        codec.decode(container.pack(other, [(b"", 0)]))
+        codec.decode(container.pack(other, [(b"", 0, 0)]))
     if channels == 1:
         with pytest.raises(CodecError, match="in colour, and the model is for grey ones"):
             vaecodec.encode(picture(80, 90), model=path)
@@ -186,15 +179,15 @@ def test_large_grey_pictures_go_through_in_strips(model, monkeypatch):
 
 def test_the_header_says_how_many():
     for channels in (1, 2, 3, 4, 16):
-        data = container.pack(Header("0" * 16, 20, 30, 5, 64, channels=channels), [(b"", 0)])
+        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
         found = container.contents(data)
         assert found.head.channels == found.channels == channels and found.grey == (channels == 1)
         assert container.info(data)["channels"] == channels
-    head = container.FIXED.pack(1, 0, bytes(8), 20, 30, 5, 6, 3) + bytes(8)
+    head = container.FIXED.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
     with pytest.raises(FormatError, match="3 are written as 0"):
         container.read_head(head)
     for channels, tag in ((1, container.GREY), (2, container.ALPHA), (4, container.GREY)):
-        data = container.pack(Header("0" * 16, 20, 30, 5, 64, channels=channels), [(b"", 0)])
+        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
         with pytest.raises(FormatError, match=f"does not go with {channels} channels"):
             container.contents(container.insert(data, [(tag, b"")]))
 

@@ -274,7 +274,8 @@ def test_unknown_chunks_and_versions():
 def test_the_front_says_what_the_whole_file_says(path):
     data = path.read_bytes()
     whole, front = container.contents(data), fronts.read_front(io.BytesIO(data))
-    assert (front.head, front.channels) == (whole.head, whole.channels)
+    head = whole.head._replace(filter=b"") if isinstance(whole.head, container.Header) else whole.head
+    assert (front.head, front.channels) == (head, whole.channels)  # a filter follows the table of tiles
     assert {n: container.inflated(n, v) for n, v in front.metadata.items()} == container.metadata(data)
     assert front.depth == container.info(data)["depth"]
 

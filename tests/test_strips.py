@@ -272,7 +272,8 @@ def test_a_damaged_file_leaves_no_picture_behind(tmp_path):
     from vaecodec import container
 
     parsed = container.parse(bytes(data))
-    crcs = [(bytes(data[t.offset : t.offset + t.length]), t.crc ^ (n == 5)) for n, t in enumerate(parsed.tiles)]
+    payloads = [bytes(data[one.offset : one.offset + one.length]) for one in parsed.tiles]
+    crcs = [(payload, one.crc ^ (n == 5), one.pixels) for n, (payload, one) in enumerate(zip(payloads, parsed.tiles, strict=True))]
     (tmp_path / "a.vae").write_bytes(container.pack(parsed.header, crcs))
     with pytest.raises(CodecError, match="tile 5"):
         vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "a.png")
