@@ -3,20 +3,23 @@
     push: symbols ---> words        a stack: what was pushed last is popped first, so that encoding
     pop:  symbols <--- words        walks backwards over what decoding walks forwards
 
-The only file that imports constriction (Bamler 2022, arXiv:2201.01741).  Symbols of equal rows are coded
-together: one call a row.
+The only file that imports constriction (Bamler 2022, arXiv:2201.01741).  Symbols of equal rows are coded together: one
+call a row.  Where constriction has no wheel, or VAECODEC_CODER=core is set, the coder of the native core writes and
+reads the same words.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaecodec.entropy import ans
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.native.symbols import gather_symbols, place_symbols, sort_by_table
+from vaecodec.native.symbols import AnsTables, ans_tables, gather_symbols, place_symbols, sort_by_table
 from vaecodec.tables import Tables
 
 DETERMINISTIC = 0  # this row's symbols are 0 and take no part in coding
@@ -24,10 +27,18 @@ NUMBER_BYTES = 4  # of an escaped symbol, and of others that have no row
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
 
 
-@lru_cache(maxsize=1)
-def _constriction():  # type: ignore[no-untyped-def]
-    import constriction
+VARIABLE = "VAECODEC_CODER"
 
+
+@lru_cache(maxsize=1)
+def _constriction() -> Any:
+    """constriction's stream coders; None where the core is to code, or constriction is not installed."""
+    if os.environ.get(VARIABLE) == "core":
+        return None
+    try:
+        import constriction
+    except ImportError:
+        return None
     return constriction.stream
 
 
@@ -37,13 +48,15 @@ def categorical(freq: np.ndarray):  # type: ignore[no-untyped-def]
     constriction scales floats so that every entry keeps at least 1; given freq - 1, its scale is exactly 1
     (guarded by tests/test_coding.py).
     """
+    if _constriction() is None:
+        return ans.Categorical(freq)
     return _constriction().model.Categorical((freq - 1).astype(np.float64), perfect=False)
 
 
 @lru_cache(maxsize=32)
 def uniform(bits: int):  # type: ignore[no-untyped-def]
     """An entropy model of integers below 2**bits, all alike; exact, as they divide 2**24."""
-    return _constriction().model.Uniform(1 << bits)
+    return ans.Uniform(1 << bits) if _constriction() is None else _constriction().model.Uniform(1 << bits)
 
 
 class Models:
@@ -59,6 +72,11 @@ class Models:
         if row not in self._models:
             self._models[row] = categorical(self.tables.row(row))
         return self._models[row]
+
+    @cached_property
+    def runs(self) -> AnsTables:
+        """The rows as the core's coder takes them."""
+        return ans_tables(self.tables.freq, self.tables.start)
 
     @property
     def byte_row(self) -> int:
@@ -101,6 +119,9 @@ def push(  # type: ignore[no-untyped-def]
     if len(escapes):
         push_numbers(coder, symbols[runs.order[escapes]], models)
     used = np.flatnonzero(runs.counts)
+    if isinstance(coder, ans.AnsCoder):
+        coder.encode_runs(models.runs, positions, tables[used].astype(np.int32), runs.counts[used])
+        return
     end = len(positions)
     for table, count in zip(tables[used[::-1]].tolist(), runs.counts[used[::-1]].tolist(), strict=True):
         coder.encode_reverse(positions[end - count : end], models[table])
@@ -115,9 +136,11 @@ def pop(  # type: ignore[no-untyped-def]
     tables, used = _tables(moved), np.flatnonzero(runs.counts)
     if not len(used):
         return np.zeros(len(indices), np.int32)
-    counts = runs.counts[used].tolist()
-    parts = [coder.decode(models[table], count) for table, count in zip(tables[used].tolist(), counts, strict=True)]
-    positions = np.concatenate(parts)
+    if isinstance(coder, ans.AnsCoder):
+        positions = coder.decode_runs(models.runs, tables[used].astype(np.int32), runs.counts[used])
+    else:
+        pairs = zip(tables[used].tolist(), runs.counts[used].tolist(), strict=True)
+        positions = np.concatenate([coder.decode(models[table], count) for table, count in pairs])
     symbols, escapes = place_symbols(len(indices), positions, *runs, models.low, models.last, tables)
     if len(escapes):
         numbers = pop_numbers(coder, len(escapes), models)
@@ -157,25 +180,30 @@ def pop_numbers(coder, count: int, models: Models) -> np.ndarray:  # type: ignor
 def push_each(coder, symbols: np.ndarray, freq: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     """Puts symbol n of i32[n] under frequencies freq[n], i64[n, K] of sum 2**24, on the stack; inverse of pop_each."""
     if len(symbols):
-        coder.encode_reverse(symbols.astype(np.int32, copy=False), _family(), (freq - 1).astype(np.float64))
+        coder.encode_reverse(symbols.astype(np.int32, copy=False), _family(), _parameters(freq))
 
 
 def pop_each(coder, freq: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Takes i32[n] symbols off the stack, one for each row of frequencies i64[n, K] of sum 2**24."""
     if not len(freq):
         return np.zeros(0, np.int32)
-    return np.asarray(coder.decode(_family(), (freq - 1).astype(np.float64)), np.int32)
+    return np.asarray(coder.decode(_family(), _parameters(freq)), np.int32)
 
 
 @lru_cache(maxsize=1)
 def _family():  # type: ignore[no-untyped-def]
     """Entropy models whose frequencies come with each symbol, as in `categorical`."""
-    return _constriction().model.Categorical(perfect=False)
+    return ans.CategoricalFamily() if _constriction() is None else _constriction().model.Categorical(perfect=False)
+
+
+def _parameters(freq: np.ndarray) -> np.ndarray:
+    """Frequencies as the family takes them."""
+    return freq if _constriction() is None else (freq - 1).astype(np.float64)
 
 
 def writer():  # type: ignore[no-untyped-def]
     """An empty stack."""
-    return _constriction().stack.AnsCoder()
+    return ans.AnsCoder() if _constriction() is None else _constriction().stack.AnsCoder()
 
 
 def words(coder) -> bytes:  # type: ignore[no-untyped-def]
@@ -190,4 +218,4 @@ def reader(data: bytes):  # type: ignore[no-untyped-def]
     array = np.frombuffer(data, "<u4").astype(np.uint32)
     if len(array) and array[-1] == 0:
         raise FormatError("it ends in a zero word")
-    return _constriction().stack.AnsCoder(array)
+    return ans.AnsCoder(array) if _constriction() is None else _constriction().stack.AnsCoder(array)
