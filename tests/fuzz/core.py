@@ -24,7 +24,7 @@ TESTS = pathlib.Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 LIBRARY = "VAECODEC_CORE_LIBRARY"
-LARGEST = 1 << 14  # pixels of a mutant that is decoded, so that many are
+LARGEST = 1 << 12  # pixels of a mutant that is decoded, so that many are
 
 
 def compile_core(folder: str) -> str:
@@ -86,12 +86,26 @@ class Files:
             if last.offset + last.length > parsed.tiles[0].offset:
                 mutated(data, rng, parsed.tiles[0].offset, last.offset + last.length)
         refixed(data)
-        # The CRC of the symbols would end most mutants before synthesis sees their values.
-        joined, tile._joined = tile._joined, lambda crcs: Any()  # type: ignore[assignment]
+        # The CRC of the symbols, and words that are left over, would end most mutants before synthesis sees their values.
+        joined, reader = tile._joined, tile.coding.reader
+        tile._joined, tile.coding.reader = lambda crcs: Any(), lambda payload: Loose(reader(payload))  # type: ignore
         try:
             self._codec.decode(bytes(data))
         finally:
-            tile._joined = joined
+            tile._joined, tile.coding.reader = joined, reader
+
+
+class Loose:
+    """A stack that is empty whenever it is asked."""
+
+    def __init__(self, coder: object) -> None:
+        self._coder = coder
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._coder, name)
+
+    def is_empty(self) -> bool:
+        return True
 
 
 class Any:
@@ -178,11 +192,11 @@ def main() -> None:
 
     files, models, rng = Files(), Models(), random.Random(options.seed)
     counts, end = {"decoded": 0, "refused": 0}, time.monotonic() + 60 * options.minutes
-    kinds = library.kinds()[1:]
+    kinds = library.kinds()[2:] or library.kinds()[1:]  # plain C is slow, and what compilers check best: now and then
     while time.monotonic() < end:
         target = models if rng.randrange(8) == 0 else files
         state = rng.getstate()
-        with library.use(rng.choice(kinds)):
+        with library.use("plain" if rng.randrange(200) == 0 else rng.choice(kinds)):
             try:
                 target.attempt(rng)
                 counts["decoded"] += 1
