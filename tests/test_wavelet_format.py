@@ -13,7 +13,7 @@ from mutants import mutants, truncations
 pytest.importorskip("tensorflow")
 
 import reference_decoder
-from support_models import CONFIG, changed, loaded, random_model, with_arrays
+from support_format import CONFIG, changed, loaded, random_model, with_arrays
 
 from vaecodec import coding, container
 from vaecodec.codec import Codec

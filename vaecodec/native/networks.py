@@ -33,12 +33,13 @@ class _Packed:
 
     def pointer(self) -> int:
         kind = library.kind()
-        if kind not in self._memory:
+        memory = self._memory.get(kind)
+        if memory is None:
             memory = library.memory(self._size())
             self._pack(memory)
-            # The first to be complete stays: another thread may use it at once, and a later one would free it.
-            self._memory.setdefault(kind, memory)
-        return library.pointer(self._memory[kind])
+            # Of threads that pack at once the first one's is kept: a pointer must stay valid once it was returned.
+            memory = self._memory.setdefault(kind, memory)
+        return library.pointer(memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +243,9 @@ def _in_range(name: str, values: np.ndarray | int, least: int, most: int) -> Non
 
 
 def _vector(values: np.ndarray | int, count: int) -> np.ndarray:
-    """i32[count]."""
+    """i32[count], of as many values or of one number; raises ValueError on other shapes."""
+    if np.shape(values) not in ((), (count,)):
+        raise ValueError(f"there are {list(np.shape(values))} values for {count} outputs")
     return np.ascontiguousarray(np.broadcast_to(np.asarray(values, np.int32), (count,)))
 
 
