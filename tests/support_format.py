@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from vaecodec.codec import Codec
 from vaecodec.config import Config
+from vaecodec.container import pack, parse, with_pixel_crcs
 from vaecodec.model.file import Model, pack_model, parse_model
 
 CONFIG = Config(8, 1, 12, 2, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken
@@ -53,3 +55,11 @@ def loaded(data: bytes) -> Model:
     model = parse_model(data, "it")
     assert isinstance(model, Model)
     return model
+
+
+def with_filter(codec: Codec, data: bytes, filter: bytes) -> bytes:
+    """A file with another filter, or none, and the CRCs of the pixels that follow."""
+    parsed = parse(data)
+    tiles = [(data[tile.offset : tile.offset + tile.length], tile.crc, 0) for tile in parsed.tiles]
+    data = pack(parsed.header._replace(filter=filter), tiles)
+    return with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
