@@ -44,7 +44,9 @@ def model(request, tmp_path_factory):
     return channels, str(folder / "own.vcm")
 
 
-def test_files_are_the_same_however_they_are_made(model):
+def test_symbols_and_pixels_are_the_reference_decoders(model):
+    import reference_decoder
+
     from vaecodec.codec import Codec
     from vaecodec.model.file import load_model
 
@@ -53,13 +55,16 @@ def test_files_are_the_same_however_they_are_made(model):
     codec = vaecodec.load(path)
     assert not codec.model.shipped and codec.model.config.channels == channels
     data = codec.encode(image, 70, tile=64)
-    codec.verify(data)
-    again = codec.decode(data)
+    theirs = reference_decoder.read_model(path)
+    crcs = reference_decoder.symbol_crcs(data, theirs)
+    assert crcs == codec.symbol_crcs(data) and len(crcs) == 6
+    again = codec.decode(data, check=True)
     assert again.shape == image.shape and again.dtype == np.uint8
+    assert np.array_equal(again, reference_decoder.decode(data, theirs))
     other = Codec(load_model(path), threads=3)
     assert other.encode(image, 70, tile=64) == data and np.array_equal(other.decode(data), again)
     assert 10 * np.log10(255**2 / np.square(again.astype(float) - image).mean()) > 20
-    np.testing.assert_array_equal(codec.decode(data, (50, 60, 30, 70)), again[50:80, 60:130])
+    assert np.array_equal(codec.decode(data, (50, 60, 30, 70)), again[50:80, 60:130])
     assert codec.decode(data, reduce=8).shape == (13, 19, channels)
     assert codec.decode_levels(data).shape == image.shape
     assert len(codec.encode(image, 70, effort=3)) <= 1.05 * len(codec.encode(image, 70))
@@ -67,8 +72,8 @@ def test_files_are_the_same_however_they_are_made(model):
 
 def test_it_is_trained_on_from_its_file(model, tmp_path):
     from vaecodec.freezing import freeze
-    from vaecodec.training import save_compact
     from vaecodec.model.file import load_model
+    from vaecodec.training import save_compact
     from vaecodec.unfreezing import weights_of
 
     found = load_model(model[1])

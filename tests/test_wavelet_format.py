@@ -13,7 +13,7 @@ from mutants import mutants, truncations
 pytest.importorskip("tensorflow")
 
 import reference_decoder
-from support_format import CONFIG, changed, loaded, random_model, with_arrays
+from support_format import CONFIG, changed, loaded, random_model, with_arrays, with_filter
 
 from vaecodec import coding, container
 from vaecodec.codec import Codec
@@ -86,14 +86,6 @@ def test_the_reference_decoder_agrees_on_any_filter(usual, kind):
         first, shifts = rng.integers(-128, 128, (1 << kind, 9)), rng.integers(0, 16, 1 << kind)
         found = Filter(first.astype(np.int8), shifts.astype(np.uint8), rng.integers(-128, 128, 6).astype(np.int8))
         assert_same(usual, with_filter(codec, plain, found.to_bytes()))
-
-
-def with_filter(codec, data, filter):
-    """A file with another filter, and the CRCs of the pixels that follow."""
-    parsed = parse(data)
-    tiles = [(data[tile.offset : tile.offset + tile.length], tile.crc, 0) for tile in parsed.tiles]
-    data = container.pack(parsed.header._replace(filter=filter), tiles)
-    return container.with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
 
 
 def test_the_reference_decoder_agrees_with_the_shipped_model(small):

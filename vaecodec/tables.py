@@ -63,7 +63,7 @@ def integer_frequencies(masses: np.ndarray) -> np.ndarray:
 
 def build(rows: list[tuple[int, np.ndarray]]) -> Tables:
     """Tables from (low, frequencies) rows."""
-    start = np.cumsum([0] + [len(freq) for _, freq in rows])
+    start = np.cumsum([0] + [len(freq) for _, freq in rows], dtype=np.int64)
     tables = Tables(np.concatenate([freq for _, freq in rows]), start, np.array([low for low, _ in rows], np.int32))
     check(tables)
     return tables

@@ -162,8 +162,8 @@ def _check_tensors(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         require(name in SINGLE or name.startswith(PARTS), f"it has a tensor {name} that this version does not know")
         if name.startswith("gains/"):
-            within = array.dtype == np.int32 and ((array >= -MAX_GAIN) & (array <= MAX_GAIN)).all()
-            require(within, f"{name} is out of range")
+            fits = array.dtype == np.int32 and ((array >= -MAX_GAIN) & (array <= MAX_GAIN)).all()
+            require(fits, f"{name} is out of range")
         if name.startswith("start/"):
             require(array.dtype.str == "<f4" and np.isfinite(array).all(), f"{name} is not finite float32")
 

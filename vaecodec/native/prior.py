@@ -84,22 +84,17 @@ def load_octave(weights: Weights, octave: int, companding: np.ndarray, scales: i
 
 def load_dense(weights: Weights, name: str, form: str = "linear") -> Dense:
     """A layer of the prior: activations in units of 2**-6, weights in units of 2**-9."""
-    return Dense(*_tensors(weights, name), form=form, limit=ACTIVATION_MAX, gate=GATE_BITS)
+    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    return Dense(kernel, bias, np.array(WEIGHT_BITS), form=form, limit=ACTIVATION_MAX, gate=GATE_BITS)
 
 
 def load_block(weights: Weights, name: str) -> Block:
-    space = Depthwise(*_tensors(weights, f"{name}/space"), limit=ACTIVATION_MAX)
+    space = Depthwise(
+        weights[f"{name}/space/kernel"], weights[f"{name}/space/bias"], np.array(WEIGHT_BITS), limit=ACTIVATION_MAX
+    )
     forms = {"in": "relu", "out": "linear", "gate": "gate", "mix": "linear"}
     enter, out, gate, mix = (load_dense(weights, f"{name}/{part}", form) for part, form in forms.items())
     return Block(enter, space, out, gate, mix)
-
-
-def _tensors(weights: Weights, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernel, bias and shift of a layer; raises ValueError where the bias has another shape."""
-    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
-    if bias.shape != kernel.shape[-1:]:
-        raise ValueError(f"layer {name} has biases {list(bias.shape)}, expected {list(kernel.shape[-1:])}")
-    return kernel, bias, np.array(WEIGHT_BITS)
 
 
 def companding_table(steps: np.ndarray) -> np.ndarray:
