@@ -8,7 +8,7 @@ from conftest import GOLDEN, picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import deep, modes, parallel
+from vaecodec import deep, modes
 from vaecodec.codec import Codec
 from vaecodec.errors import FormatError, LimitError, ModelError
 from vaecodec.limits import Limits
@@ -52,29 +52,27 @@ def test_qualities_windows_and_previews_mix(tiny):
 
 
 def test_tensorflow_takes_tiles_of_several_pictures_together(tiny):
-    pytest.importorskip("tensorflow")
+    pytest.importorskip("vaecodec.transforms.tensorflow")
     codec = Codec(tiny.model, "tensorflow")
     shapes: list[int] = []
-    analysis, synthesis = codec.transforms.analysis, codec.transforms.synthesis
-    codec.transforms.analysis = lambda pixels, *more: shapes.append(len(pixels)) or analysis(pixels, *more)
-    codec.transforms.synthesis = lambda y, *more: shapes.append(len(y)) or synthesis(y, *more)
+    analysis, pixels = codec.transforms.analysis, codec.transforms.pixels
+    codec.transforms.analysis = lambda images, *more: shapes.append(len(images)) or analysis(images, *more)
+    codec.transforms.pixels = lambda images, *more: shapes.append(len(images)) or pixels(images, *more)
     pictures = [picture(64, 64, seed) if seed != 2 else picture(80, 48) for seed in range(5)]
-    files = codec.encode_batch(pictures, 70)
-    assert shapes == [4, 1]
+    files = [tiny.encode_unfiltered(one, 70) for one in pictures]
     for found, data in zip(codec.decode_batch(files), files, strict=True):
-        assert np.abs(found.astype(int) - tiny.decode(data)).max() <= 1
-    assert shapes == [4, 1, 4, 1]
+        np.testing.assert_array_equal(found, tiny.decode(data))
+    assert shapes == [4, 1]
+    assert codec.encode_batch(pictures, 70) == tiny.encode_batch(pictures, 70)
 
 
-def test_workers_serve_a_whole_batch(tiny, monkeypatch):
-    monkeypatch.setattr(parallel, "PIXELS_EACH", 1 << 12)
-    monkeypatch.setattr(parallel, "FEW", 0)
-    started = []
-    begin = parallel.Worker.__init__
-    monkeypatch.setattr(parallel.Worker, "__init__", lambda *args: started.append(args[0]) or begin(*args))
+@pytest.mark.parametrize("least", [1, 1 << 30])
+def test_threads_serve_a_whole_batch(tiny, monkeypatch, least):
+    """Each with tiles of its own, or all together with each tile."""
+    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", least)
     codec, pictures = Codec(tiny.model, threads=2), [picture(*size, seed) for seed, size in enumerate(SIZES)]
     files = codec.encode_batch(pictures)
-    assert 1 <= len(started) <= 2 and files == [tiny.encode(one) for one in pictures]
+    assert files == [tiny.encode(one) for one in pictures]
     for found, data in zip(codec.decode_batch(files), files, strict=True):
         np.testing.assert_array_equal(found, tiny.decode(data))
 

@@ -9,16 +9,17 @@ from conftest import picture
 from PIL import Image
 
 import vaecodec
-from vaecodec import modes, parallel
+from vaecodec import modes
+from vaecodec.blas import one_thread
 from vaecodec.cli import main
 from vaecodec.codec import Codec
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, STEPS
 from vaecodec.container import step_of
 from vaecodec.gradients import Distortion, shuffle, unshuffle
-from vaecodec.integer import one_thread
-from vaecodec.prior_gradients import Costs
-from vaecodec.refinement import ITERATIONS
 from vaecodec.model.file import load_model
+from vaecodec.prior_gradients import Costs
+from vaecodec.refinement import ITERATIONS, latents_of_values
+from vaecodec.transforms.dequantization import coefficients_of, step_targets
 
 
 def cost(pixels, codec, data, quality):
@@ -35,14 +36,18 @@ def crop(request):
     return np.asarray(Image.open(path).convert("RGB"))[150:278, 200:360]
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (5, 4)])
-def test_the_synthesis_is_the_decoders(small, shape):
-    rng = np.random.default_rng(0)
-    y = rng.normal(0, 0.5, (*shape, small.model.config.latents)).astype(np.float32)
-    picture, _ = Distortion(small.model, 300).forward(y)
-    gain, condition = small.model.vector("inverse_gain", 300), small.model.condition("synthesis", 300)
-    decoded = small.transforms.synthesis((y * gain)[None], condition)[0]
-    assert np.abs(np.clip(picture, 0, 255) - decoded).max() <= 0.51
+@pytest.mark.parametrize("quality", [5, 60, 100])
+@pytest.mark.parametrize("shape", [(32, 48), (80, 64)])
+def test_the_synthesis_in_floats_is_close_to_the_decoders(small, crop, shape, quality):
+    """Of the same coefficients: integers differ by their rounding."""
+    step, gains = step_of(quality), small.model.gains.scaled(step_of(quality))
+    [given] = small.transforms.analysis([np.ascontiguousarray(crop[: shape[0], : shape[1]])], step)
+    wanted = step_targets(given, gains)
+    halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in wanted.halves]
+    values = wanted._replace(halves=halves, low=np.rint(64 * wanted.low).astype(np.int32))
+    made, _ = Distortion(small.model, step).forward(latents_of_values(values) * np.float32(1 / 64))
+    [levels] = small.transforms.levels([coefficients_of(values, gains)], step)
+    assert np.abs(made - (levels / 64 + 127.5)).max() < 0.7  # of 255
 
 
 def check_gradients(model):
@@ -71,7 +76,7 @@ def test_unshuffle_undoes_shuffle():
 
 
 def test_costs_are_those_of_the_tables(tiny):
-    tables = tiny.model.prior.models.tables
+    tables = tiny.model.models.tables
     rows = np.arange(1, 60, dtype=np.uint8)
     symbols = (np.arange(59) % 3 - 1).astype(np.int32)
     assert Costs(tables)(symbols, rows).sum() == pytest.approx(tables.bits(symbols, rows), rel=1e-5)
@@ -87,8 +92,7 @@ def test_more_effort_costs_less(small, crop, quality):
 
 
 def test_files_do_not_depend_on_threads(crop, monkeypatch):
-    for name in ("PIXELS_EACH", "PIXELS_OWN"):
-        monkeypatch.setattr(parallel, name, 1000)
+    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", 1000)
     model = load_model("small")
     files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3, 4)]
     assert files[0] == files[1] == files[2]

@@ -41,7 +41,7 @@ def _list(name: str) -> Said:
 
 def _show(name: str) -> Said:
     model, path = load_any(name), library.path_of(name)
-    sizes, count = model.config.to_dict(), sum(array.size for array in _decoders(model.arrays))
+    sizes, count = model.config.to_dict(), sum(array.size for array in _weights(model.arrays))
     record = {
         "name": model.name,
         "model": model.id,
@@ -56,9 +56,10 @@ def _show(name: str) -> Said:
     return record, "; ".join([text, ", ".join(parts)])
 
 
-def _decoders(arrays: dict[str, Any]) -> list[Any]:
-    """Weights of networks: not tables or calibrations."""
-    return [array for name, array in arrays.items() if name.startswith(("prior/", "synthesis/", "analysis/", "integer/"))]
+def _weights(arrays: dict[str, Any]) -> list[Any]:
+    """Kernels and biases of networks."""
+    parts = ("prior/", "synthesis/", "analysis/", "integer/")
+    return [array for name, array in arrays.items() if name.startswith(parts) and not name.endswith("/shift")]
 
 
 def _add(args: argparse.Namespace, source: str) -> Said:
