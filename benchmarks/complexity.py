@@ -13,8 +13,8 @@ import math
 from table import publish
 
 from vaecodec.config import PRESETS
-from vaecodec.vae import specification
 from vaecodec.model.file import load_model
+from vaecodec.vae import specification
 
 SIZE = 512  # pixels a side: a multiple of every stride, so that no padding is counted
 ENCODER, DECODER = ("analysis", "prior"), ("prior", "synthesis")

@@ -25,9 +25,9 @@ from PIL import Image
 import vaecodec
 from vaecodec import bitsback, discrete, drawing, picture_sets
 from vaecodec.generator import Generator
+from vaecodec.model.file import load_generator
 from vaecodec.sets import read_set
 from vaecodec.tables import TOTAL
-from vaecodec.model.file import load_generator
 
 WIDE = 100  # pictures in a row of the one picture, whose sides WebP limits to 16383
 

@@ -24,8 +24,8 @@ from vaecodec.arguments import numbers
 from vaecodec.codec import Codec
 from vaecodec.datasets import pictures
 from vaecodec.metrics import psnr
-from vaecodec.refinement import ITERATIONS
 from vaecodec.model.file import load_model
+from vaecodec.refinement import ITERATIONS
 
 COLUMNS = ["effort", "iterations", "BD-rate %", "lower half %", "upper half %", "CPU s/MP"]
 Key = tuple[str, int, int, float, int]  # model, crop, picture, quality, effort

@@ -11,7 +11,6 @@ from vaecodec.native.lowest import DISTANCES, PARTS, Lowest, load_network, neigh
 from vaecodec.native.prior import (
     Before,
     FirstHalf,
-    Octave,
     cells_of,
     companding_table,
     empty_first,

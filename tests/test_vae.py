@@ -136,8 +136,8 @@ def test_macs_are_counted_as_by_hand():
 def test_freezing_keeps_the_transforms(tmp_path, vae):
     from vaecodec.codec import Codec
     from vaecodec.freezing import freeze
-    from vaecodec.training import save_compact
     from vaecodec.model.file import load_model
+    from vaecodec.training import save_compact
 
     weights = {name: value.numpy() for name, value in vae.weights.items()}
     save_compact(str(tmp_path / "w.safetensors"), CONFIG, weights, {})

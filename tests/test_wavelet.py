@@ -9,6 +9,7 @@ from conftest import picture
 pytest.importorskip("tensorflow")
 
 import tensorflow as tf
+from vaecodec.engines import Engine
 
 from vaecodec import (
     cells,
@@ -29,13 +30,12 @@ from vaecodec.codec import Codec
 from vaecodec.config import STEPS, WORTH, Config, without_retired_fields
 from vaecodec.container import step_of
 from vaecodec.densities import bits
-from vaecodec.engines import Engine
 from vaecodec.freezing import at_quality, freeze, integer_weights
 from vaecodec.integer import prepare
+from vaecodec.model.file import load_model
 from vaecodec.tiling import Box, halo
 from vaecodec.unfreezing import weights_of
 from vaecodec.vae import lambda_of, make
-from vaecodec.model.file import load_model
 
 CONFIG = Config(16, 2, 24, 1, prior=20, coarser=24, hyper_width=12)
 

@@ -30,10 +30,10 @@ from vaecodec.codec import Codec
 from vaecodec.container import step_of
 from vaecodec.context_gradients import ContextGradients
 from vaecodec.integer import INDEX_GAIN, LOC_GAIN
+from vaecodec.model.file import load_model
 from vaecodec.prior_gradients import BitSlopes, Costs, Tape, details, details_adjoint, from_cells
 from vaecodec.refinement import ITERATIONS, Refiner, curvatures_of
 from vaecodec.tiling import Box
-from vaecodec.model.file import load_model
 
 
 @pytest.fixture(scope="module")

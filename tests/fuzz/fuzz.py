@@ -25,17 +25,17 @@ sys.path.insert(0, str(TESTS))
 
 from conftest import picture  # noqa: E402
 from mutants import mutants, mutate, with_right_crc  # noqa: E402
+from vaecodec.interpreters import Runner  # noqa: E402
+from vaecodec.networks import check_network  # noqa: E402
 
 import vaecodec  # noqa: E402
 from vaecodec import arrays, container  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.container import Header  # noqa: E402
 from vaecodec.errors import CodecError, ModelError  # noqa: E402
-from vaecodec.interpreters import Runner  # noqa: E402
 from vaecodec.limits import Limits  # noqa: E402
-from vaecodec.networks import check_network  # noqa: E402
-from vaecodec.transforms import LiteRT  # noqa: E402
 from vaecodec.model.file import load_model, pack_model, parse_model  # noqa: E402
+from vaecodec.transforms import LiteRT  # noqa: E402
 
 MODEL = TESTS / "golden" / "tiny.vcm"
 LIMITS = Limits(pixels=1 << 21)  # two megapixels, as libjxl's fuzzer has it
