@@ -62,7 +62,8 @@ def rows_of(model: Model, device: str, options: argparse.Namespace) -> list[list
     width, height = map(int, options.size.split("x"))
     networks = specification(model.config, 512)
     macs = {name: sum(networks[name].macs.values()) / 512**2 for name in ("analysis", "synthesis")}
-    transforms, rate = transforms_for(model.config, model.arrays, model.name, device), peak(device, options.repeat, 2048)
+    transforms = transforms_for(model.config, model.arrays, model.name, device)
+    rate = peak(device, options.repeat, 2048)
     rng, rows = np.random.default_rng(0), []
     with pool_of(options.threads) as threads:
         for batch in map(int, options.batches.split(",")):

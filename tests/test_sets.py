@@ -9,7 +9,7 @@ import pytest
 from conftest import GOLDEN
 from mutants import mutants, with_right_crcs
 from PIL import Image
-from test_vetting import changed as edited
+from support_models import changed as edited
 
 import vaecodec
 from vaecodec import bitsback, cli, coding, discrete, drawing, picture_sets, sets

@@ -86,7 +86,7 @@ class Files:
             if last.offset + last.length > parsed.tiles[0].offset:
                 mutated(data, rng, parsed.tiles[0].offset, last.offset + last.length)
         refixed(data)
-        # The CRC of the symbols, and words that are left over, would end most mutants before synthesis sees their values.
+        # The CRC of the symbols, and words that are left over, would end most mutants before the synthesis.
         joined, reader = tile._joined, tile.coding.reader
         tile._joined, tile.coding.reader = lambda crcs: Any(), lambda payload: Loose(reader(payload))  # type: ignore
         try:

@@ -45,7 +45,7 @@ PIXELS = pixels_of(np.arange(1 << 16, dtype=np.uint16).view(np.int16))
 
 
 class Encoded(NamedTuple):
-    """What is kept of a coded tile: equations for the filter, and levels i16[H, W, C] if the image has no other tile."""
+    """What is kept of a coded tile: equations for the filter, and levels i16[H, W, C] where it is the only tile."""
 
     payload: bytes
     crc: int
@@ -263,7 +263,6 @@ class Encoder:
         targets = rounding.targets(prior, step_targets(inner, gains), step)
         choose = rounding.rounding(prior, tables)
         tile = self._encoded(inner.cells, step, lambda part, question: choose(targets[part], question), threads)
-        del targets, inner
         see(tile)
         tick()
         return self._with_fit(job, tile, step, effort, threads) if effort else Encoded(tile.payload, tile.crc)
