@@ -88,15 +88,17 @@ def decode(
     model: str | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
+    check: bool = False,
 ) -> np.ndarray:
     """A .vae file's bytes -> the picture, an array as encode takes them, or its (top, left, height, width) window.
 
-    `reduce` is 1, 2, 4, 8 or 16: a preview at that fraction of the sides.  Raises FormatError on damage, ModelError
-    where neither `model` nor a shipped one made it, LimitError on a picture beyond `limits` (None: there are none).
+    `reduce` is 1, 2, 4, 8 or 16: a preview at that fraction of the sides.  With `check` the pixels of each whole tile
+    are compared with the checksum in the file.  Raises FormatError on damage, ModelError where neither `model` nor a
+    shipped one made it, LimitError on a picture beyond `limits` (None: there are none).
     """
     from vaecodec import modes
 
-    return modes.decode(data, window, reduce, model, limits, threads)
+    return modes.decode(data, window, reduce, model, limits, threads, check=check)
 
 
 def encode_batch(
@@ -109,7 +111,7 @@ def encode_batch(
 ) -> list[bytes]:
     """Arrays, PIL images or paths, of any sizes and kinds -> a .vae file each, bytes, in order; as encode makes them.
 
-    One set of worker processes serves them all, where there are enough pixels in all to pay for it.  Raises as encode
+    Tiles of all of them share the threads, where there are enough pixels in all to pay for it.  Raises as encode
     does.
     """
     from vaecodec import modes

@@ -217,14 +217,16 @@ def decode(
     threads: int | None = None,
     progress: Progress | None = None,
     codec: Codec | None = None,
+    check: bool = False,
 ) -> np.ndarray:
     """A .vae file -> samples as encode took them, or its (top, left, height, width) window, at 1/`reduce` of the sides.
 
-    `model` None is the shipped one that made the file; a `codec` is used as it is.  Raises FormatError on damage,
+    `model` None is the shipped one that made the file; a `codec` is used as it is.  With `check` the pixels of each
+    whole tile are compared with the checksum in the file.  Raises FormatError on damage,
     ModelError on a file of another model, LimitError beyond the limits (None: there are none), ValueError on a bad
     window or reduction.
     """
-    return gather(*decode_strips(data, window, reduce, model, limits, threads, progress, codec))
+    return gather(*decode_strips(data, window, reduce, model, limits, threads, progress, codec, check))
 
 
 def decode_strips(
@@ -236,6 +238,7 @@ def decode_strips(
     threads: int | None = None,
     progress: Progress | None = None,
     codec: Codec | None = None,
+    check: bool = False,
 ) -> tuple[tuple[int, ...], Iterator[np.ndarray]]:
     """(shape, rows from the top) of what `decode` returns: a row of tiles at a time, or all of what has no tiles.
 
@@ -245,7 +248,7 @@ def decode_strips(
     if isinstance(found.head, Classical):
         return shape, _kept_strips(data, found, found.head, box, reduce)
     codec = codec or codec_for(data, model, threads=threads)
-    _, strips = codec.decode_strips(data, window, reduce, None, progress)
+    _, strips = codec.decode_strips(data, window, reduce, None, progress, check)
     return shape, _joined_strips(strips, data, found, box, reduce)
 
 

@@ -118,9 +118,10 @@ class Codec:
         reduce: int = 1,
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
+        check: bool = False,
     ) -> tuple[tuple[int, int, int], Iterator[np.ndarray]]:
         """See Decoder.decode_strips."""
-        return self.decoder.decode_strips(data, window, reduce, limits, progress)
+        return self.decoder.decode_strips(data, window, reduce, limits, progress, check)
 
     def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
         """See Decoder.decode_levels."""
