@@ -32,6 +32,7 @@ DRAWINGS = ("EPS", "WMF")  # rendering these runs other programs on what may be 
 
 # Written once and kept, so as near to the pixels as the format goes.
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 4},  # a third of the time of the usual 6, and files of photographs 1.6 % larger
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vaecodec.native.build import library_name
-
 VARIABLE = "VAECODEC_CORE"
+# As build.library_name has it; that module takes as long to import as all kernels.
+SUFFIX = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
 REFERENCE = "numpy"  # the kind that needs no library
 # Letters of signatures: int32_t, int64_t, float, pointer.
 TYPES: dict[str, Any] = {"i": ctypes.c_int32, "q": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}
@@ -30,7 +30,7 @@ _forced: list[str] = []
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     """The library beside this file; None where it was not built or cannot be loaded."""
-    path = os.environ.get("VAECODEC_CORE_LIBRARY") or str(Path(__file__).parent / library_name())
+    path = os.environ.get("VAECODEC_CORE_LIBRARY") or os.path.join(os.path.dirname(__file__), f"core.{SUFFIX}")
     try:
         library = ctypes.CDLL(path)
     except OSError:
