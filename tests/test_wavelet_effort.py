@@ -9,46 +9,31 @@ from PIL import Image
 
 pytest.importorskip("tensorflow")
 
-import test_wavelet
+from support_models import CONFIG, frozen
 from test_effort import check_gradients, cost
-from test_wavelet import CONFIG, frozen
 
-from vaecodec import (
-    context,
-    context_gradients,
-    lifting,
-    octaves,
-    parallel,
-    prior_gradients,
-    pyramid,
-    rounding,
-    tiles,
-    vae,
-    wavelet_layers,
-)
+from vaecodec import context_gradients, lifting, prior_gradients, pyramid, rounding, vae, wavelet_layers
 from vaecodec.codec import Codec
-from vaecodec.container import step_of
+from vaecodec.container import parse, step_of
 from vaecodec.context_gradients import ContextGradients
+from vaecodec.entropy.tile import choose_symbols, encode_tile
 from vaecodec.integer import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import load_model
+from vaecodec.native.reference.prior import details as details_exactly
+from vaecodec.native.symbols import symbol_values
+from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS
 from vaecodec.prior_gradients import BitSlopes, Costs, Tape, details, details_adjoint, from_cells
-from vaecodec.refinement import ITERATIONS, Refiner, curvatures_of
+from vaecodec.refinement import ITERATIONS, Refiner, curvatures_of, values_of_latents
 from vaecodec.tiling import Box
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
     """Of a model whose prior expects about as much everywhere; with random weights it is noise."""
-
-    def calm(config, seed):
-        weights = vae.initial_weights(config, seed)
-        for name in (name for name in weights if name.endswith(("/first/bias", "/second/bias"))):
-            weights[name][len(weights[name]) // 2 :] += 2.5
-        return weights
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_wavelet, "trained", calm)
-        return Codec(load_model(frozen(tmp_path_factory.mktemp("run"))[0]))
+    weights = vae.initial_weights(CONFIG, 0)
+    for name in (name for name in weights if name.endswith(("/first/bias", "/second/bias"))):
+        weights[name][len(weights[name]) // 2 :] += 2.5
+    return Codec(load_model(frozen(tmp_path_factory.mktemp("run"), CONFIG, weights)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +65,15 @@ def test_adjoints_are_those_of_inner_products():
 def test_details_and_their_adjoint(shape):
     rng = np.random.default_rng(0)
     low, gradient = rng.integers(-5000, 5000, (3, *shape)), rng.normal(size=(3, *shape))
-    assert np.abs(octaves.details(low.astype(np.int32)) - details(low.astype(np.float64))).max() <= 0.5
+    exact = details_exactly(low.astype(np.int32), slice(0, shape[0]))
+    assert np.abs(exact - details(low.astype(np.float64))).max() <= 0.5
     there = float((details(low.astype(np.float64)) * gradient).sum())
     assert float((details_adjoint(gradient) * low).sum()) == pytest.approx(there)
     assert (from_cells(pyramid.to_cells(low), shape) == low).all()
 
 
 def test_slopes_of_bits_are_differences(codec):
-    prior = codec.model.prior
-    tables, scales = prior.models.tables, prior.scales
+    tables, scales = codec.model.models.tables, codec.model.prior.scales
     rows, symbols = (part.ravel() for part in np.meshgrid(np.arange(2, scales - 1), [-1, 0, 1]))
     costs = Costs(tables)
     by_symbol, by_row = BitSlopes(tables, scales).of(symbols, rows)
@@ -100,20 +85,21 @@ def test_slopes_of_bits_are_differences(codec):
     assert prior_gradients.COMPANDED == wavelet_layers.COMPANDED
 
 
-def walked(prior, cells, step, rng):
-    """(symbols i32, rows u8, means f64, values f64) of each part, in steps, of random symbols."""
-    steps, found = octaves.walk(prior, cells, step), []
-    question = next(steps)
-    try:
-        while True:
-            symbols = rng.integers(-1, 2, question[0].shape).astype(np.int32) * (question[0] != 0)
-            values = octaves.values_of(prior, symbols, *question)
-            found.append(
-                (symbols, question[0], *(one.astype(np.float64) / context.UNIT for one in (question[1], values)))
-            )
-            question = steps.send(symbols)
-    except StopIteration:
-        return zip(*found, strict=True)
+def walked(model, cells, step, rng):
+    """(symbols i32, rows u8, means f64, values f64) [n, C or 6 C] of each part, in steps, of random symbols."""
+    found, channels = [], model.config.channels
+
+    def choose(part, distributions):
+        rows, loc = distributions
+        symbols = rng.integers(-1, 2, rows.shape).astype(np.int32) * (rows != 0)
+        values = symbol_values(symbols, rows, loc, model.prior.centroids)
+        floats = (one.astype(np.float64) / rounding.UNIT for one in (loc, values))
+        width = channels if part < LOWEST_PARTS else 6 * channels
+        found.append([one.reshape(-1, width) for one in (symbols, rows, *floats)])
+        return symbols
+
+    choose_symbols(model.prior, cells, step, choose)
+    return zip(*found, strict=True)
 
 
 class Whole(Tape):
@@ -144,14 +130,14 @@ def inside_of(cells, parts):
 @pytest.mark.parametrize("cells", [(3, 5), (1, 2)])
 def test_networks_in_floats_are_those_in_integers(codec, whole, cells):
     prior, step = codec.model.prior, 400
-    _, rows, means, values = map(list, walked(prior, cells, step, np.random.default_rng(0)))
-    ContextGradients(prior, step, cells).forward([value.astype(np.float32) for value in values])
-    assert len(whole.made) == octaves.PARTS - 1
+    _, rows, means, values = map(list, walked(codec.model, cells, step, np.random.default_rng(0)))
+    ContextGradients(codec.model, step, cells).forward([value.astype(np.float32) for value in values])
+    assert len(whole.made) == PARTS - 1
     inside = inside_of(cells, values)
     for part, (loc, rungs) in enumerate(whole.made, 1):
         if not rows[part].size:
             continue
-        if part < octaves.LOWEST_PARTS:  # means of neighbours are added to these
+        if part < LOWEST_PARTS:  # means of neighbours are added to these
             loc = means[part]
         assert np.abs(loc - means[part])[inside[part] > 0].max() < 0.5
         expected = np.clip(rungs, 0, prior.scales - 1)
@@ -164,38 +150,38 @@ def test_context_gradients_are_differences(codec, whole, cells, monkeypatch):
 
     What is said of a part moves it, and its mean does where its symbol is 0.
     """
-    doubles = {name: one.astype(np.float64) for name, one in prior_gradients.weights_of(codec.model.prior).items()}
-    monkeypatch.setattr(context_gradients, "weights_of", lambda prior: doubles)
+    doubles = {name: one.astype(np.float64) for name, one in codec.model.prior_weights.items()}
+    monkeypatch.setitem(vars(codec.model), "prior_weights", doubles)
     rng = np.random.default_rng(1)
-    symbols, _, _, values = map(list, walked(codec.model.prior, cells, 400, rng))
+    symbols, _, _, values = map(list, walked(codec.model, cells, 400, rng))
     values = [value + rng.normal(0, 0.1, value.shape) for value in values]  # no kink is where they are
     inside, idle = inside_of(cells, values), [part == 0 for part in symbols]
     bits = [rng.normal(size=(2, *value.shape)) * within for value, within in zip(values, inside, strict=True)]
     slopes = [rng.normal(size=value.shape) * within for value, within in zip(values, inside, strict=True)]
-    gradients = ContextGradients(codec.model.prior, 400, cells)
+    gradients = ContextGradients(codec.model, 400, cells)
 
     def parameters(values, part):
         whole.made.clear()
         gradients.forward(values)
         loc, rungs = whole.made[part - 1]
-        if part < octaves.LOWEST_PARTS:
+        if part < LOWEST_PARTS:
             size = [-(-side // 2) for side in cells]
             known = np.concatenate(values[:5])[np.argsort(np.concatenate(pyramid.lowest_places(*size)))]
             loc = loc + known[pyramid.neighbours(*size)[part - 1]].mean(0)
         return loc * inside[part], rungs
 
-    base = [None, *(parameters(values, part)[0] for part in range(1, octaves.PARTS))]
+    base = [None, *(parameters(values, part)[0] for part in range(1, PARTS))]
 
     def total(moves):
         found, total = [value + move for value, move in zip(values, moves, strict=True)], 0.0
-        for part in range(1, octaves.PARTS):
+        for part in range(1, PARTS):
             loc, rungs = parameters(found, part)
             found[part] += idle[part] * (loc - base[part])
             total += float((bits[part][1] * rungs - bits[part][0] * loc).sum())
         return total + sum(float((slope * value).sum()) for slope, value in zip(slopes, found, strict=True))
 
     exact = gradients.back(*gradients.forward(values), bits, idle, slopes)
-    for alike in (slice(0, octaves.LOWEST_PARTS), slice(octaves.LOWEST_PARTS, octaves.PARTS)):
+    for alike in (slice(0, LOWEST_PARTS), slice(LOWEST_PARTS, PARTS)):
         along = [np.zeros_like(value) for value in values]
         along[alike] = [
             rng.normal(size=one.shape) * within for one, within in zip(along[alike], inside[alike], strict=True)
@@ -214,16 +200,16 @@ def test_slopes_of_parts_are_differences(codec):
     prior, step, rng = codec.model.prior, 300, np.random.default_rng(2)
     y, gradient = (rng.normal(0, 1, (5, 3, CONFIG.latents)).astype(np.float32) for _ in range(2))
     along = rng.normal(0, 1, y.shape).astype(np.float32)
-    parts, moves = rounding.targets(prior, y, step), rounding.targets(prior, along, step)
-    assert len(parts) == octaves.PARTS
-    slopes = rounding.slopes(prior, gradient, step)
+    parts, moves = (rounding.targets(prior, values_of_latents(one), step) for one in (y, along))
+    assert len(parts) == PARTS
+    slopes = rounding.slopes(prior, values_of_latents(gradient), step)
     there = sum(float((slope * move).sum()) for slope, move in zip(slopes, moves, strict=True))
     assert there == pytest.approx(float((gradient * along).sum()), rel=1e-3)
 
 
 def test_curvature_is_found():
     rng = np.random.default_rng(0)
-    away = [rng.normal(size=(20, 3)) for _ in range(octaves.PARTS)]
+    away = [rng.normal(size=(20, 3)) for _ in range(PARTS)]
     octave = np.repeat(range(6), (5, 2, 2, 2, 2, 2))
     slopes = [(0.5 + n) * one for n, one in zip(octave, away, strict=True)]
     zeros = [np.zeros_like(one) for one in away]
@@ -250,12 +236,14 @@ def test_never_dearer_than_effort_1(codec, shape):
 
 
 def test_the_start_is_what_effort_1_codes(codec, crop):
-    step = step_of(40)
-    y = codec.analyse_batch([crop[:112, :144]], 40)[0][0]
-    refiner = Refiner(codec.model, crop[:112, :144], (112, 144), y, Box(0, 0, *y.shape[:2]), step)
+    step, x = step_of(40), np.ascontiguousarray(crop[:112, :144])
+    [[latents]] = codec.analyse_batch([x], 40)
+    refiner = Refiner(codec.model, x, (112, 144), latents, Box(0, 0, *latents.cells), step)
     symbols = refiner(0)
-    plain, given = tiles.encode(codec.model.prior, y, step), tiles.encode(codec.model.prior, y, step, symbols)
-    assert plain[1] == given[1] and len(given[0]) <= len(plain[0])  # whose rungs are chosen with more care
+    model = codec.model
+    coded = encode_tile(model.prior, model.models, latents.cells, step, lambda part, _: symbols[part])
+    [tile] = parse(codec.encode(x, 40)).tiles
+    assert (coded.crc, len(coded.payload)) == (tile.crc, tile.length)
 
 
 def test_progress_counts_iterations(codec, crop):
@@ -266,7 +254,6 @@ def test_progress_counts_iterations(codec, crop):
 
 
 def test_files_do_not_depend_on_threads(codec, crop, monkeypatch):
-    for name in ("PIXELS_EACH", "PIXELS_OWN"):
-        monkeypatch.setattr(parallel, name, 1000)
+    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", 1000)
     files = [Codec(codec.model, threads=threads).encode(crop, 40, tile=64, effort=4) for threads in (1, 3, 4)]
     assert files[0] == files[1] == files[2]
