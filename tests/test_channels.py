@@ -85,7 +85,7 @@ def test_other_pixels_are_refused_in_words(model):
             codec.encode(pixels)
     other = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
     with pytest.raises(FormatError, match=f"the header gives 16 channels, its model {channels}"):
-        codec.decode(container.pack(other, [(b"", 0)]))
+        codec.decode(container.pack(other, [(b"", 0, 0)]))
     if channels == 1:
         with pytest.raises(CodecError, match="in colour, and the model is for grey ones"):
             vaecodec.encode(picture(80, 90), model=path)
@@ -179,15 +179,15 @@ def test_large_grey_pictures_go_through_in_strips(model, monkeypatch):
 
 def test_the_header_says_how_many():
     for channels in (1, 2, 3, 4, 16):
-        data = container.pack(Header("0" * 16, 20, 30, 5, 64, channels=channels), [(b"", 0)])
+        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
         found = container.contents(data)
         assert found.head.channels == found.channels == channels and found.grey == (channels == 1)
         assert container.info(data)["channels"] == channels
-    head = container.FIXED.pack(1, 0, bytes(8), 20, 30, 5, 6, 3) + bytes(8)
+    head = container.FIXED.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
     with pytest.raises(FormatError, match="3 are written as 0"):
         container.read_head(head)
     for channels, tag in ((1, container.GREY), (2, container.ALPHA), (4, container.GREY)):
-        data = container.pack(Header("0" * 16, 20, 30, 5, 64, channels=channels), [(b"", 0)])
+        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
         with pytest.raises(FormatError, match=f"does not go with {channels} channels"):
             container.contents(container.insert(data, [(tag, b"")]))
 
