@@ -86,7 +86,7 @@ def lambda_at(step: int) -> float:
 
 PRESETS = {
     "small": Config(),
-    "base": Config(160, 4, 256, 4, prior=80, coarser=128, hyper_width=64),
+    "base": Config(prior=80, coarser=128, hyper_width=64),  # the transforms of small: capacity counts in the prior
 }
 
 
