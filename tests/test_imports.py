@@ -16,13 +16,13 @@ native native.arrays native.build native.library native.reference
 native.reference.networks native.reference.restoration native.reference.symbols native.reference.wavelet
 native.reference.prior native.reference.transforms
 native.networks native.restoration native.symbols native.wavelet native.prior native.transforms native.lowest
-pyramid tables coding
+pyramid tables entropy entropy.ans coding
 model model.checks model.gains model.quantization model.transforms model.floats
 grids discrete generator bitsback drawing picture_sets
 transforms transforms.coefficients transforms.dequantization transforms.wavelet transforms.networks
-transforms.restoration transforms.synthesis transforms.analysis transforms.core
+transforms.restoration transforms.synthesis transforms.analysis transforms.core transforms.tensorflow
 prior prior.model prior.coefficients
-entropy entropy.ans strays widening entropy.tile
+strays widening entropy.tile
 model.file
 plans wiener filtering rounding gradients prior_gradients context_gradients refinement preview
 codec.schedule codec.decoder codec.encoder codec
@@ -59,6 +59,7 @@ TENSORFLOW = {
     "generative_training",
     "generative_freezing",
     "unfreezing",
+    "transforms.tensorflow",
 }
 ALLOWED = {
     "constriction": {"coding"},
