@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vaecodec.codec import Codec
-from vaecodec.native import build, library
 from vaecodec.model.file import load_model
+from vaecodec.native import build, library
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -67,8 +67,8 @@ def test_files_are_the_same_however_they_are_made(model):
 
 def test_it_is_trained_on_from_its_file(model, tmp_path):
     from vaecodec.freezing import freeze
-    from vaecodec.training import save_compact
     from vaecodec.model.file import load_model
+    from vaecodec.training import save_compact
     from vaecodec.unfreezing import weights_of
 
     found = load_model(model[1])

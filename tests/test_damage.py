@@ -59,7 +59,8 @@ def test_bits_of_payloads_are_noticed_by_the_tiles_themselves(tiny, files):
 
 
 def test_mutants_of_files_are_parsed_or_refused(files):
-    everything = [*files, pack(Header("0123456789abcdef" * 2, 100, 200, 448, 128), [(b"abcd", 1, 3), (b"", 2, 4)], META)]
+    header = Header("0123456789abcdef" * 2, 100, 200, 448, 128)
+    everything = [*files, pack(header, [(b"abcd", 1, 3), (b"", 2, 4)], META)]
     outcomes = set()
     for mutant in mutants(1, 20_000, everything):
         try:

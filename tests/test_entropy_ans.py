@@ -7,10 +7,10 @@ from support_native import kinds as kinds
 
 from vaecodec import coding
 from vaecodec.entropy.ans import AnsCoder, Categorical, CategoricalFamily, Uniform
+from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.tables import TOTAL, Tables
-from vaecodec.model.file import load_model
 
 BITS = (1, 4, 16, 24)
 UNMOVED = np.arange(256, dtype=np.uint8)

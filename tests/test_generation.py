@@ -12,8 +12,8 @@ from PIL import Image
 import vaecodec
 from vaecodec import cli, generation, scoring, sets
 from vaecodec.errors import CodecError
-from vaecodec.sheets import contact_sheet
 from vaecodec.model.file import parse_model
+from vaecodec.sheets import contact_sheet
 
 MNIST = pathlib.Path(__file__).parent.parent.parent / "shared" / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason=f"no {MNIST}")

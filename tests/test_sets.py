@@ -15,8 +15,8 @@ import vaecodec
 from vaecodec import bitsback, cli, coding, discrete, drawing, picture_sets, sets
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.generator import Generator
-from vaecodec.tables import TOTAL
 from vaecodec.model.file import load_any, load_generator, pack_model, parse_model
+from vaecodec.tables import TOTAL
 
 MNIST = pathlib.Path(__file__).parent.parent.parent / "shared" / "data" / "mnist"
 TEST_SET = MNIST / "t10k-images-idx3-ubyte.gz"

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_strips_make_the_whole(count):
         for rows in (1, 2, 3, 9, 64, 1000):
             strips = threads.strips(rows)
             assert strips[0][0] == 0 and strips[-1][1] == rows
-            assert all(a[1] == b[0] for a, b in zip(strips[:-1], strips[1:], strict=True))
+            assert all(a[1] == b[0] for a, b in pairwise(strips))
             done = np.zeros(rows, int)
 
             def work(strip, done=done):
