@@ -46,8 +46,8 @@ def empty(channels: int, cells: tuple[int, int], dtype: type = np.int32) -> Coef
     """Planes to be filled."""
     counts = [SUBBANDS * channels] * OCTAVES + [channels]
     shapes = [(count, side * cells[0], side * cells[1]) for count, side in zip(counts, SIDES, strict=True)]
-    *bands, low = (np.empty(shape, dtype) for shape in shapes)
-    return Coefficients(bands, low)
+    planes: list[np.ndarray] = [np.empty(shape, dtype) for shape in shapes]
+    return Coefficients(planes[:-1], planes[-1])
 
 
 Half = np.ndarray  # [h, w, 6 C]: half of the coefficients of an octave, in squares of 2 x 2 places
