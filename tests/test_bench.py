@@ -264,20 +264,20 @@ def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys, mo
     assert names[0] == "jpeg" and "VTM-9.1 4:4:4" in names
 
 
-def test_tensorflow_in_place_of_litert_gives_the_same_curve(folder, tmp_path):
-    pytest.importorskip("tensorflow")
+def test_tensorflow_gives_the_same_curve(folder, tmp_path):
+    pytest.importorskip("vaecodec.transforms.tensorflow")
     command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--metrics", "psnr"]
     command += ["--qualities", "20,80", "--show", "0", "--quiet"]
     assert main(command) == main([*command, "--device", "tensorflow"]) == 0
     table = {(row["device"], row["setting"]): row for row in rows(tmp_path)}
     for setting in ("20", "80"):
         cpu, other = table["cpu", setting], table["tensorflow", setting]
-        assert int(cpu["bytes"]) == pytest.approx(int(other["bytes"]), rel=0.01)
-        assert float(cpu["psnr"]) == pytest.approx(float(other["psnr"]), abs=0.05)
+        assert (cpu["bytes"], cpu["psnr"]) == (other["bytes"], other["psnr"])
 
 
 def test_a_gpu_that_is_not_there_is_one_line(folder, tmp_path, capsys):
     tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("vaecodec.transforms.tensorflow")
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
     command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--device", "gpu"]

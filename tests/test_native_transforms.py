@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def expect_equal(kinds: tuple[str, ...], rows: int, work: Work) -> None:
         with library.use(kind):
             for right, found in zip(expected, work((0, rows)), strict=True):
                 np.testing.assert_array_equal(found, right, err_msg=kind)
-            for strip in itertools.pairwise(edges):
+            for strip in pairwise(edges):
                 for right, found in zip(expected, work(strip), strict=True):
                     lines = slice(*(len(right) // rows * edge for edge in strip))
                     np.testing.assert_array_equal(found[lines], right[lines], err_msg=f"{kind} {strip}")

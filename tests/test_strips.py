@@ -274,7 +274,7 @@ def test_a_damaged_file_leaves_no_picture_behind(tmp_path):
     parsed = container.parse(bytes(data))
     payloads = [bytes(data[one.offset : one.offset + one.length]) for one in parsed.tiles]
     pairs = enumerate(zip(payloads, parsed.tiles, strict=True))
-    crcs = [(payload, tile.crc ^ (n == 5), tile.pixels) for n, (payload, tile) in pairs]
+    crcs = [(payload, one.crc ^ (n == 5), one.pixels) for n, (payload, one) in pairs]
     (tmp_path / "a.vae").write_bytes(container.pack(parsed.header, crcs))
     with pytest.raises(CodecError, match="tile 5"):
         vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "a.png")

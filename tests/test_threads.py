@@ -1,6 +1,5 @@
 """Cores change how long it takes, and nothing else."""
 
-import itertools
 import multiprocessing
 import os
 import subprocess
@@ -9,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -142,7 +142,7 @@ def test_strips_make_the_whole(count):
         for rows in (1, 2, 3, 9, 64, 1000):
             strips = threads.strips(rows)
             assert strips[0][0] == 0 and strips[-1][1] == rows
-            assert all(a[1] == b[0] for a, b in itertools.pairwise(strips))
+            assert all(a[1] == b[0] for a, b in pairwise(strips))
             done = np.zeros(rows, int)
 
             def work(strip, done=done):

@@ -57,7 +57,7 @@ def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
     for model.similar in (0.0, 0.5, 1.0):
         with tf.GradientTape() as tape:
             loss = model.loss(x, quality, seed)
-        weights = [model.weights[name] for name in ("synthesis/shortcut/kernel", "gain")]
+        weights = [model.weights[name] for name in ("synthesis/fine/kernel", "band_gain")]
         assert all(np.isfinite(one).all() and np.any(one) for one in tape.gradient(loss.loss, weights))
         losses.append(loss)
     assert len({float(loss.bpp) for loss in losses}) == len({float(loss.psnr) for loss in losses}) == 1
