@@ -94,9 +94,7 @@ def test_strips_of_any_height_make_the_same(tiny, rows, monkeypatch):
     data = tiny.encode(picture(100, 90, seed=10), 60)
     whole = with_threads(tiny, 1).decode(data)
     strips = [(n, min(n + rows, 1 << 20)) for n in range(0, 1 << 12, rows)]
-    monkeypatch.setattr(
-        Threads, "strips", lambda self, count: [(a, min(b, count)) for a, b in strips if a < count]
-    )
+    monkeypatch.setattr(Threads, "strips", lambda self, count: [(a, min(b, count)) for a, b in strips if a < count])
     assert sha(with_threads(tiny, 2).decode(data)) == sha(whole)
     assert tiny.encode(picture(100, 90, seed=10), 60) == data
 

@@ -93,9 +93,7 @@ def test_colours_come_back(core_kinds, channels):
         with library.use(kind):
             planes = np.empty((channels, 16, 21), np.int32)
             kernels.forward_colors(pixels, rotation_matrix(channels), planes, (0, 16))
-            out = kernels.inverse_colors(
-                planes, rotation_matrix(channels), np.empty(pixels.shape, np.int16), (0, 16)
-            )
+            out = kernels.inverse_colors(planes, rotation_matrix(channels), np.empty(pixels.shape, np.int16), (0, 16))
         # Samples are in units of 2**-14 on a scale of 1 for 255 levels, around the middle.
         np.testing.assert_allclose(out / 2**14 * 255 + 127.5, pixels, atol=0.05)
 

@@ -212,9 +212,7 @@ class Decoder:
             pixels = preview.reduced(samples, plan.reduce)
             yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
 
-    def _surrounded(
-        self, schedule: Schedule, part: Part, margin: int
-    ) -> Iterator[tuple[Box, Box, Coefficients]]:
+    def _surrounded(self, schedule: Schedule, part: Part, margin: int) -> Iterator[tuple[Box, Box, Coefficients]]:
         """(place in what comes out, cells, their coefficients) of each tile and its margin of cells."""
         plan, grid = part.plan, part.plan.grid
         needed = plan.cells.grow(margin, grid.cells)

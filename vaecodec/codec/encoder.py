@@ -120,9 +120,7 @@ class Encoder:
         step, [grid] = step_of(quality), self._grids([pixels], tile)
         with schedule_of([(grid, grid.total)], self._threads) as schedule:
             jobs = zip(self._jobs(pixels, grid), latents, strict=True)
-            tiles = list(
-                schedule.map(lambda job, part: self._coded(job, part, step, 1, schedule.inner), jobs)
-            )
+            tiles = list(schedule.map(lambda job, part: self._coded(job, part, step, 1, schedule.inner), jobs))
         return self._packed(pixels.shape[:2], tiles, step, tile, metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
@@ -214,9 +212,7 @@ class Encoder:
             made = {n: list(islice(tiles, grids[n].total)) for n in order}
         return [made[n] for n in range(len(grids))]
 
-    def _analysed(
-        self, schedule: Schedule, jobs: Iterable[Job], step: int
-    ) -> Iterator[tuple[Job, Coefficients]]:
+    def _analysed(self, schedule: Schedule, jobs: Iterable[Job], step: int) -> Iterator[tuple[Job, Coefficients]]:
         """Each tile, and the coefficients of it and its margin."""
 
         def analyse(*jobs: Job) -> list[tuple[Job, Coefficients]]:

@@ -29,9 +29,7 @@ PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in r
 Walk = Generator[Distributions, np.ndarray, Values]
 
 
-def code_coefficients(
-    prior: Prior, cells: tuple[int, int], quality_index: int, threads: Threads = ONE_THREAD
-) -> Walk:
+def code_coefficients(prior: Prior, cells: tuple[int, int], quality_index: int, threads: Threads = ONE_THREAD) -> Walk:
     """Yield the distributions of each of the PARTS of a tile of (h, w) cells, and be sent its symbols i32[n].
 
     In order: five parts of the lowest coefficients, then both halves of octaves 4, 3, 2, 1 and 0.
@@ -54,9 +52,7 @@ def code_coefficients(
     return Values(halves, tile_low)
 
 
-def _code_lowest(
-    prior: Prior, size: tuple[int, int], level: int
-) -> Generator[Distributions, np.ndarray, np.ndarray]:
+def _code_lowest(prior: Prior, size: tuple[int, int], level: int) -> Generator[Distributions, np.ndarray, np.ndarray]:
     """The values i32[C, h, w] of the lowest coefficients."""
     known = lowest.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
     for part in range(LOWEST_PARTS):
@@ -75,9 +71,7 @@ def _code_octave(
     threads.over_rows(cells[0], lambda rows: networks.first_half(layers, vector, before, first, rows))
     values = yield from _code_half(prior, first.rows, first.loc)
     second = networks.empty_second(layers, cells)
-    threads.over_rows(
-        cells[0], lambda rows: networks.second_half(layers, shape, first.features, values, second, rows)
-    )
+    threads.over_rows(cells[0], lambda rows: networks.second_half(layers, shape, first.features, values, second, rows))
     others = yield from _code_half(prior, second.rows, second.loc)
     return (values, others), second.passed
 
@@ -87,4 +81,3 @@ def _code_half(prior: Prior, indices: np.ndarray, loc: np.ndarray) -> Generator[
     flat = Distributions(indices.ravel(), loc.ravel())
     symbols = yield flat
     return symbol_values(symbols, *flat, prior.centroids).reshape(indices.shape)
-

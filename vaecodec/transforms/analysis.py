@@ -1,7 +1,7 @@
 """Analysis: pixels to wavelet coefficients, in integers: an encoder writes the same bytes on every machine.
 
-    pixels --colours, wavelet--> coefficients
-    pixels --fine blocks--> --coarse blocks--> what the network adds to them
+pixels --colours, wavelet--> coefficients
+pixels --fine blocks--> --coarse blocks--> what the network adds to them
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Synthesis: wavelet coefficients to pixels, in integers: the same on every machine.
 
-    coefficients --inverse wavelet--> rotated colours --> samples (linear)
-    coefficients --coarse blocks--> --fine blocks, which see the samples--> what the network adds
-    both together are levels; a restoration filter may follow; rounded and clipped they are pixels
+coefficients --inverse wavelet--> rotated colours --> samples (linear)
+coefficients --coarse blocks--> --fine blocks, which see the samples--> what the network adds
+both together are levels; a restoration filter may follow; rounded and clipped they are pixels
 """
 
 from __future__ import annotations

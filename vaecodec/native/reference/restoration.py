@@ -1,8 +1,8 @@
 """The restoration filter in NumPy: weighted sums of neighbouring samples, in rotated colours, added to each pixel.
 
-    a[k]   rotated colours, unit 1/8 of a level, within +-4095
-    B[n]   nine sums around a sample of a[0]: along its row, its column and its diagonals, at distances 1, 2 and 3
-    b[k]   what is added to a[k], unit 2**-10
+a[k]   rotated colours, unit 1/8 of a level, within +-4095
+B[n]   nine sums around a sample of a[0]: along its row, its column and its diagonals, at distances 1, 2 and 3
+b[k]   what is added to a[k], unit 2**-10
 """
 
 from __future__ import annotations
