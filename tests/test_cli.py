@@ -480,7 +480,7 @@ HEAVY = """
 import sys
 from vaecodec import cli
 code = cli.main(sys.argv[1:])
-found = {"numpy", "PIL", "ai_edge_litert", "tensorflow", "safetensors", "backports"} & set(sys.modules)
+found = {"numpy", "PIL", "tensorflow", "safetensors", "backports"} & set(sys.modules)
 sys.exit(f"imported {sorted(found)}" if found else code)
 """
 

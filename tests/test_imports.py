@@ -67,7 +67,6 @@ ALLOWED = {
     "tensorflow": TENSORFLOW,
     "ctypes": {"native.library"},
     "threadpoolctl": {"blas"},
-    "ai_edge_litert": set(),
     "safetensors": {"model.file", "training"},
     "imagecodecs": {"peers"},
     "av": {"hevc"},
@@ -140,7 +139,7 @@ def test_reading_a_header_loads_nothing_heavy():
     golden = pathlib.Path(__file__).parent / "golden" / "photo.vae"
     loaded = loaded_after(f"import vaecodec; vaecodec.info(open({str(golden)!r}, 'rb').read())")
     assert "vaecodec" in loaded
-    assert not loaded & {"numpy", "PIL", "ai_edge_litert", "tensorflow", "constriction", "safetensors", "backports"}
+    assert not loaded & {"numpy", "PIL", "tensorflow", "constriction", "safetensors", "backports"}
 
 
 def test_coding_loads_no_tensorflow():
@@ -155,4 +154,4 @@ def test_drawing_and_scoring_load_no_tensorflow():
     code = "x = vaecodec.sample(1); vaecodec.score(x[0]); vaecodec.decode_set(vaecodec.encode_set(x))"
     loaded = loaded_after(f"import vaecodec; {code}")
     assert "constriction" in loaded
-    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax", "ai_edge_litert"}
+    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}
