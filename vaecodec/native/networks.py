@@ -242,7 +242,9 @@ def _in_range(name: str, values: np.ndarray | int, least: int, most: int) -> Non
 
 
 def _vector(values: np.ndarray | int, count: int) -> np.ndarray:
-    """i32[count]."""
+    """i32[count], of as many values or of one number; raises ValueError on other shapes."""
+    if np.shape(values) not in ((), (count,)):
+        raise ValueError(f"there are {list(np.shape(values))} values for {count} outputs")
     return np.ascontiguousarray(np.broadcast_to(np.asarray(values, np.int32), (count,)))
 
 
