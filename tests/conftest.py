@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from vaecodec.model.file import load_model
 from vaecodec.native import build, library
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+# A shell's background jobs ignore it, and so would the commands that tests begin and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
