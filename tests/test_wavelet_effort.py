@@ -19,6 +19,7 @@ from vaecodec.context_gradients import ContextGradients
 from vaecodec.entropy.tile import choose_symbols, encode_tile
 from vaecodec.integer import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import load_model
+from vaecodec.native.lowest import neighbours, places
 from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
 from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS
@@ -166,8 +167,8 @@ def test_context_gradients_are_differences(codec, whole, cells, monkeypatch):
         loc, rungs = whole.made[part - 1]
         if part < LOWEST_PARTS:
             size = [-(-side // 2) for side in cells]
-            known = np.concatenate(values[:5])[np.argsort(np.concatenate(pyramid.lowest_places(*size)))]
-            loc = loc + known[pyramid.neighbours(*size)[part - 1]].mean(0)
+            known = np.concatenate(values[:5])[np.argsort(np.concatenate(places(*size)))]
+            loc = loc + known[neighbours(*size)[part - 1]].mean(0)
         return loc * inside[part], rungs
 
     base = [None, *(parameters(values, part)[0] for part in range(1, PARTS))]

@@ -19,6 +19,8 @@ from vaecodec.config import LEVEL_STEPS, WORTH
 from vaecodec.gradients import Node, Slot, unshuffle
 from vaecodec.integer import shuffle
 from vaecodec.model.file import Model
+from vaecodec.native.lowest import DISTANCES, neighbours
+from vaecodec.native.lowest import places as lowest_places
 from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS_BY_OCTAVE
 from vaecodec.prior_gradients import UNIT, BitSlopes, Tape, details, details_adjoint, from_cells
 from vaecodec.rounding import octave_gain
@@ -60,14 +62,14 @@ class ContextGradients:
         self._config, self._cells, prior, level = model.config, cells, model.prior, step // LEVEL_STEPS
         self._bits = BitSlopes(model.models.tables, prior.scales)
         self._weights = model.prior_weights
-        lowest = np.split(prior.lowest_bias(level), len(pyramid.LOWEST))
+        lowest = np.split(prior.lowest_bias(level), len(DISTANCES))
         bias = {f"lowest/{part}": vector for part, vector in enumerate(lowest)}
         for octave in range(pyramid.OCTAVES + 1):
             bias[f"context/{octave}"] = prior.bias(octave, level)
         self._conditions = {name: (vector / UNIT).astype(np.float32) for name, vector in bias.items()}
         # Steps of the low-pass image in one of each subband.
         self._gains = [octave_gain(prior, step, octave) for octave in range(pyramid.OCTAVES + 1)]
-        self._places, self._around = (of(*_cells(cells)) for of in (pyramid.lowest_places, pyramid.neighbours))
+        self._places, self._around = (of(*_cells(cells)) for of in (lowest_places, neighbours))
 
     def __call__(self, symbols: Parts, rows: Parts, values: Parts, slopes: Parts) -> Parts:
         """Half of the gradient of squared error and bits together, weighed as in rounding, with respect to each part,

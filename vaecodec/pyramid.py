@@ -12,7 +12,7 @@ Octave 4, the last that the prior knows, is made of a tile's low-pass picture al
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -186,57 +186,6 @@ def halves(channels: int) -> tuple[np.ndarray, np.ndarray]:
     row, column, band, colour = np.indices((2, 2, BANDS, channels))
     odd = (row + column + band + colour).ravel() % 2
     return np.flatnonzero(odd == 0), np.flatnonzero(odd)
-
-
-LOWEST = ((2, True), (2, False), (1, True), (1, False))  # distances of neighbours, and whether they are at corners
-
-
-def lowest_parts(row: Any, column: Any) -> list[Any]:
-    """Which of the lowest coefficients, of these rows and columns, are in each part, coarse to fine.
-
-    Every fourth of every fourth row stands by itself; the others lie between four of those before, first between their
-    corners and then between their sides.
-    """
-    found = [(row % 4 == 0) & (column % 4 == 0)]
-    for distance, corners in LOWEST:
-        if corners:
-            found.append((row % (2 * distance) == distance) & (column % (2 * distance) == distance))
-        else:
-            here = (row % distance == 0) & (column % distance == 0)
-            found.append(here & ((row // distance + column // distance) % 2 == 1))
-    return found
-
-
-@lru_cache(maxsize=64)
-def lowest_places(height: int, width: int) -> list[np.ndarray]:
-    """i64[n] of each part of the lowest coefficients [h, w]: places from the top, row by row."""
-    return [np.flatnonzero(part) for part in lowest_parts(*np.indices((height, width)))]
-
-
-@lru_cache(maxsize=64)
-def neighbours(height: int, width: int) -> list[np.ndarray]:
-    """i64[4, n] for each part but the first: where the four lie that each of the lowest coefficients is between.
-
-    Where there is none, it is the one across; where there is neither, those at the other sides.
-    """
-    found = []
-    for places, (distance, corners) in zip(lowest_places(height, width)[1:], LOWEST, strict=True):
-        row, column = np.divmod(places, width)
-        up, down = _either_side(row, distance, height)
-        left, right = _either_side(column, distance, width)
-        if corners:
-            four = [up * width + left, up * width + right, down * width + left, down * width + right]
-        else:
-            vertical, across = [up * width + column, down * width + column], [row * width + left, row * width + right]
-            four = [*(across if height <= distance else vertical), *(vertical if width <= distance else across)]
-        found.append(np.stack(four))
-    return found
-
-
-def _either_side(place: np.ndarray, distance: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    before = np.where(place >= distance, place - distance, place + distance)
-    after = np.where(place + distance < count, place + distance, place - distance)
-    return before, after
 
 
 def to_cells(planes: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ from vaecodec.config import ANCHORS, CELL, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SC
 from vaecodec.densities import bits, conditional, tfd
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.layers import Float, on_grid, straight_through
-from vaecodec.pyramid import BANDS, LOWEST, OCTAVES, band_of
+from vaecodec.native.lowest import DISTANCES
+from vaecodec.pyramid import BANDS, OCTAVES, band_of
 from vaecodec.quantization import add_noise
 from vaecodec.similarity import ms_ssim
 from vaecodec.wavelet_layers import Quantised, Shapes, details, from_halves, to_halves, with_magnitudes
@@ -56,7 +57,7 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
         network.octave_first(prior, config, octave, features)
         network.octave_second(prior, config, octave, features, (*cells, 12 * channels))
     prior.macs["context/wavelet"] = wavelet_layers.octaves_macs(size * size * channels, range(1, ALL_OCTAVES))
-    for part, (distance, corners) in enumerate(LOWEST):
+    for part, (distance, corners) in enumerate(DISTANCES):
         side = (size >> ALL_OCTAVES) // distance
         network.lowest_part(prior, config, part, (side // 2, side // (1 + corners), 10 * channels))
     return networks
@@ -79,7 +80,7 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     for octave in range(ALL_OCTAVES):
         for name in ("first", "second"):
             weights[f"context/{octave}/{name}/bias"][6 * channels :] = _rung(BAND_SIGMA)
-    for number in range(len(LOWEST)):
+    for number in range(len(DISTANCES)):
         weights[f"lowest/{number}/out/bias"][channels:] = _rung(LOWEST_SIGMA)
     weights["band_gain"] = np.zeros((ANCHORS, ALL_OCTAVES * BANDS * channels))
     weights["centroid"] = np.zeros((KNOTS, 2))
@@ -213,7 +214,7 @@ class VAE(Weighted):
         low, bands = wavelet_layers.unpack(scaled)
         lowest, fifth = wavelet_layers.forward(low)
         fifth *= gains.bands[..., -fifth.shape[3] :]
-        return [lowest] * (1 + len(LOWEST)) + [
+        return [lowest] * (1 + len(DISTANCES)) + [
             *(half for octave in (fifth, *reversed(bands)) for half in to_halves(octave))
         ]
 
@@ -228,7 +229,7 @@ class VAE(Weighted):
         loc, index = tf.split(start, 2, -1)
         first, *others = wavelet_layers.lowest_masks(shape[1], shape[2])
         low = yield self.asked(LOC_GAIN * loc, INDEX_GAIN * index, first)
-        for part, ((distance, corners), where) in enumerate(zip(LOWEST, others, strict=True)):
+        for part, ((distance, corners), where) in enumerate(zip(DISTANCES, others, strict=True)):
             near = wavelet_layers.around(low, distance, corners)
             mean = on_grid(tf.add_n(near) / 4, ACTIVATION_BITS)
             around = [prior.compand(tf.stop_gradient(one)) for one in (*(one - mean for one in near), mean)]
@@ -316,7 +317,7 @@ class VAE(Weighted):
         moved = bpp + noise - tf.stop_gradient(noise)
         loss = tf.reduce_mean((moved + distortion) / tf.sqrt(lmbda))
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
-        return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST)])) / pixels)
+        return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(tf.add_n(rates[: 1 + len(DISTANCES)])) / pixels)
 
 
 def _sum(rates: tf.Tensor, where: Any) -> tf.Tensor:

@@ -10,15 +10,16 @@ import numpy as np
 from vaecodec import lifting
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN
+from vaecodec.native.lowest import DISTANCES
 from vaecodec.prior.model import GAIN_MAX
 from vaecodec.prior_gradients import COMPANDED, UNIT
-from vaecodec.pyramid import BANDS, LOWEST, OCTAVES, band_of
+from vaecodec.pyramid import BANDS, OCTAVES, band_of
 from vaecodec.vae import ALL_OCTAVES, KNOTS, log_steps
 
 Arrays = dict[str, np.ndarray]
-INDEXED = [f"lowest/{part}/out/bias" for part in range(len(LOWEST))]  # means, then indices
+INDEXED = [f"lowest/{part}/out/bias" for part in range(len(DISTANCES))]  # means, then indices
 INDEXED += [f"context/{octave}/{half}/bias" for octave in range(ALL_OCTAVES) for half in ("first", "second")]
-LOWEST_CONDITIONS = [f"lowest/{part}/condition" for part in range(len(LOWEST))]
+LOWEST_CONDITIONS = [f"lowest/{part}/condition" for part in range(len(DISTANCES))]
 SURELY = 2.0**-13
 ANCHORED = {
     f"{side}/{place}/condition": f"{side}/{place}" for side in ("analysis", "synthesis") for place in ("fine", "out")

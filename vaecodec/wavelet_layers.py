@@ -18,8 +18,9 @@ from vaecodec.bases import rotation
 from vaecodec.config import CELL, STRIDE
 from vaecodec.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.lifting import NORM, STEPS
+from vaecodec.native.lowest import parts_of
 from vaecodec.prior_gradients import COMPANDED
-from vaecodec.pyramid import BANDS, OCTAVES, halves, lowest_parts
+from vaecodec.pyramid import BANDS, OCTAVES, halves
 
 
 def octaves_macs(samples: int, octaves: range) -> int:
@@ -107,9 +108,9 @@ def _either_side(count: tf.Tensor, distance: int) -> list[tf.Tensor]:
 
 
 def lowest_masks(height: tf.Tensor, width: tf.Tensor) -> list[tf.Tensor]:
-    """bool[h, w, 1] of each part of the lowest coefficients: pyramid.lowest_parts."""
+    """bool[h, w, 1] of each part of the lowest coefficients: native.lowest.parts_of."""
     row, column = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
-    return [mask[..., None] for mask in lowest_parts(row, column)]
+    return [mask[..., None] for mask in parts_of(row, column)]
 
 
 def _next(x: tf.Tensor) -> tf.Tensor:

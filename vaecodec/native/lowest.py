@@ -8,7 +8,7 @@ is one lowest coefficient in 1024 samples, so this is NumPy around the dense ker
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,8 +94,8 @@ class Lowest:
         return dense(network.out, dense(network.middle, t))
 
 
-def parts_of(row: np.ndarray, column: np.ndarray) -> list[np.ndarray]:
-    """Which of the coefficients at these rows and columns are in each part."""
+def parts_of(row: Any, column: Any) -> list[Any]:
+    """Which of the coefficients at these rows and columns (arrays or tensors) are in each part."""
     found = [(row % GRID == 0) & (column % GRID == 0)]
     for distance, corners in DISTANCES:
         if corners:
