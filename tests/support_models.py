@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vaecodec import coding
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
 from vaecodec.model.file import Model, pack_model, parse_model
+from vaecodec.strays import FLAG
 
 CONFIG = Config(16, 2, 24, 1, prior=20, coarser=24, hyper_width=12)
 
@@ -77,3 +79,29 @@ def assert_refused(model: Any, name: str, change: Any, message: str) -> None:
     with np.errstate(all="ignore"), pytest.raises(ModelError, match=message) as caught:
         parse_model(bad, "bad.vcm")
     assert str(caught.value).startswith("bad.vcm: ") and "\n" not in str(caught.value)
+
+
+def stack_of_strays(models: coding.Models, numbers: list[int], flag: int = 1) -> np.ndarray:
+    """A stack that a flag and these numbers are to be taken off."""
+    coder = coding.writer()
+    coding.push_numbers(coder, np.array(numbers), models)
+    coding.push(coder, np.array([flag], np.int32), np.array([FLAG], np.uint8), models)
+    return coding.words(coder)
+
+
+# What no encoder says of five symbols, of which those at 0, 1 and 3 have table index 0: numbers, and the flag.
+FALSE_STRAYS = {
+    "a flag of 2": ([1, 0, 1], 2),
+    "a flag below 0": ([1, 0, 1], -65535),
+    "none": ([0], 1),
+    "less than none": ([-1, 0, 1], 1),
+    "more than there are places": ([4, 0, 1, 1, 1, 3, 1, 4, 1], 1),
+    "a place below 0": ([1, -1, 1], 1),
+    "a place beyond": ([1, 5, 1], 1),
+    "a place of another row": ([1, 2, 1], 1),
+    "a place twice": ([2, 1, 1, 1, 2], 1),
+    "places that fall": ([2, 3, 1, 1, 1], 1),
+    "a symbol of 0": ([1, 0, 0], 1),
+    "a symbol beyond": ([1, 0, 65536], 1),
+    "the lowest integer": ([1, 0, -(2**31)], 1),
+}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import picture
 from mutants import mutants, truncations
-from support_models import remade
+from support_models import FALSE_STRAYS, remade, stack_of_strays
 
 from vaecodec import coding
 from vaecodec.codec import Codec
@@ -16,7 +16,7 @@ from vaecodec.container import parse
 from vaecodec.entropy.tile import decode_tile, encode_tile
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import Limits
-from vaecodec.strays import FLAG, pop_strays, push_strays
+from vaecodec.strays import pop_strays, push_strays
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,6 @@ def test_an_outlier_counts_in_the_checksum(sure):
     assert len(crcs) == 4
 
 
-def coded(models, numbers, flag=1):
-    """A stack that a flag and these numbers are to be taken off."""
-    coder = coding.writer()
-    coding.push_numbers(coder, np.array(numbers), models)
-    coding.push(coder, np.array([flag], np.int32), np.array([FLAG], np.uint8), models)
-    return coding.words(coder)
-
-
 def test_strays_come_back_whatever_they_are(models):
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 2, 70_000).astype(np.uint8)
@@ -117,27 +109,10 @@ def test_strays_come_back_whatever_they_are(models):
         assert np.array_equal(again, symbols) and coder.is_empty()
 
 
-STRAYS = {
-    "a flag of 2": ([1, 0, 1], 2),
-    "a flag below 0": ([1, 0, 1], -65535),
-    "none": ([0], 1),
-    "less than none": ([-1, 0, 1], 1),
-    "more than there are places": ([4, 0, 1, 1, 1, 3, 1, 4, 1], 1),
-    "a place below 0": ([1, -1, 1], 1),
-    "a place beyond": ([1, 5, 1], 1),
-    "a place of another row": ([1, 2, 1], 1),
-    "a place twice": ([2, 1, 1, 1, 2], 1),
-    "places that fall": ([2, 3, 1, 1, 1], 1),
-    "a symbol of 0": ([1, 0, 0], 1),
-    "a symbol beyond": ([1, 0, 65536], 1),
-    "the lowest integer": ([1, 0, -(2**31)], 1),
-}
-
-
-@pytest.mark.parametrize("case", STRAYS)
+@pytest.mark.parametrize("case", FALSE_STRAYS)
 def test_strays_that_are_none_are_refused(models, case):
     rows = np.array([0, 0, 7, 0, 7], np.uint8)
-    reading = coding.reader(coded(models, *STRAYS[case]))
+    reading = coding.reader(stack_of_strays(models, *FALSE_STRAYS[case]))
     with pytest.raises(FormatError):
         pop_strays(reading, np.zeros(5, np.int32), rows, models)
 
@@ -147,7 +122,7 @@ def test_a_claim_of_many_strays_takes_no_memory(models):
     symbols = np.zeros(len(rows), np.int32)
     many = [len(rows), *np.stack([np.arange(1 << 17), np.ones(1 << 17, int)], -1).ravel()]
     for numbers in ([len(rows)], many):
-        reading = coding.reader(coded(models, numbers))
+        reading = coding.reader(stack_of_strays(models, numbers))
         tracemalloc.start()
         with pytest.raises(FormatError):
             pop_strays(reading, symbols, rows, models)

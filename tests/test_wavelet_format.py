@@ -10,6 +10,7 @@ pytest.importorskip("tensorflow")
 
 import reference_decoder
 from support_format import CONFIG, changed, loaded, random_model, with_arrays, with_filter
+from support_models import FALSE_STRAYS, stack_of_strays
 
 from vaecodec import coding, container
 from vaecodec.codec import Codec
@@ -18,7 +19,7 @@ from vaecodec.entropy.tile import decode_tile, encode_tile
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import parse_model
 from vaecodec.native.wavelet import octave_planes
-from vaecodec.strays import FLAG, pop_strays, push_strays
+from vaecodec.strays import pop_strays, push_strays
 from vaecodec.transforms.restoration import Filter
 from vaecodec.widening import push_rungs
 
@@ -160,39 +161,14 @@ def test_both_decoders_check_the_pixels(usual):
         reference_decoder.decode(wrong, theirs)
 
 
-def coded(models, numbers, flag=1):
-    """A stack that a flag and these numbers are to be taken off."""
-    coder = coding.writer()
-    coding.push_numbers(coder, np.array(numbers), models)
-    coding.push(coder, np.array([flag], np.int32), np.array([FLAG], np.uint8), models)
-    return coding.words(coder)
-
-
-OUTLIERS = {
-    "a flag of 2": ([1, 0, 1], 2),
-    "a flag below 0": ([1, 0, 1], -65535),
-    "none": ([0], 1),
-    "less than none": ([-1, 0, 1], 1),
-    "more than there are places": ([4, 0, 1, 1, 1, 3, 1, 4, 1], 1),
-    "a place below 0": ([1, -1, 1], 1),
-    "a place beyond": ([1, 5, 1], 1),
-    "a place of another table": ([1, 2, 1], 1),
-    "a place twice": ([2, 1, 1, 1, 2], 1),
-    "places that fall": ([2, 3, 1, 1, 1], 1),
-    "a symbol of 0": ([1, 0, 0], 1),
-    "a symbol beyond": ([1, 0, 65536], 1),
-    "the lowest integer": ([1, 0, -(2**31)], 1),
-}
-
-
-@pytest.mark.parametrize("case", OUTLIERS)
+@pytest.mark.parametrize("case", FALSE_STRAYS)
 def test_outliers_that_are_none_are_refused_by_both(usual, case):
     (codec, theirs), rows = usual, np.array([0, 0, 7, 0, 7], np.int64)
-    reading = coding.reader(coded(codec.model.models, *OUTLIERS[case]))
+    reading = coding.reader(stack_of_strays(codec.model.models, *FALSE_STRAYS[case]))
     with pytest.raises(FormatError):
         pop_strays(reading, np.zeros(5, np.int32), rows.astype(np.uint8), codec.model.models)
     # In the whole of a part the symbols of table 7 come first.
-    coder = coding.reader(coded(codec.model.models, *OUTLIERS[case]))
+    coder = coding.reader(stack_of_strays(codec.model.models, *FALSE_STRAYS[case]))
     coding.push(coder, np.array([3, -2], np.int32), np.array([7, 7], np.uint8), codec.model.models)
     push_rungs(coder, None)
     tile = reference_decoder.TileDecoder(reference_decoder.Stack(coding.words(coder)), 0, theirs)
