@@ -316,3 +316,10 @@ def test_threads_of_callers_share_a_codec(many, alone, either):
     for thread in threads:
         thread.join()
     assert len(found) == 3 and all(np.array_equal(one, wanted) for one in found)
+
+
+def test_information_does_not_depend_on_the_order_of_tiles(alone, monkeypatch):
+    """Bits whose plain sum in this order is 0."""
+    bits = iter([1e17, 1.0, -1e17, *[0.0] * 100])
+    monkeypatch.setattr("vaecodec.codec.encoder.information", lambda *arguments: next(bits))
+    assert alone.information(PIXELS, 60, tile=64) == 1.0

@@ -7,6 +7,7 @@ From tile to tile, a row of them at a time; the bytes depend on neither that nor
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
@@ -131,7 +132,7 @@ class Encoder:
             bits.append(information(self.model.prior, self.model.models, tile.parts))
 
         self._of_each([pixels], step_of(quality), tile, see=see)
-        return sum(bits)
+        return math.fsum(bits)  # threads finish in any order, and a plain sum would depend on it
 
     def _packed(
         self,
