@@ -62,12 +62,12 @@ def main() -> None:
         count = sum(len(names) for _, _, names in os.walk(source))
 
         def imported() -> None:
-            import vaecodec.ray  # noqa: F401
+            import vaecodec.integrations.ray  # noqa: F401
 
-        rows.append(["import vaecodec.ray", 0, *measured(imported)])
+        rows.append(["import vaecodec.integrations.ray", 0, *measured(imported)])
         import ray
 
-        from vaecodec.ray import compress, start
+        from vaecodec.integrations.ray import compress, start
 
         rows.append(["start Ray", 0, *measured(lambda: start(num_cpus=args.jobs, include_dashboard=False))])
         command = [sys.executable, "-m", "vaecodec", "compress", "-r", source, "--jobs", str(args.jobs), "--quiet"]

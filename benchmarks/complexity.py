@@ -14,7 +14,7 @@ from table import publish
 
 from vaecodec.config import PRESETS
 from vaecodec.model.file import load_model
-from vaecodec.vae import specification
+from vaecodec.training.vae import specification
 
 SIZE = 512  # pixels a side: a multiple of every stride, so that no padding is counted
 ENCODER, DECODER = ("analysis", "prior"), ("prior", "synthesis")

@@ -23,11 +23,13 @@ import numpy as np
 from PIL import Image
 
 import vaecodec
-from vaecodec import bitsback, discrete, drawing, picture_sets
-from vaecodec.generator import Generator
+from vaecodec.entropy.tables import TOTAL
+from vaecodec.generative import bitsback, drawing
+from vaecodec.generative import image_sets as picture_sets
+from vaecodec.generative.inputs import read_set
+from vaecodec.model import discrete
 from vaecodec.model.file import load_generator
-from vaecodec.sets import read_set
-from vaecodec.tables import TOTAL
+from vaecodec.model.generator import Generator
 
 WIDE = 100  # pictures in a row of the one picture, whose sides WebP limits to 16383
 

@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec.arguments import numbers
-from vaecodec.codec import Codec
-from vaecodec.datasets import pictures
-from vaecodec.metrics import psnr
+from vaecodec.cli.arguments import numbers
+from vaecodec.codec.codec import Codec
+from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model
-from vaecodec.refinement import ITERATIONS
+from vaecodec.rdo.refinement import ITERATIONS
+from vaecodec.training.datasets import pictures
 
 COLUMNS = ["effort", "iterations", "BD-rate %", "lower half %", "upper half %", "CPU s/MP"]
 Key = tuple[str, int, int, float, int]  # model, crop, picture, quality, effort

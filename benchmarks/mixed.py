@@ -15,10 +15,12 @@ import sys
 import numpy as np
 
 import vaecodec
-from vaecodec import container, modes, planes
-from vaecodec.evaluate import find_pictures, read_pictures
-from vaecodec.gallery import largest_within
-from vaecodec.peers import Options, Peer, open_peer
+from vaecodec.bench.evaluate import find_pictures, read_pictures
+from vaecodec.bench.gallery import largest_within
+from vaecodec.bench.peers import Options, Peer, open_peer
+from vaecodec.codec import modes
+from vaecodec.container import picture as container
+from vaecodec.images import planes
 
 LIMIT = 60.0  # dB
 

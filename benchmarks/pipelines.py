@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec.codec import Codec
-from vaecodec.datasets import SUFFIXES
+from vaecodec.codec.codec import Codec
 from vaecodec.model.file import load_model
+from vaecodec.training.datasets import SUFFIXES
 
 
 def spent() -> float:
@@ -46,7 +46,7 @@ def sources(folder: pathlib.Path, workers: int, model: str) -> dict[tuple[Any, .
     """A pass through a tf.data source of each kind of file."""
     import tensorflow as tf
 
-    from vaecodec import tfdata
+    from vaecodec.integrations import tfdata
 
     def of(decode: Callable[..., Any], suffix: str) -> Any:
         paths = sorted(map(str, folder.glob(f"*{suffix}")))

@@ -11,9 +11,9 @@ import numpy as np
 from effort import middles
 from table import publish
 
-from vaecodec.arguments import numbers
-from vaecodec.codec import Codec
-from vaecodec.metrics import psnr, ssimulacra2
+from vaecodec.cli.arguments import numbers
+from vaecodec.codec.codec import Codec
+from vaecodec.images.metrics import psnr, ssimulacra2
 from vaecodec.model.file import load_model
 
 COLUMNS = ["quality", "bpp", "PSNR", "SSIMULACRA2", "bpp %", "dB", "points"]

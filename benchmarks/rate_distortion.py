@@ -12,9 +12,9 @@ import pathlib
 import shutil
 import sys
 
+from vaecodec.bench.peers import DEFAULT
+from vaecodec.bench.tools import PROGRAMS
 from vaecodec.cli import main as vaecodec
-from vaecodec.peers import DEFAULT
-from vaecodec.tools import PROGRAMS
 
 HERE = pathlib.Path(__file__).parent
 LOSSLESS = ("png", "webp-lossless", "jxl-lossless")

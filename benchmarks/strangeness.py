@@ -17,9 +17,9 @@ import tarfile
 import numpy as np
 from PIL import Image, ImageFilter
 
-from vaecodec import generation, scoring
-from vaecodec.scoring import Score
-from vaecodec.sets import read_set
+from vaecodec.generative import generation, scoring
+from vaecodec.generative.inputs import read_set
+from vaecodec.generative.scoring import Score
 
 CROP = 256  # side of photographs
 Sets = dict[str, np.ndarray]

@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec import coding, filtering
-from vaecodec.codec import Codec, decoder, encoder
+from vaecodec.codec.codec import Codec, decoder, encoder
+from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library
+from vaecodec.rdo import filtering
 from vaecodec.transforms import synthesis
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"

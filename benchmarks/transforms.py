@@ -21,8 +21,8 @@ from vaecodec.config import STEPS
 from vaecodec.model.file import Model, load_model
 from vaecodec.native import library
 from vaecodec.threads import Threads, pool_of
+from vaecodec.training.vae import specification
 from vaecodec.transforms.core import Transforms, transforms_for
-from vaecodec.vae import specification
 
 
 def seconds_of(work: Callable[[], Any], repeat: int) -> float:

@@ -1,31 +1,19 @@
-"""What tests share: a tiny frozen model, and pictures."""
+"""What tests share: a tiny frozen model."""
 
 from __future__ import annotations
 
 import os
-import pathlib
 import signal
 
-import numpy as np
 import pytest
 
-from vaecodec.codec import Codec
+from support.paths import GOLDEN
+from vaecodec.codec.codec import Codec
 from vaecodec.model.file import load_model
 from vaecodec.native import build, library
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
-
 # A shell's background jobs ignore it, and so would the commands that tests begin and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """u8[height, width, 3]: smooth shapes, an edge and a little noise; no two seeds alike."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width] / 32.0
-    waves = [np.sin(x * a + y * b + c) for a, b, c in rng.uniform(-2, 2, (3, 3))]
-    pixels = 128 + 70 * np.stack(waves, -1) + 40 * (x > y)[..., None] + rng.normal(0, 3, (height, width, 3))
-    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")

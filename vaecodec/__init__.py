@@ -8,21 +8,20 @@ Heavy things load on first use.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
 from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
 from vaecodec.limits import Limits
+from vaecodec.version import __version__ as __version__
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vaecodec.codec import Codec
-    from vaecodec.scoring import Score
+    from vaecodec.codec.codec import Codec
+    from vaecodec.generative.scoring import Score
 
-__version__ = "0.1.0"
 __all__ = [
     "CodecError",
     "FormatError",
@@ -69,10 +68,10 @@ def encode(
     fewer bits at the same quality.  Raises CodecError on a picture it cannot take, TargetError on a target out of
     reach, ValueError on a value outside its range or two targets.  A model of other channels takes u8[H, W, C] alone.
     """
-    from vaecodec import modes
-    from vaecodec.bands import samples_for
+    from vaecodec.codec import modes
+    from vaecodec.codec.rate_control import Target
+    from vaecodec.images.bands import samples_for
     from vaecodec.limits import NONE, for_pillow
-    from vaecodec.targets import Target
 
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     codec = load(model, threads=threads)
@@ -96,7 +95,7 @@ def decode(
     are compared with the checksum in the file.  Raises FormatError on damage, ModelError where neither `model` nor a
     shipped one made it, LimitError on a picture beyond `limits` (None: there are none).
     """
-    from vaecodec import modes
+    from vaecodec.codec import modes
 
     return modes.decode(data, window, reduce, model, limits, threads, check=check)
 
@@ -114,8 +113,8 @@ def encode_batch(
     Tiles of all of them share the threads, where there are enough pixels in all to pay for it.  Raises as encode
     does.
     """
-    from vaecodec import modes
-    from vaecodec.bands import samples_for
+    from vaecodec.codec import modes
+    from vaecodec.images.bands import samples_for
     from vaecodec.limits import NONE, for_pillow
 
     codec = load(model, threads=threads)
@@ -137,7 +136,7 @@ def decode_batch(
 
     `window` and `reduce` are for all.  Raises as decode does; the message begins with the number of the file.
     """
-    from vaecodec import modes
+    from vaecodec.codec import modes
 
     return modes.decode_batch(files, window, reduce, model, limits, threads)
 
@@ -149,11 +148,9 @@ def info(data: bytes) -> dict[str, Any]:
     "picture", "array" (channels that are no picture's), "file" or "set".  Reads the header and checks the file is
     whole; loads no model and no heavy library.
     """
-    from vaecodec import container, picture_sets, stored
+    from vaecodec.generative.info import info
 
-    if picture_sets.is_set(data[:16]):
-        return picture_sets.info(data)
-    return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)
+    return info(data)
 
 
 def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
@@ -162,29 +159,28 @@ def load(name_or_path: str = "small", device: str = "cpu", threads: int | None =
     `device` is "cpu", or "gpu" for transforms in TensorFlow (extra `train`) on a GPU: the files are the same.
     `threads` are the cores that one call may use: all of them where not given.
     """
-    from vaecodec.codec import cached_codec
-    from vaecodec.model.file import load_model
+    from vaecodec.codec import codec
 
-    return cached_codec(load_model(name_or_path), device, threads)
+    return codec.load(name_or_path, device, threads)
 
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:
     """Any file -> .vae file, a picture lossily; returns bytes, bpp and seconds.  See files.compress_file."""
-    from vaecodec import files
+    from vaecodec.files import convert as files
 
     return files.compress_file(source, target, quality, **options)
 
 
 def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
     """The .vae file -> picture file, in the format of its suffix, or stored file.  See files.decompress_file."""
-    from vaecodec import files
+    from vaecodec.files import convert as files
 
     return files.decompress_file(source, target, **options)
 
 
 def register_pillow() -> None:
-    """Makes .vae a format of Pillow's, for Image.open and Image.save; the same as `import vaecodec.pillow`."""
-    import vaecodec.pillow  # noqa: F401
+    """Make .vae a format of Pillow's Image.open and Image.save, as `import vaecodec.integrations.pillow` does."""
+    import vaecodec.integrations.pillow  # noqa: F401
 
 
 def encode_set(pictures: np.ndarray, model: str = "digits") -> bytes:
@@ -193,7 +189,7 @@ def encode_set(pictures: np.ndarray, model: str = "digits") -> bytes:
     `model` is a generative one, by name or .vcm file; "digits" takes S = 28.  Raises CodecError on another shape or
     type.  Townsend, Bird and Barber 2019 (arXiv:1901.04866).
     """
-    from vaecodec import picture_sets
+    from vaecodec.generative import image_sets as picture_sets
 
     return picture_sets.encode(pictures, model)
 
@@ -203,7 +199,7 @@ def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DE
 
     Raises FormatError on damage, ModelError where its model is not at hand, LimitError beyond `limits` (pixels of all).
     """
-    from vaecodec import picture_sets
+    from vaecodec.generative import image_sets as picture_sets
 
     return picture_sets.decode(data, model, limits)
 
@@ -221,7 +217,7 @@ def sample(
     A seed gives the same pictures again.  `size` (H, W) and `quality` are for photographs, of which textures are all to
     be had; `noisy` draws the pixels of digits, too, where else each is at its median.  Raises ModelError, CodecError.
     """
-    from vaecodec import generation
+    from vaecodec.generative import generation
 
     return generation.sample(n, model, seed, size, quality, noisy)
 
@@ -234,7 +230,7 @@ def vary(
     `strength` 0 is the picture as its latent has it, 1 forgets it: of digits the share of randomness in the latent, of
     photographs the part of all latents that is drawn anew.  Raises CodecError on a picture that it does not take.
     """
-    from vaecodec import generation
+    from vaecodec.generative import generation
 
     return generation.vary(image, strength, n, model, seed, quality)
 
@@ -244,7 +240,7 @@ def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = 
 
     Raises CodecError on pictures that the model does not take, or of two sizes.
     """
-    from vaecodec import generation
+    from vaecodec.generative import generation
 
     return generation.interpolate(a, b, n, model, quality)
 
@@ -255,6 +251,6 @@ def score(image: Any, model: str = "digits") -> Score:
     And `corrected`, the same less the bits per dimension of a PNG file (Serra et al. 2020, arXiv:1909.11480), with its
     own percentile.  `model` "digits" takes u8[28, 28], "small" any photograph.  Raises CodecError on others.
     """
-    from vaecodec import generation
+    from vaecodec.generative import generation
 
     return generation.score(image, model)

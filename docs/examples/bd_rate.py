@@ -7,9 +7,9 @@ prints a BD-rate by PCHIP over LOW to HIGH dB, or what of it both codecs reach.
 
 import sys
 
-from vaecodec.curves import curves_of, delta
-from vaecodec.evaluate import read_rows
-from vaecodec.metrics import METRICS
+from vaecodec.bench.curves import curves_of, delta
+from vaecodec.bench.evaluate import read_rows
+from vaecodec.images.metrics import METRICS
 
 
 def main(path: str, anchor: str, codec: str, low: str, high: str) -> None:

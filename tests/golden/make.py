@@ -24,18 +24,24 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from conftest import picture  # noqa: E402
-
-from vaecodec import arrays, chunks, classical, container, modes, picture_sets, planes, stored  # noqa: E402
-from vaecodec.atomic import Attributes  # noqa: E402
-from vaecodec.codec import Codec  # noqa: E402
-from vaecodec.coding import DETERMINISTIC, SYMBOL_MAX  # noqa: E402
-from vaecodec.config import Config  # noqa: E402
-from vaecodec.container import Header, parse, with_pixel_crcs  # noqa: E402
-from vaecodec.entropy.tile import encode_tile  # noqa: E402
-from vaecodec.model.file import load_model  # noqa: E402
-from vaecodec.prior.model import Distributions  # noqa: E402
-from vaecodec.strays import push_strays  # noqa: E402
+from support.images import picture
+from vaecodec import arrays
+from vaecodec.arrays import chunks
+from vaecodec.atomic import Attributes
+from vaecodec.codec import fallback as classical
+from vaecodec.codec import modes
+from vaecodec.codec.codec import Codec
+from vaecodec.config import Config
+from vaecodec.container import picture as container
+from vaecodec.container import stored
+from vaecodec.container.picture import Header, parse, with_pixel_crcs
+from vaecodec.entropy.coding import DETERMINISTIC, SYMBOL_MAX
+from vaecodec.entropy.outliers import push_strays
+from vaecodec.generative import image_sets as picture_sets
+from vaecodec.images import planes
+from vaecodec.model.file import load_model
+from vaecodec.prior.model import Distributions
+from vaecodec.prior.tile import encode_tile
 
 MODEL = HERE / "tiny.vcm"
 CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken
@@ -49,7 +55,7 @@ INDEX_OFFSETS = (-0.8, 0.8, 1.8, 2.2, 2.7)
 
 def weights() -> dict[str, np.ndarray]:
     """Initial weights with seeded noise, so that the output of every network depends on its input."""
-    from vaecodec import vae
+    from vaecodec.training import vae
 
     rng = np.random.default_rng(0)
     found = vae.initial_weights(CONFIG, 0)
@@ -71,8 +77,8 @@ def weights() -> dict[str, np.ndarray]:
 
 def make_model() -> None:
     """Freeze the tiny model."""
-    from vaecodec.freezing import freeze
-    from vaecodec.training import save_compact
+    from vaecodec.training.freezing import freeze
+    from vaecodec.training.loop import save_compact
 
     fewer = (mock.patch(f"vaecodec.{module}.SCALES", SCALES) for module in ("freezing", "wavelet_freezing"))
     with tempfile.TemporaryDirectory() as folder, next(fewer), next(fewer):
@@ -190,7 +196,7 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
         return push_strays(coder, symbols, rows, models)
 
     pixels, quality, tile = IMAGES[name]
-    with mock.patch("vaecodec.strays.push_strays", push):
+    with mock.patch("vaecodec.entropy.outliers.push_strays", push):
         codec.encode(pixels, quality, tile=tile)
     return counts
 

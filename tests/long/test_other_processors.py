@@ -16,7 +16,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from native_cases import (
+
+from support.native_cases import (
     SHAPES,
     SIZES,
     WIDTHS,
@@ -29,7 +30,6 @@ from native_cases import (
     random_octave,
     values,
 )
-
 from vaecodec.native import build, library
 from vaecodec.native.networks import block, dense, depthwise
 from vaecodec.native.prior import cells_of

@@ -13,22 +13,23 @@ from itertools import chain, islice
 
 import numpy as np
 
-from vaecodec import preview
+from vaecodec.codec import preview
+from vaecodec.codec.plans import Part, Plan, alike, pixels_of, strips_of
 from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
-from vaecodec.container import Header, Parsed, Tile, parse
-from vaecodec.entropy.tile import decode_tile
+from vaecodec.container.picture import Header, Parsed, Tile, parse
 from vaecodec.errors import FormatError, ModelError
+from vaecodec.images.rows import Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import Model
 from vaecodec.native.restoration import FilterWeights
-from vaecodec.plans import Part, Plan, Window, alike, gather, pixels_of, strips_of
+from vaecodec.prior.tile import decode_tile
 from vaecodec.progress import Progress, counted, named
-from vaecodec.tiling import Box, Grid, halo, window_box
 from vaecodec.transforms import restoration
 from vaecodec.transforms.coefficients import Coefficients, empty
 from vaecodec.transforms.core import Transforms
 from vaecodec.transforms.dequantization import coefficients_of
+from vaecodec.transforms.tiling import Box, Grid, halo, window_box
 
 Square = tuple[Box, np.ndarray]  # place in what comes out, and its pixels
 

@@ -16,28 +16,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import filtering, rounding
 from vaecodec.blas import one_thread
 from vaecodec.codec.decoder import Decoder, pixel_crc
+from vaecodec.codec.plans import Job, Latents, alike, cut, undisturbed
+from vaecodec.codec.plans import pixels_of as pixel_box
 from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
-from vaecodec.container import Header, pack, step_of, with_pixel_crcs
-from vaecodec.entropy.tile import CodedTile, encode_tile, information
+from vaecodec.container.picture import Header, pack, step_of, with_pixel_crcs
 from vaecodec.errors import CodecError
-from vaecodec.filtering import Equations
+from vaecodec.images.rows import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.restoration import restore
-from vaecodec.plans import Job, Latents, Rows, alike, cut, undisturbed
-from vaecodec.plans import pixels_of as pixel_box
+from vaecodec.prior.tile import CodedTile, encode_tile, information
 from vaecodec.progress import Progress, ticker
-from vaecodec.refinement import ITERATIONS, Refiner, check_effort
+from vaecodec.rdo import filtering, rounding
+from vaecodec.rdo.filtering import Equations
+from vaecodec.rdo.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.tiling import DEFAULT_TILE, Box, Grid, halo
 from vaecodec.transforms.coefficients import Coefficients
 from vaecodec.transforms.core import Transforms
 from vaecodec.transforms.dequantization import coefficients_of, step_targets
 from vaecodec.transforms.restoration import Filter
+from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
 
 ENOUGH, SPARSELY = 1 << 17, 5  # samples of a tile to fit a filter by, of no more than so many times as many
 

@@ -21,19 +21,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vaecodec import library, tables
-from vaecodec.coding import SYMBOL_MAX, Models
 from vaecodec.config import MAX_SCALES, Config
+from vaecodec.entropy import tables
+from vaecodec.entropy.coding import SYMBOL_MAX, Models
+from vaecodec.entropy.outliers import FLAG
+from vaecodec.entropy.tables import Tables
 from vaecodec.errors import ModelError
-from vaecodec.generative import Generative, read_config
-from vaecodec.generator import Generator
-from vaecodec.generator import make as make_generator
-from vaecodec.model import floats
+from vaecodec.model import floats, library
 from vaecodec.model.checks import require
+from vaecodec.model.generative import Generative, read_config
+from vaecodec.model.generator import Generator
+from vaecodec.model.generator import make as make_generator
 from vaecodec.model.transforms import coefficient_order, subband_of, subband_scales
 from vaecodec.prior.model import Prior
-from vaecodec.strays import FLAG
-from vaecodec.tables import Tables
 from vaecodec.transforms.core import NativeTransforms
 from vaecodec.transforms.synthesis import Gains
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from vaecodec.config import Config
-from vaecodec.model.gains import LOG_BITS, interpolate
 from vaecodec.model.transforms import (
     ACTIVATION_BITS,
     INPUT_BITS,
@@ -17,6 +16,7 @@ from vaecodec.model.transforms import (
     subband_of,
     subband_scales,
 )
+from vaecodec.transforms.gains import LOG_BITS, interpolate
 
 PRIOR_WEIGHT_BITS, PRIOR_SUM_BITS = 9, 15
 # (unit of the inputs, unit of the outputs) of layers that are not between activations.

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vaecodec import lifting, pyramid
 from vaecodec.config import STRIDE, Config
-from vaecodec.model.gains import LOG_BITS
 from vaecodec.model.quantization import IntegerLayer, integer_layer
+from vaecodec.transforms import lifting, pyramid
+from vaecodec.transforms.gains import LOG_BITS
 
 ACTIVATION_BITS = 11  # unit of the activations of both transforms
 PIXEL_BITS = 14  # unit of samples and coefficients, on a scale of 1 for 255 levels

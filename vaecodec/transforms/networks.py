@@ -7,11 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec.bases import rotation
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.model.gains import interpolate, multipliers
 from vaecodec.native.networks import Block, Dense, Depthwise
+from vaecodec.transforms.channels import rotation
+from vaecodec.transforms.gains import interpolate, multipliers
 
 LIMIT = 32767
 GATE_BITS = 11  # unit of activations: the product of a gate is shifted by it

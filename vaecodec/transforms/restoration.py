@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.errors import FormatError
-from vaecodec.model.gains import LOG_BITS, MANTISSA_BITS, mantissas
 from vaecodec.native.restoration import FilterWeights
+from vaecodec.transforms.gains import LOG_BITS, MANTISSA_BITS, mantissas
 
 WEIGHTS = 9
 CLASSES = (1, 2, 4)

@@ -13,12 +13,12 @@ import numpy as np
 
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.model.gains import LOG_BITS, interpolate, scaled_gains
 from vaecodec.native import transforms as kernels
 from vaecodec.native.networks import Block, block
 from vaecodec.native.restoration import FilterWeights, restore
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.coefficients import OCTAVES, Coefficients
+from vaecodec.transforms.gains import LOG_BITS, interpolate, scaled_gains
 from vaecodec.transforms.networks import Arrays, Multipliers, blocks, dense_layer, rotation_matrix, tensor
 from vaecodec.transforms.wavelet import inverse_wavelet
 

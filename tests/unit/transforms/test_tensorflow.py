@@ -10,15 +10,15 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from vaecodec.config import PRESETS, Config  # noqa: E402
-from vaecodec.errors import CodecError, ModelError  # noqa: E402
-from vaecodec.model.transforms import block_layers, transform_arrays  # noqa: E402
-from vaecodec.native import networks  # noqa: E402
-from vaecodec.native.restoration import FilterWeights  # noqa: E402
-from vaecodec.transforms import tensorflow as tensors  # noqa: E402
-from vaecodec.transforms.coefficients import Coefficients, empty  # noqa: E402
-from vaecodec.transforms.core import NativeTransforms, Transforms, transforms_for  # noqa: E402
-from vaecodec.transforms.networks import rotation_matrix  # noqa: E402
+from vaecodec.config import PRESETS, Config
+from vaecodec.errors import CodecError, ModelError
+from vaecodec.model.transforms import block_layers, transform_arrays
+from vaecodec.native import networks
+from vaecodec.native.restoration import FilterWeights
+from vaecodec.transforms import tensorflow as tensors
+from vaecodec.transforms.coefficients import Coefficients, empty
+from vaecodec.transforms.core import NativeTransforms, Transforms, transforms_for
+from vaecodec.transforms.networks import rotation_matrix
 
 PRODUCTS = {"float64": tensors.float64_product, "bytes": tensors.bytes_product}
 QUALITY_INDICES = (0, 451, 896)

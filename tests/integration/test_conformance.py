@@ -1,0 +1,120 @@
+"""Odd and broken image files of other projects' test suites: each gives the right samples or a clear error.
+
+tests/conformance.tsv has a row for each file: name, outcome, check. The outcome is the samples' dtype and shape, or
+"error" and how its message begins. The check is the CRC-32 of the samples as little-endian bytes, or, of lossy formats
+whose decoders differ by a little, the mean of each channel. The PNGs among them were held against libpng when the
+table was made: all equal, but for alpha that a palette declares and no pixel has. The files themselves are not in
+this repository: they lie in ../shared, and without them this skips.
+
+    python tests/test_conformance.py     makes the table again, to be looked through with git diff
+"""
+
+from __future__ import annotations
+
+import pathlib
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+
+from support.paths import SHARED
+from vaecodec.codec import modes
+from vaecodec.container.picture import info
+from vaecodec.errors import CodecError
+from vaecodec.images import planes
+from vaecodec.images.files import read_image
+
+TABLE = pathlib.Path(__file__).parent / "conformance.tsv"
+FILES = SHARED / "data" / "conformance"
+LOSSY = (b"\xff\xd8\xff", b"RIFF", b"\0\0\0")  # JPEG, WebP, AVIF, as they begin
+
+needs_files = pytest.mark.skipif(not FILES.is_dir(), reason=f"no conformance files in {FILES}")
+
+
+def outcome(path: pathlib.Path) -> tuple[str, str]:
+    """(outcome, check) of a file; anything but samples or CodecError is a failure."""
+    data = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            samples, _ = read_image(data, "it")
+        except CodecError as exc:
+            message = str(exc)
+            assert message.startswith("it: ") and "\n" not in message
+            return "error", " ".join(message[4:].split("(")[0].split()[:4])
+    assert samples.flags.c_contiguous
+    shape = " ".join(map(str, samples.shape))
+    if data.startswith(LOSSY):
+        means = samples.reshape(-1, planes.channels_of(samples)).mean(axis=0)
+        return f"{samples.dtype} {shape}", " ".join(f"{mean:.1f}" for mean in means)
+    return f"{samples.dtype} {shape}", f"{zlib.crc32(samples.astype(samples.dtype.newbyteorder('<')).tobytes()):08x}"
+
+
+def rows() -> list[list[str]]:
+    return [line.split("\t") for line in TABLE.read_text().splitlines()]
+
+
+def test_the_table_has_files_of_every_outcome():
+    names = [name for name, _, _ in rows()]
+    assert len(names) == len(set(names)) == 596
+    shapes = [kind.split() for _, kind, _ in rows() if kind != "error"]
+    for dtype in ("uint8", "uint16"):
+        assert {tuple(shape[2:]) for kind, *shape in shapes if kind == dtype} == {(), ("2",), ("3",), ("4",)}
+
+
+@needs_files
+@pytest.mark.parametrize("suite", ["fuzzed", "image-rs", "pillow", "pngsuite"])
+def test_each_file_gives_its_samples_or_its_error(suite):
+    wanted = {name: (kind, check) for name, kind, check in rows() if name.startswith(suite)}
+    for name, (kind, check) in wanted.items():
+        found, measured = outcome(FILES / name)
+        if kind == "error":  # in the words of Pillow, which may change
+            assert found == "error", name
+        elif "." in check:
+            assert found == kind, name
+            np.testing.assert_allclose(
+                [*map(float, measured.split())], [*map(float, check.split())], atol=1, err_msg=name
+            )
+        else:
+            assert (found, measured) == (kind, check), name
+
+
+@needs_files
+def test_each_picture_is_coded_in_its_kind_and_no_larger_than_without_loss(small):
+    counts = {"vae": 0, "lossless": 0, "avif": 0}
+    for name, kind, _ in rows():
+        if kind == "error":
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            samples, metadata = read_image((FILES / name).read_bytes(), name)
+        data = modes.encode(small, samples, 75, metadata)
+        about = info(data)
+        counts[about["coding"]] += 1
+        assert (about["height"], about["width"], about["channels"]) == (
+            *samples.shape[:2],
+            planes.channels_of(samples),
+        ), name
+        assert about["depth"] == 8 * samples.itemsize
+        if about["coding"] == "lossless" or len(samples.tobytes()) < 20_000:
+            kept = modes.keep(planes.clear(samples), metadata)
+            assert len(data) <= len(kept), name
+        again = modes.decode(data)
+        assert again.shape == samples.shape and again.dtype == samples.dtype, name
+        if about["coding"] == "lossless":
+            np.testing.assert_array_equal(again, planes.clear(samples), err_msg=name)
+        elif (alpha := planes.alpha_of(samples)) is not None:
+            np.testing.assert_array_equal(planes.alpha_of(again), alpha, err_msg=name)
+    assert min(counts.values()) > 5 and sum(counts.values()) > 300
+
+
+def make_table() -> None:
+    """Writes the table from what happens now."""
+    files = sorted(path for path in FILES.glob("*/*") if path.name not in ("LICENSE", "README"))
+    lines = ["\t".join((str(path.relative_to(FILES)), *outcome(path))) for path in files]
+    TABLE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    make_table()

@@ -1,0 +1,207 @@
+"""Models of one's own: kept by name, found by the files that need them, trained on from, and described in TOML."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import picture
+from support.paths import GOLDEN, ROOT
+from vaecodec.cli import main as cli
+from vaecodec.errors import CodecError, ModelError
+from vaecodec.model import library
+
+TINY = str(GOLDEN / "tiny.vcm")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder of models, and a working folder."""
+    monkeypatch.setenv(library.VARIABLE, str(tmp_path / "models"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "models"
+
+
+def test_files_find_an_added_model(place, capsys):
+    image = picture(40, 60)
+    data = vaecodec.load(TINY).encode(image)
+    with pytest.raises(ModelError, match="needs model [0-9a-f]{32}, which is not among those here"):
+        vaecodec.decode(data)
+    assert cli.main(["models", "add", TINY, "--name", "my.own-1"]) == 0
+    assert (place / "my.own-1.vcm").read_bytes() == (GOLDEN / "tiny.vcm").read_bytes()
+    assert np.array_equal(vaecodec.decode(data), vaecodec.decode(data, model=TINY))
+    assert vaecodec.load("my.own-1").encode(image) == data
+    (place / "broken.vcm").write_bytes(b"no model")  # does not matter to others
+    (place / "another.vcm").write_bytes((GOLDEN / "tiny.vcm").read_bytes()[:5000])
+    os.remove(place / "another.vcm")
+    assert vaecodec.decode(data).shape == image.shape
+    assert cli.main(["models", "remove", "my.own-1"]) == 0 and not (place / "my.own-1.vcm").exists()
+    with pytest.raises(ModelError, match="not among those here"):
+        vaecodec.decode(data)
+
+
+def test_models_are_listed_and_shown(place, capsys):
+    library.add("own", (GOLDEN / "tiny.vcm").read_bytes())
+    assert cli.main(["models", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"name": "own", "model": vaecodec.load(TINY).model.id, "from": "added"} in rows
+    assert [row["from"] for row in rows if row["name"] == "small"] == ["shipped"]
+    assert cli.main(["models", "list"]) == 0
+    assert "  added\n" in capsys.readouterr().out
+    assert cli.main(["models", "show", "own", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["bytes"] == os.path.getsize(TINY) and shown["path"] == str(place / "own.vcm")
+    assert shown["config"] == vaecodec.load(TINY).model.config.to_dict() and shown["parameters"] > 1000
+    assert cli.main(["models", "show", TINY]) == 0
+    assert "parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["small", "", "../own", "a/b", ".own", "own.vcm", "x" * 65, "a b"])
+def test_names_that_no_model_may_have(place, name, capsys):
+    assert cli.main(["models", "add", TINY, "--name", name]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not list(place.parent.glob("*.vcm"))
+
+
+def test_nothing_is_added_or_lost_by_mistake(place, capsys):
+    with open("torn.vcm", "wb") as file:
+        file.write((GOLDEN / "tiny.vcm").read_bytes()[:-1])
+    for line in (["add", "torn.vcm"], ["add", "gone.vcm"], ["add", "."]):
+        assert cli.main(["models", *line]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not place.exists()
+    assert cli.main(["models", "add", TINY]) == 0
+    assert cli.main(["models", "add", TINY]) == 1
+    assert "exists already (-f overwrites it)" in capsys.readouterr().err
+    assert cli.main(["models", "add", "-f", TINY]) == 0
+    assert cli.main(["models", "remove", "small", "gone", TINY, "tiny"]) == 1
+    errors = capsys.readouterr().err
+    assert "small" in errors and "'gone'" in errors and "removed by name" in errors
+    assert os.path.exists(TINY) and vaecodec.load("small") and not list(place.iterdir())
+    assert cli.main(["models", "add", "a.vcm", "b.vcm", "--name", "c"]) == 2
+
+
+def test_the_folder_is_where_systems_keep_data(monkeypatch):
+    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    for system, path in (("linux", "/data"), ("darwin", "~/Library/Application Support"), ("win32", "/local")):
+        monkeypatch.setattr(library.sys, "platform", system)
+        monkeypatch.setenv("LOCALAPPDATA", "/local")
+        assert library.folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A compact checkpoint of a few weights, its frozen model, and a picture to train on."""
+    pytest.importorskip("tensorflow")
+    from support.models import TRAINED_CONFIG as CONFIG
+    from vaecodec.training.freezing import freeze
+    from vaecodec.training.loop import save_compact
+    from vaecodec.training.vae import initial_weights
+
+    folder = tmp_path_factory.mktemp("trained")
+    save_compact(str(folder / "run.safetensors"), CONFIG, initial_weights(CONFIG, 3), {})
+    freeze(str(folder / "run.safetensors"), str(folder / "first.vcm"))
+    Image.fromarray(picture(80, 100, 1)).save(folder / "a.png")
+    return folder
+
+
+def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
+    from vaecodec.model.file import load_model, pack_model
+    from vaecodec.model.floats import transform_weights
+    from vaecodec.training.freezing import freeze
+    from vaecodec.training.loop import save_compact
+    from vaecodec.training.unfreezing import weights_of
+
+    first = load_model(str(trained / "first.vcm"))
+    config, weights = weights_of(first)
+    save_compact("again.safetensors", config, weights, {})
+    assert freeze("again.safetensors", "again.vcm") == first.id
+    shutil.copy(trained / "first.vcm", "here.vcm")
+    assert cli.main(["models", "add", "here.vcm"]) == 0
+    line = ["train", str(trained / "a.png"), "--steps", "2", "--batch", "1", "--crop", "64", "--rate", "1e-9"]
+    assert cli.main([*line, "--out", "run", "--from", "here"]) == 0
+    assert cli.main(["freeze", "run", "-o", "run.vcm"]) == 0
+    assert load_model("run.vcm").config == first.config
+    models = [load_model(path) for path in ("run.vcm", "here.vcm")]
+    left, right = (transform_weights(config, model.arrays)["analysis/coarse/kernel"] for model in models)
+    assert np.allclose(left, right, atol=1e-3) and left.std() > 0
+    arrays = {name: array for name, array in first.arrays.items() if not name.startswith("start/")}
+    with open("bare.vcm", "wb") as file:
+        file.write(pack_model("bare", config, arrays, {}))
+    with pytest.raises(ModelError, match="has no start/"):
+        weights_of(load_model("bare.vcm"))
+    assert cli.main([*line, "--out", "other", "--from", "bare.vcm"]) == 1
+    assert "start/" in capfd.readouterr().err
+
+
+def test_a_recipe_is_one_readable_file(trained, place, capfd):
+    from support.models import TRAINED_CONFIG as CONFIG
+    from vaecodec.config import PRESETS
+    from vaecodec.training import recipes
+    from vaecodec.training.loop import Options, load_checkpoint
+
+    options = Options(minutes=3.5, seed=4, bfloat16=True)
+    for config in (CONFIG, PRESETS["base"], recipes.preset("digits")):
+        with open("a.toml", "w") as file:
+            file.write(recipes.write(config, options))
+        found, values = recipes.read("a.toml")
+        assert found == config and Options(**values) == options
+    sizes = "".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items())
+    with open("b.toml", "w") as file:
+        file.write(f"[model]\n{sizes}")
+        file.write("[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
+    assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
+    config, options, _, progress = load_checkpoint("run")
+    assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)
+    assert recipes.read("run/config.toml")[0] == CONFIG
+
+
+@pytest.mark.parametrize(
+    "text, word",
+    [
+        ("[model", "Expected"),
+        ("[modell]\n", "expected the tables"),
+        ("model = 3", "expected the tables"),
+        ('[model]\npreset = "huge"', "no preset is called 'huge'"),
+        ("[model]\nfine = 3.5", "fine is 3.5"),
+        ("[model]\nwidth = 4", "width"),
+        ("[training]\nspeed = 1", "has no speed"),
+        ("[training]\nbatch = true", "batch is True, expected int"),
+        ("[training]\nbatch = -1", "expected 0 or more"),
+        ("[training]\ntowers = 2", "has no towers"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(text, word, place, capsys):
+    pytest.importorskip("tensorflow")
+    from vaecodec.training import recipes
+
+    with open("a.toml", "w") as file:
+        file.write(text)
+    with pytest.raises(CodecError, match="a.toml: "):
+        recipes.read("a.toml")
+    assert cli.main(["train", "a.png", "--config", "a.toml", "--out", "run"]) == 1
+    said = capsys.readouterr().err
+    assert word in said and len(said.splitlines()) == 1 and not os.path.exists("run")
+
+
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_files_cost_what_training_thought(quality, small):
+    tf = pytest.importorskip("tensorflow")
+    from vaecodec.config import STEPS, SUBSTEPS
+    from vaecodec.container.picture import step_of
+    from vaecodec.training.unfreezing import weights_of
+    from vaecodec.training.vae import make
+
+    photo = np.asarray(Image.open(ROOT / "docs" / "examples" / "parrots.png"))
+    photo = np.ascontiguousarray(photo[:256, :256])
+    config, weights = weights_of(small.model)
+    at = tf.constant([min(step_of(quality), STEPS - 1) / SUBSTEPS], tf.float32)
+    loss = make(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
+        tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True
+    )
+    assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.02)

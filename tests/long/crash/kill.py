@@ -1,0 +1,251 @@
+"""Kills the command line at random moments and looks at what is left: the target is absent, old, or complete.
+
+    python tests/crash/kill.py [compress=215] [decompress=210] [folder=63] [train=12] [--seed 0]
+
+runs that many kills of each kind (those given, or all by default) and prints the tally; it stops at the first broken
+promise.  A few of each are among the tests that always run (tests/test_crash.py).  Needs POSIX.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
+
+import numpy as np
+from PIL import Image
+
+from support.images import picture
+from vaecodec.files.manifest import NAME
+
+ROOT = pathlib.Path(__file__).parents[3]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+COMMAND = [sys.executable, "-m", "vaecodec"]
+OLD = b"what was there before"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    """A command that is left to end."""
+    return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def kill(command: list[str], after: float) -> bool:
+    """Starts a command and kills it, and all it has started, after so many seconds; whether it was still running."""
+    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        child.wait(after)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        return True
+    return False
+
+
+class Pace:
+    """How long a command takes, which is less when the machine has less to do: kills are to come before its end."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def kill(self, command: list[str], part: float) -> bool:
+        """Kills a command at a part of its time; whether it was still running."""
+        began = time.monotonic()
+        killed = kill(command, part * self.seconds)
+        self.seconds = self.seconds * 1.01 if killed else min(self.seconds, time.monotonic() - began)
+        return killed
+
+
+def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What a killed writer leaves behind, which is no output."""
+    return [path for path in folder.rglob("*") if path.name.startswith(".vaecodec-") and path.name.endswith(".tmp")]
+
+
+def samples(folder: pathlib.Path) -> list[pathlib.Path]:
+    """A picture, a text and noise of a few megabytes."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / "photo.png", folder / "text.txt", folder / "noise.bin"]
+    Image.fromarray(picture(200, 300)).save(paths[0])
+    paths[1].write_bytes(b"".join(b"line %d of a long text\n" % number for number in range(150_000)))
+    paths[2].write_bytes(np.random.default_rng(0).bytes(8 << 20))
+    return paths
+
+
+def conversions(command: str, rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
+    """Kills `vaecodec compress` or `decompress`; half of the targets exist, half of the sources are to be removed."""
+    good, tally = [], Counter()
+    for path in samples(folder / "samples"):
+        assert run("compress", str(path)).returncode == 0
+        packed = path.with_suffix(".vae") if path.suffix == ".png" else path.with_name(path.name + ".vae")
+        back = folder / "back" / path.name
+        back.parent.mkdir(exist_ok=True)
+        assert run("decompress", str(packed), "-o", str(back.parent)).returncode == 0
+        source, target = (path, packed) if command == "compress" else (packed, back)
+        began = time.monotonic()
+        whole = folder / f"whole{target.suffix}"
+        assert run(command, "-f", str(source), "-o", str(whole)).returncode == 0
+        good.append((source, target.name, target.read_bytes(), Pace(time.monotonic() - began)))
+    number = -1
+    while tally["kills"] < rounds:
+        number += 1
+        source, name, wanted, pace = good[number % len(good)]
+        place = folder / f"round{number}"
+        place.mkdir()
+        given, target = place / source.name, place / name
+        shutil.copy2(source, given)
+        before = given.read_bytes()
+        old = rng.random() < 0.5
+        if old:
+            target.write_bytes(OLD)
+        remove = rng.random() < 0.5
+        # Nearly all of the time goes by before the first write, so half of the kills come in the last third.
+        part = rng.uniform(0.66, 1.1) if rng.random() < 0.5 else rng.uniform(0, 1.1)
+        killed = pace.kill([*COMMAND, command, "-f", str(given), "-o", str(target), *["--rm"] * remove], part)
+        found = target.read_bytes() if target.exists() else None
+        assert found in ((OLD, wanted) if old else (None, wanted)), f"{target}: neither old nor complete"
+        if given.exists():
+            assert given.read_bytes() == before, f"{given}: has changed"
+        else:
+            assert remove and found == wanted, f"{given}: is lost"
+        state = "complete" if found == wanted else "old" if old else "absent"
+        tally["kills"] += killed
+        tally[f"killed, {state}" if killed else "not in time"] += 1
+        tally["leftovers"] += len(leftovers(place))
+        shutil.rmtree(place)
+    return tally
+
+
+def folders(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
+    """Kills `vaecodec compress -r` and `decompress -r`, and resumes them."""
+    tally, processes = Counter(), 2
+    source = folder / "in"
+    samples(source)
+    for number in range(12):
+        (source / f"sub{number % 3}").mkdir(exist_ok=True)
+        Image.fromarray(picture(40 + number, 60, number)).save(source / f"sub{number % 3}" / f"{number}.png")
+        (source / f"sub{number % 3}" / f"{number}.txt").write_bytes(b"text %d" % number * 1000)
+    runs = []
+    for command, given in (("compress", source), ("decompress", folder / "compress" / "in")):
+        began, out = time.monotonic(), folder / command
+        assert run(command, "-r", str(given), "--output-dir", str(out), "--jobs", str(processes)).returncode == 0
+        runs.append((command, given, contents(out), Pace(time.monotonic() - began)))
+    number = -1
+    while tally["kills"] < rounds:
+        number += 1
+        command, given, wanted, pace = runs[number % 2]
+        place, out = folder / f"round{number}", folder / f"round{number}" / "out"
+        shutil.copytree(given, place / given.name)
+        inputs = contents(place / given.name)
+        remove = number % 4 > 1
+        line = [command, "-r", str(place / given.name), "--output-dir", str(out), "--jobs", str(processes)]
+        line += ["--rm"] * remove
+        killed = pace.kill([*COMMAND, *line], rng.uniform(0.2, 1.1))
+        found = contents(out)
+        for path, data in found.items():
+            assert data == wanted[path], f"{out / path}: is not complete"
+        left = contents(place / given.name)
+        assert all(inputs[path] == data for path, data in left.items()), "an input has changed"
+        assert len(inputs) - len(left) <= len(found) if remove else left == inputs, "an input is lost"
+        again = run(*line)
+        assert again.returncode == 0, again.stderr
+        assert contents(out) == wanted, "the run that resumed is not complete"
+        if not remove:
+            done = int(again.stderr.splitlines()[-1].split()[0])
+            twice = done - (len(wanted) - len(found))
+            assert 0 <= twice <= processes, f"{twice} were done twice"
+            tally[f"done twice: {twice}"] += 1
+        assert run("verify", "-r", str(out)).returncode == 0 or command == "decompress"
+        tally["kills" if killed else "not in time"] += 1
+        tally[f"outputs at the kill: {len(found) * 4 // len(wanted) * 25} %"] += 1
+        shutil.rmtree(place)
+    return tally
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """The files below a folder, bookkeeping aside."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != NAME and path not in leftovers(folder)
+    }
+
+
+TRAINING = """
+import sys
+from vaecodec.training import loop as training
+from vaecodec.config import Config
+tiny = Config(prior=8, coarser=8, hyper_width=8, coarse=8, coarse_blocks=1, fine=8, fine_blocks=1)
+options = training.Options(batch=1, crop=64, minutes=600)
+training.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
+"""
+
+
+def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
+    """Kills a training run that saves every hundred steps, again and again; each start resumes the last."""
+    from vaecodec.training.loop import load_checkpoint
+
+    tally, last, steps = Counter(), 0, 0
+    Image.fromarray(picture(100, 100)).save(folder / "one.png")
+    run_folder = folder / "run"
+    for _ in range(rounds):
+        command = [sys.executable, "-c", TRAINING, str(folder / "one.png"), str(run_folder)]
+        child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        told = 0
+        for line in child.stderr:
+            if line.startswith("step "):
+                told = int(line.split()[1])
+                if told >= last + 100:
+                    break
+        assert told, "training did not begin"
+        time.sleep(rng.uniform(0, 1.5))
+        child.kill()
+        for line in child.communicate()[1].splitlines():
+            told = int(line.split()[1]) if line.startswith("step ") else told
+        if (run_folder / "checkpoint.safetensors").exists():
+            _, _, state, progress = load_checkpoint(str(run_folder))
+            assert all(np.isfinite(one).all() for one in state)
+            steps = int(progress["steps"])
+        assert steps >= told - 100 and steps >= last, f"{told} steps were done, and {steps} are saved"
+        tally["kills"] += 1
+        tally["saved at the last report" if steps >= told else "saved at the report before"] += 1
+        last = steps
+    return tally
+
+
+KINDS = {
+    "compress": lambda *arguments: conversions("compress", *arguments),
+    "decompress": lambda *arguments: conversions("decompress", *arguments),
+    "folder": folders,
+    "train": training,
+}
+
+
+def kills(kind: str, rounds: int, seed: int = 0) -> Counter[str]:
+    """So many kills of one kind; raises AssertionError at the first broken promise."""
+    with tempfile.TemporaryDirectory() as folder:
+        return KINDS[kind](rounds, random.Random(f"{kind} {seed}"), pathlib.Path(folder))
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    seed = int(arguments.pop(arguments.index("--seed") + 1)) if "--seed" in arguments else 0
+    wanted = [one for one in arguments if one != "--seed"]
+    for one in wanted or ("compress=215", "decompress=210", "folder=63", "train=12"):
+        kind, _, rounds = one.partition("=")
+        began = time.monotonic()
+        tally = kills(kind, int(rounds), seed)
+        text = ", ".join(f"{name} {count}" for name, count in sorted(tally.items()))
+        print(f"{kind}: {rounds} kills in {time.monotonic() - began:.0f} s: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,205 @@
+"""Long fuzzing: container parser, full decode, model files.  See README.md beside this file.
+
+python tests/long/fuzz/fuzz.py parser --count 10000000
+python tests/long/fuzz/fuzz.py decode --model other.vcm
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import faulthandler
+import pathlib
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+TESTS = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(TESTS))
+
+import vaecodec
+from support.images import picture
+from support.mutants import mutants, mutate, with_right_crc
+from vaecodec import arrays
+from vaecodec.codec.codec import Codec
+from vaecodec.container import picture as container
+from vaecodec.container.picture import Header
+from vaecodec.errors import CodecError
+from vaecodec.limits import Limits
+from vaecodec.model.file import load_model, pack_model, parse_model
+
+MODEL = TESTS / "golden" / "tiny.vcm"
+LIMITS = Limits(pixels=1 << 21)  # two megapixels, as libjxl's fuzzer has it
+SECONDS, BYTES, BYTES_A_PIXEL = 2.0, 256 << 20, 8
+
+
+def golden(model: pathlib.Path = MODEL) -> list[bytes]:
+    """The golden files, or some of another model, and one with all kinds of chunks."""
+    files = [path.read_bytes() for path in sorted((TESTS / "golden").glob("*.vae"))]
+    if model != MODEL:
+        codec = Codec(load_model(str(model)), threads=1)
+        shapes, channels = ((1, 1), (33, 48), (7, 200), (130, 90)), codec.model.config.channels
+        pictures = [np.resize(picture(*shape), (*shape, channels)) for shape in shapes]
+        files = [codec.encode(pixels, quality, tile=64) for pixels in pictures for quality in (1, 50, 100)]
+    meta = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
+    header = Header("0123456789abcdef" * 2, 100, 200, 448, 128)
+    return [*files, container.pack(header, [(b"abcd", 1, 3), (b"", 2, 4)], meta)]
+
+
+def peak() -> int:
+    """The most memory that this process has had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Tally:
+    """What became of the mutants; ends the run at the first that broke a promise, which is written to a file."""
+
+    def __init__(self, target: str, every: int, model: pathlib.Path = MODEL) -> None:
+        self.target, self.every, self.model, self.began = target, every, model, time.time()
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.slowest, self.base = 0.0, peak()
+
+    def run(self, mutant: bytes, work: Callable[[bytes], object]) -> None:
+        begin, outcome = time.process_time(), "accepted"
+        try:
+            work(mutant)
+        except CodecError as exc:
+            outcome = type(exc).__name__ + (" in a tile" if str(exc).startswith("tile ") else "")
+        except BaseException as exc:  # constriction's PanicException is no Exception
+            self.fail(mutant, f"{type(exc).__name__}: {exc}")
+        self.slowest = max(self.slowest, time.process_time() - begin)
+        self.outcomes[outcome] += 1
+        if self.slowest > SECONDS:
+            self.fail(mutant, f"{self.slowest:.1f} s")
+        if self.outcomes.total() % self.every == 0:
+            self.report()
+
+    def fail(self, mutant: bytes, why: str) -> None:
+        path = f"{self.target}-{self.outcomes.total()}.bin"
+        pathlib.Path(path).write_bytes(mutant)
+        self.report()
+        sys.exit(f"{self.target}: {why}; see {path}")
+
+    def report(self) -> None:
+        grown = (peak() - self.base) / 2**20
+        print(
+            f"{self.target}: {self.outcomes.total()} mutants, {dict(self.outcomes)}, slowest {self.slowest:.3f} s, "
+            f"memory +{grown:.0f} MiB, {time.time() - self.began:.0f} s",
+            flush=True,
+        )
+
+
+def fuzz_parser(tally: Tally, seed: int, count: int) -> None:
+    """metadata(), which takes a file apart and inflates its metadata, and info()."""
+
+    def work(data: bytes) -> None:
+        container.metadata(data)
+        container.info(data)
+
+    for mutant in mutants(seed, count, golden()):
+        tally.run(mutant, work)
+
+
+def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
+    """A whole picture, with the memory that it may take by its header."""
+    codec, files = Codec(load_model(str(tally.model)), threads=1), golden(tally.model)
+    for data in files[:-1]:
+        codec.decode(data)
+    tally.base = peak()
+    for mutant in mutants(seed, count, files):
+        before = peak()
+        tally.run(mutant, lambda data: codec.decode(data, limits=LIMITS))
+        if peak() > before:
+            header = container.parse(mutant, check_data=False).header
+            pixels = min(header.height * header.width, LIMITS.pixels)
+            if peak() - tally.base > BYTES + BYTES_A_PIXEL * pixels:
+                tally.fail(mutant, f"{(peak() - tally.base) / 2**20:.0f} MiB for {pixels} pixels")
+
+
+def fuzz_sets(tally: Tally, seed: int, count: int) -> None:
+    """A set of pictures by bits back: what decodes are those that were coded, or other ones that a CRC vouches for."""
+    folder = TESTS / "golden" / "sets"
+    model, files = str(folder / "tiny.vcm"), [path.read_bytes() for path in sorted(folder.glob("*.vae"))]
+    for mutant in mutants(seed, count, files):
+        tally.run(mutant, lambda data: vaecodec.decode_set(data, model, LIMITS))
+
+
+def fuzz_arrays(tally: Tally, seed: int, count: int) -> None:
+    """Chunks of arrays, of every mode; three quarters have a right CRC."""
+    rng, files = (
+        random.Random(seed),
+        [path.read_bytes() for path in sorted((TESTS / "golden" / "arrays").glob("*.chunk"))],
+    )
+    for number in range(count):
+        mutant = mutate(rng, rng.choice(files), files)
+        mutant = with_right_crc(mutant) if number % 4 and len(mutant) > 4 else mutant
+        tally.run(mutant, lambda data: arrays.decode(data, str(MODEL), LIMITS))
+
+
+def fuzz_model(tally: Tally, seed: int, count: int) -> None:
+    """Model files: damaged ones, and ones of wrong arrays that have the right id; those that pass code a picture."""
+    rng, data = random.Random(seed), tally.model.read_bytes()
+    model = parse_model(data, "model")
+    pixels = np.resize(picture(40, 50), (40, 50, model.config.channels))
+
+    def work(data: bytes) -> None:
+        codec = Codec(parse_model(data, "model"), threads=1)
+        codec.verify(codec.encode(pixels, 60))
+
+    for number in range(count):
+        if number % 2:
+            tally.run(mutate(rng, data, [data]), work)
+            continue
+        found, generator = dict(model.arrays), np.random.default_rng(rng.randrange(2**32))
+        for _ in range(rng.choice((1, 1, 3))):
+            name = rng.choice(sorted(found))
+            array = found[name]
+            kind = rng.randrange(6)
+            if kind == 0:
+                del found[name]
+            elif kind == 1:
+                found[name] = array[: len(array) // 2]
+            elif kind == 2:
+                with np.errstate(all="ignore"):
+                    found[name] = array.astype(rng.choice(("<i8", "<f4", "<f2", "|u1", "<i2", "<u4")))
+            elif kind == 3:
+                found[name] = array.reshape(-1)
+            elif kind == 4:
+                values = array.copy().reshape(-1)
+                values[rng.randrange(len(values))] = rng.choice((0, 1, 127, *((np.nan,) * (array.dtype.kind == "f"))))
+                found[name] = values.reshape(array.shape)
+            else:
+                found[name] = np.frombuffer(generator.bytes(array.nbytes), array.dtype).reshape(array.shape)
+            if not found:
+                break
+        with np.errstate(all="ignore"):
+            tally.run(pack_model("mutant", model.config, found, {}), work)
+
+
+def main() -> None:
+    targets = {
+        "parser": fuzz_parser,
+        "decode": fuzz_decode,
+        "sets": fuzz_sets,
+        "arrays": fuzz_arrays,
+        "model": fuzz_model,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("target", choices=targets)
+    parser.add_argument("--model", type=pathlib.Path, default=MODEL, help="for decode and model")
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=100_000, help="mutants from one line of progress to the next")
+    options = parser.parse_args()
+    faulthandler.enable()
+    tally = Tally(options.target, options.every, options.model)
+    targets[options.target](tally, options.seed, options.count)
+    tally.report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Second decoders, written from the documents alone."""

@@ -1,0 +1,423 @@
+"""A second decoder of chunks of arrays, written from docs/arrays.md and docs/format.md alone.
+
+It shows that they suffice, is plain before it is fast, and shares no code with the package.  Names of one letter are
+those of the document.
+
+    python tests/reference_arrays.py CHUNK OUT.npy [MODEL.vcm]
+"""
+
+import struct
+import sys
+import zlib
+from functools import cache
+
+import numpy as np
+
+from reference.reference_decoder import UNIT, Stack, decode_levels, inflated, read_model, require
+
+TYPES = "u1 u2 u4 i1 i2 i4 f4 f8".split()
+PARTS = {0: 1, 1: 2, 2: 5, 3: 6, 4: 4}
+SPECIAL = {"f4": (0x7FC00000, 0x7F800000, 0xFF800000), "f8": (0x7FF8 << 48, 0x7FF0 << 48, 0xFFF0 << 48)}
+AROUND = {
+    "A": [(1, 1), (1, 3), (3, 1)],
+    "B": [(0, 1), (1, 0), (1, 2), (2, 1), (0, 3), (3, 0)],
+    "C": [(0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (0, 3), (3, 0)],
+}
+FIRST = {"A": (1, 1), "B": (0, 1), "C": (1, 0)}  # row and column of a stage's first point, in units of h
+SQUARE = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
+CENTRE = 87
+MOST = 1 << 22  # values: damage can claim any number, and one of them takes some hundred bytes here
+
+
+def decode(data, model=None):
+    """The array in a chunk (bytes), [...] of its type; `model` is what read_model gives, for mode vae."""
+    require(data[:4] == b"\x89VAA" and len(data) >= 17, "no chunk of an array")
+    version, mode, kind, layout, axes = data[4:9]
+    require(version == 1 and mode <= 4 and kind <= 7 and layout <= 7 and axes <= 32, "the header")
+    require(zlib.crc32(data[:-4]) == struct.unpack("<I", data[-4:])[0], "wrong CRC of the chunk")
+    *shape, crc = struct.unpack_from(f"<{axes + 1}I", data, 9)
+    channels, dtype = bool(layout & 1), np.dtype("<" + TYPES[kind])
+    count = int(np.prod(shape, dtype=object))
+    require(count < 2**32 and (axes > 2 or not channels), "the shape")
+    require(count <= MOST, "more values than this decoder is for")
+    parts = list(read_parts(data[13 + 4 * axes : -4]))
+    require(len(parts) == PARTS[mode], "the number of parts")
+    if mode == 0:
+        values = read_values(parts[0], dtype, count)
+    elif mode == 1:
+        require(len(parts[0]) == dtype.itemsize, "the one value")
+        values = np.repeat(np.frombuffer(parts[0], dtype), count)
+        values = mark(values, read_mask(parts[1], dtype, count))
+    else:
+        coding = Coding(parts[0], dtype)
+        mask = read_mask(parts[1], dtype, count)
+        if mode == 4:
+            require(coding.chain == 1, "the chain")
+            top = -(-coding.top // coding.step)
+            held = next(t for t in ("<u1", "<u2", "<u4", "<u8") if top <= np.iinfo(t).max)
+            q = read_values(parts[3], np.dtype(held), count).astype(object)
+            integers = np.minimum(q * coding.step, coding.top).reshape(planes_of(mask.reshape(shape), channels).shape)
+        else:
+            base = base_levels(parts[5], model) if mode == 3 else None
+            integers = Planes(coding, planes_of(mask.reshape(shape), channels), base, *parts[3:5]).decode()
+        integers = array_of(integers, shape, channels).reshape(-1)
+        values = patch(mark(coding.values(integers, dtype), mask), parts[2])
+    require(zlib.crc32(values.tobytes()) == crc, "wrong CRC of the values")
+    return values.reshape(shape)
+
+
+def read_parts(data):
+    """Yield the bytes of each part."""
+    while data:
+        (length,) = struct.unpack_from("<I", data)
+        require(4 + length <= len(data), "a part is cut off")
+        yield data[4 : 4 + length]
+        data = data[4 + length :]
+
+
+def inflate(stream):
+    """The bytes of a zlib stream, of which nothing may be left over."""
+    work = zlib.decompressobj()
+    content = work.decompress(stream)
+    require(work.eof and not work.unused_data, "a zlib stream")
+    return content
+
+
+def read_values(part, dtype, count):
+    """`count` values of a type, from a part of them."""
+    require(part[:1] in (b"\0", b"\1", b"\2"), "values: an unknown way")
+    content = np.frombuffer(inflated(part[1:]), np.uint8)
+    if part[0] == 2:
+        rows = np.unpackbits(content.reshape(8 * dtype.itemsize, -1), axis=1)
+        require(rows.shape[1] == 8 * -(-count // 8), "values: their number")
+        content = np.packbits(rows[:, :count].reshape(dtype.itemsize, 8, count), axis=1)[:, 0]
+    if part[0]:
+        content = content.reshape(dtype.itemsize, -1).T
+    values = np.frombuffer(content.tobytes(), dtype)
+    require(len(values) == count, "values: their number")
+    return values
+
+
+def read_mask(part, dtype, count):
+    """u8[count]."""
+    if not part:
+        return np.zeros(count, np.uint8)
+    mask = np.frombuffer(inflate(part), np.uint8)
+    require(len(mask) == count and mask.max(initial=0) <= 3 and dtype.kind == "f", "the mask")
+    return mask
+
+
+def mark(values, mask):
+    """Values with those that are not finite."""
+    bits = values.view(f"<u{values.itemsize}").copy()
+    for code, special in enumerate(SPECIAL.get(values.dtype.str[1:], ()), 1):
+        bits[mask == code] = special
+    return bits.view(values.dtype)
+
+
+def patch(values, part):
+    """Values with those that stand in their places whatever the rest says."""
+    if part:
+        content = inflate(part)
+        count, rest = divmod(len(content), 4 + values.itemsize)
+        places = np.frombuffer(content, "<u4", count)
+        require(not rest and (np.diff(places.astype(np.int64)) > 0).all() and places[-1] < len(values), "the patches")
+        values[places] = np.frombuffer(content, values.dtype, count, 4 * count)
+    return values
+
+
+def planes_of(values, channels):
+    """[...] -> [L, H, W]."""
+    values = np.moveaxis(values, -1, -3) if channels else values
+    height, width = ((1, 1) + values.shape)[-2:]
+    planes = int(np.prod(values.shape[:-2]))
+    return values.reshape(planes, height, width)
+
+
+def array_of(planes, shape, channels):
+    """The inverse of planes_of."""
+    if channels:
+        planes = np.moveaxis(planes.reshape(*shape[:-3], shape[-1], shape[-3], shape[-2]), -3, -1)
+    return planes.reshape(shape)
+
+
+class Coding:
+    """What integers stand for."""
+
+    def __init__(self, part, dtype):
+        self.kind, self.low, self.unit, self.top, self.step, self.chain = struct.unpack("<BddQQI", part)
+        require(self.kind <= 3 and (self.kind == 0) == (dtype.kind != "f"), "the kind of a coding")
+        require(self.kind != 3 or dtype == np.float32, "the kind of a coding")
+        require(np.isfinite([self.low, self.unit]).all() and self.unit > 0 and self.top < 2**33, "the coding")
+        if self.kind in (0, 3):
+            reach = np.iinfo(np.int32 if self.kind else dtype)
+            require(self.low == int(self.low) and reach.min <= self.low <= reach.max - self.top, "the coding's range")
+        require(self.step % 2 == 1 and self.step <= 2 * self.top + 1 and self.chain > 0, "the step or the chain")
+
+    def values(self, integers, dtype):
+        """Integers [n] -> values of a type."""
+        if self.kind == 3:
+            ordered = int(self.low) + integers.astype(np.int64)
+            return np.where(ordered >= 0, ordered, -(2**31) - 1 - ordered).astype("<i4").view(dtype)
+        n, low, unit = integers.astype(np.float64), np.float64(self.low), np.float64(self.unit)
+        with np.errstate(over="ignore"):
+            return {0: lambda: low + n, 1: lambda: (low + n) / unit, 2: lambda: low + n * unit}[self.kind]().astype(
+                dtype
+            )
+
+
+def take_block(stack, contexts, counts):
+    """The residuals (list of int) of a block, given their contexts (list of int); counts {context: list} adapt."""
+    residuals, order = [0] * len(contexts), sorted(range(len(contexts)), key=contexts.__getitem__)
+    order = [place for place in order if contexts[place]]
+    tables = {context: cumulative(counts[context]) for context in set(contexts) - {0}}
+    low, tokens = {}, {}
+    for place in order:
+        token = tokens[place] = stack.take(tables[contexts[place]])
+        k = abs(token - CENTRE)
+        residuals[place] = least(k)
+        if k >= 16:
+            low.setdefault((k - 16) // 2 + 3, []).append(place)
+    for bits, places in sorted(low.items()):
+        for shift, some in ((0, min(bits, 16)), (16, bits - 16)):
+            for place in places if some > 0 else ():
+                residuals[place] += stack.take(equal(some)) << shift
+    for place in order:
+        residuals[place] *= 1 if tokens[place] >= CENTRE else -1
+        counts[contexts[place]][tokens[place]] += 256
+    for context in tables:
+        if sum(counts[context]) > 2**20:
+            counts[context] = [count // 2 for count in counts[context]]
+    return residuals
+
+
+@cache
+def equal(bits):
+    """Bounds of a table of 2^bits equal entries."""
+    return range(0, UNIT + 1, UNIT >> bits)
+
+
+def least(k):
+    """The least magnitude of a token, k away from that of 0."""
+    return k if k < 16 else (2 + k % 2) << ((k - 16) // 2 + 3)
+
+
+def beginning(context):
+    """The counts that a context begins with."""
+    octave, half = divmod(context - 1, 2)
+    e = max(1, (2 + half) * 2**octave - 2)
+    masses = []
+    for token in range(2 * CENTRE + 1):
+        k = abs(token - CENTRE)
+        width = 1 if k < 16 else 1 << ((k - 16) // 2 + 3)
+        q = 16 * least(k) + 8 * (width - 1)
+        masses.append(width * 2**400 // (e**2 + 8 + q**2) ** 2)
+    return [mass * 10240 // sum(masses) for mass in masses]
+
+
+def cumulative(counts):
+    """Bounds of the table of these counts."""
+    whole = sum(counts)
+    freq = [count * (UNIT - len(counts)) // whole + 1 for count in counts]
+    freq[freq.index(max(freq))] += UNIT - sum(freq)
+    return [0, *np.cumsum(freq).tolist()]
+
+
+def context_of(expectation):
+    """Expectations [n], i64 -> contexts [n]."""
+    bits = np.frexp(np.asarray(expectation + 1, np.float64))[1].astype(np.int64)  # below 2^53, so exact
+    below = np.where(bits > 1, (expectation + 1) >> np.maximum(bits - 2, 0) & 1, 0)
+    return np.minimum(2 * (bits - 1) + 1 + below, 64)
+
+
+def signed(pairs):
+    """All signs of these offsets: a list of (row, column)."""
+    return [(r, c) for row, column in pairs for r in sorted({-row, row}) for c in sorted({-column, column})]
+
+
+def mirrored(places, count):
+    """Places [n] beyond 0..count-1 mirrored at the first and the last."""
+    period = max(1, 2 * (count - 1))
+    return np.minimum(places % period, period - places % period) if count > 1 else 0 * places
+
+
+class Planes:
+    """What the modes planes and vae walk over."""
+
+    def __init__(self, coding, mask, base, weights, words):
+        self.coding, self.mask, self.stack = coding, mask, Stack(words)
+        self.length, self.height, self.width = mask.shape
+        self.base = None if base is None else self.base_values(base)
+        self.values, self.errors = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.int64)
+        self.counts = {context: beginning(context) for context in range(1, 65)}
+        self.before = 0  # residuals so far
+        self.ways = inflate(weights)
+        self.last = {}  # weights by kind of stage, by level too, each with the number of guides and whether with a base
+
+    def base_values(self, level):
+        """The base's integers [L, H, W] of levels i64[rows, W, 3]."""
+        values = np.clip(((level + 8160) * self.coding.top + 8160) // 16320, 0, self.coding.top)
+        if level.shape[:2] == (self.length * self.height, self.width):
+            return values[..., 1].reshape(self.mask.shape)
+        require(level.shape[:2] == (self.length // 3 * self.height, self.width), "the base is not of the array's size")
+        return values.reshape(-1, self.height, self.width, 3).transpose(0, 3, 1, 2).reshape(self.mask.shape)
+
+    def decode(self):
+        """i64[L, H, W]."""
+        chain, area = self.coding.chain, self.height * self.width
+        require(self.length % chain == 0 and (chain <= 16 or area >= 1024), "the chain")
+        if self.values.size:
+            chains = self.length // chain
+            group = max(1, min(2**20 // area, chains))
+            stages = [(level, kind) for level in self.levels() for kind in "ABC" if self.points(level, kind)]
+            self.own = -(-chains // group) * chain * len(stages)  # where the weights of a stage's own begin
+            self.ways, self.own = iter(self.ways[: self.own]), self.ways[self.own :]
+            for begin in range(0, chains, group):
+                heads = np.arange(begin, min(begin + group, chains)) * chain
+                for place in range(chain):
+                    self.walk(heads + place, min(place, 2), stages)
+            require(not self.own, "weights are left")
+        require(self.stack.state == 0 and not self.stack.words, "the stack is not empty at the end")
+        return self.values
+
+    def levels(self):
+        """From coarse to fine."""
+        return range((max(self.height, self.width) - 1).bit_length() - 1, -1, -1)
+
+    def points(self, level, kind):
+        """How many (rows, columns) of points a stage has, or None."""
+        counts = [
+            ((side - 1 >> level) + 2 - first) // 2 for side, first in zip(self.mask.shape[1:], FIRST[kind], strict=True)
+        ]
+        return counts if all(counts) else None
+
+    def walk(self, places, past, stages):
+        """The planes of a group at one place of their chains, with `past` planes before them as guides."""
+        guides = [(self.values[places - n], self.errors[places - n]) for n in range(past, 0, -1)]
+        guides += [] if self.base is None else [(self.base[places], None)]
+        values, errors, mask = self.values[places], self.errors[places], self.mask[places]
+        first = guides[-1][0][:, 0, 0] if guides else np.full(len(places), self.coding.top // 2)
+        contexts = np.full(len(places), context_of(np.array(self.coding.top // self.coding.step)))
+        values[:, 0, 0] = self.take(first, np.where(mask[:, 0, 0], 0, contexts))
+        for level, kind in stages:
+            h = 1 << level
+            views = [one[:, ::h, ::h] for one in (values, errors, mask)]
+            self.stage(
+                kind, level, *views, [(v[:, ::h, ::h], None if e is None else e[:, ::h, ::h]) for v, e in guides]
+            )
+        self.values[places], self.errors[places] = values, errors
+
+    def stage(self, kind, level, values, errors, mask, guides):
+        """The new points of one kind, in place; everything [planes, rows, columns] of the level."""
+        fill(kind, values)
+        with_base = self.base is not None
+        predict, expect = self.weights_of(kind, level, len(guides) - with_base, with_base)
+        height, width = self.points(level, kind)
+        rows = max(1, 2**16 // width)
+        planes = max(1, rows // height)
+        for plane in range(0, len(values), planes):
+            some = slice(plane, plane + planes)
+            for top in range(0, height, rows):
+                row = FIRST[kind][0] + 2 * np.arange(top, min(top + rows, height))[:, None]
+                column = FIRST[kind][1] + 2 * np.arange(width)
+                near = [(v[some], None if e is None else e[some]) for v, e in guides]
+                self.band(kind, values[some], errors[some], mask[some], near, row, column, predict, expect)
+
+    def band(self, kind, values, errors, mask, guides, row, column, predict, expect):
+        """Some of the points of a stage: those at `row` [n, 1] and `column` [m] of some planes."""
+
+        def around(array, offsets):
+            height, width = array.shape[1:]
+            return [array[:, mirrored(row + down, height), mirrored(column + along, width)] for down, along in offsets]
+
+        offsets, step, top = signed(AROUND[kind]), self.coding.step, self.coding.top
+        known = around(values, offsets)
+        m = sum(known[:4])
+        differences = [4 * v - m for v in known]
+        wrong = around(errors, offsets[:8])
+        magnitudes = [np.full_like(m, min(step, 16 * top))]
+        magnitudes += [sum(map(abs, differences[a : a + 4])) for a in (0, 4)]
+        magnitudes += [4 * sum(wrong[a : a + 4]) for a in (0, 4)]
+        for guide, missed in guides:
+            near = around(guide, offsets[:4])
+            g = sum(near)
+            square = [4 * v - g for v in around(guide, SQUARE)]
+            differences += square
+            magnitudes += [4 * abs(square[4]), sum(abs(4 * v - g) for v in near)]
+            if missed is None:
+                differences.append(4 * around(guide, [(0, 0)])[0] - m)
+                magnitudes.append(4 * abs(differences[-1]))
+            else:
+                magnitudes += [16 * around(missed, [(0, 0)])[0], 4 * sum(around(missed, offsets[:4]))]
+        terms = sum(w * d for w, d in zip(predict, differences, strict=True))
+        prediction = np.clip((2**10 * m + 2**11 + terms) >> 12, 0, top)
+        expectation = sum(w * d for w, d in zip(expect, magnitudes, strict=True)) // (512 * step)
+        contexts = np.where(mask[:, row, column], 0, context_of(expectation))
+        found = self.take(prediction.ravel(), contexts.ravel()).reshape(m.shape)
+        values[:, row, column], errors[:, row, column] = found, abs(found - prediction)
+
+    def take(self, prediction, contexts):
+        """The values [n] of a band."""
+        residuals, contexts = [], contexts.tolist()
+        while len(residuals) < len(contexts):
+            size = max(512, min(2**15, self.before // 4))
+            block = contexts[len(residuals) : len(residuals) + size]
+            residuals += take_block(self.stack, block, self.counts)
+            self.before += len(block)
+        return np.clip(prediction + self.coding.step * np.array(residuals, np.int64), 0, self.coding.top)
+
+    def weights_of(self, kind, level, past, with_base):
+        """(predict, expect) of the next stage, lists of int."""
+        around, guides = len(signed(AROUND[kind])), past + with_base
+        lengths = around + 9 * guides + with_base, 5 + 4 * past + 3 * with_base
+        alike = (kind, past, with_base)
+        way = next(self.ways, None)
+        require(way in (0, 1, 2, 3, 4) and (way != 1 or guides), "the weights")
+        if way >= 3:
+            key = alike if way == 3 else (level, *alike)
+            require(key in self.last, "weights of a stage before the first")
+            weights = self.last[key]
+        elif way == 2:
+            require(len(self.own) >= 2 * sum(lengths), "the weights are cut off")
+            numbers = np.frombuffer(self.own, "<i2", sum(lengths)).tolist()
+            weights, self.own = (numbers[: lengths[0]], numbers[lengths[0] :]), self.own[2 * sum(lengths) :]
+            require(sum(map(abs, weights[0])) <= 2**13 and sum(weights[1]) <= 2**12, "weights too large")
+            require(min(weights[1]) >= 0, "an expectation below 0")
+        else:
+            weights = [0] * lengths[0], ([400, 30, 0, 70, 30] + [0] * lengths[1])[: lengths[1]]
+            if way == 1:
+                weights[0][around + 9 * (guides - 1) + 4] = 2**10
+            else:
+                for place in range(4 if kind == "A" else around - 4, around):
+                    weights[0][place] = -32
+        self.last[alike] = self.last[(level, *alike)] = weights
+        return weights
+
+
+def fill(kind, values):
+    """Where a level [planes, rows, columns] has one row or one column, what its new points count as, in place."""
+    line = values[:, 0] if values.shape[1] == 1 else values[:, :, 0] if values.shape[2] == 1 else None
+    if line is not None:
+        before, new = line[:, 0::2], line[:, 1::2]
+        after = np.concatenate([before[:, 1:], before[:, -1:]], 1)
+        new[...] = (before[:, : new.shape[1]] + after[:, : new.shape[1]]) >> 1
+
+
+def base_levels(data, model):
+    """The base's levels, i64[height, width, 3], of a .vae file."""
+    require(model is not None and data[12:16] == b"HEAD", "mode vae needs a model, and a base that begins with HEAD")
+    header, level = decode_levels(data, model)
+    require(header.channels == 3, "the base has not 3 channels")
+    return level[: header.height, : header.width]
+
+
+def main(arguments):
+    """Decode a chunk from the command line."""
+    if len(arguments) not in (2, 3):
+        sys.exit(__doc__)
+    with open(arguments[0], "rb") as file:
+        np.save(arguments[1], decode(file.read(), read_model(arguments[2]) if len(arguments) == 3 else None))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,147 @@
+"""The scripts of benchmarks/, run small: their tables are whole, and their numbers possible."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from PIL import Image
+
+from support.images import picture
+from support.paths import GOLDEN, ROOT
+from vaecodec.config import PRESETS
+from vaecodec.container import picture as container
+from vaecodec.errors import CodecError
+
+SCRIPTS = ROOT / "benchmarks"
+MODEL = ["--model", str(GOLDEN / "tiny.vcm")]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a script with arguments; its table, which must be the same on paper and as JSON."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent))
+
+    def run(name: str, *arguments: str) -> list[list]:
+        path = tmp_path / "table.json"
+        monkeypatch.setattr(sys, "argv", [name, *arguments, "-o", str(path)])
+        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        table = json.loads(path.read_text())
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+        assert table["rows"][0][0] in capsys.readouterr().out
+        return table["rows"]
+
+    return run
+
+
+def test_startup(run):
+    rows = {row[0]: row[1:] for row in run("startup.py", "--repeat", "1", *MODEL)}
+    assert "vaecodec --help" in rows and all(seconds > 0 and memory > 5 for seconds, memory in rows.values())
+
+
+def test_throughput_adds_up(run):
+    sizes = ["--sizes", "64x64,96x64", "--threads", "1", "--at-once", "1,2", "--repeat", "1"]
+    rows = run("throughput.py", *sizes, *MODEL)
+    assert len(rows) == 2 * 2 + 2
+    for direction, _, threads, at_once, speed, *parts in rows:
+        assert direction in ("encode", "decode") and threads == 1 and speed > 0
+        if at_once == 1:
+            assert sum(parts) == pytest.approx(100) and min(parts) >= 0
+            analysis, synthesis = parts[:2]  # an encoder needs the decoder's pixels too, for their CRC
+            assert synthesis > 0 and (analysis > 0) == (direction == "encode")
+
+
+def test_complexity_counts_the_networks(run):
+    pytest.importorskip("tensorflow")
+    rows = {row[0]: row[1:] for row in run("complexity.py", "--preset", "small")}
+    assert rows["all of the decoder"][0] == pytest.approx(rows["prior"][0] + rows["synthesis"][0])
+    # The convolutions that enter and leave the analysis's network alone, at 1/16 of the sides.
+    config = PRESETS["small"]
+    assert rows["analysis"][0] > config.coarse**2 / 256 / 1000
+    rows, larger = ({row[0]: row[1:] for row in run("complexity.py", "--preset", one)} for one in ("small", "base"))
+    assert rows.keys() == larger.keys()
+    for name, (macs, parameters) in rows.items():
+        if name in ("analysis", "synthesis"):  # base has small's
+            assert larger[name] == [macs, parameters]
+        else:
+            assert larger[name][0] > macs and larger[name][1] > parameters
+
+
+def test_transforms_in_batches(run, tmp_path):
+    pytest.importorskip("tensorflow")
+    rows = run("transforms.py", "--size", "32x32", "--batches", "1,2", "--repeat", "1", *MODEL)
+    cases = [(d, b, n) for d in ("cpu", "tensorflow") for b in (1, 2) for n in ("analysis", "synthesis")]
+    assert [row[:4] for row in rows] == [[device, name, "32 x 32", batch] for device, batch, name in cases]
+    assert all(speed > 0 and share > 0 for *_, speed, share in rows)
+
+
+def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
+    for n in (1, 2):
+        Image.fromarray(picture(80, 120, n)).save(tmp_path / f"{n}.png")
+    monkeypatch.setattr(sys, "argv", ["mixed.py", str(tmp_path), "--qualities", "60", "--worst", "1"])
+    runpy.run_path(str(SCRIPTS / "mixed.py"), run_name="__main__")
+    head, _, row, *rest = capsys.readouterr().out.splitlines()
+    assert head.count("|") == row.count("|") == 8 and not rest
+    name, quality, coding, bpp, psnr, *peers = (cell.strip() for cell in row.strip("|").split("|"))
+    assert name in ("1.png", "2.png") and quality == "60" and coding in container.CODINGS + ("vae",)
+    assert float(bpp) > 0 and float(psnr) > 30 and all(value == "-" or abs(float(value)) < 30 for value in peers)
+    assert set(peers) != {"-"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_huge_pictures(run):
+    before = Image.MAX_IMAGE_PIXELS
+    rows = run("huge.py", "--side", "520", "--threads", "1")
+    assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bulk(run, tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(picture(70, 80)).save(tmp_path / "pictures" / "a.png")
+    try:
+        rows = run("bulk.py", str(tmp_path / "pictures"), "--copies", "2", "--repeat", "1")
+    except CodecError as exc:  # Ray gives itself half a minute to start
+        pytest.skip(str(exc))
+    assert [row[:2] for row in rows[2:]] == [["folder mode", 2], ["Ray", 2], ["Ray, one file", 1]]
+    assert all(seconds > 0 for _, _, seconds, _ in rows[1:])
+
+
+def test_effort_resumes(run, tmp_path):
+    pictures, rows = tmp_path / "pictures", tmp_path / "rows.csv"
+    pictures.mkdir()
+    for n in range(3):
+        Image.fromarray(picture(70, 80 + n)).save(pictures / f"{n}.png")
+    arguments = [str(pictures), *MODEL, "--count", "2", "--crop", "64", "--rows", str(rows)]
+    first = run("effort.py", *arguments, "--efforts", "2")
+    measured = rows.read_text()
+    assert [row[0] for row in first] == ["1", "2"] and first[0][2:5] == [0, 0, 0] and len(measured.splitlines()) == 20
+    assert run("effort.py", *arguments, "--efforts", "2") == first and rows.read_text() == measured
+
+
+def test_quality_grows(run, tmp_path):
+    Image.fromarray(picture(70, 80)).save(tmp_path / "a.png")
+    rows = run("quality.py", str(tmp_path / "a.png"), *MODEL, "--crop", "64", "--qualities", "10,90")
+    assert rows[1][1] > rows[0][1] and rows[1][4] == pytest.approx(100 * (rows[1][1] / rows[0][1] - 1))
+
+
+def test_pipelines(run, tmp_path):
+    pytest.importorskip("tensorflow")
+    (tmp_path / "pictures").mkdir()
+    for n in range(2):
+        Image.fromarray(picture(130, 140, n)).save(tmp_path / "pictures" / f"{n}.png")
+    rows = run("pipelines.py", str(tmp_path / "pictures"), "--repeat", "1", "--threads", "2", *MODEL)
+    assert {row[0] for row in rows} == {"tf.data", "encode", "decode"} and len(rows) == 6 + 4
+    assert all(speed > 0 and cpu >= 0 for *_, speed, cpu in rows)
+
+
+def test_arrays_keep_their_bounds(run):
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    rows = run("arrays.py", "--only", "cancer", "--codecs", "vaecodec,blosc-zstd,zfp")
+    assert {row[3] for row in rows} == {"vaecodec", "blosc-zstd", "zfp"} and len(rows) == 12
+    assert all(row[8] == "yes" for row in rows if row[3] == "vaecodec")
+    assert all(row[4] > 0 and row[5] > 1 and min(row[6:8]) > 0 for row in rows if row[3] != "zfp")

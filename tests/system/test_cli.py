@@ -1,0 +1,586 @@
+"""The command line: what it does, what it says and where, what it refuses, and with which exit code."""
+
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.commands import COMMAND, ENVIRONMENT
+from support.images import picture
+from vaecodec.cli import commands
+from vaecodec.cli import main as cli
+from vaecodec.codec.codec import Codec
+from vaecodec.config import PRESETS
+from vaecodec.container import picture as container
+from vaecodec.errors import FormatError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with one photo.png in it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture(50, 70)).save("photo.png")
+    return tmp_path
+
+
+@pytest.fixture
+def vae(folder):
+    """photo.vae beside photo.png, as bytes."""
+    assert cli.main(["compress", "--quiet", "photo.png"]) == 0
+    return (folder / "photo.vae").read_bytes()
+
+
+def names():
+    return sorted(os.listdir("."))
+
+
+def give_stdin(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def run(*arguments, **options):
+    return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, **options)
+
+
+# Files
+
+
+def test_there_and_back(folder, capsys):
+    assert cli.main(["compress", "photo.png"]) == 0
+    said = capsys.readouterr()
+    size = os.path.getsize("photo.vae")
+    line = rf"photo\.png: {os.path.getsize('photo.png')} -> {size} bytes, {8 * size / 3500:.3f} bpp, \d+\.\d\d s\n"
+    assert re.fullmatch(line, said.err) and said.out == ""
+    assert cli.main(["decompress", "photo.vae", "-o", "back.ppm"]) == 0
+    with Image.open("back.ppm") as back:
+        assert back.format == "PPM"
+        codec = vaecodec.load("small")
+        np.testing.assert_array_equal(np.asarray(back), codec.decode(codec.encode(picture(50, 70))))
+    assert names() == ["back.ppm", "photo.png", "photo.vae"]
+
+
+def test_quiet_says_nothing(folder, capfd):
+    assert cli.main(["compress", "--quiet", "photo.png"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_quality_and_strip(folder):
+    exif = Image.Exif()
+    exif[0x010F] = "Acme"
+    Image.fromarray(picture(50, 70)).save("photo.png", exif=exif)
+    assert cli.main(["compress", "-q", "12.5", "photo.png"]) == 0
+    info = container.info((folder / "photo.vae").read_bytes())
+    assert abs(info["quality"] - 12.5) < 0.1 and info["metadata"] == ["exif"]
+    assert cli.main(["compress", "-f", "--strip", "photo.png"]) == 0
+    assert container.info((folder / "photo.vae").read_bytes())["metadata"] == []
+
+
+def test_window(vae):
+    assert cli.main(["decompress", "photo.vae", "-o", "whole.png"]) == 0
+    assert cli.main(["decompress", "photo.vae", "-o", "part.png", "--window", "10,20,30,40"]) == 0
+    whole, part = (np.asarray(Image.open(name)) for name in ("whole.png", "part.png"))
+    np.testing.assert_array_equal(part, whole[10:40, 20:60])
+
+
+def test_a_window_outside_of_the_picture_fails_that_file(vae, capsys):
+    assert cli.main(["decompress", "photo.vae", "-o", "part.png", "--window", "40,0,11,1"]) == 1
+    assert re.fullmatch(r"vaecodec: photo\.vae: window .*\n", capsys.readouterr().err)
+    assert names() == ["photo.png", "photo.vae"]
+
+
+def test_existing_output_needs_force(vae, folder, capsys):
+    (folder / "photo.vae").write_bytes(b"old")
+    assert cli.main(["compress", "photo.png"]) == 1
+    assert capsys.readouterr().err == "vaecodec: photo.png: photo.vae exists already (-f overwrites it)\n"
+    assert (folder / "photo.vae").read_bytes() == b"old"
+    assert cli.main(["compress", "-f", "photo.png"]) == 0
+    assert (folder / "photo.vae").read_bytes() == vae
+
+
+def test_input_is_never_the_output(folder, capsys):
+    before = (folder / "photo.png").read_bytes()
+    assert cli.main(["compress", "-f", "photo.png", "-o", "./photo.png"]) == 1
+    assert "same file" in capsys.readouterr().err and (folder / "photo.png").read_bytes() == before
+
+
+def test_several_inputs_into_a_folder_with_one_failure(folder, capsys):
+    (folder / "notes.png").write_bytes(b"not a picture")
+    Image.fromarray(picture(50, 70)[:20]).save("other.jpg")
+    (folder / "out").mkdir()
+    assert cli.main(["compress", "photo.png", "notes.png", "gone.png", "other.jpg", "-o", "out"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["photo.png", "notes.png", "vaecodec", "other.jpg"]
+    assert lines[2] == "vaecodec: gone.png: No such file or directory"
+    assert sorted(os.listdir("out")) == ["notes.png.vae", "other.vae", "photo.vae"]
+
+
+def test_one_input_into_a_folder(vae, folder):
+    (folder / "out").mkdir()
+    assert cli.main(["decompress", "photo.vae", "-o", "out"]) == 0
+    assert os.listdir("out") == ["photo.png"]
+
+
+def test_two_inputs_never_share_an_output(folder, capsys):
+    Image.fromarray(picture(50, 70)[:20]).save("photo.jpg")
+    assert cli.main(["compress", "-f", "--rm", "photo.png", "photo.jpg"]) == 1
+    assert "photo.vae is the output of photo.png already" in capsys.readouterr().err
+    assert names() == ["photo.jpg", "photo.vae"]
+    assert container.info((folder / "photo.vae").read_bytes())["height"] == 50
+
+
+def test_rm_removes_and_keep_keeps(folder):
+    assert cli.main(["compress", "--rm", "photo.png"]) == 0
+    assert names() == ["photo.vae"]
+    assert cli.main(["decompress", "--rm", "-k", "photo.vae"]) == 0
+    assert names() == ["photo.png", "photo.vae"]
+
+
+def test_rm_keeps_what_does_not_verify(folder, monkeypatch, capsys):
+    def fails(self, data, *_):
+        raise FormatError("tile 0 is damaged")
+
+    monkeypatch.setattr(Codec, "verify", fails)
+    assert cli.main(["compress", "--rm", "photo.png"]) == 1
+    assert capsys.readouterr().err == "vaecodec: photo.png: tile 0 is damaged\n" and "photo.png" in names()
+
+
+def test_warnings_are_one_line_that_names_the_file(folder, capsys):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    assert cli.main(["compress", "moving.gif"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "moving.gif: warning: more than one frame; only the first is kept"
+    assert second.startswith("moving.gif: ")
+
+
+def test_a_hostile_name_stays_on_its_line(folder, capsys):
+    name = "a\nvaecodec: \x1b[2Jb\udcff.png"
+    assert cli.main(["compress", name]) == 1
+    assert capsys.readouterr().err == "vaecodec: a\\nvaecodec: \\x1b[2Jb\\udcff.png: No such file or directory\n"
+
+
+def test_a_name_that_the_encoding_lacks_is_shown_escaped(vae, folder):
+    (folder / "\u00e9t\u00e9.vae").write_bytes(vae)
+    done = subprocess.run(
+        [*COMMAND, "info", "\u00e9t\u00e9.vae"], env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}, capture_output=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith(b"\\xe9t\\xe9.vae: ")
+
+
+# Streams
+
+
+def test_streams(folder, vae):
+    there = run("compress", "-", input=(folder / "photo.png").read_bytes())
+    assert (there.returncode, there.stdout) == (0, vae)
+    back = run("decompress", "--quiet", "-c", "photo.vae")
+    assert (back.returncode, back.stderr) == (0, b"")
+    pixels = np.asarray(Image.open(io.BytesIO(back.stdout)))
+    np.testing.assert_array_equal(pixels, vaecodec.load("small").decode(vae))
+    assert names() == ["photo.png", "photo.vae"]
+
+
+def test_stdin_to_a_file(folder, vae, monkeypatch):
+    give_stdin(monkeypatch, (folder / "photo.png").read_bytes())
+    assert cli.main(["compress", "-", "-o", "other.vae"]) == 0
+    assert (folder / "other.vae").read_bytes() == vae
+
+
+def test_one_line_on_stderr_and_none_from_libraries(folder):
+    done = run("compress", "photo.png")
+    assert done.returncode == 0 and done.stderr.count(b"\n") == 1 and done.stderr.startswith(b"photo.png: ")
+    assert run("verify", "photo.vae").stderr == b"photo.vae: ok, %d bytes\n" % os.path.getsize("photo.vae")
+
+
+def without_stderr(*arguments, close="2>&-"):
+    words = shlex.join([*COMMAND, *arguments])
+    return subprocess.run(["sh", "-c", f"exec {words} {close}"], env=ENVIRONMENT, stdout=subprocess.PIPE).returncode
+
+
+@pytest.mark.parametrize("close", ["2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_commands_work_without_standard_streams(folder, close):
+    assert without_stderr("compress", "photo.png", close=close) == 0
+    assert without_stderr("verify", "photo.vae", close=close) == 0
+    assert without_stderr("info", "photo.vae", close=close) == 0
+    assert without_stderr("decompress", "photo.vae", "-o", "back.png", close=close) == 0
+    assert without_stderr("compress", "photo.png", close=close) == 1  # the output exists
+    assert without_stderr("compress", close=close) == 2
+    os.mkdir("folder")
+    os.rename("photo.png", "folder/photo.png")
+    assert without_stderr("compress", "-r", "-j", "2", "folder", close=close) == 0
+    with open("photo.vae", "rb") as one, open("folder/photo.vae", "rb") as other:
+        assert one.read() == other.read()
+    with Image.open("back.png") as back:
+        np.testing.assert_array_equal(np.asarray(back), vaecodec.decode((folder / "photo.vae").read_bytes()))
+
+
+def test_a_library_works_without_standard_error(folder, vae):
+    code = "import os, sys; os.close(2); sys.stderr = None; import vaecodec;"
+    code += "from vaecodec.files.convert import compress_file;"
+    code += "compress_file('photo.png', 'again.vae', threads=1); vaecodec.decode(open('again.vae', 'rb').read())"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
+    assert (folder / "again.vae").read_bytes() == vae
+
+
+@pytest.mark.parametrize("arguments", [["info", "photo.vae"], ["compress", "-c", "photo.png"]])
+def test_a_full_stdout_is_one_line(vae, arguments):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1 and b"No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["info", "photo.vae"], ["--help"], ["decompress", "-c", "photo.vae"]])
+def test_a_closed_pipe_is_quiet(vae, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def on_terminal(arguments, *streams):
+    """(exit code, what the terminal shows) with some of stdin, stdout and stderr on a terminal."""
+    import pty  # not on Windows
+
+    ours, theirs = pty.openpty()
+    where = {name: theirs if name in streams else subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    child = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, **where)
+    said = child.communicate()
+    os.close(theirs)
+    shown = b""
+    try:
+        while more := os.read(ours, 65536):
+            shown += more
+    except OSError:  # what Linux says at the end of a terminal
+        pass
+    os.close(ours)
+    return child.returncode, shown, said[1] or b""
+
+
+@pytest.mark.parametrize("arguments", [["compress", "-"], ["decompress", "-", "-o", "a.png"], ["info", "-"]])
+def test_a_terminal_is_not_read_from(folder, arguments):
+    code, _, error = on_terminal(arguments, "stdin")
+    assert code == 2 and b"standard input is a terminal" in error
+
+
+def test_a_terminal_is_written_to_only_by_force(vae):
+    code, shown, error = on_terminal(["compress", "-c", "photo.png"], "stdout")
+    assert (code, shown) == (2, b"") and b"standard output is a terminal" in error
+    code, shown, error = on_terminal(["compress", "-c", "-f", "photo.png"], "stdout")
+    assert code == 0 and b"HEAD" in shown
+
+
+def test_progress_is_for_terminals_only(folder):
+    code, shown, _ = on_terminal(["compress", "photo.png"], "stderr")
+    assert code == 0 and shown.startswith(b"\r\x1b[Kphoto.png\r\x1b[K")
+    code, shown, _ = on_terminal(["compress", "-f", "--quiet", "photo.png"], "stderr")
+    assert (code, shown) == (0, b"")
+    assert b"\r" not in run("compress", "-f", "photo.png").stderr
+
+
+# Signals
+
+
+@pytest.fixture
+def waiting(folder):
+    """A child that waits in the middle of reading a.fifo, and the open end that it waits for."""
+    os.mkfifo("a.fifo")
+    child = subprocess.Popen([*COMMAND, "info", "a.fifo"], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    with open("a.fifo", "wb"):  # opens when the child does
+        yield child
+    child.wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_without_a_traceback(waiting, number, code):
+    waiting.send_signal(number)
+    assert waiting.communicate() == (None, b"") and waiting.returncode == code
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_file_leaves_nothing(folder, monkeypatch, how):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def interrupted(descriptor):
+        raise how(143)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    assert cli.main(["compress", "photo.png"]) == {KeyboardInterrupt: 130, SystemExit: 143}[how]
+    assert names() == ["photo.png"] and signal.getsignal(signal.SIGTERM) is before
+
+
+# JSON
+
+
+def test_json_lines_of_success_and_failure(folder, capsys):
+    assert cli.main(["compress", "--json", "gone.png", "photo.png"]) == 1
+    said = capsys.readouterr()
+    failure, success = map(json.loads, said.out.splitlines())
+    assert failure == {"input": "gone.png", "error": "No such file or directory"}
+    assert said.err == "vaecodec: gone.png: No such file or directory\n"
+    size = os.path.getsize("photo.vae")
+    assert success.pop("seconds") > 0
+    assert success == {
+        "input": "photo.png",
+        "output": "photo.vae",
+        "kind": "picture",
+        "width": 70,
+        "height": 50,
+        "bytes": size,
+        "image_bytes": os.path.getsize("photo.png"),
+        "bpp": 8 * size / 3500,
+    }
+
+
+def test_json_of_info_verify_and_models(vae, capsys):
+    model = vaecodec.load("small").model.id
+    assert cli.main(["info", "--json", "photo.vae"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"input": "photo.vae", **container.info(vae)}
+    assert cli.main(["verify", "--json", "photo.vae"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "input": "photo.vae",
+        "ok": True,
+        "kind": "picture",
+        "bytes": len(vae),
+    }
+    assert cli.main(["models", "--json"]) == 0
+    assert {"name": "small", "model": model, "from": "shipped"} in map(json.loads, capsys.readouterr().out.splitlines())
+
+
+# info, verify, models
+
+
+def test_info_is_one_line_on_stdout(vae, capsys, monkeypatch):
+    assert cli.main(["info", "photo.vae"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and said.out.startswith("photo.vae: 70 x 50, quality ") and said.out.count("\n") == 1
+    assert f"{len(vae)} bytes" in said.out and vaecodec.load("small").model.id in said.out
+    give_stdin(monkeypatch, vae)
+    assert cli.main(["info", "-"]) == 0
+    assert capsys.readouterr().out == "-" + said.out.removeprefix("photo.vae")
+
+
+def test_info_names_the_kind_of_picture(folder, capsys):
+    alpha = np.zeros((50, 70), np.uint8)
+    alpha[:, 9:] = 255
+    Image.fromarray(np.dstack([picture(50, 70), alpha])).save("alpha.png")
+    Image.fromarray(picture(50, 70)[..., 0].astype(np.uint16)).save("deep.png", dpi=(72, 72))
+    assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
+    assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
+    alpha, deep = capsys.readouterr().out.splitlines()
+    assert re.match(r"alpha.vae: 70 x 50, quality \d+.*, RGBA, \d+ bytes, .* bpp, .*, model \w+, version 1$", alpha)
+    assert re.match(r"deep.vae: 70 x 50, lossless, grey of 16 bits, \d+ bytes, .* bpp, version 1, dpi$", deep)
+    assert cli.main(["verify", "alpha.vae", "deep.vae"]) == 0
+    assert cli.main(["decompress", "-f", "alpha.vae", "deep.vae"]) == 0
+    assert Image.open("alpha.png").mode == "RGBA" and Image.open("deep.png").mode == "I;16"
+    assert cli.main(["decompress", "-f", "alpha.vae", "-o", "alpha.jpg"]) == 1
+    assert "cannot hold transparency" in capsys.readouterr().err and not os.path.exists("alpha.jpg")
+
+
+def test_verify_finds_damage_of_any_byte(vae, folder, capsys):
+    assert cli.main(["verify", "photo.vae"]) == 0
+    assert capsys.readouterr().err == f"photo.vae: ok, {len(vae)} bytes\n"
+    for position in range(0, len(vae), 11):
+        damaged = bytearray(vae)
+        damaged[position] ^= 0x10
+        (folder / "bad.vae").write_bytes(damaged)
+        assert cli.main(["verify", "bad.vae"]) == 1
+        assert re.fullmatch(r"vaecodec: bad\.vae: [^\n]+\n", capsys.readouterr().err)
+
+
+def test_a_model_that_is_not_there_is_said_once(vae, folder, capsys):
+    assert cli.main(["compress", "-m", "nobody", "photo.png", "gone.png"]) == 1
+    assert re.fullmatch(r"vaecodec: nobody: [^\n]+\n", capsys.readouterr().err)
+    foreign = bytearray(vae)
+    head = container.parse(vae).header
+    foreign = vae.replace(bytes.fromhex(head.model), bytes(16))
+    start = vae.index(b"HEAD")
+    length = int.from_bytes(vae[start - 4 : start], "little")
+    crc = container.zlib.crc32(foreign[start : start + 4 + length]).to_bytes(4, "little")
+    (folder / "foreign.vae").write_bytes(foreign[: start + 4 + length] + crc + foreign[start + 8 + length :])
+    assert cli.main(["decompress", "foreign.vae"]) == 1
+    assert "0" * 32 in capsys.readouterr().err
+
+
+def test_models_lists_the_shipped_ones(capsys):
+    assert cli.main(["models"]) == 0
+    assert f"small  {vaecodec.load('small').model.id}\n" in capsys.readouterr().out
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "shrink photo.png",
+        "compress",
+        "compress -q 0 photo.png",
+        "compress -q 100.5 photo.png",
+        "compress -q nan photo.png",
+        "compress -q best photo.png",
+        "compress a.png b.png -o c.vae",
+        "compress a.png b.png -c",
+        "compress a.png - ",
+        "compress photo.png -o nowhere/",
+        "compress - -o .",
+        "compress -c -o a.vae photo.png",
+        "compress --rm -c photo.png",
+        "compress --rm - -o a.vae",
+        "compress --json -c photo.png",
+        "compress --qual 50 photo.png",
+        "decompress --window 1,2,3 photo.vae",
+        "decompress --window=-1,0,3,3 photo.vae",
+        "decompress --window 0,0,0,3 photo.vae",
+        "decompress --window a,0,0,3 photo.vae",
+        "decompress --rm --window 0,0,8,8 photo.vae",
+        "info",
+        "train --out run",
+        "train photos",
+        "train photos --out run --export-step step",
+        "train --out run --export-step a --import-state b",
+        "train --out run --import-state a --from other",
+        "train a --out run --hard",
+        "train photos --out run --batch 0",
+        "freeze run",
+    ],
+)
+def test_wrong_usage_is_2_and_touches_nothing(folder, monkeypatch, capsys, line):
+    give_stdin(monkeypatch, b"")
+    assert cli.main(line.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("usage: vaecodec") and said.out == ""
+    assert names() == ["photo.png"]
+
+
+def test_help_and_version(capsys):
+    assert cli.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "exit codes" in said and all(hasattr(commands, name) for name in ("compress", "train"))
+    for name in ("compress", "decompress", "info", "verify", "models", "train", "freeze"):
+        assert name in said
+        assert cli.main([name, "--help"]) == 0
+    capsys.readouterr()
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vaecodec {vaecodec.__version__}\n"
+
+
+HEAVY = """
+import sys
+from vaecodec.cli import main as cli
+code = cli.main(sys.argv[1:])
+found = {"numpy", "PIL", "tensorflow", "safetensors", "backports"} & set(sys.modules)
+sys.exit(f"imported {sorted(found)}" if found else code)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"], ["--version"], ["info", "photo.vae"]])
+def test_what_needs_no_pixels_imports_no_libraries(vae, arguments):
+    done = subprocess.run([sys.executable, "-c", HEAVY, *arguments], env=ENVIRONMENT, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout
+
+
+# Training
+
+
+def test_training_without_tensorflow_names_the_extra(folder, monkeypatch, capsys):
+    for module in [name for name in sys.modules if name in ("vaecodec.training.loop", "vaecodec.training.freezing")]:
+        monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delattr(vaecodec, module.split(".")[1], raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    for line in ("train photo.png --out run", "freeze run -o a.vcm"):
+        assert cli.main(line.split()) == 1
+        assert re.fullmatch(
+            r"vaecodec: [^\n]+ needs TensorFlow: pip install 'vaecodec\[train\]' [^\n]+\n", capsys.readouterr().err
+        )
+    assert names() == ["photo.png"]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Takes the place of training; the calls it got."""
+    from vaecodec.training import loop as training
+
+    calls = []
+
+    def train(paths, run, config, options, start=None, devices=1):
+        assert devices == 1
+        calls.append((paths, run, config, options, start))
+        return {"bpp": 0.5, "psnr": float("nan")}
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
+
+
+def test_train_hands_its_options_over(folder, trained, capsys):
+    from vaecodec.training.loop import Options
+
+    line = "train a b.tar --out run --minutes 2.5 --steps 7 --batch 3 --crop 64 --rate 0.01 --seed 5 --json"
+    assert cli.main(line.split()) == 0
+    options = Options(minutes=2.5, steps=7, batch=3, crop=64, rate=0.01, seed=5)
+    assert trained == [(["a", "b.tar"], "run", PRESETS["small"], options, None)]
+    assert json.loads(capsys.readouterr().out) == {"run": "run", "bpp": 0.5}
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"]
+
+
+def test_train_begins_with_a_checkpoint_of_its_own_architecture(folder, trained, monkeypatch, capsys):
+    from vaecodec.config import Config
+    from vaecodec.training import loop as training
+
+    config, weights = Config(fine=32), {"w": np.zeros(1)}
+    monkeypatch.setattr(training, "averaged_weights", lambda path: (config, weights))
+    assert cli.main(["train", "a", "--out", "run", "--from", "other"]) == 0
+    assert trained[0][2] == config and trained[0][4] is weights
+    assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
+    assert cli.main(["train", "a", "--out", "run", "--preset", "huge"]) == 1
+    said = capsys.readouterr().err
+    assert "no preset is called 'huge' (there are: small, base, digits)" in said and len(trained) == 1
+
+
+def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, monkeypatch):
+    from types import ModuleType
+
+    from vaecodec.training.loop import Options
+
+    calls, exporting = [], ModuleType("vaecodec.training.exporting")
+    exporting.export_step = lambda *arguments: calls.append(arguments)
+    exporting.import_state = lambda *arguments: calls.append(arguments)
+    monkeypatch.setitem(sys.modules, "vaecodec.training.exporting", exporting)
+    assert cli.main(["train", "--out", "run", "--export-step", "step", "--batch", "2"]) == 0
+    assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
+    small = PRESETS["small"]
+    out = (small, Options(batch=2), "step", "run", False, None)
+    assert calls == [out, ("step", "run", small, Options())] and not trained
+
+
+def test_help_of_train_gives_the_defaults_that_hold(capsys):
+    from vaecodec.training.loop import Options
+
+    assert cli.main(["train", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("minutes", "batch", "crop", "rate", "seed"):
+        default = re.search(rf"--{name} {name.upper()} [^-]*?default: ([\d.]+)", said).group(1)
+        assert float(default) == getattr(Options(), name)
+
+
+def test_freeze_asks_before_it_overwrites(folder, monkeypatch, capsys):
+    from vaecodec.training import freezing
+
+    calls = []
+    monkeypatch.setattr(freezing, "freeze", lambda run, out, name=None: calls.append((run, out, name)) or "0" * 16)
+    assert cli.main(["freeze", "run", "-o", "photo.vcm", "--name", "shots"]) == 0
+    (folder / "photo.vcm").write_bytes(b"old")
+    assert cli.main(["freeze", "run", "-o", "photo.vcm"]) == 1
+    assert "exists already" in capsys.readouterr().err and calls == [("run", "photo.vcm", "shots")]
+    assert cli.main(["freeze", "run", "-o", "photo.vcm", "-f"]) == 0 and len(calls) == 2

@@ -1,0 +1,436 @@
+"""Folders: every file is done or named, none is lost, and what is done is not done again."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.commands import COMMAND, ENVIRONMENT, digests, found, read, run, write
+from support.images import picture
+from vaecodec.cli import main as cli
+from vaecodec.files import manifest, pool
+from vaecodec.files.convert import compress_file, decompress_file
+from vaecodec.images import recognition
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A tree of pictures and other files below `in`, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("in/sub/deeper")
+    os.makedirs("in/empty", mode=0o750)
+    Image.fromarray(picture(40, 50)).save("in/photo.png")
+    Image.fromarray(picture(30, 20, 1)).save("in/sub/deeper/one.jpg")
+    files = {"in/notes.txt": b"notes" * 99, "in/sub/nothing": b"", "in/sub/n\udcff.bin": bytes(range(256))}
+    for name, contents in files.items():
+        write(name, contents)
+        os.utime(name, ns=(1, 1_500_000_000_000_000_007))
+    os.chmod("in/notes.txt", 0o600)
+    return tmp_path
+
+
+def test_a_tree_is_mirrored_there_and_back(tree, capsys):
+    code, lines = run("compress -r in --output-dir out", capsys)
+    assert code == 0 and lines[-1] == "5 done, 0 failed" and len(lines) == 6
+    stored = ["notes.txt.vae", "sub/n\udcff.bin.vae", "sub/nothing.vae"]
+    assert found("out/in") == sorted(["photo.vae", "sub/deeper/one.vae", *stored])
+    assert stat.S_IMODE(os.stat("out/in/empty").st_mode) == 0o750
+    assert stat.S_IMODE(os.stat("out/in/notes.txt.vae").st_mode) == 0o600  # a secret stays one
+    code, lines = run("decompress -r out/in --output-dir back", capsys)
+    assert code == 0 and lines[-1] == "5 done, 0 failed"
+    assert found("back/in") == sorted(
+        ["notes.txt", "photo.png", "sub/deeper/one.png", "sub/n\udcff.bin", "sub/nothing"]
+    )
+    for name in ("notes.txt", "sub/n\udcff.bin", "sub/nothing"):
+        before, after = (os.stat(f"{root}/{name}") for root in ("in", "back/in"))
+        assert read(f"in/{name}") == read(f"back/in/{name}")
+        assert (before.st_mode, before.st_mtime_ns) == (after.st_mode, after.st_mtime_ns)
+    codec = vaecodec.load("small")
+    np.testing.assert_array_equal(Image.open("back/in/photo.png"), codec.decode(codec.encode(picture(40, 50))))
+
+
+def test_bytes_are_those_of_one_file_at_a_time_in_any_number_of_processes(tree, capsys):
+    assert run("compress -r in --output-dir a -q 70", capsys)[0] == 0
+    assert cli.main("compress -r in --output-dir b -q 70 --jobs 3".split()) == 0
+    assert digests("a") == digests("b")
+    compress_file("in/photo.png", "one.vae", quality=70)
+    compress_file("in/notes.txt", "two.vae")
+    for alone, inside in (("one.vae", "a/in/photo.vae"), ("two.vae", "a/in/notes.txt.vae")):
+        assert read(alone) == read(inside)
+
+
+def test_in_place_outputs_are_no_inputs(tree, capsys):
+    before = digests("in")
+    assert run("compress -r in", capsys)[1][-1] == "5 done, 0 failed"
+    assert run("compress -r in", capsys)[1] == ["0 done, 5 done before, 0 failed"]
+    assert len(found("in")) == 10 and before.items() <= digests("in").items()
+    assert run("compress -r in --rm", capsys)[1][-1] == "5 done, 0 failed"
+    assert all(path.endswith(".vae") for path in found("in"))
+    assert run("decompress -r in --rm", capsys)[0] == 0
+    assert digests("in").keys() == {path.replace("one.jpg", "one.png") for path in before}
+    assert run("verify -r in", capsys) == (0, ["0 done, 0 failed"])
+
+
+def test_a_finished_run_is_checked_and_only_what_is_amiss_is_done(tree, capsys):
+    assert run("compress -r in --output-dir out", capsys)[0] == 0
+    whole = digests("out")
+    assert run("compress -r in --output-dir out", capsys) == (0, ["0 done, 5 done before, 0 failed"])
+    os.remove("out/in/photo.vae")
+    os.utime("out/in/notes.txt.vae")
+    code, lines = run("compress -r in --output-dir out", capsys)
+    assert code == 0 and lines[-1] == "2 done, 3 done before, 0 failed" and digests("out") == whole
+    with open("in/notes.txt", "ab") as file:
+        file.write(b"more")
+    code, lines = run("compress -r in --output-dir out", capsys)
+    assert code == 1 and lines[-1].endswith("out/in/notes.txt.vae exists already (-f overwrites it)")
+    assert digests("out") == whole
+    assert run("compress -r in --output-dir out -f", capsys)[0] == 0
+    assert digests("out") != whole and run("verify -r out", capsys)[0] == 0
+    assert run("compress -r in --output-dir out -q 20", capsys)[0] == 1  # other settings are other outputs
+
+
+def test_what_somebody_else_wrote_is_kept(tree, capsys):
+    os.makedirs("out/in")
+    write("out/in/photo.vae", b"mine")
+    code, lines = run("compress -r in --output-dir out", capsys)
+    assert code == 1 and lines[-2] == "4 done, 1 failed:" and "photo.vae exists already" in lines[-1]
+    assert read("out/in/photo.vae") == b"mine"
+
+
+def test_every_failure_is_told_at_the_end_and_the_rest_is_done(tree, capsys, monkeypatch):
+    for name in ("in/long" + "g" * 249, "in/sub/" + "h" * 255):  # no room for .vae
+        open(name, "wb").close()
+    code, lines = run("compress -r in gone.txt --output-dir out", capsys)
+    assert code == 1 and "5 done, 3 failed:" in lines
+    end = lines[lines.index("5 done, 3 failed:") + 1 :]
+    assert len(end) == 3 and sum("File name too long" in line for line in end) == 2
+    assert "vaecodec: gone.txt: No such file or directory" in end
+    assert len(found("out")) == 5
+
+
+def test_json_is_one_object_a_file(tree, capsys):
+    assert cli.main("compress -r in gone --output-dir out --json --only-images --jobs 1".split()) == 1
+    records = {one["input"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert len(records) == 6 and records["in/photo.png"]["output"] == "out/in/photo.vae"
+    assert records["in/notes.txt"]["skipped"] == "not a picture" and "error" in records["gone"]
+    assert found("out") == ["in/photo.vae", "in/sub/deeper/one.vae"]
+
+
+def test_names_that_meet_are_told_apart(tree, capsys):
+    Image.fromarray(picture(40, 50, 2)).save("in/photo.jpg")
+    Image.fromarray(picture(40, 50, 3)).save("in/a.b.png")
+    for name in ("in/a.b", "in/PHOTO.txt"):
+        write(name, name.encode())
+    code, _ = run("compress -r in --output-dir out -f --rm", capsys)
+    assert code == 0 and found("in") == []
+    names = ["PHOTO.txt.vae", "a.b.png.vae", "a.b.vae", "notes.txt.vae", "photo.jpg.vae", "photo.png.vae"]
+    assert [path for path in found("out/in") if "/" not in path] == sorted(names)
+    code, _ = run("decompress -r out --output-dir back -f --rm", capsys)
+    assert code == 0 and found("out") == []
+    names = ["PHOTO.txt", "a.b", "a.b.png", "notes.txt", "photo.jpg.png", "photo.png"]
+    assert [path for path in found("back/out/in") if "/" not in path] == sorted(names)
+    assert read("back/out/in/a.b") == b"in/a.b"
+
+
+def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
+    os.makedirs("in/more")
+    for folder in ("in", "in/more"):
+        Image.fromarray(picture(20, 20)).save(f"{folder}/photo.png")
+        write(f"{folder}/photo.txt", b"text")
+    assert run("compress -r in --output-dir whole", capsys)[0] == 0
+    how = next(iter(manifest.Manifest("whole").entries.values())).how
+    os.makedirs("out/in/more")
+    for done in ("in/photo.txt", "in/more/photo.txt"):
+        os.link(f"whole/{done}.vae", f"out/{done}.vae")
+        manifest.append("out", manifest.entry_of("out", done, os.stat(done), how, f"out/{done}.vae", 0))
+        os.remove(done)
+    assert run("compress -r --rm in --output-dir out", capsys)[0] == 0
+    assert found("out") == found("whole")
+
+
+def test_outputs_that_meet_on_the_way_back_are_never_overwritten(tree, capsys):
+    os.mkdir("vae")
+    compress_file("in/photo.png", "vae/x.vae")
+    compress_file("in/notes.txt", "vae/other.vae")
+    for name in ("vae/x.png", "vae/y"):
+        write(name, name.encode())
+        compress_file(name, remove=True)
+    os.rename("vae/y.vae", "vae/z.vae")
+    code, lines = run("decompress -r vae --output-dir back -f --rm", capsys)
+    assert code == 1 and lines[-2] == "3 done, 1 failed:"
+    assert found("back/vae") == ["notes.txt", "x.png", "y"] and len(found("vae")) == 1
+
+
+def test_two_folders_never_share_an_output(tree, capsys):
+    for parent in ("a", "b"):
+        os.makedirs(f"{parent}/same")
+        write(f"{parent}/same/file", parent.encode())
+    code, lines = run("compress -r a/same b/same a/same/. --output-dir out -f --rm", capsys)
+    assert code == 1 and lines[-1] == "vaecodec: b/same: out/same takes what is made of a/same already"
+    assert found("b") == ["same/file"] and found("a") == [] and found("out") == ["same/file.vae"]
+    for name in ("a/same/twice", "b/same/twice"):
+        write(name, name.encode())
+    code, lines = run("compress -r a/same/twice b/same/twice --output-dir named -f --rm", capsys)
+    assert code == 1 and len(found("named")) == 1 and len(found("a")) + len(found("b")) == 2
+
+
+def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
+    os.symlink("..", "in/sub/loop")
+    os.symlink("notes.txt", "in/link.txt")
+    os.symlink("nowhere", "in/dangling")
+    os.mkfifo("in/pipe")
+    code, lines = run("compress -r in --output-dir in/out --rm", capsys)
+    assert code == 0 and lines[-1] == "5 done, 0 failed"
+    assert sum("symbolic link, left alone" in line for line in lines) == 3
+    assert sum("neither a file nor a folder" in line for line in lines) == 1
+    assert len(found("in/out/in")) == 5 and os.path.islink("in/link.txt") and os.path.islink("in/dangling")
+    code, lines = run("compress -r in --output-dir in/out", capsys)  # the outputs lie among the inputs
+    assert lines[-1] == "0 done, 0 failed" and len(found("in/out")) == 5
+    os.symlink("in", "named")
+    code, lines = run("verify -r named", capsys)  # what a user names is followed
+    assert code == 0 and lines[-1] == "5 done, 0 failed", lines
+
+
+def test_folders_need_to_be_asked_for(tree, capsys):
+    assert run("compress in in/notes.txt", capsys)[0] == 1
+    assert "in/notes.txt.vae" in map("in/{}".format, found("in"))
+    with pytest.raises(IsADirectoryError):
+        compress_file("in")
+
+
+def test_verify_finds_what_is_damaged_missing_or_exchanged(tree, capsys):
+    assert run("compress -r in --output-dir out", capsys)[0] == 0
+    code, lines = run("verify -r out", capsys)
+    assert code == 0 and lines[-1] == "5 done, 0 failed"
+    with open("out/in/notes.txt.vae", "r+b") as file:
+        file.seek(-20, 2)
+        file.write(b"\0")
+    os.remove("out/in/photo.vae")
+    compress_file("in/notes.txt", "out/in/sub/nothing.vae", overwrite=True)
+    code, lines = run("verify -r out", capsys)
+    assert code == 1 and lines[-4] == "2 done, 3 failed:"
+    assert "damaged" in "".join(lines[-3:]) or "does not match" in "".join(lines[-3:])
+    assert "vaecodec: out/in/photo.vae: is missing" in lines[-3:]
+    assert "vaecodec: out/in/sub/nothing.vae: is whole, but not what was written there" in lines[-3:]
+
+
+def without_root():
+    """In a child that is about to run: takes from root what makes read-only bits not bind it (capabilities 1 and 2)."""
+    if os.geteuid() == 0:
+        for capability in (1, 2):
+            if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                os._exit(99)
+
+
+def test_what_may_not_be_read_or_written_is_named_and_the_rest_is_done(tree):
+    os.makedirs("out/in/sub")
+    closed = {"in/empty": 0o300, "in/notes.txt": 0o200, "out/in/sub": 0o500}
+    for name, mode in closed.items():
+        os.chmod(name, mode)
+    command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--rm", "--jobs", "2"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
+    for name in closed:
+        os.chmod(name, 0o700)
+    if done.returncode == 99:
+        pytest.skip("root cannot give its rights away here")
+    assert done.returncode == 1
+    failed = {line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("vaecodec: ")}
+    assert failed == {"in/empty", "in/notes.txt", "in/sub/deeper", "in/sub/n\\udcff.bin", "in/sub/nothing"}
+    assert found("out") == ["in/photo.vae"]
+    assert found("in") == ["notes.txt", "sub/deeper/one.jpg", "sub/nothing", "sub/n\udcff.bin"]
+    os.chmod("in", 0o500)  # nothing can be written beside the sources, or removed
+    command = [*COMMAND, "compress", "-r", "in", "--rm", "--jobs", "2"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
+    os.chmod("in", 0o700)
+    assert done.returncode == 1 and "in/notes.txt" in done.stderr and os.path.exists("in/notes.txt")
+    assert found("in/sub") == ["deeper/one.vae", "nothing.vae", "n\udcff.bin.vae"]
+    compress_file("in/notes.txt")
+    os.chmod("in/notes.txt.vae", 0o400)  # a file that is read-only may be replaced on request, as with mv -f
+    assert compress_file("in/notes.txt", overwrite=True)["kind"] == "file"
+
+
+def test_rm_keeps_what_is_not_wholly_in_the_output(tree, capsys):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
+    code, lines = run("compress -r in --output-dir out --rm", capsys)
+    assert code == 1 and found("in") == ["moving.gif"]
+    assert lines[-1] == "vaecodec: in/moving.gif: is kept, as not all of it is in out/in/moving.vae"
+
+
+def test_films_behind_photographs_are_seen(tree, capsys):
+    film = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 9
+    for name, options in (
+        ("a.jpg", {}),
+        ("b.jpg", {"progressive": True}),
+        ("c.jpg", {"restart_marker_blocks": 1}),
+        ("d.png", {}),
+    ):
+        Image.fromarray(picture(40, 50)).save(name, **options)
+        assert recognition.bytes_after(read(name)) == recognition.bytes_after(read(name) + bytes(9)) == 0
+        write(name, read(name) + film)
+        assert recognition.bytes_after(read(name)) == len(film) - 3
+        code = cli.main(["compress", "--rm", name])
+        lines = capsys.readouterr().err.splitlines()
+        assert code == 1 and len(lines) == 2 and "after the end of the picture are left out" in lines[0]
+        assert lines[1] == f"vaecodec: {name}: is kept, as not all of it is in {name[0]}.vae"
+        assert read(name).endswith(film)
+
+
+def test_broken_pictures_are_stored(tree, capsys):
+    data = read("in/photo.png")
+    write("in/photo.png", data[: len(data) // 2])
+    code, lines = run("compress -r in --output-dir out --rm", capsys)
+    assert code == 0 and sum("stored as it is" in line for line in lines) == 1
+    assert run("decompress -r out/in --output-dir back", capsys)[0] == 0
+    assert read("back/in/photo.png") == data[: len(data) // 2]
+    write("cut.png", data[:-30])
+    assert cli.main("compress --only-images cut.png".split()) == 1 and not os.path.exists("cut.vae")
+
+
+def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    rgb, drawing = picture(90, 80), np.zeros((70, 90, 3), np.uint8)
+    drawing[::7], drawing[:, ::11] = (255, 200, 0), (0, 0, 255)
+    alpha = np.tile(np.arange(80, dtype=np.uint8), (90, 1))
+    Image.fromarray(rgb[..., 0]).save("in/grey.png")
+    Image.fromarray(np.dstack([rgb, alpha])).save("in/alpha.png")
+    Image.fromarray(rgb[..., 0].astype(np.uint16) * 257 + 3).save("in/deep.png")
+    Image.fromarray(drawing).save("in/drawing.png")
+    code, errors = run("compress -r in --output-dir out --rm", capsys)
+    assert code == 0, errors
+    assert found("in") == []
+    about = {name: vaecodec.info(read(f"out/in/{name}")) for name in found("out/in")}
+    assert {one["kind"] for one in about.values()} == {"picture"}
+    assert {name: (one["channels"], one["depth"]) for name, one in about.items()} == {
+        "alpha.vae": (4, 8),
+        "deep.vae": (1, 16),
+        "drawing.vae": (3, 8),
+        "grey.vae": (1, 8),
+    }
+    assert about["deep.vae"]["coding"] == about["drawing.vae"]["coding"] == "lossless"
+    assert run("verify -r out", capsys)[0] == 0
+    assert run("decompress -r out/in --output-dir back", capsys)[0] == 0
+    with Image.open("back/in/alpha.png") as image:
+        assert image.mode == "RGBA" and np.array_equal(np.asarray(image)[..., 3], alpha)
+    with Image.open("back/in/deep.png") as image:
+        assert np.array_equal(np.asarray(image), rgb[..., 0].astype(np.uint16) * 257 + 3)
+    with Image.open("back/in/drawing.png") as image:
+        assert np.array_equal(np.asarray(image), drawing)
+    with Image.open("back/in/grey.png") as image:
+        assert image.mode == "L"
+
+
+def test_raw_files_of_cameras_are_stored_not_their_previews(tree):
+    Image.fromarray(picture(40, 50)).save("a.tif", tiffinfo={254: 1})
+    Image.fromarray(picture(40, 50)).save("b.dng", format="TIFF", tiffinfo={50706: b"\1\4\0\0"})
+    Image.fromarray(picture(40, 50)).save("c.tif")
+    kinds = {name: compress_file(name)["kind"] for name in ("a.tif", "b.dng", "c.tif")}
+    assert kinds == {"a.tif": "file", "b.dng": "file", "c.tif": "picture"}
+
+
+def test_a_stored_name_adds_a_file_but_never_replaces_one(tree):
+    compress_file("in/notes.txt", "cat.vae")
+    write("notes.txt", b"mine")
+    with pytest.raises(FileExistsError):
+        decompress_file("cat.vae", overwrite=True)
+    assert read("notes.txt") == b"mine"
+    os.rename("cat.vae", "notes.txt.vae")
+    assert decompress_file("notes.txt.vae", overwrite=True)["output"] == "notes.txt"
+    assert read("notes.txt") != b"mine"
+
+
+# The manifest
+
+
+def test_a_manifest_that_was_cut_off_or_is_nonsense_costs_only_work(tree, capsys):
+    assert run("compress -r in --output-dir out", capsys)[0] == 0
+    whole, path = digests("out"), os.path.join("out", manifest.NAME)
+    lines = read(path)
+    for damaged in (
+        lines[:-7],
+        lines[:200],
+        b"",
+        b"\0" * 500,
+        b"[1]\n{}\nnull\n" + lines[-300:],
+        lines.replace(b'"', b""),
+    ):
+        write(path, damaged)
+        code, _ = run("compress -r in --output-dir out", capsys)
+        assert code == 0 and digests("out") == whole
+        assert run("compress -r in --output-dir out", capsys)[1][-1] == "0 done, 5 done before, 0 failed"
+
+
+def test_a_manifest_of_two_runs_at_once(tree):
+    command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "1"]
+    runs = [subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [one.communicate()[1] and one.returncode for one in runs] == [0, 0, 0]
+    assert len(found("out")) == 5
+    assert len(manifest.Manifest("out").entries) == 5
+
+
+# The pool
+
+
+def double(number):
+    if number == 13 or (number == 7 and not os.path.exists("seven")):
+        open("seven", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def test_a_process_that_dies_takes_only_its_own_work_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = dict(pool.each(double, range(30), 3))
+    assert results == {number: None if number == 13 else 2 * number for number in range(30)}
+
+
+def test_items_are_drawn_as_they_are_needed():
+    drawn = []
+
+    def numbers():
+        for number in range(1000):
+            drawn.append(number)
+            yield number
+
+    with contextlib.closing(pool.each(abs, numbers(), 2)) as results:
+        next(results)
+    assert len(drawn) < 20
+
+
+def children(pid):
+    """Processes below one."""
+    out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(one) for one in out.split()]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_no_process_and_no_half_file_is_left_behind(tree, number, code):
+    with open("in/large", "wb") as file:
+        for seed in range(60):
+            file.write(np.random.default_rng(seed).bytes(1 << 20))
+    command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "2"]
+    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    while not found("out"):  # until some are done, and the large one is under way
+        time.sleep(0.01)
+    below = children(child.pid)
+    child.send_signal(number)
+    assert b"Traceback" not in child.communicate()[1] and child.returncode == code
+    for _ in range(1000):
+        if not any(os.path.exists(f"/proc/{pid}/fd/0") for pid in below):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("a process is left")
+    assert not [path for path in found("out") if path.endswith(".tmp")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and len(found("out")) == 6

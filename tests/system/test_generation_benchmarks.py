@@ -1,0 +1,52 @@
+"""The scripts that docs/generation.md has its figures from, run small."""
+
+import gzip
+import json
+import pathlib
+import runpy
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+import vaecodec
+from support.paths import ROOT
+
+SCRIPTS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def data(tmp_path) -> pathlib.Path:
+    """A folder as MNIST's test set would make it, of 100 drawn pictures."""
+    mnist = tmp_path / "mnist"
+    mnist.mkdir()
+    pictures = vaecodec.sample(100, noisy=True)
+    idx = struct.pack(">4BIII", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes()
+    (mnist / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx))
+    return tmp_path
+
+
+def run(monkeypatch, name: str, *arguments: str) -> dict:
+    """What a script writes."""
+    output = arguments[-1]
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+    return json.loads(pathlib.Path(output).read_text())
+
+
+def test_lossless_coding(data, monkeypatch):
+    out = str(data / "out.json")
+    found = run(monkeypatch, "digits.py", str(data / "mnist"), "--most", "100", "-o", out)
+    assert found["pictures"] == 100 and 0.3 < found["bpd_without_initial"] < found["bpd"] < 3
+    assert abs(found["over_negative_elbo"]) < 0.03  # 100 pictures, of which the first few pay for the beginning
+    assert 0 < found["kl_bpd"] < found["negative_elbo_bpd"]
+    assert all(found["bpd"] < peer["one_file_bpd"] for peer in found["peers"].values())
+
+
+def test_auroc():
+    script = runpy.run_path(str(SCRIPTS / "strangeness.py"))
+    auroc, low, high = script["auroc"], np.arange(10.0), np.arange(10.0) + 20
+    assert (auroc(low, high), auroc(high, low), auroc(low, low)) == (1.0, 0.0, 0.5)
+    blocks = script["shuffled_blocks"](np.arange(48 * 32 * 3).reshape(48, 32, 3), 16, np.random.default_rng(0))
+    assert blocks.shape == (48, 32, 3) and np.array_equal(np.sort(blocks.ravel()), np.arange(48 * 32 * 3))

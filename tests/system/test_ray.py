@@ -1,0 +1,237 @@
+"""Bulk by Ray: the bytes, names and manifest of the folder mode, whatever dies on the way."""
+
+import glob
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.commands import ENVIRONMENT, digests, read, run, write
+from support.images import picture
+from vaecodec.cli import main as cli
+from vaecodec.files import manifest
+from vaecodec.files.convert import compress_file, verify_file
+from vaecodec.files.folders import Job
+
+PICTURES = 200
+
+
+@pytest.fixture(scope="module")
+def bulk():
+    """The module, with Ray on this machine as small as it gets."""
+    pytest.importorskip("ray")
+    import ray
+
+    import vaecodec.integrations.ray as bulk
+
+    try:
+        bulk.start(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20)
+    except vaecodec.CodecError as exc:  # it gives itself half a minute, which depends on what else there is to do
+        pytest.skip(str(exc))
+    yield bulk
+    ray.shutdown()
+
+
+def settings_of(quality=50, **options):
+    operators = pytest.importorskip("vaecodec.integrations.ray_operators", exc_type=ImportError)
+    options = {"quality": quality, "model": "small", "strip": False, "remove": False, "only_images": False} | options
+    options = {"effort": 1, "limits": vaecodec.Limits(), "threads": 1} | options
+    return operators.Settings(quality, options, vaecodec.load("small").model.id, "compress")
+
+
+def through(settings, jobs, device="cpu"):
+    """Outcomes of jobs by the operators, one after the other, in this process."""
+    from vaecodec.integrations import ray_operators as operators
+
+    outcomes = {}
+    analyse, finish = operators.Analyse(settings, device), operators.Finish(settings)
+    for table in operators.read(operators.table_of([(0, list(enumerate(jobs)))]), settings):
+        for analysed in analyse(table):
+            for finished in finish(analysed):
+                outcomes.update(operators.rows_of(finished))
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+def make_kinds():
+    """Files of every kind that there is a way of its own for, in the new folder `in`."""
+    os.mkdir("in")
+    rgb, grey = picture(90, 80), picture(40, 50)[..., 0]
+    Image.fromarray(rgb).save("in/photo.png", dpi=(72, 72))
+    Image.fromarray(grey).save("in/grey.png")
+    Image.fromarray(np.dstack([rgb, np.tile(np.arange(80, dtype=np.uint8), (90, 1))])).save("in/alpha.png")
+    Image.fromarray(grey.astype(np.uint16) * 257 + 3).save("in/deep.png")
+    Image.fromarray(np.zeros((70, 90, 3), np.uint8)).save("in/drawing.png")
+    Image.fromarray(rgb).save("in/film.jpg")
+    write("in/film.jpg", read("in/film.jpg") + b"\0\0\0\x18ftypmp42" + bytes(99))
+    write("in/cut.png", read("in/photo.png")[:999])
+    write("in/notes.txt", b"notes" * 99)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
+    return sorted(glob.glob("in/*"))
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 80, "strip": True}, {"quality": 30, "only_images": True}])
+def test_operators_make_what_one_file_at_a_time_makes_of_every_kind(tmp_path, monkeypatch, options):
+    settings = settings_of(**options)
+    monkeypatch.chdir(tmp_path)
+    paths, alone, said = make_kinds(), {}, {}
+    for folder in ("one", "all"):
+        os.mkdir(folder)
+    for path in paths:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                alone[path] = compress_file(path, "one", **options)["kind"]
+            except vaecodec.CodecError:
+                alone[path] = ""
+        ours = (one.message for one in caught if one.category is UserWarning)
+        said[path] = [str(message).removeprefix(f"{path}: ") for message in ours]
+    outcomes = dict(zip(paths, through(settings, [Job(path, "all") for path in paths]), strict=True))
+    assert {path: outcome.report.get("kind", "") for path, outcome in outcomes.items()} == alone
+    if not options.get("only_images"):
+        assert {path: list(outcome.warnings) for path, outcome in outcomes.items()} == said and said["in/film.jpg"]
+    assert digests("one") == digests("all") and len(digests("all")) == (7 if "only_images" in options else 9)
+
+
+def test_what_changes_between_reading_and_coding_is_read_again(tmp_path, monkeypatch):
+    settings = settings_of()
+    from vaecodec.integrations import ray_operators as operators
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture(40, 50)).save("photo.png")
+    (task,) = operators.read(operators.table_of([(0, [(0, Job("photo.png"))])]), settings)
+    Image.fromarray(picture(60, 70, 1)).save("photo.png")
+    compress_file("photo.png", "expected.vae")
+    (analysed,) = operators.Analyse(settings, "cpu")(task)
+    ((_, outcome),) = operators.rows_of(next(operators.Finish(settings)(analysed)))
+    assert outcome.report["width"] == 70 and read("photo.vae") == read("expected.vae")
+
+
+def test_transforms_in_tensorflow_take_pictures_in_batches(tmp_path, monkeypatch):
+    settings = settings_of()
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        Image.fromarray(picture(64, 64, number)).save(f"{number}.png")
+    outcomes = through(settings, [Job(f"{number}.png") for number in range(3)], "tensorflow")
+    for number, outcome in enumerate(outcomes):
+        assert verify_file(outcome.report["output"])["kind"] == "picture"
+        compress_file(f"{number}.png", "cpu.vae", overwrite=True)
+        assert abs(outcome.report["bytes"] - os.path.getsize("cpu.vae")) < 20
+
+
+def test_without_ray_one_line_names_the_extra():
+    code = "import sys; sys.modules['ray'] = None; import vaecodec.integrations.ray"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "ImportError: vaecodec.integrations.ray needs Ray: pip install 'vaecodec[ray]'"
+    )
+
+
+def lines_of(folder):
+    path = os.path.join(folder, manifest.NAME)
+    return read(path).count(b"\n") if os.path.exists(path) else 0
+
+
+def kill_one_actor(killed, finished):
+    """Once some files are done, and long before all are: kill -9 for a process that codes, and is at it."""
+    while not finished.is_set() and lines_of("out") < 20:
+        time.sleep(0.01)
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            if read(path).startswith(b"ray::") and b"Finish" in read(path) and not killed:
+                killed.append(int(path.split("/")[2]))
+                os.kill(killed[0], signal.SIGKILL)
+                killed.append(lines_of("out"))
+        except OSError:  # gone meanwhile
+            continue
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds the process in /proc")
+def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("in/sub")
+    for number in range(PICTURES):
+        Image.fromarray(picture(48, 64, number)).save(f"in/{'sub/' * (number % 2)}{number}.png")
+    write("in/sub/7.png", b"")
+    write("in/sub/9.png", read("in/sub/9.png")[:2000])  # stored, with a warning
+    write("in/" + "n" * 253, b"no room for .vae")
+    killed, finished = [], threading.Event()
+    killer = threading.Thread(target=kill_one_actor, args=(killed, finished))
+    killer.start()
+    summary = bulk.compress("in", "out")
+    finished.set()
+    killer.join()
+    assert len(killed) == 2 and 20 <= killed[1] < PICTURES - 20, killed
+    assert (summary.done, summary.unchanged, summary.skipped) == (PICTURES, 0, 0)
+    assert len(summary.failed) == 1 and summary.failed[0].endswith("n.vae: File name too long")
+    assert capsys.readouterr().err.splitlines()[-1] == f"vaecodec: {summary.failed[0]}"
+    assert run("compress -r in --output-dir whole", capsys)[0] == 1
+    assert digests("out") == digests("whole") and len(digests("out")) == PICTURES
+    code, lines = run("compress -r in --output-dir out", capsys)
+    assert code == 1 and f"0 done, {PICTURES} done before, 1 failed:" in lines
+    assert lines_of("out") == PICTURES and cli.main(["verify", "-r", "out", "-j", "2", "--quiet"]) == 0
+
+
+def test_what_the_command_began_is_resumed(bulk, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_kinds()
+    os.mkdir("in/sub")
+    write("in/sub/nothing", b"")
+    assert run("compress -r in --output-dir whole -q 70", capsys)[0] == 0
+    assert run("compress -r in --output-dir out -q 70", capsys)[0] == 0
+    os.remove("out/in/photo.vae")
+    os.remove("out/in/sub/nothing.vae")
+    summary = bulk.compress(["in"], "out", quality=70)
+    assert (summary.done, summary.unchanged, summary.failed) == (2, 8, [])
+    assert digests("out") == digests("whole")
+    assert bulk.compress("in", "out", quality=70).unchanged == 10
+    # Other settings are other outputs, and nothing is overwritten.
+    summary = bulk.compress(["in/photo.png", "in/notes.txt"], "out/in", quality=20)
+    assert (summary.done, len(summary.failed)) == (1, 1) and "photo.vae exists already" in summary.failed[0]
+    assert digests("out") == digests("whole")
+    summary = bulk.compress("in", quality=70, remove=True)  # beside the sources
+    assert summary.done == 8 and len(summary.failed) == 2
+    assert {line.split(": ")[0] for line in summary.failed} == {"in/film.jpg", "in/moving.gif"}
+    outputs = {path: digest for path, digest in digests("in").items() if path.endswith(".vae")}
+    assert outputs == digests("whole/in") and len(digests("in")) == len(outputs) + 2
+
+
+class Deadly:
+    """Whoever unpickles it is no more."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_a_file_that_kills_whoever_takes_it_is_named_and_its_neighbours_are_done(bulk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        Image.fromarray(picture(20, 20, number)).save(f"{number}.png")
+    jobs = [Job(f"{number}.png", found=os.stat(f"{number}.png")) for number in range(20)]
+    jobs[13] = jobs[13]._replace(whole_name=Deadly())
+    found = {job.path: outcome for job, outcome in bulk._each(jobs, settings_of(), "cpu", None, None)}
+    assert [path for path, outcome in found.items() if outcome is None] == ["13.png"] and len(found) == 20
+    assert all(outcome.report["kind"] == "picture" for outcome in found.values() if outcome)
+
+
+def test_bad_options_are_told_before_anything_is_begun(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from vaecodec.integrations.ray import compress
+
+    monkeypatch.chdir(tmp_path)
+    for options in ({"quality": 0}, {"effort": 10}, {"target_size": 1, "target_bpp": 1}):
+        with pytest.raises(ValueError):
+            compress(".", "out", **options)
+    with pytest.raises(vaecodec.CodecError, match="no model is called"):
+        compress(".", "out", model="none")
+    assert not os.path.exists("out")

@@ -1,0 +1,137 @@
+"""The walk over a lattice: exact sums, tokens of every size, both directions alike."""
+
+import numpy as np
+import pytest
+
+from vaecodec.arrays import lattice
+from vaecodec.arrays.lattice import KINDS, Guide, Scene, Weights, answer, points, sizes, stages, walk
+from vaecodec.entropy import adaptive
+from vaecodec.entropy.coding import reader, words, writer
+
+RNG = np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (2, 9, 1), (1, 2, 2), (3, 5, 4), (1, 33, 64), (1, 65, 17)])
+def test_stages_visit_every_point_once(shape):
+    seen = np.zeros(shape, int)
+    seen[:, 0, 0] += 1
+    for level, kind in stages(shape):
+        scene = Scene(Guide(np.zeros(shape), np.zeros(shape)), [], level, kind, 1, 9)
+        for band in scene.bands():
+            seen[scene.where(band)] += 1
+    assert (seen == 1).all()
+    assert sum(np.prod(points(shape, *stage)) for stage in stages(shape)) == (np.prod(shape[1:]) - 1) * shape[0]
+
+
+def test_only_known_points_are_looked_at():
+    """Points of a stage and of later ones are not a number: none of them may show."""
+    shape = (2, 24, 37)
+    for level, kind in stages(shape):
+        grid = np.full(shape, np.nan)
+        grid[:, :: 2 << level, :: 2 << level] = 1
+        for before in range(kind):
+            odd = KINDS[before].parity
+            grid[:, odd[0] << level :: 2 << level, odd[1] << level :: 2 << level] = 1
+        if 1 in grid[:, :: 1 << level, :: 1 << level].shape[1:]:
+            continue  # a single row: its own points are filled in first
+        stage = (scene := Scene(Guide(grid, grid), [], level, kind, 1, 9)).look(next(scene.bands()))
+        assert all(np.isfinite(part).all() for part in (*stage.differences, *stage.magnitudes))
+
+
+@pytest.mark.parametrize("top", [255, lattice.TOP_MAX])
+def test_sums_are_exact_at_their_bounds(top):
+    """Against integers of Python, with the largest weights and values that there can be."""
+    dtype = np.float32 if top <= lattice.SMALL_TOP else np.float64
+    shape, kind = (1, 16, 16), 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        planes = [np.where(rng.random(shape) < 0.5, 0, top).astype(dtype) for _ in range(6)]
+        planes[0] = rng.integers(0, top + 1, shape).astype(dtype) if seed % 2 else planes[0]
+        guides = [Guide(planes[2], planes[3]), Guide(planes[4], planes[5]), Guide(planes[1])]
+        scene = Scene(Guide(planes[0], planes[3]), guides, 0, kind, 1, top)
+        stage = scene.look(next(scene.bands()))
+        weights = []
+        for size, most in zip(sizes(kind, guides), (lattice.PREDICT_MAX, lattice.EXPECT_MAX), strict=True):
+            split = rng.multinomial(most, rng.dirichlet(np.full(size, 0.1)))
+            signs = rng.choice([-1, 1], size) if most == lattice.PREDICT_MAX else 1
+            weights.append((split * signs).astype(np.int16))
+        predicted, rows = answer(stage, Weights(*weights), 1, top)
+        for n in range(0, predicted.size, 7):
+            total = 1024 * int(stage.mean.flat[n]) + 2048
+            total += sum(int(w) * int(d.flat[n]) for w, d in zip(weights[0], stage.differences, strict=True))
+            assert predicted.flat[n] == min(max(total >> 12, 0), top)
+            sizes_here = [int(m.flat[n] if m.ndim else m) for m in stage.magnitudes]
+            whole = sum(int(w) * size for w, size in zip(weights[1], sizes_here, strict=True))
+            assert rows[n] == context(whole // 512)
+            assert all(m.flat[n if m.ndim else 0] <= 16 * top for m in stage.magnitudes)
+
+
+def context(expected: int) -> int:
+    """As docs/arrays.md has it."""
+    bits = (expected + 1).bit_length()
+    half = bits > 1 and (expected + 1) >> (bits - 2) & 1
+    return min(2 * (bits - 1) + half, 63) + 1
+
+
+def test_contexts_are_half_octaves():
+    numbers = np.concatenate([np.arange(5000), 2 ** np.arange(44), 2 ** np.arange(2, 44) - 1])
+    assert adaptive.contexts(numbers.astype(np.float64)).tolist() == [context(int(n)) for n in numbers]
+
+
+def test_tokens_of_every_size_come_back():
+    edges = [2**n + d for n in range(34) for d in (-2, -1, 0, 1, 2)]
+    numbers = np.array([*range(-70, 70), *edges, *(-e for e in edges)])
+    token, raw, low = adaptive.tokens(numbers)
+    assert token.min() >= 0 and token.max() < adaptive.TOKENS
+    assert np.array_equal(adaptive.low_bits(token), low)
+    assert np.array_equal(adaptive.values(token, raw), numbers)
+    assert (raw < 2.0**low).all()
+
+
+def test_residuals_of_every_size_are_coded():
+    scale = 2.0 ** RNG.uniform(0, 33, 20_000)
+    numbers = (RNG.laplace(0, 1, 20_000) * scale).astype(np.int64)
+    rows = adaptive.contexts(np.floor(8 * scale))
+    rows[::10], numbers[::10] = 0, 0
+    out, coder = adaptive.Encoder(), writer()
+    for part in np.array_split(np.arange(20_000), 7):
+        out.put(numbers[part], rows[part])
+    out.push(coder)
+    data = words(coder)
+    back = reader(data)
+    symbols = adaptive.Decoder(back)
+    for part in np.array_split(np.arange(20_000), 7):
+        assert np.array_equal(symbols.get(rows[part]), numbers[part])
+    assert back.is_empty()
+    assert len(data) < 20_000 * (17 + 4) / 8
+
+
+def test_tables_are_whole_and_sum_up():
+    for row in range(1, adaptive.CONTEXTS + 1):
+        counts = adaptive.beginning(row)
+        assert (counts >= 0).all() and counts.sum() > 0 and np.array_equal(counts, counts[::-1])
+        tables = adaptive.Adaptive()
+        tables.model(row)
+        tables.update(row, np.zeros(10**6, np.int32))
+        tables.model(row)
+
+
+def test_tables_learn():
+    """A source of two values costs little more than its entropy."""
+    numbers = np.where(RNG.random(60_000) < 0.1, 3, 0)
+    out, coder = adaptive.Encoder(), writer()
+    out.put(numbers, np.full(60_000, 5, np.uint8))
+    out.push(coder)
+    entropy = -(0.1 * np.log2(0.1) + 0.9 * np.log2(0.9)) * 60_000 / 8
+    assert len(words(coder)) < 1.03 * entropy
+
+
+def test_a_walk_gives_back_what_it_was_sent():
+    exact = RNG.integers(0, 1000, (2, 13, 22))
+    steps = walk(exact.shape, 1000, 7, [], lambda scene: lattice.default(scene.kind, [], False))
+    question = next(steps)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            error = exact[question.where] - question.predicted.astype(int)
+            question = steps.send(((error + 3) // 7).ravel())
+    assert np.abs(end.value.value.values - exact).max() <= 3

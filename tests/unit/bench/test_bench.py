@@ -1,0 +1,286 @@
+"""vaecodec bench as its users run it: three pictures, two peers, and all that may go wrong on the way."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from support.images import picture
+from support.paths import GOLDEN, ROOT
+from vaecodec.bench import command as bench
+from vaecodec.bench import evaluate, peers
+from vaecodec.cli import main
+
+OURS = f"vaecodec:{GOLDEN / 'tiny.vcm'}"
+COMMON = ["--quick", "--codecs", f"{OURS},jpeg,webp", "--threads", "2", "--show", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three pictures, large enough for MS-SSIM."""
+    path = tmp_path_factory.mktemp("pictures")
+    for seed in range(3):
+        Image.fromarray(picture(176, 192, seed)).save(path / f"{seed}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A finished quick run."""
+    out = tmp_path_factory.mktemp("out")
+    assert main(["bench", str(folder), "-o", str(out), "--quiet", *COMMON]) == 0
+    return out
+
+
+def rows(out) -> list[dict[str, str]]:
+    with open(out / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def keys(table: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    return [tuple(row[name] for name in evaluate.IDENTITY) for row in table]
+
+
+def test_every_codec_has_a_row_for_every_picture_and_setting(finished):
+    table = rows(finished)
+    assert tuple(table[0]) == evaluate.COLUMNS
+    assert len(table) == len(set(keys(table))) == 3 * 3 * 4
+    for row in table:
+        assert float(row["bpp"]) == pytest.approx(8 * int(row["bytes"]) / (176 * 192), abs=1e-6)
+        assert min(float(row["encode_s"]), float(row["decode_s"])) > 0
+        assert 0 < float(row["ms_ssim"]) < 1 and row["ssimulacra2"] == ""
+
+
+def test_the_summary_is_sane(finished):
+    found = json.loads((finished / "summary.json").read_text())
+    assert [curve["name"] for curve in found["curves"]] == ["vaecodec:tiny.vcm", "jpeg", "webp"]
+    for curve in found["curves"]:
+        for axis in ("bpp", "psnr", "ms-ssim"):
+            values = [point[axis] for point in curve["points"]]
+            if curve["name"] in ("jpeg", "webp"):  # the tiny model was hardly trained
+                assert values == sorted(values) and len(values) == 4
+    for metric in ("psnr", "ms-ssim"):
+        for name in ("jpeg", "webp"):
+            assert found["bd"][metric][name][name]["rate"] in (0, None)
+    assert found["bd"]["psnr"]["jpeg"]["webp"]["rate"] is not None
+    assert "| jpeg |" in (finished / "tables.md").read_text()
+    assert [sentence.partition(",")[0] for sentence in found["place"]] == ["vaecodec:tiny.vcm"] * 2
+    assert all((finished / name).stat().st_size > 5000 for name in ("rd-psnr.png", "rd-ms-ssim.png", "speed.png"))
+
+
+def test_curves_are_in_the_schema_of_compressai(finished):
+    found = json.loads((finished / "compressai" / "jpeg.json").read_text())
+    assert set(found) == {"name", "description", "results"}
+    assert set(found["results"]) == {"psnr-rgb", "ms-ssim-rgb", "bpp", "encoding_time", "decoding_time"}
+    assert {len(values) for values in found["results"].values()} == {4}
+    mine = [row for row in rows(finished) if row["codec"] == "jpeg" and row["setting"] == "95"]
+    seconds = sum(float(row["encode_s"]) for row in mine) / len(mine)
+    assert found["results"]["encoding_time"][-1] == pytest.approx(seconds, rel=1e-3)
+    assert found["results"]["bpp"][-1] == pytest.approx(sum(float(row["bpp"]) for row in mine) / 3, rel=1e-5)
+
+
+def test_a_second_run_measures_nothing_again(finished, folder, monkeypatch):
+    before = (finished / "results.csv").read_bytes()
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("measured again"))
+    assert main(["bench", str(folder), "-o", str(finished), "--quiet", *COMMON]) == 0
+    assert (finished / "results.csv").read_bytes() == before
+
+
+def test_a_metric_asked_for_later_is_added(folder, tmp_path):
+    common = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", "jpeg", "--qualities", "30,80"]
+    assert main([*common, "--quiet", "--show", "0", "--metrics", "psnr"]) == 0
+    assert main([*common, "--quiet", "--show", "0", "--metrics", "psnr,ssimulacra2"]) == 0
+    table = evaluate.read_rows(str(tmp_path / "results.csv"))
+    assert len(table) == 2 and all(row["ssimulacra2"] and row["psnr"] for row in table)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_killed_run_is_finished_by_the_next(folder, finished, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "vaecodec", "bench", str(folder), "-o", str(out), *COMMON]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    table = out / "results.csv"
+    deadline = time.monotonic() + 120
+    while (not table.exists() or table.read_bytes().count(b"\n") < 6) and time.monotonic() < deadline:
+        assert running.poll() is None
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    kept = table.read_bytes()
+    done = kept[: kept.rfind(b"\n") + 1]
+    assert 6 <= done.count(b"\n") < 1 + 36
+    table.write_bytes(done + b"vaecodec:tiny.vcm,0.1")  # what a crash of the machine may leave
+    assert main(["bench", str(folder), "-o", str(out), "--quiet", *COMMON]) == 0
+    assert table.read_bytes().startswith(done)
+    assert sorted(keys(rows(out))) == sorted(keys(rows(finished)))
+    same = ("codec", "setting", "image", "bytes", "psnr", "ms_ssim")
+    assert sorted([row[key] for key in same] for row in rows(out)) == sorted(
+        [row[key] for key in same] for row in rows(finished)
+    )
+
+
+def test_what_cannot_be_read_has_a_line_each_and_the_rest_goes_on(folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("not a picture")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((folder / "0.png").read_bytes()[:2000])
+    paths = [str(tmp_path / name) for name in ("empty", "notes.txt", "broken.png", "missing.png")]
+    command = ["bench", *paths, str(folder / "0.png"), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
+    assert main([*command, "--codecs", "jpeg,nonsense", "--qualities", "jpeg=10,90,900"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vaecodec: ")]
+    told = [
+        f"{paths[0]}: no pictures in this folder",
+        f"{paths[1]}: not an image that Pillow can read",
+        f"{paths[2]}: ",
+        f"{paths[3]}: No such file or directory",
+        "nonsense: no codec is called 'nonsense'",
+        "jpeg: quality 900 is not in 1..100",
+    ]
+    assert len(lines) == len(told)
+    for start in told:
+        assert any(line.startswith(f"vaecodec: {start}") for line in lines), start
+    assert [row["setting"] for row in rows(tmp_path / "out")] == ["10", "90"]
+
+
+def test_an_empty_folder_alone_is_a_failure_in_two_lines(tmp_path, capsys):
+    assert main(["bench", str(tmp_path), "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"vaecodec: {tmp_path}: no pictures in this folder",
+        "vaecodec: bench: nothing to do: no pictures",
+    ]
+
+
+def test_a_broken_peer_is_reported_and_left_out(folder, tmp_path, capsys, monkeypatch):
+    def broken(options: peers.Options) -> peers.Peer:
+        good = peers.jpeg(options)
+        return good._replace(name="broken", decode=lambda data: good.decode(data)[:5])
+
+    monkeypatch.setitem(peers.PEERS, "broken", broken)
+    command = ["bench", str(folder), "-o", str(tmp_path), "--show", "1", "--metrics", "psnr", "--qualities", "20,50,80"]
+    assert main([*command, "--codecs", "broken,jpeg"]) == 1
+    told = capsys.readouterr().err
+    assert "broken at 20 on 0.png: decoded to uint8[5, 192, 3], expected uint8[176, 192, 3]" in told
+    assert "broken: failed on 3 pictures in succession and is left out of the rest" in told
+    assert {row["codec"] for row in rows(tmp_path)} == {"jpeg"}
+    assert (tmp_path / "report.html").exists()
+
+
+def test_one_picture_that_a_codec_cannot_take_costs_only_that(tmp_path, capsys, monkeypatch):
+    def picky(options: peers.Options) -> peers.Peer:
+        good = peers.jpeg(options)
+
+        def encode(x, quality):
+            if x.shape[0] < 16:
+                raise ValueError("too small")
+            return good.encode(x, quality)
+
+        return good._replace(name="picky", encode=encode)
+
+    monkeypatch.setitem(peers.PEERS, "picky", picky)
+    for n, side in enumerate((8, 32, 8, 32)):
+        Image.fromarray(picture(side, side, n)).save(tmp_path / f"{n}.png")
+    command = ["bench", str(tmp_path), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
+    assert main([*command, "--codecs", "picky", "--qualities", "20,40,60,80"]) == 1
+    assert {row["image"] for row in rows(tmp_path / "out")} == {"1.png", "3.png"}
+    told = capsys.readouterr().err
+    assert told.count("too small") == 6 and "no codec was measured on every picture" in told
+
+
+@pytest.mark.parametrize("codecs", ["png", "jpeg"])
+def test_a_run_without_curves_still_has_a_report(codecs, folder, tmp_path, capsys):
+    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", codecs, "--metrics", "psnr"]
+    assert main([*command, "--qualities", "jpeg=50"]) == 0
+    assert (tmp_path / "report.html").exists() and "Warning" not in capsys.readouterr().err
+
+
+def test_a_peer_that_is_missing_by_default_is_a_note_and_no_failure(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(peers, "DEFAULT", ("jpeg", "hevc"))
+    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--show", "0", "--metrics", "psnr"]
+    assert main([*command, "--qualities", "20,80"]) == 0
+    assert "vaecodec: hevc is left out: needs PyAV with x265: pip install av" in capsys.readouterr().err
+
+
+def test_without_the_extra_one_line_says_so(folder, tmp_path):
+    missing = ["scipy", "tqdm", "matplotlib", "imagecodecs", "bjontegaard"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
+    code += "; from vaecodec.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "pip install 'vaecodec[bench]'" in done.stderr
+
+
+def test_results_within_the_folder_are_no_pictures(folder, tmp_path):
+    shutil.copy(folder / "0.png", tmp_path)
+    out = tmp_path / "out"
+    common = ["--codecs", "jpeg", "--qualities", "20,80", "--metrics", "psnr", "--show", "1", "--quiet"]
+    for _ in range(2):
+        assert main(["bench", str(tmp_path), "-o", str(out), *common]) == 0
+    assert {row["image"] for row in rows(out)} == {"0.png"}
+
+
+def test_another_table_is_not_written_to(folder, tmp_path, capsys):
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    assert main(["bench", str(folder), "-o", str(tmp_path), "--codecs", "jpeg"]) == 1
+    assert "not a table of this version's benchmark" in capsys.readouterr().err
+    assert (tmp_path / "results.csv").read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--metrics", "vmaf"], ["--qualities", "jpeg=a"], ["--threads", "0"], ["--codecs", ","]]
+)
+def test_wrong_usage_is_exit_code_2(folder, arguments, capsys):
+    assert main(["bench", str(folder), *arguments]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_stays_light():
+    code = "import sys; from vaecodec.cli import main; main(['bench', '--help']); print(*sys.modules, file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.split()
+    assert "argparse" in loaded
+    assert not {"numpy", "PIL", "scipy", "imagecodecs", "tqdm", "matplotlib"} & set(loaded)
+
+
+def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys, monkeypatch):
+    table = str(ROOT / "benchmarks" / "published" / "kodak.csv")
+    command = ["bench", "--codecs", "jpeg", "--metrics", "psnr", "--show", "0", "--published", table]
+    assert main([*command, str(folder), "-o", str(tmp_path / "other")]) == 0
+    assert "is left out: it is of Kodak's 24 pictures" in capsys.readouterr().err
+    kodak = tmp_path / "kodak"
+    kodak.mkdir()
+    for n in range(1, 25):
+        Image.fromarray(picture(32, 32, n)).save(kodak / f"kodim{n:02}.png")
+    assert main([*command, str(kodak), "-o", str(tmp_path / "small")]) == 0
+    assert "is left out: it is of Kodak's 24 pictures" in capsys.readouterr().err
+    monkeypatch.setattr(bench, "KODAK_PIXELS", 32 * 32)
+    assert main([*command, str(kodak), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    names = [curve["name"] for curve in json.loads((tmp_path / "out" / "summary.json").read_text())["curves"]]
+    assert names[0] == "jpeg" and "VTM-9.1 4:4:4" in names
+
+
+def test_tensorflow_gives_the_same_curve(folder, tmp_path):
+    pytest.importorskip("vaecodec.transforms.tensorflow")
+    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--metrics", "psnr"]
+    command += ["--qualities", "20,80", "--show", "0", "--quiet"]
+    assert main(command) == main([*command, "--device", "tensorflow"]) == 0
+    table = {(row["device"], row["setting"]): row for row in rows(tmp_path)}
+    for setting in ("20", "80"):
+        cpu, other = table["cpu", setting], table["tensorflow", setting]
+        assert (cpu["bytes"], cpu["psnr"]) == (other["bytes"], other["psnr"])
+
+
+def test_a_gpu_that_is_not_there_is_one_line(folder, tmp_path, capsys):
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("vaecodec.transforms.tensorflow")
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--device", "gpu"]
+    assert main(command) == 1
+    assert "TensorFlow sees no GPU on this machine" in capsys.readouterr().err

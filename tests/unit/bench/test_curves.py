@@ -1,0 +1,128 @@
+"""Curves and Bjontegaard deltas: known pairs, and what must hold of any."""
+
+import math
+
+import pytest
+
+from support.paths import ROOT
+from vaecodec.bench.curves import Curve, Point, at_quality, curves_of, delta, read_published
+from vaecodec.bench.evaluate import COLUMNS
+from vaecodec.bench.summary import summarise
+from vaecodec.errors import CodecError
+from vaecodec.images.metrics import METRICS
+
+PUBLISHED = ROOT / "benchmarks" / "published" / "kodak.csv"
+PSNR = METRICS["psnr"]
+
+
+def curve(name: str, factor: float = 1.0, gain: float = 0.0, speed: float = 1.0) -> Curve:
+    """5 dB for each doubling of the rate, at `factor` times the bits and `gain` dB more."""
+    points = [Point(q, factor * 0.05 * 2**q, {"psnr": 24.0 + 5 * q + gain}, speed, speed) for q in range(5)]
+    return Curve(name, "", points)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Curve]:
+    more = ["AV1 (aomenc 444)", "JPEG (Pillow, 4:2:0 default)", "WebP (Pillow)"]  # in the table, but not drawn
+    return {one.name: one for names in (None, more) for one in read_published(str(PUBLISHED), names)}
+
+
+# BD-rate against BPG 4:4:4 over what is shared of 28-38 dB.  VTM's is known from its integral; the others were computed
+# from the same points by another program.
+@pytest.mark.parametrize(
+    ("name", "percent"),
+    [
+        ("VTM-9.1 4:4:4", -20.0),
+        ("AV1 (aomenc 444)", -5.7),
+        ("Hyperprior 2018", 6.5),
+        ("Mean-scale 2018", -1.2),
+        ("Cheng 2020", -16.1),
+        ("ELIC 2022", -25.3),
+        ("MLIC++", -31.8),
+        ("JPEG (Pillow, 4:2:0 default)", 138.8),
+        ("WebP (Pillow)", 48.6),
+    ],
+)
+def test_known_pairs_are_reproduced(published, name, percent):
+    found = delta(published["BPG 4:4:4"], published[name], PSNR)
+    assert found.rate == pytest.approx(percent, abs=0.3)
+    assert found.rate_akima == pytest.approx(found.rate, abs=0.3)
+
+
+def test_a_codec_against_itself_is_0(published):
+    for one in published.values():
+        found = delta(one, one, PSNR)
+        assert found.rate == found.rate_akima == found.quality == 0, one.name
+
+
+def test_deltas_of_shifted_curves_are_the_shift():
+    found = delta(curve("a"), curve("b", factor=0.8), PSNR)
+    assert found.rate == pytest.approx(-20) and found.rate_akima == pytest.approx(-20)
+    assert (found.low, found.high) == (28, 38)
+    assert found.quality == pytest.approx(5 * math.log2(1 / 0.8))
+    assert delta(curve("a"), curve("b", gain=1.0), PSNR).quality == pytest.approx(1)
+
+
+def test_curves_that_share_too_little_have_no_delta():
+    high = Curve("high", "", [Point(0, 1, {"psnr": 37.5}), Point(1, 2, {"psnr": 44})])
+    found = delta(curve("a"), high, PSNR)
+    assert math.isnan(found.rate) and math.isnan(found.low)
+    assert math.isnan(delta(curve("a"), Curve("one", "", [Point(0, 1, {"psnr": 33})]), PSNR).rate)
+
+
+def test_a_point_that_costs_more_and_is_worse_is_left_out():
+    points = [Point(n, bpp, {"psnr": db}) for n, (bpp, db) in enumerate([(0.1, 28), (0.2, 30), (0.3, 29), (0.4, 33)])]
+    bpp, db = Curve("dented", "", points).axes(PSNR)
+    assert bpp.tolist() == [0.1, 0.2, 0.4] and db.tolist() == [28, 30, 33]
+
+
+def test_speed_at_matched_quality_is_between_its_neighbours():
+    found = at_quality(curve("a", speed=3.0), PSNR, 31.5)
+    assert found["bpp"] == pytest.approx(0.05 * 2**1.5)
+    assert found["decode_speed"] == pytest.approx(3)
+    assert math.isnan(at_quality(curve("a"), PSNR, 60)["bpp"])
+
+
+def test_the_place_of_a_codec_is_said_plainly():
+    curves = [curve("vaecodec"), curve("better", factor=0.8), curve("worse", factor=1.25), curve("far", gain=100)]
+    found = summarise(curves, 1, ["psnr"])["place"]
+    assert found == ["vaecodec, for equal PSNR, 8-bit RGB: 20.0 % fewer bits than worse; 25.0 % more bits than better."]
+
+
+def row(setting: float, image: str, **more: object) -> dict[str, object]:
+    values = {"codec": "x", "version": "1", "settings": "", "setting": str(setting), "threads": "1", "device": "cpu"}
+    values |= {"image": image, "crc32": "0", "width": "1000", "height": "1000", "bytes": "1", "bpp": "1", "psnr": "30"}
+    values |= {"ms_ssim": "", "ssimulacra2": "", "encode_s": "1", "decode_s": "0.5"}
+    return {**values, **more}
+
+
+def test_averages_are_of_pictures_and_speeds_of_sums():
+    assert set(row(0, "a")) == set(COLUMNS)
+    rows = [row(1, "a", bpp="0.5", psnr="30"), row(1, "b", bpp="1.5", psnr="40", encode_s="3")]
+    (one,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
+    point = one.points[0]
+    assert (point.bpp, point.values["psnr"], point.encode_speed, point.decode_speed) == (1, 35, 0.5, 2)
+    assert math.isnan(point.values["ms_ssim"]) and not notes
+
+
+def test_a_setting_that_lacks_a_picture_has_no_point_and_a_note():
+    rows = [row(1, "a"), row(1, "b"), row(2, "a"), row(1, "of another run"), row(1, "a", version="0")][::-1]
+    (one,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
+    assert [point.setting for point in one.points] == [1] and one.about == "1"
+    assert notes == ["x is left out at 2: not measured on all of the 2 pictures"]
+
+
+def test_what_this_run_measured_counts_before_what_was_written_last():
+    rows = [row(1, "a", version="0"), row(1, "a", codec="y"), row(2, "a")]
+    curves, _ = curves_of(rows, {("a", "0")})
+    assert [(one.name, one.about) for one in curves] == [("x", "1"), ("y", "1")]
+    kinds = [("y", "1", "", "1", "cpu"), ("x", "0", "", "1", "cpu")]
+    curves, _ = curves_of(rows, {("a", "0")}, kinds)
+    assert [(one.name, one.about) for one in curves] == [("y", "1"), ("x", "0")]
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    with pytest.raises(CodecError, match=r"other\.csv: not a table of published points"):
+        read_published(str(other))

@@ -1,0 +1,187 @@
+"""The codecs of the benchmark: the same bytes as direct calls, one function for all, and what goes wrong."""
+
+import os
+import pathlib
+import stat
+import sys
+
+import numpy as np
+import pytest
+
+from support.images import picture
+from support.paths import GOLDEN, ROOT
+from vaecodec.bench.peers import DEFAULT, LOSSLESS, PEERS, Options, PeerError, check_decoded, open_peer
+from vaecodec.errors import CodecError
+from vaecodec.images.files import read_image
+from vaecodec.images.metrics import psnr
+
+PARROTS = ROOT / "docs" / "examples" / "parrots.png"
+OPTIONS = Options(threads=2)
+IN_PROCESS = [name for name in PEERS if name not in ("vaecodec", "bpg", "vtm", "cjpegli", "hevc")]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    """A photograph's part, a made picture, and one of odd sides."""
+    return [read_image(str(PARROTS))[0][150:310, 200:400], picture(96, 128), picture(63, 81, 3)]
+
+
+def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]:
+    """What a call of the library itself gives."""
+    import imagecodecs as lib
+
+    if name == "jpeg":
+        data = lib.jpeg8_encode(x, int(setting), subsampling="420", optimize=True)
+        return data, lib.jpeg8_decode(data)
+    if name == "webp":
+        data = lib.webp_encode(x, setting, method=6, lossless=False)
+        return data, lib.webp_decode(data)
+    if name == "avif":
+        data = lib.avif_encode(x, int(setting), speed=6, pixelformat="444", numthreads=2)
+        return data, lib.avif_decode(data)
+    if name == "jxl":
+        data = lib.jpegxl_encode(x, distance=setting, effort=7, numthreads=2)
+        return data, lib.jpegxl_decode(data)
+    data = lib.jpeg2k_encode(x, setting, codecformat="JP2", reversible=False)
+    return data, lib.jpeg2k_decode(data)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "jxl", "jpeg2000"])
+def test_bytes_and_pixels_are_those_of_direct_calls(name, pictures):
+    peer = open_peer(name, OPTIONS)
+    for x in pictures:
+        for setting in peer.settings[2::5]:
+            data, pixels = direct(name, x, setting)
+            assert peer.encode(x, setting) == data
+            assert np.array_equal(peer.decode(data), pixels)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
+def test_another_library_decodes_the_same_files(name, pictures):
+    peer = open_peer(name, OPTIONS)
+    x = pictures[0]
+    data = peer.encode(x, 60)
+    # Pillow brings libraries of its own, whose chroma may be filtered another way.
+    assert psnr(read_image(data)[0], peer.decode(data)) > 38
+
+
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_files_grow_with_quality_and_lossless_is_lossless(name, pictures):
+    peer = open_peer(name, OPTIONS)
+    for x in pictures:
+        if peer.scale == LOSSLESS:
+            assert np.array_equal(peer.decode(peer.encode(x, 0)), x)
+            continue
+        settings = sorted(peer.settings, reverse=not peer.scale.rising)[::4]
+        files = [peer.encode(x, setting) for setting in settings]
+        sizes = [len(data) for data in files]
+        assert sizes == sorted(sizes)
+        quality = [psnr(x, check_decoded(peer.decode(data), x)) for data in files]
+        assert quality == sorted(quality)
+
+
+def test_hevc_goes_there_and_back(pictures):
+    pytest.importorskip("av", reason="PyAV, which is optional, is not installed")
+    peer = open_peer("hevc", OPTIONS)
+    for x in pictures:
+        coarse, fine = (peer.encode(x, qp) for qp in (40, 10))
+        assert len(coarse) < len(fine)
+        assert psnr(x, check_decoded(peer.decode(fine), x)) > 42
+
+
+def test_ours_with_a_model_of_ones_own(tiny):
+    peer = open_peer(f"vaecodec:{GOLDEN / 'tiny.vcm'}", OPTIONS)
+    x = picture(48, 40)
+    assert peer.name == "vaecodec:tiny.vcm" and tiny.model.id in peer.version and peer.threads == 2
+    assert peer.encode(x, 50) == tiny.encode(x, 50)
+    assert np.array_equal(peer.decode(peer.encode(x, 50)), tiny.decode(tiny.encode(x, 50)))
+
+
+def test_ours_with_more_effort(tiny):
+    peer, plain = (open_peer(f"vaecodec@{n}:{GOLDEN / 'tiny.vcm'}", OPTIONS) for n in (3, 1))
+    x = picture(48, 40)
+    assert (peer.name, peer.options) == ("vaecodec@3:tiny.vcm", "effort 3") and plain.name == "vaecodec:tiny.vcm"
+    assert peer.encode(x, 50) == tiny.encode(x, 50, effort=3) and plain.encode(x, 50) == tiny.encode(x, 50)
+    assert set(peer.settings) < set(plain.settings)
+    assert open_peer("vaecodec@2", OPTIONS).name == "vaecodec@2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("jpg", "no codec is called 'jpg'"),
+        ("jpeg:75", "only vaecodec:MODEL"),
+        ("jpeg@2", "vaecodec@EFFORT"),
+        ("vaecodec@10", "1..9"),
+        ("vaecodec@high", "1..9"),
+        ("vaecodec:none.vcm", "cannot be read"),
+        ("bpg", "not found on the PATH"),
+    ],
+)
+def test_what_cannot_be_had_says_why(spec, reason, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PeerError, match=reason):
+        open_peer(spec, OPTIONS)
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULT if name not in ("vaecodec", "hevc")])
+def test_a_missing_library_says_what_to_install(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(PeerError, match=r"pip install 'vaecodec\[bench\]'"):
+        open_peer(name, OPTIONS)
+
+
+def test_decoded_pixels_of_another_shape_are_refused():
+    x = picture(8, 8)
+    assert check_decoded(x, x) is x
+    for wrong in (x[:4], x.astype(np.float32), None):
+        with pytest.raises(CodecError, match=r"expected uint8\[8, 8, 3\]"):
+            check_decoded(wrong, x)
+
+
+STAND_IN = """#!{python}
+import sys, shutil
+arguments = sys.argv[1:]
+if arguments[0] in ("-h", "--help", "--version"): sys.exit(print("stand-in version 1.2"))
+if {broken}: sys.exit("cannot do it")
+shutil.copy({source}, {target})
+"""
+
+
+def stand_in(path: pathlib.Path, source: str, target: str, broken: bool = False) -> None:
+    """A program that copies one of its arguments to another, as a codec of no compression would."""
+    path.write_text(STAND_IN.format(python=sys.executable, broken=broken, source=source, target=target))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def after(option: str) -> str:
+    return f"arguments[arguments.index('{option}') + 1]"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="scripts are no programs on Windows")
+@pytest.mark.parametrize(
+    ("name", "programs"),
+    [
+        ("bpg", {"bpgenc": ("arguments[-1]", after("-o")), "bpgdec": ("arguments[-1]", after("-o"))}),
+        ("cjpegli", {"cjpegli": ("arguments[0]", "arguments[1]"), "djpegli": ("arguments[0]", "arguments[1]")}),
+        ("vtm", {"EncoderAppStatic": (after("-i"), after("-b")), "DecoderAppStatic": (after("-b"), after("-o"))}),
+    ],
+)
+def test_programs_on_the_path_take_part(name, programs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for program, (source, target) in programs.items():
+        stand_in(tmp_path / program, source, target)
+    if name == "vtm":
+        with pytest.raises(PeerError, match="VTM_INTRA_CFG must name"):
+            open_peer(name, OPTIONS)
+        monkeypatch.setenv("VTM_INTRA_CFG", __file__)
+    peer = open_peer(name, OPTIONS)
+    x = picture(9, 14)
+    assert peer.version == "stand-in version 1.2" and peer.own_process
+    again = check_decoded(peer.decode(peer.encode(x, 30)), x)
+    # VTM's stand-in keeps 8-bit YCbCr, whose rounding the way back to RGB may double.
+    assert np.abs(again.astype(int) - x).max() <= (2 if name == "vtm" else 0)
+    encoder = next(iter(programs))
+    stand_in(tmp_path / encoder, "0", "0", broken=True)
+    with pytest.raises(CodecError, match=f"{encoder} failed with code 1: cannot do it"):
+        peer.encode(x, 30)

@@ -1,0 +1,258 @@
+"""Models of other channels than RGB: trained on grey or on arrays, and frozen."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import picture, spectrum
+from support.paths import GOLDEN
+from vaecodec.cli import main as cli
+from vaecodec.config import PRESETS, Config
+from vaecodec.container import picture as container
+from vaecodec.container.picture import Header
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.images import bands
+
+SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 5])
+def model(request, tmp_path_factory):
+    """(channels, path of a model that was trained for a few steps)."""
+    pytest.importorskip("tensorflow")
+    from vaecodec.training import loop as training
+    from vaecodec.training.freezing import freeze
+
+    channels, folder = request.param, tmp_path_factory.mktemp("run")
+    config = Config.from_dict({**SIZES.to_dict(), "channels": channels})
+    if channels == 1:
+        Image.fromarray(picture(90, 100, 5)).save(folder / "colour.png")  # is made grey
+    else:
+        np.save(folder / "bands.npy", spectrum(90, 100, channels))
+        np.save(folder / "others.npy", spectrum(90, 100, channels + 1))  # is left out
+    options = training.Options(batch=2, crop=64, steps=4, minutes=1e9)
+    means = training.train([str(folder)], str(folder / "run"), config, options)
+    assert training.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
+    freeze(str(folder / "run"), str(folder / "own.vcm"))
+    return channels, str(folder / "own.vcm")
+
+
+def test_symbols_and_pixels_are_the_reference_decoders(model):
+    from reference import reference_decoder
+    from vaecodec.codec.codec import Codec
+    from vaecodec.model.file import load_model
+
+    channels, path = model
+    image = spectrum(100, 150, channels)
+    codec = vaecodec.load(path)
+    assert not codec.model.shipped and codec.model.config.channels == channels
+    data = codec.encode(image, 70, tile=64)
+    theirs = reference_decoder.read_model(path)
+    crcs = reference_decoder.symbol_crcs(data, theirs)
+    assert crcs == codec.symbol_crcs(data) and len(crcs) == 6
+    again = codec.decode(data, check=True)
+    assert again.shape == image.shape and again.dtype == np.uint8
+    assert np.array_equal(again, reference_decoder.decode(data, theirs))
+    other = Codec(load_model(path), threads=3)
+    assert other.encode(image, 70, tile=64) == data and np.array_equal(other.decode(data), again)
+    assert 10 * np.log10(255**2 / np.square(again.astype(float) - image).mean()) > 20
+    assert np.array_equal(codec.decode(data, (50, 60, 30, 70)), again[50:80, 60:130])
+    assert codec.decode(data, reduce=8).shape == (13, 19, channels)
+    assert codec.decode_levels(data).shape == image.shape
+    assert len(codec.encode(image, 70, effort=3)) <= 1.05 * len(codec.encode(image, 70))
+
+
+def test_it_is_trained_on_from_its_file(model, tmp_path):
+    from vaecodec.model.file import load_model
+    from vaecodec.training.freezing import freeze
+    from vaecodec.training.loop import save_compact
+    from vaecodec.training.unfreezing import weights_of
+
+    found = load_model(model[1])
+    config, weights = weights_of(found)
+    save_compact(str(tmp_path / "again.safetensors"), config, weights, {})
+    assert freeze(str(tmp_path / "again.safetensors"), str(tmp_path / "again.vcm")) == found.id
+
+
+def test_other_pixels_are_refused_in_words(model):
+    channels, path = model
+    codec = vaecodec.load(path)
+    for pixels in (picture(32, 32), picture(32, 32)[..., 0], spectrum(32, 32, 6), np.zeros((32, 32, channels))):
+        with pytest.raises(CodecError, match=rf"expected uint8\[H, W, {channels}\]"):
+            codec.encode(pixels)
+    other = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
+    with pytest.raises(FormatError, match=f"the header gives 16 channels, its model {channels}"):
+        codec.decode(container.pack(other, [(b"", 0, 0)]))
+    if channels == 1:
+        with pytest.raises(CodecError, match="in colour, and the model is for grey ones"):
+            vaecodec.encode(picture(80, 90), model=path)
+    else:
+        for image in (picture(80, 90), picture(80, 90)[..., 0], Image.fromarray(picture(80, 90)), "photo.png"):
+            with pytest.raises(CodecError, match=rf"for arrays uint8\[H, W, {channels}\], not for"):
+                vaecodec.encode(image, model=path)
+
+
+def test_arrays_go_through_the_package(model):
+    channels, path = model
+    if channels == 1:
+        pytest.skip("has a test of its own")
+    image = spectrum(70, 90, channels)
+    image[:8, :8, -1] = 0  # no alpha: what lies below it is kept
+    data = vaecodec.encode(image, quality=80, model=path)
+    assert np.array_equal(vaecodec.load(path).decode(data), vaecodec.decode(data, model=path))
+    about = vaecodec.info(data)
+    assert (about["kind"], about["channels"], about["depth"], about["coding"]) == ("array", channels, 8, "vae")
+    assert vaecodec.decode_batch(vaecodec.encode_batch([image, image[:40]], model=path), model=path)[1].shape[0] == 40
+    fine = vaecodec.encode(image, model=path, target_psnr=22)
+    assert 10 * np.log10(255**2 / np.square(vaecodec.decode(fine, model=path).astype(float) - image).mean()) >= 22
+
+
+def test_their_files_are_no_pictures(model, tmp_path, capsys):
+    import vaecodec.integrations.pillow
+    from vaecodec.integrations.tfdata import Decoder
+
+    channels, path = model
+    if channels == 1:
+        pytest.skip("are pictures")
+    file = tmp_path / "bands.vae"
+    file.write_bytes(vaecodec.encode(spectrum(70, 90, channels), model=path))
+    why = f"holds {channels} channels, which no picture has"
+    with pytest.raises(OSError, match=why):
+        Image.open(file)
+    with pytest.raises(ValueError, match=why):
+        Decoder(3, path)(file.read_bytes(), "bands.vae")
+    assert cli.main(["decompress", "-m", path, str(file)]) == 1
+    assert why in capsys.readouterr().err and not (tmp_path / "bands.png").exists()
+    assert cli.main(["verify", "-m", path, str(file)]) == 0
+    assert cli.main(["info", str(file)]) == 0
+    assert f"{channels} channels" in capsys.readouterr().out
+    Image.fromarray(picture(40, 50)).save(tmp_path / "photo.png")
+    assert cli.main(["compress", "-m", path, str(tmp_path / "photo.png")]) == 1
+    assert "not for uint8[40, 50, 3]" in capsys.readouterr().err and not (tmp_path / "photo.vae").exists()
+    with pytest.raises(CodecError, match="not for a picture"):
+        vaecodec.sample(1, model=path)
+
+
+def test_a_grey_model_codes_grey_pictures(model, tmp_path):
+    import vaecodec.integrations.pillow
+
+    channels, path = model
+    if channels != 1:
+        pytest.skip("is not grey")
+    grey = picture(100, 130)[..., 1]
+    alpha = np.where(np.arange(130) < 60, 0, 255).astype(np.uint8) * np.ones((100, 1), np.uint8)
+    data = vaecodec.load(path).encode(grey[..., None], 70)
+    assert vaecodec.info(data)["channels"] == 1 and vaecodec.decode(data, model=path).shape == grey.shape
+    for samples in (grey, np.dstack([grey, alpha])):
+        data = vaecodec.encode(samples, quality=70, model=path)
+        again = vaecodec.decode(data, model=path)
+        assert again.shape == samples.shape and vaecodec.info(data)["channels"] == samples.shape[2:].count(2) + 1
+        if samples.ndim == 3:
+            assert np.array_equal(again[..., 1], alpha) and not again[:, :60, 0].any()
+    deep = np.full((40, 50, 3), 300, np.uint16)  # no model has a part in it
+    assert np.array_equal(vaecodec.decode(vaecodec.encode(deep, model=path)), deep)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert cli.main(["compress", "-m", path, str(tmp_path / "a.png")]) == 0
+    assert cli.main(["decompress", "-f", "-m", path, str(tmp_path / "a.vae")]) == 0
+    assert Image.open(tmp_path / "a.png").mode == "L"
+    assert vaecodec.sample(2, model=path, size=(32, 48)).shape == (2, 32, 48)
+    assert np.isfinite(vaecodec.score(grey, model=path).corrected)
+
+
+def test_large_grey_pictures_go_through_in_strips(model, monkeypatch):
+    from vaecodec.codec import modes
+    from vaecodec.images.strips import Strips
+
+    channels, path = model
+    if channels != 1:
+        pytest.skip("is not grey")
+    rgb = np.repeat(picture(200, 96)[..., :1], 3, 2)
+    codec = vaecodec.load(path)
+    data = modes.encode_rows(codec, lambda: Strips(rgb.shape, iter(np.split(rgb, 8)), True), True, 60)
+    assert data == codec.encode(rgb[..., :1], 60)
+    with pytest.raises(CodecError, match="in colour"):
+        modes.encode_rows(codec, lambda: Strips(rgb.shape, iter([rgb]), False), False, 60)
+
+
+def test_the_header_says_how_many():
+    for channels in (1, 2, 3, 4, 16):
+        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
+        found = container.contents(data)
+        assert found.head.channels == found.channels == channels and found.grey == (channels == 1)
+        assert container.info(data)["channels"] == channels
+    head = container.FIXED.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
+    with pytest.raises(FormatError, match="3 are written as 0"):
+        container.read_head(head)
+    for channels, tag in ((1, container.GREY), (2, container.ALPHA), (4, container.GREY)):
+        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
+        with pytest.raises(FormatError, match=f"does not go with {channels} channels"):
+            container.contents(container.insert(data, [(tag, b"")]))
+
+
+def test_architectures_have_channels():
+    assert vaecodec.load(str(GOLDEN / "tiny.vcm")).model.config.channels == 3
+    assert Config.from_dict(PRESETS["small"].to_dict()) == PRESETS["small"]
+    for sizes in ({"channels": 0}, {"channels": 17}):
+        with pytest.raises(ValueError, match="channels"):
+            Config.from_dict({**PRESETS["small"].to_dict(), **sizes})
+    grey = Config.from_dict({**PRESETS["small"].to_dict(), "channels": 1})
+    assert grey.to_dict()["channels"] == 1 and grey.latents == 256
+
+
+def test_quality_means_the_same_error():
+    """A grey picture comes out as well from a grey model at its start as from one for colours, at every quality."""
+    tf = pytest.importorskip("tensorflow")
+    from vaecodec.training.vae import VAE
+
+    grey = picture(128, 128)[None, ..., :1]
+    for quality in (0.0, 3.5, 6.0):
+        found = []
+        for channels in (1, 3):
+            model = VAE(Config(8, 1, 8, 1, prior=8, coarser=8, hyper_width=8, channels=channels))
+            x = tf.constant(np.repeat(grey, channels, 3))
+            found.append(float(model.loss(x, tf.constant([quality]), tf.constant([0, 1])).psnr))
+        assert abs(found[0] - found[1]) < 1.5, found  # symbols are chosen by rate, and colours have more of them
+
+
+def test_what_is_trained_on_has_the_channels():
+    def file(array, kind):
+        out = io.BytesIO()
+        if kind == "npy":
+            np.save(out, array)
+        else:
+            Image.fromarray(array).save(out, kind)
+        return out.getvalue()
+
+    rgba = np.dstack([picture(20, 30), picture(20, 30, 1)[..., 0]])
+    assert np.array_equal(bands.read_training(file(rgba, "PNG"), 4), rgba)
+    assert bands.read_training(file(rgba, "PNG"), 3).shape == (20, 30, 3)
+    assert bands.read_training(file(rgba, "PNG"), 1).shape == (20, 30, 1)
+    assert np.array_equal(bands.read_training(file(rgba[..., 0], "npy"), 1)[..., 0], rgba[..., 0])
+    assert bands.read_training(file(spectrum(20, 30, 7), "npy"), 7).shape == (20, 30, 7)
+    for array, kind, channels in ((rgba, "PNG", 5), (rgba, "npy", 3), (rgba.astype(np.int16), "npy", 4)):
+        with pytest.raises(ValueError, match="expected uint8"):
+            bands.read_training(file(array, kind), channels)
+    with pytest.raises(ValueError):  # no pickle is ever loaded
+        bands.read_training(file(np.array([{}], object), "npy"), 4)
+
+
+def test_the_command_trains_for_channels(tmp_path, capsys):
+    pytest.importorskip("tensorflow")
+    np.save(tmp_path / "bands.npy", spectrum(70, 80, 4))
+    (tmp_path / "tiny.toml").write_text(
+        "[model]\n" + "".join(f"{name} = 8\n" for name in ("hyper_width", "fine", "coarse", "prior", "coarser"))
+    )
+    line = ["train", str(tmp_path), "--config", str(tmp_path / "tiny.toml"), "--steps", "1", "--batch", "1"]
+    line += ["--crop", "64", "--out", str(tmp_path / "run")]
+    assert cli.main([*line, "--channels", "4"]) == 0
+    assert "channels = 4" in (tmp_path / "run" / "config.toml").read_text()
+    assert cli.main([*line[:-1], str(tmp_path / "other"), "--channels", "5"]) == 1
+    assert "at least 64 x 64 and 5 channels" in capsys.readouterr().err
+    assert cli.main([*line[:-1], str(tmp_path / "grey"), "--channels", "1", "--from", "small"]) == 1
+    assert "small is not of the architecture" in capsys.readouterr().err
+    assert cli.main(["train", str(tmp_path), "--out", "x", "--preset", "digits", "--channels", "2"]) == 1
+    assert cli.main(["train", str(tmp_path), "--out", "x", "--channels", "17"]) == 1
+    assert "integer in 1..16" in capsys.readouterr().err

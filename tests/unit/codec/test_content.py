@@ -1,0 +1,99 @@
+"""What the model is not at home with is coded in another way, and photographs are not."""
+
+import numpy as np
+import pytest
+
+from support.images import picture
+from vaecodec.codec import content, modes
+from vaecodec.codec import fallback as classical
+from vaecodec.config import lambda_at
+from vaecodec.container import picture as container
+from vaecodec.container.picture import step_of
+
+
+def zone_plate(height=256, width=384):
+    """u8[H, W]: rings that grow finer up to two pixels a ring."""
+    y, x = np.mgrid[:height, :width]
+    squares = (x - width / 2) ** 2 + (y - height / 2) ** 2
+    return np.rint(127.5 + 127.5 * np.cos(np.pi / width * squares)).astype(np.uint8)
+
+
+def smooth_drawing(height=300, width=400):
+    """u8[H, W, 3]: flat discs with a grain of one level."""
+    y, x = np.mgrid[:height, :width]
+    colour = np.full((height, width, 3), 235.0)
+    for n in range(7):
+        inside = np.clip(45 - np.hypot(x - 60 * n, (y - 40 * n) * 1.1), 0, 1)[..., None]
+        colour += inside * (np.array([70 * n, 40 * n, 90 * n]) % 255 - colour)
+    grain = np.random.default_rng(0).normal(0, 1, (height, width, 1))
+    return np.clip(colour + grain, 0, 255).astype(np.uint8)
+
+
+def looked_at(codec, samples, quality):
+    """(whether it counts as a photograph, the shares of its windows that were looked at)."""
+    shares = []
+    share_as_avif = content._share_as_avif
+
+    def spy(*arguments):
+        shares.append(share_as_avif(*arguments))
+        return shares[-1]
+
+    rgb = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "_share_as_avif", spy)
+        return content.is_photograph(codec, samples, rgb, codec.encode(rgb, quality), quality), shares
+
+
+def psnr(samples, data):
+    return 10 * np.log10(255**2 / max(np.mean((modes.decode(data).astype(float) - samples) ** 2), 1e-6))
+
+
+def cost(samples, data, quality):
+    """Bits and lambda * squared error, a pixel; as of a sample where there are several."""
+    squares = 255**2 / 10 ** (psnr(samples, data) / 10)
+    return 8 * len(data) / (samples.shape[0] * samples.shape[1]) + lambda_at(step_of(quality)) * squares
+
+
+@pytest.mark.parametrize(
+    ("samples", "quality"),
+    [*((zone_plate(), quality) for quality in (25, 50, 75)), *((smooth_drawing(), quality) for quality in (50, 75))],
+    ids=["zone plate, 25", "zone plate, 50", "zone plate, 75", "smooth drawing, 50", "smooth drawing, 75"],
+)
+def test_patterns_and_smooth_drawings_are_not_coded_by_the_model(small, samples, quality):
+    data = modes.encode(small, samples, quality)
+    rgb = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, 2)
+    latents = small.encode(rgb, quality)
+    assert container.info(data)["coding"] in ("avif", "lossless")
+    assert cost(samples, data, quality) < 0.92 * cost(rgb, latents, quality) and len(data) <= 1.3 * len(latents)
+    assert psnr(samples, data) > psnr(rgb, latents) + 1
+
+
+def test_a_photograph_stays_one(small):
+    data = pytest.importorskip("skimage").data
+    for samples in (data.astronaut(), data.camera(), data.coffee(), data.chelsea(), picture(200, 300)):
+        for quality in (10, 50, 75):
+            assert looked_at(small, samples, quality)[0]
+
+
+def test_a_photograph_that_is_in_doubt_is_looked_at_and_stays_one(small):
+    data = pytest.importorskip("skimage").data
+    is_photograph, shares = looked_at(small, data.retina()[:512, :512].copy(), 75)
+    assert is_photograph and len(shares) == 1 and shares[0] > 1
+
+
+def test_without_avif_nothing_is_looked_at(small, monkeypatch):
+    monkeypatch.setattr(classical, "has_avif", lambda: False)
+    assert looked_at(small, smooth_drawing(), 50) == (True, [])
+
+
+@pytest.mark.parametrize("shape", [(65, 64), (70, 300), (300, 70), (128, 129), (1, 5000)])
+def test_windows_of_small_and_narrow_pictures(small, shape):
+    window = content._busiest(np.repeat(zone_plate(*shape)[..., None], 3, 2))
+    assert window.shape == (min(128, shape[0]), min(128, shape[1]), 3)
+    modes.encode(small, zone_plate(*shape), 50)
+
+
+def test_the_busiest_window_is_where_the_detail_is():
+    samples = np.full((400, 600, 3), 90, np.uint8)
+    samples[280:, 480:] = np.random.default_rng(0).integers(0, 255, (120, 120, 3))
+    np.testing.assert_array_equal(content._busiest(samples), samples[272:, 472:])

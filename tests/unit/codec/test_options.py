@@ -1,0 +1,51 @@
+"""--threads, --no-limits and --reduce, from the command line to the codec."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.images import picture
+from vaecodec import limits
+from vaecodec.cli import main as cli
+from vaecodec.images.files import read_image
+from vaecodec.limits import Limits
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture(50, 70)).save("photo.png")
+    return tmp_path
+
+
+def test_a_preview_is_a_picture_of_that_size(folder):
+    assert cli.main(["compress", "--threads", "1", "photo.png"]) == 0
+    assert cli.main(["decompress", "photo.vae", "-o", "small.png", "--reduce", "8", "--threads", "2"]) == 0
+    assert read_image("small.png")[0].shape == (7, 9, 3)
+    assert cli.main(["decompress", "photo.vae", "-o", "part.png", "--reduce", "2", "--window", "10,10,21,20"]) == 0
+    assert read_image("part.png")[0].shape == (11, 10, 3)
+
+
+@pytest.mark.parametrize("wrong", [["--reduce", "3"], ["--reduce", "2", "--rm"], ["--threads", "0"]])
+def test_wrong_usage(folder, wrong):
+    assert cli.main(["compress", "photo.png"]) == 0
+    assert cli.main(["decompress", "photo.vae", "-o", "back.png", *wrong]) == 2
+    assert not (folder / "back.png").exists() and (folder / "photo.vae").exists()
+
+
+def test_limits_hold_unless_lifted(folder, monkeypatch, capsys):
+    assert cli.main(["compress", "photo.png"]) == 0
+    before = np.asarray(Image.open("photo.png"))
+    monkeypatch.setattr(limits, "DEFAULT", Limits(pixels=50 * 70 - 1))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 70 // 2 - 1)
+    for command in (["compress", "photo.png", "-o", "again.vae"], ["decompress", "photo.vae", "-o", "back.png"]):
+        capsys.readouterr()
+        assert cli.main(command) == 1
+        said = capsys.readouterr().err
+        assert "exceed" in said and said.count("\n") == 1
+        assert cli.main([*command, "--no-limits"]) == 0
+    assert cli.main(["verify", "photo.vae"]) == 1
+    assert cli.main(["verify", "--no-limits", "photo.vae"]) == 0
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image("back.png")[0].shape == before.shape
+    assert (folder / "again.vae").read_bytes() == (folder / "photo.vae").read_bytes()

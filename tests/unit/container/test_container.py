@@ -1,0 +1,325 @@
+"""Files: what was packed is parsed, and nothing damaged passes."""
+
+import io
+import struct
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec.integrations.pillow  # noqa: F401  (makes .vae a format of Pillow)
+from vaecodec.codec import modes
+from vaecodec.container import front as fronts
+from vaecodec.container import picture as container
+from vaecodec.container.picture import (
+    ALPHA,
+    GREY,
+    Classical,
+    Header,
+    chunk,
+    contents,
+    info,
+    insert,
+    metadata,
+    pack,
+    pack_classical,
+    parse,
+    with_pixel_crcs,
+)
+from vaecodec.errors import FormatError, LimitError
+from vaecodec.files import convert as files
+
+MODEL = "0123456789abcdef" * 2
+HEADER = Header(MODEL, 100, 200, 448, 128)
+TILES = [(b"abcd", 1, 3), (b"", 2, 4)]
+META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>", "dpi": bytes(8)}
+DEEP = Classical("lossless", 100, 200, 4, 16)
+AVIF = Classical("avif", 100, 200, 4, 8)
+
+
+def test_parse_inverts_pack():
+    data = pack(HEADER, TILES, META)
+    parsed = parse(data)
+    assert parsed.header == HEADER
+    assert [(data[t.offset : t.offset + t.length], t.crc, t.pixels) for t in parsed.tiles] == TILES
+    assert metadata(data) == META
+    assert info(data) == {
+        "kind": "picture",
+        "version": 1,
+        "coding": "vae",
+        "model": MODEL,
+        "height": 100,
+        "width": 200,
+        "quality": 50.5,
+        "step": 448,
+        "tile": 128,
+        "tiles": 2,
+        "filtered": False,
+        "channels": 3,
+        "depth": 8,
+        "metadata": ["dpi", "exif", "icc", "xmp"],
+        "bytes": len(data),
+        "bpp": 8 * len(data) / 20000,
+    }
+
+
+def test_overhead_of_a_one_tile_file_is_74_bytes():
+    assert len(pack(Header("00" * 16, 8, 8, 0, 1024), [(b"", 0, 0)])) == 74
+
+
+def test_crcs_of_pixels_may_follow_later():
+    data = pack(HEADER._replace(filter=b"a filter"), TILES, META)
+    later = with_pixel_crcs(pack(HEADER._replace(filter=b"a filter"), [(*tile[:2], 0) for tile in TILES], META), [3, 4])
+    assert later == data and parse(later).header.filter == b"a filter"
+
+
+def test_a_classical_picture_has_its_size_in_its_header():
+    data = pack_classical(DEEP, b"a PNG", META)
+    found = contents(data)
+    assert found.head == DEEP and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
+    assert metadata(data) == META
+    about = info(data)
+    assert about == {
+        "kind": "picture",
+        "version": 1,
+        "coding": "lossless",
+        "height": 100,
+        "width": 200,
+        "channels": 4,
+        "depth": 16,
+        "metadata": ["dpi", "exif", "icc", "xmp"],
+        "bytes": len(data),
+        "bpp": 8 * len(data) / 20000,
+    }
+    with pytest.raises(FormatError, match="lossless"):
+        parse(data)
+    assert len(pack_classical(DEEP, b"")) == 44
+
+
+def test_grey_and_alpha_are_chunks_of_their_own():
+    plain = pack(HEADER, TILES, META)
+    assert insert(plain, []) == plain
+    for extra, channels in (([], 3), ([(GREY, b"")], 1), ([(ALPHA, b"x")], 4), ([(GREY, b""), (ALPHA, b"x")], 2)):
+        data = insert(plain, extra)
+        found = contents(data)
+        assert found.channels == channels == info(data)["channels"]
+        assert parse(data).header == HEADER and metadata(data) == META
+        assert (found.alpha is not None and bytes(found.alpha.of(data))) == (channels in (2, 4) and b"x")
+    for extra in ([(GREY, b"x")], [(GREY, b"")] * 2, [(ALPHA, b"x")] * 2):
+        with pytest.raises(FormatError, match="grey|ALPH"):
+            contents(insert(plain, extra))
+    for tag in (GREY, ALPHA):
+        with pytest.raises(FormatError, match="does not go with"):
+            contents(insert(pack_classical(DEEP, b""), [(tag, b"")]))
+    assert contents(insert(pack_classical(AVIF, b""), [(ALPHA, b"x")])).channels == 4
+    with pytest.raises(FormatError, match="ALPH"):
+        contents(pack_classical(AVIF, b""))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pack(HEADER, TILES, META),
+        insert(pack(HEADER, TILES), [(GREY, b""), (ALPHA, b"x")]),
+        pack_classical(DEEP, b"x", META),
+    ],
+)
+def test_every_truncation_and_every_bit_is_noticed(data):
+    for end in range(len(data)):
+        with pytest.raises(FormatError):
+            contents(data[:end])
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            metadata(bytes(damaged))
+    with pytest.raises(FormatError, match="follow the end"):
+        contents(data + b"\0")
+
+
+def with_head(**changes):
+    """A file whose HEAD is valid but for `changes`, CRC and all."""
+    names = ("version", "flags", "model", "height", "width", "step", "size", "channels")
+    values = dict(zip(names, (1, 0, b"0123456789abcdef", 100, 200, 0, 7, 0), strict=True)) | changes
+    head = container.FIXED.pack(*values.values()) + bytes(24)
+    return container.MAGIC + chunk(b"HEAD", head) + chunk(b"DATA", b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"flags": 2}, "flags"),
+        ({"flags": 1}, "there is a filter"),
+        ({"channels": 3}, "3 are written as 0"),
+        ({"channels": 17}, "at most 16"),
+        ({"height": 0}, "200 x 0"),
+        ({"width": 2**32 - 1}, "sides"),
+        ({"step": 897}, "step 897"),
+        ({"size": 5}, "tiles of"),
+        ({"size": 13}, "tiles of"),
+        ({"height": 2**24, "width": 2**24}, "expected 17179869184"),
+    ],
+)
+def test_a_header_out_of_range_is_named(changes, message):
+    assert parse(with_head()).header.height == 100
+    with pytest.raises(FormatError, match=message):
+        parse(with_head(**changes))
+
+
+def with_pict(**changes):
+    """A file whose PICT is valid but for `changes`, CRC and all."""
+    names = ("version", "coding", "channels", "depth", "height", "width")
+    values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
+    return container.MAGIC + chunk(b"PICT", container.PICT.pack(*values.values())) + chunk(b"DATA", b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"channels": 0}, "0 channels"),
+        ({"channels": 5}, "5 channels"),
+        ({"depth": 12}, "12 bits"),
+        ({"coding": 2}, "coding 2"),
+        ({"coding": 1, "depth": 16}, "16 bits"),
+        ({"coding": 1, "channels": 4}, "ALPH"),
+        ({"height": 0}, "200 x 0"),
+        ({"width": 2**24 + 1}, "sides"),
+    ],
+)
+def test_the_header_of_a_classical_picture_out_of_range_is_named(changes, message):
+    assert contents(with_pict()).head.height == 100
+    with pytest.raises(FormatError, match=message):
+        contents(with_pict(**changes))
+    with pytest.raises(FormatError, match="long"):
+        contents(container.MAGIC + chunk(b"PICT", b"\1") + chunk(b"DATA", b""))
+
+
+def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    assert parse(data[:at] + chunk(b"note", b"hello") + data[at:]).header == HEADER
+    with pytest.raises(FormatError, match="NOTE"):
+        parse(data[:at] + chunk(b"NOTE", b"hello") + data[at:])
+    with pytest.raises(FormatError, match="HEAD"):
+        parse(data[:at] + chunk(b"HEAD", b"hello") + data[at:])
+    with pytest.raises(FormatError, match="HEAD"):
+        parse(data[:8] + data[at:])
+
+
+def test_metadata_that_inflates_beyond_its_limit_is_refused():
+    import zlib
+
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    bomb = zlib.compress(bytes(container.MAX_METADATA + 1), 9)
+    with pytest.raises(FormatError, match="larger"):
+        metadata(data[:at] + chunk(b"iccp", bomb) + data[at:])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(100)])
+def test_foreign_data_is_no_vae_file(data):
+    with pytest.raises(FormatError, match="not a .vae file"):
+        parse(data)
+
+
+def test_tiles_must_fill_data():
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    with pytest.raises(FormatError, match="fill"):
+        parse(data[:at] + chunk(b"DATA", b"abcdefgh"))
+
+
+def test_quality_and_step_are_inverse():
+    for step in range(897):
+        assert container.step_of(container.quality_of(step)) == step
+    assert container.step_of(1) == 0 and container.step_of(100) == 896
+    for quality in (0.99, 100.1, float("nan"), -3):
+        with pytest.raises(ValueError, match="quality"):
+            container.step_of(quality)
+
+
+def test_a_length_beyond_the_file_is_refused_before_it_is_read():
+    data = container.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
+    with pytest.raises(FormatError, match="cut off"):
+        parse(data)
+
+
+TILES_OF_LARGEST = 1 << 24
+
+
+@pytest.fixture(scope="module")
+def many_tiles():
+    """A file of 2**24 x 2**24 pixels, whose table of tiles alone has 192 MiB, without any tile."""
+    head = container.FIXED.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
+    table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST + struct.pack("<I", 7) * TILES_OF_LARGEST
+    return b"".join([container.MAGIC, chunk(b"HEAD", head + table), chunk(b"DATA", b"")])
+
+
+def small_and_quick(work):
+    """What `work` returns, in little memory and time beside its arguments."""
+    began = time.perf_counter()
+    tracemalloc.start()
+    try:
+        found = work()
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - began < 5  # 0.3 s where nothing else runs
+    return found
+
+
+def test_millions_of_tiles_cost_next_to_nothing(many_tiles):
+    assert small_and_quick(lambda: info(many_tiles))["tiles"] == TILES_OF_LARGEST
+    found = small_and_quick(lambda: contents(many_tiles)).tiles
+    assert found[-1] == found[TILES_OF_LARGEST - 1] == (len(many_tiles) - 4, 0, 0x12345678, 7)
+
+
+def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
+    path = tmp_path / "many.vae"
+    path.write_bytes(many_tiles)
+
+    def opened():
+        with Image.open(path):
+            pass
+
+    refused = {
+        "decode": lambda: modes.decode(many_tiles),
+        "decode_batch": lambda: modes.decode_batch([many_tiles]),
+        "verify": lambda: modes.verify(many_tiles),
+        "verify_file": lambda: files.verify_file(path),
+        "decompress_file": lambda: files.decompress_file(path, tmp_path / "out.png"),
+    }
+    for work in refused.values():
+        with pytest.raises(LimitError, match="16777216 x 16777216 pixels: a side exceeds the limit"):
+            small_and_quick(work)
+    with pytest.raises(Image.DecompressionBombError):
+        small_and_quick(opened)
+
+
+def test_the_table_of_tiles_is_a_sequence():
+    rng = np.random.default_rng(0)
+    lengths, crcs, pixels = (rng.integers(0, 1 << 32, 3 * container.TILES_AT_ONCE - 5) for _ in range(3))
+    table = np.stack([lengths, crcs], 1).astype("<u4").tobytes() + pixels.astype("<u4").tobytes()
+    tiles = container.Tiles(table, 77)
+    begins = (77 + np.cumsum([0, *lengths])).tolist()
+    assert list(tiles) == list(zip(begins[:-1], lengths.tolist(), crcs.tolist(), pixels.tolist(), strict=True))
+    assert tiles.end == begins[-1] and tiles[-1] == tiles[len(tiles) - 1]
+    assert tiles[5000:2:-1999] == [tiles[5000], tiles[3001], tiles[1002]]
+    with pytest.raises(IndexError):
+        tiles[len(tiles)]
+    assert not len(container.Tiles()) and container.Tiles(b"", 5).end == 5
+
+
+def test_skipped_chunks_are_bounded(tmp_path):
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    most = chunk(b"note", b"") * container.MAX_UNKNOWN
+    assert info(data[:at] + most + data[at:])["tiles"] == 2
+    flooded = data[:at] + most + chunk(b"note", b"") + data[at:]
+    for read in (info, lambda data: fronts.read_front(io.BytesIO(data))):
+        with pytest.raises(FormatError, match="more than 1024 chunks that this version does not know"):
+            read(flooded)

@@ -1,0 +1,440 @@
+"""A file is written whole or not at all, and a photograph is never lost on the way to its .vae and back."""
+
+import contextlib
+import errno
+import io
+import os
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import picture
+from vaecodec.atomic import Attributes, write_atomic
+from vaecodec.codec import modes
+from vaecodec.codec.codec import Codec
+from vaecodec.container import picture as container
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.files import convert as files
+from vaecodec.files.convert import compress_file, decompress_file
+from vaecodec.files.names import compressed_name, decompressed_name
+from vaecodec.images.files import read_image
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    exif = Image.Exif()
+    exif[0x010F] = "Acme"
+    Image.fromarray(picture(50, 70)).save(path, exif=exif)
+    return path
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+# write_atomic
+
+
+@pytest.fixture(params=[True, False], ids=["nameless", "named"])
+def temporary(request, monkeypatch):
+    """Both kinds of temporary files: those without a name, and those of systems that have none."""
+    if not request.param:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+def test_writes_bytes_or_what_a_callable_writes(tmp_path, temporary):
+    write_atomic(tmp_path / "a", b"bytes")
+    write_atomic(tmp_path / "b", lambda file: file.write(b"called"))
+    assert (tmp_path / "a").read_bytes() == b"bytes" and (tmp_path / "b").read_bytes() == b"called"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_an_existing_file_is_replaced_only_on_request(tmp_path, temporary):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError) as caught:
+        write_atomic(path, b"new")
+    assert caught.value.filename == str(path) and path.read_bytes() == b"old"
+    write_atomic(path, b"new", overwrite=True)
+    assert path.read_bytes() == b"new" and names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite, temporary):
+    (tmp_path / "a").write_bytes(b"old")
+
+    def fails(file):
+        file.write(b"half")
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError):
+        write_atomic(tmp_path / ("a" if overwrite else "b"), fails, overwrite)
+    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite, temporary):
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "a", b"", overwrite)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_link_is_followed_and_stays(tmp_path, temporary):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/target")
+    write_atomic(tmp_path / "link", b"1")
+    write_atomic(tmp_path / "link", b"2", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there/target").read_bytes() == b"2"
+
+
+def test_a_device_is_written_to_and_stays_a_device():
+    write_atomic(os.devnull, b"gone", overwrite=True)
+    assert not os.path.isfile(os.devnull)
+
+
+def test_a_folder_in_the_way_is_not_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    for overwrite in (False, True):
+        with pytest.raises(OSError):
+            write_atomic(tmp_path / "a", b"", overwrite)
+    assert names(tmp_path) == ["a"] and (tmp_path / "a").is_dir()
+
+
+def test_attributes_are_given_before_the_name(tmp_path, temporary):
+    attributes = Attributes(0o604, 1_600_000_000_000_000_001)
+    write_atomic(tmp_path / "a", b"", attributes=attributes)
+    found = (tmp_path / "a").stat()
+    assert (found.st_mode & 0o7777, found.st_mtime_ns) == attributes
+    secret = []
+    write_atomic(
+        tmp_path / "b", lambda file: secret.append(os.fstat(file.fileno()).st_mode & 0o77), False, False, attributes
+    )
+    assert secret == [0]
+
+
+def test_a_file_that_holds_the_same_is_adopted(tmp_path, temporary):
+    write_atomic(tmp_path / "a", b"same")
+
+    def state():
+        found = (tmp_path / "a").stat()
+        return found.st_ino, found.st_mtime_ns, found.st_mode, found.st_size  # but not when it was read last
+
+    before = state()
+    write_atomic(tmp_path / "a", b"same", adopt=True)
+    assert state() == before and names(tmp_path) == ["a"]
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "a", b"other", adopt=True)
+    assert (tmp_path / "a").read_bytes() == b"same" and names(tmp_path) == ["a"]
+
+
+def without_hard_links(*_, **__):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+        monkeypatch.setattr(os, "link", without_hard_links)
+    results, start = [], threading.Barrier(8)
+
+    def write(number):
+        start.wait()
+        try:
+            write_atomic(tmp_path / "a", bytes([number]) * 100_000)
+            results.append(number)
+        except FileExistsError:
+            results.append(None)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = (number for number in results if number is not None)
+    assert len(results) == 8 and (tmp_path / "a").read_bytes() == bytes([winner]) * 100_000
+    assert names(tmp_path) == ["a"]
+
+
+def test_many_overwriters_leave_one_whole_file(tmp_path, temporary):
+    def write(number):
+        for _ in range(10):
+            write_atomic(tmp_path / "a", bytes([number]) * 100_000, overwrite=True)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    content = (tmp_path / "a").read_bytes()
+    assert len(content) == 100_000 and len(set(content)) == 1 and names(tmp_path) == ["a"]
+
+
+# Writes 64 KiB where files may have 4 KiB: what a full disk does, without filling one.
+FULL = """
+import resource, signal, sys
+from vaecodec import atomic
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    atomic.write_atomic(sys.argv[1], bytes(65536), overwrite=True)
+except OSError as exc:
+    assert exc.filename == sys.argv[1], exc.filename
+    sys.exit(3)
+"""
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    command = [sys.executable, "-c", FULL, tmp_path / "a"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
+KILLED = """
+import sys
+from vaecodec import atomic
+print("ready", flush=True)
+while True:
+    for byte in (b"a", b"b"):
+        atomic.write_atomic(sys.argv[1], byte * 300_000, overwrite=True)
+"""
+
+
+def test_killed_at_any_time_the_file_is_whole(tmp_path):
+    path = tmp_path / "a"
+    for wait in (0.01, 0.03, 0.05):
+        path.write_bytes(b"0" * 300_000)
+        child = subprocess.Popen([sys.executable, "-c", KILLED, path], env=ENVIRONMENT, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        threading.Event().wait(wait)
+        child.kill()
+        child.communicate()
+        content = path.read_bytes()
+        assert len(content) == 300_000 and len(set(content)) == 1
+
+
+# compress_file and decompress_file
+
+
+def test_default_names():
+    assert compressed_name("a/photo.jpg") == "a/photo.vae" and compressed_name("photo") == "photo.vae"
+    assert decompressed_name("a/photo.vae") == "a/photo.png" and decompressed_name("photo.VAE") == "photo.png"
+    assert decompressed_name("photo.bin") == "photo.bin.png"
+
+
+def test_there_and_back(photo):
+    there = compress_file(photo)
+    vae = photo.with_suffix(".vae")
+    assert there["output"] == str(vae) and (there["width"], there["height"]) == (70, 50)
+    assert there["bytes"] == vae.stat().st_size and there["image_bytes"] == photo.stat().st_size
+    assert there["bpp"] == 8 * there["bytes"] / (50 * 70) and there["seconds"] > 0
+
+    back = decompress_file(vae, photo.with_name("back.png"))
+    pixels, metadata = read_image(photo.with_name("back.png"))
+    codec = vaecodec.load("small")
+    np.testing.assert_array_equal(pixels, codec.decode(codec.encode(picture(50, 70))))
+    assert metadata == read_image(photo)[1] and "exif" in metadata
+    assert {key: back[key] for key in ("bytes", "bpp", "width", "height")} == {
+        key: there[key] for key in ("bytes", "bpp", "width", "height")
+    }
+    assert names(photo.parent) == ["back.png", "photo.png", "photo.vae"]
+
+
+def test_strip_leaves_metadata_out(photo):
+    compress_file(photo, photo.with_name("a.vae"), strip=True)
+    assert container.metadata(photo.with_name("a.vae").read_bytes()) == {}
+
+
+def test_quality_reaches_the_file(photo):
+    compress_file(photo, photo.with_name("a.vae"), quality=90)
+    assert abs(container.info(photo.with_name("a.vae").read_bytes())["quality"] - 90) < 0.1
+
+
+def test_streams_on_both_sides(photo):
+    vae, image = io.BytesIO(), io.BytesIO()
+    assert compress_file(io.BytesIO(photo.read_bytes()), vae)["output"] == "-"
+    decompress_file(io.BytesIO(vae.getvalue()), image)
+    assert image.getvalue().startswith(b"\x89PNG")
+    assert names(photo.parent) == ["photo.png"]
+
+
+def test_a_window_of_the_picture(photo):
+    compress_file(photo)
+    vae = photo.with_suffix(".vae")
+    decompress_file(vae, photo.with_name("all.png"))
+    decompress_file(vae, photo.with_name("part.png"), window=(10, 20, 30, 40))
+    whole, part = (read_image(photo.with_name(name))[0] for name in ("all.png", "part.png"))
+    np.testing.assert_array_equal(part, whole[10:40, 20:60])
+
+
+def test_the_output_format_is_that_of_the_suffix(photo):
+    compress_file(photo)
+    for suffix, magic in ((".jpg", b"\xff\xd8\xff"), (".webp", b"RIFF")):
+        decompress_file(photo.with_suffix(".vae"), photo.with_suffix(suffix))
+        assert photo.with_suffix(suffix).read_bytes().startswith(magic)
+    with pytest.raises(CodecError, match="suffix"):
+        decompress_file(photo.with_suffix(".vae"), photo.with_suffix(".xyz"))
+
+
+@pytest.mark.parametrize("kind", ["name", "symbolic", "hard"])
+def test_input_and_output_are_never_the_same_file(photo, kind):
+    other = photo.with_name("other.vae")
+    if kind == "symbolic":
+        other.symlink_to(photo)
+    elif kind == "hard":
+        os.link(photo, other)
+    before = photo.read_bytes()
+    for work in (compress_file, decompress_file):
+        with pytest.raises(CodecError, match="same file"):
+            work(photo, photo if kind == "name" else other, overwrite=True)
+    assert photo.read_bytes() == before
+
+
+def test_existing_output_is_found_before_the_work(photo, monkeypatch):
+    photo.with_suffix(".vae").write_bytes(b"old")
+    monkeypatch.setattr(Codec, "encode", None)
+    with pytest.raises(FileExistsError):
+        compress_file(photo)
+    with pytest.raises(FileNotFoundError, match="No such folder"):
+        compress_file(photo, photo.parent / "no" / "a.vae")
+    assert photo.with_suffix(".vae").read_bytes() == b"old"
+
+
+def test_damage_leaves_no_output(photo):
+    compress_file(photo)
+    vae = photo.with_suffix(".vae")
+    data = bytearray(vae.read_bytes())
+    data[-10] ^= 1
+    vae.write_bytes(data)
+    with pytest.raises(FormatError):
+        decompress_file(vae, photo.with_name("back.png"))
+    assert names(photo.parent) == ["photo.png", "photo.vae"]
+
+
+def test_remove_deletes_the_source_at_the_end(photo):
+    compress_file(photo, remove=True)
+    assert names(photo.parent) == ["photo.vae"]
+    decompress_file(photo.with_suffix(".vae"), remove=True)
+    assert names(photo.parent) == ["photo.png"]
+
+
+def test_remove_keeps_the_source_of_what_does_not_verify(photo, monkeypatch):
+    def fails(self, data, *_):
+        raise FormatError("tile 0 is damaged")
+
+    monkeypatch.setattr(Codec, "verify", fails)
+    with pytest.raises(FormatError):
+        compress_file(photo, remove=True)
+    assert photo.exists()
+
+
+def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
+    with pytest.raises(CodecError, match="is kept"):
+        compress_file(photo, os.devnull, remove=True)
+    compress_file(photo)
+    monkeypatch.setattr(files, "write_atomic", lambda path, data, *_: open(path, "wb").close())
+    with pytest.raises(CodecError, match="is kept"):
+        decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
+    assert photo.exists() and photo.with_suffix(".vae").exists()
+
+
+def films(folder, count):
+    """JPEG files with other bytes behind the image, all of which a removal would lose."""
+    file = io.BytesIO()
+    Image.fromarray(picture(32, 32)).save(file, "JPEG")
+    paths = [folder / f"{n}.jpg" for n in range(count)]
+    for path in paths:
+        path.write_bytes(file.getvalue() + b"A FILM BEHIND THE PICTURE" * 50)
+    return paths
+
+
+@contextlib.contextmanager
+def silenced_warnings(monkeypatch):
+    """Nothing can be learned from the warnings of the process, as if another thread had silenced them."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a decision must not depend on the filters of the process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warnings, "catch_warnings", refuse)
+        patch.setattr(warnings, "warn", lambda *_, **__: None)
+        patch.setattr(warnings, "warn_explicit", lambda *_, **__: None)
+        yield
+
+
+def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, monkeypatch):
+    (film,) = films(tmp_path, 1)
+    gif = tmp_path / "moving.gif"
+    frames = [Image.fromarray(picture(32, 32, seed)) for seed in range(3)]
+    frames[0].save(gif, save_all=True, append_images=frames[1:])
+    tiff = tmp_path / "scan.tif"  # of whose tags Pillow skips one that lies beyond the end
+    frames[0].save(tiff, tiffinfo={270: "x" * 100})
+    data = bytearray(tiff.read_bytes())
+    at = data.index(struct.pack("<HHI", 270, 2, 101))
+    data[at + 4 : at + 8] = struct.pack("<I", 1 << 20)
+    tiff.write_bytes(data)
+    profile = tmp_path / "profile.vae"
+    samples = picture(32, 32)
+    profile.write_bytes(modes.keep(samples, {"xmp": b"<x/>"}))
+    with silenced_warnings(monkeypatch):
+        for source in (film, gif, tiff):
+            with pytest.raises(CodecError, match="is kept, as not all of it is in"):
+                compress_file(source, f"{source}.vae", remove=True)
+        with pytest.raises(CodecError, match="is kept, as not all of it is in"):
+            decompress_file(profile, tmp_path / "profile.bmp", remove=True)
+    assert all(path.exists() for path in (film, gif, tiff, profile))
+
+
+def test_a_whole_source_is_removed_whatever_the_filters_are(photo, tmp_path, monkeypatch):
+    stored = tmp_path / "cut.png"
+    stored.write_bytes(photo.read_bytes()[:200])  # is stored as it is, so that nothing is left out
+    with silenced_warnings(monkeypatch):
+        for source in (photo, stored):
+            compress_file(source, f"{source}.vae", remove=True)
+            assert not source.exists()
+
+
+def test_sources_of_which_something_is_left_out_are_kept_by_many_threads(tmp_path):
+    paths, errors, stop = films(tmp_path, 32), [], threading.Event()
+
+    def work(mine):
+        for path in mine:
+            try:
+                compress_file(path, f"{path}.vae", remove=True, threads=1)
+            except CodecError as exc:
+                errors.append(str(exc))
+
+    def meddle():  # as other libraries do
+        while not stop.is_set():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                stop.wait(0.001)
+
+    threads = [threading.Thread(target=work, args=(paths[n::8],)) for n in range(8)]
+    meddler = threading.Thread(target=meddle)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for thread in (meddler, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stop.set()
+        meddler.join()
+    assert all(path.exists() for path in paths)
+    assert len(errors) == len(paths) and all("is kept" in error for error in errors)

@@ -1,0 +1,164 @@
+"""What a VAE does besides: sample, vary, interpolate and score, and that the scores tell what they should."""
+
+import csv
+import io
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import picture
+from support.paths import SHARED
+from vaecodec.cli import main as cli
+from vaecodec.errors import CodecError
+from vaecodec.generative import generation, scoring
+from vaecodec.generative import inputs as sets
+from vaecodec.generative.sheets import contact_sheet
+from vaecodec.model.file import parse_model
+
+MNIST = SHARED / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
+needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason=f"no {MNIST}")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> np.ndarray:
+    """Pictures that a model draws are digits of a sort."""
+    return vaecodec.sample(6, seed=3)
+
+
+def test_samples_are_their_seed(drawn):
+    assert drawn.shape == (6, 28, 28) and drawn.dtype == np.uint8 and len(np.unique(drawn, axis=0)) == 6
+    assert np.array_equal(vaecodec.sample(6, seed=3), drawn)
+    assert not np.array_equal(vaecodec.sample(6, seed=4), drawn)
+    assert not np.array_equal(vaecodec.sample(6, seed=3, noisy=True), drawn)
+    assert (drawn[:, :2] == 0).mean() > 0.95  # digits have a margin
+    with pytest.raises(ValueError, match="n is 0"):
+        vaecodec.sample(0)
+
+
+def test_variations_go_from_the_picture_to_any(drawn):
+    same = vaecodec.vary(drawn[0], 0, n=2)
+    assert np.array_equal(same[0], same[1])
+    near, far = (
+        np.mean([np.abs(v - same[0].astype(float)).mean() for v in vaecodec.vary(drawn[0], s, n=8)]) for s in (0.2, 1.0)
+    )
+    assert near < far
+    with pytest.raises(ValueError, match="strength"):
+        vaecodec.vary(drawn[0], 1.5)
+
+
+def test_interpolation_begins_and_ends_with_the_pictures(drawn):
+    found = vaecodec.interpolate(drawn[0], drawn[1], 5)
+    assert found.shape == (5, 28, 28)
+    assert np.array_equal(found[0], vaecodec.vary(drawn[0], 0)[0])
+    assert np.array_equal(found[-1], vaecodec.vary(drawn[1], 0)[0])
+    same = vaecodec.interpolate(drawn[0], drawn[0], 3)
+    assert (same == same[0]).all()
+
+
+def test_photographs_are_drawn_varied_and_joined():
+    drawn = vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1)
+    assert drawn.shape == (2, 40, 56, 3) and not np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1), drawn)
+    a, b = picture(40, 56, 1), picture(40, 56, 2)
+    decoded = vaecodec.load().decode(vaecodec.load().encode(a, 50), limits=None)
+    assert np.array_equal(vaecodec.vary(a, 0, model="small")[0], decoded)
+    near, far = (np.abs(vaecodec.vary(a, s, model="small")[0] - decoded.astype(float)).mean() for s in (0.05, 1.0))
+    assert 0 < near < far
+    found = vaecodec.interpolate(a, b, 3, model="small")
+    assert np.array_equal(found[0], decoded) and found.shape == (3, 40, 56, 3)
+    with pytest.raises(CodecError, match="one size"):
+        vaecodec.interpolate(a, b[:-1], 3, model="small")
+
+
+@needs_mnist
+def test_scores_rank_what_is_no_digit(drawn):
+    x = sets.read_set(str(MNIST))[0][:40]
+    model = generation.load("digits")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, x.shape).astype(np.uint8)
+    shuffled = rng.permuted(x.reshape(40, -1), axis=1).reshape(x.shape)
+    usual = scoring.scores(model, x)
+    for other in (noise, shuffled, 255 - x):
+        assert min(one.bpd for one in scoring.scores(model, other)) > max(one.bpd for one in usual)
+    assert 25 < np.mean([one.percentile for one in usual]) < 75
+    blank = vaecodec.score(np.zeros((28, 28), np.uint8))
+    # Likelihood alone takes a blank picture for the most usual of all; less its complexity it is the strangest.
+    assert blank.percentile < 1 and blank.corrected_percentile > 95
+    assert blank.corrected == pytest.approx(blank.bpd - blank.complexity)
+
+
+def test_scores_of_photographs():
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    usual, strange = vaecodec.score(picture(48, 64), model="small"), vaecodec.score(noise, model="small")
+    assert strange.bpd > usual.bpd and usual.percentile is not None and strange.percentile > 90
+
+
+def test_pictures_that_a_model_does_not_take():
+    grey = np.zeros((28, 28), np.uint8)
+    assert vaecodec.score(np.repeat(grey[..., None], 3, 2)) == vaecodec.score(grey)  # grey in colour's clothes
+    for bad in (np.zeros((28, 27), np.uint8), picture(28, 28), np.zeros((28, 28), np.uint16)):
+        with pytest.raises(CodecError):
+            vaecodec.score(bad)
+
+
+def test_calibration_keeps_the_id(drawn, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.concatenate([drawn, vaecodec.sample(20)]))
+    out = tmp_path / "own.vcm"
+    assert cli.main(["calibrate", "digits", str(tmp_path / "x.npy"), "-o", str(out)]) == 0
+    model = parse_model(out.read_bytes(), "it")
+    assert model.id == generation.load("digits").id and len(model.arrays["calibration/bpd"]) == scoring.QUANTILES
+    assert vaecodec.score(drawn[0], model=str(out)).percentile is not None
+
+
+def test_commands_write_sheets(drawn, tmp_path, capsys):
+    for n, one in enumerate(drawn[:3]):
+        Image.fromarray(one).save(tmp_path / f"{n}.png")
+    first, second, out = str(tmp_path / "0.png"), str(tmp_path / "1.png"), tmp_path / "out"
+    out.mkdir()
+    commands = {
+        "s.png": ["sample", "-n", "9", "--columns", "3"],
+        "v.png": ["vary", first, "-n", "4", "--strength", "0.4"],
+        "i.png": ["interpolate", first, second, "-n", "5", "--columns", "5"],
+        "t.png": ["sample", "-n", "2", "-m", "small", "--size", "40x32"],
+    }
+    for name, command in commands.items():
+        assert cli.main([*command, "-o", str(out / name)]) == 0, capsys.readouterr().err
+    assert Image.open(out / "s.png").size == Image.open(out / "s.png").size[::-1]
+    assert Image.open(out / "i.png").size[0] > 5 * 84 and Image.open(out / "t.png").mode == "RGB"
+    assert cli.main(["sample", "-o", str(out / "s.png")]) == 1 and "exists already" in capsys.readouterr().err
+    assert cli.main(["vary", str(tmp_path / "none.png"), "-o", str(out / "n.png")]) == 1
+    assert cli.main(["vary", first, "--strength", "2", "-o", str(out / "n.png")]) == 1
+    assert "strength" in capsys.readouterr().err and not (out / "n.png").exists()
+
+
+def test_score_writes_a_table_and_a_sheet(drawn, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n, one in enumerate([*drawn[:2], np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)]):
+        Image.fromarray(one).save(folder / f"{n}.png")
+    assert cli.main(["score", str(folder), "--sheet", str(tmp_path / "s.png"), "--most", "2"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert pathlib.Path(rows[0]["input"]).name == "2.png" and len(rows) == 3
+    assert (
+        float(rows[0]["bpd"]) > float(rows[1]["bpd"]) >= float(rows[2]["bpd"]) and float(rows[0]["percentile"]) == 100
+    )
+    assert cli.main(["score", str(folder), "-o", str(tmp_path / "t.csv"), "--by", "corrected", "--quiet"]) == 0
+    assert (
+        (tmp_path / "t.csv").read_text().startswith("input,bpd,complexity,corrected,percentile,corrected_percentile\n")
+    )
+    # Of photographs, what is broken is told and the others are done.
+    Image.fromarray(picture(40, 50)).save(folder / "3.png")
+    (folder / "4.png").write_bytes(b"no picture")
+    assert cli.main(["score", str(folder), "-m", "small"]) == 1
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 5 and "4.png" in told.err
+
+
+def test_contact_sheets_fit_what_they_are_given():
+    small, large = np.full((7, 7), 9, np.uint8), np.full((40, 20, 3), 200, np.uint8)
+    sheet = contact_sheet([small, large], cell=16)
+    assert sheet.ndim == 3 and (sheet[2:16, 2:16] == 9).all() and sheet.shape == (20, 34, 3)
+    assert contact_sheet([small] * 5, columns=5).shape == (11, 47)

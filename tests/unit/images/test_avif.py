@@ -1,0 +1,178 @@
+"""Sizes of AV1 frames: read before a decoder sees the file, and never larger than what the container gives."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import picture
+from vaecodec.codec import fallback as classical
+from vaecodec.container import picture as container
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.images import avif
+from vaecodec.images.files import read_image
+
+AvifImagePlugin = pytest.importorskip("PIL.AvifImagePlugin")
+pytestmark = pytest.mark.skipif(not classical.has_avif(), reason="this Pillow has no AVIF")
+
+
+def encoded(width, height, mode="RGB", **options):
+    file = io.BytesIO()
+    image = Image.fromarray(picture(height, width)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(picture(height, width, 1)[..., 0]))
+    image.save(file, "AVIF", speed=10, max_threads=1, **options)
+    return file.getvalue()
+
+
+def claiming(data, width, height):
+    """The file with another size in its container; its frame stays as it is."""
+    out = bytearray(data)
+    struct.pack_into(">II", out, out.index(b"ispe") + 8, width, height)
+    return bytes(out)
+
+
+def in_vae(data, width, height):
+    head = container.Classical("avif", height, width, 3, 8)
+    return container.pack_classical(head, data)
+
+
+@pytest.fixture
+def no_decoder(monkeypatch):
+    """Fails the test where a file reaches Pillow's decoder."""
+
+    def refuse(*_, **__):
+        pytest.fail("a decoder was started")
+
+    monkeypatch.setattr(AvifImagePlugin.AvifImageFile, "load", refuse)
+
+
+@pytest.mark.parametrize("size", [(512, 64), (64, 512), (65, 64)])
+def test_a_frame_larger_than_the_header_says_is_refused_before_decoding(size, no_decoder):
+    data = in_vae(claiming(encoded(*size), 64, 64), 64, 64)
+    with pytest.raises(FormatError, match="AVIF part holds a frame that is not of the size"):
+        vaecodec.decode(data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_image_file_whose_frame_is_larger_is_refused_before_decoding(mode, no_decoder):
+    with pytest.raises(CodecError, match="image: the AVIF has a frame of 512 x 80 pixels in an image of 64 x 64"):
+        read_image(claiming(encoded(512, 80, mode), 64, 64))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": "4:2:0"}, {"subsampling": "4:0:0"}, {"icc_profile": b"x" * 99}]
+)
+@pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 77)])
+def test_the_size_of_a_frame_is_found(size, options):
+    data = encoded(*size, **options)
+    avif.check_still(data, *size)
+    avif.check_image(data, *size)
+    for less in ((size[0] - 1, size[1]), (size[0], size[1] - 1)):
+        with pytest.raises(FormatError, match="not of the size"):
+            avif.check_still(data, *less)
+
+
+def test_the_alpha_of_an_image_counts_too(monkeypatch):
+    data = encoded(512, 80, "RGBA")
+    items = avif._items(data)
+    assert len(items.needed()) == 2
+    avif.check_image(data, 512, 80)
+    (alpha,) = items.needed() - {items.primary}
+    large = items._replace(data=items.data | {alpha: avif._items(encoded(512, 96)).data[1]})
+    with monkeypatch.context() as patch:
+        patch.setattr(avif, "_items", lambda _: large)
+        with pytest.raises(FormatError, match="a frame of 512 x 96 pixels in an image of 512 x 80"):
+            avif.check_image(data, 512, 80)
+    with pytest.raises(FormatError, match="other things than one image"):
+        avif.check_still(data, 512, 80)
+
+
+def test_a_sequence_is_judged_by_its_first_image():
+    frames = [Image.fromarray(picture(48, 64, seed)) for seed in range(3)]
+    file = io.BytesIO()
+    frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:], speed=10)
+    avif.check_image(file.getvalue(), 64, 48)
+    with pytest.raises(FormatError, match="a frame of 64 x 48 pixels in an image of 63 x 48"):
+        avif.check_image(file.getvalue(), 63, 48)
+    with pytest.raises(FormatError, match="other things than one image"):
+        avif.check_still(file.getvalue(), 64, 48)
+
+
+class Bits:
+    """Fields of a header -> bytes."""
+
+    def __init__(self):
+        self.text = ""
+
+    def put(self, *fields):
+        for value, count in fields:
+            self.text += f"{value:0{count}b}" if count else ""
+        return self
+
+    def obu(self, kind):
+        text = self.text + "1"
+        data = int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")
+        return bytes([kind << 3 | 2, len(data)]) + data
+
+
+def sequence_header(width, height, bits, timing=False, ids=False):
+    """A header that is not that of a still picture (AV1, 5.5.1)."""
+    out = Bits().put((0, 3), (0, 1), (0, 1), (int(timing), 1))
+    if timing:  # with a decoder model, of 7 bits for the time
+        out.put((1, 32), (30, 32), (0, 1), (1, 1), (4, 5), (9, 32), (5, 5), (6, 5))
+    out.put((1, 1), (1, 5))  # display delays; two operating points, of which one has a tier
+    for level in (5, 9):
+        out.put((0, 12), (level, 5))
+        out.put(*[(1, 1)] * (level > 7))
+        if timing:
+            out.put((1, 1), (3, 5), (4, 5), (0, 1))
+        out.put((1, 1), (7, 4))
+    out.put((bits - 1, 4), (bits - 1, 4), (width - 1, bits), (height - 1, bits), (int(ids), 1))
+    if ids:
+        out.put((2, 4), (1, 3))  # 6 bits
+    out.put((0, 3), (0, 4), (1, 1), (0, 2), (1, 1), (1, 1), (5, 3), (0, 3), (0, 1))
+    return out.obu(avif.SEQUENCE_HEADER)
+
+
+def frame_header(override, timing=False, ids=False):
+    out = Bits().put((0, 1), (avif.KEY_FRAME, 2), (1, 1))
+    out.put(*[(99, 7)] * timing).put((0, 1), (1, 1), (0, 1)).put(*[(33, 6)] * ids)
+    return out.put((int(override), 1)).obu(avif.FRAME)
+
+
+@pytest.mark.parametrize("timing", [False, True])
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_frame_that_overrides_its_size_counts_as_the_largest_that_it_can_be(timing, ids):
+    sequence = sequence_header(64, 48, 16, timing, ids)
+    plain = [*avif._frames(sequence + frame_header(False, timing, ids))]
+    assert plain == [avif.Frame(64, 48, False)] * 2
+    *_, overriding = avif._frames(sequence + frame_header(True, timing, ids))
+    assert overriding == (1 << 16, 1 << 16, False)
+
+
+def test_damage_is_a_format_error():
+    data, rng = encoded(64, 48), np.random.default_rng(0)
+    for n in range(1500):
+        bad = bytearray(data[: rng.integers(1, len(data))] if n % 3 == 0 else data)
+        for at in rng.integers(0, len(bad), rng.integers(0, 4)):
+            bad[at] = rng.integers(256)
+        for check in (avif.check_still, avif.check_image):
+            with contextlib.suppress(FormatError):
+                check(bytes(bad), 64, 48)
+
+
+def test_a_tile_of_a_tiff_larger_than_the_image_is_refused():
+    side = 1 << 14
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0, 325: 0}
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    tile = zlib.compress(bytes(side))
+    tags |= {324: 14 + 12 * len(tags), 325: len(tile)}
+    tiff += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()) + bytes(4) + tile
+    with pytest.raises(CodecError, match="a tile of 268435456 pixels in an image of 64 x 64"):
+        read_image(tiff)

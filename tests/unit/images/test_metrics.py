@@ -1,0 +1,62 @@
+"""Metrics against their definitions and against another implementation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from support.images import picture
+from vaecodec.images.metrics import METRICS, decibels, ms_ssim, psnr, ssimulacra2
+
+
+def noisy(pixels: np.ndarray, deviation: float) -> np.ndarray:
+    noise = np.random.default_rng(7).normal(0, deviation, pixels.shape)
+    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+
+
+def test_psnr_is_what_its_formula_gives():
+    a = np.zeros((4, 5, 3), np.uint8)
+    assert psnr(a, a) == math.inf
+    assert psnr(a, a + 5) == pytest.approx(20 * math.log10(255 / 5))
+    one = a.copy()
+    one[0, 0, 0] = 255  # one of 60 sub-pixels is as wrong as can be
+    assert psnr(a, one) == pytest.approx(10 * math.log10(60))
+
+
+@pytest.mark.parametrize("shape", [(161, 200), (163, 321)])  # the smallest side, and odd sides at each scale
+def test_ms_ssim_is_that_of_tensorflow(shape):
+    tf = pytest.importorskip("tensorflow")
+    a = picture(*shape)
+    for deviation in (3, 12, 40):
+        b = noisy(a, deviation)
+        assert ms_ssim(a, b) == pytest.approx(float(tf.image.ssim_multiscale(a, b, 255)), abs=3e-5)
+
+
+def test_what_models_train_on_is_the_metric():
+    tf = pytest.importorskip("tensorflow")
+    from vaecodec.training import similarity
+
+    a = np.stack([picture(192, 256, n) for n in range(2)])
+    b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
+    x, y, expected = *(tf.constant(x, tf.float32) for x in (a, b)), [ms_ssim(*both) for both in zip(a, b, strict=True)]
+    np.testing.assert_allclose(similarity.ms_ssim(x, y), expected, atol=1e-4)
+    every_second = similarity.ms_ssim(x, y, stride=2)  # of the finest scale's windows
+    assert np.any(every_second != similarity.ms_ssim(x, y))
+    np.testing.assert_allclose(every_second, expected, rtol=0.002)
+
+
+def test_ms_ssim_is_nan_where_its_window_does_not_fit():
+    assert math.isnan(ms_ssim(picture(160, 300), picture(160, 300)))
+    assert ms_ssim(picture(161, 161), picture(161, 161)) == pytest.approx(1)
+    assert decibels(0.99) == pytest.approx(20) and decibels(1) == math.inf
+
+
+def test_every_metric_falls_with_noise():
+    a = picture(176, 176)
+    for metric in METRICS.values():
+        values = [metric.shown(metric.measure(a, noisy(a, deviation))) for deviation in (2, 8, 32)]
+        assert values == sorted(values, reverse=True), metric.label
+
+
+def test_ssimulacra2_of_the_same_picture_is_100():
+    assert ssimulacra2(picture(64, 64), picture(64, 64)) == pytest.approx(100)

@@ -1,0 +1,283 @@
+"""A picture in strips is the picture: pixels, metadata, refusals and files are those of the whole."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import picture
+from vaecodec.codec import modes
+from vaecodec.errors import CodecError, LimitError
+from vaecodec.files import convert as files
+from vaecodec.images import planes, png, strips
+from vaecodec.images.files import read_image, write_image
+from vaecodec.images.strips import open_large, write_strips
+from vaecodec.limits import Limits
+
+HEIGHT, WIDTH = 150, 117
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch):
+    monkeypatch.setattr(strips, "LARGE", 1)
+    monkeypatch.setattr(strips, "STRIP_BYTES", 3 * WIDTH * 7)
+    monkeypatch.setattr(png, "BLOCK", 3 * WIDTH * 11)
+
+
+def exif():
+    found = Image.Exif()
+    found[0x010F] = "Acme"
+    return found
+
+
+def rows_of(large, step=50, overlap=13):
+    """All rows, asked for as a codec asks: bands that overlap."""
+    out = []
+    for top in range(0, HEIGHT, step):
+        first = max(0, top - overlap)
+        band = large[first : min(HEIGHT, top + step + overlap)]
+        out.append(band[top - first :][:step].copy())
+    return np.concatenate(out)
+
+
+KINDS = {
+    "png": ("a.png", {}, png.Reader),
+    "png with metadata": ("a.png", {"exif": exif()}, png.Reader),
+    "ppm": ("a.ppm", {}, None),
+    "bmp": ("a.bmp", {}, None),
+    "tga": ("a.tga", {}, None),
+    "tiff": ("a.tif", {}, None),
+    "tiff, lzw": ("a.tif", {"compression": "tiff_lzw", "exif": exif()}, None),
+    "jpeg": ("a.jpg", {"exif": exif()}, None),
+    "progressive jpeg": ("a.jpg", {"progressive": True}, None),
+    "webp": ("a.webp", {}, None),
+}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "CMYK", "L", "1"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_strips_are_the_picture(tmp_path, kind, mode):
+    name, options, _ = KINDS[kind]
+    path = tmp_path / name
+    try:
+        Image.fromarray(picture(HEIGHT, WIDTH)).convert(mode).save(path, **options)
+    except (OSError, KeyError):
+        pytest.skip(f"{kind} has no {mode}")
+    pixels, metadata = read_image(path)
+    large = open_large(path)
+    if mode == "1" and kind in ("ppm", "bmp", "tga"):  # bits are not cut into strips
+        assert large is None
+        return
+    assert large is not None
+    assert large[0].shape == (HEIGHT, WIDTH, 3) and large[1] == metadata and large[0].grey == (pixels.ndim == 2)
+    np.testing.assert_array_equal(rows_of(large[0]), planes.split(pixels)[0])
+    with pytest.raises(StopIteration):
+        large[0][HEIGHT : HEIGHT + 1]
+
+
+def test_a_tiff_of_many_strips_and_a_bmp_from_the_bottom_are_read_row_by_row(tmp_path):
+    """Their rows are found in the file: nothing is decoded whole."""
+    pixels = picture(HEIGHT, WIDTH)
+    for name in ("a.bmp", "a.tif", "a.ppm"):
+        path = tmp_path / name
+        Image.fromarray(pixels).save(path, **({"tiffinfo": {278: 9}} if name == "a.tif" else {}))
+        with Image.open(path) as image:
+            assert strips._has_raw_rows(image)
+            piece = strips._raw_piece(path, 31, 57)
+            assert piece.size == (WIDTH, 26)
+            np.testing.assert_array_equal(np.asarray(piece.convert("RGB")), pixels[31:57])
+
+
+def saved(tmp_path, image, name="a.png", **options):
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_what_strips_cannot_do_is_left_to_reading_it_whole(tmp_path, monkeypatch):
+    rgb = Image.fromarray(picture(HEIGHT, WIDTH))
+    turned = exif()
+    turned[0x0112] = 6
+    assert open_large(saved(tmp_path, rgb, exif=turned)) is None
+    assert open_large(saved(tmp_path, rgb, "a.jpg", exif=turned)) is None
+    assert open_large(saved(tmp_path, rgb.convert("RGBA"))) is None
+    assert open_large(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)))) is None
+    assert open_large(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)), "a.tif")) is None
+    assert open_large(saved(tmp_path, rgb, "a.gif")) is None
+    (tmp_path / "a.txt").write_text("no picture")
+    assert open_large(tmp_path / "a.txt") is None
+    assert open_large(tmp_path / "missing.png") is None
+    monkeypatch.setattr(strips, "LARGE", HEIGHT * WIDTH + 1)
+    assert open_large(saved(tmp_path, rgb)) is None
+
+
+def interlaced(pixels):
+    """A PNG with Adam7 whose passes are unfiltered."""
+    height, width = pixels.shape[:2]
+    data = b""
+    for top, left, down, right in ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)):
+        data += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::right])
+    data += b"".join(b"\0" + row.tobytes() for row in pixels[1::2])
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+    parts = (png.chunk(b"IHDR", ihdr), png.chunk(b"IDAT", zlib.compress(data)), png.chunk(b"IEND", b""))
+    return png.SIGNATURE + b"".join(parts)
+
+
+def test_an_interlaced_png_is_decoded_whole(tmp_path):
+    pixels = picture(HEIGHT, WIDTH)
+    (tmp_path / "a.png").write_bytes(interlaced(pixels))
+    with open(tmp_path / "a.png", "rb") as file:
+        assert not png.Reader.fits(png.read_layout(file))
+    np.testing.assert_array_equal(rows_of(open_large(tmp_path / "a.png")[0]), pixels)
+
+
+def test_every_filter_of_png_is_read(tmp_path):
+    """Rows of each filter in turn, made by hand (PNG 3rd edition, section 9)."""
+    pixels = picture(HEIGHT, WIDTH)
+    flat = pixels.reshape(HEIGHT, -1).astype(int)
+    left, above = np.pad(flat, ((0, 0), (3, 0)))[:, :-3], np.pad(flat, ((1, 0), (0, 0)))[:-1]
+    corner = np.pad(flat, ((1, 0), (3, 0)))[:-1, :-3]
+    guess = left + above - corner
+    near = np.stack([abs(guess - left), abs(guess - above), abs(guess - corner)]).argmin(0)
+    predictions = [0 * flat, left, above, (left + above) // 2, np.choose(near, [left, above, corner])]
+    rows = b"".join(
+        bytes([n % 5]) + ((flat[n] - predictions[n % 5][n]) % 256).astype(np.uint8).tobytes() for n in range(HEIGHT)
+    )
+    ihdr = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
+    data = zlib.compress(rows)
+    parts = [png.chunk(b"IHDR", ihdr), *(png.chunk(b"IDAT", data[n : n + 99]) for n in range(0, len(data), 99))]
+    (tmp_path / "a.png").write_bytes(png.SIGNATURE + b"".join(parts) + png.chunk(b"IEND", b""))
+    np.testing.assert_array_equal(rows_of(open_large(tmp_path / "a.png")[0]), pixels)
+
+
+def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
+    whole = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH))).read_bytes()
+    at = whole.index(b"IDAT")
+    for damaged in (
+        whole[: at + 900] + b"\xff" + whole[at + 901 :],
+        whole[: at + 4] + zlib.compress(bytes(50)) + whole[at + 4 :],
+    ):
+        (tmp_path / "b.png").write_bytes(damaged)
+        with pytest.raises(CodecError, match=r"b\.png"):
+            found = open_large(tmp_path / "b.png")
+            rows_of(found[0]) if found else read_image(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(whole[:-500])
+    assert open_large(tmp_path / "c.png") is None  # and read_image says why
+    path = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH)), "d.ppm")
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(CodecError, match=r"d\.ppm"):
+        rows_of(open_large(path)[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("format", ["PNG", "PPM", "BMP", "TIFF"])
+def test_what_strips_write_is_read_as_what_a_whole_picture_writes(format, channels):
+    pixels = picture(HEIGHT, WIDTH)
+    if channels == 1:
+        pixels = pixels[..., 0].copy()
+    elif channels == 4 and format in ("PNG", "TIFF"):
+        pixels = np.dstack([pixels, np.full((HEIGHT, WIDTH), 77, np.uint8)])
+    metadata = {"exif": exif().tobytes()[6:], "xmp": b"<x/>"} if format == "PNG" else {}
+    whole, parts = io.BytesIO(), io.BytesIO()
+    write_image(pixels, whole, metadata, format)
+    write_strips(pixels.shape, iter([pixels[:60], pixels[60:61], pixels[61:]]), parts, metadata, format)
+    found, kept = read_image(parts.getvalue())
+    np.testing.assert_array_equal(found, pixels)
+    assert kept == read_image(whole.getvalue())[1] and (kept or not metadata)
+    assert abs(len(parts.getvalue()) - len(whole.getvalue())) < 0.02 * len(whole.getvalue()) + 500
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.ppm", "a.jpg", "grey.png", "grey.ppm"])
+def test_files_are_the_same_in_strips_and_whole(tmp_path, monkeypatch, name):
+    pixels = picture(HEIGHT, WIDTH)
+    source = saved(tmp_path, Image.fromarray(pixels[..., 0] if "grey" in name else pixels), name)
+    done = []
+
+    def convert(tag):
+        coded, back = tmp_path / f"{tag}.vae", tmp_path / f"{tag}.png"
+        vaecodec.compress_file(source, coded, progress=lambda *numbers: done.append(numbers))
+        vaecodec.decompress_file(coded, back, progress=lambda *numbers: done.append(numbers))
+        return coded.read_bytes(), read_image(back)[0]
+
+    in_strips = convert("strips")
+    assert vaecodec.info(in_strips[0])["channels"] == (1 if "grey" in name else 3)
+    monkeypatch.setattr(strips, "LARGE", 1 << 30)
+    whole = convert("whole")
+    assert in_strips[0] == whole[0]
+    np.testing.assert_array_equal(in_strips[1], whole[1])
+    assert done == [(0, 1), (1, 1)] * 4
+
+
+def tiled(pixels, grey=False):
+    """A file of more rows of tiles than one, so that it is decoded in strips."""
+    return modes.container.insert(vaecodec.load().encode(pixels, tile=64), [(b"grey", b"")] * grey)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("suffix", [".png", ".ppm", ".tif"])
+def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, monkeypatch, suffix, grey):
+    source, back = tmp_path / "a.vae", tmp_path / f"a{suffix}"
+    source.write_bytes(tiled(picture(HEIGHT, WIDTH), grey))
+    wanted = vaecodec.decode(source.read_bytes())
+    report = vaecodec.decompress_file(source, back)
+    assert report["image_bytes"] == back.stat().st_size
+    np.testing.assert_array_equal(read_image(back)[0], wanted)
+    write_atomic = files.write_atomic
+
+    def damaging(path, *more):
+        write_atomic(path, *more)
+        whole = bytearray(back.read_bytes())
+        whole[-40] ^= 1
+        back.write_bytes(whole)
+
+    with monkeypatch.context() as patched, pytest.raises(CodecError, match="is kept"):
+        patched.setattr(files, "write_atomic", damaging)
+        vaecodec.decompress_file(source, back, overwrite=True, remove=True)
+    assert source.exists()
+    vaecodec.decompress_file(source, back, overwrite=True, remove=True)
+    assert not source.exists()
+    np.testing.assert_array_equal(read_image(back)[0], wanted)
+
+
+def test_films_behind_large_photographs_are_seen(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        path = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH)), name)
+        path.write_bytes(path.read_bytes() + b"a film" * 9)
+        with pytest.warns(UserWarning, match="54 bytes after the end"), pytest.raises(CodecError, match="is kept"):
+            vaecodec.compress_file(path, tmp_path / f"{name}.vae", remove=True)
+        assert path.exists()
+
+
+def test_limits_of_files(tmp_path):
+    source = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH)))
+    tight = Limits(pixels=HEIGHT * WIDTH - 2)
+    with pytest.raises(LimitError):
+        vaecodec.compress_file(source, tmp_path / "a.vae", limits=tight)
+    before = Image.MAX_IMAGE_PIXELS
+    vaecodec.compress_file(source, tmp_path / "a.vae", limits=None)
+    assert before == Image.MAX_IMAGE_PIXELS
+    with pytest.raises(LimitError):
+        vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "b.png", limits=tight)
+    assert not (tmp_path / "b.png").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "b.png", limits=None, window=(0, 0, 9, 9))
+
+
+def test_a_damaged_file_leaves_no_picture_behind(tmp_path):
+    """The first strips are written by the time that the damage is found."""
+    data = bytearray(vaecodec.load().encode(picture(HEIGHT, WIDTH), tile=64))
+    from vaecodec.container import picture as container
+
+    parsed = container.parse(bytes(data))
+    payloads = [bytes(data[one.offset : one.offset + one.length]) for one in parsed.tiles]
+    pairs = enumerate(zip(payloads, parsed.tiles, strict=True))
+    crcs = [(payload, one.crc ^ (n == 5), one.pixels) for n, (payload, one) in pairs]
+    (tmp_path / "a.vae").write_bytes(container.pack(parsed.header, crcs))
+    with pytest.raises(CodecError, match="tile 5"):
+        vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "a.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.vae"]

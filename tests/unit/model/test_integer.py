@@ -1,0 +1,49 @@
+"""The exact networks: independent of summation order, in a type that holds every sum."""
+
+import numpy as np
+import pytest
+
+from vaecodec.config import LEVELS
+from vaecodec.errors import ModelError
+from vaecodec.transforms.integer import Exact, Layer, prepare
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_summation_gives_the_same(seed):
+    rng = np.random.default_rng(seed)
+    kernel = rng.integers(-2000, 2000, (300, 40))
+    layers = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 40)})
+    x = rng.integers(-1023, 1024, (4, 5, 300)).astype(np.float32)
+    straight = Exact(layers).dense("a", x, 40)
+    order = rng.permutation(300)
+    shuffled = {"a": Layer(layers["a"].kernel[order], layers["a"].bias)}
+    assert np.array_equal(Exact(shuffled).dense("a", x[..., order], 40), straight)
+    sums = x.reshape(-1, 300).astype(np.int64) @ kernel + layers["a"].bias.astype(np.int64)
+    assert np.array_equal(straight.reshape(-1, 40), np.clip((sums + 256) >> 9, -1023, 1023))
+
+
+@pytest.mark.parametrize("size", [20, 60])
+def test_outputs_beyond_float32_are_exact_too(size):
+    rng = np.random.default_rng(size)
+    kernel = rng.integers(-300, 300, (size, 7)) * np.array([1, 100, 1, 1, 100, 1, 1])
+    layer = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 7)})["a"]
+    assert layer.beyond is not None and layer.beyond.tolist() == [1, 4]
+    x = rng.choice([-1023.0, 1023.0], (50, size)).astype(np.float32)
+    wanted = x.astype(np.int64) @ kernel + layer.bias.astype(np.int64)
+    assert np.array_equal(layer.product(x), wanted)
+    assert np.array_equal(layer.product(x, slice(2, 5)), wanted[:, 2:5])
+    assert layer.product(x, slice(2, 4)).dtype == np.float32
+
+
+def test_float_type_follows_from_the_bound():
+    small, large = np.full((10, 1), 100), np.full((10, 1), 30000)
+    layers = prepare({"s/kernel": small, "s/bias": np.zeros(1), "l/kernel": large, "l/bias": np.zeros(1)})
+    assert layers["s"].kernel.dtype == np.float32 and layers["l"].kernel.dtype == np.float64
+    with pytest.raises(ModelError):
+        prepare({"x/kernel": np.full((10, 1), 2**62), "x/bias": np.zeros(1)})
+
+
+def test_levels_cover_every_step():
+    from vaecodec.config import LEVEL_STEPS, STEPS
+
+    assert (STEPS - 1) // LEVEL_STEPS == LEVELS - 1

@@ -1,0 +1,147 @@
+"""Effort: latents refined for one picture, which any decoder takes and which cost less."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.effort import check_gradients, cost
+from support.images import picture
+from vaecodec.blas import one_thread
+from vaecodec.cli import main
+from vaecodec.codec import modes
+from vaecodec.codec.codec import Codec
+from vaecodec.container.picture import step_of
+from vaecodec.model.file import load_model
+from vaecodec.rdo.gradients import Distortion, shuffle, unshuffle
+from vaecodec.rdo.prior_gradients import Costs
+from vaecodec.rdo.refinement import ITERATIONS, latents_of_values
+from vaecodec.transforms.dequantization import coefficients_of, step_targets
+
+
+@pytest.fixture(scope="module")
+def crop(request):
+    """u8[128, 160, 3] of a photograph."""
+    path = request.config.rootpath / "docs" / "examples" / "parrots.png"
+    return np.asarray(Image.open(path).convert("RGB"))[150:278, 200:360]
+
+
+@pytest.mark.parametrize("quality", [5, 60, 100])
+@pytest.mark.parametrize("shape", [(32, 48), (80, 64)])
+def test_the_synthesis_in_floats_is_close_to_the_decoders(small, crop, shape, quality):
+    """Of the same coefficients: integers differ by their rounding."""
+    step, gains = step_of(quality), small.model.gains.scaled(step_of(quality))
+    [given] = small.transforms.analysis([np.ascontiguousarray(crop[: shape[0], : shape[1]])], step)
+    wanted = step_targets(given, gains)
+    halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in wanted.halves]
+    values = wanted._replace(halves=halves, low=np.rint(64 * wanted.low).astype(np.int32))
+    made, _ = Distortion(small.model, step).forward(latents_of_values(values) * np.float32(1 / 64))
+    [levels] = small.transforms.levels([coefficients_of(values, gains)], step)
+    assert np.abs(made - (levels / 64 + 127.5)).max() < 0.7  # of 255
+
+
+def test_gradients_are_differences(tiny):
+    check_gradients(tiny.model)
+
+
+def test_unshuffle_undoes_shuffle():
+    x = np.arange(2 * 3 * 16).reshape(2, 3, 16)
+    assert (unshuffle(shuffle(x, 2), 2) == x).all()
+
+
+def test_costs_are_those_of_the_tables(tiny):
+    tables = tiny.model.models.tables
+    rows = np.arange(1, 60, dtype=np.uint8)
+    symbols = (np.arange(59) % 3 - 1).astype(np.int32)
+    assert Costs(tables)(symbols, rows).sum() == pytest.approx(tables.bits(symbols, rows), rel=1e-5)
+    assert Costs(tables)(np.zeros(1, np.int32), np.zeros(1, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("quality", [20, 70])
+def test_more_effort_costs_less(small, crop, quality):
+    files = [small.encode(crop, quality, effort=effort) for effort in (1, 3, 5)]
+    costs = [cost(crop, small, data, quality) for data in files]
+    assert costs[1] < 0.998 * costs[0] and costs[2] < costs[1]
+    assert files[0] == small.encode(crop, quality)
+
+
+def test_files_do_not_depend_on_threads(crop, monkeypatch):
+    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", 1000)
+    model = load_model("small")
+    files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3, 4)]
+    assert files[0] == files[1] == files[2]
+
+
+def test_beyond_the_edges_nothing_is_paid_for(small, crop):
+    for height, width in ((17, 33), (1, 1), (100, 15)):
+        part = crop[:height, :width]
+        data = small.encode(part, 60, effort=2)
+        assert small.decode(data).shape == part.shape
+        assert cost(part, small, data, 60) <= cost(part, small, small.encode(part, 60), 60) + 8 * 8 / part[..., 0].size
+
+
+def test_what_does_not_help_is_not_taken(tiny):
+    """A model that nobody trained, on noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    plain, refined = tiny.encode(noise, 80), tiny.encode(noise, 80, effort=2)
+    assert cost(noise, tiny, refined, 80) <= cost(noise, tiny, plain, 80) * 1.01
+
+
+def test_progress_counts_iterations(small, crop):
+    said = []
+    small.encode(crop[:128, :128], 30, tile=64, effort=4, progress=lambda *numbers: said.append(numbers))
+    total = 4 * ITERATIONS[3]
+    assert total > 4 and said == [(n, total) for n in range(total + 1)]
+    del said[:]
+    small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
+    assert said == [(n, 4) for n in range(5)]  # a tile is one where nothing is refined
+
+
+@pytest.mark.parametrize("effort", [0, 10, 1.5])
+def test_effort_is_one_of_nine(small, crop, effort):
+    with pytest.raises(ValueError, match=r"effort is .*, expected a whole number in 1\.\.9"):
+        small.encode(crop, effort=effort)
+    with pytest.raises(ValueError, match="effort"):
+        vaecodec.encode(crop, effort=effort)
+
+
+def test_pictures_of_every_kind_take_effort(small, crop):
+    for samples in (crop[..., 0], np.dstack([crop, crop[..., :1]]), crop.astype(np.uint16) * 257):
+        assert modes.decode(modes.encode(small, samples, 40, effort=2)).shape == samples.shape
+    flat = np.zeros((96, 96, 3), np.uint8)
+    assert len(modes.encode(small, flat, 40, effort=9)) <= len(modes.encode(small, flat, 40))
+
+
+def test_targets_are_met_with_effort(crop):
+    size = 2500
+    data = vaecodec.encode(crop, target_size=size, effort=2)
+    assert 0.985 * size <= len(data) <= size  # in words of 4 bytes, at no more than 896 steps
+    plain = vaecodec.encode(crop, target_size=size)
+    assert vaecodec.info(data)["quality"] >= vaecodec.info(plain)["quality"]
+
+
+def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
+    source = str(tmp_path / "a.png")
+    Image.fromarray(crop).save(source)
+    costs = []
+    for effort in ("1", "3"):
+        assert main(["compress", source, "--effort", effort, "--json", "-f"]) == 0
+        data = (tmp_path / "a.vae").read_bytes()
+        assert json.loads(capsys.readouterr().out)["bytes"] == len(data)
+        costs.append(cost(crop, small, data, 50))
+    assert costs[1] < costs[0]
+    assert main(["compress", source, "--effort", "10"]) == 2
+
+
+def test_one_thread_is_left_behind(small):
+    small.encode(picture(32, 32), effort=2)
+    assert one_thread._users == 0
+
+
+def test_the_example_of_the_documentation_runs(request):
+    text = (request.config.rootpath / "docs" / "effort.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(block, "effort.md", "exec"), {})

@@ -1,0 +1,127 @@
+"""Packages import only from those below them, and heavy libraries stay where they belong."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from support.paths import GOLDEN, ROOT
+
+PACKAGE = ROOT / "vaecodec"
+
+# Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
+ORDER = """
+errors version config limits notices progress atomic threads cells blas console
+container native entropy transforms prior model rdo images codec arrays generative files
+training integrations bench cli
+""".split()
+
+ALLOWED = {
+    "constriction": ("entropy.coding",),
+    "ctypes": ("native.library",),
+    "threadpoolctl": ("blas",),
+    "safetensors": ("model.file", "training.loop"),
+    "tensorflow_probability": ("training.densities",),
+    "tensorflow": ("training", "transforms.tensorflow", "integrations.tfdata"),
+    "imagecodecs": ("bench.peers",),
+    "av": ("bench.hevc",),
+    "ssimulacra2": ("images.metrics",),
+    "scipy": ("images.metrics", "bench.curves"),
+    "bjontegaard": ("bench.curves",),
+    "matplotlib": ("bench.plots",),
+    "tqdm": ("bench.command",),
+    "backports": ("container.zstd",),
+    "numcodecs": ("integrations.numcodecs",),
+    "zarr": ("integrations.zarr",),
+    "pyarrow": ("integrations.ray_operators",),
+    "ray": ("integrations.ray",),
+}
+
+
+def name_of(path: pathlib.Path) -> str:
+    """The name of a module or package below vaecodec: "codec.encoder", or "codec" for codec/__init__.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+BELOW_FACADE = sorted(set(MODULES) - {"", "__main__"})
+
+
+def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
+    """(name, whether at the top level of the file) of each import; a name may end in an object of a module."""
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            names += [(f"{node.module}.{alias.name}", id(node) in top) for alias in node.names]
+    return names
+
+
+def module_of(name: str) -> str:
+    """The module that "vaecodec.codec.encoder.Encoder" is imported from: "codec.encoder"."""
+    inside = name.removeprefix("vaecodec").removeprefix(".")
+    return inside if inside in MODULES else inside.rpartition(".")[0]
+
+
+def test_every_package_has_its_place():
+    assert {name.split(".")[0] for name in BELOW_FACADE} == set(ORDER)
+
+
+@pytest.mark.parametrize("here", BELOW_FACADE)
+def test_imports_point_down(here):
+    for name, _ in imports(MODULES[here]):
+        if name.split(".")[0] == "vaecodec":
+            imported = module_of(name).split(".")[0]
+            assert imported, f"{here} imports the facade"
+            assert ORDER.index(imported) <= ORDER.index(here.split(".")[0]), name
+        for library, places in ALLOWED.items():
+            if name.split(".")[0] == library:
+                assert any(f"{here}.".startswith(f"{place}.") for place in places), f"{here} imports {library}"
+
+
+def test_no_modules_import_each_other():
+    graph = {
+        here: {module_of(name) for name, top in imports(path) if top and name.split(".")[0] == "vaecodec"} - {here}
+        for here, path in MODULES.items()
+    }
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_no_file_is_long():
+    long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 450}
+    assert not long
+
+
+def loaded_after(code: str) -> set[str]:
+    run = [sys.executable, "-c", code + "\nimport sys; print(*{m.split('.')[0] for m in sys.modules})"]
+    return set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_reading_a_header_loads_nothing_heavy():
+    golden = GOLDEN / "photo.vae"
+    loaded = loaded_after(f"import vaecodec; vaecodec.info(open({str(golden)!r}, 'rb').read())")
+    assert "vaecodec" in loaded
+    assert not loaded & {"numpy", "PIL", "tensorflow", "constriction", "safetensors", "backports"}
+
+
+def test_coding_loads_no_tensorflow():
+    golden = GOLDEN
+    model, file = str(golden / "tiny.vcm"), str(golden / "odd.vae")
+    loaded = loaded_after(f"import vaecodec; vaecodec.load({model!r}).decode(open({file!r}, 'rb').read())")
+    assert "constriction" in loaded
+    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}
+
+
+def test_drawing_and_scoring_load_no_tensorflow():
+    code = "x = vaecodec.sample(1); vaecodec.score(x[0]); vaecodec.decode_set(vaecodec.encode_set(x))"
+    loaded = loaded_after(f"import vaecodec; {code}")
+    assert "constriction" in loaded
+    assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}

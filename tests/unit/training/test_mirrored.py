@@ -1,0 +1,86 @@
+"""Training on several devices: the same result as on one, to the order of sums."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.images import picture
+from support.paths import ROOT
+
+pytest.importorskip("tensorflow")
+
+
+# In a process of its own: logical devices are made before TensorFlow begins.
+SCRIPT = """
+import json, sys
+import tensorflow as tf
+from support.models import TRAINED_CONFIG as CONFIG
+from vaecodec.training import mirrored
+from vaecodec.training import loop as training
+from vaecodec.training.loop import Options
+
+folder, runs = sys.argv[1], sys.argv[2]
+options = Options(batch=4, crop=64, steps=4, minutes=1e9)
+training.spread(options, devices=2)
+assert len(tf.config.list_logical_devices("CPU")) == 2
+options.towers = 2
+training.train([folder], runs + "/one", CONFIG, options)
+training.train([folder], runs + "/two", CONFIG, options, devices=2)
+
+step = tf.function(mirrored.mirrored(CONFIG, options, 2)(CONFIG, options, False))
+state = [tf.constant(value) for value in training.initial_state(CONFIG)]
+images, rate, seed = tf.zeros([4, 64, 64, 3], tf.uint8), tf.constant(0.0), tf.constant([0, 1])
+operations = step.get_concrete_function(state, images, rate, seed).graph.get_operations()
+print(json.dumps([operation.device for operation in operations if operation.type == "MatMul"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with two runs, and where the products of the mirrored step are computed."""
+    folder = tmp_path_factory.mktemp("mirrored")
+    (folder / "photos").mkdir()
+    for seed in range(3):
+        Image.fromarray(picture(90, 100, seed)).save(folder / "photos" / f"{seed}.png")
+    env = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    line = [sys.executable, "-c", SCRIPT, str(folder / "photos"), str(folder)]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_devices_give_what_one_gives(runs):
+    from support.models import TRAINED_CONFIG as CONFIG
+    from vaecodec.training.loop import initial_state, load_checkpoint
+
+    one, two = (load_checkpoint(str(runs[0] / name)) for name in ("one", "two"))
+    assert one[:2] == two[:2] and one[3]["steps"] == two[3]["steps"] == one[2][-1] == 4
+    for ours, theirs in zip(one[2], two[2], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-6)
+    assert np.abs(one[2][0] - initial_state(CONFIG)[0]).max() > 1e-3  # there was something to agree about
+
+
+def test_each_device_has_half_of_the_work(runs):
+    places = [place.rpartition(":")[2] for place in runs[1]]
+    assert set(places) == {"0", "1"} and places.count("0") == places.count("1")
+
+
+def test_what_cannot_be_divided_is_refused(tmp_path):
+    from support.models import TRAINED_CONFIG as CONFIG
+    from vaecodec.errors import CodecError
+    from vaecodec.model.generative import Generative
+    from vaecodec.training import loop as training
+
+    for config, batch, devices, why in (
+        (CONFIG, 3, 2, "a batch of 3 cannot be divided between 2 devices"),
+        (CONFIG, 64, 64, "64 devices are asked for, and TensorFlow has"),
+        (Generative(), 4, 2, "trained on one device"),
+    ):
+        with pytest.raises(CodecError, match=why):
+            training.train([], str(tmp_path / "run"), config, training.Options(batch=batch), devices=devices)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,154 @@
+"""The VAE: its loss is the negative ELBO, its parts are distributions, and it freezes to what it was."""
+
+import math
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from support.images import picture
+from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
+from vaecodec.training.densities import bits, conditional, masses
+from vaecodec.training.layers import on_grid
+from vaecodec.training.quantization import add_noise
+from vaecodec.training.vae import VAE, centroid, lambda_of, specification
+from vaecodec.transforms.integer import ACTIVATION_BITS
+
+CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return VAE(CONFIG, seed=1)
+
+
+def test_loss_is_the_negative_elbo(vae):
+    """rate + lambda * 255^2 * MSE = -log2 p(y) p(x | y) a pixel, up to the Normal's constant; the posterior is 1."""
+    x = picture(64, 128)[None]
+    quality = tf.constant([3.0])
+    loss = vae.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
+    gains, lmbda = vae.gains(quality), lambda_of(quality)
+    scaled = vae.analysis(tf.constant(x, tf.float32), gains) * gains.gain
+    joint, total = vae.parts(gains, lmbda, tf.constant([1, 2, 4, 3])), 0.0
+    density, index, where = next(joint)
+    for target in vae.targets(scaled, gains):
+        symbols = vae.chosen(density, index, target)
+        rate = bits(density, density.base.loc + symbols)
+        value = density.base.loc + centroid(vae.weights["centroid"], symbols, index)
+        value = on_grid(value, ACTIVATION_BITS)
+        total += float(tf.reduce_sum(rate if where is None else tf.where(where, rate, 0.0)))
+        density, index, where = joint.send(value if where is None else tf.where(where, value, 0.0))
+    total += float(tf.reduce_sum(bits(density, tf.constant(x, tf.float32))))
+    s2 = 3.0 / (2.0 * math.log(2.0) * float(lmbda[0]))
+    constant = x.size * 0.5 * math.log2(2 * math.pi * s2)
+    mse = float(tf.reduce_mean((x - density.loc) ** 2))
+    objective = float(loss.bpp) + float(lmbda[0]) * mse
+    assert float(loss.loss) * math.sqrt(float(lmbda[0])) == pytest.approx(objective, rel=1e-4)
+    assert (total - constant) / (64 * 128) == pytest.approx(objective, rel=1e-3)
+
+
+def test_training_lowers_the_loss():
+    from vaecodec.training.loop import Options, initial_state, make_step
+
+    options = Options(batch=2, crop=64)
+    step = tf.function(make_step(CONFIG, options))
+    state = [tf.constant(value) for value in initial_state(CONFIG)]
+    images = tf.constant(np.stack([picture(64, 64, n) for n in (1, 2)]))
+    losses = []
+    for n in range(40):
+        state, metrics = step(state, images, tf.constant(1e-3), tf.constant([0, n]))
+        losses.append(float(metrics[0]))
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+    assert float(state[-1]) == 40
+
+
+def test_anchors_span_the_rates():
+    ends = lambda_of(tf.constant([0.0, 7.0])).numpy()
+    assert ends == pytest.approx([LAMBDA_MIN, LAMBDA_MAX], rel=1e-5)
+
+
+def test_gains_are_log_linear_between_anchors(vae):
+    at = vae.gains(tf.constant([2.0, 2.5, 3.0])).gain.numpy()[:, 0, 0]
+    assert at[1] == pytest.approx(np.sqrt(at[0] * at[2]), rel=1e-5)
+
+
+def test_masses_of_densities_sum_to_one():
+    ratios, weights = tf.constant([0.7, 1.8], tf.float64), tf.constant([0.6, 0.4], tf.float64)
+    for rung in (0.0, 10.0, 40.0):
+        density = conditional(tf.constant(0.0, tf.float64), tf.constant(rung, tf.float64), ratios, weights)
+        mass = masses(density, -400, 400)
+        assert mass.sum() == pytest.approx(1, abs=1e-9) and np.allclose(mass, mass[::-1])
+
+
+def test_likelihood_of_far_outliers_keeps_a_gradient():
+    with tf.GradientTape() as tape:
+        index = tf.constant([20.0])
+        tape.watch(index)
+        ratios, weights = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.5])
+        cost = bits(conditional(tf.constant([0.0]), index, ratios, weights), tf.constant([6.0]))
+    assert np.isfinite(cost.numpy()).all() and tape.gradient(cost, index).numpy()[0] < 0
+
+
+def test_sampling_matches_the_density():
+    ratios, weights = tf.constant([0.5, 3.0]), tf.constant([0.8, 0.2])
+    density = conditional(tf.constant(2.0), tf.constant(25.0), ratios, weights)
+    sample = density.sample(40000, seed=[1, 2]).numpy()
+    grid = np.linspace(-400, 400, 80001).astype(np.float32)
+    moments = np.trapezoid(density.prob(grid).numpy() * np.stack([grid, (grid - 2) ** 2]), grid)
+    assert sample.mean() == pytest.approx(moments[0], abs=0.2)
+    assert sample.var() == pytest.approx(moments[1], rel=0.1)
+
+
+def test_noise_is_uniform():
+    noisy = add_noise(tf.zeros([10000]), tf.constant([3, 4])).numpy()
+    assert np.abs(noisy).max() <= 0.5 and abs(noisy.mean()) < 0.02 and noisy.var() == pytest.approx(1 / 12, rel=0.05)
+
+
+@pytest.mark.parametrize(("preset", "decode", "encode", "weights"), [("small", 8, 8, 2e6), ("base", 25, 25, 7e6)])
+def test_complexity_stays_within_its_budget(preset, decode, encode, weights):
+    """Budgets in thousands of multiply-accumulates a pixel, and in parameters."""
+    from vaecodec.config import PRESETS
+
+    parts = specification(PRESETS[preset], 512)
+    kmacs = {name: sum(shapes.macs.values()) / 512**2 / 1000 for name, shapes in parts.items()}
+    parameters = sum(int(np.prod(w.shape)) for shapes in parts.values() for w in shapes.weights.values())
+    assert kmacs["synthesis"] + kmacs["prior"] <= decode
+    assert kmacs["analysis"] <= encode
+    assert parameters <= weights
+
+
+def test_macs_are_counted_as_by_hand():
+    from vaecodec.config import PRESETS
+
+    parts = specification(PRESETS["small"], 512)
+    assert parts["analysis"].macs["analysis/latents"] == 32 * 32 * 128 * 768
+    assert parts["analysis"].macs["analysis/fine0/gate"] == 64 * 64 * 80 * 160
+    assert parts["prior"].macs["context/1/block/space"] == 64 * 64 * 9 * 96
+    assert parts["prior"].macs["context/0/block/gate"] == 128 * 128 * 32 * 64
+    assert parts["prior"].macs["context/2/known"] == 32 * 32 * 36 * 96
+    assert parts["prior"].macs["lowest/3/in"] == 8 * 16 * 30 * 32
+    assert parts["synthesis"].macs["synthesis/skip"] == 64 * 64 * 192 * 80
+
+
+def test_freezing_keeps_the_transforms(tmp_path, vae):
+    from vaecodec.model.file import load_model
+    from vaecodec.rdo.refinement import latents_of_values
+    from vaecodec.training.freezing import freeze
+    from vaecodec.training.loop import save_compact
+    from vaecodec.transforms.dequantization import step_targets
+
+    weights = {name: value.numpy() for name, value in vae.weights.items()}
+    save_compact(str(tmp_path / "w.safetensors"), CONFIG, weights, {})
+    model_id = freeze(str(tmp_path / "w.safetensors"), str(tmp_path / "m.vcm"))
+    model = load_model(str(tmp_path / "m.vcm"))
+    assert model.id == model_id and model.config == CONFIG
+    pixels = picture(64, 96)
+    step = 400
+    gains = vae.gains(tf.constant([step / 128]))
+    [found] = model.transforms.analysis([pixels], step)
+    got = latents_of_values(step_targets(found, model.gains.scaled(step)))
+    wanted = vae.analysis(tf.constant(pixels[None], tf.float32), gains) * gains.gain
+    assert np.allclose(got, wanted.numpy()[0], atol=0.02 * np.abs(got).max())
+    assert model.inverse_gain(step) == pytest.approx(gains.inverse_gain.numpy().ravel(), rel=2e-4)

@@ -1,0 +1,1 @@
+"""Benchmarks: this codec and its peers."""

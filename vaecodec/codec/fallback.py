@@ -1,0 +1,151 @@
+"""Samples <-> bytes by codecs that Pillow has: without loss as WebP or PNG, or RGB as AVIF.
+
+without loss    u32 CRC-32 of the samples, little-endian, row by row
+                a WebP (RFC 9649), or where it cannot (16 bits, sides beyond 16383) a PNG (ISO/IEC 15948)
+AVIF            the file alone
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaecodec.config import STEPS
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.images import avif, deep
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CRC = struct.Struct("<I")
+WEBP_SIDE = 16383
+STRIP = 256  # rows converted at a time
+AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
+
+
+def encode_lossless(samples: np.ndarray) -> bytes:
+    """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> bytes; inverse of decode_lossless."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    if samples.dtype == np.uint16:
+        file.write(deep.png(samples))
+    elif max(samples.shape[:2]) > WEBP_SIDE:
+        Image.fromarray(samples).save(file, "PNG", compress_level=9)
+    else:
+        # Without `exact`, colours under alpha 0 would change, and the CRC with them.
+        Image.fromarray(samples).save(file, "WEBP", lossless=True, exact=True)
+    return CRC.pack(_crc(samples)) + file.getvalue()
+
+
+def quick_size(samples: np.ndarray) -> int:
+    """Bytes, roughly, that encode_lossless makes of u8 samples, in a tenth of its time."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(samples[:, :WEBP_SIDE]).save(file, "WEBP", lossless=True, method=0, quality=0)
+    return len(file.getvalue())
+
+
+def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
+    """The samples, u8 or u16 [H, W] or [H, W, C], of what encode_lossless made.
+
+    Raises FormatError where they are not of this shape, (height, width), and depth in bits, or are damaged.
+    """
+    try:
+        samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
+    except FormatError:
+        raise
+    except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
+        raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
+    if samples.shape != (*shape, channels)[: 2 + (channels > 1)] or CRC.unpack_from(data)[0] != _crc(samples):
+        raise FormatError("the lossless part is damaged (the CRC of its samples does not match)")
+    return samples
+
+
+def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
+    # Their readers themselves, not Image.open, which has a limit of its own on pixels and other readers.
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    kind = PngImageFile if file.startswith(PNG_MAGIC) else WebPImageFile
+    with kind(io.BytesIO(file)) as image, kind(io.BytesIO(file)) as again:
+        if image.size != shape[::-1] or (deep.bits_of(image, file) == 16) != (depth == 16):
+            raise FormatError("the lossless part is not of the size and depth that the header gives")
+        if depth == 16:
+            samples = deep.read(image, again)
+            assert samples is not None
+            return samples
+        if kind is PngImageFile and image.mode == MODES[channels]:
+            return np.array(image)
+        if kind is PngImageFile or image.mode not in ("RGB", "RGBA"):
+            raise FormatError(f"the lossless part has colour mode {image.mode}")
+        rgba = np.array(image.convert("RGBA"))
+        return np.ascontiguousarray({1: rgba[..., 0], 2: rgba[..., 0::3], 3: rgba[..., :3], 4: rgba}[channels])
+
+
+def _crc(samples: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data)
+
+
+def has_avif() -> bool:
+    """Whether this Pillow was built with AVIF."""
+    from PIL import features
+
+    return bool(features.check("avif"))
+
+
+def takes_avif(shape: tuple[int, ...]) -> bool:
+    """Whether encode_avif can make a file of this (height, width) that every decode_avif reads."""
+    return max(shape) <= AVIF_SIDE and has_avif()
+
+
+def avif_quality(step: int) -> int:
+    """The quality of AVIF, 0..100, whose pictures cost least at a quality step, about."""
+    return round(10 + 75 * step / (STEPS - 1))
+
+
+def encode_avif(samples: np.ndarray, quality: int) -> bytes:
+    """u8[H, W] or u8[H, W, 3] -> an AVIF of 4:0:0 or 4:4:4, bytes; quality in 0..100."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    sampling = "4:0:0" if samples.ndim == 2 else "4:4:4"
+    Image.fromarray(samples).save(file, "AVIF", quality=quality, subsampling=sampling, speed=6)
+    return file.getvalue()
+
+
+def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
+    """u8[H, W, 3] of what encode_avif made, of this shape, (height, width).
+
+    Raises FormatError where it is not or is damaged, CodecError where this Pillow has no AVIF.
+    """
+    if not has_avif():
+        raise CodecError("this file holds an AVIF, and this installation of Pillow was built without it")
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    avif.check_still(data, shape[1], shape[0])
+    try:
+        with AvifImageFile(io.BytesIO(data)) as image:
+            if image.size != shape[::-1]:
+                raise FormatError("the AVIF part is not of the size that the header gives")
+            return _in_strips(image)
+    except FormatError:
+        raise
+    except Exception as exc:  # as above
+        raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
+
+
+def _in_strips(image: Image.Image) -> np.ndarray:
+    """u8[H, W, 3] of an image; NumPy's own way through Pillow needs twice the memory of the result beside it."""
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return out

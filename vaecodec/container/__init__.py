@@ -1,0 +1,1 @@
+"""The .vae container: chunks and headers <-> bytes.  Standard library only."""

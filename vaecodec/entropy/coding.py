@@ -1,0 +1,221 @@
+"""Symbols and their table rows <-> 32-bit words, by asymmetric numeral systems.
+
+    push: symbols ---> words        a stack: what was pushed last is popped first, so that encoding
+    pop:  symbols <--- words        walks backwards over what decoding walks forwards
+
+The only file that imports constriction (Bamler 2022, arXiv:2201.01741).  Symbols of equal rows are coded together: one
+call a row.  Where constriction has no wheel, or VAECODEC_CODER=core is set, the coder of the native core writes and
+reads the same words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaecodec.entropy import ans
+from vaecodec.entropy.tables import Tables
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.native.symbols import AnsTables, ans_tables, gather_symbols, place_symbols, sort_by_table
+
+DETERMINISTIC = 0  # this row's symbols are 0 and take no part in coding
+NUMBER_BYTES = 4  # of an escaped symbol, and of others that have no row
+SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
+
+
+VARIABLE = "VAECODEC_CODER"
+
+
+@lru_cache(maxsize=1)
+def _constriction() -> Any:
+    """constriction's stream coders; None where the core is to code, or constriction is not installed."""
+    if os.environ.get(VARIABLE) == "core":
+        return None
+    try:
+        import constriction
+    except ImportError:
+        return None
+    return constriction.stream
+
+
+def categorical(freq: np.ndarray):  # type: ignore[no-untyped-def]
+    """An entropy model with exactly these integer frequencies, u32[n], sum 2**24.
+
+    constriction scales floats so that every entry keeps at least 1; given freq - 1, its scale is exactly 1
+    (guarded by tests/test_coding.py).
+    """
+    if _constriction() is None:
+        return ans.Categorical(freq)
+    return _constriction().model.Categorical((freq - 1).astype(np.float64), perfect=False)
+
+
+@lru_cache(maxsize=32)
+def uniform(bits: int):  # type: ignore[no-untyped-def]
+    """An entropy model of integers below 2**bits, all alike; exact, as they divide 2**24."""
+    return ans.Uniform(1 << bits) if _constriction() is None else _constriction().model.Uniform(1 << bits)
+
+
+class Models:
+    """Entropy models of the rows of `tables`, made when first used."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.low = np.ascontiguousarray(tables.low, np.int32)
+        self.last = tables.last
+        self._models: dict[int, object] = {}
+
+    def __getitem__(self, row: int):  # type: ignore[no-untyped-def]
+        if row not in self._models:
+            self._models[row] = categorical(self.tables.row(row))
+        return self._models[row]
+
+    @cached_property
+    def runs(self) -> AnsTables:
+        """The rows as the core's coder takes them."""
+        return ans_tables(self.tables.freq, self.tables.start)
+
+    @property
+    def byte_row(self) -> int:
+        """The last row is uniform over bytes: escaped symbols go through it."""
+        return len(self.tables.low) - 1
+
+
+class Runs(NamedTuple):
+    """Coded symbols sorted by table index: where each is, u32[m], and how many there are of each index, i32[256]."""
+
+    order: np.ndarray
+    counts: np.ndarray
+
+
+def by_table(indices: np.ndarray) -> Runs:
+    """The runs of table indices u8[n]; symbols of index 0 are not coded."""
+    return Runs(*sort_by_table(indices))
+
+
+Moved = Callable[[np.ndarray], np.ndarray]  # table indices -> those of the tables that their symbols are coded with
+
+
+def push(  # type: ignore[no-untyped-def]
+    coder,
+    symbols: np.ndarray,
+    indices: np.ndarray,
+    models: Models,
+    moved: Moved | None = None,
+    runs: Runs | None = None,
+) -> None:
+    """Put symbols i32[n] of table indices u8[n] on the stack; inverse of pop.
+
+    Raises CodecError where a symbol of index 0 is not 0 or a symbol is out of range.
+    """
+    runs = runs or by_table(indices)
+    tables = _tables(moved)
+    positions, escapes, uncodable = gather_symbols(symbols, *runs, models.low, models.last, tables)
+    if uncodable:
+        raise CodecError("a symbol cannot be coded in its row")
+    if len(escapes):
+        push_numbers(coder, symbols[runs.order[escapes]], models)
+    used = np.flatnonzero(runs.counts)
+    if isinstance(coder, ans.AnsCoder):
+        coder.encode_runs(models.runs, positions, tables[used].astype(np.int32), runs.counts[used])
+        return
+    end = len(positions)
+    for table, count in zip(tables[used[::-1]].tolist(), runs.counts[used[::-1]].tolist(), strict=True):
+        coder.encode_reverse(positions[end - count : end], models[table])
+        end -= count
+
+
+def pop(  # type: ignore[no-untyped-def]
+    coder, indices: np.ndarray, models: Models, moved: Moved | None = None, runs: Runs | None = None
+) -> np.ndarray:
+    """Take symbols i32[n] of table indices u8[n] off the stack; raises FormatError on a symbol out of range."""
+    runs = runs or by_table(indices)
+    tables, used = _tables(moved), np.flatnonzero(runs.counts)
+    if not len(used):
+        return np.zeros(len(indices), np.int32)
+    if isinstance(coder, ans.AnsCoder):
+        positions = coder.decode_runs(models.runs, tables[used].astype(np.int32), runs.counts[used])
+    else:
+        pairs = zip(tables[used].tolist(), runs.counts[used].tolist(), strict=True)
+        positions = np.concatenate([coder.decode(models[table], count) for table, count in pairs])
+    symbols, escapes = place_symbols(len(indices), positions, *runs, models.low, models.last, tables)
+    if len(escapes):
+        numbers = pop_numbers(coder, len(escapes), models)
+        if np.abs(numbers.astype(np.int64)).max() > SYMBOL_MAX:
+            raise FormatError("a symbol is out of range")
+        symbols[runs.order[escapes]] = numbers
+    return symbols
+
+
+_SAME = np.arange(256, dtype=np.uint8)
+
+
+def _tables(moved: Moved | None) -> np.ndarray:
+    """u8[256]: which table each index is coded with."""
+    return _SAME if moved is None else moved(_SAME).astype(np.uint8)
+
+
+def pop_one(coder, row: int, models: Models) -> int:  # type: ignore[no-untyped-def]
+    """Takes a symbol under a row off the stack."""
+    position = int(coder.decode(models[row], 1)[0])
+    if position == models.tables.last[row]:
+        return int(pop_numbers(coder, 1, models)[0])
+    return position + int(models.tables.low[row])
+
+
+def push_numbers(coder, numbers: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
+    """Puts i32[n] on the stack, four bytes each; inverse of pop_numbers."""
+    coder.encode_reverse(numbers.astype("<i4").view(np.uint8).astype(np.int32), models[models.byte_row])
+
+
+def pop_numbers(coder, count: int, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Takes i32[count] off the stack."""
+    data = np.asarray(coder.decode(models[models.byte_row], NUMBER_BYTES * count), np.uint8)
+    return data.view("<i4")
+
+
+def push_each(coder, symbols: np.ndarray, freq: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+    """Puts symbol n of i32[n] under frequencies freq[n], i64[n, K] of sum 2**24, on the stack; inverse of pop_each."""
+    if len(symbols):
+        coder.encode_reverse(symbols.astype(np.int32, copy=False), _family(), _parameters(freq))
+
+
+def pop_each(coder, freq: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Takes i32[n] symbols off the stack, one for each row of frequencies i64[n, K] of sum 2**24."""
+    if not len(freq):
+        return np.zeros(0, np.int32)
+    return np.asarray(coder.decode(_family(), _parameters(freq)), np.int32)
+
+
+@lru_cache(maxsize=1)
+def _family():  # type: ignore[no-untyped-def]
+    """Entropy models whose frequencies come with each symbol, as in `categorical`."""
+    return ans.CategoricalFamily() if _constriction() is None else _constriction().model.Categorical(perfect=False)
+
+
+def _parameters(freq: np.ndarray) -> np.ndarray:
+    """Frequencies as the family takes them."""
+    return freq if _constriction() is None else (freq - 1).astype(np.float64)
+
+
+def writer():  # type: ignore[no-untyped-def]
+    """An empty stack."""
+    return ans.AnsCoder() if _constriction() is None else _constriction().stack.AnsCoder()
+
+
+def words(coder) -> bytes:  # type: ignore[no-untyped-def]
+    """The stack as little-endian 32-bit words."""
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+def reader(data: bytes):  # type: ignore[no-untyped-def]
+    """A stack over `data`; raises FormatError unless it is whole words, the last one not zero."""
+    if len(data) % 4:
+        raise FormatError(f"{len(data)} bytes are not whole 32-bit words")
+    array = np.frombuffer(data, "<u4").astype(np.uint32)
+    if len(array) and array[-1] == 0:
+        raise FormatError("it ends in a zero word")
+    return ans.AnsCoder(array) if _constriction() is None else _constriction().stack.AnsCoder(array)

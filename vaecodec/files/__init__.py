@@ -1,0 +1,1 @@
+"""Files and folders of files to .vae files and back."""

@@ -1,0 +1,1 @@
+"""What a VAE does besides compression: bits-back coding, sampling, interpolation, scores."""

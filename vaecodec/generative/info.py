@@ -1,0 +1,17 @@
+"""Describe any .vae file by its header."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from vaecodec.container import picture as container
+from vaecodec.container import stored
+from vaecodec.generative import image_sets as picture_sets
+
+
+def info(data: bytes) -> dict[str, Any]:
+    """Describe the image, stored file or set of images in a .vae file; raises FormatError."""
+    if picture_sets.is_set(data[:16]):
+        return picture_sets.info(data)
+    return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)

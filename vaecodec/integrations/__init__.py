@@ -1,0 +1,1 @@
+"""The codec in other libraries: Pillow, numcodecs, zarr, tf.data, Ray."""

@@ -1,0 +1,75 @@
+"""`vaecodec.arrays` as a codec of zarr's format 3 (entry point in the group zarr.codecs), in place of `bytes`.
+
+zarr.create_array(..., serializer=VaeCodec(max_error=0.01), compressors=None)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.core.common import parse_named_configuration
+from zarr.registry import register_codec
+
+from vaecodec import arrays
+from vaecodec.arrays import chunks
+
+NAME = "vaecodec"
+
+
+@dataclass(frozen=True)
+class VaeCodec(ArrayBytesCodec):
+    """Chunks with a bound on the error of every value; the parameters are those of `arrays.encode`.
+
+    Raises ValueError on a bound or a mode that it does not take.
+    """
+
+    is_fixed_size = False
+
+    max_error: float = 0
+    channels: bool | None = None
+    mode: str = "auto"
+    model: str = "small"
+
+    def __post_init__(self) -> None:
+        arrays.check_options(self.max_error, self.mode)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> VaeCodec:
+        """The codec of an array's metadata."""
+        _, configuration = parse_named_configuration(data, NAME, require_configuration=False)
+        return cls(**(configuration or {}))  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What an array's metadata hold of the codec."""
+        return {"name": NAME, "configuration": arrays.options(self)}
+
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
+        """Raises CodecError on an array whose type or axes it cannot take."""
+        chunks.check_array(np.empty((0,) * len(shape), dtype.to_native_dtype()), bool(self.channels))
+
+    def _encode_sync(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        values = chunk_data.as_numpy_array()
+        data = arrays.encode(values, self.max_error, self.channels, self.mode, self.model)
+        return chunk_spec.prototype.buffer.from_bytes(data)
+
+    def _decode_sync(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        expected = tuple(chunk_spec.shape), chunk_spec.dtype.to_native_dtype()
+        values = arrays.decode(chunk_data.to_bytes(), arrays.model_path(self.model), expected=expected)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(values)
+
+    async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+    async def _decode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        """Not known before encoding: raises NotImplementedError."""
+        raise NotImplementedError
+
+
+register_codec(NAME, VaeCodec)

@@ -1,0 +1,1 @@
+"""Rate-distortion optimisation: what only encoders do."""

@@ -1,0 +1,1 @@
+"""Train models with TensorFlow Probability, and freeze them."""
