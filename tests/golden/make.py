@@ -24,7 +24,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec import arrays
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
@@ -132,26 +132,26 @@ METADATA = {"icc": b"not a profile, but kept as it is" * 4, "exif": b"II*\0\x08\
 
 # Name: image, quality, tile side in pixels.
 IMAGES = {
-    "cell": (picture(16, 16, 1), 50, 64),
+    "cell": (synthetic_image(16, 16, 1), 50, 64),
     "checks": (checkerboard(40, 56), 85, 256),
-    "column": (picture(65, 1, 2), 50, 64),
+    "column": (synthetic_image(65, 1, 2), 50, 64),
     "dots": (spots(45, 52, 9), 60, 64),
     "extreme": (np.repeat(np.repeat(checkerboard(16, 16), 6, 0), 6, 1), 100, 64),
     "flat": (flat(64, 64, 128), 30, 1024),
-    "high": (picture(64, 64, 3), 100, 1024),
+    "high": (synthetic_image(64, 64, 3), 100, 1024),
     "highest": (ramp(33, 47), 100, 128),
-    "low": (picture(96, 80, 4), 1, 1024),
-    "lowest": (picture(60, 90, 5), 1, 64),
-    "many": (picture(130, 140, 6), 30, 64),
-    "metadata": (picture(30, 40, 7), 70, 1024),
+    "low": (synthetic_image(96, 80, 4), 1, 1024),
+    "lowest": (synthetic_image(60, 90, 5), 1, 64),
+    "many": (synthetic_image(130, 140, 6), 30, 64),
+    "metadata": (synthetic_image(30, 40, 7), 70, 1024),
     "noise": (noise(21, 30), 100, 1024),
-    "odd": (picture(43, 70, 8), 37.5, 1024),
-    "one": (picture(1, 1, 9), 50, 1024),
+    "odd": (synthetic_image(43, 70, 8), 37.5, 1024),
+    "one": (synthetic_image(1, 1, 9), 50, 1024),
     "outliers": (spots(75, 91, 13), 100, 64),
-    "photo": (picture(112, 130, 10), 60, 1024),
+    "photo": (synthetic_image(112, 130, 10), 60, 1024),
     "ramp": (ramp(40, 56), 55, 4096),
-    "row": (picture(1, 90, 11), 80, 1024),
-    "tiles": (picture(140, 200, 12), 25, 64),
+    "row": (synthetic_image(1, 90, 11), 80, 1024),
+    "tiles": (synthetic_image(140, 200, 12), 25, 64),
     "white": (flat(50, 50, 255), 40, 512),
 }
 
@@ -163,7 +163,7 @@ def make_images(codec: Codec) -> None:
         metadata = METADATA if name in ("metadata", "photo") else None
         data = codec.encode(pixels, quality, metadata, tile)
         write(HERE / f"{name}.vae", data, codec.decode(data))
-    data = codec.encode(picture(90, 110, 13), 45, tile=64, effort=3)
+    data = codec.encode(synthetic_image(90, 110, 13), 45, tile=64, effort=3)
     assert parse(data).header.filter, "filtered.vae is to have a filter"
     write(HERE / "filtered.vae", data, codec.decode(data))
     data = random_symbols(codec, 40, 77, 700)
@@ -203,7 +203,7 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
 
 def sample(channels: int, height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
     """A picture of 1 to 4 channels; alpha has a hole, a soft edge and an opaque part."""
-    colour = picture(height, width, 20 + channels)[..., : 1 if channels < 3 else 3]
+    colour = synthetic_image(height, width, 20 + channels)[..., : 1 if channels < 3 else 3]
     if channels in (2, 4):
         alpha = np.clip(8 * (np.arange(width) - width // 3), 0, 255)
         colour = np.dstack([colour, np.broadcast_to(alpha, (height, width)).astype(np.uint8)])
@@ -244,8 +244,8 @@ def make_arrays() -> None:
     holes[30, 30] = np.inf
     made = {
         "grey": arrays.encode(grey, mode="planes"),
-        "rgb_3": arrays.encode(picture(30, 40, 30), 3, mode="planes"),
-        "vae_9": arrays.encode(picture(40, 50, 31), 9, mode="vae", model=model),
+        "rgb_3": arrays.encode(synthetic_image(30, 40, 30), 3, mode="planes"),
+        "vae_9": arrays.encode(synthetic_image(40, 50, 31), 9, mode="vae", model=model),
         "vae_lossless_volume": arrays.encode((9 * walk).astype("u2"), mode="vae", model=model),
         "holes": arrays.encode(holes, 0.5, mode="planes"),
         "ordered": arrays.encode((walk[0] * np.pi).astype("f4"), mode="planes"),

@@ -106,9 +106,9 @@ def test_a_tiny_file_that_claims_to_be_huge_is_refused_without_memory(tiny):
 def test_sizes_go_there_and_back(tiny, height):
     import numpy as np
 
-    from support.images import picture
+    from support.images import synthetic_image
 
-    whole = picture(65, 65)
+    whole = synthetic_image(65, 65)
     for width in (1, 3, 15, 16, 17, 31, 32, 47, 49, 64, 65):
         pixels = whole[:height, :width]
         again = tiny.decode(tiny.encode(pixels, 80))

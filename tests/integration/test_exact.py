@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.models import remade
 from support.mutants import with_right_crcs
 from vaecodec.codec.codec import Codec
@@ -33,7 +33,7 @@ def codec(request, tiny, small):
 
 @pytest.mark.parametrize(("shape", "quality"), [((33, 50), 60), ((20, 17), 95)])
 def test_every_kind_makes_the_same_file_and_pixels(core_kinds, codec, shape, quality):
-    pixels, files, decoded = picture(*shape, seed=5), set(), set()
+    pixels, files, decoded = synthetic_image(*shape, seed=5), set(), set()
     for kind in (library.REFERENCE, *core_kinds):
         with library.use(kind):
             fresh = Codec(codec.model, threads=1)
@@ -46,7 +46,7 @@ def test_every_kind_makes_the_same_file_and_pixels(core_kinds, codec, shape, qua
 
 def test_every_kind_makes_the_same_tiles(core_kinds, tiny):
     """Of several tiles, the last ones cut off, at another quality; and the levels before rounding."""
-    pixels, found = picture(70, 90, seed=6), set()
+    pixels, found = synthetic_image(70, 90, seed=6), set()
     for kind in (library.REFERENCE, *core_kinds):
         with library.use(kind):
             fresh = Codec(tiny.model, threads=1)
@@ -56,7 +56,7 @@ def test_every_kind_makes_the_same_tiles(core_kinds, tiny):
 
 
 def test_refined_files_are_decoded_alike_by_every_kind(core_kinds, tiny):
-    data, decoded = tiny.encode(picture(60, 80, seed=7), 50, effort=3), set()
+    data, decoded = tiny.encode(synthetic_image(60, 80, seed=7), 50, effort=3), set()
     assert parse(data).header.filter
     for kind in (library.REFERENCE, *core_kinds):
         with library.use(kind):
@@ -67,7 +67,7 @@ def test_refined_files_are_decoded_alike_by_every_kind(core_kinds, tiny):
 @pytest.mark.parametrize("tile", [64, 128, 1024])
 @pytest.mark.parametrize("effort", [1, 2])
 def test_threads_make_the_same(codec, tile, effort):
-    pixels, found = picture(150, 210, seed=8), set()
+    pixels, found = synthetic_image(150, 210, seed=8), set()
     for threads in THREADS:
         one = with_threads(codec, threads)
         data = one.encode(pixels, 55, tile=tile, effort=effort)
@@ -78,7 +78,7 @@ def test_threads_make_the_same(codec, tile, effort):
 
 def test_tiles_of_threads_of_their_own_are_the_same(tiny, monkeypatch):
     """Where there are many tiles each thread takes some, and else all share each: by sizes, which are small here."""
-    pixels, found, apart = picture(260, 300, seed=9), set(), set()
+    pixels, found, apart = synthetic_image(260, 300, seed=9), set(), set()
     for least in (1, 1 << 30):
         monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", least)
         with Schedule(25, 260 * 300, 3) as schedule:
@@ -91,17 +91,17 @@ def test_tiles_of_threads_of_their_own_are_the_same(tiny, monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
 def test_strips_of_any_height_make_the_same(tiny, rows, monkeypatch):
-    data = tiny.encode(picture(100, 90, seed=10), 60)
+    data = tiny.encode(synthetic_image(100, 90, seed=10), 60)
     whole = with_threads(tiny, 1).decode(data)
     strips = [(n, min(n + rows, 1 << 20)) for n in range(0, 1 << 12, rows)]
     monkeypatch.setattr(Threads, "strips", lambda self, count: [(a, min(b, count)) for a, b in strips if a < count])
     assert sha(with_threads(tiny, 2).decode(data)) == sha(whole)
-    assert tiny.encode(picture(100, 90, seed=10), 60) == data
+    assert tiny.encode(synthetic_image(100, 90, seed=10), 60) == data
 
 
 @pytest.mark.parametrize("tile", [64, 256])
 def test_windows_are_parts_of_the_whole(codec, tile):
-    data, rng = codec.encode(picture(170, 230, seed=11), 70, tile=tile), np.random.default_rng(0)
+    data, rng = codec.encode(synthetic_image(170, 230, seed=11), 70, tile=tile), np.random.default_rng(0)
     whole = codec.decode(data)
     small_of = codec.decode(data, reduce=4)
     for _ in range(8):
@@ -115,7 +115,7 @@ def test_windows_are_parts_of_the_whole(codec, tile):
 
 
 def test_strips_and_batches_are_parts_of_the_whole(codec):
-    data = codec.encode(picture(150, 100, seed=12), 40, tile=64)
+    data = codec.encode(synthetic_image(150, 100, seed=12), 40, tile=64)
     whole = codec.decode(data)
     shape, strips = codec.decode_strips(data)
     assert shape == whole.shape
@@ -125,7 +125,7 @@ def test_strips_and_batches_are_parts_of_the_whole(codec):
 
 
 def test_levels_become_pixels_where_there_is_no_filter(tiny):
-    data = tiny.encode_unfiltered(picture(70, 90, seed=13), 70, tile=64)
+    data = tiny.encode_unfiltered(synthetic_image(70, 90, seed=13), 70, tile=64)
     levels = tiny.decode_levels(data)
     assert levels.dtype == np.int16
     np.testing.assert_array_equal(np.clip((levels.astype(int) + 8192) >> 6, 0, 255), tiny.decode(data))
@@ -133,7 +133,7 @@ def test_levels_become_pixels_where_there_is_no_filter(tiny):
 
 @pytest.mark.parametrize("tile", [64, 1024])
 def test_crcs_of_pixels_are_checked_on_request(tiny, tile):
-    data = tiny.encode(picture(70, 90, seed=14), 70, tile=tile)
+    data = tiny.encode(synthetic_image(70, 90, seed=14), 70, tile=tile)
     crcs = [one.pixels for one in parse(data).tiles]
     assert crcs == tiny.decoder.pixel_crcs(data)
     whole = tiny.decode(data, check=True)
@@ -148,7 +148,7 @@ def test_crcs_of_pixels_are_checked_on_request(tiny, tile):
 
 
 def test_a_window_checks_the_tiles_that_are_whole_in_it(tiny):
-    data = tiny.encode(picture(128, 192, seed=15), 70, tile=64)
+    data = tiny.encode(synthetic_image(128, 192, seed=15), 70, tile=64)
     crcs = [one.pixels for one in parse(data).tiles]
     damaged = with_pixel_crcs(data, [crcs[0] ^ 1, *crcs[1:]])
     with pytest.raises(FormatError, match="tile 0"):
@@ -161,7 +161,7 @@ def test_pixels_of_another_synthesis_are_noticed(tiny):
     """The CRC of symbols does not see the synthesis; that of pixels does."""
     bias = tiny.model.arrays["synthesis/fine/bias"]
     other = Codec(remade(tiny.model, **{"synthesis/fine/bias": bias + np.int32(1 << 20)}), threads=1)
-    data = tiny.encode(picture(40, 50, seed=16), 70)
+    data = tiny.encode(synthetic_image(40, 50, seed=16), 70)
     forged = with_right_crcs(data.replace(bytes.fromhex(tiny.model.id), bytes.fromhex(other.model.id)))
     assert other.symbol_crcs(forged) == tiny.symbol_crcs(data)
     with pytest.raises(FormatError, match="pixels"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.cli import main as cli
 from vaecodec.errors import CodecError, ModelError
@@ -28,7 +28,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_files_find_an_added_model(place, capsys):
-    image = picture(40, 60)
+    image = synthetic_image(40, 60)
     data = vaecodec.load(TINY).encode(image)
     with pytest.raises(ModelError, match="needs model [0-9a-f]{32}, which is not among those here"):
         vaecodec.decode(data)
@@ -106,7 +106,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     save_compact(str(folder / "run.safetensors"), CONFIG, initial_weights(CONFIG, 3), {})
     freeze(str(folder / "run.safetensors"), str(folder / "first.vcm"))
-    Image.fromarray(picture(80, 100, 1)).save(folder / "a.png")
+    Image.fromarray(synthetic_image(80, 100, 1)).save(folder / "a.png")
     return folder
 
 

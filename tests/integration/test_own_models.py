@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.images import picture, spectrum
+from support.images import synthetic_channels, synthetic_image
 from support.paths import ROOT
 
 pytest.importorskip("tensorflow")
@@ -54,8 +54,8 @@ def test_the_tiles_are_apart():
 def test_the_walk_through_is_walked(tmp_path):
     for part in ("train", "heldout"):
         (tmp_path / "tiles" / part).mkdir(parents=True)
-        Image.fromarray(picture(96, 96, len(part))).save(tmp_path / "tiles" / part / "a.png")
-    Image.fromarray(picture(60, 80)).save(tmp_path / "tile.png")
+        Image.fromarray(synthetic_image(96, 96, len(part))).save(tmp_path / "tiles" / part / "a.png")
+    Image.fromarray(synthetic_image(60, 80)).save(tmp_path / "tile.png")
     first, second = blocks("sh", "A walk-through: relief maps")
     lines = [line for line in first.splitlines() if not line.startswith("pip ") and "relief_tiles.py" not in line]
     script = "\n".join(lines).replace("--from small --steps 2000", "--config tiny.toml")
@@ -71,10 +71,10 @@ def test_the_walk_through_is_walked(tmp_path):
 def test_grey_and_arrays_work_as_shown(tmp_path, monkeypatch):
     for folder in ("scans", "bands"):
         (tmp_path / folder).mkdir()
-    Image.fromarray(picture(80, 90)).save(tmp_path / "scans" / "a.png")
-    Image.fromarray(picture(80, 90)[..., 0]).save(tmp_path / "page.png")
-    np.save(tmp_path / "bands" / "a.npy", spectrum(80, 90, 5))
-    np.save(tmp_path / "field.npy", spectrum(70, 100, 5))
+    Image.fromarray(synthetic_image(80, 90)).save(tmp_path / "scans" / "a.png")
+    Image.fromarray(synthetic_image(80, 90)[..., 0]).save(tmp_path / "page.png")
+    np.save(tmp_path / "bands" / "a.npy", synthetic_channels(80, 90, 5))
+    np.save(tmp_path / "field.npy", synthetic_channels(70, 100, 5))
     (script,) = blocks("sh", "Grey, and any number of channels")
     assert script.count("--minutes 90") == 2
     run(script.replace("--minutes 90", "--config tiny.toml"), tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reference import reference_arrays
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN, MODELS
 from vaecodec import arrays
 from vaecodec.errors import CodecError
@@ -88,7 +88,7 @@ def test_bands_blocks_chains_and_counts_that_are_halved(tiny_model, shape):
 
 def test_bases_of_the_shipped_model():
     reference = reference_arrays.read_model(SMALL)
-    assert_agrees(picture(100, 130), 20, reference, mode="vae", model="small")
+    assert_agrees(synthetic_image(100, 130), 20, reference, mode="vae", model="small")
     assert_agrees(walk(3, 70, 80).astype("f4"), 30, reference, mode="vae", model="small")
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 
 pytest.importorskip("tensorflow")
 
@@ -64,13 +64,13 @@ def assert_same(models, data):
 @pytest.mark.parametrize("quality", [1, 50, 77.3, 100])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (33, 48), (130, 90)])
 def test_the_reference_decoder_agrees(usual, shape, quality):
-    assert_same(usual, usual[0].encode(picture(*shape), quality, tile=64))
+    assert_same(usual, usual[0].encode(synthetic_image(*shape), quality, tile=64))
 
 
 @pytest.mark.parametrize("effort", [1, 2])
 @pytest.mark.parametrize("tile", [128, 1024])
 def test_the_reference_decoder_agrees_where_there_is_a_filter(usual, tile, effort):
-    data = usual[0].encode(picture(120, 133), 45, tile=tile, effort=effort)
+    data = usual[0].encode(synthetic_image(120, 133), 45, tile=tile, effort=effort)
     assert parse(data).header.filter
     assert_same(usual, data)
 
@@ -78,7 +78,7 @@ def test_the_reference_decoder_agrees_where_there_is_a_filter(usual, tile, effor
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_the_reference_decoder_agrees_on_any_filter(usual, kind):
     rng, codec = np.random.default_rng(kind), usual[0]
-    plain = codec.encode_unfiltered(picture(100, 70), 90, tile=64)
+    plain = codec.encode_unfiltered(synthetic_image(100, 70), 90, tile=64)
     for _ in range(3):
         first, shifts = rng.integers(-128, 128, (1 << kind, 9)), rng.integers(0, 16, 1 << kind)
         found = Filter(first.astype(np.int8), shifts.astype(np.uint8), rng.integers(-128, 128, 6).astype(np.int8))
@@ -90,13 +90,13 @@ def test_the_reference_decoder_agrees_with_the_shipped_model(small):
 
     models = small, reference_decoder.read_model(path_of("small"))
     for quality, tile, effort in ((30, 64, 1), (90, 1024, 2)):
-        assert_same(models, small.encode(picture(140, 233), quality, tile=tile, effort=effort))
+        assert_same(models, small.encode(synthetic_image(140, 233), quality, tile=tile, effort=effort))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_the_reference_decoder_agrees_on_other_channels(tmp_path, channels):
     models = both(random_model(dataclasses.replace(CONFIG, channels=channels)), tmp_path)
-    pixels = np.concatenate([picture(70, 90), 255 - picture(70, 90, 1)], -1)[..., :channels].copy()
+    pixels = np.concatenate([synthetic_image(70, 90), 255 - synthetic_image(70, 90, 1)], -1)[..., :channels].copy()
     for effort in (1, 2):
         assert_same(models, models[0].encode(pixels, 80, tile=64, effort=effort))
 
@@ -153,7 +153,7 @@ def assert_same_symbols(models, cells, quality_index, reach):
 
 def test_both_decoders_check_the_pixels(usual):
     codec, theirs = usual
-    data = codec.encode(picture(70, 90), 50, tile=64)
+    data = codec.encode(synthetic_image(70, 90), 50, tile=64)
     right = [tile.pixels for tile in parse(data).tiles]
     wrong = container.with_pixel_crcs(data, [*right[:-1], right[-1] ^ 1])
     with pytest.raises(FormatError, match="pixels"):

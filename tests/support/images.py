@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def synthetic_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """u8[height, width, 3]: smooth shapes, an edge and a little noise; no two seeds alike."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 32.0
@@ -14,8 +14,8 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def spectrum(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+def synthetic_channels(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
     """u8[height, width, channels]: bands that resemble their neighbours."""
-    rgb = picture(height, width, seed).astype(np.float64)
+    rgb = synthetic_image(height, width, seed).astype(np.float64)
     place = np.linspace(0, 2, channels)
     return np.stack([rgb @ np.clip(1 - np.abs(np.arange(3) - p), 0, 1) for p in place], -1).round().astype(np.uint8)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.config import PRESETS
 from vaecodec.container import picture as container
@@ -78,7 +78,7 @@ def test_transforms_in_batches(run, tmp_path):
 
 def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
     for n in (1, 2):
-        Image.fromarray(picture(80, 120, n)).save(tmp_path / f"{n}.png")
+        Image.fromarray(synthetic_image(80, 120, n)).save(tmp_path / f"{n}.png")
     monkeypatch.setattr(sys, "argv", ["mixed.py", str(tmp_path), "--qualities", "60", "--worst", "1"])
     runpy.run_path(str(SCRIPTS / "mixed.py"), run_name="__main__")
     head, _, row, *rest = capsys.readouterr().out.splitlines()
@@ -101,7 +101,7 @@ def test_huge_pictures(run):
 def test_bulk(run, tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "pictures").mkdir()
-    Image.fromarray(picture(70, 80)).save(tmp_path / "pictures" / "a.png")
+    Image.fromarray(synthetic_image(70, 80)).save(tmp_path / "pictures" / "a.png")
     try:
         rows = run("bulk.py", str(tmp_path / "pictures"), "--copies", "2", "--repeat", "1")
     except CodecError as exc:  # Ray gives itself half a minute to start
@@ -114,7 +114,7 @@ def test_effort_resumes(run, tmp_path):
     pictures, rows = tmp_path / "pictures", tmp_path / "rows.csv"
     pictures.mkdir()
     for n in range(3):
-        Image.fromarray(picture(70, 80 + n)).save(pictures / f"{n}.png")
+        Image.fromarray(synthetic_image(70, 80 + n)).save(pictures / f"{n}.png")
     arguments = [str(pictures), *MODEL, "--count", "2", "--crop", "64", "--rows", str(rows)]
     first = run("effort.py", *arguments, "--efforts", "2")
     measured = rows.read_text()
@@ -123,7 +123,7 @@ def test_effort_resumes(run, tmp_path):
 
 
 def test_quality_grows(run, tmp_path):
-    Image.fromarray(picture(70, 80)).save(tmp_path / "a.png")
+    Image.fromarray(synthetic_image(70, 80)).save(tmp_path / "a.png")
     rows = run("quality.py", str(tmp_path / "a.png"), *MODEL, "--crop", "64", "--qualities", "10,90")
     assert rows[1][1] > rows[0][1] and rows[1][4] == pytest.approx(100 * (rows[1][1] / rows[0][1] - 1))
 
@@ -132,7 +132,7 @@ def test_pipelines(run, tmp_path):
     pytest.importorskip("tensorflow")
     (tmp_path / "pictures").mkdir()
     for n in range(2):
-        Image.fromarray(picture(130, 140, n)).save(tmp_path / "pictures" / f"{n}.png")
+        Image.fromarray(synthetic_image(130, 140, n)).save(tmp_path / "pictures" / f"{n}.png")
     rows = run("pipelines.py", str(tmp_path / "pictures"), "--repeat", "1", "--threads", "2", *MODEL)
     assert {row[0] for row in rows} == {"tf.data", "encode", "decode"} and len(rows) == 6 + 4
     assert all(speed > 0 and cpu >= 0 for *_, speed, cpu in rows)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import vaecodec
 from support.commands import COMMAND, ENVIRONMENT
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.cli import commands
 from vaecodec.cli import main as cli
 from vaecodec.codec.codec import Codec
@@ -28,7 +28,7 @@ from vaecodec.errors import FormatError
 def folder(tmp_path, monkeypatch):
     """The working folder, with one photo.png in it."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(50, 70)).save("photo.png")
+    Image.fromarray(synthetic_image(50, 70)).save("photo.png")
     return tmp_path
 
 
@@ -64,7 +64,7 @@ def test_there_and_back(folder, capsys):
     with Image.open("back.ppm") as back:
         assert back.format == "PPM"
         codec = vaecodec.load("small")
-        np.testing.assert_array_equal(np.asarray(back), codec.decode(codec.encode(picture(50, 70))))
+        np.testing.assert_array_equal(np.asarray(back), codec.decode(codec.encode(synthetic_image(50, 70))))
     assert names() == ["back.ppm", "photo.png", "photo.vae"]
 
 
@@ -76,7 +76,7 @@ def test_quiet_says_nothing(folder, capfd):
 def test_quality_and_strip(folder):
     exif = Image.Exif()
     exif[0x010F] = "Acme"
-    Image.fromarray(picture(50, 70)).save("photo.png", exif=exif)
+    Image.fromarray(synthetic_image(50, 70)).save("photo.png", exif=exif)
     assert cli.main(["compress", "-q", "12.5", "photo.png"]) == 0
     info = container.info((folder / "photo.vae").read_bytes())
     assert abs(info["quality"] - 12.5) < 0.1 and info["metadata"] == ["exif"]
@@ -114,7 +114,7 @@ def test_input_is_never_the_output(folder, capsys):
 
 def test_several_inputs_into_a_folder_with_one_failure(folder, capsys):
     (folder / "notes.png").write_bytes(b"not a picture")
-    Image.fromarray(picture(50, 70)[:20]).save("other.jpg")
+    Image.fromarray(synthetic_image(50, 70)[:20]).save("other.jpg")
     (folder / "out").mkdir()
     assert cli.main(["compress", "photo.png", "notes.png", "gone.png", "other.jpg", "-o", "out"]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -130,7 +130,7 @@ def test_one_input_into_a_folder(vae, folder):
 
 
 def test_two_inputs_never_share_an_output(folder, capsys):
-    Image.fromarray(picture(50, 70)[:20]).save("photo.jpg")
+    Image.fromarray(synthetic_image(50, 70)[:20]).save("photo.jpg")
     assert cli.main(["compress", "-f", "--rm", "photo.png", "photo.jpg"]) == 1
     assert "photo.vae is the output of photo.png already" in capsys.readouterr().err
     assert names() == ["photo.jpg", "photo.vae"]
@@ -373,8 +373,8 @@ def test_info_is_one_line_on_stdout(vae, capsys, monkeypatch):
 def test_info_names_the_kind_of_picture(folder, capsys):
     alpha = np.zeros((50, 70), np.uint8)
     alpha[:, 9:] = 255
-    Image.fromarray(np.dstack([picture(50, 70), alpha])).save("alpha.png")
-    Image.fromarray(picture(50, 70)[..., 0].astype(np.uint16)).save("deep.png", dpi=(72, 72))
+    Image.fromarray(np.dstack([synthetic_image(50, 70), alpha])).save("alpha.png")
+    Image.fromarray(synthetic_image(50, 70)[..., 0].astype(np.uint16)).save("deep.png", dpi=(72, 72))
     assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
     assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
     alpha, deep = capsys.readouterr().out.splitlines()

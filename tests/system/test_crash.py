@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from support.commands import COMMAND, ENVIRONMENT
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import TESTS
 from vaecodec.container import stored
 
@@ -30,7 +30,7 @@ def test_killed_at_random_moments(kind, rounds):
 def sources(tmp_path, monkeypatch):
     """A picture and noise, of more than 4 KiB each as .vae files, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(300, 400)).save("photo.png")
+    Image.fromarray(synthetic_image(300, 400)).save("photo.png")
     with open("noise", "wb") as file:
         file.write(os.urandom(200_000))
     return tmp_path

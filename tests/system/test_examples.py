@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import ROOT
 
 ENV = dict(os.environ, PYTHONPATH=str(ROOT))
@@ -44,7 +44,7 @@ def blocks(language: str) -> list[str]:
 def test_python_blocks_of_the_docs_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(vaecodec.sample(1)[0]).save("seven.png")
-    Image.fromarray(picture(64, 80)).save("photo.png")
+    Image.fromarray(synthetic_image(64, 80)).save("photo.png")
     exec(compile(block, "docs/generation.md", "exec"), {})
 
 
@@ -57,7 +57,7 @@ def test_shell_blocks_of_the_docs_run(tmp_path):
     for name in ("one.png", "two.png"):
         Image.fromarray(digits[len(name) - 7]).save(tmp_path / name)
     (tmp_path / "photos").mkdir()
-    Image.fromarray(picture(64, 80)).save(tmp_path / "photos" / "a.jpg")
+    Image.fromarray(synthetic_image(64, 80)).save(tmp_path / "photos" / "a.jpg")
     lines = [line for block in blocks("sh") for line in block.splitlines() if "vaecodec train" not in line]
     script = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\n' + "\n".join(lines)
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=ENV, check=True, capture_output=True, timeout=600)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import vaecodec
 from support.commands import COMMAND, ENVIRONMENT, digests, found, read, run, write
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.cli import main as cli
 from vaecodec.files import manifest, pool
 from vaecodec.files.convert import compress_file, decompress_file
@@ -28,8 +28,8 @@ def tree(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.makedirs("in/sub/deeper")
     os.makedirs("in/empty", mode=0o750)
-    Image.fromarray(picture(40, 50)).save("in/photo.png")
-    Image.fromarray(picture(30, 20, 1)).save("in/sub/deeper/one.jpg")
+    Image.fromarray(synthetic_image(40, 50)).save("in/photo.png")
+    Image.fromarray(synthetic_image(30, 20, 1)).save("in/sub/deeper/one.jpg")
     files = {"in/notes.txt": b"notes" * 99, "in/sub/nothing": b"", "in/sub/n\udcff.bin": bytes(range(256))}
     for name, contents in files.items():
         write(name, contents)
@@ -55,7 +55,7 @@ def test_a_tree_is_mirrored_there_and_back(tree, capsys):
         assert read(f"in/{name}") == read(f"back/in/{name}")
         assert (before.st_mode, before.st_mtime_ns) == (after.st_mode, after.st_mtime_ns)
     codec = vaecodec.load("small")
-    np.testing.assert_array_equal(Image.open("back/in/photo.png"), codec.decode(codec.encode(picture(40, 50))))
+    np.testing.assert_array_equal(Image.open("back/in/photo.png"), codec.decode(codec.encode(synthetic_image(40, 50))))
 
 
 def test_bytes_are_those_of_one_file_at_a_time_in_any_number_of_processes(tree, capsys):
@@ -126,8 +126,8 @@ def test_json_is_one_object_a_file(tree, capsys):
 
 
 def test_names_that_meet_are_told_apart(tree, capsys):
-    Image.fromarray(picture(40, 50, 2)).save("in/photo.jpg")
-    Image.fromarray(picture(40, 50, 3)).save("in/a.b.png")
+    Image.fromarray(synthetic_image(40, 50, 2)).save("in/photo.jpg")
+    Image.fromarray(synthetic_image(40, 50, 3)).save("in/a.b.png")
     for name in ("in/a.b", "in/PHOTO.txt"):
         write(name, name.encode())
     code, _ = run("compress -r in --output-dir out -f --rm", capsys)
@@ -144,7 +144,7 @@ def test_names_that_meet_are_told_apart(tree, capsys):
 def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
     os.makedirs("in/more")
     for folder in ("in", "in/more"):
-        Image.fromarray(picture(20, 20)).save(f"{folder}/photo.png")
+        Image.fromarray(synthetic_image(20, 20)).save(f"{folder}/photo.png")
         write(f"{folder}/photo.txt", b"text")
     assert run("compress -r in --output-dir whole", capsys)[0] == 0
     how = next(iter(manifest.Manifest("whole").entries.values())).how
@@ -274,7 +274,7 @@ def test_films_behind_photographs_are_seen(tree, capsys):
         ("c.jpg", {"restart_marker_blocks": 1}),
         ("d.png", {}),
     ):
-        Image.fromarray(picture(40, 50)).save(name, **options)
+        Image.fromarray(synthetic_image(40, 50)).save(name, **options)
         assert recognition.bytes_after(read(name)) == recognition.bytes_after(read(name) + bytes(9)) == 0
         write(name, read(name) + film)
         assert recognition.bytes_after(read(name)) == len(film) - 3
@@ -299,7 +299,7 @@ def test_broken_pictures_are_stored(tree, capsys):
 def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.mkdir("in")
-    rgb, drawing = picture(90, 80), np.zeros((70, 90, 3), np.uint8)
+    rgb, drawing = synthetic_image(90, 80), np.zeros((70, 90, 3), np.uint8)
     drawing[::7], drawing[:, ::11] = (255, 200, 0), (0, 0, 255)
     alpha = np.tile(np.arange(80, dtype=np.uint8), (90, 1))
     Image.fromarray(rgb[..., 0]).save("in/grey.png")
@@ -331,9 +331,9 @@ def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, 
 
 
 def test_raw_files_of_cameras_are_stored_not_their_previews(tree):
-    Image.fromarray(picture(40, 50)).save("a.tif", tiffinfo={254: 1})
-    Image.fromarray(picture(40, 50)).save("b.dng", format="TIFF", tiffinfo={50706: b"\1\4\0\0"})
-    Image.fromarray(picture(40, 50)).save("c.tif")
+    Image.fromarray(synthetic_image(40, 50)).save("a.tif", tiffinfo={254: 1})
+    Image.fromarray(synthetic_image(40, 50)).save("b.dng", format="TIFF", tiffinfo={50706: b"\1\4\0\0"})
+    Image.fromarray(synthetic_image(40, 50)).save("c.tif")
     kinds = {name: compress_file(name)["kind"] for name in ("a.tif", "b.dng", "c.tif")}
     assert kinds == {"a.tif": "file", "b.dng": "file", "c.tif": "picture"}
 

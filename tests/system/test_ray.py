@@ -15,7 +15,7 @@ from PIL import Image
 
 import vaecodec
 from support.commands import ENVIRONMENT, digests, read, run, write
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.cli import main as cli
 from vaecodec.files import manifest
 from vaecodec.files.convert import compress_file, verify_file
@@ -63,7 +63,7 @@ def through(settings, jobs, device="cpu"):
 def make_kinds():
     """Files of every kind that there is a way of its own for, in the new folder `in`."""
     os.mkdir("in")
-    rgb, grey = picture(90, 80), picture(40, 50)[..., 0]
+    rgb, grey = synthetic_image(90, 80), synthetic_image(40, 50)[..., 0]
     Image.fromarray(rgb).save("in/photo.png", dpi=(72, 72))
     Image.fromarray(grey).save("in/grey.png")
     Image.fromarray(np.dstack([rgb, np.tile(np.arange(80, dtype=np.uint8), (90, 1))])).save("in/alpha.png")
@@ -106,9 +106,9 @@ def test_what_changes_between_reading_and_coding_is_read_again(tmp_path, monkeyp
     from vaecodec.integrations import ray_operators as operators
 
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(40, 50)).save("photo.png")
+    Image.fromarray(synthetic_image(40, 50)).save("photo.png")
     (task,) = operators.read(operators.table_of([(0, [(0, Job("photo.png"))])]), settings)
-    Image.fromarray(picture(60, 70, 1)).save("photo.png")
+    Image.fromarray(synthetic_image(60, 70, 1)).save("photo.png")
     compress_file("photo.png", "expected.vae")
     (analysed,) = operators.Analyse(settings, "cpu")(task)
     ((_, outcome),) = operators.rows_of(next(operators.Finish(settings)(analysed)))
@@ -120,7 +120,7 @@ def test_transforms_in_tensorflow_take_pictures_in_batches(tmp_path, monkeypatch
     pytest.importorskip("tensorflow")
     monkeypatch.chdir(tmp_path)
     for number in range(3):
-        Image.fromarray(picture(64, 64, number)).save(f"{number}.png")
+        Image.fromarray(synthetic_image(64, 64, number)).save(f"{number}.png")
     outcomes = through(settings, [Job(f"{number}.png") for number in range(3)], "tensorflow")
     for number, outcome in enumerate(outcomes):
         assert verify_file(outcome.report["output"])["kind"] == "picture"
@@ -161,7 +161,7 @@ def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     os.makedirs("in/sub")
     for number in range(PICTURES):
-        Image.fromarray(picture(48, 64, number)).save(f"in/{'sub/' * (number % 2)}{number}.png")
+        Image.fromarray(synthetic_image(48, 64, number)).save(f"in/{'sub/' * (number % 2)}{number}.png")
     write("in/sub/7.png", b"")
     write("in/sub/9.png", read("in/sub/9.png")[:2000])  # stored, with a warning
     write("in/" + "n" * 253, b"no room for .vae")
@@ -216,7 +216,7 @@ class Deadly:
 def test_a_file_that_kills_whoever_takes_it_is_named_and_its_neighbours_are_done(bulk, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in range(20):
-        Image.fromarray(picture(20, 20, number)).save(f"{number}.png")
+        Image.fromarray(synthetic_image(20, 20, number)).save(f"{number}.png")
     jobs = [Job(f"{number}.png", found=os.stat(f"{number}.png")) for number in range(20)]
     jobs[13] = jobs[13]._replace(whole_name=Deadly())
     found = {job.path: outcome for job, outcome in bulk._each(jobs, settings_of(), "cpu", None, None)}

@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -28,7 +28,7 @@ def test_python_blocks_run(block):
 
 
 def test_shell_blocks_run(tmp_path):
-    Image.fromarray(picture(60, 80)).save(tmp_path / "photo.jpg")
+    Image.fromarray(synthetic_image(60, 80)).save(tmp_path / "photo.jpg")
     (block,) = blocks("sh", "From the command line")
     # The first line makes photo.vae of a JPEG, the last pipes a PNG, which the second has made by then.
     script = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\n{block}'
@@ -39,7 +39,7 @@ def test_shell_blocks_run(tmp_path):
 
 def test_shell_blocks_on_files_and_folders_run(tmp_path):
     (tmp_path / "album").mkdir()
-    Image.fromarray(picture(60, 80)).save(tmp_path / "album" / "photo.png")
+    Image.fromarray(synthetic_image(60, 80)).save(tmp_path / "album" / "photo.png")
     for path in (tmp_path / "notes.txt", tmp_path / "album" / "notes.txt"):
         path.write_text("notes")
     (block,) = blocks("sh", "Any file, any folder")
@@ -53,8 +53,8 @@ def test_shell_blocks_on_files_and_folders_run(tmp_path):
 def test_shell_blocks_on_training_run(tmp_path):
     pytest.importorskip("tensorflow")
     (tmp_path / "pictures").mkdir()
-    Image.fromarray(picture(80, 100)).save(tmp_path / "pictures" / "photo.png")
-    Image.fromarray(picture(60, 80)).save(tmp_path / "photo.png")
+    Image.fromarray(synthetic_image(80, 100)).save(tmp_path / "pictures" / "photo.png")
+    Image.fromarray(synthetic_image(60, 80)).save(tmp_path / "photo.png")
     (block,) = blocks("sh", "Training")
     assert "--minutes 90" in block
     block = block.replace("pip install 'vaecodec[train]'\n", "tar cf more.tar pictures\n")

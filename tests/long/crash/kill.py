@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
 import numpy as np
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.files.manifest import NAME
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -74,7 +74,7 @@ def samples(folder: pathlib.Path) -> list[pathlib.Path]:
     """A picture, a text and noise of a few megabytes."""
     folder.mkdir(exist_ok=True)
     paths = [folder / "photo.png", folder / "text.txt", folder / "noise.bin"]
-    Image.fromarray(picture(200, 300)).save(paths[0])
+    Image.fromarray(synthetic_image(200, 300)).save(paths[0])
     paths[1].write_bytes(b"".join(b"line %d of a long text\n" % number for number in range(150_000)))
     paths[2].write_bytes(np.random.default_rng(0).bytes(8 << 20))
     return paths
@@ -131,7 +131,7 @@ def folders(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[st
     samples(source)
     for number in range(12):
         (source / f"sub{number % 3}").mkdir(exist_ok=True)
-        Image.fromarray(picture(40 + number, 60, number)).save(source / f"sub{number % 3}" / f"{number}.png")
+        Image.fromarray(synthetic_image(40 + number, 60, number)).save(source / f"sub{number % 3}" / f"{number}.png")
         (source / f"sub{number % 3}" / f"{number}.txt").write_bytes(b"text %d" % number * 1000)
     runs = []
     for command, given in (("compress", source), ("decompress", folder / "compress" / "in")):
@@ -194,7 +194,7 @@ def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[s
     from vaecodec.training.loop import load_checkpoint
 
     tally, last, steps = Counter(), 0, 0
-    Image.fromarray(picture(100, 100)).save(folder / "one.png")
+    Image.fromarray(synthetic_image(100, 100)).save(folder / "one.png")
     run_folder = folder / "run"
     for _ in range(rounds):
         command = [sys.executable, "-c", TRAINING, str(folder / "one.png"), str(run_folder)]

@@ -22,7 +22,7 @@ TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS))
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from support.mutants import mutants, mutate, with_right_crc
 from vaecodec import arrays
 from vaecodec.codec.codec import Codec
@@ -43,7 +43,7 @@ def golden(model: pathlib.Path = MODEL) -> list[bytes]:
     if model != MODEL:
         codec = Codec(load_model(str(model)), threads=1)
         shapes, channels = ((1, 1), (33, 48), (7, 200), (130, 90)), codec.model.config.channels
-        pictures = [np.resize(picture(*shape), (*shape, channels)) for shape in shapes]
+        pictures = [np.resize(synthetic_image(*shape), (*shape, channels)) for shape in shapes]
         files = [codec.encode(pixels, quality, tile=64) for pixels in pictures for quality in (1, 50, 100)]
     meta = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
     header = Header("0123456789abcdef" * 2, 100, 200, 448, 128)
@@ -144,7 +144,7 @@ def fuzz_model(tally: Tally, seed: int, count: int) -> None:
     """Model files: damaged ones, and ones of wrong arrays that have the right id; those that pass code a picture."""
     rng, data = random.Random(seed), tally.model.read_bytes()
     model = parse_model(data, "model")
-    pixels = np.resize(picture(40, 50), (40, 50, model.config.channels))
+    pixels = np.resize(synthetic_image(40, 50), (40, 50, model.config.channels))
 
     def work(data: bytes) -> None:
         codec = Codec(parse_model(data, "model"), threads=1)

@@ -13,14 +13,14 @@ import numpy as np
 TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS))
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.codec.codec import Codec
 from vaecodec.model.file import load_model
 
 
 def main() -> None:
     codec, done, worst = Codec(load_model(str(TESTS / "golden" / "tiny.vcm")), threads=1), 0, 0.0
-    whole = picture(65, 65)
+    whole = synthetic_image(65, 65)
     for height in range(1, 66):
         for width in range(1, 66):
             pixels = whole[:height, :width]

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
 from vaecodec.arrays import chunks, scaling
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(5)
 
 def scene(kind: str = "u1", height: int = 70, width: int = 90) -> np.ndarray:
     """A picture in values of a type."""
-    pixels = picture(height, width)[..., 0]
+    pixels = synthetic_image(height, width)[..., 0]
     return pixels.astype(kind) if np.dtype(kind).kind == "u" else (pixels.astype(kind) - 100) * np.dtype(kind).type(3)
 
 
@@ -53,7 +53,7 @@ def test_every_value_is_within_the_bound(kind, max_error):
 @pytest.mark.parametrize("mode", ["planes", "vae", "grid", "stored"])
 @pytest.mark.parametrize("max_error", [0, 0.01, 3, 30])
 def test_every_mode_keeps_the_bound(mode, max_error):
-    for values in (scene("u1"), scene("f4") * np.float32(1.1), picture(64, 48)):
+    for values in (scene("u1"), scene("f4") * np.float32(1.1), synthetic_image(64, 48)):
         data = assert_bound(values, max_error, mode=mode)
         assert arrays.info(data)["mode"] == mode
 
@@ -165,7 +165,7 @@ def test_no_chunk_is_larger_than_the_stored_one():
 
 
 def test_a_base_is_taken_where_it_is_smaller(small):
-    photo = picture(192, 192)[..., 0]
+    photo = synthetic_image(192, 192)[..., 0]
     for max_error in (10, 24):
         sizes = {mode: len(assert_bound(photo, max_error, mode=mode)) for mode in ("auto", "planes", "vae", "stored")}
         assert sizes["auto"] == min(sizes.values())

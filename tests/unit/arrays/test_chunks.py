@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.mutants import flipped, mutate, truncations, with_right_crc
 from support.paths import GOLDEN
 from vaecodec import arrays
@@ -28,11 +28,11 @@ def with_part(data: bytes, index: int, part: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def some() -> list[bytes]:
-    grey = picture(40, 36)[..., 0]
+    grey = synthetic_image(40, 36)[..., 0]
     holes = np.where(grey > 200, np.nan, grey / 3).astype("f4")
     return [
         arrays.encode(grey, 0, mode="planes"),
-        arrays.encode(picture(18, 20), 6, mode="vae", model=TINY),
+        arrays.encode(synthetic_image(18, 20), 6, mode="vae", model=TINY),
         arrays.encode(holes, 0.2),
         arrays.encode(grey.astype("f8") * np.pi, 0),
         arrays.encode(np.where(grey > 99, np.float32(2), np.float32(np.inf)), 0),

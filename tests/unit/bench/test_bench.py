@@ -11,7 +11,7 @@ import time
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.bench import command as bench
 from vaecodec.bench import evaluate, peers
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     """Three pictures, large enough for MS-SSIM."""
     path = tmp_path_factory.mktemp("pictures")
     for seed in range(3):
-        Image.fromarray(picture(176, 192, seed)).save(path / f"{seed}.png")
+        Image.fromarray(synthetic_image(176, 192, seed)).save(path / f"{seed}.png")
     return path
 
 
@@ -184,7 +184,7 @@ def test_one_picture_that_a_codec_cannot_take_costs_only_that(tmp_path, capsys, 
 
     monkeypatch.setitem(peers.PEERS, "picky", picky)
     for n, side in enumerate((8, 32, 8, 32)):
-        Image.fromarray(picture(side, side, n)).save(tmp_path / f"{n}.png")
+        Image.fromarray(synthetic_image(side, side, n)).save(tmp_path / f"{n}.png")
     command = ["bench", str(tmp_path), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
     assert main([*command, "--codecs", "picky", "--qualities", "20,40,60,80"]) == 1
     assert {row["image"] for row in rows(tmp_path / "out")} == {"1.png", "3.png"}
@@ -256,7 +256,7 @@ def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys, mo
     kodak = tmp_path / "kodak"
     kodak.mkdir()
     for n in range(1, 25):
-        Image.fromarray(picture(32, 32, n)).save(kodak / f"kodim{n:02}.png")
+        Image.fromarray(synthetic_image(32, 32, n)).save(kodak / f"kodim{n:02}.png")
     assert main([*command, str(kodak), "-o", str(tmp_path / "small")]) == 0
     assert "is left out: it is of Kodak's 24 pictures" in capsys.readouterr().err
     monkeypatch.setattr(bench, "KODAK_PIXELS", 32 * 32)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.bench.peers import DEFAULT, LOSSLESS, PEERS, Options, PeerError, check_decoded, open_peer
 from vaecodec.errors import CodecError
@@ -23,7 +23,7 @@ IN_PROCESS = [name for name in PEERS if name not in ("vaecodec", "bpg", "vtm", "
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
     """A photograph's part, a made picture, and one of odd sides."""
-    return [read_image(str(PARROTS))[0][150:310, 200:400], picture(96, 128), picture(63, 81, 3)]
+    return [read_image(str(PARROTS))[0][150:310, 200:400], synthetic_image(96, 128), synthetic_image(63, 81, 3)]
 
 
 def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]:
@@ -91,7 +91,7 @@ def test_hevc_goes_there_and_back(pictures):
 
 def test_ours_with_a_model_of_ones_own(tiny):
     peer = open_peer(f"vaecodec:{GOLDEN / 'tiny.vcm'}", OPTIONS)
-    x = picture(48, 40)
+    x = synthetic_image(48, 40)
     assert peer.name == "vaecodec:tiny.vcm" and tiny.model.id in peer.version and peer.threads == 2
     assert peer.encode(x, 50) == tiny.encode(x, 50)
     assert np.array_equal(peer.decode(peer.encode(x, 50)), tiny.decode(tiny.encode(x, 50)))
@@ -99,7 +99,7 @@ def test_ours_with_a_model_of_ones_own(tiny):
 
 def test_ours_with_more_effort(tiny):
     peer, plain = (open_peer(f"vaecodec@{n}:{GOLDEN / 'tiny.vcm'}", OPTIONS) for n in (3, 1))
-    x = picture(48, 40)
+    x = synthetic_image(48, 40)
     assert (peer.name, peer.options) == ("vaecodec@3:tiny.vcm", "effort 3") and plain.name == "vaecodec:tiny.vcm"
     assert peer.encode(x, 50) == tiny.encode(x, 50, effort=3) and plain.encode(x, 50) == tiny.encode(x, 50)
     assert set(peer.settings) < set(plain.settings)
@@ -132,7 +132,7 @@ def test_a_missing_library_says_what_to_install(name, monkeypatch):
 
 
 def test_decoded_pixels_of_another_shape_are_refused():
-    x = picture(8, 8)
+    x = synthetic_image(8, 8)
     assert check_decoded(x, x) is x
     for wrong in (x[:4], x.astype(np.float32), None):
         with pytest.raises(CodecError, match=r"expected uint8\[8, 8, 3\]"):
@@ -176,7 +176,7 @@ def test_programs_on_the_path_take_part(name, programs, tmp_path, monkeypatch):
             open_peer(name, OPTIONS)
         monkeypatch.setenv("VTM_INTRA_CFG", __file__)
     peer = open_peer(name, OPTIONS)
-    x = picture(9, 14)
+    x = synthetic_image(9, 14)
     assert peer.version == "stand-in version 1.2" and peer.own_process
     again = check_decoded(peer.decode(peer.encode(x, 30)), x)
     # VTM's stand-in keeps 8-bit YCbCr, whose rounding the way back to RGB may double.

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import ROOT
 from vaecodec.bench import command as bench
 from vaecodec.cli import main
@@ -23,7 +23,7 @@ def path(tmp_path_factory) -> pathlib.Path:
     """A report of two peers, one lossless codec, published curves, a gallery and a start-up table."""
     folder = tmp_path_factory.mktemp("pictures")
     for n in range(1, 25):
-        Image.fromarray(picture(64, 80, n)).save(folder / f"kodim{n:02}.png")
+        Image.fromarray(synthetic_image(64, 80, n)).save(folder / f"kodim{n:02}.png")
     out = tmp_path_factory.mktemp("out")
     table = {"about": "Best of 5.", "columns": ["what", "seconds"], "rows": [["</script><b>import</b>", 0.0123]]}
     (out / "startup.json").write_text(json.dumps(table))

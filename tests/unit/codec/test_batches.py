@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
@@ -20,7 +20,7 @@ SIZES = [(70, 90), (64, 64), (200, 130), (70, 90), (1, 1), (64, 64), (130, 200)]
 
 def mixed() -> list[np.ndarray]:
     """Samples of every kind, in several sizes."""
-    rgb = [picture(*size, seed) for seed, size in enumerate(SIZES)]
+    rgb = [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
     alpha = np.tile(np.arange(90, dtype=np.uint8)[None], (70, 1))
     return [
         *rgb,
@@ -33,7 +33,7 @@ def mixed() -> list[np.ndarray]:
 
 
 def test_a_codec_codes_a_batch_as_one_by_one(tiny):
-    pictures = [picture(*size, seed) for seed, size in enumerate(SIZES)]
+    pictures = [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
     steps: list[tuple[int, int]] = []
     files = tiny.encode_batch(pictures, 60, tile=64, progress=lambda *done: steps.append(done))
     assert files == [tiny.encode(one, 60, tile=64) for one in pictures]
@@ -47,7 +47,7 @@ def test_a_codec_codes_a_batch_as_one_by_one(tiny):
 
 
 def test_qualities_windows_and_previews_mix(tiny):
-    files = [tiny.encode(picture(150, 170, n), quality, tile=64) for n, quality in enumerate((20, 80, 20, 55))]
+    files = [tiny.encode(synthetic_image(150, 170, n), quality, tile=64) for n, quality in enumerate((20, 80, 20, 55))]
     for options in ({"window": (10, 20, 100, 90)}, {"reduce": 4}, {"window": (3, 70, 99, 31), "reduce": 2}):
         for found, data in zip(tiny.decode_batch(files, **options), files, strict=True):
             np.testing.assert_array_equal(found, tiny.decode(data, **options))
@@ -60,7 +60,7 @@ def test_tensorflow_takes_tiles_of_several_pictures_together(tiny):
     analysis, pixels = codec.transforms.analysis, codec.transforms.pixels
     codec.transforms.analysis = lambda images, *more: shapes.append(len(images)) or analysis(images, *more)
     codec.transforms.pixels = lambda images, *more: shapes.append(len(images)) or pixels(images, *more)
-    pictures = [picture(64, 64, seed) if seed != 2 else picture(80, 48) for seed in range(5)]
+    pictures = [synthetic_image(64, 64, seed) if seed != 2 else synthetic_image(80, 48) for seed in range(5)]
     files = [tiny.encode_unfiltered(one, 70) for one in pictures]
     for found, data in zip(codec.decode_batch(files), files, strict=True):
         np.testing.assert_array_equal(found, tiny.decode(data))
@@ -72,7 +72,7 @@ def test_tensorflow_takes_tiles_of_several_pictures_together(tiny):
 def test_threads_serve_a_whole_batch(tiny, monkeypatch, least):
     """Each with tiles of its own, or all together with each tile."""
     monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", least)
-    codec, pictures = Codec(tiny.model, threads=2), [picture(*size, seed) for seed, size in enumerate(SIZES)]
+    codec, pictures = Codec(tiny.model, threads=2), [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
     files = codec.encode_batch(pictures)
     assert files == [tiny.encode(one) for one in pictures]
     for found, data in zip(codec.decode_batch(files), files, strict=True):
@@ -97,7 +97,7 @@ def test_every_kind_of_picture_in_one_batch(tmp_path):
 
 
 def test_errors_name_the_file(small):
-    files = small.encode_batch([picture(64, 64, seed) for seed in range(3)])
+    files = small.encode_batch([synthetic_image(64, 64, seed) for seed in range(3)])
     cut = [*files[:2], files[2][:-9]]
     with pytest.raises(FormatError, match="^file 2: the file is cut off"):
         vaecodec.decode_batch(cut)
@@ -114,12 +114,12 @@ def test_errors_name_the_file(small):
     with pytest.raises(ModelError, match="^file 1: "):
         vaecodec.decode_batch([files[0], (GOLDEN / "odd.vae").read_bytes()])
     with pytest.raises(vaecodec.CodecError, match="expected uint8"):
-        small.encode_batch([picture(8, 8), picture(8, 8)[..., 0]])
+        small.encode_batch([synthetic_image(8, 8), synthetic_image(8, 8)[..., 0]])
     with pytest.raises(ValueError, match="quality"):
         vaecodec.encode_batch([], quality=0)
 
 
 def test_batches_of_bytes_like_a_pillow_image(small):
     file = io.BytesIO()
-    Image.fromarray(picture(64, 64)).save(file, "PNG")
-    assert vaecodec.encode_batch([file.getvalue()]) == [vaecodec.encode(picture(64, 64))]
+    Image.fromarray(synthetic_image(64, 64)).save(file, "PNG")
+    assert vaecodec.encode_batch([file.getvalue()]) == [vaecodec.encode(synthetic_image(64, 64))]

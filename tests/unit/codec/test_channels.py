@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture, spectrum
+from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
 from vaecodec.cli import main as cli
 from vaecodec.config import PRESETS, Config
@@ -29,10 +29,10 @@ def model(request, tmp_path_factory):
     channels, folder = request.param, tmp_path_factory.mktemp("run")
     config = Config.from_dict({**SIZES.to_dict(), "channels": channels})
     if channels == 1:
-        Image.fromarray(picture(90, 100, 5)).save(folder / "colour.png")  # is made grey
+        Image.fromarray(synthetic_image(90, 100, 5)).save(folder / "colour.png")  # is made grey
     else:
-        np.save(folder / "bands.npy", spectrum(90, 100, channels))
-        np.save(folder / "others.npy", spectrum(90, 100, channels + 1))  # is left out
+        np.save(folder / "bands.npy", synthetic_channels(90, 100, channels))
+        np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is left out
     options = training.Options(batch=2, crop=64, steps=4, minutes=1e9)
     means = training.train([str(folder)], str(folder / "run"), config, options)
     assert training.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
@@ -46,7 +46,7 @@ def test_symbols_and_pixels_are_the_reference_decoders(model):
     from vaecodec.model.file import load_model
 
     channels, path = model
-    image = spectrum(100, 150, channels)
+    image = synthetic_channels(100, 150, channels)
     codec = vaecodec.load(path)
     assert not codec.model.shipped and codec.model.config.channels == channels
     data = codec.encode(image, 70, tile=64)
@@ -80,7 +80,12 @@ def test_it_is_trained_on_from_its_file(model, tmp_path):
 def test_other_pixels_are_refused_in_words(model):
     channels, path = model
     codec = vaecodec.load(path)
-    for pixels in (picture(32, 32), picture(32, 32)[..., 0], spectrum(32, 32, 6), np.zeros((32, 32, channels))):
+    for pixels in (
+        synthetic_image(32, 32),
+        synthetic_image(32, 32)[..., 0],
+        synthetic_channels(32, 32, 6),
+        np.zeros((32, 32, channels)),
+    ):
         with pytest.raises(CodecError, match=rf"expected uint8\[H, W, {channels}\]"):
             codec.encode(pixels)
     other = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
@@ -88,9 +93,14 @@ def test_other_pixels_are_refused_in_words(model):
         codec.decode(container.pack(other, [(b"", 0, 0)]))
     if channels == 1:
         with pytest.raises(CodecError, match="in colour, and the model is for grey ones"):
-            vaecodec.encode(picture(80, 90), model=path)
+            vaecodec.encode(synthetic_image(80, 90), model=path)
     else:
-        for image in (picture(80, 90), picture(80, 90)[..., 0], Image.fromarray(picture(80, 90)), "photo.png"):
+        for image in (
+            synthetic_image(80, 90),
+            synthetic_image(80, 90)[..., 0],
+            Image.fromarray(synthetic_image(80, 90)),
+            "photo.png",
+        ):
             with pytest.raises(CodecError, match=rf"for arrays uint8\[H, W, {channels}\], not for"):
                 vaecodec.encode(image, model=path)
 
@@ -99,7 +109,7 @@ def test_arrays_go_through_the_package(model):
     channels, path = model
     if channels == 1:
         pytest.skip("has a test of its own")
-    image = spectrum(70, 90, channels)
+    image = synthetic_channels(70, 90, channels)
     image[:8, :8, -1] = 0  # no alpha: what lies below it is kept
     data = vaecodec.encode(image, quality=80, model=path)
     assert np.array_equal(vaecodec.load(path).decode(data), vaecodec.decode(data, model=path))
@@ -118,7 +128,7 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
     if channels == 1:
         pytest.skip("are pictures")
     file = tmp_path / "bands.vae"
-    file.write_bytes(vaecodec.encode(spectrum(70, 90, channels), model=path))
+    file.write_bytes(vaecodec.encode(synthetic_channels(70, 90, channels), model=path))
     why = f"holds {channels} channels, which no picture has"
     with pytest.raises(OSError, match=why):
         Image.open(file)
@@ -129,7 +139,7 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
     assert cli.main(["verify", "-m", path, str(file)]) == 0
     assert cli.main(["info", str(file)]) == 0
     assert f"{channels} channels" in capsys.readouterr().out
-    Image.fromarray(picture(40, 50)).save(tmp_path / "photo.png")
+    Image.fromarray(synthetic_image(40, 50)).save(tmp_path / "photo.png")
     assert cli.main(["compress", "-m", path, str(tmp_path / "photo.png")]) == 1
     assert "not for uint8[40, 50, 3]" in capsys.readouterr().err and not (tmp_path / "photo.vae").exists()
     with pytest.raises(CodecError, match="not for a picture"):
@@ -142,7 +152,7 @@ def test_a_grey_model_codes_grey_pictures(model, tmp_path):
     channels, path = model
     if channels != 1:
         pytest.skip("is not grey")
-    grey = picture(100, 130)[..., 1]
+    grey = synthetic_image(100, 130)[..., 1]
     alpha = np.where(np.arange(130) < 60, 0, 255).astype(np.uint8) * np.ones((100, 1), np.uint8)
     data = vaecodec.load(path).encode(grey[..., None], 70)
     assert vaecodec.info(data)["channels"] == 1 and vaecodec.decode(data, model=path).shape == grey.shape
@@ -169,7 +179,7 @@ def test_large_grey_pictures_go_through_in_strips(model, monkeypatch):
     channels, path = model
     if channels != 1:
         pytest.skip("is not grey")
-    rgb = np.repeat(picture(200, 96)[..., :1], 3, 2)
+    rgb = np.repeat(synthetic_image(200, 96)[..., :1], 3, 2)
     codec = vaecodec.load(path)
     data = modes.encode_rows(codec, lambda: Strips(rgb.shape, iter(np.split(rgb, 8)), True), True, 60)
     assert data == codec.encode(rgb[..., :1], 60)
@@ -207,7 +217,7 @@ def test_quality_means_the_same_error():
     tf = pytest.importorskip("tensorflow")
     from vaecodec.training.vae import VAE
 
-    grey = picture(128, 128)[None, ..., :1]
+    grey = synthetic_image(128, 128)[None, ..., :1]
     for quality in (0.0, 3.5, 6.0):
         found = []
         for channels in (1, 3):
@@ -226,12 +236,12 @@ def test_what_is_trained_on_has_the_channels():
             Image.fromarray(array).save(out, kind)
         return out.getvalue()
 
-    rgba = np.dstack([picture(20, 30), picture(20, 30, 1)[..., 0]])
+    rgba = np.dstack([synthetic_image(20, 30), synthetic_image(20, 30, 1)[..., 0]])
     assert np.array_equal(bands.read_training(file(rgba, "PNG"), 4), rgba)
     assert bands.read_training(file(rgba, "PNG"), 3).shape == (20, 30, 3)
     assert bands.read_training(file(rgba, "PNG"), 1).shape == (20, 30, 1)
     assert np.array_equal(bands.read_training(file(rgba[..., 0], "npy"), 1)[..., 0], rgba[..., 0])
-    assert bands.read_training(file(spectrum(20, 30, 7), "npy"), 7).shape == (20, 30, 7)
+    assert bands.read_training(file(synthetic_channels(20, 30, 7), "npy"), 7).shape == (20, 30, 7)
     for array, kind, channels in ((rgba, "PNG", 5), (rgba, "npy", 3), (rgba.astype(np.int16), "npy", 4)):
         with pytest.raises(ValueError, match="expected uint8"):
             bands.read_training(file(array, kind), channels)
@@ -241,7 +251,7 @@ def test_what_is_trained_on_has_the_channels():
 
 def test_the_command_trains_for_channels(tmp_path, capsys):
     pytest.importorskip("tensorflow")
-    np.save(tmp_path / "bands.npy", spectrum(70, 80, 4))
+    np.save(tmp_path / "bands.npy", synthetic_channels(70, 80, 4))
     (tmp_path / "tiny.toml").write_text(
         "[model]\n" + "".join(f"{name} = 8\n" for name in ("hyper_width", "fine", "coarse", "prior", "coarser"))
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reference import reference_decoder
-from support.images import picture
+from support.images import synthetic_image
 from support.laws import decoding_inverts_encoding
 from support.paths import GOLDEN
 from vaecodec.codec.codec import Codec
@@ -25,7 +25,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("shape", [(64, 48), (40, 48), (40, 50), (130, 64), (130, 70)])
 def test_what_is_decoded_is_the_callers_own(tiny, shape):
-    found = tiny.decode(tiny.encode(picture(*shape), tile=64))
+    found = tiny.decode(tiny.encode(synthetic_image(*shape), tile=64))
     assert found.shape == (*shape, 3) and found.flags.c_contiguous and found.flags.writeable
 
 
@@ -42,7 +42,7 @@ def test_tiles_as_wide_as_the_picture_are_not_copied_unless_they_must():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (7, 5), (16, 16), (17, 33), (65, 64), (200, 129)])
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_any_size_round_trips(tiny, shape, quality):
-    pixels = picture(*shape)
+    pixels = synthetic_image(*shape)
     data = tiny.encode(pixels, quality)
     decoded = tiny.decode(data)
     assert decoded.shape == pixels.shape and decoded.dtype == np.uint8
@@ -58,7 +58,7 @@ def test_any_symbols_have_one_answer(tiny, cells, step):
 
 def test_tiles_join_without_a_seam(tiny):
     """Each tile is coded by itself, and its pixels continue those of its neighbours."""
-    pixels = picture(256, 256)
+    pixels = synthetic_image(256, 256)
     whole, tiled = (tiny.decode(tiny.encode(pixels, 90, tile=tile)) for tile in (256, 128))
     assert abs(psnr(whole, pixels) - psnr(tiled, pixels)) < 0.1
     error = np.abs(tiled.astype(int) - pixels).mean(2)
@@ -67,7 +67,7 @@ def test_tiles_join_without_a_seam(tiny):
 
 
 def test_synthesis_with_a_halo_is_synthesis_of_the_whole(tiny):
-    data = tiny.encode(picture(200, 330), 60, tile=64)
+    data = tiny.encode(synthetic_image(200, 330), 60, tile=64)
     whole = tiny.decode(data)
     rng = np.random.default_rng(1)
     for _ in range(12):
@@ -78,7 +78,7 @@ def test_synthesis_with_a_halo_is_synthesis_of_the_whole(tiny):
 
 
 def test_a_window_decodes_only_the_tiles_it_needs(tiny):
-    pixels = picture(256, 256)
+    pixels = synthetic_image(256, 256)
     data = bytearray(tiny.encode(pixels, 60, tile=64))
     last = parse(bytes(data)).tiles[15]
     data[last.offset] ^= 1
@@ -117,21 +117,21 @@ def test_a_preview_is_the_picture_made_small(small, quality, least):
 
 
 def test_a_preview_of_a_damaged_file_is_no_picture(tiny):
-    data = bytearray(tiny.encode(picture(64, 64), 60))
+    data = bytearray(tiny.encode(synthetic_image(64, 64), 60))
     data[parse(bytes(data)).tiles[0].offset] ^= 1
     with pytest.raises(FormatError, match="tile 0"):
         tiny.decode(bytes(data), (0, 0, 64, 64), reduce=16)
 
 
 def test_file_size_is_the_information_content(tiny):
-    pixels = picture(256, 320)
+    pixels = synthetic_image(256, 320)
     for quality in (5, 50, 95):
         size, bits = len(tiny.encode(pixels, quality)), tiny.information(pixels, quality)
         assert bits / 8 <= size <= 1.01 * bits / 8 + 64
 
 
 def test_quality_grows_size_and_fidelity(tiny):
-    pixels = picture(256, 256, seed=3)
+    pixels = synthetic_image(256, 256, seed=3)
     files = [tiny.encode(pixels, quality) for quality in (1, 25, 50, 75, 100)]
     sizes, fidelity = [len(data) for data in files], [psnr(tiny.decode(data), pixels) for data in files]
     assert sizes == sorted(sizes) and len(set(sizes)) == 5
@@ -140,7 +140,7 @@ def test_quality_grows_size_and_fidelity(tiny):
 
 def test_every_damaged_payload_byte_is_noticed(tiny):
     """Or changes nothing: a scale offset of a part has no effect where the part has no such symbols."""
-    data = tiny.encode(picture(48, 64), 70)
+    data = tiny.encode(synthetic_image(48, 64), 70)
     pixels, harmless = tiny.decode(data), 0
     begin = parse(data).tiles[0].offset
     for position in range(begin, len(data)):
@@ -161,7 +161,7 @@ def test_every_damaged_payload_byte_is_noticed(tiny):
 
 
 def test_limits_are_checked_before_anything_is_allocated(tiny):
-    data = tiny.encode(picture(64, 64), 10)
+    data = tiny.encode(synthetic_image(64, 64), 10)
     with pytest.raises(LimitError):
         tiny.decode(data, limits=Limits(pixels=64 * 64 - 1))
     with pytest.raises(LimitError, match="side"):
@@ -172,7 +172,7 @@ def test_limits_are_checked_before_anything_is_allocated(tiny):
 
 
 def test_a_file_of_another_model_is_refused_by_name(tiny):
-    data = bytearray(tiny.encode(picture(16, 16)))
+    data = bytearray(tiny.encode(synthetic_image(16, 16)))
     from vaecodec.container.picture import Header, pack
 
     parsed = parse(bytes(data))
@@ -193,7 +193,7 @@ def test_pixels_of_another_kind_are_refused(tiny, pixels):
 def test_threads_share_a_codec(tiny):
     from concurrent.futures import ThreadPoolExecutor
 
-    files = [tiny.encode(picture(48, 48 + 16 * n, n), 60) for n in range(6)]
+    files = [tiny.encode(synthetic_image(48, 48 + 16 * n, n), 60) for n in range(6)]
     alone = [tiny.decode(data) for data in files]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(tiny.decode, files * 3))
@@ -282,7 +282,7 @@ def test_pixels_do_not_depend_on_threads(tiny, threads):
 def test_tensorflow_gives_the_same_bytes_and_pixels(tiny):
     pytest.importorskip("vaecodec.transforms.tensorflow")
     other = Codec(tiny.model, device="tensorflow")
-    pixels = picture(100, 150)
+    pixels = synthetic_image(100, 150)
     for quality in (20, 80):
         data = tiny.encode(pixels, quality)
         assert other.encode(pixels, quality) == data
@@ -292,7 +292,7 @@ def test_tensorflow_gives_the_same_bytes_and_pixels(tiny):
 
 def test_tensorflow_takes_tiles_in_batches_and_changes_nothing_by_it(tiny, monkeypatch):
     pytest.importorskip("vaecodec.transforms.tensorflow")
-    other, pixels, sizes = Codec(tiny.model, device="tensorflow"), picture(330, 500), []
+    other, pixels, sizes = Codec(tiny.model, device="tensorflow"), synthetic_image(330, 500), []
     for name in ("analysis", "pixels"):
         plain = getattr(other.transforms, name)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.codec import content, modes
 from vaecodec.codec import fallback as classical
 from vaecodec.config import lambda_at
@@ -70,7 +70,7 @@ def test_patterns_and_smooth_drawings_are_not_coded_by_the_model(small, samples,
 
 def test_a_photograph_stays_one(small):
     data = pytest.importorskip("skimage").data
-    for samples in (data.astronaut(), data.camera(), data.coffee(), data.chelsea(), picture(200, 300)):
+    for samples in (data.astronaut(), data.camera(), data.coffee(), data.chelsea(), synthetic_image(200, 300)):
         for quality in (10, 50, 75):
             assert looked_at(small, samples, quality)[0]
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 import vaecodec
 from reference import reference_decoder
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec.codec import content, modes
 from vaecodec.codec import fallback as classical
@@ -23,7 +23,7 @@ KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
 
 def sample(channels, height=100, width=150, dtype=np.uint8):
     """A photograph-like picture; alpha has a hole, a soft edge and an opaque part."""
-    colour = picture(height, width)[..., : 1 if channels < 3 else 3]
+    colour = synthetic_image(height, width)[..., : 1 if channels < 3 else 3]
     if channels in (2, 4):
         x = np.arange(width)[None] - width / 3
         alpha = np.broadcast_to(np.clip(8 * x, 0, 255), (height, width)).astype(np.uint8)
@@ -138,7 +138,7 @@ def test_screenshots_are_kept_and_photographs_are_not(small):
         data = modes.encode(small, screenshot(), quality)
         assert kind_of(data) == "lossless"
         np.testing.assert_array_equal(modes.decode(data), screenshot())
-        assert kind_of(modes.encode(small, picture(200, 300), quality)) == "vae"
+        assert kind_of(modes.encode(small, synthetic_image(200, 300), quality)) == "vae"
 
 
 @pytest.mark.parametrize("quality", [1, 30, 70, 100])
@@ -146,8 +146,8 @@ def test_screenshots_are_kept_and_photographs_are_not(small):
 def test_no_file_is_larger_than_the_lossless_one(small, shape, quality):
     flat = np.full((*shape, 3), 77, np.uint8)
     steps = np.arange(shape[0] * shape[1] * 3).reshape(*shape, 3).astype(np.uint8)
-    dither = np.asarray(Image.fromarray(picture(*shape)).convert("1").convert("L"))
-    for samples in (flat, steps, dither, picture(*shape), noise(*shape), screenshot()[: shape[0], : shape[1]]):
+    dither = np.asarray(Image.fromarray(synthetic_image(*shape)).convert("1").convert("L"))
+    for samples in (flat, steps, dither, synthetic_image(*shape), noise(*shape), screenshot()[: shape[0], : shape[1]]):
         kept = modes.keep(samples, None)
         assert len(modes.encode(small, samples, quality)) <= len(kept)
 
@@ -163,7 +163,7 @@ def drawing(height=240, width=320):
 
 
 def test_the_lowest_sum_of_rate_and_distortion_decides(small, monkeypatch):
-    samples = picture(60, 60)
+    samples = synthetic_image(60, 60)
     costs = {}
     for coding in ("vae", "lossless", "avif"):
         monkeypatch.setattr(modes, "_cost", lambda data, *_, wanted=coding: kind_of(data) != wanted)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec import limits
 from vaecodec.cli import main as cli
 from vaecodec.images.files import read_image
@@ -14,7 +14,7 @@ from vaecodec.limits import Limits
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(50, 70)).save("photo.png")
+    Image.fromarray(synthetic_image(50, 70)).save("photo.png")
     return tmp_path
 
 

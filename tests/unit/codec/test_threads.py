@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import blas
 from vaecodec.blas import one_thread
@@ -23,7 +23,7 @@ from vaecodec.container.picture import parse
 from vaecodec.errors import FormatError
 from vaecodec.threads import ONE_THREAD, Threads, available_cores, pool_of
 
-PIXELS = picture(260, 300)
+PIXELS = synthetic_image(260, 300)
 
 
 @pytest.fixture(params=["own", "shared"])

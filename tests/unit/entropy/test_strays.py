@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.models import FALSE_STRAYS, remade, stack_of_strays
 from support.mutants import mutants, truncations
 from vaecodec.codec.codec import Codec
@@ -136,8 +136,8 @@ def files(tiny, sure):
     """(codec, file)s: some tiles, a filter, many strays, odd sides."""
     codec = Codec(tiny.model, threads=1)
     shapes = (((33, 48), 60), ((1, 1), 1), ((90, 70), 1))
-    found = [(codec, codec.encode(picture(*shape), quality, tile=64)) for shape, quality in shapes]
-    found.append((codec, codec.encode(picture(80, 90), 50, effort=2)))
+    found = [(codec, codec.encode(synthetic_image(*shape), quality, tile=64)) for shape, quality in shapes]
+    found.append((codec, codec.encode(synthetic_image(80, 90), 50, effort=2)))
     return [*found, (sure, sure.encode(flat_with_spots(), 90, tile=64))]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.codec.codec import Codec
 from vaecodec.container.picture import parse
 from vaecodec.entropy import coding
@@ -83,7 +83,7 @@ def test_rungs_come_back(rungs):
 
 def test_files_are_smaller_by_it_and_decode_alike(monkeypatch):
     """A picture without grain, many times enlarged, is smoother than any photograph that the prior has seen."""
-    codec, x = Codec(load_model("small")), np.kron(picture(40, 56), np.ones((8, 8, 1), np.uint8))
+    codec, x = Codec(load_model("small")), np.kron(synthetic_image(40, 56), np.ones((8, 8, 1), np.uint8))
     x = ((x.astype(int) + np.roll(x, 3, 0) + np.roll(x, 3, 1) + np.roll(x, 5, 0)) // 4).astype(np.uint8)
     data = codec.encode(x, 60)
     [tile] = parse(data).tiles

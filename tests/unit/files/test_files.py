@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.atomic import Attributes, write_atomic
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
@@ -34,7 +34,7 @@ def photo(tmp_path):
     path = tmp_path / "photo.png"
     exif = Image.Exif()
     exif[0x010F] = "Acme"
-    Image.fromarray(picture(50, 70)).save(path, exif=exif)
+    Image.fromarray(synthetic_image(50, 70)).save(path, exif=exif)
     return path
 
 
@@ -248,7 +248,7 @@ def test_there_and_back(photo):
     back = decompress_file(vae, photo.with_name("back.png"))
     pixels, metadata = read_image(photo.with_name("back.png"))
     codec = vaecodec.load("small")
-    np.testing.assert_array_equal(pixels, codec.decode(codec.encode(picture(50, 70))))
+    np.testing.assert_array_equal(pixels, codec.decode(codec.encode(synthetic_image(50, 70))))
     assert metadata == read_image(photo)[1] and "exif" in metadata
     assert {key: back[key] for key in ("bytes", "bpp", "width", "height")} == {
         key: there[key] for key in ("bytes", "bpp", "width", "height")
@@ -357,7 +357,7 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
 def films(folder, count):
     """JPEG files with other bytes behind the image, all of which a removal would lose."""
     file = io.BytesIO()
-    Image.fromarray(picture(32, 32)).save(file, "JPEG")
+    Image.fromarray(synthetic_image(32, 32)).save(file, "JPEG")
     paths = [folder / f"{n}.jpg" for n in range(count)]
     for path in paths:
         path.write_bytes(file.getvalue() + b"A FILM BEHIND THE PICTURE" * 50)
@@ -381,7 +381,7 @@ def silenced_warnings(monkeypatch):
 def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, monkeypatch):
     (film,) = films(tmp_path, 1)
     gif = tmp_path / "moving.gif"
-    frames = [Image.fromarray(picture(32, 32, seed)) for seed in range(3)]
+    frames = [Image.fromarray(synthetic_image(32, 32, seed)) for seed in range(3)]
     frames[0].save(gif, save_all=True, append_images=frames[1:])
     tiff = tmp_path / "scan.tif"  # of whose tags Pillow skips one that lies beyond the end
     frames[0].save(tiff, tiffinfo={270: "x" * 100})
@@ -390,7 +390,7 @@ def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, mo
     data[at + 4 : at + 8] = struct.pack("<I", 1 << 20)
     tiff.write_bytes(data)
     profile = tmp_path / "profile.vae"
-    samples = picture(32, 32)
+    samples = synthetic_image(32, 32)
     profile.write_bytes(modes.keep(samples, {"xmp": b"<x/>"}))
     with silenced_warnings(monkeypatch):
         for source in (film, gif, tiff):

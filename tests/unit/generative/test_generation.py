@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import SHARED
 from vaecodec.cli import main as cli
 from vaecodec.errors import CodecError
@@ -62,7 +62,7 @@ def test_photographs_are_drawn_varied_and_joined():
     drawn = vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1)
     assert drawn.shape == (2, 40, 56, 3) and not np.array_equal(drawn[0], drawn[1])
     assert np.array_equal(vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1), drawn)
-    a, b = picture(40, 56, 1), picture(40, 56, 2)
+    a, b = synthetic_image(40, 56, 1), synthetic_image(40, 56, 2)
     decoded = vaecodec.load().decode(vaecodec.load().encode(a, 50), limits=None)
     assert np.array_equal(vaecodec.vary(a, 0, model="small")[0], decoded)
     near, far = (np.abs(vaecodec.vary(a, s, model="small")[0] - decoded.astype(float)).mean() for s in (0.05, 1.0))
@@ -92,14 +92,14 @@ def test_scores_rank_what_is_no_digit(drawn):
 
 def test_scores_of_photographs():
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
-    usual, strange = vaecodec.score(picture(48, 64), model="small"), vaecodec.score(noise, model="small")
+    usual, strange = vaecodec.score(synthetic_image(48, 64), model="small"), vaecodec.score(noise, model="small")
     assert strange.bpd > usual.bpd and usual.percentile is not None and strange.percentile > 90
 
 
 def test_pictures_that_a_model_does_not_take():
     grey = np.zeros((28, 28), np.uint8)
     assert vaecodec.score(np.repeat(grey[..., None], 3, 2)) == vaecodec.score(grey)  # grey in colour's clothes
-    for bad in (np.zeros((28, 27), np.uint8), picture(28, 28), np.zeros((28, 28), np.uint16)):
+    for bad in (np.zeros((28, 27), np.uint8), synthetic_image(28, 28), np.zeros((28, 28), np.uint16)):
         with pytest.raises(CodecError):
             vaecodec.score(bad)
 
@@ -150,7 +150,7 @@ def test_score_writes_a_table_and_a_sheet(drawn, tmp_path, capsys):
         (tmp_path / "t.csv").read_text().startswith("input,bpd,complexity,corrected,percentile,corrected_percentile\n")
     )
     # Of photographs, what is broken is told and the others are done.
-    Image.fromarray(picture(40, 50)).save(folder / "3.png")
+    Image.fromarray(synthetic_image(40, 50)).save(folder / "3.png")
     (folder / "4.png").write_bytes(b"no picture")
     assert cli.main(["score", str(folder), "-m", "small"]) == 1
     told = capsys.readouterr()

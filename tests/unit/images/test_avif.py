@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.codec import fallback as classical
 from vaecodec.container import picture as container
 from vaecodec.errors import CodecError, FormatError
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.skipif(not classical.has_avif(), reason="this Pillow ha
 
 def encoded(width, height, mode="RGB", **options):
     file = io.BytesIO()
-    image = Image.fromarray(picture(height, width)).convert(mode)
+    image = Image.fromarray(synthetic_image(height, width)).convert(mode)
     if mode == "RGBA":
-        image.putalpha(Image.fromarray(picture(height, width, 1)[..., 0]))
+        image.putalpha(Image.fromarray(synthetic_image(height, width, 1)[..., 0]))
     image.save(file, "AVIF", speed=10, max_threads=1, **options)
     return file.getvalue()
 
@@ -94,7 +94,7 @@ def test_the_alpha_of_an_image_counts_too(monkeypatch):
 
 
 def test_a_sequence_is_judged_by_its_first_image():
-    frames = [Image.fromarray(picture(48, 64, seed)) for seed in range(3)]
+    frames = [Image.fromarray(synthetic_image(48, 64, seed)) for seed in range(3)]
     file = io.BytesIO()
     frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:], speed=10)
     avif.check_image(file.getvalue(), 64, 48)

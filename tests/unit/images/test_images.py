@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.images import deep
 from vaecodec.images.files import format_of, read_image, read_rgb, write_image
@@ -72,7 +72,7 @@ KINDS = {"1": "L", "L": "L", "LA": "LA", "PA": "RGBA", "RGBA": "RGBA"}  # the ot
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX"])
 def test_images_of_any_mode_become_grey_or_rgb(mode):
-    colour = Image.fromarray(picture(24, 40))
+    colour = Image.fromarray(synthetic_image(24, 40))
     image = colour.convert("P").convert("PA") if mode == "PA" else colour.convert(mode)
     pixels, metadata = read_image(image)
     assert pixels.dtype == np.uint8 and metadata == {}
@@ -82,9 +82,9 @@ def test_images_of_any_mode_become_grey_or_rgb(mode):
 
 def test_path_bytes_array_and_pillow_image_are_read_alike(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(encoded(Image.fromarray(picture(24, 40))))
-    for source in (path, str(path), path.read_bytes(), picture(24, 40), Image.open(path)):
-        np.testing.assert_array_equal(read_image(source)[0], picture(24, 40))
+    path.write_bytes(encoded(Image.fromarray(synthetic_image(24, 40))))
+    for source in (path, str(path), path.read_bytes(), synthetic_image(24, 40), Image.open(path)):
+        np.testing.assert_array_equal(read_image(source)[0], synthetic_image(24, 40))
 
 
 def test_another_type_is_a_programming_error():
@@ -94,7 +94,7 @@ def test_another_type_is_a_programming_error():
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16, ">u2"])
 def test_arrays_keep_their_shape_and_depth(depth):
-    rgb = picture(24, 40).astype(depth) * (1 if depth is np.uint8 else 257)
+    rgb = synthetic_image(24, 40).astype(depth) * (1 if depth is np.uint8 else 257)
     for array in (rgb, rgb[..., 0], rgb[..., :2], np.dstack([rgb, rgb[..., 0]])):
         again = read_image(array)[0]
         np.testing.assert_array_equal(again, array)
@@ -103,9 +103,9 @@ def test_arrays_keep_their_shape_and_depth(depth):
 
 
 def test_benchmarks_read_opaque_images_of_8_bits_only():
-    grey = Image.fromarray(picture(24, 40)[..., 0])
-    np.testing.assert_array_equal(read_rgb(encoded(grey)), np.dstack([picture(24, 40)[..., 0]] * 3))
-    np.testing.assert_array_equal(read_rgb(encoded(grey.convert("RGBA")))[..., 1], picture(24, 40)[..., 0])
+    grey = Image.fromarray(synthetic_image(24, 40)[..., 0])
+    np.testing.assert_array_equal(read_rgb(encoded(grey)), np.dstack([synthetic_image(24, 40)[..., 0]] * 3))
+    np.testing.assert_array_equal(read_rgb(encoded(grey.convert("RGBA")))[..., 1], synthetic_image(24, 40)[..., 0])
     with pytest.raises(CodecError, match="flatten"):
         read_rgb(encoded(Image.new("RGBA", (4, 4), (1, 2, 3, 254))))
     with pytest.raises(CodecError, match="more than 8 bits"):
@@ -131,7 +131,7 @@ def test_arrays_that_are_no_pictures_are_refused(array, message):
 def transparent_images():
     alpha = np.full((24, 40), 255, np.uint8)
     alpha[:, :9], alpha[7, 30] = 0, 77
-    rgb = picture(24, 40)
+    rgb = synthetic_image(24, 40)
     rgba, grey = Image.fromarray(np.dstack([rgb, alpha])), Image.fromarray(rgb[..., 0])
     la = Image.fromarray(np.dstack([rgb[..., 0], alpha]))
     palette = Image.fromarray(rgb).quantize(8)
@@ -179,7 +179,7 @@ def test_a_colour_key_of_few_bits_is_spread_as_its_samples_are(bits, spread):
 def test_transparency_that_no_pixel_has_is_no_transparency():
     grey = np.full((3, 3), 9, np.uint8)
     np.testing.assert_array_equal(read_image(encoded(Image.fromarray(grey), transparency=200))[0], grey)
-    palette = Image.fromarray(picture(24, 40)).quantize(8)
+    palette = Image.fromarray(synthetic_image(24, 40)).quantize(8)
     assert read_image(encoded(palette, transparency=bytes([255] * 8)))[0].shape == (24, 40, 3)
 
 
@@ -267,7 +267,7 @@ def test_more_bits_than_can_be_read_are_refused(kind, data):
 
 
 def test_8_bits_are_not_taken_for_more():
-    for data in (imagecodecs.avif_encode(picture(24, 40)), imagecodecs.jpeg2k_encode(picture(24, 40))):
+    for data in (imagecodecs.avif_encode(synthetic_image(24, 40)), imagecodecs.jpeg2k_encode(synthetic_image(24, 40))):
         assert read_image(data)[0].shape == (24, 40, 3)
 
 
@@ -293,7 +293,7 @@ def test_16_bits_are_written_whole_with_metadata(channels, tmp_path):
 
 
 def test_transparency_is_written_or_refused(tmp_path):
-    rgba = np.dstack([picture(24, 40), picture(24, 40, 1)[..., 0]])
+    rgba = np.dstack([synthetic_image(24, 40), synthetic_image(24, 40, 1)[..., 0]])
     for samples in (rgba, rgba[..., 2:]):
         for suffix in (".png", ".webp", ".tif"):
             write_image(samples, tmp_path / f"a{suffix}")
@@ -303,14 +303,14 @@ def test_transparency_is_written_or_refused(tmp_path):
         for suffix in (".jpg", ".ppm", ".bmp", ".gif"):
             with pytest.raises(CodecError, match="cannot hold transparency"):
                 write_image(samples, tmp_path / f"b{suffix}")
-    opaque = np.dstack([picture(24, 40), np.full((24, 40), 255, np.uint8)])
+    opaque = np.dstack([synthetic_image(24, 40), np.full((24, 40), 255, np.uint8)])
     write_image(opaque, tmp_path / "a.bmp")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[0], picture(24, 40))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[0], synthetic_image(24, 40))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".pgm", ".gif"])
 def test_grey_stays_grey(suffix, tmp_path):
-    grey = picture(24, 40)[..., 0]
+    grey = synthetic_image(24, 40)[..., 0]
     write_image(grey, tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}")[0], grey)
 
@@ -341,9 +341,9 @@ UPRIGHT = {
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_orientation_is_applied_and_its_tag_dropped(orientation, format):
-    data = encoded(Image.fromarray(picture(24, 40)), format, exif=exif_bytes(orientation=orientation))
+    data = encoded(Image.fromarray(synthetic_image(24, 40)), format, exif=exif_bytes(orientation=orientation))
     pixels, metadata = read_image(data)
-    np.testing.assert_array_equal(pixels, UPRIGHT[orientation](picture(24, 40)))
+    np.testing.assert_array_equal(pixels, UPRIGHT[orientation](synthetic_image(24, 40)))
     exif = Image.Exif()
     exif.load(metadata["exif"])
     assert exif.get(ORIENTATION, 1) == 1
@@ -352,17 +352,19 @@ def test_orientation_is_applied_and_its_tag_dropped(orientation, format):
 
 def test_orientation_in_xmp_goes_too():
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:D tiff:Orientation="6"/></x:xmpmeta>'
-    data = encoded(Image.fromarray(picture(24, 40)), "WEBP", lossless=True, xmp=xmp, exif=exif_bytes(orientation=6))
+    data = encoded(
+        Image.fromarray(synthetic_image(24, 40)), "WEBP", lossless=True, xmp=xmp, exif=exif_bytes(orientation=6)
+    )
     pixels, metadata = read_image(data)
     assert pixels.shape == (40, 24, 3)
     assert b"Orientation" not in metadata["xmp"] and b"rdf:D" in metadata["xmp"]
 
 
 def test_damaged_exif_does_not_cost_the_picture():
-    data = encoded(Image.fromarray(picture(24, 40)), exif=b"Exif\0\0not a TIFF directory")
+    data = encoded(Image.fromarray(synthetic_image(24, 40)), exif=b"Exif\0\0not a TIFF directory")
     with pytest.warns(UserWarning, match="EXIF data is damaged"):
         pixels, metadata = read_image(data)
-    np.testing.assert_array_equal(pixels, picture(24, 40))
+    np.testing.assert_array_equal(pixels, synthetic_image(24, 40))
     assert metadata == {}
 
 
@@ -372,7 +374,7 @@ def test_metadata_survives_every_format_that_holds_it(format):
     if format not in ("WEBP", "AVIF"):
         metadata["dpi"] = DPI
     file = io.BytesIO()
-    write_image(picture(24, 40), file, metadata, format)
+    write_image(synthetic_image(24, 40), file, metadata, format)
     assert read_image(file.getvalue())[1] == metadata
 
 
@@ -380,18 +382,18 @@ def test_metadata_alone_can_be_missing():
     for kind, value in (("icc", SRGB), ("exif", exif_bytes()[6:]), ("xmp", XMP), ("dpi", DPI)):
         for format in ("PNG", "JPEG", "TIFF"):
             file = io.BytesIO()
-            write_image(picture(24, 40), file, {kind: value}, format)
+            write_image(synthetic_image(24, 40), file, {kind: value}, format)
             assert read_image(file.getvalue())[1][kind] == value
 
 
 def test_a_format_without_room_for_metadata_says_so(tmp_path):
     with pytest.warns(UserWarning, match="BMP has no place for icc, xmp"):
-        write_image(picture(24, 40), tmp_path / "a.bmp", {"icc": SRGB, "xmp": XMP})
-    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[0], picture(24, 40))
+        write_image(synthetic_image(24, 40), tmp_path / "a.bmp", {"icc": SRGB, "xmp": XMP})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[0], synthetic_image(24, 40))
 
 
 def test_cmyk_goes_through_its_profile_which_is_then_not_kept():
-    image = Image.fromarray(picture(24, 40)).convert("CMYK")
+    image = Image.fromarray(synthetic_image(24, 40)).convert("CMYK")
     pixels, metadata = read_image(encoded(image, "TIFF", icc_profile=cmyk_profile(54, 81, 70)))
     # Lab (54, 81, 70) is next to sRGB red; Pillow's plain conversion would give the gradient back.
     assert np.abs(pixels.astype(int) - [255, 0, 0]).max() < 12
@@ -417,7 +419,7 @@ def test_grey_with_a_colour_profile_keeps_it():
     [("CMYK", cmyk_profile(54, 81, 70)[:200]), ("CMYK", SRGB), ("RGB", grey_profile(1.0)), ("RGB", b"short")],
 )
 def test_a_profile_that_does_not_fit_is_left_out_with_a_warning(mode, icc):
-    image = Image.fromarray(picture(24, 40)).convert(mode)
+    image = Image.fromarray(synthetic_image(24, 40)).convert(mode)
     with pytest.warns(UserWarning, match="colour profile"):
         pixels, metadata = read_image(encoded(image, "TIFF", icc_profile=icc))
     np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
@@ -433,7 +435,7 @@ def test_animation_gives_its_first_frame_with_a_warning():
 
 
 def test_resolution_is_kept_and_turned():
-    data = encoded(Image.fromarray(picture(24, 40)), "JPEG", dpi=(72, 300), exif=exif_bytes(orientation=6))
+    data = encoded(Image.fromarray(synthetic_image(24, 40)), "JPEG", dpi=(72, 300), exif=exif_bytes(orientation=6))
     x, y = struct.unpack("<II", read_image(data)[1]["dpi"])
     assert (x, y) == (round(300 / 0.0254), round(72 / 0.0254))
     for dpi in ((0, 0), (-1, 5), (float("nan"), 1), (1e30, 1), (72,)):
@@ -452,7 +454,7 @@ def test_a_gamma_that_is_not_srgb_is_left_out_with_a_warning():
 
 
 def test_a_png_with_a_wrong_crc_is_refused():
-    data = bytearray(encoded(Image.fromarray(picture(24, 40))))
+    data = bytearray(encoded(Image.fromarray(synthetic_image(24, 40))))
     data[data.index(b"IDAT") + 4 + struct.unpack_from(">I", data, data.index(b"IDAT") - 4)[0]] ^= 1
     with pytest.raises(CodecError, match="checksum"):
         read_image(bytes(data))
@@ -461,7 +463,7 @@ def test_a_png_with_a_wrong_crc_is_refused():
 def test_a_still_image_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(encoded(Image.fromarray(picture(24, 40))))
+        read_image(encoded(Image.fromarray(synthetic_image(24, 40))))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89VAE\r\n\x1a\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
@@ -497,7 +499,7 @@ def test_truncated_images_are_refused(format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_damaged_images_give_pixels_or_a_codec_error_and_nothing_else(format):
     rng = np.random.default_rng(7)
-    data = encoded(Image.fromarray(picture(24, 40)), format)
+    data = encoded(Image.fromarray(synthetic_image(24, 40)), format)
     outcomes = set()
     for _ in range(60):
         damaged = np.frombuffer(data, np.uint8).copy()
@@ -519,11 +521,11 @@ def test_damaged_images_give_pixels_or_a_codec_error_and_nothing_else(format):
 def test_decompression_bomb_is_a_limit_error(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(LimitError, match=r"image: .*exceeds limit"):
-        read_image(encoded(Image.fromarray(picture(24, 40))))
+        read_image(encoded(Image.fromarray(synthetic_image(24, 40))))
 
 
 def test_the_callers_image_stays_as_it_was():
-    image = Image.open(io.BytesIO(encoded(Image.fromarray(picture(24, 40)), exif=exif_bytes(orientation=6))))
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(synthetic_image(24, 40)), exif=exif_bytes(orientation=6))))
     read_image(image)
     assert image.size == (40, 24) and image.getexif()[ORIENTATION] == 6
     image.getpixel((0, 0))  # and is still open
@@ -542,8 +544,8 @@ def test_unknown_suffix_is_refused(name):
 
 def test_lossless_formats_give_the_pixels_back(tmp_path):
     for suffix in (".png", ".webp", ".tiff", ".bmp", ".ppm"):
-        write_image(picture(24, 40), tmp_path / f"a{suffix}")
-        np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}")[0], picture(24, 40))
+        write_image(synthetic_image(24, 40), tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}")[0], synthetic_image(24, 40))
 
 
 def test_jpeg_stays_near_the_pixels_in_colour_too(tmp_path):
@@ -556,8 +558,8 @@ def test_jpeg_stays_near_the_pixels_in_colour_too(tmp_path):
 
 def test_writing_fails_in_one_line(tmp_path):
     with pytest.raises(CodecError, match="No such file"):
-        write_image(picture(24, 40), tmp_path / "no" / "a.png")
+        write_image(synthetic_image(24, 40), tmp_path / "no" / "a.png")
     with pytest.raises(CodecError, match="cannot be written as JPEG"):
-        write_image(picture(24, 40), io.BytesIO(), {"exif": bytes(70_000)}, "JPEG")
+        write_image(synthetic_image(24, 40), io.BytesIO(), {"exif": bytes(70_000)}, "JPEG")
     with pytest.raises(CodecError, match="cannot be written as TIFF"):
-        write_image(picture(24, 40), io.BytesIO(), {"exif": b"no", "xmp": XMP}, "TIFF")
+        write_image(synthetic_image(24, 40), io.BytesIO(), {"exif": b"no", "xmp": XMP}, "TIFF")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.images.metrics import METRICS, decibels, ms_ssim, psnr, ssimulacra2
 
 
@@ -26,7 +26,7 @@ def test_psnr_is_what_its_formula_gives():
 @pytest.mark.parametrize("shape", [(161, 200), (163, 321)])  # the smallest side, and odd sides at each scale
 def test_ms_ssim_is_that_of_tensorflow(shape):
     tf = pytest.importorskip("tensorflow")
-    a = picture(*shape)
+    a = synthetic_image(*shape)
     for deviation in (3, 12, 40):
         b = noisy(a, deviation)
         assert ms_ssim(a, b) == pytest.approx(float(tf.image.ssim_multiscale(a, b, 255)), abs=3e-5)
@@ -36,7 +36,7 @@ def test_what_models_train_on_is_the_metric():
     tf = pytest.importorskip("tensorflow")
     from vaecodec.training import similarity
 
-    a = np.stack([picture(192, 256, n) for n in range(2)])
+    a = np.stack([synthetic_image(192, 256, n) for n in range(2)])
     b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
     x, y, expected = *(tf.constant(x, tf.float32) for x in (a, b)), [ms_ssim(*both) for both in zip(a, b, strict=True)]
     np.testing.assert_allclose(similarity.ms_ssim(x, y), expected, atol=1e-4)
@@ -46,17 +46,17 @@ def test_what_models_train_on_is_the_metric():
 
 
 def test_ms_ssim_is_nan_where_its_window_does_not_fit():
-    assert math.isnan(ms_ssim(picture(160, 300), picture(160, 300)))
-    assert ms_ssim(picture(161, 161), picture(161, 161)) == pytest.approx(1)
+    assert math.isnan(ms_ssim(synthetic_image(160, 300), synthetic_image(160, 300)))
+    assert ms_ssim(synthetic_image(161, 161), synthetic_image(161, 161)) == pytest.approx(1)
     assert decibels(0.99) == pytest.approx(20) and decibels(1) == math.inf
 
 
 def test_every_metric_falls_with_noise():
-    a = picture(176, 176)
+    a = synthetic_image(176, 176)
     for metric in METRICS.values():
         values = [metric.shown(metric.measure(a, noisy(a, deviation))) for deviation in (2, 8, 32)]
         assert values == sorted(values, reverse=True), metric.label
 
 
 def test_ssimulacra2_of_the_same_picture_is_100():
-    assert ssimulacra2(picture(64, 64), picture(64, 64)) == pytest.approx(100)
+    assert ssimulacra2(synthetic_image(64, 64), synthetic_image(64, 64)) == pytest.approx(100)

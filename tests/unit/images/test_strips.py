@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.codec import modes
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import convert as files
@@ -65,7 +65,7 @@ def test_strips_are_the_picture(tmp_path, kind, mode):
     name, options, _ = KINDS[kind]
     path = tmp_path / name
     try:
-        Image.fromarray(picture(HEIGHT, WIDTH)).convert(mode).save(path, **options)
+        Image.fromarray(synthetic_image(HEIGHT, WIDTH)).convert(mode).save(path, **options)
     except (OSError, KeyError):
         pytest.skip(f"{kind} has no {mode}")
     pixels, metadata = read_image(path)
@@ -82,7 +82,7 @@ def test_strips_are_the_picture(tmp_path, kind, mode):
 
 def test_a_tiff_of_many_strips_and_a_bmp_from_the_bottom_are_read_row_by_row(tmp_path):
     """Their rows are found in the file: nothing is decoded whole."""
-    pixels = picture(HEIGHT, WIDTH)
+    pixels = synthetic_image(HEIGHT, WIDTH)
     for name in ("a.bmp", "a.tif", "a.ppm"):
         path = tmp_path / name
         Image.fromarray(pixels).save(path, **({"tiffinfo": {278: 9}} if name == "a.tif" else {}))
@@ -99,7 +99,7 @@ def saved(tmp_path, image, name="a.png", **options):
 
 
 def test_what_strips_cannot_do_is_left_to_reading_it_whole(tmp_path, monkeypatch):
-    rgb = Image.fromarray(picture(HEIGHT, WIDTH))
+    rgb = Image.fromarray(synthetic_image(HEIGHT, WIDTH))
     turned = exif()
     turned[0x0112] = 6
     assert open_large(saved(tmp_path, rgb, exif=turned)) is None
@@ -128,7 +128,7 @@ def interlaced(pixels):
 
 
 def test_an_interlaced_png_is_decoded_whole(tmp_path):
-    pixels = picture(HEIGHT, WIDTH)
+    pixels = synthetic_image(HEIGHT, WIDTH)
     (tmp_path / "a.png").write_bytes(interlaced(pixels))
     with open(tmp_path / "a.png", "rb") as file:
         assert not png.Reader.fits(png.read_layout(file))
@@ -137,7 +137,7 @@ def test_an_interlaced_png_is_decoded_whole(tmp_path):
 
 def test_every_filter_of_png_is_read(tmp_path):
     """Rows of each filter in turn, made by hand (PNG 3rd edition, section 9)."""
-    pixels = picture(HEIGHT, WIDTH)
+    pixels = synthetic_image(HEIGHT, WIDTH)
     flat = pixels.reshape(HEIGHT, -1).astype(int)
     left, above = np.pad(flat, ((0, 0), (3, 0)))[:, :-3], np.pad(flat, ((1, 0), (0, 0)))[:-1]
     corner = np.pad(flat, ((1, 0), (3, 0)))[:-1, :-3]
@@ -155,7 +155,7 @@ def test_every_filter_of_png_is_read(tmp_path):
 
 
 def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
-    whole = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH))).read_bytes()
+    whole = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH))).read_bytes()
     at = whole.index(b"IDAT")
     for damaged in (
         whole[: at + 900] + b"\xff" + whole[at + 901 :],
@@ -167,7 +167,7 @@ def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
             rows_of(found[0]) if found else read_image(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(whole[:-500])
     assert open_large(tmp_path / "c.png") is None  # and read_image says why
-    path = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH)), "d.ppm")
+    path = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH)), "d.ppm")
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(CodecError, match=r"d\.ppm"):
         rows_of(open_large(path)[0])
@@ -176,7 +176,7 @@ def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("format", ["PNG", "PPM", "BMP", "TIFF"])
 def test_what_strips_write_is_read_as_what_a_whole_picture_writes(format, channels):
-    pixels = picture(HEIGHT, WIDTH)
+    pixels = synthetic_image(HEIGHT, WIDTH)
     if channels == 1:
         pixels = pixels[..., 0].copy()
     elif channels == 4 and format in ("PNG", "TIFF"):
@@ -193,7 +193,7 @@ def test_what_strips_write_is_read_as_what_a_whole_picture_writes(format, channe
 
 @pytest.mark.parametrize("name", ["a.png", "a.ppm", "a.jpg", "grey.png", "grey.ppm"])
 def test_files_are_the_same_in_strips_and_whole(tmp_path, monkeypatch, name):
-    pixels = picture(HEIGHT, WIDTH)
+    pixels = synthetic_image(HEIGHT, WIDTH)
     source = saved(tmp_path, Image.fromarray(pixels[..., 0] if "grey" in name else pixels), name)
     done = []
 
@@ -221,7 +221,7 @@ def tiled(pixels, grey=False):
 @pytest.mark.parametrize("suffix", [".png", ".ppm", ".tif"])
 def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, monkeypatch, suffix, grey):
     source, back = tmp_path / "a.vae", tmp_path / f"a{suffix}"
-    source.write_bytes(tiled(picture(HEIGHT, WIDTH), grey))
+    source.write_bytes(tiled(synthetic_image(HEIGHT, WIDTH), grey))
     wanted = vaecodec.decode(source.read_bytes())
     report = vaecodec.decompress_file(source, back)
     assert report["image_bytes"] == back.stat().st_size
@@ -245,7 +245,7 @@ def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, 
 
 def test_films_behind_large_photographs_are_seen(tmp_path):
     for name in ("a.jpg", "a.png"):
-        path = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH)), name)
+        path = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH)), name)
         path.write_bytes(path.read_bytes() + b"a film" * 9)
         with pytest.warns(UserWarning, match="54 bytes after the end"), pytest.raises(CodecError, match="is kept"):
             vaecodec.compress_file(path, tmp_path / f"{name}.vae", remove=True)
@@ -253,7 +253,7 @@ def test_films_behind_large_photographs_are_seen(tmp_path):
 
 
 def test_limits_of_files(tmp_path):
-    source = saved(tmp_path, Image.fromarray(picture(HEIGHT, WIDTH)))
+    source = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH)))
     tight = Limits(pixels=HEIGHT * WIDTH - 2)
     with pytest.raises(LimitError):
         vaecodec.compress_file(source, tmp_path / "a.vae", limits=tight)
@@ -270,7 +270,7 @@ def test_limits_of_files(tmp_path):
 
 def test_a_damaged_file_leaves_no_picture_behind(tmp_path):
     """The first strips are written by the time that the damage is found."""
-    data = bytearray(vaecodec.load().encode(picture(HEIGHT, WIDTH), tile=64))
+    data = bytearray(vaecodec.load().encode(synthetic_image(HEIGHT, WIDTH), tile=64))
     from vaecodec.container import picture as container
 
     parsed = container.parse(bytes(data))

@@ -9,7 +9,7 @@ import sys
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "integrations.md").read_text()
@@ -28,7 +28,7 @@ def blocks(language: str) -> list:
 def folder(tmp_path, monkeypatch):
     """A working folder with a photograph."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(160, 200)).save("photo.jpg")
+    Image.fromarray(synthetic_image(160, 200)).save("photo.jpg")
     return tmp_path
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 import vaecodec
 import vaecodec.integrations.pillow
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.container import front as fronts
 from vaecodec.container import picture as container
@@ -103,7 +103,7 @@ def test_every_mode_of_8_bits(mode, back):
 
 
 def test_16_bits_are_exact_in_grey_and_said_to_be_cut_in_colour():
-    samples = (picture(40, 50).astype(np.uint16) << 8) + np.arange(50, dtype=np.uint16)[:, None]
+    samples = (synthetic_image(40, 50).astype(np.uint16) << 8) + np.arange(50, dtype=np.uint16)[:, None]
     grey = opened(saved(Image.fromarray(samples[..., 0])))
     assert grey.mode == "I;16" and grey.info["coding"] == "lossless"
     np.testing.assert_array_equal(np.asarray(grey), samples[..., 0])
@@ -162,7 +162,7 @@ def test_the_picture_is_upright():
 
 
 def test_what_is_saved_is_what_is_in_memory(tmp_path):
-    samples = picture(40, 50).astype(np.uint16) * 257
+    samples = synthetic_image(40, 50).astype(np.uint16) * 257
     from vaecodec.images import deep
 
     (tmp_path / "deep.png").write_bytes(deep.png(samples))
@@ -182,7 +182,7 @@ def test_thumbnails_decode_a_preview():
     assert whole.draft(None, (200, 100)) == ("RGB", (0, 0, 384.0, 256.0)) and whole.size == (384, 256)
     np.testing.assert_array_equal(whole, vaecodec.decode(data, reduce=2))
     assert whole.draft(None, (20, 10)) is None
-    odd = opened(saved(Image.fromarray(picture(61, 33))))
+    odd = opened(saved(Image.fromarray(synthetic_image(61, 33))))
     assert odd.draft("RGB", (4, 4)) == ("RGB", (0, 0, 33 / 8, 61 / 8)) and odd.copy().size == (5, 8)
 
 

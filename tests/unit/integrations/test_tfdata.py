@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 
 tf = pytest.importorskip("tensorflow")
 
@@ -17,7 +17,7 @@ SIZES = [(48, 64)] * 5 + [(70, 50)]
 def files(tmp_path_factory):
     """Paths of five pictures of one size and one of another, and what they decode to."""
     folder = tmp_path_factory.mktemp("files")
-    encoded = vaecodec.encode_batch([picture(*size, seed) for seed, size in enumerate(SIZES)])
+    encoded = vaecodec.encode_batch([synthetic_image(*size, seed) for seed, size in enumerate(SIZES)])
     for number, data in enumerate(encoded):
         (folder / f"{number}.vae").write_bytes(data)
     return [folder / f"{number}.vae" for number in range(len(SIZES))], vaecodec.decode_batch(encoded)
@@ -71,7 +71,7 @@ def test_previews(files):
 
 
 def test_kinds_of_pictures(tmp_path):
-    rgb = picture(40, 40)
+    rgb = synthetic_image(40, 40)
     alpha = np.arange(1600, dtype=np.uint8).reshape(40, 40)
     kinds = {"grey": rgb[..., 0], "greya": np.dstack([rgb[..., 0], alpha | 1]), "rgba": np.dstack([rgb, alpha | 1])}
     paths = {name: tmp_path / f"{name}.vae" for name in [*kinds, "deep"]}

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import ROOT
 
 numcodecs = pytest.importorskip("numcodecs")
@@ -23,7 +23,7 @@ from vaecodec.integrations.zarr import VaeCodec
 
 def values(kind: str = "f4") -> np.ndarray:
     """[2, 120, 150]: two slices, and no number in a corner of floats."""
-    slices = picture(120, 150)[..., :2].transpose(2, 0, 1).astype(kind)
+    slices = synthetic_image(120, 150)[..., :2].transpose(2, 0, 1).astype(kind)
     if slices.dtype.kind == "f":
         slices[:, :11, :30] = np.nan
         slices /= slices.dtype.type(7)

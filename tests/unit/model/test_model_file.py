@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vaecodec
-from support.images import picture
+from support.images import synthetic_image
 from support.models import assert_refused, changed, remade, with_arrays
 from support.mutants import mutate, with_right_crcs
 from support.paths import GOLDEN
@@ -192,7 +192,7 @@ def test_a_model_without_an_analysis_decodes_and_does_not_encode(tiny):
     codec = Codec(remade(tiny.model, **dropped), threads=1)
     np.testing.assert_array_equal(codec.decode((GOLDEN / "photo.vae").read_bytes()), np.load(GOLDEN / "photo.npy"))
     with pytest.raises(ModelError, match="no analysis"):
-        codec.encode(picture(32, 32))
+        codec.encode(synthetic_image(32, 32))
 
 
 def test_models_of_one_id_have_codecs_of_their_own(tmp_path, tiny):
@@ -203,7 +203,7 @@ def test_models_of_one_id_have_codecs_of_their_own(tmp_path, tiny):
     (tmp_path / "louder.vcm").write_bytes(louder)
     codec, other = vaecodec.load(str(GOLDEN / "tiny.vcm")), vaecodec.load(str(tmp_path / "louder.vcm"))
     assert codec.model.id == other.model.id and codec is not other
-    pixels = picture(48, 64)
+    pixels = synthetic_image(48, 64)
     assert codec.encode(pixels, 90) != other.encode(pixels, 90)
     assert vaecodec.load(str(GOLDEN / "tiny.vcm")) is codec
     assert cached_codec(load_model(str(tmp_path / "louder.vcm"))) is other
@@ -225,13 +225,16 @@ def test_a_model_of_any_integers_decodes_what_it_encodes(tiny, seed):
             least = 1 if name == "levels/inverse_gain" else -most
             arrays[name] = rng.integers(least, most + 1, array.shape).astype(array.dtype)
     codec = Codec(remade(tiny.model, **arrays), threads=1)
-    for data in (codec.encode(picture(40, 50), 1 + 19 * seed), codec.encode(picture(70, 65), 50, tile=64)):
+    for data in (
+        codec.encode(synthetic_image(40, 50), 1 + 19 * seed),
+        codec.encode(synthetic_image(70, 65), 50, tile=64),
+    ):
         codec.verify(data)
 
 
 def test_what_was_coded_with_other_models_is_damaged(tiny):
     """A file whose header names a model that has other integers: unless these play no part in it."""
-    data, rng = tiny.encode(picture(48, 48), 60), random.Random(0)
+    data, rng = tiny.encode(synthetic_image(48, 48), 60), random.Random(0)
     names = [name for name in tiny.model.arrays if name.startswith(("prior/", "levels/bias"))]
     noticed = 0
     for name in rng.sample(names, 25):

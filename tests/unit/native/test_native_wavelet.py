@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.native import kinds as kinds
 from vaecodec.native import library, wavelet
 from vaecodec.native.reference import wavelet as reference
@@ -98,7 +98,7 @@ def test_rectangles_of_larger_arrays(kinds):
 
 def test_close_to_the_real_valued_wavelet(kinds):
     """Of an image in units of 2**-6, with the normalisation that is left out here: low by NORM a dimension."""
-    samples = (np.array(picture(96, 121).transpose(2, 0, 1), np.int32, order="C") - 128) * 64
+    samples = (np.array(synthetic_image(96, 121).transpose(2, 0, 1), np.int32, order="C") - 128) * 64
     padded = np.pad(samples, [(0, 0), (0, 0), (0, 1)], "edge")
     low, bands = same(kinds, wavelet.forward_dwt, samples)
     real_low, real_bands = lifting.forward(padded.astype(np.float64), lifting.REAL)

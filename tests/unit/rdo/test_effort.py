@@ -9,7 +9,7 @@ from PIL import Image
 
 import vaecodec
 from support.effort import check_gradients, cost
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.blas import one_thread
 from vaecodec.cli import main
 from vaecodec.codec import modes
@@ -137,7 +137,7 @@ def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
 
 
 def test_one_thread_is_left_behind(small):
-    small.encode(picture(32, 32), effort=2)
+    small.encode(synthetic_image(32, 32), effort=2)
     assert one_thread._users == 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 
 pytest.importorskip("tensorflow")
 
@@ -231,7 +231,7 @@ def test_more_effort_costs_less(codec, crop, quality):
 
 @pytest.mark.parametrize("shape", [(1, 1), (17, 33), (100, 15)])
 def test_never_dearer_than_effort_1(codec, shape):
-    for x in (picture(*shape), np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)):
+    for x in (synthetic_image(*shape), np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)):
         plain, refined = (codec.encode(x, 60, effort=effort) for effort in (1, 9))
         assert codec.decode(refined).shape == x.shape
         # Files are of whole words, and decoders round pixels.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from support.paths import ROOT
 
 pytest.importorskip("tensorflow")
@@ -46,7 +46,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirrored")
     (folder / "photos").mkdir()
     for seed in range(3):
-        Image.fromarray(picture(90, 100, seed)).save(folder / "photos" / f"{seed}.png")
+        Image.fromarray(synthetic_image(90, 100, seed)).save(folder / "photos" / f"{seed}.png")
     env = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
     line = [sys.executable, "-c", SCRIPT, str(folder / "photos"), str(folder)]
     done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=900)

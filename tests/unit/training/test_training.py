@@ -13,7 +13,7 @@ tf = pytest.importorskip("tensorflow")
 
 from PIL import Image
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.training import loop as training
@@ -27,9 +27,9 @@ def photos(tmp_path_factory):
     """A folder with two pictures, one below, one that is too small and one that is broken."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "deeper").mkdir()
-    Image.fromarray(picture(80, 100, 1)).save(folder / "a.png")
-    Image.fromarray(picture(90, 70, 2)).save(folder / "deeper" / "b.jpg")
-    Image.fromarray(picture(20, 20, 3)).save(folder / "small.png")
+    Image.fromarray(synthetic_image(80, 100, 1)).save(folder / "a.png")
+    Image.fromarray(synthetic_image(90, 70, 2)).save(folder / "deeper" / "b.jpg")
+    Image.fromarray(synthetic_image(20, 20, 3)).save(folder / "small.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     (folder / "notes.txt").write_text("not looked at")
     return folder
@@ -51,7 +51,7 @@ def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
 
 
 def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
-    x = tf.constant(picture(192, 192)[None])
+    x = tf.constant(synthetic_image(192, 192)[None])
     model, quality, seed = VAE(CONFIG), tf.constant([3.0]), tf.constant([1, 2])
     losses = []
     for model.similar in (0.0, 0.5, 1.0):
@@ -72,7 +72,7 @@ def test_ms_ssim_is_refused_where_it_cannot_be(crop, part, message):
 
 
 def test_crops_are_parts_of_the_picture_turned_or_not():
-    pixels = picture(40, 50)
+    pixels = synthetic_image(40, 50)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     crops = random_crops(file.getvalue(), 32, 20, np.random.default_rng(0))
@@ -118,7 +118,7 @@ def test_batches_skip_what_cannot_be_used(photos):
 
 def test_headers_of_arrays_are_read_before_threads_begin(tmp_path, monkeypatch):
     """NumPy has Python's parser read them, which two threads at once do not always survive."""
-    np.save(tmp_path / "a.npy", picture(70, 80, 1))
+    np.save(tmp_path / "a.npy", synthetic_image(70, 80, 1))
     np.save(tmp_path / "objects.npy", np.array([{}], object))  # needs pickle
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': nothing")
     feed = batches([str(tmp_path)], 2, 64, 0)

@@ -7,7 +7,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from support.images import picture
+from support.images import synthetic_image
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
 from vaecodec.training.densities import bits, conditional, masses
 from vaecodec.training.layers import on_grid
@@ -25,7 +25,7 @@ def vae():
 
 def test_loss_is_the_negative_elbo(vae):
     """rate + lambda * 255^2 * MSE = -log2 p(y) p(x | y) a pixel, up to the Normal's constant; the posterior is 1."""
-    x = picture(64, 128)[None]
+    x = synthetic_image(64, 128)[None]
     quality = tf.constant([3.0])
     loss = vae.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
     gains, lmbda = vae.gains(quality), lambda_of(quality)
@@ -54,7 +54,7 @@ def test_training_lowers_the_loss():
     options = Options(batch=2, crop=64)
     step = tf.function(make_step(CONFIG, options))
     state = [tf.constant(value) for value in initial_state(CONFIG)]
-    images = tf.constant(np.stack([picture(64, 64, n) for n in (1, 2)]))
+    images = tf.constant(np.stack([synthetic_image(64, 64, n) for n in (1, 2)]))
     losses = []
     for n in range(40):
         state, metrics = step(state, images, tf.constant(1e-3), tf.constant([0, n]))
@@ -144,7 +144,7 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     model_id = freeze(str(tmp_path / "w.safetensors"), str(tmp_path / "m.vcm"))
     model = load_model(str(tmp_path / "m.vcm"))
     assert model.id == model_id and model.config == CONFIG
-    pixels = picture(64, 96)
+    pixels = synthetic_image(64, 96)
     step = 400
     gains = vae.gains(tf.constant([step / 128]))
     [found] = model.transforms.analysis([pixels], step)

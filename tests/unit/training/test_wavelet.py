@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from support.images import picture
+from support.images import synthetic_image
 from support.models import CONFIG, frozen, trained
 
 pytest.importorskip("tensorflow")
@@ -56,7 +56,7 @@ def psnr(x, y):
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (16, 16), (33, 48), (200, 333)])
 def test_pictures_survive_it(codec, shape):
-    x = picture(*shape)
+    x = synthetic_image(*shape)
     found = [codec.encode(x, quality) for quality in (20, 60, 100)]
     decoded = [codec.decode(data) for data in found]
     assert [y.shape for y in decoded] == [x.shape] * 3
@@ -67,7 +67,7 @@ def test_pictures_survive_it(codec, shape):
 
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_values_are_close_to_what_they_stand_for(codec, quality):
-    x, step, model = picture(130, 170), step_of(quality), codec.model
+    x, step, model = synthetic_image(130, 170), step_of(quality), codec.model
     [tile] = parse(data := codec.encode(x, quality)).tiles
     payload = data[tile.offset : tile.offset + tile.length]
     values = decode_tile(model.prior, model.models, (9, 11), step, payload, tile.crc)
@@ -79,7 +79,7 @@ def test_values_are_close_to_what_they_stand_for(codec, quality):
 
 
 def test_tiles_and_windows_join_as_if_there_were_none(codec):
-    x = picture(190, 260)
+    x = synthetic_image(190, 260)
     tiled = codec.encode(x, 70, tile=64)
     whole = codec.decode(tiled)
     assert psnr(x, whole) > 25
@@ -88,7 +88,7 @@ def test_tiles_and_windows_join_as_if_there_were_none(codec):
 
 @pytest.mark.parametrize("factor", [2, 4, 16])
 def test_previews_are_means_of_what_is_decoded(codec, factor):
-    x = picture(190, 260)
+    x = synthetic_image(190, 260)
     data = codec.encode(x, 95, tile=64)
     whole, small = codec.decode(data), codec.decode(data, reduce=factor)
     assert psnr(planes.reduce(whole, Box(0, 0, 190, 260), factor), small) > 35
@@ -98,7 +98,7 @@ def test_previews_are_means_of_what_is_decoded(codec, factor):
 
 
 def test_latents_are_varied_and_drawn(codec):
-    x = picture(64, 96)
+    x = synthetic_image(64, 96)
     near, far = (photo_drawing.vary(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
     assert np.array_equal(near, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, far) < psnr(x, near)
     between = photo_drawing.interpolate(codec, x, x[::-1].copy(), 3, 90)
@@ -147,7 +147,7 @@ def test_training_graph_and_codec_agree(made, codec, monkeypatch):
     But for the scales and the filter of a whole picture, of which the training graph knows nothing.
     """
     monkeypatch.setattr(widening, "chosen", lambda *_: None)
-    x = picture(128, 192)
+    x = synthetic_image(128, 192)
     step = 448
     vae = make(CONFIG, {n: v for n, v in weights_of(codec.model)[1].items()})
     quality = tf.constant([step / 128])
@@ -260,7 +260,7 @@ def test_strips_of_rows_give_what_the_whole_gives(codec, shape, monkeypatch):
 
 def test_tensorflow_makes_the_same(codec):
     pytest.importorskip("vaecodec.transforms.tensorflow")
-    other, x = Codec(codec.model, "tensorflow"), picture(96, 130)
+    other, x = Codec(codec.model, "tensorflow"), synthetic_image(96, 130)
     data = codec.encode(x, 70)
     assert np.array_equal(codec.decode(data), other.decode(data)) and other.encode(x, 70) == data
 
@@ -291,7 +291,7 @@ def test_rounding_picks_the_cheaper_of_two(codec):
 
 def test_loss_is_rate_and_distortion_of_what_is_coded(made):
     """bpp are the bits of symbols under the densities of `parts`, and what it ends with is p(x | y)."""
-    x = picture(64, 128)[None]
+    x = synthetic_image(64, 128)[None]
     model, quality = make(CONFIG, made[1]), tf.constant([3.0])
     loss = model.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
     gains, lmbda = model.gains(quality), lambda_of(quality)
@@ -316,7 +316,7 @@ def test_training_lowers_the_loss():
     options = training.Options(batch=2, crop=64)
     step = tf.function(training.make_step(CONFIG, options))
     state = [tf.constant(value) for value in training.initial_state(CONFIG)]
-    images = tf.constant(np.stack([picture(64, 64), picture(64, 64)[::-1]]))
+    images = tf.constant(np.stack([synthetic_image(64, 64), synthetic_image(64, 64)[::-1]]))
     found = []
     for n in range(12):
         state, metrics = step(state, images, tf.constant(2e-3), tf.constant([0, n % 2]))
@@ -340,7 +340,7 @@ def test_every_quality_step_has_its_step_of_quantisation(codec):
 def test_other_channels(tmp_path):
     config = Config(16, 1, 16, 1, prior=16, coarser=20, hyper_width=8, channels=1)
     codec = Codec(load_model(frozen(tmp_path, config)[0]))
-    grey = picture(70, 90)[..., :1].copy()
+    grey = synthetic_image(70, 90)[..., :1].copy()
     found = codec.decode(codec.encode(grey, 90))
     assert found.shape == grey.shape and psnr(grey, found) > 28
 
