@@ -5,7 +5,7 @@ import pytest
 
 from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
 from vaecodec.errors import ModelError
-from vaecodec.model import floats, gains
+from vaecodec.model import floats
 from vaecodec.model.quantization import ACTIVATION_MAX, SHIFT_MAX, SUM_MAX, WEIGHT_MAX, integer_layer
 from vaecodec.model.transforms import (
     coefficient_order,
@@ -14,6 +14,7 @@ from vaecodec.model.transforms import (
     transform_arrays,
 )
 from vaecodec.native.networks import Dense, Depthwise, dense
+from vaecodec.transforms import gains
 
 
 def weights(rng, shape):
