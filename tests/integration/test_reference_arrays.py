@@ -1,4 +1,4 @@
-"""tests/reference_arrays.py, written from docs/arrays.md, finds in chunks what the package does."""
+"""tests/reference_arrays.py, written from docs/reference/array-chunks.md, finds in chunks what the package does."""
 
 import zlib
 

@@ -1,4 +1,4 @@
-"""A second decoder of chunks of arrays, written from docs/arrays.md and docs/format.md alone.
+"""A second decoder of chunks of arrays, written from docs/reference/array-chunks.md and docs/reference/format.md alone.
 
 It shows that they suffice, is plain before it is fast, and shares no code with the package.  Names of one letter are
 those of the document.

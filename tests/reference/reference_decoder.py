@@ -1,4 +1,4 @@
-"""A second decoder of the vaecodec format, written from docs/format.md alone.
+"""A second decoder of the vaecodec format, written from docs/reference/format.md alone.
 
 It shows that the document suffices, and disagrees with the package where the package departs from it. It is plain
 before it is fast, shares no code with the package, and needs nothing but NumPy, Pillow for a WebP or AVIF within, and

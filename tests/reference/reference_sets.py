@@ -1,4 +1,4 @@
-"""A second decoder of sets of small pictures, written from docs/sets.md alone, to show that it suffices.
+"""A second decoder of sets of small pictures, written from docs/reference/sets.md alone, to show that it suffices.
 
 python tests/reference_sets.py SET.vae MODEL.vcm OUT.npy
 """

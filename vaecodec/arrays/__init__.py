@@ -1,4 +1,4 @@
-"""Arrays of numbers <-> bytes, with a bound on the error of every value: docs/arrays.md.
+"""Arrays of numbers <-> bytes, with a bound on the error of every value: docs/reference/array-chunks.md.
 
     values --scaling--> integers --chains--> weights, words                                 mode planes
                         integers --> picture --Codec--> .vae --fixed--> base of the same    mode vae

@@ -1,4 +1,4 @@
-"""The bytes of one array chunk, as in docs/arrays.md; standard library and NumPy only.
+"""The bytes of one array chunk, as in docs/reference/array-chunks.md; standard library and NumPy only.
 
 magic, version, mode, type, layout, shape, CRC-32 of the values     what every chunk has
 parts, each with its length                                       what its mode needs

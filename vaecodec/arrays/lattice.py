@@ -128,7 +128,7 @@ class Scene:
         return band[0], rows, columns
 
     def look(self, band: Where) -> Stage:
-        """What is known around the points of a band; docs/arrays.md lists it in this order."""
+        """What is known around the points of a band; docs/reference/array-chunks.md lists it in this order."""
         around = KINDS[self.kind].around
         known = [self._values[0].at(at, band) for at in around]
         mean = _sum(known[:4])

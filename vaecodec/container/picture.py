@@ -1,4 +1,4 @@
-"""Header and chunks <-> bytes: the .vae file of a picture, as in docs/format.md.  Standard library only.
+"""Header and chunks <-> bytes: the .vae file of a picture, as in docs/reference/format.md.  Standard library only.
 
     magic    89 56 41 45 0D 0A 1A 0A
     HEAD     version, model, size, quality step, tile size, channels, for each tile its length and symbol CRC, and

@@ -1,4 +1,4 @@
-"""Any file <-> the .vae file that holds it as it is, of any size in little memory: docs/format.md, section 9.
+"""Any file <-> the .vae file that holds it as it is, of any size in little memory: docs/reference/format.md, section 9.
 
 magic
 FILE         version, flags, method, permissions, time, name

@@ -1,4 +1,4 @@
-"""Asymmetric numeral systems (Duda 2013) as a stack of symbols: section 4 of docs/format.md.
+"""Asymmetric numeral systems (Duda 2013) as a stack of symbols: section 4 of docs/reference/format.md.
 
     coder = AnsCoder()                    coder = AnsCoder(words)
     coder.encode_reverse(b, model)        a = coder.decode(model, len(a))

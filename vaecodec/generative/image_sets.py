@@ -1,4 +1,4 @@
-"""The .vae file of a set of small pictures, coded by `bitsback` (docs/sets.md).
+"""The .vae file of a set of small pictures, coded by `bitsback` (docs/reference/sets.md).
 
 magic    89 56 41 45 0D 0A 1A 0A
 PSET     version, model, number of pictures, their side, words of the beginning, CRC-32 of all pixels

@@ -4,7 +4,7 @@
     y = dense(layer, x)                                     # i16[..., inputs] -> i16[..., channels]
     block(layers, x, out, (top, bottom))                    # a strip of rows of i16[h, w, C]
 
-Sums are int32, so a layer refuses weights whose sums could reach 2**31.  docs/format.md has the arithmetic.
+Sums are int32, so a layer refuses weights whose sums could reach 2**31.  docs/reference/format.md has the arithmetic.
 """
 
 from __future__ import annotations

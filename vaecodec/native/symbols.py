@@ -179,7 +179,7 @@ def ans_tables(freq: np.ndarray, start: np.ndarray) -> AnsTables:
 
 
 class AnsStack(NamedTuple):
-    """The stack of section 4 of docs/format.md: memory u64[2] is the state and the number of words in use."""
+    """The stack of section 4 of docs/reference/format.md: memory u64[2] is the state and the number of words in use."""
 
     memory: np.ndarray
     words: np.ndarray  # u32[room], the next one last

@@ -1,7 +1,7 @@
 """Code one tile: the symbols of its coefficients <-> a payload and the CRC-32 of these symbols.
 
 The prior says how each part is distributed, a chooser picks the symbols, and the stack takes them part by part from the
-last to the first, since it gives back first what it took last.  docs/format.md, "Tile payload".
+last to the first, since it gives back first what it took last.  docs/reference/format.md, "Tile payload".
 """
 
 from __future__ import annotations

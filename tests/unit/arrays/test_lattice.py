@@ -67,7 +67,7 @@ def test_sums_are_exact_at_their_bounds(top):
 
 
 def context(expected: int) -> int:
-    """As docs/arrays.md has it."""
+    """As docs/reference/array-chunks.md has it."""
     bits = (expected + 1).bit_length()
     half = bits > 1 and (expected + 1) >> (bits - 2) & 1
     return min(2 * (bits - 1) + half, 63) + 1

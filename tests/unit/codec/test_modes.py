@@ -397,7 +397,7 @@ def test_the_crc_is_that_of_the_samples():
     assert classical.encode_lossless(samples)[:4] == zlib.crc32(samples.astype("<u2").tobytes()).to_bytes(4, "little")
 
 
-# docs/format.md
+# docs/reference/format.md
 
 
 @pytest.mark.parametrize("path", sorted((GOLDEN / "kinds").glob("*.vae")), ids=lambda path: path.stem)

@@ -95,7 +95,7 @@ def test_a_file_is_the_same_everywhere():
 
 
 def test_the_second_decoder_agrees():
-    """tests/reference_sets.py, written from docs/sets.md."""
+    """tests/reference_sets.py, written from docs/reference/sets.md."""
     from reference import reference_sets
 
     x, data = np.load(GOLDEN / "sets" / "tiny.npy"), (GOLDEN / "sets" / "tiny.vae").read_bytes()

@@ -1,1 +1,1 @@
-"""The kernels of the native core in NumPy: short, readable, and normative beside docs/format.md."""
+"""The kernels of the native core in NumPy: short, readable, and normative beside docs/reference/format.md."""

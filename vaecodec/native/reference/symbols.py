@@ -77,7 +77,7 @@ def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tupl
 
 
 class Stack:
-    """The stack of section 4 of docs/format.md, read from and written back to its arrays."""
+    """The stack of section 4 of docs/reference/format.md, read from and written back to its arrays."""
 
     def __init__(self, memory: np.ndarray, words: np.ndarray) -> None:
         self._memory, self._words = memory, words

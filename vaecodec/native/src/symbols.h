@@ -231,7 +231,7 @@ static int32_t count_symbols(int64_t n, const int32_t *symbols, const uint8_t *i
     return (int32_t)found;
 }
 
-// The stack of section 4 of docs/format.md: a state and words, of which the last is the next.  In memory, u64[2] holds
+// The stack of section 4 of docs/reference/format.md: a state and words, of which the last is the next.  In memory, u64[2] holds
 // the state and the number of words.
 typedef struct {
     uint64_t state;
