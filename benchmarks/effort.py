@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from table import publish
 
-from vaecodec.cli.arguments import numbers
+from vaecodec.cli.parser import numbers
 from vaecodec.codec.codec import Codec
 from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model

@@ -12,9 +12,9 @@ import pathlib
 import shutil
 import sys
 
+from vaecodec import cli
 from vaecodec.bench.peers import DEFAULT
 from vaecodec.bench.tools import PROGRAMS
-from vaecodec.cli import main as vaecodec
 
 HERE = pathlib.Path(__file__).parent
 LOSSLESS = ("png", "webp-lossless", "jxl-lossless")
@@ -33,7 +33,7 @@ def main() -> int:
     codecs = ",".join([*ours, *DEFAULT[1:], *LOSSLESS, *programs])
     command = ["bench", options.folder, "-o", options.output, "--codecs", codecs, "--threads", options.threads]
     command += ["--qualities", f"{ours[1]}={AT}"]
-    return vaecodec([*command, "--published", str(HERE / "published" / "kodak.csv"), *more])
+    return cli.main([*command, "--published", str(HERE / "published" / "kodak.csv"), *more])
 
 
 if __name__ == "__main__":

@@ -166,16 +166,16 @@ def load(name_or_path: str = "small", device: str = "cpu", threads: int | None =
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:
     """Any file -> .vae file, a picture lossily; returns bytes, bpp and seconds.  See files.compress_file."""
-    from vaecodec.files import convert as files
+    from vaecodec.files import compression
 
-    return files.compress_file(source, target, quality, **options)
+    return compression.compress_file(source, target, quality, **options)
 
 
 def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
     """The .vae file -> picture file, in the format of its suffix, or stored file.  See files.decompress_file."""
-    from vaecodec.files import convert as files
+    from vaecodec.files import compression
 
-    return files.decompress_file(source, target, **options)
+    return compression.decompress_file(source, target, **options)
 
 
 def register_pillow() -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from vaecodec.cli.main import main
+from vaecodec.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ import os
 import sys
 
 import vaecodec
-from vaecodec.cli import main as cli
+from vaecodec import cli
 from vaecodec.files import manifest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}

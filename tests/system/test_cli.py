@@ -16,8 +16,8 @@ from PIL import Image
 import vaecodec
 from support.commands import COMMAND, ENVIRONMENT
 from support.images import synthetic_image
+from vaecodec import cli
 from vaecodec.cli import commands
-from vaecodec.cli import main as cli
 from vaecodec.codec.codec import Codec
 from vaecodec.config import PRESETS
 from vaecodec.container import picture as container
@@ -225,7 +225,7 @@ def test_commands_work_without_standard_streams(folder, close):
 
 def test_a_library_works_without_standard_error(folder, vae):
     code = "import os, sys; os.close(2); sys.stderr = None; import vaecodec;"
-    code += "from vaecodec.files.convert import compress_file;"
+    code += "from vaecodec.files.compression import compress_file;"
     code += "compress_file('photo.png', 'again.vae', threads=1); vaecodec.decode(open('again.vae', 'rb').read())"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
     assert (folder / "again.vae").read_bytes() == vae
@@ -478,7 +478,7 @@ def test_help_and_version(capsys):
 
 HEAVY = """
 import sys
-from vaecodec.cli import main as cli
+from vaecodec import cli
 code = cli.main(sys.argv[1:])
 found = {"numpy", "PIL", "tensorflow", "safetensors", "backports"} & set(sys.modules)
 sys.exit(f"imported {sorted(found)}" if found else code)

@@ -16,9 +16,9 @@ from PIL import Image
 import vaecodec
 from support.commands import COMMAND, ENVIRONMENT, digests, found, read, run, write
 from support.images import synthetic_image
-from vaecodec.cli import main as cli
-from vaecodec.files import manifest, pool
-from vaecodec.files.convert import compress_file, decompress_file
+from vaecodec import cli
+from vaecodec.files import manifest, workers
+from vaecodec.files.compression import compress_file, decompress_file
 from vaecodec.images import recognition
 
 
@@ -390,7 +390,7 @@ def double(number):
 
 def test_a_process_that_dies_takes_only_its_own_work_along(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = dict(pool.each(double, range(30), 3))
+    results = dict(workers.map_unordered(double, range(30), 3))
     assert results == {number: None if number == 13 else 2 * number for number in range(30)}
 
 
@@ -402,7 +402,7 @@ def test_items_are_drawn_as_they_are_needed():
             drawn.append(number)
             yield number
 
-    with contextlib.closing(pool.each(abs, numbers(), 2)) as results:
+    with contextlib.closing(workers.map_unordered(abs, numbers(), 2)) as results:
         next(results)
     assert len(drawn) < 20
 

@@ -16,9 +16,9 @@ from PIL import Image
 import vaecodec
 from support.commands import ENVIRONMENT, digests, read, run, write
 from support.images import synthetic_image
-from vaecodec.cli import main as cli
+from vaecodec import cli
 from vaecodec.files import manifest
-from vaecodec.files.convert import compress_file, verify_file
+from vaecodec.files.compression import compress_file, verify_file
 from vaecodec.files.folders import Job
 
 PICTURES = 200

@@ -14,8 +14,8 @@ import time
 import pytest
 
 from support.paths import GOLDEN, ROOT
-from vaecodec.cli import main as cli
-from vaecodec.cli import manual
+from vaecodec import cli
+from vaecodec.cli import help_texts
 from vaecodec.cli.completion import SHELLS, grammar, script
 
 STORED = next((GOLDEN / "stored").glob("*.vae"))
@@ -136,7 +136,7 @@ def test_completion_follows_the_grammar():
 
 
 def test_examples_in_the_help_are_commands():
-    text = "\n".join([manual.PROGRAM, *manual.EXAMPLES.values()])
+    text = "\n".join([help_texts.PROGRAM, *help_texts.EXAMPLES.values()])
     lines = re.findall(r"^  (vaecodec .*?)(?:   .*| [>]+ .*)?$", text, re.M)
     assert len(lines) > 20
     for line in lines:
@@ -144,7 +144,7 @@ def test_examples_in_the_help_are_commands():
         assert cli.make_parser().parse_args(arguments).command == arguments[0], line
 
 
-@pytest.mark.parametrize("name", sorted(manual.EXAMPLES))
+@pytest.mark.parametrize("name", sorted(help_texts.EXAMPLES))
 def test_help_ends_with_examples_and_exit_codes(name, capsys):
     said = printed(capsys, name, "--help")
     assert f"usage: vaecodec {name}" in said and "examples:\n  vaecodec" in said and "exit codes: 0" in said

@@ -18,25 +18,25 @@ SAMPLES = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}  # by channels
 def compress(args: argparse.Namespace) -> int:
     """Files -> .vae files."""
     _one_blas_thread()
-    from vaecodec.cli import conversions
+    from vaecodec.cli import compression
 
-    return conversions.compress(args, _console(args))
+    return compression.compress(args, _console(args))
 
 
 def decompress(args: argparse.Namespace) -> int:
     """.vae files -> files."""
     _one_blas_thread()
-    from vaecodec.cli import conversions
+    from vaecodec.cli import compression
 
-    return conversions.decompress(args, _console(args))
+    return compression.decompress(args, _console(args))
 
 
 def verify(args: argparse.Namespace) -> int:
     """Decodes every symbol and byte of .vae files and checks it."""
     _one_blas_thread()
-    from vaecodec.cli import conversions
+    from vaecodec.cli import compression
 
-    return conversions.verify(args, _console(args))
+    return compression.verify(args, _console(args))
 
 
 def info(args: argparse.Namespace) -> int:
@@ -100,14 +100,14 @@ def _time(mtime_ns: int) -> str:
 def models(args: argparse.Namespace) -> int:
     """Lists, shows, adds or removes models."""
     _one_blas_thread()
-    from vaecodec.cli import model_commands
+    from vaecodec.cli import models as model_commands
 
     return model_commands.models(args, _console(args))
 
 
 def train(args: argparse.Namespace) -> int:
     """Trains, or hands the training step to another machine and takes its state back."""
-    from vaecodec.cli import lab
+    from vaecodec.cli import training
 
     if bool(args.paths) == bool(args.export_step or args.import_state):
         args.usage("PATH is what to train on: needed to train, and not with --export-step or --import-state")
@@ -115,21 +115,21 @@ def train(args: argparse.Namespace) -> int:
         args.usage("--from is where training begins; it goes with PATH or --export-step")
     if args.hard and not args.export_step:
         args.usage("--hard goes with --export-step; training here comes to that phase by itself")
-    return _in_lab(args, args.out, lambda: lab.train(args))
+    return _with_tensorflow(args, args.out, lambda: training.train(args))
 
 
 def freeze(args: argparse.Namespace) -> int:
     """Training run -> model file."""
-    from vaecodec.cli import lab
+    from vaecodec.cli import training
 
     with hushed(args.verbose):
-        return _in_lab(args, args.output, lambda: lab.freeze(args))
+        return _with_tensorflow(args, args.output, lambda: training.freeze(args))
 
 
 def generation(args: argparse.Namespace) -> int:
     """What goes with generative models, by the name of the command."""
     _one_blas_thread()
-    from vaecodec.cli import generation_commands
+    from vaecodec.cli import generation as generation_commands
 
     return getattr(generation_commands, args.command)(args, _console(args))
 
@@ -161,7 +161,7 @@ def bench(args: argparse.Namespace) -> int:
 def completion(args: argparse.Namespace) -> int:
     """Prints a shell's script."""
     from vaecodec.cli.completion import script
-    from vaecodec.cli.main import make_parser
+    from vaecodec.cli.parser import make_parser
 
     print(script(args.shell, make_parser()))
     return 0
@@ -175,7 +175,7 @@ def filetype(args: argparse.Namespace) -> int:
     return 0
 
 
-def _in_lab(args: argparse.Namespace, name: str, work: Callable[[], tuple[dict[str, Any], str]]) -> int:
+def _with_tensorflow(args: argparse.Namespace, name: str, work: Callable[[], tuple[dict[str, Any], str]]) -> int:
     """Work that needs TensorFlow, which may not be here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

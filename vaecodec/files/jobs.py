@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaecodec.codec.rate_control import Target
-from vaecodec.files.convert import compress_file, decompress_file, verify_file
+from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import Job
 
 
@@ -32,7 +32,7 @@ def verify_job(job: Job, **options: Any) -> dict[str, Any]:
     return verify_file(job.path, **options)
 
 
-def said(command: str, name: str, report: dict[str, Any], verbose: bool = False) -> tuple[dict[str, Any], str]:
+def format_report(command: str, name: str, report: dict[str, Any], verbose: bool = False) -> tuple[dict[str, Any], str]:
     """What became of one file, for --json and in words."""
     ours, theirs = report["bytes"], report.get("image_bytes", report.get("file_bytes"))
     before, after = (theirs, ours) if command == "compress" else (ours, theirs)

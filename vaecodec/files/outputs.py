@@ -1,6 +1,6 @@
 """What a file becomes: a picture is coded as one, any other file is kept as it is; and both ways back.
 
-source -> Made: bytes, or what writes them, and how to tell later that they are all there
+source -> Output: bytes, or what writes them, and how to tell later that they are all there
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from vaecodec.progress import Progress
 # Makes the .vae file of a picture and adds to the source's `left_out`; raises CodecError on what cannot be coded.
 Code = Callable[[Source], bytes]
 # Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
-Admit = Callable[..., None]
+ChooseTarget = Callable[..., None]
 
 
-class Means(NamedTuple):
+class Resources(NamedTuple):
     """How large a picture may be, the cores to use (None: all), and whom to tell of tiles."""
 
     limits: Limits | None = DEFAULT
@@ -45,7 +45,7 @@ class Means(NamedTuple):
     progress: Progress | None = None
 
 
-class Made(NamedTuple):
+class Output(NamedTuple):
     """An output before it is written; `record` gives what to report of it, once it is."""
 
     data: bytes | Callable[[BinaryIO], Any]
@@ -63,16 +63,22 @@ class Picture(NamedTuple):
 
 
 def code_picture(
-    source: Source, admit: Admit, code: Code, model: str, only_images: bool, whole_name: bool, means: Means
-) -> Made | None:
+    source: Source,
+    choose_target: ChooseTarget,
+    code: Code,
+    model: str,
+    only_images: bool,
+    whole_name: bool,
+    resources: Resources,
+) -> Output | None:
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
     if not is_picture(source.begin(), source.name):
         if only_images:
             raise Skipped(f"{source.name}: not a picture")
         return None
-    admit(os.path.basename(compressed_name(source.name, picture=not whole_name)))
+    choose_target(os.path.basename(compressed_name(source.name, picture=not whole_name)))
     try:
-        with for_pillow(means.limits or NONE):
+        with for_pillow(resources.limits or NONE):
             data = code(source)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
@@ -83,17 +89,17 @@ def code_picture(
         return None
 
     def check(path: str) -> None:
-        modes.verify(data, model, *means)
+        modes.verify(data, model, *resources)
         _check_equal(source, path, data)
 
-    return Made(data, source.attributes, check, lambda: _record(data, source.size()))
+    return Output(data, source.attributes, check, lambda: _record(data, source.size()))
 
 
 def code_source(
-    source: Source, quality: float | Target, model: str, strip: bool, means: Means, effort: int = 1
+    source: Source, quality: float | Target, model: str, strip: bool, resources: Resources, effort: int = 1
 ) -> bytes:
     """The .vae file of a picture, which is read in strips where it is large and that can be done."""
-    codec, progress = load(model, threads=means.threads), means.progress
+    codec, progress = load(model, threads=resources.threads), resources.progress
     path = source.path or ""
     large = open_large(path, source.name, source.left_out) if path else None
     if large is None:
@@ -128,19 +134,25 @@ def after_end(source: Source, count: int) -> list[str]:
 
 
 def decode_picture(
-    source: Source, admit: Admit, model: str | None, window: Window | None, reduce: int, format: str, means: Means
-) -> Made:
+    source: Source,
+    choose_target: ChooseTarget,
+    model: str | None,
+    window: Window | None,
+    reduce: int,
+    format: str,
+    resources: Resources,
+) -> Output:
     """.vae file of a picture -> image file; in strips where it is large."""
-    admit(os.path.basename(decompressed_name(source.name)))
-    refuse_large(source, window, means.limits)
+    choose_target(os.path.basename(decompressed_name(source.name)))
+    refuse_large(source, window, resources.limits)
     data = source.read()
     container.check_picture(container.contents(data).head)
 
     def write(file: BinaryIO, left_out: list[str]) -> None:
-        shape, strips = modes.decode_strips(data, window, reduce, model, *means)
+        shape, strips = modes.decode_strips(data, window, reduce, model, *resources)
         write_strips(shape, strips, file, container.metadata(data), format, left_out)
 
-    shape, _ = modes.decode_strips(data, window, reduce, model, *means)
+    shape, _ = modes.decode_strips(data, window, reduce, model, *resources)
     if is_large(*shape[:2]):
         return _written_in_strips(source, data, write)
     file = io.BytesIO()
@@ -150,7 +162,7 @@ def decode_picture(
     def check(path: str) -> None:
         _check_equal(source, path, image)
 
-    return Made(image, source.attributes, check, lambda: _record(data, len(image)))
+    return Output(image, source.attributes, check, lambda: _record(data, len(image)))
 
 
 def refuse_large(source: Source, window: Window | None, limits: Limits | None) -> None:
@@ -160,7 +172,7 @@ def refuse_large(source: Source, window: Window | None, limits: Limits | None) -
         (limits or NONE).refuse(*(window[:1:-1] if window else (head.width, head.height)))
 
 
-def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO, list[str]], None]) -> Made:
+def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO, list[str]], None]) -> Output:
     """An image file that is never whole in memory: to check it is to make it again."""
     counted = Counted()
 
@@ -168,15 +180,15 @@ def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO, l
         write(cast(BinaryIO, counted.to(file)), source.left_out)
 
     def check(path: str) -> None:
-        with open(path, "rb") as written, Same(written, is_kept(source, path)) as same:
+        with open(path, "rb") as written, Same(written, not_removed_message(source, path)) as same:
             write(cast(BinaryIO, same), [])
 
-    return Made(count, source.attributes, check, lambda: _record(data, counted.bytes))
+    return Output(count, source.attributes, check, lambda: _record(data, counted.bytes))
 
 
-def store_file(source: Source, admit: Admit) -> Made:
+def store_file(source: Source, choose_target: ChooseTarget) -> Output:
     """Any file -> .vae file."""
-    admit(os.path.basename(compressed_name(source.name, picture=False)))
+    choose_target(os.path.basename(compressed_name(source.name, picture=False)))
     about = stored.Stored(os.fsencode(os.path.basename(source.path or "")), source.attributes)
     content: list[stored.Content] = []
 
@@ -184,39 +196,39 @@ def store_file(source: Source, admit: Admit) -> Made:
         content[:] = [stored.write(source.begin(), file, about)]
 
     def check(path: str) -> None:
-        with open(path, "rb") as written, Same(source.begin(), is_kept(source, path)) as same:
+        with open(path, "rb") as written, Same(source.begin(), not_removed_message(source, path)) as same:
             stored.read(written, cast(BinaryIO, same))
 
-    return Made(write, source.attributes, check, lambda: _stored_record(content[0]))
+    return Output(write, source.attributes, check, lambda: _stored_record(content[0]))
 
 
-def restore_file(source: Source, admit: Admit, named: bool = False) -> Made:
+def restore_file(source: Source, choose_target: ChooseTarget, named: bool = False) -> Output:
     """.vae file of a stored file -> that file, under its stored name unless the caller has `named` the output."""
     about = stored.Reader(source.begin()).about
     bare = os.path.basename(bare_name(source.name))
     name = bare if named else restored_name(source.name, about)
     # A name that nobody has seen on the command line may add a file, but not replace one.
-    admit(name, name == bare)
+    choose_target(name, name == bare)
     content: list[stored.Content] = []
 
     def write(file: BinaryIO) -> None:
         content[:] = [stored.read(source.begin(), file)[1]]
 
     def check(path: str) -> None:
-        with open(path, "rb") as written, Same(written, is_kept(source, path)) as same:
+        with open(path, "rb") as written, Same(written, not_removed_message(source, path)) as same:
             stored.read(source.begin(), cast(BinaryIO, same))
 
-    return Made(write, about.attributes, check, lambda: _stored_record(content[0]))
+    return Output(write, about.attributes, check, lambda: _stored_record(content[0]))
 
 
 def _check_equal(source: Source, path: str, data: bytes) -> None:
     """Raises CodecError unless the file at `path` has exactly these bytes."""
     with open(path, "rb") as file:
         if file.read(len(data) + 1) != data:
-            raise CodecError(is_kept(source, path))
+            raise CodecError(not_removed_message(source, path))
 
 
-def is_kept(source: Source, dst: str) -> str:
+def not_removed_message(source: Source, dst: str) -> str:
     """What to say of a source that is not removed."""
     return f"{source.name}: is kept, as {dst} does not hold what was written to it"
 

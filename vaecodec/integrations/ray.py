@@ -22,7 +22,7 @@ from vaecodec.console import Console, explain
 from vaecodec.container.picture import step_of
 from vaecodec.errors import CodecError
 from vaecodec.files.folders import Job, Walk, to_compress
-from vaecodec.files.jobs import compress_settings, said
+from vaecodec.files.jobs import compress_settings, format_report
 from vaecodec.files.manifest import append
 from vaecodec.files.runs import Outcome, Pairs, Run
 from vaecodec.limits import DEFAULT, Limits
@@ -105,7 +105,7 @@ def compress(
     walk = Walk(console, None if output_dir is None else os.fspath(output_dir))
     jobs = list(run.jobs(walk.listings([os.fspath(path) for path in paths]), partial(to_compress, force=overwrite)))
     for job, outcome in run.outcomes(_each(jobs, settings, device, analysers, finishers)):
-        run.say(*said("compress", job.path, outcome.report))
+        run.say(*format_report("compress", job.path, outcome.report))
     run.end()
     return Summary(run.done, run.unchanged, run.skipped, [line.removeprefix("vaecodec: ") for line in console.failed])
 

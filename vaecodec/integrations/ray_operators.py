@@ -25,14 +25,14 @@ from vaecodec.codec.plans import Latents
 from vaecodec.codec.rate_control import Target
 from vaecodec.console import hushed
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.files.convert import convert
+from vaecodec.files.compression import convert
 from vaecodec.files.folders import Job
 from vaecodec.files.jobs import compress_job
 from vaecodec.files.outputs import (
-    Admit,
-    Made,
-    Means,
+    ChooseTarget,
+    Output,
     Picture,
+    Resources,
     code_picture,
     code_source,
     read_picture,
@@ -56,9 +56,9 @@ class Settings(NamedTuple):
     how: str  # for manifests
 
     @property
-    def means(self) -> Means:
+    def resources(self) -> Resources:
         """Those of a process that has one core: the others have processes of their own."""
-        return Means(self.options["limits"], 1)
+        return Resources(self.options["limits"], 1)
 
     def load(self, device: str = "cpu") -> Codec:
         """The codec, one to a process; raises ModelError where this machine has another model of the name."""
@@ -98,7 +98,7 @@ def read(table: pa.Table, settings: Settings) -> Iterator[pa.Table]:
 
 def _read(job: Job, settings: Settings) -> Task:
     """A task with its picture; without one where the file is none, or large, or cannot be read."""
-    with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(settings.means.limits or NONE):
+    with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(settings.resources.limits or NONE):
         if is_picture(source.begin(), source.name) and not _is_large(source):
             return Task(job, read_picture(source), _look(source))
     return Task(job)
@@ -156,23 +156,25 @@ class Finish:
 
     def _compress(self, job: Job, task: Task) -> dict[str, Any]:
         """compress_job, but that most of it has been done."""
-        options, means = self._settings.options, self._settings.means
+        options, resources = self._settings.options, self._settings.resources
 
-        def make(source: Source, admit: Admit) -> Made:
+        def make(source: Source, choose_target: ChooseTarget) -> Output:
             code = self._coder(task)
-            made = code_picture(source, admit, code, options["model"], options["only_images"], job.whole_name, means)
-            return made or store_file(source, admit)
+            made = code_picture(
+                source, choose_target, code, options["model"], options["only_images"], job.whole_name, resources
+            )
+            return made or store_file(source, choose_target)
 
         return convert(job.path, job.folder, make, options["remove"], job.overwrite, adopt=True)
 
     def _coder(self, task: Task) -> Callable[[Source], bytes]:
-        wanted, options, means = self._settings.wanted, self._settings.options, self._settings.means
+        wanted, options, resources = self._settings.wanted, self._settings.options, self._settings.resources
         picture, strip, effort = task.picture, options["strip"], options["effort"]
         assert picture is not None
 
         def code(source: Source) -> bytes:
             if _look(source) != task.seen:  # it has changed since it was read
-                return code_source(source, wanted, options["model"], strip, means, effort)
+                return code_source(source, wanted, options["model"], strip, resources, effort)
             source.left_out += picture.left_out
             metadata = None if strip else picture.metadata
             if task.latents is None:

@@ -9,7 +9,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
-from vaecodec.cli import main as cli
+from vaecodec import cli
 from vaecodec.config import PRESETS, Config
 from vaecodec.container import picture as container
 from vaecodec.container.picture import Header

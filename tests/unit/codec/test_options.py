@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from support.images import synthetic_image
-from vaecodec import limits
-from vaecodec.cli import main as cli
+from vaecodec import cli, limits
 from vaecodec.images.files import read_image
 from vaecodec.limits import Limits
 

@@ -29,7 +29,7 @@ from vaecodec.container.picture import (
     with_pixel_crcs,
 )
 from vaecodec.errors import FormatError, LimitError
-from vaecodec.files import convert as files
+from vaecodec.files import compression
 
 MODEL = "0123456789abcdef" * 2
 HEADER = Header(MODEL, 100, 200, 448, 128)
@@ -290,8 +290,8 @@ def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
         "decode": lambda: modes.decode(many_tiles),
         "decode_batch": lambda: modes.decode_batch([many_tiles]),
         "verify": lambda: modes.verify(many_tiles),
-        "verify_file": lambda: files.verify_file(path),
-        "decompress_file": lambda: files.decompress_file(path, tmp_path / "out.png"),
+        "verify_file": lambda: compression.verify_file(path),
+        "decompress_file": lambda: compression.decompress_file(path, tmp_path / "out.png"),
     }
     for work in refused.values():
         with pytest.raises(LimitError, match="16777216 x 16777216 pixels: a side exceeds the limit"):

@@ -17,7 +17,7 @@ from vaecodec.container import stored, zstd
 from vaecodec.container.picture import MAGIC, chunk
 from vaecodec.container.stored import Stored
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.files.convert import decompress_file
+from vaecodec.files.compression import decompress_file
 
 ABOUT = Stored(b"notes.txt", Attributes(0o640, 1_700_000_000_123_456_789))
 

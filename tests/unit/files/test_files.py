@@ -21,8 +21,8 @@ from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
 from vaecodec.container import picture as container
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.files import convert as files
-from vaecodec.files.convert import compress_file, decompress_file
+from vaecodec.files import compression
+from vaecodec.files.compression import compress_file, decompress_file
 from vaecodec.files.names import compressed_name, decompressed_name
 from vaecodec.images.files import read_image
 
@@ -348,7 +348,7 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
     with pytest.raises(CodecError, match="is kept"):
         compress_file(photo, os.devnull, remove=True)
     compress_file(photo)
-    monkeypatch.setattr(files, "write_atomic", lambda path, data, *_: open(path, "wb").close())
+    monkeypatch.setattr(compression, "write_atomic", lambda path, data, *_: open(path, "wb").close())
     with pytest.raises(CodecError, match="is kept"):
         decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
     assert photo.exists() and photo.with_suffix(".vae").exists()

@@ -11,7 +11,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from support.paths import SHARED
-from vaecodec.cli import main as cli
+from vaecodec import cli
 from vaecodec.errors import CodecError
 from vaecodec.generative import generation, scoring
 from vaecodec.generative import inputs as sets

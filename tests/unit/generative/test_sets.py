@@ -11,7 +11,7 @@ import vaecodec
 from support.models import changed as edited
 from support.mutants import mutants, with_right_crcs
 from support.paths import GOLDEN, MODELS, SHARED
-from vaecodec.cli import main as cli
+from vaecodec import cli
 from vaecodec.entropy import coding
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError

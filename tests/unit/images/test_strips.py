@@ -13,7 +13,7 @@ import vaecodec
 from support.images import synthetic_image
 from vaecodec.codec import modes
 from vaecodec.errors import CodecError, LimitError
-from vaecodec.files import convert as files
+from vaecodec.files import compression
 from vaecodec.images import planes, png, strips
 from vaecodec.images.files import read_image, write_image
 from vaecodec.images.strips import open_large, write_strips
@@ -226,7 +226,7 @@ def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, 
     report = vaecodec.decompress_file(source, back)
     assert report["image_bytes"] == back.stat().st_size
     np.testing.assert_array_equal(read_image(back)[0], wanted)
-    write_atomic = files.write_atomic
+    write_atomic = compression.write_atomic
 
     def damaging(path, *more):
         write_atomic(path, *more)
@@ -235,7 +235,7 @@ def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, 
         back.write_bytes(whole)
 
     with monkeypatch.context() as patched, pytest.raises(CodecError, match="is kept"):
-        patched.setattr(files, "write_atomic", damaging)
+        patched.setattr(compression, "write_atomic", damaging)
         vaecodec.decompress_file(source, back, overwrite=True, remove=True)
     assert source.exists()
     vaecodec.decompress_file(source, back, overwrite=True, remove=True)

@@ -17,7 +17,7 @@ from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.container import front as fronts
 from vaecodec.container import picture as container
-from vaecodec.files.convert import compress_file
+from vaecodec.files.compression import compress_file
 from vaecodec.images.files import format_of
 from vaecodec.integrations.pillow import VaeImageFile
 

@@ -19,14 +19,16 @@ Item = TypeVar("Item")
 ENDED = 143  # the exit code of a process that was asked to end
 
 
-def each(work: Callable[[Any], Any], items: Iterable[Item], processes: int) -> Generator[tuple[Item, Any], None, None]:
+def map_unordered(
+    work: Callable[[Any], Any], items: Iterable[Item], processes: int
+) -> Generator[tuple[Item, Any], None, None]:
     """(item, work(item)) as they are done, in any order; the result is None where the process died, twice.
 
     `items` are drawn no faster than the work goes.  `work` must be picklable, and catch what it can.
     """
     waiting = iter(items)
     running: dict[Future[Any], Item] = {}
-    with _Pool(processes) as pool:
+    with WorkerPool(processes) as pool:
         while True:
             for item in islice(waiting, 2 * processes - len(running)):
                 running[pool.submit(work, item)] = item
@@ -50,14 +52,14 @@ def each(work: Callable[[Any], Any], items: Iterable[Item], processes: int) -> G
 
 
 def _alone(work: Callable[[Item], Any], item: Item) -> Any:
-    with _Pool(1) as pool:
+    with WorkerPool(1) as pool:
         try:
             return pool.submit(work, item).result()
         except BrokenProcessPool:
             return None
 
 
-class _Pool:
+class WorkerPool:
     """Fresh interpreters: a forked one would share what a BLAS or TensorFlow has begun in this one."""
 
     def __init__(self, processes: int) -> None:
@@ -78,7 +80,7 @@ class _Pool:
             future.set_exception(exc)
             return future
 
-    def __enter__(self) -> _Pool:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

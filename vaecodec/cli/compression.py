@@ -13,12 +13,12 @@ from vaecodec import limits
 from vaecodec.codec.rate_control import Target
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
-from vaecodec.files.convert import compress_file, decompress_file, verify_file
+from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
-from vaecodec.files.jobs import compress_job, compress_settings, decompress_job, said, verify_job
-from vaecodec.files.pool import each
+from vaecodec.files.jobs import compress_job, compress_settings, decompress_job, format_report, verify_job
 from vaecodec.files.runs import Attempt, Run
 from vaecodec.files.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
+from vaecodec.files.workers import map_unordered
 from vaecodec.progress import Progress
 from vaecodec.threads import available_cores
 
@@ -98,7 +98,7 @@ def _one_by_one(args: argparse.Namespace, console: Console, convert: Work, optio
                 raise
             raise CodecError(str(exc)) from exc  # only the file knows whether the window lies within it
         taken[os.path.realpath(report["output"])] = name
-        return said(args.command, name, report, args.verbose)
+        return format_report(args.command, name, report, args.verbose)
 
     with hushed(args.verbose):
         if args.model is None or _model_id(console, args.model):
@@ -125,8 +125,8 @@ def _folders(
     run = Run(console, how, again=args.rm)
     try:
         jobs = run.jobs(Walk(console, args.output_dir).listings(args.inputs), plan)
-        for job, outcome in run.outcomes(each(Attempt(work, options, how), jobs, args.jobs)):
-            run.say(*said(args.command, job.path, outcome.report, args.verbose))
+        for job, outcome in run.outcomes(map_unordered(Attempt(work, options, how), jobs, args.jobs)):
+            run.say(*format_report(args.command, job.path, outcome.report, args.verbose))
     except BrokenPipeError:  # whoever reads our stdout has left
         raise
     except OSError as exc:
@@ -139,7 +139,7 @@ def _verify_folders(args: argparse.Namespace, console: Console) -> int:
     run = Run(console)
     jobs = run.jobs(Walk(console).listings(args.inputs), to_verify)
     attempt = Attempt(verify_job, {"model": args.model, **_means(args)})
-    for job, outcome in run.outcomes(each(attempt, jobs, args.jobs)):
+    for job, outcome in run.outcomes(map_unordered(attempt, jobs, args.jobs)):
         entry = run.manifests[job.manifest].of_output(job.path) if job.manifest else None
         if entry is not None and entry.crc32 != outcome.crc:
             console.fail(job.path, CodecError("is whole, but not what was written there"))

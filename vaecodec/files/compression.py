@@ -16,13 +16,13 @@ from vaecodec.codec.rate_control import Target
 from vaecodec.container import stored
 from vaecodec.errors import CodecError
 from vaecodec.files.outputs import (
-    Admit,
-    Made,
-    Means,
+    ChooseTarget,
+    Output,
+    Resources,
     code_picture,
     code_source,
     decode_picture,
-    is_kept,
+    not_removed_message,
     refuse_large,
     restore_file,
     store_file,
@@ -71,14 +71,14 @@ def compress_file(
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
 
-    means = Means(limits, threads, progress)
+    resources = Resources(limits, threads, progress)
 
     def code(source: Source) -> bytes:
-        return code_source(source, wanted, model, strip, means, effort)
+        return code_source(source, wanted, model, strip, resources, effort)
 
-    def make(source: Source, admit: Admit) -> Made:
-        made = code_picture(source, admit, code, model, only_images, whole_name, means)
-        return made or store_file(source, admit)
+    def make(source: Source, choose_target: ChooseTarget) -> Output:
+        made = code_picture(source, choose_target, code, model, only_images, whole_name, resources)
+        return made or store_file(source, choose_target)
 
     return convert(src, dst, make, remove, overwrite, adopt, taken)
 
@@ -105,15 +105,15 @@ def decompress_file(
     compress_file does.
     """
 
-    def make(source: Source, admit: Admit) -> Made:
+    def make(source: Source, choose_target: ChooseTarget) -> Output:
         if not stored.is_stored(source.head()):
             given = None if dst is None or _folder(dst) else name_of(dst)
-            means = Means(limits, threads, progress)
-            return decode_picture(source, admit, model, window, reduce, format_of(given or "-"), means)
+            resources = Resources(limits, threads, progress)
+            return decode_picture(source, choose_target, model, window, reduce, format_of(given or "-"), resources)
         if window or reduce != 1:
             what = "window" if window else "preview"
             raise CodecError(f"{source.name}: holds a file that is not a picture, which has no {what}")
-        return restore_file(source, admit, dst is not None and _folder(dst) is None)
+        return restore_file(source, choose_target, dst is not None and _folder(dst) is None)
 
     return convert(src, dst, make, remove, overwrite, adopt, taken)
 
@@ -145,7 +145,7 @@ def verify_file(
 def convert(
     src: Path | BinaryIO,
     dst: Path | BinaryIO | None,
-    make: Callable[[Source, Admit], Made],
+    make: Callable[[Source, ChooseTarget], Output],
     remove: bool = False,
     overwrite: bool = False,
     adopt: bool = False,
@@ -155,7 +155,7 @@ def convert(
     began = time.perf_counter()
     folder = os.path.dirname(_path(src)) if dst is None else _folder(dst)
 
-    def admit(name: str, may_replace: bool = True) -> None:
+    def choose_target(name: str, may_replace: bool = True) -> None:
         """Settles the target, and raises where it cannot be."""
         nonlocal dst, overwrite
         if folder is not None:
@@ -164,9 +164,9 @@ def convert(
         check_target(src, dst, overwrite or adopt, taken)
 
     if folder is None:
-        admit("")  # before the source is read
+        choose_target("")  # before the source is read
     with Source(src) as source:
-        made = make(source, admit)
+        made = make(source, choose_target)
         assert dst is not None
         if isinstance(dst, PATH_TYPES):
             write_atomic(dst, made.data, overwrite, adopt, made.attributes)
@@ -176,7 +176,7 @@ def convert(
         report = {"output": name_of(dst), **made.record(), "seconds": time.perf_counter() - began}
         if remove:
             if not os.path.isfile(_path(dst)):
-                raise CodecError(is_kept(source, name_of(dst)))
+                raise CodecError(not_removed_message(source, name_of(dst)))
             made.check(_path(dst))
             source.remove(dst)
     return report
