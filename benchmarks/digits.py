@@ -24,9 +24,8 @@ from PIL import Image
 
 import vaecodec
 from vaecodec.entropy.tables import TOTAL
-from vaecodec.generative import bitsback, drawing
-from vaecodec.generative import image_sets as picture_sets
-from vaecodec.generative.inputs import read_set
+from vaecodec.generative import bitsback, image_sets, scoring
+from vaecodec.generative.image_sets import read_set
 from vaecodec.model import discrete
 from vaecodec.model.file import load_generator
 from vaecodec.model.generator import Generator
@@ -71,13 +70,13 @@ def ours(pictures: np.ndarray, name: str) -> dict[str, object]:
     """The set as one .vae file, which must give the same again, and what the model says it should cost."""
     model = load_generator(name)
     began = time.process_time()
-    data = picture_sets.encode(pictures, name)
+    data = image_sets.encode(pictures, name)
     middle = time.process_time()
     assert np.array_equal(vaecodec.decode_set(data, name), pictures)
     ended = time.process_time()
-    header, words = picture_sets.parse(data)
-    elbo, initial = drawing.bits(model, pictures, draws=1).sum(), 32 * header.consumed
-    alone = np.mean([len(picture_sets.encode(one[None], name)) for one in pictures[:100]])
+    header, words = image_sets.parse(data)
+    elbo, initial = scoring.negative_elbo(model, pictures, draws=1).sum(), 32 * header.consumed
+    alone = np.mean([len(image_sets.encode(one[None], name)) for one in pictures[:100]])
     return {
         "pictures": len(pictures),
         "model": model.id,

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from vaecodec.generative import generation, scoring
-from vaecodec.generative.inputs import read_set
+from vaecodec.generative.image_sets import read_set
 from vaecodec.generative.scoring import Score
 
 CROP = 256  # side of photographs
@@ -125,22 +125,22 @@ def main() -> None:
     most = args.most
     if "digits" in args.parts:
         model = generation.load(args.model)
-        usual = scoring.scores(model, pictures[:most])
+        usual = scoring.score_images(model, pictures[:most])
         others = {"other test digits": pictures[-most:], **strange_digits(pictures[most : 2 * most], photographs, rng)}
-        found = {name: scoring.scores(model, np.ascontiguousarray(one)) for name, one in others.items()}
+        found = {name: scoring.score_images(model, np.ascontiguousarray(one)) for name, one in others.items()}
         result["digits"] = table(usual, found)
     if args.without:
         digit, model = int(args.without[0]), generation.load(args.without[1])
         with gzip.open(os.path.join(mnist, "t10k-labels-idx1-ubyte.gz")) as file:
             labels = np.frombuffer(file.read(), np.uint8, offset=8)
-        left_out = scoring.scores(model, pictures[labels == digit][:most])
-        usual = scoring.scores(model, pictures[labels != digit][:most])
+        left_out = scoring.score_images(model, pictures[labels == digit][:most])
+        usual = scoring.score_images(model, pictures[labels != digit][:most])
         result[f"digit {digit} left out"] = table(usual, {f"digit {digit}": left_out})
     if "photographs" in args.parts:
         codec = generation.load("small")
-        clean = scoring.scores(codec, photographs)
+        clean = scoring.score_images(codec, photographs)
         states = [corruptions(one, rng) for one in photographs]
-        found = {name: scoring.scores(codec, [state[name] for state in states]) for name in states[0]}
+        found = {name: scoring.score_images(codec, [state[name] for state in states]) for name in states[0]}
         result["photographs"] = table(clean, found)
     with open(args.output, "w") as file:
         json.dump(result, file, indent=1)

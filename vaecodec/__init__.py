@@ -189,9 +189,9 @@ def encode_set(pictures: np.ndarray, model: str = "digits") -> bytes:
     `model` is a generative one, by name or .vcm file; "digits" takes S = 28.  Raises CodecError on another shape or
     type.  Townsend, Bird and Barber 2019 (arXiv:1901.04866).
     """
-    from vaecodec.generative import image_sets as picture_sets
+    from vaecodec.generative import image_sets
 
-    return picture_sets.encode(pictures, model)
+    return image_sets.encode(pictures, model)
 
 
 def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
@@ -199,9 +199,9 @@ def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DE
 
     Raises FormatError on damage, ModelError where its model is not at hand, LimitError beyond `limits` (pixels of all).
     """
-    from vaecodec.generative import image_sets as picture_sets
+    from vaecodec.generative import image_sets
 
-    return picture_sets.decode(data, model, limits)
+    return image_sets.decode(data, model, limits)
 
 
 def sample(
@@ -251,6 +251,6 @@ def score(image: Any, model: str = "digits") -> Score:
     And `corrected`, the same less the bits per dimension of a PNG file (Serra et al. 2020, arXiv:1909.11480), with its
     own percentile.  `model` "digits" takes u8[28, 28], "small" any photograph.  Raises CodecError on others.
     """
-    from vaecodec.generative import generation
+    from vaecodec.generative import scoring
 
-    return generation.score(image, model)
+    return scoring.score(image, model)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import vaecodec
-from vaecodec.generative.sheets import contact_sheet
+from vaecodec.generative.image_sets import contact_sheet
 
 folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 digits = vaecodec.sample(40, seed=7)  # u8[40, 28, 28], the same on every machine

@@ -37,7 +37,7 @@ from vaecodec.container import stored
 from vaecodec.container.picture import Header, parse, with_pixel_crcs
 from vaecodec.entropy.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.entropy.outliers import push_strays
-from vaecodec.generative import image_sets as picture_sets
+from vaecodec.generative import image_sets
 from vaecodec.images import planes
 from vaecodec.model.file import load_model
 from vaecodec.prior.model import Distributions
@@ -274,7 +274,7 @@ def make_stored() -> None:
 def make_set() -> None:
     """Write the set of small images."""
     images = np.load(HERE / "sets" / "tiny.npy")
-    (HERE / "sets" / "tiny.vae").write_bytes(picture_sets.encode(images, str(HERE / "sets" / "tiny.vcm")))
+    (HERE / "sets" / "tiny.vae").write_bytes(image_sets.encode(images, str(HERE / "sets" / "tiny.vcm")))
 
 
 def write(path: pathlib.Path, data: bytes, pixels: np.ndarray | None = None) -> None:

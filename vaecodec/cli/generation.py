@@ -15,11 +15,9 @@ import numpy as np
 from vaecodec.atomic import check_target, write_atomic
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
-from vaecodec.generative import generation, scoring
-from vaecodec.generative import image_sets as picture_sets
-from vaecodec.generative.inputs import SUFFIXES, read_set
+from vaecodec.generative import generation, image_sets, scoring
+from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
 from vaecodec.generative.scoring import Score
-from vaecodec.generative.sheets import contact_sheet
 from vaecodec.images import bands
 from vaecodec.images.files import format_of, read_rgb, write_image
 from vaecodec.model.generator import Generator
@@ -34,7 +32,7 @@ def pack(args: argparse.Namespace, console: Console) -> int:
     def work() -> Report:
         check_target(args.inputs[0], args.output, args.force)
         pictures = np.concatenate(_one_size([read_set(path)[0] for path in args.inputs]))
-        data = picture_sets.encode(pictures, args.model)
+        data = image_sets.encode(pictures, args.model)
         write_atomic(args.output, data, args.force)
         record = {"input": args.inputs[0], "output": args.output, "count": len(pictures), "bytes": len(data)}
         record["bpp"] = 8 * len(data) / pictures.size
@@ -54,7 +52,7 @@ def unpack(args: argparse.Namespace, console: Console) -> int:
             check_target(args.input, args.output, args.force)
         elif os.path.isdir(args.output) and os.listdir(args.output) and not args.force:
             raise CodecError(f"{args.output} is not empty (-f overwrites what is in it)")
-        pictures = picture_sets.decode(data, args.model)
+        pictures = image_sets.decode(data, args.model)
         if args.output.endswith(".npy"):
             write_atomic(args.output, lambda file: np.save(file, pictures), args.force)
         else:
@@ -122,7 +120,7 @@ def score(args: argparse.Namespace, console: Console) -> int:
         elif not args.json:
             sys.stdout.write(table.getvalue())
         if args.sheet:
-            _write_sheet([generation.shown(pictures[n]) for n in order[: args.most]], args.sheet, args.force)
+            _write_sheet([generation.squeeze_grey(pictures[n]) for n in order[: args.most]], args.sheet, args.force)
         mean = float(np.mean([one.bpd for one in found]))
         return {"count": len(found), "bpd": mean}, f"{len(found)} pictures, {mean:.4f} bits per dimension on average"
 
@@ -155,13 +153,13 @@ def _scored(args: argparse.Namespace, console: Console) -> tuple[list[str], Any,
         raise CodecError("nothing to score")
     if isinstance(model, Generator):
         pictures = np.concatenate(_one_size(pictures))
-    return names, pictures, scoring.scores(model, pictures)
+    return names, pictures, scoring.score_images(model, pictures)
 
 
 def _photographs(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    return [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.lower().endswith(SUFFIXES)]
+    return [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def calibrate(args: argparse.Namespace, console: Console) -> int:
@@ -171,7 +169,7 @@ def calibrate(args: argparse.Namespace, console: Console) -> int:
         check_target(args.model, args.output, args.force)
         _, _, found = _scored(args, console)
         model = generation.load(args.model)
-        data = scoring.calibrated(model if isinstance(model, Generator) else model.model, found)
+        data = scoring.calibrate(model if isinstance(model, Generator) else model.model, found)
         write_atomic(args.output, data, args.force)
         return {"output": args.output, "count": len(found)}, f"{args.output}: calibrated on {len(found)} pictures"
 

@@ -28,7 +28,7 @@ from vaecodec.files.outputs import (
     store_file,
 )
 from vaecodec.files.sources import Source
-from vaecodec.generative import image_sets as picture_sets
+from vaecodec.generative import image_sets
 from vaecodec.images.files import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.notices import warn
@@ -135,8 +135,8 @@ def verify_file(
             return {"kind": "file", "bytes": source.size()}
         refuse_large(source, None, limits)
         data = source.read()
-        if picture_sets.is_set(data[:16]):
-            picture_sets.decode(data, model, limits)
+        if image_sets.is_set(data[:16]):
+            image_sets.decode(data, model, limits)
             return {"kind": "set", "bytes": len(data)}
         modes.verify(data, model, limits, threads, progress)
         return {"kind": "picture", "bytes": len(data)}

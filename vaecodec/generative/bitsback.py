@@ -1,12 +1,12 @@
-"""Bits back: sets of small pictures <-> words, without loss, by a latent-variable model and a stack.
+"""Code sets of small images losslessly by bits-back coding with a latent-variable model.
 
-    a batch   pop z under q(z | x)      bits that are there already choose the latent, and come back in decoding
+    a batch   pop z under q(z | x)      the words already on the stack choose the latent; decoding restores them
               push x under p(x | z)
               push z under p(z)
 
-so that a picture costs -log2 p(x | z) - log2 p(z) + log2 q(z | x), on average its negative ELBO (Hinton and van Camp
-1993; Townsend, Bird and Barber 2019, section 2).  Batches double from one picture on: each finds bits enough in what
-the ones before it have left, and only the first draws on bits that nobody needs back.
+An image costs -log2 p(x | z) - log2 p(z) + log2 q(z | x) bits, on average its negative ELBO (Hinton and van Camp 1993;
+Townsend, Bird and Barber 2019, section 2).  The first batch is one image and each next one is twice as large, so the
+words left by earlier batches suffice for later ones, and only the first batch consumes initial words.
 """
 
 from __future__ import annotations
@@ -22,149 +22,144 @@ from vaecodec.model import discrete, generative
 from vaecodec.model.generative import ORDER, PHASES
 from vaecodec.model.generator import Generator as Model
 
-LARGEST = 64  # pictures of a batch
-SPARE = 8  # words below those that coding has touched, which a decoder puts there
-Draw = Callable[[np.ndarray], np.ndarray]  # frequencies i64[n, K] -> symbols i32[n]
+MAX_BATCH = 64  # images
+SPARE = 8  # initial words below those that coding has touched, which a decoder puts on the stack to check the end
+Chooser = Callable[[np.ndarray], np.ndarray]  # frequencies i64[n, K] -> symbols i32[n]
 
 
-def walk(model: Model, z: np.ndarray) -> Generator[np.ndarray, np.ndarray, np.ndarray]:
-    """p(x | z), phase by phase: yields frequencies i64[n, K], is sent symbols i32[n], returns u8[B, S, S].
+def code_pixels(model: Model, z: np.ndarray) -> Generator[np.ndarray, np.ndarray, np.ndarray]:
+    """Yield the frequencies i64[n, K] of p(x | z) phase by phase, receive symbols i32[n], and return u8[B, S, S].
 
-    z f32[B, L] are activations, unit 2**-8.  Two steps a phase: which pixels are not 0, and their values, less 1.
+    A phase has two stages: which pixels are not 0, then the values of these less 1.  z f32[B, L] are activations, in
+    units of 2**-8.
     """
     ops, config = model.ops, model.config
     features = generative.decoder(ops, config, z[:, None, None])
     shape = features.shape[:3]
     corners = np.zeros((*shape, PHASES), np.float32)
-    before: list[np.ndarray] = []
+    earlier: list[np.ndarray] = []
     for number in range(PHASES):
-        t = generative.phase(ops, config, number, features, np.concatenate(before, -1) if before else None)
+        t = generative.phase(ops, config, number, features, np.concatenate(earlier, -1) if earlier else None)
         t = t.reshape(-1, t.shape[-1])
-        inked = (yield discrete.ink(model.tables, t[:, 0])) != 0
+        nonzero = (yield discrete.ink(model.tables, t[:, 0])) != 0
         pixels = np.zeros(len(t), np.float32)
-        pixels[inked] = (yield discrete.values(model.tables, model.layers["values"], t[inked, 1:])) + 1
-        before.append(pixels.reshape(*shape, 1))
-        corners[..., ORDER[number]] = before[-1][..., 0]
+        pixels[nonzero] = (yield discrete.values(model.tables, model.layers["values"], t[nonzero, 1:])) + 1
+        earlier.append(pixels.reshape(*shape, 1))
+        corners[..., ORDER[number]] = earlier[-1][..., 0]
     return ops.shuffle(corners, 2)[..., 0].astype(np.uint8)
 
 
-def symbols_of(pictures: np.ndarray) -> Iterator[np.ndarray]:
-    """What an encoder sends `walk` for u8[B, S, S], in order."""
-    for corner in ORDER:
-        pixels = pictures[:, corner // 2 :: 2, corner % 2 :: 2].ravel().astype(np.int32)
-        yield np.minimum(pixels, 1)
-        yield pixels[pixels > 0] - 1
-
-
-def drive(steps: Generator[np.ndarray, np.ndarray, np.ndarray], answer: Draw) -> np.ndarray:
-    """The pictures at the end of a walk whose every question `answer` answers."""
-    question = next(steps)
+def choose_pixels(model: Model, z: np.ndarray, choose: Chooser) -> np.ndarray:
+    """The images u8[B, S, S] whose symbols `choose` picks, given the frequencies of each stage of p(x | z)."""
+    stages = code_pixels(model, z)
+    frequencies = next(stages)
     while True:
         try:
-            question = steps.send(answer(question))
+            frequencies = stages.send(choose(frequencies))
         except StopIteration as end:
-            return end.value
+            images: np.ndarray = end.value
+            return images
 
 
-def likelihoods(model: Model, pictures: np.ndarray, z: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(symbols i32[n], frequencies i64[n, K]) of every step of p(x | z) for u8[B, S, S]."""
-    parts, answers = [], symbols_of(pictures)
+def pixel_stages(model: Model, images: np.ndarray, z: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(symbols i32[n], frequencies i64[n, K]) of each stage of p(x | z), for images u8[B, S, S]."""
+    symbols: list[np.ndarray] = []
+    for corner in ORDER:
+        pixels = images[:, corner // 2 :: 2, corner % 2 :: 2].ravel().astype(np.int32)
+        symbols += [np.minimum(pixels, 1), pixels[pixels > 0] - 1]
+    stages: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def answer(freq: np.ndarray) -> np.ndarray:
-        parts.append((next(answers), freq))
-        return parts[-1][0]
+    def choose(frequencies: np.ndarray) -> np.ndarray:
+        stages.append((symbols[len(stages)], frequencies))
+        return stages[-1][0]
 
-    drive(walk(model, z), answer)
-    return parts
+    choose_pixels(model, z, choose)
+    return stages
 
 
-def encoded(model: Model, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(means, log-scales) f32[B, L] of q(z | x), as activations, of u8[B, S, S]."""
-    t = generative.encoder(model.ops, model.config, pictures[..., None].astype(np.float32))[:, 0, 0]
+def posterior_parameters(model: Model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(means, log-scales) f32[B, L] of q(z | x), as activations, for images u8[B, S, S]."""
+    t = generative.encoder(model.ops, model.config, images[..., None].astype(np.float32))[:, 0, 0]
     return t[:, : model.config.latents], t[:, model.config.latents :]
 
 
-def posterior(model: Model, pictures: np.ndarray) -> np.ndarray:
-    """Frequencies i64[B * L, COUNT] of q(z | x) for u8[B, S, S]."""
-    means, log_scales = encoded(model, pictures)
+def posterior(model: Model, images: np.ndarray) -> np.ndarray:
+    """Frequencies i64[B * L, COUNT] of the bins of q(z | x), for images u8[B, S, S]."""
+    means, log_scales = posterior_parameters(model, images)
     return discrete.posterior(model.tables, means.ravel(), log_scales.ravel())
 
 
-def latents(model: Model, bins: np.ndarray) -> np.ndarray:
-    """Bins i32[B * L] -> z f32[B, L], activations."""
+def prior(model: Model, count: int) -> np.ndarray:
+    """Frequencies i64[count, COUNT] of the bins of p(z), which have equal mass."""
+    return np.full((count, discrete.COUNT), 1 << (24 - discrete.BINS), np.int64)
+
+
+def bin_centres(model: Model, bins: np.ndarray) -> np.ndarray:
+    """The latents f32[B, L], as activations, that bins i32[B * L] represent."""
     return model.tables.centres[bins].astype(np.float32).reshape(-1, model.config.latents)
 
 
-def sizes(count: int) -> Iterator[int]:
-    """How many pictures are in each batch: 1, 2, 4, ..., LARGEST, LARGEST, ..."""
+def batch_sizes(count: int) -> Iterator[int]:
+    """Images in each batch: 1, 2, 4, ..., MAX_BATCH, MAX_BATCH, ..."""
     size = 1
     while count:
         yield min(size, count)
         count -= min(size, count)
-        size = min(2 * size, LARGEST)
+        size = min(2 * size, MAX_BATCH)
 
 
-def prior(model: Model, count: int) -> np.ndarray:
-    """Frequencies of the bins of `count` latents: all the same."""
-    return np.full((count, discrete.COUNT), 1 << (24 - discrete.BINS), np.int64)
-
-
-def begin(count: int) -> np.ndarray:
-    """u4[count]: the bottom of the stack before anything is coded, the same for all files; word 0 is on top."""
+def initial_words(count: int) -> np.ndarray:
+    """u4[count]: the stack before coding, the same for all files; word 0 is on top."""
     return np.frombuffer(hashlib.shake_256(b"vaecodec bits back").digest(4 * count), "<u4")[::-1]
 
 
-def encode(model: Model, pictures: np.ndarray) -> tuple[bytes, int]:
-    """u8[N, S, S] -> (words, how many words of the beginning they go without); inverse of decode."""
-    check(model, pictures)
-    room = LARGEST * model.config.latents + SPARE
+def encode(model: Model, images: np.ndarray) -> tuple[bytes, int]:
+    """Code u8[N, S, S] as (words, number of initial words consumed); raises CodecError for another shape or type."""
+    check_images(model, images)
+    count = MAX_BATCH * model.config.latents + SPARE
     while True:
-        bottom = begin(room)
-        data = np.frombuffer(_encode(model, pictures, bottom), "<u4")
-        both = min(len(data), len(bottom))
-        same = data[:both] == bottom[:both]
-        untouched = both if same.all() else int(same.argmin())
+        initial = initial_words(count)
+        coder, start = coding.reader(initial.tobytes()), 0
+        for size in batch_sizes(len(images)):
+            batch = images[start : start + size]
+            start += size
+            bins = coding.pop_each(coder, posterior(model, batch))
+            for symbols, frequencies in reversed(pixel_stages(model, batch, bin_centres(model, bins))):
+                coding.push_each(coder, symbols, frequencies)
+            coding.push_each(coder, bins, prior(model, len(bins)))
+        words = np.frombuffer(coding.words(coder), "<u4")
+        length = min(len(words), len(initial))
+        same = words[:length] == initial[:length]
+        untouched = length if same.all() else int(same.argmin())
         if untouched >= SPARE:
-            return data[untouched:].tobytes(), room - untouched
-        room *= 2
-
-
-def _encode(model: Model, pictures: np.ndarray, bottom: np.ndarray) -> bytes:
-    coder, at = coding.reader(bottom.tobytes()), 0
-    for size in sizes(len(pictures)):
-        batch = pictures[at : at + size]
-        at += size
-        bins = coding.pop_each(coder, posterior(model, batch))
-        for symbols, freq in reversed(likelihoods(model, batch, latents(model, bins))):
-            coding.push_each(coder, symbols, freq)
-        coding.push_each(coder, bins, prior(model, len(bins)))
-    return coding.words(coder)
+            return words[untouched:].tobytes(), count - untouched
+        count *= 2
 
 
 def decode(model: Model, data: bytes, consumed: int, count: int) -> np.ndarray:
-    """(words, words of the beginning they go without) -> u8[count, S, S].
+    """Decode `count` images u8[N, S, S] from words and the number of initial words consumed.
 
-    Raises FormatError on damage: the stack must end as every stack begins.
+    Raises FormatError on damage: decoding must end with the initial words on the stack.
     """
-    bottom = begin(consumed + SPARE)
-    coder = coding.reader(bottom[:SPARE].tobytes() + data)
-    pictures = np.zeros((count, model.config.side, model.config.side), np.uint8)
+    initial = initial_words(consumed + SPARE)
+    coder = coding.reader(initial[:SPARE].tobytes() + data)
+    images = np.zeros((count, model.config.side, model.config.side), np.uint8)
     end = count
-    for size in reversed(list(sizes(count))):
+    for size in reversed(list(batch_sizes(count))):
         bins = coding.pop_each(coder, prior(model, size * model.config.latents))
-        batch = drive(walk(model, latents(model, bins)), lambda freq: coding.pop_each(coder, freq))
-        if coder.num_words() < SPARE:  # a wrong count would else be decoded from nothing, for as long as it says
-            raise FormatError("the stack runs out before its pictures")
+        batch = choose_pixels(model, bin_centres(model, bins), lambda frequencies: coding.pop_each(coder, frequencies))
+        if coder.num_words() < SPARE:  # stop here, because a false count would decode images from an empty stack
+            raise FormatError("the stack runs out before the last image")
         coding.push_each(coder, bins, posterior(model, batch))
-        pictures[end - size : end] = batch
+        images[end - size : end] = batch
         end -= size
-    if coding.words(coder) != bottom.tobytes():
-        raise FormatError("the stack does not end as it began")
-    return pictures
+    if coding.words(coder) != initial.tobytes():
+        raise FormatError("the stack does not end with its initial words")
+    return images
 
 
-def check(model: Model, pictures: np.ndarray) -> None:
-    """Raises CodecError unless these are u8[N, S, S] of the model's side."""
+def check_images(model: Model, images: np.ndarray) -> None:
+    """Raise CodecError unless images are u8[N, S, S] of the model's side."""
     side = model.config.side
-    if pictures.dtype != np.uint8 or pictures.ndim != 3 or pictures.shape[1:] != (side, side) or not len(pictures):
-        raise CodecError(f"pictures are {pictures.dtype}{list(pictures.shape)}, expected uint8[N, {side}, {side}]")
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (side, side) or not len(images):
+        raise CodecError(f"images are {images.dtype}{list(images.shape)}, expected uint8[N, {side}, {side}]")

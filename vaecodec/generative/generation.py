@@ -1,54 +1,73 @@
-"""What a VAE does besides compression, for any model: sample, vary, interpolate, score."""
+"""Generate images with any model: sample its prior, vary an image, or interpolate between two images.
+
+Generative models (digits) draw a latent vector.  Models of photographs draw wavelet coefficients from coarse to fine,
+which gives textures and colours, since their prior has no notion of objects.  All networks are exact integers, so a
+seed gives the same pixels on every machine.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from vaecodec.codec.codec import Codec, cached_codec
-from vaecodec.config import PICTURE_CHANNELS
+from vaecodec.config import PICTURE_CHANNELS, STRIDE
+from vaecodec.container.picture import parse, step_of
+from vaecodec.entropy.tables import TOTAL, Tables
 from vaecodec.errors import CodecError
-from vaecodec.generative import drawing, scoring
-from vaecodec.generative import photographs as photo_drawing
-from vaecodec.generative.scoring import Score
+from vaecodec.generative import bitsback
 from vaecodec.images import bands, planes
 from vaecodec.images.files import read_image
 from vaecodec.model.file import load_any
 from vaecodec.model.generator import Generator
+from vaecodec.native.symbols import symbol_values
+from vaecodec.prior.coefficients import PARTS_BY_OCTAVE
+from vaecodec.prior.model import Distributions
+from vaecodec.prior.tile import Chooser, choose_symbols, decode_tile
+from vaecodec.rdo import rounding
+from vaecodec.transforms.coefficients import Values
+from vaecodec.transforms.dequantization import coefficients_of
+from vaecodec.transforms.integer import ACTIVATION_MAX
 
-SIZE = (256, 256)
+SIZE = (256, 256)  # of photographs
+QUALITY = 50.0
+BATCH = 256  # images rendered at once
+LATENT_UNIT = 2.0**8  # latents are activations in units of 2**-8
+TILE = 4096  # the largest tile, so a photograph is a single one
+MAX_PIXELS = 2048 * 2048
 
 
 def load(model: str) -> Generator | Codec:
-    """A generative model, or the codec of a model of photographs; raises ModelError."""
-    found = load_any(model)
-    if isinstance(found, Generator):
-        return found
-    if found.config.channels not in PICTURE_CHANNELS:
-        bands.check_array(found.config.channels, None)
-    return cached_codec(found)
+    """Load a generative model, or the codec of a model of photographs; raises ModelError."""
+    loaded = load_any(model)
+    if isinstance(loaded, Generator):
+        return loaded
+    if loaded.config.channels not in PICTURE_CHANNELS:
+        bands.check_array(loaded.config.channels, None)
+    return cached_codec(loaded)
 
 
-def picture_for(model: Generator | Codec, image: Any) -> np.ndarray:
-    """An array, PIL image or path as the model takes it: u8[S, S], or u8[H, W, C]; raises CodecError otherwise."""
+def read_for(model: Generator | Codec, image: Any) -> np.ndarray:
+    """Read an array, PIL image or path in the form that a model takes, u8[S, S] or u8[H, W, C]; raises CodecError."""
     samples, _ = read_image(image)
     if samples.dtype != np.uint8:
-        raise CodecError("a picture of 16 bits a sample, expected 8")
+        raise CodecError("the image has 16 bits a sample, expected 8")
     if not isinstance(model, Generator):
         rgb = planes.split(samples)[0]
         return bands.as_model_has(model.model.config.channels, rgb, planes.channels_of(samples) < 3)
-    if samples.ndim == 3:
-        rgb, _ = planes.split(samples)
-        if (rgb != rgb[..., :1]).any():
-            raise CodecError("a picture in colour, expected grey")
-        samples = np.ascontiguousarray(rgb[..., 0])
-    return samples
+    if samples.ndim == 2:
+        return samples
+    rgb, _ = planes.split(samples)
+    if (rgb != rgb[..., :1]).any():
+        raise CodecError("the image has colour, expected grey")
+    return np.ascontiguousarray(rgb[..., 0])
 
 
-def shown(pictures: np.ndarray) -> np.ndarray:
-    """u8[..., H, W, C] as pictures are: [..., H, W] where C is 1."""
-    return pictures[..., 0] if pictures.shape[-1] == 1 else pictures
+def squeeze_grey(images: np.ndarray) -> np.ndarray:
+    """Drop the channel axis of u8[..., H, W, C] if C is 1."""
+    return images[..., 0] if images.shape[-1] == 1 else images
 
 
 def sample(
@@ -56,46 +75,182 @@ def sample(
     model: str = "digits",
     seed: int = 0,
     size: tuple[int, int] = SIZE,
-    quality: float = scoring.QUALITY,
+    quality: float = QUALITY,
     noisy: bool = False,
 ) -> np.ndarray:
-    """See vaecodec.sample."""
-    found = load(model)
+    """Draw n images from a model's prior; see vaecodec.sample."""
+    loaded = load(model)
     if n < 1:
         raise ValueError(f"n is {n!r}, expected 1 or more")
-    if isinstance(found, Generator):
-        return drawing.sample(found, n, seed, noisy)
-    return shown(photo_drawing.sample(found, n, size, quality, seed))
+    if not isinstance(loaded, Generator):
+        return squeeze_grey(sample_photographs(loaded, n, size, quality, seed))
+    z = np.random.default_rng(seed).standard_normal((n, loaded.config.latents))
+    return render(loaded, z, seed if noisy else None)
 
 
 def vary(
-    image: Any, strength: float, n: int = 1, model: str = "digits", seed: int = 0, quality: float = scoring.QUALITY
+    image: Any, strength: float, n: int = 1, model: str = "digits", seed: int = 0, quality: float = QUALITY
 ) -> np.ndarray:
-    """See vaecodec.vary."""
+    """Draw n images near an image; see vaecodec.vary.
+
+    The latent vector of a digit becomes sqrt(1 - s^2) z + s noise, which keeps its distribution for any strength s.
+    """
     if not 0 <= strength <= 1 or n < 1:
         raise ValueError(f"strength is {strength!r} and n {n!r}, expected 0..1 and 1 or more")
-    found = load(model)
-    picture = picture_for(found, image)
-    if isinstance(found, Generator):
-        return drawing.vary(found, picture, strength, n, seed)
-    return shown(photo_drawing.vary(found, picture, strength, n, quality, seed))
+    loaded = load(model)
+    pixels = read_for(loaded, image)
+    if not isinstance(loaded, Generator):
+        return squeeze_grey(vary_photograph(loaded, pixels, strength, n, quality, seed))
+    noise = np.random.default_rng(seed).standard_normal((n, loaded.config.latents))
+    return render(loaded, np.sqrt(1 - strength**2) * posterior_means(loaded, pixels[None]) + strength * noise)
 
 
-def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = scoring.QUALITY) -> np.ndarray:
-    """See vaecodec.interpolate."""
+def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = QUALITY) -> np.ndarray:
+    """Generate n images from a to b; see vaecodec.interpolate.
+
+    The latent vectors of digits follow the great circle between both (White 2016, section 2.1).
+    """
     if n < 2:
         raise ValueError(f"n is {n!r}, expected 2 or more")
-    found = load(model)
-    first, last = picture_for(found, a), picture_for(found, b)
-    if isinstance(found, Generator):
-        if first.shape != last.shape:
-            raise CodecError("pictures of different sizes")
-        return drawing.interpolate(found, first, last, n)
-    return shown(photo_drawing.interpolate(found, first, last, n, quality))
+    loaded = load(model)
+    first, last = read_for(loaded, a), read_for(loaded, b)
+    if first.shape != last.shape:
+        raise CodecError(f"the images have sizes {list(first.shape)} and {list(last.shape)}, expected one size")
+    if not isinstance(loaded, Generator):
+        return squeeze_grey(interpolate_photographs(loaded, first, last, n, quality))
+    start, end = posterior_means(loaded, np.stack([first, last]))
+    cosine = np.clip(start @ end / max(np.linalg.norm(start) * np.linalg.norm(end), 1e-12), -1, 1)
+    angle = np.arccos(cosine)
+    t = np.linspace(0, 1, n)[:, None]
+    if np.sin(angle) < 1e-6:
+        return render(loaded, (1 - t) * start + t * end)
+    return render(loaded, (np.sin((1 - t) * angle) * start + np.sin(t * angle) * end) / np.sin(angle))
 
 
-def score(image: Any, model: str = "digits") -> Score:
-    """See vaecodec.score."""
-    found = load(model)
-    picture = picture_for(found, image)
-    return scoring.scores(found, picture[None] if isinstance(found, Generator) else [picture])[0]
+def random_symbols(rng: np.random.Generator) -> bitsback.Chooser:
+    """A chooser that draws each symbol from its frequencies."""
+
+    def choose(frequencies: np.ndarray) -> np.ndarray:
+        place = rng.integers(TOTAL, size=(len(frequencies), 1))
+        return (np.cumsum(frequencies, 1) <= place).sum(1).astype(np.int32)
+
+    return choose
+
+
+def median_symbols(frequencies: np.ndarray) -> np.ndarray:
+    """The median of each distribution: at least half of the mass lies on either side."""
+    return (np.cumsum(frequencies, 1) < TOTAL // 2).sum(1).astype(np.int32)
+
+
+def render(model: Generator, z: np.ndarray, seed: int | None = None) -> np.ndarray:
+    """Decode latents z f64[N, L], of unit variance, to u8[N, S, S]; pixels are medians, or drawn if there is a seed."""
+    activations = np.clip(np.rint(z * LATENT_UNIT), -ACTIVATION_MAX, ACTIVATION_MAX).astype(np.float32)
+    choose = median_symbols if seed is None else random_symbols(np.random.default_rng([seed, 1]))
+    batches = [activations[start : start + BATCH] for start in range(0, len(activations), BATCH)]
+    return np.concatenate([bitsback.choose_pixels(model, batch, choose) for batch in batches])
+
+
+def posterior_means(model: Generator, images: np.ndarray) -> np.ndarray:
+    """The means f64[N, L] of q(z | x), for images u8[N, S, S]; raises CodecError for another shape."""
+    bitsback.check_images(model, images)
+    return bitsback.posterior_parameters(model, images)[0] / LATENT_UNIT
+
+
+def sample_photographs(codec: Codec, n: int, size: tuple[int, int], quality: float, seed: int = 0) -> np.ndarray:
+    """Draw n photographs u8[n, H, W, C]: coefficients from p(y), coarse to fine, then the mean of p(x | y).
+
+    Coefficients are limited to what pixels can produce: beyond that the prior has seen no examples, and diverges.
+    """
+    quality_index, rng, model = step_of(quality), np.random.default_rng(seed), codec.model
+    tables = model.models.tables
+    # Half of the range from black to white, in quantisation steps; each octave doubles the scale of the low-pass image.
+    reach = 0.5 * math.sqrt(model.config.channels) / float(model.inverse_gain(quality_index)[0]) * rounding.UNIT
+    counts = [octave.stop - octave.start for octave in PARTS_BY_OCTAVE]
+    bounds = [reach * 2 ** (len(counts) - 1 - n) for n, count in enumerate(counts) for _ in range(count)]
+
+    def choose(part: int, distributions: Distributions) -> np.ndarray:
+        symbols = _draw_symbols(tables, distributions.indices, rng)
+        low, high = (np.trunc((bound - distributions.loc) / rounding.UNIT) for bound in (-bounds[part], bounds[part]))
+        return np.clip(symbols, low, high).astype(np.int32)
+
+    return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])
+
+
+def vary_photograph(
+    codec: Codec, pixels: np.ndarray, strength: float, n: int, quality: float, seed: int = 0
+) -> np.ndarray:
+    """Draw n variants u8[n, H, W, C] of u8[H, W, C].
+
+    A fraction `strength` of all coefficients is drawn anew, given the coarser ones.
+    """
+    quality_index, rng, model = step_of(quality), np.random.default_rng(seed), codec.model
+    symbols, size = _encode_symbols(codec, pixels, quality)[0], (pixels.shape[0], pixels.shape[1])
+    targets: list[np.ndarray] = []  # of each part, f32[n] in quantisation steps
+
+    def record(part: int, distributions: Distributions) -> np.ndarray:
+        values = symbol_values(symbols[part], *distributions, model.prior.centroids)
+        targets.append(values.astype(np.float32) * np.float32(1 / rounding.UNIT))
+        return symbols[part]
+
+    choose_symbols(model.prior, _cells(size), quality_index, record)
+
+    def choose(part: int, distributions: Distributions) -> np.ndarray:
+        nearest = rounding.closest(model.prior, targets[part], distributions)
+        redrawn = rng.random(len(distributions.loc)) < strength
+        drawn = _draw_symbols(model.models.tables, distributions.indices, rng)
+        return np.where(redrawn, drawn, nearest).astype(np.int32)
+
+    return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])
+
+
+def interpolate_photographs(codec: Codec, first: np.ndarray, last: np.ndarray, n: int, quality: float) -> np.ndarray:
+    """Generate n images u8[n, H, W, C] between two u8[H, W, C], on the straight line between their coefficients."""
+    (_, a), (_, b) = (_encode_symbols(codec, pixels, quality) for pixels in (first, last))
+
+    def blend(t: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.rint((1 - t) * x + t * y).astype(np.int32)
+
+    def values(t: float) -> Values:
+        octaves = zip(a.halves, b.halves, strict=True)
+        return Values([(blend(t, x[0], y[0]), blend(t, x[1], y[1])) for x, y in octaves], blend(t, a.low, b.low))
+
+    size = first.shape[0], first.shape[1]
+    return np.stack([_synthesise(codec, values(t), step_of(quality), size) for t in np.linspace(0, 1, n)])
+
+
+def _draw_symbols(tables: Tables, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Symbols i32[n], each drawn from the table of its index; an escape becomes 0."""
+    symbols, places = np.zeros(indices.size, np.int32), rng.integers(TOTAL, size=indices.size)
+    for index in np.unique(indices[indices != 0]):
+        here = np.flatnonzero(indices == index)
+        entries = np.searchsorted(np.cumsum(tables.row(index), dtype=np.int64), places[here], "right")
+        symbols[here] = np.where(entries == tables.last[index], 0, entries + tables.low[index])
+    return symbols
+
+
+def _draw_photograph(codec: Codec, size: tuple[int, int], quality_index: int, choose: Chooser) -> np.ndarray:
+    _, values = choose_symbols(codec.model.prior, _cells(size), quality_index, choose)
+    return _synthesise(codec, values, quality_index, size)
+
+
+def _synthesise(codec: Codec, values: Values, quality_index: int, size: tuple[int, int]) -> np.ndarray:
+    coefficients = coefficients_of(values, codec.model.gains.scaled(quality_index))
+    [pixels] = codec.transforms.pixels([coefficients], quality_index)
+    return pixels[: size[0], : size[1]]
+
+
+def _encode_symbols(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[list[np.ndarray], Values]:
+    """(symbols i32[n] of each part, values) of u8[H, W, C], coded as one tile."""
+    cells = _cells((pixels.shape[0], pixels.shape[1]))
+    data, model = codec.encode_unfiltered(pixels, quality, TILE), codec.model
+    tile, parts = parse(data).tiles[0], list[np.ndarray]()
+    payload = data[tile.offset : tile.offset + tile.length]
+    values = decode_tile(model.prior, model.models, cells, step_of(quality), payload, tile.crc, see=parts.append)
+    return parts, values
+
+
+def _cells(size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w): latent cells of an image; raises CodecError if it is too large."""
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS or max(size) > TILE:
+        raise CodecError(f"the image is {size[1]} x {size[0]}, more than {MAX_PIXELS} pixels or a side of {TILE}")
+    return -(-size[0] // STRIDE), -(-size[1] // STRIDE)

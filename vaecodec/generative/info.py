@@ -1,4 +1,4 @@
-"""Describe any .vae file by its header."""
+"""Describe any .vae file by its header, without NumPy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from vaecodec.container import picture as container
 from vaecodec.container import stored
-from vaecodec.generative import image_sets as picture_sets
+from vaecodec.generative import image_sets
 
 
 def info(data: bytes) -> dict[str, Any]:
     """Describe the image, stored file or set of images in a .vae file; raises FormatError."""
-    if picture_sets.is_set(data[:16]):
-        return picture_sets.info(data)
+    if image_sets.is_set(data[:16]):
+        return image_sets.info(data)
     return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)

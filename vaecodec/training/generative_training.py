@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec.errors import CodecError
-from vaecodec.generative.inputs import read_set
+from vaecodec.generative.image_sets import read_set
 from vaecodec.model.generative import Generative
 from vaecodec.training.generative_vae import GenerativeVAE, initial_weights
 from vaecodec.training.loop import Kind, Options, layout_of

@@ -13,9 +13,8 @@ from support.images import synthetic_image
 from support.paths import SHARED
 from vaecodec import cli
 from vaecodec.errors import CodecError
-from vaecodec.generative import generation, scoring
-from vaecodec.generative import inputs as sets
-from vaecodec.generative.sheets import contact_sheet
+from vaecodec.generative import generation, image_sets, scoring
+from vaecodec.generative.image_sets import contact_sheet
 from vaecodec.model.file import parse_model
 
 MNIST = SHARED / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
@@ -75,14 +74,14 @@ def test_photographs_are_drawn_varied_and_joined():
 
 @needs_mnist
 def test_scores_rank_what_is_no_digit(drawn):
-    x = sets.read_set(str(MNIST))[0][:40]
+    x = image_sets.read_set(str(MNIST))[0][:40]
     model = generation.load("digits")
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, x.shape).astype(np.uint8)
     shuffled = rng.permuted(x.reshape(40, -1), axis=1).reshape(x.shape)
-    usual = scoring.scores(model, x)
+    usual = scoring.score_images(model, x)
     for other in (noise, shuffled, 255 - x):
-        assert min(one.bpd for one in scoring.scores(model, other)) > max(one.bpd for one in usual)
+        assert min(one.bpd for one in scoring.score_images(model, other)) > max(one.bpd for one in usual)
     assert 25 < np.mean([one.percentile for one in usual]) < 75
     blank = vaecodec.score(np.zeros((28, 28), np.uint8))
     # Likelihood alone takes a blank picture for the most usual of all; less its complexity it is the strangest.

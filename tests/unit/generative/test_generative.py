@@ -6,10 +6,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from vaecodec.entropy.tables import TOTAL
-from vaecodec.generative import (
-    bitsback,
-    drawing,
-)
+from vaecodec.generative import bitsback, scoring
 from vaecodec.model import (
     discrete,
     generative,
@@ -119,7 +116,7 @@ def test_bits_are_the_negative_elbo():
     model, x = frozen(weights), pictures(40, 2)
     vae = GenerativeVAE(CONFIG, {name: value.astype(np.float64) for name, value in weights.items()})
     wanted = [vae.loss(x[..., None], tf.constant(1.0, tf.float64), tf.constant([n, 0])).bpd.numpy() for n in range(20)]
-    assert drawing.bits(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(wanted), rel=0.005)
+    assert scoring.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(wanted), rel=0.005)
     data, consumed = bitsback.encode(model, x)
     assert 8 * len(data) / x.size == pytest.approx(np.mean(wanted), rel=0.02)  # 40 pictures, and the first bits
     assert np.array_equal(bitsback.decode(model, data, consumed, len(x)), x)

@@ -15,9 +15,7 @@ from vaecodec import cli
 from vaecodec.entropy import coding
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.generative import bitsback, drawing
-from vaecodec.generative import image_sets as picture_sets
-from vaecodec.generative import inputs as sets
+from vaecodec.generative import bitsback, image_sets, scoring
 from vaecodec.model import discrete
 from vaecodec.model.file import load_any, load_generator, pack_model, parse_model
 from vaecodec.model.generator import Generator
@@ -53,7 +51,7 @@ def test_any_set_comes_back(count, kind):
 
 def test_samples_cost_what_the_model_says(digits):
     x = vaecodec.sample(150, noisy=True)
-    bits = drawing.bits(digits, x).sum()
+    bits = scoring.negative_elbo(digits, x).sum()
     data, consumed = bitsback.encode(digits, x)
     assert 8 * len(data) - 32 * consumed == pytest.approx(bits, rel=0.01)
     assert np.array_equal(bitsback.decode(digits, data, consumed, len(x)), x)
@@ -61,11 +59,11 @@ def test_samples_cost_what_the_model_says(digits):
 
 @needs_mnist
 def test_digits_cost_their_negative_elbo(digits):
-    x, names = sets.read_set(str(TEST_SET))
+    x, names = image_sets.read_set(str(TEST_SET))
     assert x.shape == (10000, 28, 28) and names[7].endswith("[7]")
     x = x[:600]
     data = vaecodec.encode_set(x)
-    bpd, elbo = 8 * len(data) / x.size, drawing.bits(digits, x).mean() / 784
+    bpd, elbo = 8 * len(data) / x.size, scoring.negative_elbo(digits, x).mean() / 784
     assert np.array_equal(vaecodec.decode_set(data), x)
     assert bpd < 1.41 and bpd == pytest.approx(elbo, rel=0.01)  # BB-ANS: Townsend et al. 2019, table 2
 
@@ -111,9 +109,9 @@ def test_the_second_decoder_agrees():
 
 
 def test_batches_double_up_to_the_largest():
-    assert list(bitsback.sizes(1)) == [1] and list(bitsback.sizes(8)) == [1, 2, 4, 1]
-    assert list(bitsback.sizes(300)) == [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]
-    assert np.array_equal(bitsback.begin(50)[-10:], bitsback.begin(10))  # a longer beginning goes on below
+    assert list(bitsback.batch_sizes(1)) == [1] and list(bitsback.batch_sizes(8)) == [1, 2, 4, 1]
+    assert list(bitsback.batch_sizes(300)) == [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]
+    assert np.array_equal(bitsback.initial_words(50)[-10:], bitsback.initial_words(10))  # more go below
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -132,15 +130,15 @@ def test_damage_gives_an_error_or_the_same_pictures(fixed):
 def changed(data: bytes, **fields: int) -> bytes:
     """With other values in PSET, and right CRCs."""
     names = ("version", "reserved", "model", "count", "side", "consumed", "crc")
-    values = dict(zip(names, picture_sets.HEAD.unpack_from(data, 16), strict=True)) | fields
+    values = dict(zip(names, image_sets.HEADER.unpack_from(data, 16), strict=True)) | fields
     out = bytearray(data)
-    picture_sets.HEAD.pack_into(out, 16, *values.values())
+    image_sets.HEADER.pack_into(out, 16, *values.values())
     return with_right_crcs(bytes(out))
 
 
 def test_headers_that_lie_are_refused():
     data = vaecodec.encode_set(pictures(3, "noise"))
-    cases = {"version 2": {"version": 2}, "flags": {"reserved": 1}, "0 pictures": {"count": 0}, "side 0": {"side": 0}}
+    cases = {"version 2": {"version": 2}, "flags": {"reserved": 1}, "0 images": {"count": 0}, "side 0": {"side": 0}}
     cases |= {"more than": {"count": 2**32 - 1}, "words": {"consumed": 2**31}, "side 32": {"side": 32}}
     cases |= {"CRC": {"crc": 5}, "does not end": {"consumed": 3}}
     for message, fields in cases.items():
@@ -152,7 +150,7 @@ def test_headers_that_lie_are_refused():
         vaecodec.decode_set(data, limits=vaecodec.Limits(pixels=2000))
     with pytest.raises(FormatError, match="unpack"):
         vaecodec.decode(data)
-    with pytest.raises(FormatError, match="set of pictures"):
+    with pytest.raises(FormatError, match="set of images"):
         vaecodec.decode_set((GOLDEN / "photo.vae").read_bytes())
 
 
@@ -211,7 +209,7 @@ def test_sets_are_read_from_all_they_come_in(tmp_path):
     for n, one in enumerate(x):
         Image.fromarray(one).save(tmp_path / "folder" / f"{n}.png")
     for name in ("idx", "idx.gz", "x.npy", "folder"):
-        assert np.array_equal(sets.read_set(str(tmp_path / name))[0], x)
+        assert np.array_equal(image_sets.read_set(str(tmp_path / name))[0], x)
     (tmp_path / "cut").write_bytes(idx[:-1])
     (tmp_path / "cut.gz").write_bytes(gzip.compress(idx)[:-20])
     (tmp_path / "bad.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:60])
@@ -219,7 +217,7 @@ def test_sets_are_read_from_all_they_come_in(tmp_path):
     Image.fromarray(x[0, :5]).save(tmp_path / "folder" / "other.png")
     for name in ("cut", "cut.gz", "bad.npy", "header.npy", "folder"):
         with pytest.raises(CodecError):
-            sets.read_set(str(tmp_path / name))
+            image_sets.read_set(str(tmp_path / name))
 
 
 def test_pack_and_unpack(tmp_path, capsys):
@@ -234,7 +232,7 @@ def test_pack_and_unpack(tmp_path, capsys):
     assert cli.main(["verify", packed]) == 0 and "ok" in capsys.readouterr().err
     assert cli.main(["unpack", packed, "-o", back]) == 0 and np.array_equal(np.load(back), x)
     assert cli.main(["unpack", packed, "-o", str(tmp_path / "folder")]) == 0
-    assert np.array_equal(sets.read_set(str(tmp_path / "folder"))[0], x)
+    assert np.array_equal(image_sets.read_set(str(tmp_path / "folder"))[0], x)
     (tmp_path / "bad.vae").write_bytes((tmp_path / "x.vae").read_bytes()[:-9])
     assert cli.main(["unpack", str(tmp_path / "bad.vae"), "-o", str(tmp_path / "none.npy")]) == 1
     assert "cut off" in capsys.readouterr().err and not (tmp_path / "none.npy").exists()

@@ -16,7 +16,7 @@ from vaecodec.codec.codec import Codec
 from vaecodec.config import STEPS, WORTH, Config, without_retired_fields
 from vaecodec.container.picture import parse, step_of
 from vaecodec.entropy import scale_offsets as widening
-from vaecodec.generative import photographs as photo_drawing
+from vaecodec.generative import generation
 from vaecodec.images import planes
 from vaecodec.model.file import load_model
 from vaecodec.native import networks as kernels
@@ -99,11 +99,11 @@ def test_previews_are_means_of_what_is_decoded(codec, factor):
 
 def test_latents_are_varied_and_drawn(codec):
     x = synthetic_image(64, 96)
-    near, far = (photo_drawing.vary(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
+    near, far = (generation.vary_photograph(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
     assert np.array_equal(near, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, far) < psnr(x, near)
-    between = photo_drawing.interpolate(codec, x, x[::-1].copy(), 3, 90)
+    between = generation.interpolate_photographs(codec, x, x[::-1].copy(), 3, 90)
     assert np.array_equal(between[0], near) and between.shape == (3, 64, 96, 3)
-    drawn = photo_drawing.sample(codec, 2, (40, 56), 50)
+    drawn = generation.sample_photographs(codec, 2, (40, 56), 50)
     assert drawn.shape == (2, 40, 56, 3) and (drawn[0] != drawn[1]).any()
 
 
