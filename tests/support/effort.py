@@ -7,7 +7,7 @@ import pytest
 
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN
 from vaecodec.container.picture import STEPS, step_of
-from vaecodec.rdo.refinement import Distortion
+from vaecodec.rdo.synthesis_gradients import Synthesis
 
 
 def cost(pixels, codec, data, quality):
@@ -20,7 +20,7 @@ def cost(pixels, codec, data, quality):
 def check_gradients(model):
     """Along a direction, of a sum of squares, whose second difference quotient is as exact as floats allow."""
     rng = np.random.default_rng(1)
-    distortion, shape = Distortion(model, 500), (3, 4, model.config.latents)
+    distortion, shape = Synthesis(model, 500), (3, 4, model.config.latents)
     y, along = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
     target = distortion.forward(rng.normal(0, 1, shape).astype(np.float32))[0]
 

@@ -30,8 +30,8 @@ from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.restoration import restore
 from vaecodec.prior.tile import CodedTile, encode_tile, information
 from vaecodec.progress import Progress, ticker
-from vaecodec.rdo import filtering, rounding
-from vaecodec.rdo.filtering import Equations
+from vaecodec.rdo import quantization
+from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
 from vaecodec.rdo.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.coefficients import Coefficients
@@ -171,7 +171,7 @@ class Encoder:
         equations = [each.equations for each in tiles if each.equations]
         if not equations:
             return None
-        return reduce(Equations.__add__, equations).best(self.model.config.lambda_of_sum(step))
+        return reduce(Equations.__add__, equations).best_filter(self.model.config.lambda_of_sum(step))
 
     def _grids(self, images: Sequence[np.ndarray | Rows], tile: int) -> list[Grid]:
         """Those of images, which are checked, as is the side of the tiles."""
@@ -258,8 +258,8 @@ class Encoder:
             return Encoded(tile.payload, tile.crc, refine.equations)
         prior, tables = self.model.prior, self.model.models.tables
         gains = self.model.gains.scaled(step)
-        targets = rounding.targets(prior, step_targets(inner, gains), step)
-        choose = rounding.rounding(prior, tables)
+        targets = quantization.targets(prior, step_targets(inner, gains), step)
+        choose = quantization.quantizer(prior, tables)
         tile = self._encoded(inner.cells, step, lambda part, question: choose(targets[part], question), threads)
         see(tile)
         tick()
@@ -284,10 +284,10 @@ class Encoder:
         pixels = job.seen[pixel_box(job.inner).slices()]
         if effort == 1:
             rotation = self.model.transforms.synthesis.rotation
-            equations = filtering.of_one_class(levels, pixels, sure, every, rotation, threads)
+            equations = fit_one_class(levels, pixels, sure, every, rotation, threads)
         else:
-            made = filtering.pixels_of_levels(levels)
-            equations = filtering.equations(made, pixels.astype(np.float32), sure, self.model.step_size(step), every)
+            made = levels * np.float32(1 / 64) + np.float32(127.5)
+            equations = fit_classes(made, pixels.astype(np.float32), sure, self.model.step_size(step), every)
         alone = job.inner.shape == cells
         return Encoded(tile.payload, tile.crc, equations, levels if alone else None)
 

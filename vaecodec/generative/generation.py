@@ -26,7 +26,7 @@ from vaecodec.native.symbols import symbol_values
 from vaecodec.prior.coefficients import PARTS_BY_OCTAVE
 from vaecodec.prior.model import Distributions
 from vaecodec.prior.tile import Chooser, choose_symbols, decode_tile
-from vaecodec.rdo import rounding
+from vaecodec.rdo import quantization
 from vaecodec.transforms.coefficients import Values
 from vaecodec.transforms.dequantization import coefficients_of
 from vaecodec.transforms.integer import ACTIVATION_MAX
@@ -164,13 +164,13 @@ def sample_photographs(codec: Codec, n: int, size: tuple[int, int], quality: flo
     quality_index, rng, model = step_of(quality), np.random.default_rng(seed), codec.model
     tables = model.models.tables
     # Half of the range from black to white, in quantisation steps; each octave doubles the scale of the low-pass image.
-    reach = 0.5 * math.sqrt(model.config.channels) / float(model.inverse_gain(quality_index)[0]) * rounding.UNIT
+    reach = 0.5 * math.sqrt(model.config.channels) / float(model.inverse_gain(quality_index)[0]) * quantization.UNIT
     counts = [octave.stop - octave.start for octave in PARTS_BY_OCTAVE]
     bounds = [reach * 2 ** (len(counts) - 1 - n) for n, count in enumerate(counts) for _ in range(count)]
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
         symbols = _draw_symbols(tables, distributions.indices, rng)
-        low, high = (np.trunc((bound - distributions.loc) / rounding.UNIT) for bound in (-bounds[part], bounds[part]))
+        low, high = (np.trunc((bound - distributions.loc) / quantization.UNIT) for bound in (-bounds[part], bounds[part]))
         return np.clip(symbols, low, high).astype(np.int32)
 
     return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])
@@ -189,13 +189,13 @@ def vary_photograph(
 
     def record(part: int, distributions: Distributions) -> np.ndarray:
         values = symbol_values(symbols[part], *distributions, model.prior.centroids)
-        targets.append(values.astype(np.float32) * np.float32(1 / rounding.UNIT))
+        targets.append(values.astype(np.float32) * np.float32(1 / quantization.UNIT))
         return symbols[part]
 
     choose_symbols(model.prior, _cells(size), quality_index, record)
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
-        nearest = rounding.closest(model.prior, targets[part], distributions)
+        nearest = quantization.nearest_symbols(model.prior, targets[part], distributions)
         redrawn = rng.random(len(distributions.loc)) < strength
         drawn = _draw_symbols(model.models.tables, distributions.indices, rng)
         return np.where(redrawn, drawn, nearest).astype(np.int32)

@@ -11,7 +11,7 @@ from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.prior.model import Distributions
-from vaecodec.rdo import rounding
+from vaecodec.rdo import quantization
 
 SIZES = [0, 1, 7, 8, 9, 31, 32, 33, 64, 250, 3001]
 EXTREMES = np.array([-(2**31), 2**31 - 1, -65536, -65535, 65535, 65536, -25, -24, 24, 25, -1, 0, 1], np.int32)
@@ -122,14 +122,14 @@ def by_costs(target, indices, loc, thresholds):
     """What `quantise` promises, in float64: towards 0 where the residual is below the threshold of the nearest."""
     residual = target.astype(np.float32) - loc.astype(np.float32) * np.float32(1 / 64)
     near = np.rint(np.abs(residual))
-    inside = near <= rounding.MOST
+    inside = near <= quantization.THRESHOLDS
     level = np.where(inside, near, 0).astype(int)
     lower = (near > 0) & (np.abs(residual) < thresholds[indices, level])
     return np.sign(residual) * (near - lower), inside & (indices > 0)
 
 
 def test_quantise(kinds, prior, shipped_tables):
-    rng, rule = np.random.default_rng(5), rounding.rounding(prior, shipped_tables)
+    rng, rule = np.random.default_rng(5), quantization.quantizer(prior, shipped_tables)
     special = [np.nan, np.inf, -np.inf, 0.5, -0.5, 2.5, -2.5, 1e-40, -0.0, 65535.5, 2**23 + 1, 3e38]
     for size in SIZES:
         target = (rng.standard_normal(size) * 10 ** rng.uniform(-2, 2, size)).astype(np.float32)
@@ -148,9 +148,9 @@ def test_quantise(kinds, prior, shipped_tables):
 
 def test_quantise_at_the_thresholds(kinds, prior, shipped_tables):
     """The next float to either side of a threshold decides the same everywhere."""
-    rule = rounding.rounding(prior, shipped_tables)
+    rule = quantization.quantizer(prior, shipped_tables)
     edges = (rule.thresholds[1:, 1:]).ravel()
-    indices = np.repeat(np.arange(1, prior.scales, dtype=np.uint8), rounding.MOST)
+    indices = np.repeat(np.arange(1, prior.scales, dtype=np.uint8), quantization.THRESHOLDS)
     target = np.concatenate([edges, np.nextafter(edges, np.float32(99)), np.nextafter(edges, np.float32(-99))])
     indices, loc = np.tile(indices, 3), np.zeros(len(target), np.int32)
     found = same(kinds, native.quantise, target, indices, loc, rule.thresholds)

@@ -25,7 +25,7 @@ from vaecodec.native.prior import companding_table, load_octave
 from vaecodec.native.reference.prior import compand, details
 from vaecodec.prior.model import Distributions
 from vaecodec.prior.tile import choose_symbols, decode_tile
-from vaecodec.rdo import rounding
+from vaecodec.rdo import quantization
 from vaecodec.training import layers, vae, wavelet_layers
 from vaecodec.training import loop as training
 from vaecodec.training.densities import bits
@@ -75,7 +75,7 @@ def test_values_are_close_to_what_they_stand_for(codec, quality):
     for found, target in zip((*values.halves, (values.low,)), (*wanted.halves, (wanted.low,)), strict=True):
         for one, other in zip(found, target, strict=True):
             # But for the fifth octave, which is rounded on its way, within a step or two.
-            assert np.abs(one / rounding.UNIT - other).max() < 2.5
+            assert np.abs(one / quantization.UNIT - other).max() < 2.5
 
 
 def test_tiles_and_windows_join_as_if_there_were_none(codec):
@@ -268,13 +268,13 @@ def test_tensorflow_makes_the_same(codec):
 def test_rounding_picks_the_cheaper_of_two(codec):
     """Against the costs themselves, of every row and many residuals."""
     prior, tables = codec.model.prior, codec.model.models.tables
-    chosen = rounding.rounding(prior, tables)
+    chosen = quantization.quantizer(prior, tables)
     residual = np.linspace(-6, 6, 2001, dtype=np.float32)
     for row in range(1, prior.scales, 7):
         rows = np.full(residual.shape, row, np.uint8)
         symbols = chosen(residual + np.float32(0.25), Distributions(rows, np.full(residual.shape, 16, np.int32)))
-        worth, size = rounding.bits_of(tables, row), np.abs(residual)
-        nudge = prior.centroids[row] / rounding.UNIT
+        worth, size = quantization.symbol_bits(tables, row), np.abs(residual)
+        nudge = prior.centroids[row] / quantization.UNIT
 
         def cost(n, worth=worth, size=size, nudge=nudge):
             value = n + np.where(n == 0, 0, np.where(n == 1, nudge[0], nudge[1]))
@@ -286,7 +286,7 @@ def test_rounding_picks_the_cheaper_of_two(codec):
         assert (np.sign(symbols) * np.sign(residual) >= 0).all()
     zeros = Distributions(np.zeros(residual.shape, np.uint8), np.zeros(residual.shape, np.int32))
     strays = chosen(residual, zeros)
-    assert np.array_equal(strays, np.rint(residual) * (np.abs(residual) >= rounding.STRAY))
+    assert np.array_equal(strays, np.rint(residual) * (np.abs(residual) >= quantization.OUTLIER))
 
 
 def test_loss_is_rate_and_distortion_of_what_is_coded(made):

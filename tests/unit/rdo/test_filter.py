@@ -17,8 +17,8 @@ from vaecodec.errors import CodecError, FormatError
 from vaecodec.model.file import load_model
 from vaecodec.model.library import path_of
 from vaecodec.native.restoration import restore
-from vaecodec.rdo import filtering, wiener
-from vaecodec.rdo.wiener import Restoration
+from vaecodec.rdo import filter as filters
+from vaecodec.rdo.filter import Equations, FloatFilter
 from vaecodec.transforms import lifting, restoration
 from vaecodec.transforms.networks import rotation_matrix
 from vaecodec.transforms.restoration import CLASSES, Filter
@@ -31,8 +31,8 @@ LOGARITHM = round(4096 * np.log2(STEP / 255 / lifting.NORM**8))  # of the gain o
 
 def filter_of(classes, channels, seed=0, most=20):
     rng = np.random.default_rng(seed)
-    first = rng.integers(-most, most + 1, (classes, wiener.WEIGHTS)).astype(np.int8)
-    others = rng.integers(-most, most + 1, wiener.others_of(channels)).astype(np.int8)
+    first = rng.integers(-most, most + 1, (classes, filters.WEIGHTS)).astype(np.int8)
+    others = rng.integers(-most, most + 1, 2 * channels if channels > 1 else 0).astype(np.int8)
     return Filter(first, rng.integers(8, 12, classes).astype(np.uint8), others)
 
 
@@ -82,10 +82,10 @@ def test_bytes_are_read_back(classes, channels):
 @pytest.mark.parametrize("classes", CLASSES)
 def test_nothing_is_added_to_a_flat_or_by_a_filter_of_zeros(classes):
     flat = np.full((20, 30, 3), 77, np.float32)
-    assert np.abs(Restoration(filter_of(classes, 3, most=127), STEP)(flat.copy()) - flat).max() < 1e-3
+    assert np.abs(FloatFilter(filter_of(classes, 3, most=127), STEP)(flat.copy()) - flat).max() < 1e-3
     zeros = filter_of(classes, 3)._replace(first=np.zeros((classes, 9), np.int8), others=np.zeros(6, np.int8))
     x = made(20, 30, 3)
-    assert (Restoration(zeros, STEP)(x.copy()) == x).all()
+    assert (FloatFilter(zeros, STEP)(x.copy()) == x).all()
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -103,36 +103,29 @@ def test_pixels_are_the_reference_decoders(classes, channels):
 def test_integers_are_near_the_floats_that_encoders_fit_by(classes, channels):
     x, found = made(48, 33, channels), filter_of(classes, channels)
     pixels = restore(levels_of(x), found.weights(rotation_matrix(channels), LOGARITHM))
-    floats = Restoration(found, STEP)(levels_of(x) / np.float32(64) + np.float32(127.5))
+    floats = FloatFilter(found, STEP)(levels_of(x) / np.float32(64) + np.float32(127.5))
     assert np.abs(np.clip(floats, 0, 255) - pixels).max() < 1
-
-
-def test_pixels_are_clipped_and_lose_their_fractions():
-    x, found = 2 * made(64, 40, 3) - 120, filter_of(2, 3)
-    whole, out = Restoration(found, STEP)(x.copy()), np.empty(x.shape, np.uint8)
-    assert Restoration(found, STEP)(x, out=out) is out
-    assert whole.min() < 0 and whole.max() > 255
-    assert np.array_equal(out, np.clip(whole, 0, 255).astype(np.uint8))
 
 
 def test_strips_change_nothing(monkeypatch):
     x, found = made(64, 40, 3), filter_of(4, 3)
-    whole = Restoration(found, STEP)(x.copy())
-    monkeypatch.setattr(wiener, "SAMPLES", 200)
-    assert np.abs(Restoration(found, STEP)(x.copy()) - whole).max() < 1e-4
+    whole = FloatFilter(found, STEP)(x.copy())
+    monkeypatch.setattr(filters, "STRIP_SAMPLES", 200)
+    assert np.abs(FloatFilter(found, STEP)(x.copy()) - whole).max() < 1e-4
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_adjoint_is_that_of_inner_products(classes, monkeypatch):
     """Away from the edges, of a change that moves no class."""
-    monkeypatch.setattr(wiener, "_halves", lambda height: [range(height)])  # so that activities are those of all
-    x, restoration = made(40, 44, 3), Restoration(filter_of(classes, 3), STEP)
+    x, restoration = made(40, 44, 3), FloatFilter(filter_of(classes, 3), STEP)
     rng = np.random.default_rng(1)
     move, error = np.zeros_like(x), rng.normal(size=x.shape).astype(np.float32)
     move[10:-10, 10:-10] = rng.normal(size=(20, 24, 3))
     error[:6], error[-6:], error[:, :6], error[:, -6:] = 0, 0, 0, 0
-    still = Restoration(filter_of(classes, 3), STEP)
-    still._ramps = [lambda active, one=one: one(wiener.activity(wiener.turned(x)[0]).ravel()) for one in still._ramps]
+    still = FloatFilter(filter_of(classes, 3), STEP)
+    still._ramps = [
+        lambda active, one=one: one(filters._activity(filters._rotated(x)[0]).ravel()) for one in still._ramps
+    ]
     change = still((x + move).copy()) - still(x.copy())
     there, here = float((change * error).sum()), float((restoration.adjoint(x, error) * move).sum())
     assert here == pytest.approx(there, rel=2e-3, abs=0.05)
@@ -141,33 +134,35 @@ def test_adjoint_is_that_of_inner_products(classes, monkeypatch):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_what_is_fitted_is_what_is_gained(channels):
     x, true = made(96, 80, channels), filter_of(4, channels, seed=3, most=60)
-    wanted = Restoration(true, STEP)(x.copy())
-    equations = filtering.equations(x, wanted, Box(0, 0, 96, 80), STEP)
-    found = equations.best(WORTH)
-    again = Restoration(found, STEP)(x.copy())
+    wanted = FloatFilter(true, STEP)(x.copy())
+    equations = filters.fit_classes(x, wanted, Box(0, 0, 96, 80), STEP)
+    found = equations.best_filter(WORTH)
+    again = FloatFilter(found, STEP)(x.copy())
     before, after = (float(np.square(wanted - one, dtype=np.float64).sum()) for one in (x, again))
     assert len(found.first) == 4 and after < 0.01 * before
     finest = np.ldexp(found.first.astype(float), -found.shifts.astype(int)[:, None]).ravel()
-    gained = equations.first.gained(finest) + equations.others.gained(np.ldexp(found.others, -wiener.OTHER_SHIFT))
+    gained = equations.first.error_reduction(finest) + equations.others.error_reduction(
+        np.ldexp(found.others, -filters.OTHER_SHIFT)
+    )
     assert gained == pytest.approx(before - after, rel=1e-3)
 
 
 def test_a_filter_is_worth_its_bytes_or_is_none():
     x = made(32, 32, 3)
     noise = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
-    equations = filtering.equations(x, x + noise, Box(0, 0, 32, 32), STEP)
-    assert equations.best(1e-3) is None
-    assert filtering.none(3).best(1.0) is None and filtering.none(1).best(1.0) is None
-    one = filtering.equations(x, Restoration(filter_of(1, 3, most=60), STEP)(x.copy()), Box(0, 0, 32, 32), STEP)
-    assert len(one.best(WORTH).first) == 1  # more would say the same
+    equations = filters.fit_classes(x, x + noise, Box(0, 0, 32, 32), STEP)
+    assert equations.best_filter(1e-3) is None
+    assert Equations.zero(3).best_filter(1.0) is None and Equations.zero(1).best_filter(1.0) is None
+    one = filters.fit_classes(x, FloatFilter(filter_of(1, 3, most=60), STEP)(x.copy()), Box(0, 0, 32, 32), STEP)
+    assert len(one.best_filter(WORTH).first) == 1  # more would say the same
 
 
 def test_equations_of_parts_are_those_of_the_whole(monkeypatch):
     x, wanted = made(40, 48, 3), made(40, 48, 3, seed=1)
-    whole = filtering.equations(x, wanted, Box(0, 0, 40, 48), STEP)
-    monkeypatch.setattr(wiener, "SAMPLES", 300)
+    whole = filters.fit_classes(x, wanted, Box(0, 0, 40, 48), STEP)
+    monkeypatch.setattr(filters, "STRIP_SAMPLES", 300)
     parts = [Box(0, 0, 16, 48), Box(16, 0, 40, 20), Box(16, 20, 40, 48)]
-    first, *rest = (filtering.equations(x, wanted, part, STEP) for part in parts)
+    first, *rest = (filters.fit_classes(x, wanted, part, STEP) for part in parts)
     for one in rest:
         first = first + one
     for ours, theirs in zip((*whole.first, *whole.others), (*first.first, *first.others), strict=True):
@@ -244,22 +239,22 @@ def test_a_tile_without_a_pixel_to_itself_has_no_filter(codec, shifted):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_equations_of_one_class_are_those_of_all_together(channels, monkeypatch):
     levels, wanted = levels_of(made(48, 64, channels)), np.clip(made(48, 64, channels, seed=1), 0, 255).astype(np.uint8)
-    x, rotation = filtering.pixels_of_levels(levels), rotation_matrix(channels)
+    x, rotation = levels * np.float32(1 / 64) + np.float32(127.5), rotation_matrix(channels)
     for area in (Box(16, 0, 45, 64), Box(0, 3, 48, 40)):
-        whole = filtering.equations(x, wanted.astype(np.float32), area, STEP)
-        monkeypatch.setattr(wiener, "SAMPLES", 300)
-        found = filtering.of_one_class(levels, wanted, area, 1, rotation)
+        whole = filters.fit_classes(x, wanted.astype(np.float32), area, STEP)
+        monkeypatch.setattr(filters, "STRIP_SAMPLES", 300)
+        found = filters.fit_one_class(levels, wanted, area, 1, rotation)
         monkeypatch.undo()
         for theirs, ours in zip((*whole._merged(1), *whole.others), (*found._merged(1), *found.others), strict=True):
             assert np.abs(ours - theirs).max(initial=0) <= 2e-2 * np.abs(theirs).max(initial=0)
-        sparse = filtering.of_one_class(levels, wanted, area, 5, rotation)
+        sparse = filters.fit_one_class(levels, wanted, area, 5, rotation)
         assert sparse.first.right[0] == pytest.approx(found.first.right[0], rel=0.5)
-        assert len(found.best(WORTH).first) == 1
+        assert len(found.best_filter(WORTH).first) == 1
 
 
 def test_the_halo_is_wide_enough(codec):
     config = codec.model.config
-    assert halo(config, True) * 16 >= 46 + 8 * config.fine_blocks + wiener.REACH
+    assert halo(config, True) * 16 >= 46 + 8 * config.fine_blocks + filters.REACH
     assert halo(config) <= halo(config, True)
 
 

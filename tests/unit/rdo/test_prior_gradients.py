@@ -20,9 +20,16 @@ from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
 from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS
 from vaecodec.prior.tile import choose_symbols, encode_tile
-from vaecodec.rdo import context_gradients, prior_gradients, rounding
-from vaecodec.rdo.context_gradients import ContextGradients
-from vaecodec.rdo.prior_gradients import BitSlopes, Costs, Tape, details, details_adjoint, from_cells
+from vaecodec.rdo import prior_gradients, quantization
+from vaecodec.rdo.prior_gradients import (
+    BitSlopes,
+    PriorGradients,
+    PriorReverse,
+    SymbolBits,
+    details,
+    details_adjoint,
+    from_cells,
+)
 from vaecodec.rdo.refinement import ITERATIONS, Refiner, curvatures_of, values_of_latents
 from vaecodec.training import vae, wavelet_layers
 from vaecodec.transforms import lifting, pyramid
@@ -78,12 +85,12 @@ def test_details_and_their_adjoint(shape):
 def test_slopes_of_bits_are_differences(codec):
     tables, scales = codec.model.models.tables, codec.model.prior.scales
     rows, symbols = (part.ravel() for part in np.meshgrid(np.arange(2, scales - 1), [-1, 0, 1]))
-    costs = Costs(tables)
-    by_symbol, by_row = BitSlopes(tables, scales).of(symbols, rows)
+    costs = SymbolBits(tables)
+    by_symbol, by_row = BitSlopes(tables, scales).slopes(symbols, rows)
     assert by_symbol == pytest.approx((costs(symbols + 1, rows) - costs(symbols - 1, rows)) / 2)
     assert by_row == pytest.approx((costs(symbols, rows + 1) - costs(symbols, rows - 1)) / 2)
     # Of 0s that are not coded bits grow with the row, too, however little.
-    by_symbol, by_row = BitSlopes(tables, scales).of(np.zeros(1, int), np.zeros(1, int))
+    by_symbol, by_row = BitSlopes(tables, scales).slopes(np.zeros(1, int), np.zeros(1, int))
     assert by_symbol == 0 < by_row
     assert prior_gradients.COMPANDED == wavelet_layers.COMPANDED
 
@@ -96,7 +103,7 @@ def walked(model, cells, step, rng):
         rows, loc = distributions
         symbols = rng.integers(-1, 2, rows.shape).astype(np.int32) * (rows != 0)
         values = symbol_values(symbols, rows, loc, model.prior.centroids)
-        floats = (one.astype(np.float64) / rounding.UNIT for one in (loc, values))
+        floats = (one.astype(np.float64) / quantization.UNIT for one in (loc, values))
         width = channels if part < LOWEST_PARTS else 6 * channels
         found.append([one.reshape(-1, width) for one in (symbols, rows, *floats)])
         return symbols
@@ -105,7 +112,7 @@ def walked(model, cells, step, rng):
     return zip(*found, strict=True)
 
 
-class Whole(Tape):
+class Whole(PriorReverse):
     """With means and rungs, [2, n], of each part but the first, as they are made."""
 
     made: ClassVar[list[np.ndarray]] = []
@@ -118,7 +125,7 @@ class Whole(Tape):
 
 @pytest.fixture
 def whole(monkeypatch):
-    monkeypatch.setattr(context_gradients, "Tape", Whole)
+    monkeypatch.setattr(prior_gradients, "Tape", Whole)
     monkeypatch.setattr(Whole, "made", [])
     return Whole
 
@@ -134,7 +141,7 @@ def inside_of(cells, parts):
 def test_networks_in_floats_are_those_in_integers(codec, whole, cells):
     prior, step = codec.model.prior, 400
     _, rows, means, values = map(list, walked(codec.model, cells, step, np.random.default_rng(0)))
-    ContextGradients(codec.model, step, cells).forward([value.astype(np.float32) for value in values])
+    PriorGradients(codec.model, step, cells).forward([value.astype(np.float32) for value in values])
     assert len(whole.made) == PARTS - 1
     inside = inside_of(cells, values)
     for part, (loc, rungs) in enumerate(whole.made, 1):
@@ -148,7 +155,7 @@ def test_networks_in_floats_are_those_in_integers(codec, whole, cells):
 
 
 @pytest.mark.parametrize("cells", [(9, 10)])
-def test_context_gradients_are_differences(codec, whole, cells, monkeypatch):
+def test_prior_gradients_are_differences(codec, whole, cells, monkeypatch):
     """Of slopes times values, means and rungs, as a function of values, in float64, with sides that are odd.
 
     What is said of a part moves it, and its mean does where its symbol is 0.
@@ -161,7 +168,7 @@ def test_context_gradients_are_differences(codec, whole, cells, monkeypatch):
     inside, idle = inside_of(cells, values), [part == 0 for part in symbols]
     bits = [rng.normal(size=(2, *value.shape)) * within for value, within in zip(values, inside, strict=True)]
     slopes = [rng.normal(size=value.shape) * within for value, within in zip(values, inside, strict=True)]
-    gradients = ContextGradients(codec.model, 400, cells)
+    gradients = PriorGradients(codec.model, 400, cells)
 
     def parameters(values, part):
         whole.made.clear()
@@ -203,9 +210,9 @@ def test_slopes_of_parts_are_differences(codec):
     prior, step, rng = codec.model.prior, 300, np.random.default_rng(2)
     y, gradient = (rng.normal(0, 1, (5, 3, CONFIG.latents)).astype(np.float32) for _ in range(2))
     along = rng.normal(0, 1, y.shape).astype(np.float32)
-    parts, moves = (rounding.targets(prior, values_of_latents(one), step) for one in (y, along))
+    parts, moves = (quantization.targets(prior, values_of_latents(one), step) for one in (y, along))
     assert len(parts) == PARTS
-    slopes = rounding.slopes(prior, values_of_latents(gradient), step)
+    slopes = quantization.part_gradients(prior, values_of_latents(gradient), step)
     there = sum(float((slope * move).sum()) for slope, move in zip(slopes, moves, strict=True))
     assert there == pytest.approx(float((gradient * along).sum()), rel=1e-3)
 

@@ -16,9 +16,9 @@ from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
 from vaecodec.container.picture import step_of
 from vaecodec.model.file import load_model
-from vaecodec.rdo.gradients import Distortion, shuffle, unshuffle
-from vaecodec.rdo.prior_gradients import Costs
+from vaecodec.rdo.prior_gradients import SymbolBits
 from vaecodec.rdo.refinement import ITERATIONS, latents_of_values
+from vaecodec.rdo.synthesis_gradients import Synthesis, shuffle, unshuffle
 from vaecodec.transforms.dequantization import coefficients_of, step_targets
 
 
@@ -38,7 +38,7 @@ def test_the_synthesis_in_floats_is_close_to_the_decoders(small, crop, shape, qu
     wanted = step_targets(given, gains)
     halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in wanted.halves]
     values = wanted._replace(halves=halves, low=np.rint(64 * wanted.low).astype(np.int32))
-    made, _ = Distortion(small.model, step).forward(latents_of_values(values) * np.float32(1 / 64))
+    made, _ = Synthesis(small.model, step).forward(latents_of_values(values) * np.float32(1 / 64))
     [levels] = small.transforms.levels([coefficients_of(values, gains)], step)
     assert np.abs(made - (levels / 64 + 127.5)).max() < 0.7  # of 255
 
@@ -56,8 +56,8 @@ def test_costs_are_those_of_the_tables(tiny):
     tables = tiny.model.models.tables
     rows = np.arange(1, 60, dtype=np.uint8)
     symbols = (np.arange(59) % 3 - 1).astype(np.int32)
-    assert Costs(tables)(symbols, rows).sum() == pytest.approx(tables.bits(symbols, rows), rel=1e-5)
-    assert Costs(tables)(np.zeros(1, np.int32), np.zeros(1, np.uint8)) == 0
+    assert SymbolBits(tables)(symbols, rows).sum() == pytest.approx(tables.bits(symbols, rows), rel=1e-5)
+    assert SymbolBits(tables)(np.zeros(1, np.int32), np.zeros(1, np.uint8)) == 0
 
 
 @pytest.mark.parametrize("quality", [20, 70])

@@ -1,0 +1,113 @@
+"""Rate-distortion optimised quantisation of wavelet coefficients.
+
+Of two candidate symbols the one with the lower cost D + lambda R is chosen.  The symbol nearer to 0 has the larger
+error and fewer bits, so the choice is a threshold on the residual, which depends on the table index alone (Sullivan and
+Wiegand 1998, Rate-distortion optimization for video compression).
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from vaecodec.config import LEVEL_STEPS, WORTH
+from vaecodec.entropy.coding import DETERMINISTIC, SYMBOL_MAX
+from vaecodec.entropy.tables import PRECISION, Tables
+from vaecodec.native.lowest import places
+from vaecodec.native.symbols import quantise
+from vaecodec.native.wavelet import GAIN_BITS, octave_halves
+from vaecodec.prior.model import OCTAVES, Distributions, Prior
+from vaecodec.transforms import lifting, pyramid
+from vaecodec.transforms.coefficients import Values
+
+UNIT = 64  # of means: 2**-6 quantisation steps
+THRESHOLDS = 15  # symbols above this have the same threshold
+OUTLIER = 2.5  # residual from which a coefficient with the zero table is worth the 50 bits of an outlier
+
+Parts = list[np.ndarray]  # of a tile, in coding order
+
+
+def targets(prior: Prior, values: Values, quality_index: int) -> Parts:
+    """Split values f32, in quantisation steps, into what the symbols of each part of a tile approximate, f32[n]."""
+    low, subbands = pyramid.fifth(values.low)
+    return _parts(low, subbands / octave_gain(prior, quality_index), values)
+
+
+def part_gradients(prior: Prior, gradient: Values, quality_index: int) -> Parts:
+    """Convert gradients with respect to values into gradients with respect to the targets of each part."""
+    low, subbands = pyramid.fifth_adjoint(gradient.low)
+    return _parts(low, subbands * octave_gain(prior, quality_index), gradient)
+
+
+def _parts(low: np.ndarray, subbands: np.ndarray, values: Values) -> Parts:
+    lowest = low.reshape(len(low), -1).T
+    halves = (octave_halves(np.ascontiguousarray(subbands, np.float32)), *reversed(values.halves))
+    return [*(lowest[at].ravel() for at in places(*low.shape[1:])), *(half.ravel() for half in chain(*halves))]
+
+
+def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.ndarray:
+    """f32[3 C, 1, 1]: steps of the low-pass image in a step of each subband of an octave, for a normalised wavelet."""
+    gain = prior.inverse_gain(octave, quality_index // LEVEL_STEPS) * 2.0**-GAIN_BITS
+    gain[-prior.channels :] /= lifting.NORM**2  # the integer wavelet has this factor in its gains
+    return gain.astype(np.float32)[:, None, None]
+
+
+class Quantizer(NamedTuple):
+    """Thresholds f32[tables, THRESHOLDS + 1]: the residual from which symbol n is chosen rather than n - 1."""
+
+    thresholds: np.ndarray
+
+    def __call__(self, target: np.ndarray, distributions: Distributions) -> np.ndarray:
+        """Quantise f32[n], in quantisation steps, to symbols i32[n]."""
+        return quantise(target, *distributions, self.thresholds)
+
+
+_quantizers: dict[tuple[int, bytes, float], tuple[Tables, Quantizer]] = {}
+
+
+def quantizer(prior: Prior, tables: Tables, squared_steps_per_bit: float = WORTH) -> Quantizer:
+    """The quantizer of a prior where a bit is worth this many squared quantisation steps; cached."""
+    key = (id(tables), prior.centroids.tobytes(), squared_steps_per_bit)
+    if key not in _quantizers:
+        if len(_quantizers) > 16:
+            _quantizers.clear()
+        # The entry keeps the tables, so that no others can have their id.
+        _quantizers[key] = tables, Quantizer(_thresholds(tables, prior.centroids, squared_steps_per_bit))
+    return _quantizers[key][1]
+
+
+def _thresholds(tables: Tables, centroids: np.ndarray, squared_steps_per_bit: float) -> np.ndarray:
+    symbols = np.arange(THRESHOLDS + 1)
+    out = np.zeros((len(centroids), THRESHOLDS + 1), np.float32)
+    for table, (first, further) in enumerate(centroids[1:] / UNIT, 1):
+        values = symbols + np.where(symbols > 1, further, first)
+        values[0] = 0
+        steps, bits = np.maximum(np.diff(values), 0.1), np.diff(symbol_bits(tables, table))
+        out[table, 1:] = (values[1:] + values[:-1]) / 2 + squared_steps_per_bit / 2 * bits / steps
+        out[table, 0] = -1
+    return out
+
+
+def symbol_bits(tables: Tables, table: int) -> np.ndarray:
+    """f64[THRESHOLDS + 1]: bits of symbols 0, 1, ... in a table, the mean of both signs; an escape beyond its ends."""
+    freq, low = tables.row(table).astype(np.float64), int(tables.low[table])
+    bits = PRECISION - np.log2(freq)
+    bits[-1] += 32
+    last, symbols = len(freq) - 1, np.arange(THRESHOLDS + 1)
+    positive, negative = (np.where((p < 0) | (p > last), last, p) for p in (symbols - low, -symbols - low))
+    return (bits[positive] + bits[negative]) / 2
+
+
+def nearest_symbols(prior: Prior, target: np.ndarray, distributions: Distributions) -> np.ndarray:
+    """Quantise f32[n], in quantisation steps, to the symbols i32[n] with the least error, whatever their bits."""
+    tables, residual = distributions.indices, target - distributions.loc * np.float32(1 / UNIT)
+    nearest, best, least = np.rint(residual), np.zeros_like(residual), np.full_like(residual, np.inf)
+    for offset in (0, -1, 1):  # centroids move values by up to a symbol
+        symbols = nearest + offset * np.sign(residual)
+        centroid = prior.centroids[tables, (np.abs(symbols) > 1).astype(np.intp)] * np.float32(1 / UNIT)
+        error = np.abs(residual - symbols - np.sign(symbols) * centroid)
+        best, least = np.where(error < least, symbols, best), np.minimum(error, least)
+    best[(tables == DETERMINISTIC) & (np.abs(residual) < OUTLIER)] = 0
+    return np.clip(best, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
