@@ -170,7 +170,9 @@ def sample_photographs(codec: Codec, n: int, size: tuple[int, int], quality: flo
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
         symbols = _draw_symbols(tables, distributions.indices, rng)
-        low, high = (np.trunc((bound - distributions.loc) / quantization.UNIT) for bound in (-bounds[part], bounds[part]))
+        low, high = (
+            np.trunc((bound - distributions.loc) / quantization.UNIT) for bound in (-bounds[part], bounds[part])
+        )
         return np.clip(symbols, low, high).astype(np.int32)
 
     return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])

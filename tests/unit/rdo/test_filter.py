@@ -245,7 +245,9 @@ def test_equations_of_one_class_are_those_of_all_together(channels, monkeypatch)
         monkeypatch.setattr(filters, "STRIP_SAMPLES", 300)
         found = filters.fit_one_class(levels, wanted, area, 1, rotation)
         monkeypatch.undo()
-        for theirs, ours in zip((*whole._merged(1), *whole.others), (*found._merged(1), *found.others), strict=True):
+        for theirs, ours in zip(
+            (*whole._with_classes(1), *whole.others), (*found._with_classes(1), *found.others), strict=True
+        ):
             assert np.abs(ours - theirs).max(initial=0) <= 2e-2 * np.abs(theirs).max(initial=0)
         sparse = filters.fit_one_class(levels, wanted, area, 5, rotation)
         assert sparse.first.right[0] == pytest.approx(found.first.right[0], rel=0.5)
