@@ -1,9 +1,9 @@
-"""What tests share: a tiny frozen model."""
+"""Share a tiny model, the shipped model and the native core among all tests, and fail unexpected skips in CI."""
 
 from __future__ import annotations
 
-import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,13 +12,13 @@ from vaecodec.codec.codec import Codec
 from vaecodec.model.file import load_model
 from vaecodec.native import build, library
 
-# A shell's background jobs ignore it, and so would the commands that tests begin and interrupt.
+# A shell's background jobs ignore SIGINT, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Codec:
-    """A codec of a few thousand weights: the one that the golden files were made with."""
+    """A codec of a few thousand weights, with which the golden files are encoded."""
     return Codec(load_model(str(GOLDEN / "tiny.vcm")))
 
 
@@ -29,11 +29,18 @@ def small() -> Codec:
 
 
 @pytest.fixture(scope="session")
-def core_kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The kinds of the native core that this machine runs, but "numpy"; the core is built where it was not."""
-    if library.kinds() == (library.REFERENCE,):
-        path = tmp_path_factory.mktemp("core") / build.library_name()
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The kinds of the native core on this machine, without "numpy"; a core is built if there is none."""
+    if library.kinds() != (library.REFERENCE,):
+        yield library.kinds()[1:]
+        return
+    path = tmp_path_factory.mktemp("core") / build.library_name()
+    try:
         build.build(path)
-        os.environ["VAECODEC_CORE_LIBRARY"] = str(path)
+    except RuntimeError as exc:
+        pytest.skip(f"the native core cannot be built: {exc}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VAECODEC_CORE_LIBRARY", str(path))
         library.forget()
-    return library.kinds()[1:]
+        yield library.kinds()[1:]
+    library.forget()

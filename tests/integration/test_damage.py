@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from support.mutants import flipped, mutants, truncations
+from support.damage import flipped, mutants, truncations
 from support.paths import GOLDEN
 from vaecodec.container import picture as container
 from vaecodec.container.picture import Header, pack, parse

@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from support.damage import with_right_crcs
 from support.images import synthetic_image
-from support.models import remade
-from support.mutants import with_right_crcs
+from support.models import reload
 from vaecodec.codec.codec import Codec
 from vaecodec.codec.schedule import Schedule
 from vaecodec.container.picture import parse, with_pixel_crcs
@@ -32,9 +32,9 @@ def codec(request, tiny, small):
 
 
 @pytest.mark.parametrize(("shape", "quality"), [((33, 50), 60), ((20, 17), 95)])
-def test_every_kind_makes_the_same_file_and_pixels(core_kinds, codec, shape, quality):
+def test_every_kind_makes_the_same_file_and_pixels(kinds, codec, shape, quality):
     pixels, files, decoded = synthetic_image(*shape, seed=5), set(), set()
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             fresh = Codec(codec.model, threads=1)
             data = fresh.encode(pixels, quality)
@@ -44,10 +44,10 @@ def test_every_kind_makes_the_same_file_and_pixels(core_kinds, codec, shape, qua
     assert len(files) == len(decoded) == 1
 
 
-def test_every_kind_makes_the_same_tiles(core_kinds, tiny):
+def test_every_kind_makes_the_same_tiles(kinds, tiny):
     """Of several tiles, the last ones cut off, at another quality; and the levels before rounding."""
     pixels, found = synthetic_image(70, 90, seed=6), set()
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             fresh = Codec(tiny.model, threads=1)
             data = fresh.encode(pixels, 30, tile=64)
@@ -55,10 +55,10 @@ def test_every_kind_makes_the_same_tiles(core_kinds, tiny):
     assert len(found) == 1
 
 
-def test_refined_files_are_decoded_alike_by_every_kind(core_kinds, tiny):
+def test_refined_files_are_decoded_alike_by_every_kind(kinds, tiny):
     data, decoded = tiny.encode(synthetic_image(60, 80, seed=7), 50, effort=3), set()
     assert parse(data).header.filter
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             decoded.add(sha(Codec(tiny.model, threads=1).decode(data)))
     assert len(decoded) == 1
@@ -160,7 +160,7 @@ def test_a_window_checks_the_tiles_that_are_whole_in_it(tiny):
 def test_pixels_of_another_synthesis_are_noticed(tiny):
     """The CRC of symbols does not see the synthesis; that of pixels does."""
     bias = tiny.model.arrays["synthesis/fine/bias"]
-    other = Codec(remade(tiny.model, **{"synthesis/fine/bias": bias + np.int32(1 << 20)}), threads=1)
+    other = Codec(reload(tiny.model, **{"synthesis/fine/bias": bias + np.int32(1 << 20)}), threads=1)
     data = tiny.encode(synthetic_image(40, 50, seed=16), 70)
     forged = with_right_crcs(data.replace(bytes.fromhex(tiny.model.id), bytes.fromhex(other.model.id)))
     assert other.symbol_crcs(forged) == tiny.symbol_crcs(data)

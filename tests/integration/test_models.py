@@ -98,7 +98,7 @@ def test_the_folder_is_where_systems_keep_data(monkeypatch):
 def trained(tmp_path_factory):
     """A compact checkpoint of a few weights, its frozen model, and a picture to train on."""
     pytest.importorskip("tensorflow")
-    from support.models import TRAINED_CONFIG as CONFIG
+    from support.models import TINY_CONFIG as CONFIG
     from vaecodec.training.freezing import freeze
     from vaecodec.training.loop import save_compact
     from vaecodec.training.vae import initial_weights
@@ -140,7 +140,7 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
 
 
 def test_a_recipe_is_one_readable_file(trained, place, capfd):
-    from support.models import TRAINED_CONFIG as CONFIG
+    from support.models import TINY_CONFIG as CONFIG
     from vaecodec.config import PRESETS
     from vaecodec.training import recipes
     from vaecodec.training.loop import Options, load_checkpoint

@@ -10,8 +10,8 @@ from support.images import synthetic_image
 pytest.importorskip("tensorflow")
 
 from reference import reference_decoder
-from support.format_models import CONFIG, changed, loaded, random_model, with_arrays, with_filter
-from support.models import FALSE_STRAYS, stack_of_strays
+from support.models import DISTINCT_CONFIG, load_bytes, random_model, with_arrays, with_entry, with_filter
+from support.symbols import INVALID_OUTLIERS, outlier_stack
 from vaecodec.codec.codec import Codec
 from vaecodec.container import picture as container
 from vaecodec.container.picture import Header, parse
@@ -28,7 +28,7 @@ from vaecodec.transforms.restoration import Filter
 def both(data, folder):
     """(codec, what the reference decoder has read) of a model file's bytes."""
     (folder / "model.vcm").write_bytes(data)
-    return Codec(loaded(data), threads=1), reference_decoder.read_model(folder / "model.vcm")
+    return Codec(load_bytes(data), threads=1), reference_decoder.read_model(folder / "model.vcm")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_reference_decoder_agrees_with_the_shipped_model(small):
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_the_reference_decoder_agrees_on_other_channels(tmp_path, channels):
-    models = both(random_model(dataclasses.replace(CONFIG, channels=channels)), tmp_path)
+    models = both(random_model(dataclasses.replace(DISTINCT_CONFIG, channels=channels)), tmp_path)
     pixels = np.concatenate([synthetic_image(70, 90), 255 - synthetic_image(70, 90, 1)], -1)[..., :channels].copy()
     for effort in (1, 2):
         assert_same(models, models[0].encode(pixels, 80, tile=64, effort=effort))
@@ -162,14 +162,14 @@ def test_both_decoders_check_the_pixels(usual):
         reference_decoder.decode(wrong, theirs)
 
 
-@pytest.mark.parametrize("case", FALSE_STRAYS)
+@pytest.mark.parametrize("case", INVALID_OUTLIERS)
 def test_outliers_that_are_none_are_refused_by_both(usual, case):
     (codec, theirs), rows = usual, np.array([0, 0, 7, 0, 7], np.int64)
-    reading = coding.reader(stack_of_strays(codec.model.models, *FALSE_STRAYS[case]))
+    reading = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     with pytest.raises(FormatError):
         pop_strays(reading, np.zeros(5, np.int32), rows.astype(np.uint8), codec.model.models)
     # In the whole of a part the symbols of table 7 come first.
-    coder = coding.reader(stack_of_strays(codec.model.models, *FALSE_STRAYS[case]))
+    coder = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     coding.push(coder, np.array([3, -2], np.int32), np.array([7, 7], np.uint8), codec.model.models)
     push_rungs(coder, None)
     tile = reference_decoder.TileDecoder(reference_decoder.Stack(coding.words(coder)), 0, theirs)
@@ -181,28 +181,28 @@ CASES = {
     "no companding": ("companding", lambda a: None),
     "companding that is empty": ("companding", lambda a: a[:0]),
     "companding that falls": ("companding", lambda a: a[::-1]),
-    "companding that stays": ("companding", lambda a: changed(a, a[1])),
-    "companding of 0": ("companding", lambda a: changed(a, 0)),
-    "companding beyond values": ("companding", lambda a: changed(a, 2**16 + 1, -1)),
+    "companding that stays": ("companding", lambda a: with_entry(a, a[1])),
+    "companding of 0": ("companding", lambda a: with_entry(a, 0)),
+    "companding beyond values": ("companding", lambda a: with_entry(a, 2**16 + 1, -1)),
     "companding beyond activations": ("companding", lambda a: np.arange(1, 1025, dtype=np.int32)),
     "companding of floats": ("companding", lambda a: a.astype(np.float32)),
     "no centroids": ("centroids", lambda a: None),
     "centroids of another shape": ("centroids", lambda a: a[1:]),
     "centroids of another type": ("centroids", lambda a: a.astype(np.int16)),
-    "an inverse gain of 0": ("levels/inverse_gain", lambda a: changed(a, 0)),
-    "an inverse gain below 0": ("levels/inverse_gain", lambda a: changed(a, -5)),
-    "an inverse gain beyond its bound": ("levels/inverse_gain", lambda a: changed(a, 2**14 + 1)),
+    "an inverse gain of 0": ("levels/inverse_gain", lambda a: with_entry(a, 0)),
+    "an inverse gain below 0": ("levels/inverse_gain", lambda a: with_entry(a, -5)),
+    "an inverse gain beyond its bound": ("levels/inverse_gain", lambda a: with_entry(a, 2**14 + 1)),
     "levels of other octaves": ("levels/bias", lambda a: a[:, :-20]),
     "no levels of the lowest": ("levels/lowest", lambda a: None),
-    "levels of the lowest that are too large": ("levels/lowest", lambda a: changed(a, -(2**31))),
-    "a start out of range": ("levels/start", lambda a: changed(a, 2**17)),
+    "levels of the lowest that are too large": ("levels/lowest", lambda a: with_entry(a, -(2**31))),
+    "a start out of range": ("levels/start", lambda a: with_entry(a, 2**17)),
     "a start of another shape": ("levels/start", lambda a: a[:, :3]),
     "no gains": ("gains/coefficients", lambda a: None),
-    "a gain too large": ("gains/coefficients", lambda a: changed(a, 6 << 12)),
-    "a gain too small": ("gains/coefficients", lambda a: changed(a, -(20 << 12) - 1)),
+    "a gain too large": ("gains/coefficients", lambda a: with_entry(a, 6 << 12)),
+    "a gain too small": ("gains/coefficients", lambda a: with_entry(a, -(20 << 12) - 1)),
     "no second multipliers": ("gains/synthesis/out", lambda a: None),
-    "multipliers out of range": ("gains/synthesis/fine", lambda a: changed(a, (20 << 12) + 1)),
-    "the lowest integer as a multiplier": ("gains/synthesis/fine", lambda a: changed(a, -(2**31))),
+    "multipliers out of range": ("gains/synthesis/fine", lambda a: with_entry(a, (20 << 12) + 1)),
+    "the lowest integer as a multiplier": ("gains/synthesis/fine", lambda a: with_entry(a, -(2**31))),
     "multipliers of floats": ("gains/synthesis/fine", lambda a: a.astype(np.float32)),
     "no kernel": ("prior/context/3/known/kernel", lambda a: None),
     "a kernel of another shape": ("prior/context/1/in/kernel", lambda a: a[1:]),
@@ -211,18 +211,18 @@ CASES = {
     "a kernel that would broadcast": ("prior/context/4/block/space/kernel", lambda a: a[..., :1]),
     "a bias that would broadcast": ("prior/lowest/0/in/bias", lambda a: a[:1]),
     "a network of the lowest of another shape": ("prior/lowest/3/out/kernel", lambda a: a[:-1]),
-    "a sum that overflows": ("prior/context/2/first/bias", lambda a: changed(a, 2**31 - 1)),
+    "a sum that overflows": ("prior/context/2/first/bias", lambda a: with_entry(a, 2**31 - 1)),
     "no layer of the synthesis": ("synthesis/coarse/kernel", lambda a: None),
     "a layer of the synthesis of another shape": ("synthesis/skip/kernel", lambda a: a[1:]),
-    "a shift above 30": ("synthesis/fine/shift", lambda a: changed(a, 31)),
+    "a shift above 30": ("synthesis/fine/shift", lambda a: with_entry(a, 31)),
     "a shift of another type": ("synthesis/fine/shift", lambda a: a.astype(np.int32)),
     "no shift": ("synthesis/fine0/gate/shift", lambda a: None),
     "a sum of the synthesis that overflows": ("synthesis/coarse0/in/kernel", lambda a: np.full_like(a, 32767)),
     "starts of another type": ("tables/start", lambda a: a.astype(np.int32)),
-    "a frequency of 0": ("tables/freq", lambda a: changed(changed(a, 0), a[0] + a[1], 1)),
-    "frequencies that do not sum": ("tables/freq", lambda a: changed(a, a[0] + 1)),
-    "a symbol out of range": ("tables/low", lambda a: changed(a, 65536, 3)),
-    "a table of bytes that does not begin at 0": ("tables/low", lambda a: changed(a, 1, -1)),
+    "a frequency of 0": ("tables/freq", lambda a: with_entry(with_entry(a, 0), a[0] + a[1], 1)),
+    "frequencies that do not sum": ("tables/freq", lambda a: with_entry(a, a[0] + 1)),
+    "a symbol out of range": ("tables/low", lambda a: with_entry(a, 65536, 3)),
+    "a table of bytes that does not begin at 0": ("tables/low", lambda a: with_entry(a, 1, -1)),
     "a tensor of another name": ("litert/synthesis", lambda a: np.zeros(4, np.uint8)),
 }
 

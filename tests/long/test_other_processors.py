@@ -17,18 +17,18 @@ import subprocess
 import numpy as np
 import pytest
 
-from support.native_cases import (
+from support.native import (
     SHAPES,
     SIZES,
     WIDTHS,
-    both,
-    make_block,
-    make_dense,
-    make_depthwise,
-    numbers,
     random_before,
+    random_block,
+    random_dense,
+    random_depthwise,
+    random_int16,
+    random_int32,
     random_octave,
-    values,
+    run_octave,
 )
 from vaecodec.native import build, library
 from vaecodec.native.networks import block, dense, depthwise
@@ -108,25 +108,29 @@ def every_kernel(rng: np.random.Generator) -> None:
     """Calls all kernels of networks and of the prior with random arrays."""
     for channels in WIDTHS:
         for form in ("linear", "relu", "gate", "sums"):
-            layer = make_dense(rng, 9, channels * (1 + (form == "gate")), 1023, form=form)
-            dense(layer, numbers(rng, (11, 9), 32767))
-        layer, x, residual = make_dense(rng, 8, channels), numbers(rng, (5, 8), 1023), numbers(rng, (5, channels), 1023)
+            layer = random_dense(rng, 9, channels * (1 + (form == "gate")), 1023, form=form)
+            dense(layer, random_int16(rng, (11, 9), 32767))
+        layer, x, residual = (
+            random_dense(rng, 8, channels),
+            random_int16(rng, (5, 8), 1023),
+            random_int16(rng, (5, channels), 1023),
+        )
         dense(layer, x, vector=rng.integers(-999, 999, channels))
         dense(layer, x, residual=residual)
         dense(layer, x, residual=residual, multiplier=rng.integers(0, 32768, channels))
         for size in SIZES[::2]:
-            depthwise(make_depthwise(rng, channels), numbers(rng, (*size, channels), 32767))
-            block(make_block(rng, channels, 32767), numbers(rng, (*size, channels), 32767))
+            depthwise(random_depthwise(rng, channels), random_int16(rng, (*size, channels), 32767))
+            block(random_block(rng, channels, 32767), random_int16(rng, (*size, channels), 32767))
     for octave in (0, 2, 4):
         for shape in SHAPES:
             networks = random_octave(rng, octave, width=int(rng.choice([16, 21, 32])))
             before = random_before(rng, networks, shape, octave == 4)
-            vector, known = values(rng, (networks.features,), 1000), values(rng, (*cells_of(shape), 18))
-            both(networks, vector, before, known)
+            vector, known = random_int32(rng, (networks.features,), 1000), random_int32(rng, (*cells_of(shape), 18))
+            run_octave(networks, vector, before, known)
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_kernels_are_those_of_this_machine(kind, core_kinds, tmp_path, monkeypatch):
+def test_kernels_are_those_of_this_machine(kind, kinds, tmp_path, monkeypatch):
     target, architecture, runner = TARGETS[kind]
     if importlib.util.find_spec("ziglang") is None or (runner and shutil.which(runner[0]) is None):
         pytest.skip("needs ziglang and " + " ".join(runner[:1]))

@@ -1,4 +1,4 @@
-"""Run the command line, in this process or another, and look at the files it leaves."""
+"""Run the command line, in this process or another, and read the files it writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vaecodec import cli
 from vaecodec.files import manifest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
-ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # a pipe then fails where it is flushed, as it does for most people
+ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # buffered, as for most users: a closed pipe fails at the flush
 COMMAND = [sys.executable, "-m", "vaecodec"]
 
 
@@ -25,17 +25,18 @@ def write(path, data):
         file.write(data)
 
 
-def found(folder):
-    """Relative paths of the files below a folder, the manifest aside."""
+def files_below(folder):
+    """Sorted relative paths of the files below a folder, without manifests."""
     paths = [os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names]
     return sorted(path for path in paths if os.path.basename(path) != manifest.NAME)
 
 
 def digests(folder):
-    return {path: hashlib.sha256(read(os.path.join(folder, path))).hexdigest() for path in found(folder)}
+    """SHA-256 of each file below a folder, by relative path."""
+    return {path: hashlib.sha256(read(os.path.join(folder, path))).hexdigest() for path in files_below(folder)}
 
 
 def run(line, capsys):
-    """(exit code, lines on stderr)"""
-    code = cli.main([*line.split(), "--jobs", "2"])
-    return code, capsys.readouterr().err.splitlines()
+    """(exit status, lines on standard error) of a command line with two jobs."""
+    status = cli.main([*line.split(), "--jobs", "2"])
+    return status, capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""Where the tests find files of the repository."""
+"""Name the paths of the files that tests read."""
 
 from __future__ import annotations
 
@@ -7,5 +7,6 @@ import pathlib
 TESTS = pathlib.Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
 ROOT = TESTS.parent
-SHARED = ROOT.parent / "shared"  # large data that tests use where it is there
+SHARED = ROOT.parent / "shared"  # large data that is not in the repository
 MODELS = ROOT / "vaecodec" / "model" / "shipped"
+PARROTS = ROOT / "docs" / "examples" / "parrots.png"

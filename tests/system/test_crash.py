@@ -1,6 +1,6 @@
-"""Crashes, full disks, many writers and readers that leave: a target is absent, old or complete, and no source is lost.
+"""Crashes, full disks, concurrent writers and closed pipes: a target is absent, old or complete, no source is lost.
 
-tests/crash/kill.py kills more often than this does.
+tests/support/crash.py kills more often.
 """
 
 import os
@@ -10,20 +10,17 @@ import sys
 import pytest
 from PIL import Image
 
+from support import crash
 from support.commands import COMMAND, ENVIRONMENT
 from support.images import synthetic_image
-from support.paths import TESTS
 from vaecodec.container import stored
-
-sys.path.insert(0, str(TESTS / "long" / "crash"))
-import kill
 
 
 @pytest.mark.parametrize(("kind", "rounds"), [("compress", 4), ("decompress", 3), ("folder", 2), ("train", 1)])
 def test_killed_at_random_moments(kind, rounds):
     if kind == "train":
         pytest.importorskip("tensorflow")
-    assert kill.kills(kind, rounds, seed=1)["kills"] == rounds
+    assert crash.kills(kind, rounds, seed=1)["kills"] == rounds
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.commands import COMMAND, ENVIRONMENT, digests, found, read, run, write
+from support.commands import COMMAND, ENVIRONMENT, digests, files_below, read, run, write
 from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.files import manifest, workers
@@ -42,12 +42,12 @@ def test_a_tree_is_mirrored_there_and_back(tree, capsys):
     code, lines = run("compress -r in --output-dir out", capsys)
     assert code == 0 and lines[-1] == "5 done, 0 failed" and len(lines) == 6
     stored = ["notes.txt.vae", "sub/n\udcff.bin.vae", "sub/nothing.vae"]
-    assert found("out/in") == sorted(["photo.vae", "sub/deeper/one.vae", *stored])
+    assert files_below("out/in") == sorted(["photo.vae", "sub/deeper/one.vae", *stored])
     assert stat.S_IMODE(os.stat("out/in/empty").st_mode) == 0o750
     assert stat.S_IMODE(os.stat("out/in/notes.txt.vae").st_mode) == 0o600  # a secret stays one
     code, lines = run("decompress -r out/in --output-dir back", capsys)
     assert code == 0 and lines[-1] == "5 done, 0 failed"
-    assert found("back/in") == sorted(
+    assert files_below("back/in") == sorted(
         ["notes.txt", "photo.png", "sub/deeper/one.png", "sub/n\udcff.bin", "sub/nothing"]
     )
     for name in ("notes.txt", "sub/n\udcff.bin", "sub/nothing"):
@@ -72,9 +72,9 @@ def test_in_place_outputs_are_no_inputs(tree, capsys):
     before = digests("in")
     assert run("compress -r in", capsys)[1][-1] == "5 done, 0 failed"
     assert run("compress -r in", capsys)[1] == ["0 done, 5 done before, 0 failed"]
-    assert len(found("in")) == 10 and before.items() <= digests("in").items()
+    assert len(files_below("in")) == 10 and before.items() <= digests("in").items()
     assert run("compress -r in --rm", capsys)[1][-1] == "5 done, 0 failed"
-    assert all(path.endswith(".vae") for path in found("in"))
+    assert all(path.endswith(".vae") for path in files_below("in"))
     assert run("decompress -r in --rm", capsys)[0] == 0
     assert digests("in").keys() == {path.replace("one.jpg", "one.png") for path in before}
     assert run("verify -r in", capsys) == (0, ["0 done, 0 failed"])
@@ -114,7 +114,7 @@ def test_every_failure_is_told_at_the_end_and_the_rest_is_done(tree, capsys, mon
     end = lines[lines.index("5 done, 3 failed:") + 1 :]
     assert len(end) == 3 and sum("File name too long" in line for line in end) == 2
     assert "vaecodec: gone.txt: No such file or directory" in end
-    assert len(found("out")) == 5
+    assert len(files_below("out")) == 5
 
 
 def test_json_is_one_object_a_file(tree, capsys):
@@ -122,7 +122,7 @@ def test_json_is_one_object_a_file(tree, capsys):
     records = {one["input"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
     assert len(records) == 6 and records["in/photo.png"]["output"] == "out/in/photo.vae"
     assert records["in/notes.txt"]["skipped"] == "not a picture" and "error" in records["gone"]
-    assert found("out") == ["in/photo.vae", "in/sub/deeper/one.vae"]
+    assert files_below("out") == ["in/photo.vae", "in/sub/deeper/one.vae"]
 
 
 def test_names_that_meet_are_told_apart(tree, capsys):
@@ -131,13 +131,13 @@ def test_names_that_meet_are_told_apart(tree, capsys):
     for name in ("in/a.b", "in/PHOTO.txt"):
         write(name, name.encode())
     code, _ = run("compress -r in --output-dir out -f --rm", capsys)
-    assert code == 0 and found("in") == []
+    assert code == 0 and files_below("in") == []
     names = ["PHOTO.txt.vae", "a.b.png.vae", "a.b.vae", "notes.txt.vae", "photo.jpg.vae", "photo.png.vae"]
-    assert [path for path in found("out/in") if "/" not in path] == sorted(names)
+    assert [path for path in files_below("out/in") if "/" not in path] == sorted(names)
     code, _ = run("decompress -r out --output-dir back -f --rm", capsys)
-    assert code == 0 and found("out") == []
+    assert code == 0 and files_below("out") == []
     names = ["PHOTO.txt", "a.b", "a.b.png", "notes.txt", "photo.jpg.png", "photo.png"]
-    assert [path for path in found("back/out/in") if "/" not in path] == sorted(names)
+    assert [path for path in files_below("back/out/in") if "/" not in path] == sorted(names)
     assert read("back/out/in/a.b") == b"in/a.b"
 
 
@@ -154,7 +154,7 @@ def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
         manifest.append("out", manifest.entry_of("out", done, os.stat(done), how, f"out/{done}.vae", 0))
         os.remove(done)
     assert run("compress -r --rm in --output-dir out", capsys)[0] == 0
-    assert found("out") == found("whole")
+    assert files_below("out") == files_below("whole")
 
 
 def test_outputs_that_meet_on_the_way_back_are_never_overwritten(tree, capsys):
@@ -167,7 +167,7 @@ def test_outputs_that_meet_on_the_way_back_are_never_overwritten(tree, capsys):
     os.rename("vae/y.vae", "vae/z.vae")
     code, lines = run("decompress -r vae --output-dir back -f --rm", capsys)
     assert code == 1 and lines[-2] == "3 done, 1 failed:"
-    assert found("back/vae") == ["notes.txt", "x.png", "y"] and len(found("vae")) == 1
+    assert files_below("back/vae") == ["notes.txt", "x.png", "y"] and len(files_below("vae")) == 1
 
 
 def test_two_folders_never_share_an_output(tree, capsys):
@@ -176,11 +176,11 @@ def test_two_folders_never_share_an_output(tree, capsys):
         write(f"{parent}/same/file", parent.encode())
     code, lines = run("compress -r a/same b/same a/same/. --output-dir out -f --rm", capsys)
     assert code == 1 and lines[-1] == "vaecodec: b/same: out/same takes what is made of a/same already"
-    assert found("b") == ["same/file"] and found("a") == [] and found("out") == ["same/file.vae"]
+    assert files_below("b") == ["same/file"] and files_below("a") == [] and files_below("out") == ["same/file.vae"]
     for name in ("a/same/twice", "b/same/twice"):
         write(name, name.encode())
     code, lines = run("compress -r a/same/twice b/same/twice --output-dir named -f --rm", capsys)
-    assert code == 1 and len(found("named")) == 1 and len(found("a")) + len(found("b")) == 2
+    assert code == 1 and len(files_below("named")) == 1 and len(files_below("a")) + len(files_below("b")) == 2
 
 
 def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
@@ -192,9 +192,9 @@ def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
     assert code == 0 and lines[-1] == "5 done, 0 failed"
     assert sum("symbolic link, left alone" in line for line in lines) == 3
     assert sum("neither a file nor a folder" in line for line in lines) == 1
-    assert len(found("in/out/in")) == 5 and os.path.islink("in/link.txt") and os.path.islink("in/dangling")
+    assert len(files_below("in/out/in")) == 5 and os.path.islink("in/link.txt") and os.path.islink("in/dangling")
     code, lines = run("compress -r in --output-dir in/out", capsys)  # the outputs lie among the inputs
-    assert lines[-1] == "0 done, 0 failed" and len(found("in/out")) == 5
+    assert lines[-1] == "0 done, 0 failed" and len(files_below("in/out")) == 5
     os.symlink("in", "named")
     code, lines = run("verify -r named", capsys)  # what a user names is followed
     assert code == 0 and lines[-1] == "5 done, 0 failed", lines
@@ -202,7 +202,7 @@ def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
 
 def test_folders_need_to_be_asked_for(tree, capsys):
     assert run("compress in in/notes.txt", capsys)[0] == 1
-    assert "in/notes.txt.vae" in map("in/{}".format, found("in"))
+    assert "in/notes.txt.vae" in map("in/{}".format, files_below("in"))
     with pytest.raises(IsADirectoryError):
         compress_file("in")
 
@@ -245,14 +245,14 @@ def test_what_may_not_be_read_or_written_is_named_and_the_rest_is_done(tree):
     assert done.returncode == 1
     failed = {line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("vaecodec: ")}
     assert failed == {"in/empty", "in/notes.txt", "in/sub/deeper", "in/sub/n\\udcff.bin", "in/sub/nothing"}
-    assert found("out") == ["in/photo.vae"]
-    assert found("in") == ["notes.txt", "sub/deeper/one.jpg", "sub/nothing", "sub/n\udcff.bin"]
+    assert files_below("out") == ["in/photo.vae"]
+    assert files_below("in") == ["notes.txt", "sub/deeper/one.jpg", "sub/nothing", "sub/n\udcff.bin"]
     os.chmod("in", 0o500)  # nothing can be written beside the sources, or removed
     command = [*COMMAND, "compress", "-r", "in", "--rm", "--jobs", "2"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
     os.chmod("in", 0o700)
     assert done.returncode == 1 and "in/notes.txt" in done.stderr and os.path.exists("in/notes.txt")
-    assert found("in/sub") == ["deeper/one.vae", "nothing.vae", "n\udcff.bin.vae"]
+    assert files_below("in/sub") == ["deeper/one.vae", "nothing.vae", "n\udcff.bin.vae"]
     compress_file("in/notes.txt")
     os.chmod("in/notes.txt.vae", 0o400)  # a file that is read-only may be replaced on request, as with mv -f
     assert compress_file("in/notes.txt", overwrite=True)["kind"] == "file"
@@ -262,7 +262,7 @@ def test_rm_keeps_what_is_not_wholly_in_the_output(tree, capsys):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
     code, lines = run("compress -r in --output-dir out --rm", capsys)
-    assert code == 1 and found("in") == ["moving.gif"]
+    assert code == 1 and files_below("in") == ["moving.gif"]
     assert lines[-1] == "vaecodec: in/moving.gif: is kept, as not all of it is in out/in/moving.vae"
 
 
@@ -308,8 +308,8 @@ def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, 
     Image.fromarray(drawing).save("in/drawing.png")
     code, errors = run("compress -r in --output-dir out --rm", capsys)
     assert code == 0, errors
-    assert found("in") == []
-    about = {name: vaecodec.info(read(f"out/in/{name}")) for name in found("out/in")}
+    assert files_below("in") == []
+    about = {name: vaecodec.info(read(f"out/in/{name}")) for name in files_below("out/in")}
     assert {one["kind"] for one in about.values()} == {"picture"}
     assert {name: (one["channels"], one["depth"]) for name, one in about.items()} == {
         "alpha.vae": (4, 8),
@@ -374,7 +374,7 @@ def test_a_manifest_of_two_runs_at_once(tree):
     command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "1"]
     runs = [subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) for _ in range(3)]
     assert [one.communicate()[1] and one.returncode for one in runs] == [0, 0, 0]
-    assert len(found("out")) == 5
+    assert len(files_below("out")) == 5
     assert len(manifest.Manifest("out").entries) == 5
 
 
@@ -420,7 +420,7 @@ def test_no_process_and_no_half_file_is_left_behind(tree, number, code):
             file.write(np.random.default_rng(seed).bytes(1 << 20))
     command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "2"]
     child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
-    while not found("out"):  # until some are done, and the large one is under way
+    while not files_below("out"):  # until some are done, and the large one is under way
         time.sleep(0.01)
     below = children(child.pid)
     child.send_signal(number)
@@ -431,6 +431,6 @@ def test_no_process_and_no_half_file_is_left_behind(tree, number, code):
         time.sleep(0.01)
     else:
         pytest.fail("a process is left")
-    assert not [path for path in found("out") if path.endswith(".tmp")]
+    assert not [path for path in files_below("out") if path.endswith(".tmp")]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0 and len(found("out")) == 6
+    assert done.returncode == 0 and len(files_below("out")) == 6

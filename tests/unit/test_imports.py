@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from support.paths import GOLDEN, ROOT
+from support.paths import GOLDEN, ROOT, TESTS
 
 PACKAGE = ROOT / "vaecodec"
 
@@ -93,6 +93,18 @@ def test_no_modules_import_each_other():
         for here, path in MODULES.items()
     }
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+TEST_FILES = sorted(path for path in TESTS.rglob("*.py") if path.parent.name not in ("support", "reference"))
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_imports_another(path):
+    modules = {path.stem for path in TEST_FILES}
+    for name, _ in imports(path):
+        first = name.split(".")[0]
+        assert first not in {"tests", "unit", "integration", "system", "long", "conftest"}, name
+        assert not first.startswith("test_") and first not in modules, name
 
 
 def test_no_file_is_long():

@@ -13,7 +13,7 @@ import sys
 TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS))
 
-from support.mutants import flipped, truncations
+from support.damage import flipped, truncations
 from vaecodec.codec.codec import Codec
 from vaecodec.container.picture import parse
 from vaecodec.errors import CodecError

@@ -22,8 +22,8 @@ TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS))
 
 import vaecodec
+from support.damage import mutants, mutate, with_right_crc
 from support.images import synthetic_image
-from support.mutants import mutants, mutate, with_right_crc
 from vaecodec import arrays
 from vaecodec.codec.codec import Codec
 from vaecodec.container import picture as container

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
+from support.damage import flipped, mutate, truncations, with_right_crc
 from support.images import synthetic_image
-from support.mutants import flipped, mutate, truncations, with_right_crc
 from support.paths import GOLDEN
 from vaecodec import arrays
 from vaecodec.arrays import chunks, lattice, masks

@@ -9,8 +9,8 @@ import pytest
 
 from reference import reference_decoder
 from support.images import synthetic_image
-from support.laws import decoding_inverts_encoding
 from support.paths import GOLDEN
+from support.symbols import decoding_inverts_encoding
 from vaecodec.codec.codec import Codec
 from vaecodec.codec.plans import strips_of
 from vaecodec.container.picture import parse

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from support.laws import random_tables
-from support.native import kinds as kinds
+from support.symbols import random_tables
 from vaecodec.entropy import coding
 from vaecodec.entropy.ans import AnsCoder, Categorical, CategoricalFamily, Uniform
 from vaecodec.entropy.tables import TOTAL, Tables

@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 import pytest
 
+from support.damage import mutants, truncations
 from support.images import synthetic_image
-from support.models import FALSE_STRAYS, remade, stack_of_strays
-from support.mutants import mutants, truncations
+from support.models import reload
+from support.symbols import INVALID_OUTLIERS, outlier_stack
 from vaecodec.codec.codec import Codec
 from vaecodec.container.picture import parse
 from vaecodec.entropy import coding
@@ -35,7 +36,7 @@ def sure(tiny):
         bias = arrays[f"prior/{name}/bias"].copy()
         bias[len(bias) // 2 :] -= 4 << 15
         changes[f"prior/{name}/bias"] = bias
-    return Codec(remade(tiny.model, **changes), threads=1)
+    return Codec(reload(tiny.model, **changes), threads=1)
 
 
 def flat_with_spots():
@@ -109,10 +110,10 @@ def test_strays_come_back_whatever_they_are(models):
         assert np.array_equal(again, symbols) and coder.is_empty()
 
 
-@pytest.mark.parametrize("case", FALSE_STRAYS)
+@pytest.mark.parametrize("case", INVALID_OUTLIERS)
 def test_strays_that_are_none_are_refused(models, case):
     rows = np.array([0, 0, 7, 0, 7], np.uint8)
-    reading = coding.reader(stack_of_strays(models, *FALSE_STRAYS[case]))
+    reading = coding.reader(outlier_stack(models, *INVALID_OUTLIERS[case]))
     with pytest.raises(FormatError):
         pop_strays(reading, np.zeros(5, np.int32), rows, models)
 
@@ -122,7 +123,7 @@ def test_a_claim_of_many_strays_takes_no_memory(models):
     symbols = np.zeros(len(rows), np.int32)
     many = [len(rows), *np.stack([np.arange(1 << 17), np.ones(1 << 17, int)], -1).ravel()]
     for numbers in ([len(rows)], many):
-        reading = coding.reader(stack_of_strays(models, numbers))
+        reading = coding.reader(outlier_stack(models, numbers))
         tracemalloc.start()
         with pytest.raises(FormatError):
             pop_strays(reading, symbols, rows, models)

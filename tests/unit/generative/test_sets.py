@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.models import changed as edited
-from support.mutants import mutants, with_right_crcs
+from support.damage import mutants, with_right_crcs
+from support.models import with_entry
 from support.paths import GOLDEN, MODELS, SHARED
 from vaecodec import cli
 from vaecodec.entropy import coding
@@ -170,11 +170,11 @@ CASES = {
     "a mixing layer of another size": ("integer/decoder/block0/cells/kernel", lambda a: a[:-1], "shape|not a vaecodec"),
     "no statistics": ("integer/values/kernel", lambda a: None, "values"),
     "statistics of too few values": ("integer/values/kernel", lambda a: a[:, :-1], "shape|not a vaecodec"),
-    "edges that fall": ("discrete/edges", lambda a: edited(a, 0), "falls"),
-    "edges out of range": ("discrete/edges", lambda a: edited(a, 2**30, -1), "range"),
-    "a cumulative that ends early": ("discrete/cumulative", lambda a: edited(a, 2**24 - 1, -1), "end in 1|falls"),
-    "a scale of 0": ("discrete/inverse", lambda a: edited(a, 0), "range"),
-    "certain ink": ("discrete/ink", lambda a: edited(a, 2**24, -1), "range"),
+    "edges that fall": ("discrete/edges", lambda a: with_entry(a, 0), "falls"),
+    "edges out of range": ("discrete/edges", lambda a: with_entry(a, 2**30, -1), "range"),
+    "a cumulative that ends early": ("discrete/cumulative", lambda a: with_entry(a, 2**24 - 1, -1), "end in 1|falls"),
+    "a scale of 0": ("discrete/inverse", lambda a: with_entry(a, 0), "range"),
+    "certain ink": ("discrete/ink", lambda a: with_entry(a, 2**24, -1), "range"),
     "no mass": ("discrete/exp", lambda a: np.zeros_like(a), "range"),
     "a table of another type": ("discrete/exp", lambda a: a.astype(np.int64), "type"),
     "calibration that falls": ("calibration/bpd", lambda a: np.array([2, 1], np.float32), "rise"),

@@ -53,7 +53,7 @@ def test_layers_are_as_fine_as_they_can_be():
     assert (np.abs(error) <= 0.5 * 2.0 ** -layer.shift.astype(float)).all()
 
 
-def test_extreme_inputs_are_computed_exactly(core_kinds):
+def test_extreme_inputs_are_computed_exactly(kinds):
     """Where every product has the sign of the sum: against integers of Python."""
     rng = np.random.default_rng(2)
     layer = integer_layer(rng.normal(0, 1, (50, 9)), rng.normal(0, 1, 9), 11, 11)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import vaecodec
+from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
-from support.models import assert_refused, changed, remade, with_arrays
-from support.mutants import mutate, with_right_crcs
+from support.models import assert_refused, reload, with_arrays, with_entry
 from support.paths import GOLDEN
 from vaecodec.codec.codec import Codec, cached_codec
 from vaecodec.errors import FormatError, ModelError
@@ -34,42 +34,42 @@ CASES = {
     "no kernel": ("prior/context/2/known/kernel", lambda a: None, "context/2/known"),
     "a bias of the prior at the end of 32 bits": (
         "prior/lowest/2/out/bias",
-        lambda a: changed(a, INT32_MAX),
+        lambda a: with_entry(a, INT32_MAX),
         "can reach",
     ),
     "no companding": ("companding", lambda a: None, "companding"),
     "companding that is empty": ("companding", lambda a: a[:0], "companding"),
     "companding that falls": ("companding", lambda a: a[::-1], "rise"),
-    "companding that stays": ("companding", lambda a: changed(a, a[1]), "rise"),
-    "companding of 0": ("companding", lambda a: changed(a, 0), "rise"),
-    "companding beyond values": ("companding", lambda a: changed(a, 2**16 + 1, -1), "rise"),
+    "companding that stays": ("companding", lambda a: with_entry(a, a[1]), "rise"),
+    "companding of 0": ("companding", lambda a: with_entry(a, 0), "rise"),
+    "companding beyond values": ("companding", lambda a: with_entry(a, 2**16 + 1, -1), "rise"),
     "companding beyond activations": ("companding", lambda a: np.arange(1, 1025, dtype=np.int32), "companding"),
     "companding of floats": ("companding", lambda a: a.astype(np.float32), "companding"),
     "no centroids": ("centroids", lambda a: None, "centroids"),
     "centroids of another shape": ("centroids", lambda a: a[1:], "centroids"),
     "centroids of another type": ("centroids", lambda a: a.astype(np.int16), "centroids"),
-    "a gain of 0": ("levels/inverse_gain", lambda a: changed(a, 0), "inverse_gain"),
-    "a gain below 0": ("levels/inverse_gain", lambda a: changed(a, -5), "inverse_gain"),
-    "a gain beyond 32-bit arithmetic": ("levels/inverse_gain", lambda a: changed(a, 2**14 + 1), "inverse_gain"),
-    "the lowest integer as an index": ("levels/start", lambda a: changed(a, -(2**31)), "levels/start"),
-    "a start out of range": ("levels/start", lambda a: changed(a, 2**17), "levels/start"),
+    "a gain of 0": ("levels/inverse_gain", lambda a: with_entry(a, 0), "inverse_gain"),
+    "a gain below 0": ("levels/inverse_gain", lambda a: with_entry(a, -5), "inverse_gain"),
+    "a gain beyond 32-bit arithmetic": ("levels/inverse_gain", lambda a: with_entry(a, 2**14 + 1), "inverse_gain"),
+    "the lowest integer as an index": ("levels/start", lambda a: with_entry(a, -(2**31)), "levels/start"),
+    "a start out of range": ("levels/start", lambda a: with_entry(a, 2**17), "levels/start"),
     "a start of another shape": ("levels/start", lambda a: a[:, :3], "levels/start"),
     "levels of another shape": ("levels/bias", lambda a: a[:5], "levels/bias"),
     "levels of other octaves": ("levels/bias", lambda a: a[:, :-20], "levels/bias"),
     "no levels of the lowest": ("levels/lowest", lambda a: None, "levels/lowest"),
-    "levels of the lowest that are too large": ("levels/lowest", lambda a: changed(a, -(2**31)), "levels/lowest"),
+    "levels of the lowest that are too large": ("levels/lowest", lambda a: with_entry(a, -(2**31)), "levels/lowest"),
     "gains of floats": ("gains/coefficients", lambda a: a.astype(np.float32), "gains/coefficients"),
-    "a gain whose shift is below 0": ("gains/coefficients", lambda a: changed(a, 6 << 12), "gains/coefficients"),
-    "a gain whose shift is beyond 31": ("gains/coefficients", lambda a: changed(a, -27 << 12), "gains/coefficients"),
-    "the lowest integer as a gain": ("gains/coefficients", lambda a: changed(a, -(2**31)), "gains/coefficients"),
-    "the lowest integer as a multiplier": ("gains/synthesis/fine", lambda a: changed(a, -(2**31)), "synthesis/fine"),
+    "a gain whose shift is below 0": ("gains/coefficients", lambda a: with_entry(a, 6 << 12), "gains/coefficients"),
+    "a gain whose shift is beyond 31": ("gains/coefficients", lambda a: with_entry(a, -27 << 12), "gains/coefficients"),
+    "the lowest integer as a gain": ("gains/coefficients", lambda a: with_entry(a, -(2**31)), "gains/coefficients"),
+    "the lowest integer as a multiplier": ("gains/synthesis/fine", lambda a: with_entry(a, -(2**31)), "synthesis/fine"),
     "no multipliers": ("gains/synthesis/out", lambda a: None, "synthesis/out"),
     "multipliers of another shape": ("gains/analysis/fine", lambda a: a[:, 1:], "analysis/fine"),
-    "an encoder's multiplier out of range": ("gains/analysis/out", lambda a: changed(a, 2**30), "analysis/out"),
+    "an encoder's multiplier out of range": ("gains/analysis/out", lambda a: with_entry(a, 2**30), "analysis/out"),
     "a kernel of the synthesis of another shape": ("synthesis/latents/kernel", lambda a: a[:-1], "latents/kernel"),
     "a kernel of the synthesis of floats": ("synthesis/fine/kernel", lambda a: a.astype(np.float32), "fine/kernel"),
     "no bias of the synthesis": ("synthesis/coarse0/gate/bias", lambda a: None, "coarse0/gate/bias"),
-    "a shift beyond 30": ("synthesis/coarse0/in/shift", lambda a: changed(a, 31), "coarse0/in.*shift"),
+    "a shift beyond 30": ("synthesis/coarse0/in/shift", lambda a: with_entry(a, 31), "coarse0/in.*shift"),
     "sums of the synthesis beyond 32 bits": (
         "synthesis/latents/kernel",
         lambda a: np.full_like(a, INT16_MAX),
@@ -82,7 +82,7 @@ CASES = {
     ),
     "a bias of the synthesis at the end of 32 bits": (
         "synthesis/skip/bias",
-        lambda a: changed(a, -(2**31)),
+        lambda a: with_entry(a, -(2**31)),
         "skip.*can reach",
     ),
     "a shift of another type": ("synthesis/skip/shift", lambda a: a.astype(np.int8), "skip/shift"),
@@ -94,14 +94,14 @@ CASES = {
     ),
     "an analysis without a layer": ("analysis/coarse/kernel", lambda a: None, "analysis/coarse"),
     "a tensor that no version knows": ("companding", lambda a: a, "does not know"),
-    "numbers to train on from that are none": ("start/centroid", lambda a: changed(a, np.nan), "finite"),
+    "numbers to train on from that are none": ("start/centroid", lambda a: with_entry(a, np.nan), "finite"),
     "numbers to train on from in double precision": ("start/centroid", lambda a: a.astype(np.float64), "float32"),
-    "a frequency of 0": ("tables/freq", lambda a: changed(changed(a, 0), a[0] + a[1], 1), "sum"),
-    "frequencies that do not sum": ("tables/freq", lambda a: changed(a, a[0] + 1), "sum"),
-    "a table that begins before the last one ends": ("tables/start", lambda a: changed(a, 2**40, 1), "add up"),
+    "a frequency of 0": ("tables/freq", lambda a: with_entry(with_entry(a, 0), a[0] + a[1], 1), "sum"),
+    "frequencies that do not sum": ("tables/freq", lambda a: with_entry(a, a[0] + 1), "sum"),
+    "a table that begins before the last one ends": ("tables/start", lambda a: with_entry(a, 2**40, 1), "add up"),
     "starts that are floats": ("tables/start", lambda a: a.astype(np.float64), "type"),
-    "a symbol out of range": ("tables/low", lambda a: changed(a, 65536, 3), "65535|range"),
-    "a byte table that does not begin at 0": ("tables/low", lambda a: changed(a, 1, -1), "bytes"),
+    "a symbol out of range": ("tables/low", lambda a: with_entry(a, 65536, 3), "65535|range"),
+    "a byte table that does not begin at 0": ("tables/low", lambda a: with_entry(a, 1, -1), "bytes"),
     "too many tables": ("tables/low", lambda a: np.append(a, a[-1:]), "type or shape"),
 }
 
@@ -182,14 +182,14 @@ def test_ids_have_128_bits_of_all_that_decoders_use(tiny):
     config, arrays = tiny.model.config.to_dict(), tiny.model.arrays
     assert len(tiny.model.id) == 32 and identify(config, arrays) == tiny.model.id
     for name, array in arrays.items():
-        other = identify(config, {**arrays, name: changed(array, array.ravel()[0] + array.dtype.type(1))})
+        other = identify(config, {**arrays, name: with_entry(array, array.ravel()[0] + array.dtype.type(1))})
         encoders = name.startswith(("analysis/", "gains/analysis/", "start/"))
         assert (other == tiny.model.id) == encoders, name
 
 
 def test_a_model_without_an_analysis_decodes_and_does_not_encode(tiny):
     dropped = {name: None for name in tiny.model.arrays if name.startswith(("analysis/", "gains/analysis/"))}
-    codec = Codec(remade(tiny.model, **dropped), threads=1)
+    codec = Codec(reload(tiny.model, **dropped), threads=1)
     np.testing.assert_array_equal(codec.decode((GOLDEN / "photo.vae").read_bytes()), np.load(GOLDEN / "photo.npy"))
     with pytest.raises(ModelError, match="no analysis"):
         codec.encode(synthetic_image(32, 32))
@@ -224,7 +224,7 @@ def test_a_model_of_any_integers_decodes_what_it_encodes(tiny, seed):
             most = int(min(MOST.get(name, np.iinfo(array.dtype).max), 2 ** rng.uniform(1, 32 if name in MOST else 7)))
             least = 1 if name == "levels/inverse_gain" else -most
             arrays[name] = rng.integers(least, most + 1, array.shape).astype(array.dtype)
-    codec = Codec(remade(tiny.model, **arrays), threads=1)
+    codec = Codec(reload(tiny.model, **arrays), threads=1)
     for data in (
         codec.encode(synthetic_image(40, 50), 1 + 19 * seed),
         codec.encode(synthetic_image(70, 65), 50, tile=64),
@@ -242,7 +242,7 @@ def test_what_was_coded_with_other_models_is_damaged(tiny):
         if np.array_equal(array, tiny.model.arrays[name]):
             continue
         try:
-            other = Codec(remade(tiny.model, **{name: array}), threads=1)
+            other = Codec(reload(tiny.model, **{name: array}), threads=1)
         except ModelError:  # sums could overflow
             continue
         forged = data.replace(bytes.fromhex(tiny.model.id), bytes.fromhex(other.model.id))

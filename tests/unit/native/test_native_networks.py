@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from support.native_cases import SIZES, WIDTHS, make_block, make_dense, make_depthwise, numbers
+from support.native import SIZES, WIDTHS, random_block, random_dense, random_depthwise, random_int16
 from vaecodec.model import network
 from vaecodec.native import library
 from vaecodec.native.networks import Block, Dense, Depthwise, block, dense, depthwise
@@ -29,64 +29,64 @@ def expect_equal(kinds: tuple[str, ...], compute) -> None:  # type: ignore[no-un
 
 @pytest.mark.parametrize("form", ["linear", "relu", "gate", "sums"])
 @pytest.mark.parametrize("limit", [1023, 32767])
-def test_dense_is_the_same_by_every_kind(core_kinds, form, limit):
+def test_dense_is_the_same_by_every_kind(kinds, form, limit):
     rng = np.random.default_rng(limit)
     for inputs in (1, 2, 7, 50, 97):
         for channels in WIDTHS:
-            layer = make_dense(rng, inputs, channels * (1 + (form == "gate")), limit, form=form, gate=limit % 9)
-            x = numbers(rng, (int(rng.integers(1, 40)), inputs), 32767)
-            expect_equal(core_kinds, lambda layer=layer, x=x: dense(layer, x))
+            layer = random_dense(rng, inputs, channels * (1 + (form == "gate")), limit, form=form, gate=limit % 9)
+            x = random_int16(rng, (int(rng.integers(1, 40)), inputs), 32767)
+            expect_equal(kinds, lambda layer=layer, x=x: dense(layer, x))
 
 
 @pytest.mark.parametrize("limit", [1023, 32767])
-def test_what_is_added_to_dense_is_the_same_by_every_kind(core_kinds, limit):
+def test_what_is_added_to_dense_is_the_same_by_every_kind(kinds, limit):
     rng = np.random.default_rng(limit + 1)
     for channels in WIDTHS:
-        layer, x = make_dense(rng, 9, channels, limit), numbers(rng, (4, 7, 9), 32767)
+        layer, x = random_dense(rng, 9, channels, limit), random_int16(rng, (4, 7, 9), 32767)
         vector = rng.integers(-(2**20), 2**20, channels) >> rng.integers(0, 20, channels)
-        residual, multiplier = numbers(rng, (4, 7, channels), limit), rng.integers(0, 32768, channels)
-        expect_equal(core_kinds, lambda a=(layer, x), v=vector: dense(*a, vector=v))
-        expect_equal(core_kinds, lambda a=(layer, x), r=residual: dense(*a, residual=r))
-        expect_equal(core_kinds, lambda a=(layer, x), r=residual, m=multiplier: dense(*a, residual=r, multiplier=m))
+        residual, multiplier = random_int16(rng, (4, 7, channels), limit), rng.integers(0, 32768, channels)
+        expect_equal(kinds, lambda a=(layer, x), v=vector: dense(*a, vector=v))
+        expect_equal(kinds, lambda a=(layer, x), r=residual: dense(*a, residual=r))
+        expect_equal(kinds, lambda a=(layer, x), r=residual, m=multiplier: dense(*a, residual=r, multiplier=m))
 
 
-def test_more_cells_than_are_computed_at_once(core_kinds):
+def test_more_cells_than_are_computed_at_once(kinds):
     rng = np.random.default_rng(0)
     for channels in (5, 32):
-        layer, x = make_dense(rng, 6, channels), numbers(rng, (700, 6), 1023)
-        expect_equal(core_kinds, lambda layer=layer, x=x: dense(layer, x))
+        layer, x = random_dense(rng, 6, channels), random_int16(rng, (700, 6), 1023)
+        expect_equal(kinds, lambda layer=layer, x=x: dense(layer, x))
 
 
-def test_no_cells(core_kinds):
-    layer = make_dense(np.random.default_rng(0), 6, 5)
-    expect_equal(core_kinds, lambda: dense(layer, np.empty((0, 6), np.int16)))
+def test_no_cells(kinds):
+    layer = random_dense(np.random.default_rng(0), 6, 5)
+    expect_equal(kinds, lambda: dense(layer, np.empty((0, 6), np.int16)))
 
 
 @pytest.mark.parametrize("limit", [1023, 32767])
-def test_depthwise_is_the_same_by_every_kind(core_kinds, limit):
+def test_depthwise_is_the_same_by_every_kind(kinds, limit):
     rng = np.random.default_rng(limit)
     for size in SIZES:
         for channels in WIDTHS:
-            layer, x = make_depthwise(rng, channels, limit), numbers(rng, (*size, channels), 32767)
-            expect_equal(core_kinds, lambda layer=layer, x=x: depthwise(layer, x))
+            layer, x = random_depthwise(rng, channels, limit), random_int16(rng, (*size, channels), 32767)
+            expect_equal(kinds, lambda layer=layer, x=x: depthwise(layer, x))
 
 
 @pytest.mark.parametrize("limit", [1023, 32767])
-def test_blocks_are_the_same_by_every_kind(core_kinds, limit):
+def test_blocks_are_the_same_by_every_kind(kinds, limit):
     rng = np.random.default_rng(limit)
     for size in SIZES:
         for channels in WIDTHS[:: 1 if limit == 1023 else 2]:
-            layers, x = make_block(rng, channels, limit), numbers(rng, (*size, channels), limit)
+            layers, x = random_block(rng, channels, limit), random_int16(rng, (*size, channels), limit)
             multiplier = rng.integers(0, 32768, channels)
-            expect_equal(core_kinds, lambda b=layers, x=x: block(b, x))
-            expect_equal(core_kinds, lambda b=layers, x=x, m=multiplier: block(b, x, multiplier=m))
+            expect_equal(kinds, lambda b=layers, x=x: block(b, x))
+            expect_equal(kinds, lambda b=layers, x=x, m=multiplier: block(b, x, multiplier=m))
 
 
-def test_strips_make_the_whole(core_kinds):
+def test_strips_make_the_whole(kinds):
     rng = np.random.default_rng(0)
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         for channels in (5, 32):
-            layers, x = make_block(rng, channels, 1023), numbers(rng, (9, 6, channels), 1023)
+            layers, x = random_block(rng, channels, 1023), random_int16(rng, (9, 6, channels), 1023)
             with library.use(kind):
                 whole, parts = block(layers, x), np.zeros_like(x)
                 for strip in ((4, 9), (0, 1), (1, 3), (3, 4)):
@@ -99,11 +99,11 @@ def test_strips_make_the_whole(core_kinds):
 def test_a_block_is_that_of_exact_floats():
     """As integer.Exact computes it: all shifts are 9."""
     rng, channels = np.random.default_rng(0), 32
-    dense_layers, weights = make_block(rng, channels, 1023), {}
+    dense_layers, weights = random_block(rng, channels, 1023), {}
     layers = Block(*(replace(layer, shifts=np.array(9), **_six(layer)) for layer in dense_layers))
     for name, layer in zip(("in", "space", "out", "gate", "mix"), layers, strict=True):
         weights[f"block/{name}/kernel"], weights[f"block/{name}/bias"] = layer.kernel, layer.bias
-    x = numbers(rng, (6, 7, channels), 1023)
+    x = random_int16(rng, (6, 7, channels), 1023)
     ops = integer.Exact(integer.prepare(weights))
     np.testing.assert_array_equal(block(layers, x), network.block(ops, "block", x.astype(np.float32)))
 
@@ -112,9 +112,9 @@ def _six(layer: Dense | Depthwise) -> dict[str, int]:
     return {"gate": 6} if isinstance(layer, Dense) else {}
 
 
-def test_threads_that_pack_a_layer_at_once_share_one(core_kinds):
+def test_threads_that_pack_a_layer_at_once_share_one(kinds):
     """The memory behind a pointer that was returned is never replaced."""
-    layer = make_dense(np.random.default_rng(0), 8, 8)
+    layer = random_dense(np.random.default_rng(0), 8, 8)
     meeting, pack = threading.Barrier(3), layer._packed._pack
 
     def slowly(memory: np.ndarray) -> int:
@@ -122,7 +122,7 @@ def test_threads_that_pack_a_layer_at_once_share_one(core_kinds):
         return pack(memory)
 
     layer._packed._pack = slowly
-    with library.use(core_kinds[-1]), ThreadPoolExecutor(3) as pool:
+    with library.use(kinds[-1]), ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: layer.packed, range(3)))
         assert len({*found, layer.packed}) == 1
 
@@ -151,4 +151,4 @@ def test_parameters_out_of_range_are_refused():
     with pytest.raises(ValueError):
         dense(layer, x, residual=np.zeros((2, 3), np.int16), multiplier=np.array([0, 1, 32768]))
     with pytest.raises(ValueError):
-        block(make_block(np.random.default_rng(0), 3, 1023), np.zeros((4, 4, 3), np.int16), strip=(2, 5))
+        block(random_block(np.random.default_rng(0), 3, 1023), np.zeros((4, 4, 3), np.int16), strip=(2, 5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.native_cases import SHAPES, both, random_before, random_octave, random_weights, values
+from support.native import SHAPES, octave_weights, random_before, random_int32, random_octave, run_octave
 from vaecodec.native import library
 from vaecodec.native.lowest import DISTANCES, PARTS, Lowest, load_network, neighbours, places
 from vaecodec.native.prior import (
@@ -23,22 +23,22 @@ from vaecodec.native.prior import (
 
 @pytest.mark.parametrize("octave", [0, 2, 4])
 @pytest.mark.parametrize(("colours", "width"), [(3, 32), (1, 16), (4, 21)])
-def test_octaves_are_the_same_by_every_kind(core_kinds, octave, colours, width):
+def test_octaves_are_the_same_by_every_kind(kinds, octave, colours, width):
     rng = np.random.default_rng(octave)
     for shape in SHAPES:
         networks = random_octave(rng, octave, colours, width)
-        vector = values(rng, (width,), 2**20)
+        vector = random_int32(rng, (width,), 2**20)
         before = random_before(rng, networks, shape, octave == 4)
-        known = values(rng, (*cells_of(shape), 6 * colours))
+        known = random_int32(rng, (*cells_of(shape), 6 * colours))
         with library.use(library.REFERENCE):
-            expected = both(networks, vector, before, known)
-        for kind in core_kinds:
+            expected = run_octave(networks, vector, before, known)
+        for kind in kinds:
             with library.use(kind):
-                for found, right in zip(both(networks, vector, before, known), expected, strict=True):
+                for found, right in zip(run_octave(networks, vector, before, known), expected, strict=True):
                     np.testing.assert_array_equal(found, right, err_msg=f"{kind} {shape}")
 
 
-def test_hostile_values_are_the_same_by_every_kind(core_kinds):
+def test_hostile_values_are_the_same_by_every_kind(kinds):
     """Beyond all bounds of values: sums wrap, and nothing is undefined."""
     rng = np.random.default_rng(0)
     networks, shape = random_octave(rng, 1), (9, 6)
@@ -47,34 +47,34 @@ def test_hostile_values_are_the_same_by_every_kind(core_kinds):
     before = Before(rng.choice(ends, before.low.shape), before.parents, before.passed)
     known, vector = rng.choice(ends, (*cells_of(shape), 18)), np.zeros(32, np.int32)
     with library.use(library.REFERENCE):
-        expected = both(networks, vector, before, known)
-    for kind in core_kinds:
+        expected = run_octave(networks, vector, before, known)
+    for kind in kinds:
         with library.use(kind):
-            for found, right in zip(both(networks, vector, before, known), expected, strict=True):
+            for found, right in zip(run_octave(networks, vector, before, known), expected, strict=True):
                 np.testing.assert_array_equal(found, right, err_msg=kind)
 
 
-def test_strips_make_the_whole(core_kinds):
+def test_strips_make_the_whole(kinds):
     rng = np.random.default_rng(0)
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         networks, shape = random_octave(rng, 2), (17, 12)
-        vector, before = values(rng, (32,), 200), random_before(rng, networks, shape, False)
-        known, cells = values(rng, (9, 6, 18)), cells_of(shape)
+        vector, before = random_int32(rng, (32,), 200), random_before(rng, networks, shape, False)
+        known, cells = random_int32(rng, (9, 6, 18)), cells_of(shape)
         with library.use(kind):
             one, two = empty_first(networks, cells), empty_second(networks, cells)
             for strip in ((4, 9), (0, 1), (1, 4)):
                 first_half(networks, vector, before, one, strip)
             for strip in ((0, 5), (8, 9), (5, 8)):
                 second_half(networks, shape, one.features, known, two, strip)
-            for found, right in zip((*one, *two), both(networks, vector, before, known), strict=True):
+            for found, right in zip((*one, *two), run_octave(networks, vector, before, known), strict=True):
                 np.testing.assert_array_equal(found, right)
 
 
-def test_a_strip_leaves_other_rows_alone(core_kinds):
+def test_a_strip_leaves_other_rows_alone(kinds):
     rng = np.random.default_rng(0)
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         networks, shape = random_octave(rng, 2, colours=1, width=21), (16, 10)
-        vector, before = values(rng, (21,), 200), random_before(rng, networks, shape, False)
+        vector, before = random_int32(rng, (21,), 200), random_before(rng, networks, shape, False)
         out = FirstHalf(*(np.full_like(array, 99) for array in empty_first(networks, cells_of(shape))))
         with library.use(kind):
             first_half(networks, vector, before, out, (3, 5))
@@ -94,12 +94,15 @@ def random_lowest(rng: np.random.Generator, colours: int, width: int) -> dict[st
 
 
 @pytest.mark.parametrize("colours", [1, 3])
-def test_the_lowest_are_the_same_by_every_kind(core_kinds, colours):
+def test_the_lowest_are_the_same_by_every_kind(kinds, colours):
     rng = np.random.default_rng(colours)
     network = load_network(random_lowest(rng, colours, 12), companding_table(np.arange(1, 300, 3)), 90)
-    start = values(rng, (2 * colours,), 2**16)
+    start = random_int32(rng, (2 * colours,), 2**16)
     for size in ((1, 1), (1, 6), (5, 1), (2, 3), (9, 8), (12, 17)):
-        vectors, known = values(rng, (4 * 12,), 2**20), [values(rng, (len(at), colours)) for at in places(*size)]
+        vectors, known = (
+            random_int32(rng, (4 * 12,), 2**20),
+            [random_int32(rng, (len(at), colours)) for at in places(*size)],
+        )
 
         def run(size=size, vectors=vectors, known=known):
             lowest, found = Lowest(network, size, vectors, start), []
@@ -111,7 +114,7 @@ def test_the_lowest_are_the_same_by_every_kind(core_kinds, colours):
         with library.use(library.REFERENCE):
             expected = run()
         assert len(expected) == 2 * PARTS + 1 and expected[-1].shape == (colours, *size)
-        for kind in core_kinds:
+        for kind in kinds:
             with library.use(kind):
                 for found, right in zip(run(), expected, strict=True):
                     np.testing.assert_array_equal(found, right, err_msg=f"{kind} {size}")
@@ -166,7 +169,7 @@ def test_what_does_not_fit_is_refused():
         first_half(networks, vector, before, strip=(0, 5))
     with pytest.raises(ValueError):
         second_half(networks, (8, 8), np.zeros((4, 4, 31), np.int16), np.zeros((4, 4, 18), np.int32))
-    weights = random_weights(rng, 1, 3, 32)
+    weights = octave_weights(rng, 1, 3, 32)
     weights["context/1/known/kernel"] = weights["context/1/known/kernel"][:35]
     with pytest.raises(ValueError):
         load_octave(weights, 1, networks.companding, 90)

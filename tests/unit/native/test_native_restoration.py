@@ -34,7 +34,7 @@ def filter_of(rng: np.random.Generator, classes: int, channels: int, extreme: bo
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("classes", [1, 2, 4])
-def test_pixels_are_the_same_by_every_kind(core_kinds, classes, channels, extreme):
+def test_pixels_are_the_same_by_every_kind(kinds, classes, channels, extreme):
     rng = np.random.default_rng([classes, channels, extreme])
     for size in SIZES:
         for kind_of in ("smooth", "noise", "ends"):
@@ -42,14 +42,14 @@ def test_pixels_are_the_same_by_every_kind(core_kinds, classes, channels, extrem
             weights = filter_of(rng, classes, channels, extreme)
             with library.use(library.REFERENCE):
                 expected = restore(samples, weights)
-            for kind in core_kinds:
+            for kind in kinds:
                 with library.use(kind):
                     np.testing.assert_array_equal(restore(samples, weights), expected, f"{kind} {size} {kind_of}")
 
 
-def test_strips_make_the_whole_and_leave_other_rows_alone(core_kinds):
+def test_strips_make_the_whole_and_leave_other_rows_alone(kinds):
     rng = np.random.default_rng(0)
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         for classes in (1, 4):
             samples, weights = samples_of(rng, (26, 31, 3), "noise"), filter_of(rng, classes, 3, False)
             with library.use(kind):
@@ -69,7 +69,7 @@ def test_a_filter_of_zeros_rounds_and_clips():
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_sums_are_the_same_by_every_kind(core_kinds, channels):
+def test_sums_are_the_same_by_every_kind(kinds, channels):
     rng, rotation = np.random.default_rng(channels), rotation_matrix(channels)
     for height, width in SIZES:
         for kind_of in ("smooth", "noise", "ends"):
@@ -81,17 +81,17 @@ def test_sums_are_the_same_by_every_kind(core_kinds, channels):
                 for every in (1, 3, 50):
                     with library.use(library.REFERENCE):
                         expected = fit_sums(samples, wanted, box, every, rotation)
-                    for kind in core_kinds:
+                    for kind in kinds:
                         with library.use(kind):
                             found = fit_sums(samples, wanted, box, every, rotation)
                         for one, other in zip(found, expected, strict=True):
                             np.testing.assert_array_equal(one, other, f"{kind} {box} {every}")
 
 
-def test_sums_of_strips_add_up(core_kinds):
+def test_sums_of_strips_add_up(kinds):
     rng, rotation = np.random.default_rng(0), rotation_matrix(3)
     samples, wanted = samples_of(rng, (24, 30, 3), "noise"), rng.integers(0, 256, (24, 30, 3), np.uint8)
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             whole = fit_sums(samples, wanted, (0, 4, 24, 30), 1, rotation)
             parts = [fit_sums(samples, wanted, (top, 4, top + 8, 30), 1, rotation) for top in (0, 8, 16)]
@@ -101,7 +101,7 @@ def test_sums_of_strips_add_up(core_kinds):
             np.testing.assert_array_equal(squares, squares.swapaxes(-1, -2))
 
 
-def test_arrays_that_do_not_fit_are_refused(core_kinds):
+def test_arrays_that_do_not_fit_are_refused(kinds):
     rng = np.random.default_rng(0)
     samples, weights = samples_of(rng, (9, 9, 3), "noise"), filter_of(rng, 2, 3, False)
     wanted, rotation = np.zeros((9, 9, 3), np.uint8), rotation_matrix(3)
@@ -119,7 +119,7 @@ def test_arrays_that_do_not_fit_are_refused(core_kinds):
         lambda: fit_sums(samples, wanted, (5, 0, 4, 9), 1, rotation),
         lambda: fit_sums(samples, wanted, (0, 0, 9, 9), 0, rotation),
     )
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             for work in wrong:
                 with pytest.raises(ValueError):

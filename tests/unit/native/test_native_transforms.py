@@ -69,7 +69,7 @@ def expect_equal(kinds: tuple[str, ...], rows: int, work: Work) -> None:
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("hostile", [False, True])
-def test_colours_are_the_same_by_every_kind(core_kinds, channels, hostile):
+def test_colours_are_the_same_by_every_kind(kinds, channels, hostile):
     rng, rotation = np.random.default_rng(channels), rotation_matrix(channels)
     for height, width in ((1, 1), (3, 7), (5, 64), (2, 33), (16, 48)):
         planes = wide(rng, (channels, height, width), hostile)
@@ -82,14 +82,14 @@ def test_colours_are_the_same_by_every_kind(core_kinds, channels, hostile):
             out = kernels.forward_colors(pixels, rotation, np.zeros(shape, np.int32), rows)
             return [np.ascontiguousarray(out.transpose(1, 2, 0))]
 
-        expect_equal(core_kinds, height, inverse)
-        expect_equal(core_kinds, height, forward)
+        expect_equal(kinds, height, inverse)
+        expect_equal(kinds, height, forward)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_colours_come_back(core_kinds, channels):
+def test_colours_come_back(kinds, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 21, channels), np.uint8)
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             planes = np.empty((channels, 16, 21), np.int32)
             kernels.forward_colors(pixels, rotation_matrix(channels), planes, (0, 16))
@@ -100,7 +100,7 @@ def test_colours_come_back(core_kinds, channels):
 
 @pytest.mark.parametrize("hostile", [False, True])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_synthesis_is_the_same_by_every_kind(core_kinds, channels, hostile):
+def test_the_synthesis_is_the_same_by_every_kind(kinds, channels, hostile):
     rng = np.random.default_rng(10 * channels + hostile)
     for h, w in SIZES:
         coarse, fine = int(rng.integers(1, 40)), int(rng.integers(1, 40))
@@ -124,13 +124,13 @@ def test_the_synthesis_is_the_same_by_every_kind(core_kinds, channels, hostile):
             np.testing.assert_array_equal(alone, pixels)
             return [levels, pixels]
 
-        expect_equal(core_kinds, h, first)
-        expect_equal(core_kinds, h, second)
-        expect_equal(core_kinds, 2 * h, third)
+        expect_equal(kinds, h, first)
+        expect_equal(kinds, h, second)
+        expect_equal(kinds, 2 * h, third)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_analysis_is_the_same_by_every_kind(core_kinds, channels):
+def test_the_analysis_is_the_same_by_every_kind(kinds, channels):
     rng = np.random.default_rng(channels)
     for h, w in SIZES:
         coarse, fine = int(rng.integers(1, 40)), int(rng.integers(1, 40))
@@ -151,15 +151,15 @@ def test_the_analysis_is_the_same_by_every_kind(core_kinds, channels):
             kernels.analysis_latents(leave, y, planes[:-1], planes[-1], rows)
             return [np.ascontiguousarray(plane.transpose(1, 2, 0)) for plane in planes]
 
-        expect_equal(core_kinds, 2 * h, first)
-        expect_equal(core_kinds, h, second)
-        expect_equal(core_kinds, h, third)
+        expect_equal(kinds, 2 * h, first)
+        expect_equal(kinds, h, second)
+        expect_equal(kinds, h, third)
 
 
-def test_other_rows_are_left_alone(core_kinds):
+def test_other_rows_are_left_alone(kinds):
     rng = np.random.default_rng(0)
     leave, x, samples = layer(rng, 9, 192), narrow(rng, (6, 4, 9)), narrow(rng, (48, 32, 3))
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         levels, pixels = np.full(samples.shape, 99, np.int16), np.full(samples.shape, 99, np.uint8)
         with library.use(kind):
             kernels.synthesis_pixels(leave, x, samples, (2, 3), levels, pixels)
@@ -167,7 +167,7 @@ def test_other_rows_are_left_alone(core_kinds):
             assert (array[:16] == 99).all() and (array[24:] == 99).all() and (array[16:24] != 99).any()
 
 
-def test_arrays_that_do_not_fit_are_refused(core_kinds):
+def test_arrays_that_do_not_fit_are_refused(kinds):
     rng = np.random.default_rng(0)
     samples, x = narrow(rng, (32, 16, 3)), narrow(rng, (4, 2, 9))
     leave, out = layer(rng, 9, 192), np.zeros((32, 16, 3), np.int16)
@@ -184,7 +184,7 @@ def test_arrays_that_do_not_fit_are_refused(core_kinds):
         lambda: kernels.synthesis_coarse(leave, given.bands, given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
         lambda: kernels.inverse_colors(given.low, np.eye(2, dtype=np.int32), np.zeros((2, 1, 3), np.int16), (0, 2)),
     )
-    for kind in (library.REFERENCE, *core_kinds):
+    for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             for work in wrong:
                 with pytest.raises(ValueError):

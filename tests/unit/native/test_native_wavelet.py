@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_image
-from support.native import kinds as kinds
 from vaecodec.native import library, wavelet
 from vaecodec.native.reference import wavelet as reference
 from vaecodec.transforms import lifting, pyramid

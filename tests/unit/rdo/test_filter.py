@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from reference import reference_decoder
-from support.format_models import with_filter
+from support.models import with_filter
 from vaecodec.cli import main
 from vaecodec.codec import plans
 from vaecodec.codec.codec import Codec

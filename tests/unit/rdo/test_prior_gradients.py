@@ -10,8 +10,9 @@ from support.images import synthetic_image
 
 pytest.importorskip("tensorflow")
 
-from support.effort import check_gradients, cost
-from support.models import CONFIG, frozen
+from support.models import SMALL_CONFIG as CONFIG
+from support.models import freeze_weights
+from support.rdo import check_gradients, rd_cost
 from vaecodec.codec.codec import Codec
 from vaecodec.container.picture import parse, step_of
 from vaecodec.model.file import load_model
@@ -43,7 +44,7 @@ def codec(tmp_path_factory):
     weights = vae.initial_weights(CONFIG, 0)
     for name in (name for name in weights if name.endswith(("/first/bias", "/second/bias"))):
         weights[name][len(weights[name]) // 2 :] += 2.5
-    return Codec(load_model(frozen(tmp_path_factory.mktemp("run"), CONFIG, weights)[0]))
+    return Codec(load_model(freeze_weights(tmp_path_factory.mktemp("run"), CONFIG, weights)))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,7 @@ def test_curvature_is_found():
 @pytest.mark.parametrize("quality", [70])
 def test_more_effort_costs_less(codec, crop, quality):
     files = [codec.encode(crop, quality, effort=effort) for effort in (1, 2, 5, 9)]
-    costs = [cost(crop, codec, data, quality) for data in files]
+    costs = [rd_cost(crop, codec, data, quality) for data in files]
     assert costs[1] < costs[0] and costs[2] < costs[1] and costs[3] < costs[2] * 1.001
     assert costs[3] < 0.998 * costs[0]
     assert files[2] == codec.encode(crop, quality, effort=5)
@@ -242,7 +243,7 @@ def test_never_dearer_than_effort_1(codec, shape):
         plain, refined = (codec.encode(x, 60, effort=effort) for effort in (1, 9))
         assert codec.decode(refined).shape == x.shape
         # Files are of whole words, and decoders round pixels.
-        assert cost(x, codec, refined, 60) <= cost(x, codec, plain, 60) * 1.002 + 8 * 8 / x[..., 0].size
+        assert rd_cost(x, codec, refined, 60) <= rd_cost(x, codec, plain, 60) * 1.002 + 8 * 8 / x[..., 0].size
 
 
 def test_the_start_is_what_effort_1_codes(codec, crop):

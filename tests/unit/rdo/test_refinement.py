@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import vaecodec
-from support.effort import check_gradients, cost
 from support.images import synthetic_image
+from support.rdo import check_gradients, rd_cost
 from vaecodec.blas import one_thread
 from vaecodec.cli import main
 from vaecodec.codec import modes
@@ -63,7 +63,7 @@ def test_costs_are_those_of_the_tables(tiny):
 @pytest.mark.parametrize("quality", [20, 70])
 def test_more_effort_costs_less(small, crop, quality):
     files = [small.encode(crop, quality, effort=effort) for effort in (1, 3, 5)]
-    costs = [cost(crop, small, data, quality) for data in files]
+    costs = [rd_cost(crop, small, data, quality) for data in files]
     assert costs[1] < 0.998 * costs[0] and costs[2] < costs[1]
     assert files[0] == small.encode(crop, quality)
 
@@ -80,14 +80,17 @@ def test_beyond_the_edges_nothing_is_paid_for(small, crop):
         part = crop[:height, :width]
         data = small.encode(part, 60, effort=2)
         assert small.decode(data).shape == part.shape
-        assert cost(part, small, data, 60) <= cost(part, small, small.encode(part, 60), 60) + 8 * 8 / part[..., 0].size
+        assert (
+            rd_cost(part, small, data, 60)
+            <= rd_cost(part, small, small.encode(part, 60), 60) + 8 * 8 / part[..., 0].size
+        )
 
 
 def test_what_does_not_help_is_not_taken(tiny):
     """A model that nobody trained, on noise."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     plain, refined = tiny.encode(noise, 80), tiny.encode(noise, 80, effort=2)
-    assert cost(noise, tiny, refined, 80) <= cost(noise, tiny, plain, 80) * 1.01
+    assert rd_cost(noise, tiny, refined, 80) <= rd_cost(noise, tiny, plain, 80) * 1.01
 
 
 def test_progress_counts_iterations(small, crop):
@@ -131,7 +134,7 @@ def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
         assert main(["compress", source, "--effort", effort, "--json", "-f"]) == 0
         data = (tmp_path / "a.vae").read_bytes()
         assert json.loads(capsys.readouterr().out)["bytes"] == len(data)
-        costs.append(cost(crop, small, data, 50))
+        costs.append(rd_cost(crop, small, data, 50))
     assert costs[1] < costs[0]
     assert main(["compress", source, "--effort", "10"]) == 2
 

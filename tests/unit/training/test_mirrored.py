@@ -19,7 +19,7 @@ pytest.importorskip("tensorflow")
 SCRIPT = """
 import json, sys
 import tensorflow as tf
-from support.models import TRAINED_CONFIG as CONFIG
+from support.models import TINY_CONFIG as CONFIG
 from vaecodec.training import mirrored
 from vaecodec.training import loop as training
 from vaecodec.training.loop import Options
@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
 
 
 def test_two_devices_give_what_one_gives(runs):
-    from support.models import TRAINED_CONFIG as CONFIG
+    from support.models import TINY_CONFIG as CONFIG
     from vaecodec.training.loop import initial_state, load_checkpoint
 
     one, two = (load_checkpoint(str(runs[0] / name)) for name in ("one", "two"))
@@ -71,7 +71,7 @@ def test_each_device_has_half_of_the_work(runs):
 
 
 def test_what_cannot_be_divided_is_refused(tmp_path):
-    from support.models import TRAINED_CONFIG as CONFIG
+    from support.models import TINY_CONFIG as CONFIG
     from vaecodec.errors import CodecError
     from vaecodec.model.generative import Generative
     from vaecodec.training import loop as training

@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from support.models import TRAINED_CONFIG as CONFIG
+from support.models import TINY_CONFIG as CONFIG
 
 tf = pytest.importorskip("tensorflow")
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_image
-from support.models import CONFIG, frozen, trained
+from support.models import SMALL_CONFIG as CONFIG
+from support.models import freeze_weights, random_weights
 
 pytest.importorskip("tensorflow")
 
@@ -40,7 +41,8 @@ from vaecodec.transforms.tiling import Box, halo
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return frozen(tmp_path_factory.mktemp("run"))
+    weights = random_weights(CONFIG)
+    return freeze_weights(tmp_path_factory.mktemp("run"), CONFIG, weights), weights
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def test_integer_networks_equal_the_trained_ones():
     from vaecodec.model import network
     from vaecodec.training import wavelet_freezing
 
-    weights = trained(seed=3)
+    weights = random_weights(seed=3)
     ints = {name.removeprefix("prior/"): value for name, value in integer_weights(CONFIG, weights).items()}
     level = wavelet_freezing.Level(*map(np.rint, wavelet_freezing.level(weights, lambda a: at_quality(a, 3.3))))
     double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
@@ -339,7 +341,7 @@ def test_every_quality_step_has_its_step_of_quantisation(codec):
 
 def test_other_channels(tmp_path):
     config = Config(16, 1, 16, 1, prior=16, coarser=20, hyper_width=8, channels=1)
-    codec = Codec(load_model(frozen(tmp_path, config)[0]))
+    codec = Codec(load_model(freeze_weights(tmp_path, config, random_weights(config))))
     grey = synthetic_image(70, 90)[..., :1].copy()
     found = codec.decode(codec.encode(grey, 90))
     assert found.shape == grey.shape and psnr(grey, found) > 28

@@ -1,4 +1,4 @@
-"""What tests of refinement measure."""
+"""Measure what an encoder's effort minimises, and check gradients."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from vaecodec.container.picture import STEPS, step_of
 from vaecodec.rdo.synthesis_gradients import Synthesis
 
 
-def cost(pixels, codec, data, quality):
-    """Rate and lambda * 255^2 * MSE, in bits a pixel."""
-    trade = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step_of(quality) / (STEPS - 1))
+def rd_cost(pixels, codec, data, quality):
+    """Cost D + lambda R of a coded image, in bits per pixel."""
+    lambda_ = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step_of(quality) / (STEPS - 1))
     error = np.mean((codec.decode(data).astype(float) - pixels) ** 2)
-    return 8 * len(data) / (pixels.shape[0] * pixels.shape[1]) + trade * error
+    return 8 * len(data) / (pixels.shape[0] * pixels.shape[1]) + lambda_ * error
 
 
 def check_gradients(model):
-    """Along a direction, of a sum of squares, whose second difference quotient is as exact as floats allow."""
+    """Compare the gradient of the synthesis along a direction with a central difference of a sum of squares."""
     rng = np.random.default_rng(1)
     distortion, shape = Synthesis(model, 500), (3, 4, model.config.latents)
     y, along = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
@@ -27,7 +27,7 @@ def check_gradients(model):
     def squares(y):
         return float(np.square(distortion.forward(y)[0] - target, dtype=np.float64).sum())
 
-    picture, back = distortion.forward(y)
-    slope = float((back(2 * (picture - target)) * along).sum())
+    pixels, backward = distortion.forward(y)
+    slope = float((backward(2 * (pixels - target)) * along).sum())
     h = np.float32(1e-3)
     assert slope == pytest.approx((squares(y + h * along) - squares(y - h * along)) / (2 * h), rel=5e-3)

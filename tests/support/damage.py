@@ -1,4 +1,4 @@
-"""Damage on purpose: a seeded mutator of files, and the repair of CRCs that lets damage through to what is behind."""
+"""Damage files from seeds, and repair their CRCs, so that the damage passes the checksums."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ WORDS = (0, 1, 2, 15, 16, 255, 256, 65535, 65536, 2**24 - 1, 2**24, 2**24 + 1, 2
 
 
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """One to four edits: bits, bytes, words, runs moved, cut, repeated or taken from another file, a new end."""
+    """A copy with one to four edits: other bits, bytes and words, runs cut, repeated or copied from `others`."""
     out = bytearray(data)
-    # Where lengths stay as they are, more of the damage gets past the header.
+    # More of the damage passes the header where lengths stay as they are.
     kinds = (0, 1, 2, 6, 8) if rng.random() < 0.7 else range(9)
     for _ in range(rng.choice((1, 1, 2, 4))):
         kind, at = rng.choice(kinds), rng.randrange(len(out) + 1)
-        # Headers are short and payloads long: half of the edits are among the first bytes.
+        # Headers are short and payloads long, so half of the edits are among the first bytes.
         at = min(at, rng.randrange(96)) if rng.random() < 0.5 else at
         size = rng.choice((1, 2, 4, 8, 16, 64))
         if kind == 0 and at < len(out):
@@ -44,7 +44,7 @@ def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def with_right_crcs(data: bytes) -> bytes:
-    """The same .vae file with the CRC of each chunk as it should be, as far as its chunks can be followed."""
+    """A .vae file with the right CRC in each chunk, as far as its chunks can be followed."""
     out, at = bytearray(data), 8
     while at + 12 <= len(out):
         (length,) = struct.unpack_from("<I", out, at)
@@ -57,12 +57,12 @@ def with_right_crcs(data: bytes) -> bytes:
 
 
 def with_right_crc(data: bytes) -> bytes:
-    """The same array chunk with the CRC of all of it as it should be."""
+    """An array chunk with the right CRC."""
     return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
 
 
 def mutants(seed: int, count: int, files: list[bytes]) -> Iterator[bytes]:
-    """`count` mutants of the files; every other has right CRCs."""
+    """`count` mutants of the files; every second one has right CRCs."""
     rng = random.Random(seed)
     for number in range(count):
         mutant = mutate(rng, rng.choice(files), files)
@@ -70,13 +70,13 @@ def mutants(seed: int, count: int, files: list[bytes]) -> Iterator[bytes]:
 
 
 def truncations(data: bytes) -> Iterator[bytes]:
-    """A file cut off at every byte."""
+    """A file truncated at every byte."""
     for end in range(len(data)):
         yield data[:end]
 
 
 def flipped(data: bytes, bits: Iterator[int] | range | list[int]) -> Iterator[bytes]:
-    """A file with one bit flipped, for each of `bits`."""
+    """Copies of a file with one bit flipped, one copy for each of `bits`."""
     for bit in bits:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8

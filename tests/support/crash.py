@@ -1,9 +1,9 @@
-"""Kills the command line at random moments and looks at what is left: the target is absent, old, or complete.
+"""Kill the command line at random moments, and check that each target is absent, old or complete.
 
-    python tests/crash/kill.py [compress=215] [decompress=210] [folder=63] [train=12] [--seed 0]
+    python tests/support/crash.py [compress=215] [decompress=210] [folder=63] [train=12] [--seed 0]
 
-runs that many kills of each kind (those given, or all by default) and prints the tally; it stops at the first broken
-promise.  A few of each are among the tests that always run (tests/test_crash.py).  Needs POSIX.
+The command kills each named kind that often, or all kinds as often as shown, and prints a tally. It stops at the first
+failed check. tests/system/test_crash.py does a few of each. Needs POSIX.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import tempfile
 import time
 from collections import Counter
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
 
 import numpy as np
 from PIL import Image
 
 from support.images import synthetic_image
+from support.paths import ROOT
 from vaecodec.files.manifest import NAME
 
-ROOT = pathlib.Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 COMMAND = [sys.executable, "-m", "vaecodec"]
-OLD = b"what was there before"
+OLD = b"the old target"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    """A command that is left to end."""
+    """Run a command to its end."""
     return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def kill(command: list[str], after: float) -> bool:
-    """Starts a command and kills it, and all it has started, after so many seconds; whether it was still running."""
+    """Start a command and kill its process group `after` seconds; return whether it was still running."""
     child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         child.wait(after)
@@ -52,13 +52,13 @@ def kill(command: list[str], after: float) -> bool:
 
 
 class Pace:
-    """How long a command takes, which is less when the machine has less to do: kills are to come before its end."""
+    """An estimate of a command's seconds, which follows the load of the machine, so that kills come before its end."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
     def kill(self, command: list[str], part: float) -> bool:
-        """Kills a command at a part of its time; whether it was still running."""
+        """Kill a command after a part of its seconds; return whether it was still running."""
         began = time.monotonic()
         killed = kill(command, part * self.seconds)
         self.seconds = self.seconds * 1.01 if killed else min(self.seconds, time.monotonic() - began)
@@ -66,12 +66,12 @@ class Pace:
 
 
 def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What a killed writer leaves behind, which is no output."""
+    """Temporary files of killed writers, which are not outputs."""
     return [path for path in folder.rglob("*") if path.name.startswith(".vaecodec-") and path.name.endswith(".tmp")]
 
 
 def samples(folder: pathlib.Path) -> list[pathlib.Path]:
-    """A picture, a text and noise of a few megabytes."""
+    """Write an image, a text and noise, of a few megabytes together."""
     folder.mkdir(exist_ok=True)
     paths = [folder / "photo.png", folder / "text.txt", folder / "noise.bin"]
     Image.fromarray(synthetic_image(200, 300)).save(paths[0])
@@ -81,7 +81,7 @@ def samples(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def conversions(command: str, rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
-    """Kills `vaecodec compress` or `decompress`; half of the targets exist, half of the sources are to be removed."""
+    """Kill `vaecodec compress` or `decompress`; half of the targets exist, half of the sources are to be removed."""
     good, tally = [], Counter()
     for path in samples(folder / "samples"):
         assert run("compress", str(path)).returncode == 0
@@ -97,7 +97,7 @@ def conversions(command: str, rounds: int, rng: random.Random, folder: pathlib.P
     number = -1
     while tally["kills"] < rounds:
         number += 1
-        source, name, wanted, pace = good[number % len(good)]
+        source, name, complete, pace = good[number % len(good)]
         place = folder / f"round{number}"
         place.mkdir()
         given, target = place / source.name, place / name
@@ -107,16 +107,16 @@ def conversions(command: str, rounds: int, rng: random.Random, folder: pathlib.P
         if old:
             target.write_bytes(OLD)
         remove = rng.random() < 0.5
-        # Nearly all of the time goes by before the first write, so half of the kills come in the last third.
+        # The first write is near the end, so half of the kills come in the last third.
         part = rng.uniform(0.66, 1.1) if rng.random() < 0.5 else rng.uniform(0, 1.1)
         killed = pace.kill([*COMMAND, command, "-f", str(given), "-o", str(target), *["--rm"] * remove], part)
-        found = target.read_bytes() if target.exists() else None
-        assert found in ((OLD, wanted) if old else (None, wanted)), f"{target}: neither old nor complete"
+        content = target.read_bytes() if target.exists() else None
+        assert content in ((OLD, complete) if old else (None, complete)), f"{target}: neither old nor complete"
         if given.exists():
             assert given.read_bytes() == before, f"{given}: has changed"
         else:
-            assert remove and found == wanted, f"{given}: is lost"
-        state = "complete" if found == wanted else "old" if old else "absent"
+            assert remove and content == complete, f"{given}: is lost"
+        state = "complete" if content == complete else "old" if old else "absent"
         tally["kills"] += killed
         tally[f"killed, {state}" if killed else "not in time"] += 1
         tally["leftovers"] += len(leftovers(place))
@@ -125,7 +125,7 @@ def conversions(command: str, rounds: int, rng: random.Random, folder: pathlib.P
 
 
 def folders(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
-    """Kills `vaecodec compress -r` and `decompress -r`, and resumes them."""
+    """Kill `vaecodec compress -r` and `decompress -r`, and resume them."""
     tally, processes = Counter(), 2
     source = folder / "in"
     samples(source)
@@ -141,7 +141,7 @@ def folders(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[st
     number = -1
     while tally["kills"] < rounds:
         number += 1
-        command, given, wanted, pace = runs[number % 2]
+        command, given, complete, pace = runs[number % 2]
         place, out = folder / f"round{number}", folder / f"round{number}" / "out"
         shutil.copytree(given, place / given.name)
         inputs = contents(place / given.name)
@@ -149,29 +149,29 @@ def folders(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[st
         line = [command, "-r", str(place / given.name), "--output-dir", str(out), "--jobs", str(processes)]
         line += ["--rm"] * remove
         killed = pace.kill([*COMMAND, *line], rng.uniform(0.2, 1.1))
-        found = contents(out)
-        for path, data in found.items():
-            assert data == wanted[path], f"{out / path}: is not complete"
+        outputs = contents(out)
+        for path, data in outputs.items():
+            assert data == complete[path], f"{out / path}: is not complete"
         left = contents(place / given.name)
         assert all(inputs[path] == data for path, data in left.items()), "an input has changed"
-        assert len(inputs) - len(left) <= len(found) if remove else left == inputs, "an input is lost"
+        assert len(inputs) - len(left) <= len(outputs) if remove else left == inputs, "an input is lost"
         again = run(*line)
         assert again.returncode == 0, again.stderr
-        assert contents(out) == wanted, "the run that resumed is not complete"
+        assert contents(out) == complete, "the run that resumed is not complete"
         if not remove:
             done = int(again.stderr.splitlines()[-1].split()[0])
-            twice = done - (len(wanted) - len(found))
+            twice = done - (len(complete) - len(outputs))
             assert 0 <= twice <= processes, f"{twice} were done twice"
             tally[f"done twice: {twice}"] += 1
         assert run("verify", "-r", str(out)).returncode == 0 or command == "decompress"
         tally["kills" if killed else "not in time"] += 1
-        tally[f"outputs at the kill: {len(found) * 4 // len(wanted) * 25} %"] += 1
+        tally[f"outputs at the kill: {len(outputs) * 4 // len(complete) * 25} %"] += 1
         shutil.rmtree(place)
     return tally
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    """The files below a folder, bookkeeping aside."""
+    """The files below a folder, without manifests and temporary files."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -190,7 +190,7 @@ training.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
 
 
 def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
-    """Kills a training run that saves every hundred steps, again and again; each start resumes the last."""
+    """Kill a training run that saves every hundred steps; each start resumes the last."""
     from vaecodec.training.loop import load_checkpoint
 
     tally, last, steps = Counter(), 0, 0
@@ -199,24 +199,24 @@ def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[s
     for _ in range(rounds):
         command = [sys.executable, "-c", TRAINING, str(folder / "one.png"), str(run_folder)]
         child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-        told = 0
+        reported = 0
         for line in child.stderr:
             if line.startswith("step "):
-                told = int(line.split()[1])
-                if told >= last + 100:
+                reported = int(line.split()[1])
+                if reported >= last + 100:
                     break
-        assert told, "training did not begin"
+        assert reported, "training did not begin"
         time.sleep(rng.uniform(0, 1.5))
         child.kill()
         for line in child.communicate()[1].splitlines():
-            told = int(line.split()[1]) if line.startswith("step ") else told
+            reported = int(line.split()[1]) if line.startswith("step ") else reported
         if (run_folder / "checkpoint.safetensors").exists():
             _, _, state, progress = load_checkpoint(str(run_folder))
-            assert all(np.isfinite(one).all() for one in state)
+            assert all(np.isfinite(array).all() for array in state)
             steps = int(progress["steps"])
-        assert steps >= told - 100 and steps >= last, f"{told} steps were done, and {steps} are saved"
+        assert steps >= reported - 100 and steps >= last, f"{reported} steps were done, and {steps} are saved"
         tally["kills"] += 1
-        tally["saved at the last report" if steps >= told else "saved at the report before"] += 1
+        tally["saved at the last report" if steps >= reported else "saved at the report before"] += 1
         last = steps
     return tally
 
@@ -230,17 +230,21 @@ KINDS = {
 
 
 def kills(kind: str, rounds: int, seed: int = 0) -> Counter[str]:
-    """So many kills of one kind; raises AssertionError at the first broken promise."""
+    """Kill a kind of command `rounds` times; raise AssertionError at the first failed check."""
     with tempfile.TemporaryDirectory() as folder:
         return KINDS[kind](rounds, random.Random(f"{kind} {seed}"), pathlib.Path(folder))
 
 
 def main(arguments: list[str]) -> None:
-    """The command line."""
+    """Run the command line."""
     seed = int(arguments.pop(arguments.index("--seed") + 1)) if "--seed" in arguments else 0
-    wanted = [one for one in arguments if one != "--seed"]
-    for one in wanted or ("compress=215", "decompress=210", "folder=63", "train=12"):
-        kind, _, rounds = one.partition("=")
+    for argument in [text for text in arguments if text != "--seed"] or (
+        "compress=215",
+        "decompress=210",
+        "folder=63",
+        "train=12",
+    ):
+        kind, _, rounds = argument.partition("=")
         began = time.monotonic()
         tally = kills(kind, int(rounds), seed)
         text = ", ".join(f"{name} {count}" for name, count in sorted(tally.items()))
