@@ -20,7 +20,7 @@ from PIL import Image
 from table import publish
 
 from vaecodec import limits
-from vaecodec.images.strips import write_strips
+from vaecodec.images.writing import write_strips
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
 

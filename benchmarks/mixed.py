@@ -20,7 +20,7 @@ from vaecodec.bench.gallery import largest_within
 from vaecodec.bench.peers import Options, Peer, open_peer
 from vaecodec.codec import modes
 from vaecodec.container import picture as container
-from vaecodec.images import planes
+from vaecodec.images.channels import split_alpha
 
 LIMIT = 60.0  # dB
 
@@ -63,7 +63,7 @@ def main() -> None:
         samples = np.ascontiguousarray(rgb[..., 0]) if grey else rgb
         for quality in map(float, options.qualities.split(",")):
             data = modes.encode(codec, samples, quality)
-            ours = psnr(planes.split(modes.decode(data))[0], rgb)
+            ours = psnr(split_alpha(modes.decode(data))[0], rgb)
             theirs = [at_bytes(peer, rgb, len(data)) for peer in peers]
             worst = min((ours - value for value in theirs if value is not None), default=LIMIT)
             rows.append((worst, name, quality, container.info(data), ours, theirs))

@@ -70,13 +70,13 @@ def encode(
     """
     from vaecodec.codec import modes
     from vaecodec.codec.rate_control import Target
-    from vaecodec.images.bands import samples_for
+    from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
-        samples, metadata = samples_for(codec.model.config.channels, image)
+        samples, metadata = read_samples(codec.model.config.channels, image)
     return modes.encode(codec, samples, wanted, metadata, effort=effort)
 
 
@@ -114,12 +114,12 @@ def encode_batch(
     does.
     """
     from vaecodec.codec import modes
-    from vaecodec.images.bands import samples_for
+    from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
-        read = [samples_for(codec.model.config.channels, image) for image in images]
+        read = [read_samples(codec.model.config.channels, image) for image in images]
     samples, metadata = [one for one, _ in read], [kinds for _, kinds in read]
     return modes.encode_batch(codec, samples, quality, metadata, effort=effort)
 

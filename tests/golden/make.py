@@ -38,7 +38,7 @@ from vaecodec.container.picture import Header, parse, with_pixel_crcs
 from vaecodec.entropy.coding import DETERMINISTIC, SYMBOL_MAX
 from vaecodec.entropy.outliers import push_strays
 from vaecodec.generative import image_sets
-from vaecodec.images import planes
+from vaecodec.images.channels import clear_transparent, split_alpha
 from vaecodec.model.file import load_model
 from vaecodec.prior.model import Distributions
 from vaecodec.prior.tile import encode_tile
@@ -208,7 +208,7 @@ def sample(channels: int, height: int, width: int, dtype: type = np.uint8) -> np
         alpha = np.clip(8 * (np.arange(width) - width // 3), 0, 255)
         colour = np.dstack([colour, np.broadcast_to(alpha, (height, width)).astype(np.uint8)])
     colour = colour.astype(dtype) * (257 if dtype == np.uint16 else 1)
-    return planes.clear(colour[..., 0] if channels == 1 else colour)
+    return clear_transparent(colour[..., 0] if channels == 1 else colour)
 
 
 def make_kinds(codec: Codec) -> None:
@@ -216,8 +216,8 @@ def make_kinds(codec: Codec) -> None:
     metadata = {"dpi": np.array([2835, 2835], "<u4").tobytes()}
     for channels, kind in enumerate(("grey", "grey-alpha", "rgb", "rgba"), 1):
         samples = sample(channels, 45, 60)
-        rgb = np.ascontiguousarray(planes.split(samples)[0])
-        alpha = planes.split(samples)[1]
+        rgb = np.ascontiguousarray(split_alpha(samples)[0])
+        alpha = split_alpha(samples)[1]
         beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
         grey = [(container.GREY, b"")] if channels < 3 else []
         kind_of = container.Classical("avif", 45, 60, channels, 8)

@@ -22,8 +22,8 @@ from support.paths import SHARED
 from vaecodec.codec import modes
 from vaecodec.container.picture import info
 from vaecodec.errors import CodecError
-from vaecodec.images import planes
-from vaecodec.images.files import read_image
+from vaecodec.images.channels import alpha_channel, clear_transparent, count_channels
+from vaecodec.images.reading import read_image
 
 TABLE = pathlib.Path(__file__).parent / "conformance.tsv"
 FILES = SHARED / "data" / "conformance"
@@ -46,7 +46,7 @@ def outcome(path: pathlib.Path) -> tuple[str, str]:
     assert samples.flags.c_contiguous
     shape = " ".join(map(str, samples.shape))
     if data.startswith(LOSSY):
-        means = samples.reshape(-1, planes.channels_of(samples)).mean(axis=0)
+        means = samples.reshape(-1, count_channels(samples)).mean(axis=0)
         return f"{samples.dtype} {shape}", " ".join(f"{mean:.1f}" for mean in means)
     return f"{samples.dtype} {shape}", f"{zlib.crc32(samples.astype(samples.dtype.newbyteorder('<')).tobytes()):08x}"
 
@@ -94,18 +94,18 @@ def test_each_picture_is_coded_in_its_kind_and_no_larger_than_without_loss(small
         counts[about["coding"]] += 1
         assert (about["height"], about["width"], about["channels"]) == (
             *samples.shape[:2],
-            planes.channels_of(samples),
+            count_channels(samples),
         ), name
         assert about["depth"] == 8 * samples.itemsize
         if about["coding"] == "lossless" or len(samples.tobytes()) < 20_000:
-            kept = modes.keep(planes.clear(samples), metadata)
+            kept = modes.keep(clear_transparent(samples), metadata)
             assert len(data) <= len(kept), name
         again = modes.decode(data)
         assert again.shape == samples.shape and again.dtype == samples.dtype, name
         if about["coding"] == "lossless":
-            np.testing.assert_array_equal(again, planes.clear(samples), err_msg=name)
-        elif (alpha := planes.alpha_of(samples)) is not None:
-            np.testing.assert_array_equal(planes.alpha_of(again), alpha, err_msg=name)
+            np.testing.assert_array_equal(again, clear_transparent(samples), err_msg=name)
+        elif (alpha := alpha_channel(samples)) is not None:
+            np.testing.assert_array_equal(alpha_channel(again), alpha, err_msg=name)
     assert min(counts.values()) > 5 and sum(counts.values()) > 300
 
 

@@ -19,7 +19,7 @@ from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.files import manifest, workers
 from vaecodec.files.compression import compress_file, decompress_file
-from vaecodec.images import recognition
+from vaecodec.images.reading import trailing_bytes
 
 
 @pytest.fixture
@@ -275,9 +275,9 @@ def test_films_behind_photographs_are_seen(tree, capsys):
         ("d.png", {}),
     ):
         Image.fromarray(synthetic_image(40, 50)).save(name, **options)
-        assert recognition.bytes_after(read(name)) == recognition.bytes_after(read(name) + bytes(9)) == 0
+        assert trailing_bytes(read(name)) == trailing_bytes(read(name) + bytes(9)) == 0
         write(name, read(name) + film)
-        assert recognition.bytes_after(read(name)) == len(film) - 3
+        assert trailing_bytes(read(name)) == len(film) - 3
         code = cli.main(["compress", "--rm", name])
         lines = capsys.readouterr().err.splitlines()
         assert code == 1 and len(lines) == 2 and "after the end of the picture are left out" in lines[0]

@@ -17,8 +17,8 @@ import numpy as np
 from vaecodec.atomic import write_atomic
 from vaecodec.bench.evaluate import GIVE_UP, Picture, Report, read_pictures
 from vaecodec.bench.peers import LOSSLESS, Peer, Scale, check_decoded
-from vaecodec.images.files import write_image
 from vaecodec.images.metrics import METRICS
+from vaecodec.images.writing import write_image
 
 SHOWN = (512, 768)  # rows and columns at most that are kept, from the middle
 

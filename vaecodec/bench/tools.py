@@ -96,7 +96,7 @@ def _through(pixels: np.ndarray, name: str, command: list[str]) -> bytes:
 
 def _back(data: bytes, name: str, command: list[str]) -> np.ndarray:
     """A file through a program to out.png, as pixels; the inverse of _through."""
-    from vaecodec.images.files import read_rgb
+    from vaecodec.images.reading import read_rgb
 
     return read_rgb(_run(command, data, name, "out.png"))
 

@@ -18,8 +18,9 @@ from vaecodec.errors import CodecError
 from vaecodec.generative import generation, image_sets, scoring
 from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
 from vaecodec.generative.scoring import Score
-from vaecodec.images import bands
-from vaecodec.images.files import format_of, read_rgb, write_image
+from vaecodec.images.channels import to_model_channels
+from vaecodec.images.reading import read_rgb
+from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generator import Generator
 
 Report = tuple[dict[str, Any], str]
@@ -143,7 +144,7 @@ def _scored(args: argparse.Namespace, console: Console) -> tuple[list[str], Any,
                 try:
                     rgb = read_rgb(name)
                     grey = bool((rgb == rgb[..., :1]).all())
-                    pictures.append(bands.as_model_has(model.model.config.channels, rgb, grey))
+                    pictures.append(to_model_channels(model.model.config.channels, rgb, grey))
                     names.append(name)
                 except CodecError as exc:
                     console.fail(name, exc)

@@ -13,7 +13,7 @@ from vaecodec.codec.codec import Codec
 from vaecodec.config import lambda_at
 from vaecodec.container import picture as container
 from vaecodec.container.picture import step_of
-from vaecodec.images import planes
+from vaecodec.images.channels import count_channels, join_alpha
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
 BLOCK_ROWS = 64
@@ -41,10 +41,10 @@ def is_photograph(codec: Codec, samples: np.ndarray, rgb: np.ndarray, coded: byt
     tops = [max(0, (height - rows) * (2 * n + 1) // (2 * STRIPS)) for n in range(STRIPS)]
     strips = np.concatenate([samples[top : top + rows] for top in tops])
     expected = 8 * classical.quick_size(strips) / (strips.shape[0] * width)
-    room = expected / (rate + ERRORS * planes.channels_of(samples))
+    room = expected / (rate + ERRORS * count_channels(samples))
     if room <= ROOM or (room > LITTLE_ROOM and rate <= RATHER_DEAR * dear) or not classical.has_avif():
         return room > ROOM
-    return _share_as_avif(codec, _busiest(rgb), planes.channels_of(samples) < 3, quality) > AVIF_LEAST
+    return _share_as_avif(codec, _busiest(rgb), count_channels(samples) < 3, quality) > AVIF_LEAST
 
 
 def _busiest(rgb: np.ndarray) -> np.ndarray:
@@ -64,11 +64,11 @@ def _share_as_avif(codec: Codec, rgb: np.ndarray, grey: bool, quality: float) ->
 
     Both as rate + lambda * 255^2 * MSE, headers left out; without a filter, which would be that of the window alone.
     """
-    samples, step = planes.join(rgb, grey, None), step_of(quality)
+    samples, step = join_alpha(rgb, grey, None), step_of(quality)
     ours, avif = codec.encode_unfiltered(rgb, quality), classical.encode_avif(samples, classical.avif_quality(step))
 
     def cost(payload: int, again: np.ndarray) -> float:
-        error = squares(samples, planes.join(again, grey, None)) / samples.size
+        error = squares(samples, join_alpha(again, grey, None)) / samples.size
         return 8 * payload / (samples.shape[0] * samples.shape[1]) + lambda_at(step) * error
 
     theirs = cost(len(avif) - avif.index(b"mdat"), classical.decode_avif(avif, samples.shape[:2]))

@@ -19,7 +19,7 @@ from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
 from vaecodec.container.picture import Header, Parsed, Tile, parse
 from vaecodec.errors import FormatError, ModelError
-from vaecodec.images.rows import Window, gather
+from vaecodec.images.strips import Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import Model
 from vaecodec.native.restoration import FilterWeights

@@ -24,7 +24,7 @@ from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
 from vaecodec.container.picture import Header, pack, step_of, with_pixel_crcs
 from vaecodec.errors import CodecError
-from vaecodec.images.rows import Rows
+from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.restoration import restore

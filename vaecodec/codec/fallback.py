@@ -16,7 +16,9 @@ import numpy as np
 
 from vaecodec.config import STEPS
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import avif, deep
+from vaecodec.images import avif
+from vaecodec.images.reading import bit_depth, read_16_bit
+from vaecodec.images.writing import encode_png16
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +37,7 @@ def encode_lossless(samples: np.ndarray) -> bytes:
 
     file = io.BytesIO()
     if samples.dtype == np.uint16:
-        file.write(deep.png(samples))
+        file.write(encode_png16(samples))
     elif max(samples.shape[:2]) > WEBP_SIDE:
         Image.fromarray(samples).save(file, "PNG", compress_level=9)
     else:
@@ -76,10 +78,10 @@ def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.
 
     kind = PngImageFile if file.startswith(PNG_MAGIC) else WebPImageFile
     with kind(io.BytesIO(file)) as image, kind(io.BytesIO(file)) as again:
-        if image.size != shape[::-1] or (deep.bits_of(image, file) == 16) != (depth == 16):
+        if image.size != shape[::-1] or (bit_depth(image, file) == 16) != (depth == 16):
             raise FormatError("the lossless part is not of the size and depth that the header gives")
         if depth == 16:
-            samples = deep.read(image, again)
+            samples = read_16_bit(image, again)
             assert samples is not None
             return samples
         if kind is PngImageFile and image.mode == MODES[channels]:

@@ -26,8 +26,18 @@ from vaecodec.config import PICTURE_CHANNELS, lambda_at
 from vaecodec.container import picture as container
 from vaecodec.container.picture import Classical, Contents, step_of
 from vaecodec.errors import CodecError
-from vaecodec.images import bands, planes
-from vaecodec.images.rows import Rows, Window, gather
+from vaecodec.images.channels import (
+    alpha_channel,
+    check_array,
+    clear_transparent,
+    count_channels,
+    downscale,
+    flatten_channels,
+    join_alpha,
+    split_alpha,
+    to_model_channels,
+)
+from vaecodec.images.strips import ModelRows, Rows, Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.progress import Progress, named
 from vaecodec.rdo.refinement import check_effort
@@ -54,14 +64,14 @@ def encode(
     is_picture = codec.model.config.channels in PICTURE_CHANNELS
     if is_picture:
         check(samples)
-        samples = planes.clear(samples)
+        samples = clear_transparent(samples)
     else:
-        bands.check_array(codec.model.config.channels, samples)
+        check_array(codec.model.config.channels, samples)
 
     def psnr(data: bytes) -> float:
         if is_picture:
             return _psnr([(samples, _again(data, samples, codec))])
-        return _psnr([(bands.flat(samples), bands.flat(codec.decode(data, limits=None)))])
+        return _psnr([(flatten_channels(samples), flatten_channels(codec.decode(data, limits=None)))])
 
     return targets.meet(
         quality,
@@ -86,12 +96,12 @@ def encode_batch(
     channels = codec.model.config.channels
     if channels not in PICTURE_CHANNELS:
         for samples in pictures:
-            bands.check_array(channels, samples)
+            check_array(channels, samples)
         return codec.encode_batch(pictures, quality, metadata, progress=progress, effort=effort)
     for samples in pictures:
         check(samples)
     kinds = metadata or [None] * len(pictures)
-    clear = [planes.clear(samples) for samples in pictures]
+    clear = [clear_transparent(samples) for samples in pictures]
     parts = {n: _apart(samples, channels) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
 
     def code(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
@@ -111,7 +121,7 @@ def encode_batch(
 def analyse_batch(codec: Codec, pictures: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
     """u8 samples as `encode` takes them -> latents of the tiles of each: the first half of encode_batch."""
     channels = codec.model.config.channels
-    return codec.analyse_batch([_colours(planes.clear(samples), channels) for samples in pictures], quality)
+    return codec.analyse_batch([_colours(clear_transparent(samples), channels) for samples in pictures], quality)
 
 
 def encode_latents(
@@ -122,7 +132,7 @@ def encode_latents(
     metadata: dict[str, bytes] | None = None,
 ) -> bytes:
     """What `encode` makes of u8 samples, from what analyse_batch made of them at the same quality."""
-    samples = planes.clear(samples)
+    samples = clear_transparent(samples)
     rgb, beside = _apart(samples, codec.model.config.channels)
     coded = container.insert(codec.encode_latents(rgb, latents, quality, metadata), beside)
     return _best(codec, samples, rgb, beside, coded, quality, metadata)
@@ -130,13 +140,13 @@ def encode_latents(
 
 def _colours(samples: np.ndarray, channels: int) -> np.ndarray:
     """RGB, or grey u8[H, W, 1] for a model of one channel, of u8 samples."""
-    return bands.as_model_has(channels, planes.split(samples)[0], planes.channels_of(samples) < 3)
+    return to_model_channels(channels, split_alpha(samples)[0], count_channels(samples) < 3)
 
 
 def _apart(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
     """(what the model codes, the chunks beside it) of u8 samples."""
-    alpha = planes.split(samples)[1]
-    grey = [(container.GREY, b"")] if planes.channels_of(samples) < 3 and channels == 3 else []
+    alpha = split_alpha(samples)[1]
+    grey = [(container.GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
     beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
     return _colours(samples, channels), grey + beside
 
@@ -151,7 +161,7 @@ def _best(
     metadata: dict[str, bytes] | None,
 ) -> bytes:
     """The file of the lowest sum, of u8 samples and the file that a codec has made of them."""
-    step, grey = step_of(quality), planes.channels_of(samples) < 3
+    step, grey = step_of(quality), count_channels(samples) < 3
     if content.is_photograph(codec, samples, rgb, coded, quality):
         return coded
     files = [keep(samples, metadata), coded]
@@ -178,7 +188,7 @@ def encode_rows(
     channels = codec.model.config.channels
 
     def rows_of() -> Rows:
-        return open_rows() if channels == 3 else bands.Converted(open_rows(), channels, grey)
+        return open_rows() if channels == 3 else ModelRows(open_rows(), channels, grey)
 
     if not isinstance(quality, Target):
         coded = codec.encode(rows_of(), quality, metadata, progress=progress, effort=effort)
@@ -187,7 +197,7 @@ def encode_rows(
     def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows, top = open_rows(), 0
         for strip in codec.decode_strips(data, limits=None)[1]:
-            yield rows[top : top + len(strip)], planes.join(strip, grey, None)[..., None] if grey else strip
+            yield rows[top : top + len(strip)], join_alpha(strip, grey, None)[..., None] if grey else strip
             top += len(strip)
 
     height, width, _ = open_rows().shape
@@ -323,11 +333,11 @@ def verify(
 
 def _head(coding: str, samples: np.ndarray) -> Classical:
     height, width = samples.shape[:2]
-    return Classical(coding, height, width, planes.channels_of(samples), 8 * samples.itemsize)
+    return Classical(coding, height, width, count_channels(samples), 8 * samples.itemsize)
 
 
 def _kept_strips(data: bytes, found: Contents, head: Classical, box: Box, reduce: int) -> Iterator[np.ndarray]:
-    yield planes.reduce(_classical(data, found, head), box, reduce)
+    yield downscale(_classical(data, found, head), box, reduce)
 
 
 def _joined_strips(
@@ -336,9 +346,9 @@ def _joined_strips(
     """Strips u8[n, W, 3] of the codec with what lies beside them."""
     alpha, top = _alpha(data, found), 0
     if alpha is not None:
-        alpha = planes.reduce(alpha, box, reduce)
+        alpha = downscale(alpha, box, reduce)
     for rgb in strips:
-        yield planes.join(rgb, found.grey, None if alpha is None else alpha[top : top + len(rgb)])
+        yield join_alpha(rgb, found.grey, None if alpha is None else alpha[top : top + len(rgb)])
         top += len(rgb)
 
 
@@ -347,7 +357,7 @@ def _classical(data: bytes, found: Contents, head: Classical) -> np.ndarray:
     shape, payload = (head.height, head.width), found.data.of(data)
     if head.coding == "lossless":
         return classical.decode_lossless(payload, shape, head.channels, head.depth)
-    return planes.join(classical.decode_avif(payload, shape), head.channels < 3, _alpha(data, found))
+    return join_alpha(classical.decode_avif(payload, shape), head.channels < 3, _alpha(data, found))
 
 
 def _alpha(data: bytes, found: Contents) -> np.ndarray | None:
@@ -366,7 +376,7 @@ def _again(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
     """What a file that was made of these samples decodes to."""
     found = container.contents(data, check_data=False)
     if not isinstance(found.head, Classical):
-        return planes.join(codec.decode(data, limits=None), found.grey, planes.alpha_of(samples))
+        return join_alpha(codec.decode(data, limits=None), found.grey, alpha_channel(samples))
     return samples if found.head.coding == "lossless" else _classical(data, found, found.head)
 
 
@@ -375,5 +385,5 @@ def _psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     squares, count = 0.0, 0
     for before, after in pairs:
         squares += content.squares(before, after)  # those of alpha are 0
-        count += before.size - (0 if planes.alpha_of(before) is None else before.shape[0] * before.shape[1])
+        count += before.size - (0 if alpha_channel(before) is None else before.shape[0] * before.shape[1])
     return 10 * math.log10(255**2 * count / squares) if squares else math.inf

@@ -29,7 +29,7 @@ from vaecodec.files.outputs import (
 )
 from vaecodec.files.sources import Source
 from vaecodec.generative import image_sets
-from vaecodec.images.files import format_of
+from vaecodec.images.writing import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.notices import warn
 from vaecodec.progress import Progress

@@ -24,10 +24,9 @@ from vaecodec.container.front import read_front
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, Skipped, TargetError
 from vaecodec.files.names import bare_name, compressed_name, decompressed_name, restored_name
 from vaecodec.files.sources import Counted, Same, Source
-from vaecodec.images.files import read_image
-from vaecodec.images.recognition import bytes_after, is_picture
-from vaecodec.images.rows import Window
-from vaecodec.images.strips import Strips, is_large, open_large, write_strips
+from vaecodec.images.reading import is_image, read_image, trailing_bytes
+from vaecodec.images.strips import Strips, Window, is_large, open_strips
+from vaecodec.images.writing import write_strips
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.progress import Progress
 
@@ -72,7 +71,7 @@ def code_picture(
     resources: Resources,
 ) -> Output | None:
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
-    if not is_picture(source.begin(), source.name):
+    if not is_image(source.begin(), source.name):
         if only_images:
             raise Skipped(f"{source.name}: not a picture")
         return None
@@ -101,7 +100,7 @@ def code_source(
     """The .vae file of a picture, which is read in strips where it is large and that can be done."""
     codec, progress = load(model, threads=resources.threads), resources.progress
     path = source.path or ""
-    large = open_large(path, source.name, source.left_out) if path else None
+    large = open_strips(path, source.name, source.left_out) if path else None
     if large is None:
         samples, metadata, left_out = read_picture(source)
         source.left_out += left_out
@@ -110,13 +109,13 @@ def code_source(
         (first, metadata), unread = large, [large]
 
         def open_rows() -> Strips:
-            again = unread.pop() if unread else open_large(path, source.name, [])
+            again = unread.pop() if unread else open_strips(path, source.name, [])
             assert again is not None
             return again[0]
 
         data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
         with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
-            source.left_out += after_end(source, bytes_after(whole))
+            source.left_out += after_end(source, trailing_bytes(whole))
     return data
 
 
@@ -125,7 +124,7 @@ def read_picture(source: Source) -> Picture:
     image = source.read()
     left_out: list[str] = []
     samples, metadata = read_image(image, source.name, left_out)
-    return Picture(samples, metadata, (*left_out, *after_end(source, bytes_after(image))))
+    return Picture(samples, metadata, (*left_out, *after_end(source, trailing_bytes(image))))
 
 
 def after_end(source: Source, count: int) -> list[str]:

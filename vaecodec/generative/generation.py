@@ -18,8 +18,8 @@ from vaecodec.container.picture import parse, step_of
 from vaecodec.entropy.tables import TOTAL, Tables
 from vaecodec.errors import CodecError
 from vaecodec.generative import bitsback
-from vaecodec.images import bands, planes
-from vaecodec.images.files import read_image
+from vaecodec.images.channels import check_array, count_channels, split_alpha, to_model_channels
+from vaecodec.images.reading import read_image
 from vaecodec.model.file import load_any
 from vaecodec.model.generator import Generator
 from vaecodec.native.symbols import symbol_values
@@ -45,7 +45,7 @@ def load(model: str) -> Generator | Codec:
     if isinstance(loaded, Generator):
         return loaded
     if loaded.config.channels not in PICTURE_CHANNELS:
-        bands.check_array(loaded.config.channels, None)
+        check_array(loaded.config.channels, None)
     return cached_codec(loaded)
 
 
@@ -55,11 +55,11 @@ def read_for(model: Generator | Codec, image: Any) -> np.ndarray:
     if samples.dtype != np.uint8:
         raise CodecError("the image has 16 bits a sample, expected 8")
     if not isinstance(model, Generator):
-        rgb = planes.split(samples)[0]
-        return bands.as_model_has(model.model.config.channels, rgb, planes.channels_of(samples) < 3)
+        rgb = split_alpha(samples)[0]
+        return to_model_channels(model.model.config.channels, rgb, count_channels(samples) < 3)
     if samples.ndim == 2:
         return samples
-    rgb, _ = planes.split(samples)
+    rgb, _ = split_alpha(samples)
     if (rgb != rgb[..., :1]).any():
         raise CodecError("the image has colour, expected grey")
     return np.ascontiguousarray(rgb[..., 0])

@@ -188,8 +188,7 @@ def read_set(path: str) -> tuple[np.ndarray, list[str]]:
 def _parse_idx_or_npy(data: bytes, path: str) -> np.ndarray:
     import numpy as np
 
-    from vaecodec.images.npy import MAGIC as NPY_MAGIC
-    from vaecodec.images.npy import read_npy
+    from vaecodec.images.channels import NPY_MAGIC, read_npy
 
     if data.startswith(NPY_MAGIC):
         try:

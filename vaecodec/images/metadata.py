@@ -1,9 +1,4 @@
-"""What goes with the pixels: ICC, EXIF, XMP and resolution, out of a Pillow image and into a file that Pillow writes.
-
-    {"icc": profile, "exif": from its TIFF header on, "xmp": packet, "dpi": two u32, pixels a metre}
-
-Pillow is imported where it is used: naming a file's metadata must not load it.
-"""
+"""Read metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +10,6 @@ if TYPE_CHECKING:
 
 EXIF_PREFIX = b"Exif\0\0"  # JPEG's, which Pillow shows for some formats and not for others; never stored
 ORIENTATION = 274
-
 # A TIFF keeps its layout and its EXIF in one directory.  These tags describe the picture and not the file:
 # description, make, model, software, date, artist, computer, copyright, EXIF and GPS directories.
 TIFF_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
@@ -23,16 +17,9 @@ TIFF_DIRECTORIES = (34665, 34853)
 TIFF_XMP = 700
 # Bytes of a value, by type
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-
 RESOLUTION = struct.Struct("<II")
 INCH = 0.0254  # metres
 SRGB_GAMMA = 0.45455  # of a PNG without a profile
-
-FORMATS = {
-    **{format: {"icc", "exif", "xmp", "dpi"} for format in ("PNG", "JPEG", "TIFF")},
-    **{format: {"icc", "exif", "xmp"} for format in ("WEBP", "AVIF")},
-    "BMP": {"dpi"},
-}
 
 
 def upright(image: Image.Image, name: str, left_out: list[str]) -> tuple[Image.Image, int, bytes | None]:
@@ -122,31 +109,3 @@ def _resolution(dpi: Any, on_side: bool) -> bytes | None:
         return RESOLUTION.pack(*((y, x) if on_side else (x, y))) if min(x, y) > 0 else None
     except (TypeError, ValueError, OverflowError, ZeroDivisionError, struct.error):
         return None
-
-
-def save_options(format: str, metadata: dict[str, bytes], name: str, left_out: list[str]) -> dict[str, Any]:
-    """Pillow's options to save metadata with; appends to `left_out` what the format has no place for."""
-    from PIL import Image, PngImagePlugin
-
-    missing = sorted(set(metadata) - FORMATS.get(format, set()))
-    if missing:
-        left_out.append(f"{name}: {format} has no place for {', '.join(missing)}")
-        metadata = {kind: value for kind, value in metadata.items() if kind not in missing}
-    options: dict[str, Any] = {}
-    if "icc" in metadata:
-        options["icc_profile"] = metadata["icc"]
-    if "dpi" in metadata and len(metadata["dpi"]) == RESOLUTION.size:
-        options["dpi"] = tuple(value * INCH for value in RESOLUTION.unpack(metadata["dpi"]))
-    if "exif" in metadata:
-        options["exif"] = EXIF_PREFIX + metadata["exif"]
-    if "xmp" in metadata and format == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", metadata["xmp"])
-    elif "xmp" in metadata and format == "TIFF":
-        options["exif"] = tags = Image.Exif()
-        if "exif" in metadata:
-            tags.load(metadata["exif"])
-        tags[TIFF_XMP] = metadata["xmp"]
-    elif "xmp" in metadata:
-        options["xmp"] = metadata["xmp"]
-    return options

@@ -1,32 +1,29 @@
-"""Huge pictures, a few rows at a time: from a file to `Codec.encode`, and from `Codec.decode_strips` to a file.
-
-A strip of a picture is a picture: it is read by read_image and its metadata written by write_image, as any other.
-
-    PNG, 8 bits a sample                  strips of it (png)
-    PPM, BMP, TGA, TIFF, uncompressed     strips of it: Pillow says where the rows lie
-    JPEG, WebP, other PNG and TIFF        Pillow decodes it whole (4 bytes a pixel), and strips are converted
-    all else                              as smaller pictures: read_image
-"""
+"""Read huge images a few rows at a time."""
 
 from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from collections.abc import Callable, Iterator
-from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from vaecodec.errors import CodecError
-from vaecodec.images import metadata, planes, png
-from vaecodec.images.files import check_coded_size, read_image, write_image
-from vaecodec.images.rows import gather
+from vaecodec.images.channels import split_alpha, to_model_channels
+from vaecodec.images.metadata import directories_fit
+from vaecodec.images.reading import SIGNATURE, check_coded_size, has_frames, read_image
 from vaecodec.notices import collected
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
+SAMPLES = {0: 1, 2: 3, 3: 1}  # grey, RGB, palette: samples a pixel of the colour types that are read here
+PIECE = 1 << 16  # bytes read at a time
+MAX_ANCILLARY = 1 << 24  # bytes of a chunk beside the pixels; larger ones are left out
+Window = tuple[int, int, int, int]  # top, left, height, width
 LARGE = 1 << 25  # pixels from which memory is worth the trouble
 STRIP_BYTES = 1 << 24
 MODES = ("L", "P", "RGB", "CMYK", "1")
@@ -35,6 +32,141 @@ WHOLE = ("JPEG", "WEBP", "PNG", "TIFF")
 RAW = {"L": 1, "P": 1, "RGB": 3, "BGR": 3, "BGRX": 4, "RGBX": 4, "CMYK": 4}  # bytes a pixel, by Pillow's raw mode
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258  # TIFF tags
 Pieces = Callable[[int, int], "Image.Image"]
+
+
+def chunk(tag: bytes, payload: bytes) -> bytes:
+    """One chunk, with its length and CRC."""
+    return struct.pack(">I", len(payload)) + tag + payload + struct.pack(">I", zlib.crc32(tag + payload))
+
+
+class Layout(NamedTuple):
+    """A PNG taken apart: IHDR's payload, whole chunks before and after the pixels, (offset, length) of each IDAT."""
+
+    ihdr: bytes
+    before: bytes
+    after: bytes
+    data: list[tuple[int, int]]
+
+    def build(self, height: int, data: bytes, after: bytes = b"") -> bytes:
+        """A PNG of the same kind with another height and other (deflated) pixels."""
+        ihdr = chunk(b"IHDR", self.ihdr[:4] + struct.pack(">I", height) + self.ihdr[8:])
+        return SIGNATURE + ihdr + self.before + chunk(b"IDAT", data) + after + chunk(b"IEND", b"")
+
+
+def read_layout(file: BinaryIO) -> Layout:
+    """Walks the chunks without reading the pixels; raises CodecError where the file ends early."""
+    ihdr, beside = b"", {False: b"", True: b""}
+    data: list[tuple[int, int]] = []
+    file.seek(len(SIGNATURE))
+    while True:
+        head = file.read(8)
+        length, tag = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
+        if tag == b"IEND":
+            return Layout(ihdr, beside[False], beside[True], data)
+        if tag == b"IDAT" or length > MAX_ANCILLARY:
+            if tag == b"IDAT":
+                data.append((file.tell(), length))
+            file.seek(length + 4, 1)
+            continue
+        body = file.read(length + 4)
+        if len(head) < 8 or len(body) < length + 4:
+            raise CodecError("the PNG is cut off")
+        if tag == b"IHDR":
+            ihdr = body[:-4]
+        else:
+            beside[bool(data)] += head + body
+
+
+class Reader:
+    """The strips of a PNG of 8 bits a sample without interlacing; see `fits`."""
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        self.layout = layout
+        width, _, _, colour = struct.unpack_from(">IIBB", layout.ihdr)
+        self._row = 1 + width * SAMPLES[colour]
+        self._inflated = self._inflate(file)
+        self._buffer = bytearray()
+        self._last = b""
+
+    @staticmethod
+    def fits(layout: Layout) -> bool:
+        """Whether strips of it can be read."""
+        if len(layout.ihdr) != 13:
+            return False
+        _, _, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", layout.ihdr)
+        return depth == 8 and colour in SAMPLES and not interlace
+
+    def first_row(self) -> Image.Image:
+        """A picture of one black row that has all that the file says beside its pixels."""
+        return self._open(self.layout.build(1, zlib.compress(bytes(self._row)), self.layout.after))
+
+    def piece(self, height: int) -> Image.Image:
+        """The next rows; raises CodecError on damage."""
+        while len(self._buffer) < height * self._row:
+            more = next(self._inflated, None)
+            if more is None:
+                raise CodecError("the PNG ends before its last row")
+            self._buffer += more
+        rows = bytes(self._buffer[: height * self._row])
+        del self._buffer[: height * self._row]
+        context = b"\0" + self._last if self._last else b""
+        whole = self._open(self.layout.build(height + bool(context), zlib.compress(context + rows, 0)))
+        piece = whole.crop((0, whole.height - height, whole.width, whole.height)) if context else whole
+        self._last = piece.crop((0, height - 1, piece.width, height)).tobytes()
+        return piece
+
+    @staticmethod
+    def _open(data: bytes) -> Image.Image:
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image.load()
+        return image
+
+    def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
+        """The filtered rows, in pieces of any size."""
+        inflate = zlib.decompressobj()
+        for offset, left in self.layout.data:
+            file.seek(offset)
+            crc = zlib.crc32(b"IDAT")
+            while left:
+                piece = file.read(min(left, PIECE))
+                if not piece:
+                    raise CodecError("the PNG is cut off")
+                left -= len(piece)
+                crc = zlib.crc32(piece, crc)
+                while piece:
+                    try:
+                        yield inflate.decompress(piece, 1 << 22)
+                    except zlib.error as exc:
+                        raise CodecError(f"the PNG is damaged ({exc})") from exc
+                    piece = inflate.unconsumed_tail
+            if file.read(4) != struct.pack(">I", crc):
+                raise CodecError("the PNG is damaged (a CRC does not match)")
+
+
+class Rows(Protocol):
+    """What encode needs of u8[H, W, C]: slices of rows, the beginning of each not before that of the last."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+def gather(shape: tuple[int, ...], strips: Iterator[np.ndarray]) -> np.ndarray:
+    """[H, W] or [H, W, C] of its rows."""
+    out, top = np.empty(0), 0
+    for strip in strips:
+        if not top:
+            out = strip if strip.shape == shape else np.empty(shape, strip.dtype)
+        if out is not strip:
+            out[top : top + len(strip)] = strip
+        top += len(strip)
+    return out
 
 
 def is_large(height: int, width: int) -> bool:
@@ -62,7 +194,7 @@ class Strips:
         return self._held[: rows.stop - rows.start]
 
 
-def open_large(
+def open_strips(
     path: str | os.PathLike[str], name: str | None = None, left_out: list[str] | None = None
 ) -> tuple[Strips, dict[str, bytes]] | None:
     """(rows, metadata) of a large picture file, or None where read_image has to read it.
@@ -99,7 +231,7 @@ def open_large(
             except (OSError, SyntaxError, CodecError) as exc:
                 raise CodecError(f"{name}: {exc}") from exc
             strip = read_image(piece, name, [])[0]  # with the same messages as the first row
-            yield planes.split(strip)[0]
+            yield split_alpha(strip)[0]
 
     return Strips((height, width, 3), strips(), row.ndim == 2), kept
 
@@ -107,9 +239,9 @@ def open_large(
 def _lost_by_pillow(path: str | os.PathLike[str], image: Image.Image, name: str) -> list[str]:
     """Messages on what read_image would have found in the whole file and does not in one row."""
     with open(path, "rb") as file:
-        if image.format == "TIFF" and not metadata.directories_fit(file):
+        if image.format == "TIFF" and not directories_fit(file):
             return [f"{name}: some of its EXIF data is damaged and left out"]
-        if image.format == "PNG" and not getattr(image, "is_animated", False) and png.has_frames(file):
+        if image.format == "PNG" and not getattr(image, "is_animated", False) and has_frames(file):
             return [f"{name}: its animation is damaged; only the default image is kept"]
     return []
 
@@ -125,9 +257,9 @@ def _pieces(path: str | os.PathLike[str], image: Image.Image) -> tuple[Image.Ima
 
     if image.format == "PNG":
         file = open(path, "rb")  # noqa: SIM115  (as long as there are rows to read)
-        layout = png.read_layout(file)
-        if png.Reader.fits(layout):
-            reader = png.Reader(file, layout)
+        layout = read_layout(file)
+        if Reader.fits(layout):
+            reader = Reader(file, layout)
             return reader.first_row(), lambda top, bottom: reader.piece(bottom - top)
         file.close()
         if layout.ihdr[8] > 8:
@@ -184,30 +316,12 @@ def _raw_piece(path: str | os.PathLike[str], top: int, bottom: int) -> Image.Ima
     return _resized(image, bottom - top)
 
 
-def write_strips(
-    shape: tuple[int, ...],
-    strips: Iterator[np.ndarray],
-    file: BinaryIO,
-    kept: dict[str, bytes],
-    format: str,
-    left_out: list[str] | None = None,
-) -> None:
-    """Writes the rows of `strips`, [n, W] or [n, W, C], `shape` in all, as write_image would.
+class ModelRows:
+    """The rows of u8[H, W, 3] as a model takes them: plans.Rows; raises as `to_model_channels` once they are read."""
 
-    PNG, and PPM without alpha, as they come, if they come one by one: `file` is only ever written to.  `left_out` as in
-    write_image.
-    """
-    first = next(strips)
-    strips, row, whole = chain([first], strips), io.BytesIO(), io.BytesIO()
-    in_parts = first.shape != shape
-    if in_parts and format == "PNG":
-        write_image(np.zeros_like(first[:1]), row, kept, format, left_out)
-        png.write_rows(file, row.getvalue(), shape[0], strips)
-    elif in_parts and format == "PPM" and shape[2:] in ((), (3,)):
-        write_image(np.zeros_like(first[:1]), row, kept, format, left_out)  # for what there is no place for
-        file.write(b"P%d\n%d %d\n255\n" % (6 if shape[2:] else 5, shape[1], shape[0]))
-        for strip in strips:
-            file.write(np.ascontiguousarray(strip).data.cast("B"))
-    else:
-        write_image(gather(shape, strips), whole, kept, format, left_out)
-        file.write(whole.getbuffer())
+    def __init__(self, rows: Rows, channels: int, grey: bool) -> None:
+        self.shape, self.dtype = (*rows.shape[:2], channels), rows.dtype
+        self._rows, self._grey = rows, grey
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return to_model_channels(self.shape[2], self._rows[rows], self._grey)

@@ -150,10 +150,9 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     """
     from vaecodec.codec import modes
     from vaecodec.codec.codec import load
-    from vaecodec.images.deep import GREY_MODES as DEEP_MODES
-    from vaecodec.images.files import COLOUR_MODES, GREY_MODES, read_image
+    from vaecodec.images.reading import COLOUR_MODES, GREY_16_MODES, GREY_MODES, read_image
 
-    if image.mode not in (*GREY_MODES, *COLOUR_MODES, *DEEP_MODES):
+    if image.mode not in (*GREY_MODES, *COLOUR_MODES, *GREY_16_MODES):
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}")
     options: dict[str, Any] = image.encoderinfo
     # A copy of the pixels as they are now: the image's file may say something else by now.

@@ -40,7 +40,7 @@ from vaecodec.files.outputs import (
 )
 from vaecodec.files.runs import Attempt, Outcome
 from vaecodec.files.sources import Source
-from vaecodec.images.recognition import is_picture
+from vaecodec.images.reading import is_image
 from vaecodec.images.strips import is_large
 from vaecodec.limits import NONE, for_pillow
 
@@ -99,7 +99,7 @@ def read(table: pa.Table, settings: Settings) -> Iterator[pa.Table]:
 def _read(job: Job, settings: Settings) -> Task:
     """A task with its picture; without one where the file is none, or large, or cannot be read."""
     with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(settings.resources.limits or NONE):
-        if is_picture(source.begin(), source.name) and not _is_large(source):
+        if is_image(source.begin(), source.name) and not _is_large(source):
             return Task(job, read_picture(source), _look(source))
     return Task(job)
 

@@ -22,7 +22,7 @@ from vaecodec.container import picture as container
 from vaecodec.container.front import read_front
 from vaecodec.container.picture import Classical, Header
 from vaecodec.errors import CodecError
-from vaecodec.images import planes
+from vaecodec.images.channels import count_channels, split_alpha
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import find_model, load_model
 from vaecodec.threads import available_cores
@@ -135,8 +135,8 @@ class Decoder:
         if samples.dtype != np.uint8:
             raise CodecError("has 16 bits a sample")
         if self._channels == 3:
-            return planes.split(samples)[0]
-        if planes.channels_of(samples) > 2:
+            return split_alpha(samples)[0]
+        if count_channels(samples) > 2:
             raise CodecError("has colours, and 1 channel is asked for")
         return samples.reshape(*samples.shape[:2], -1)[..., :1]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError
-from vaecodec.images.bands import read_training, unpacked
+from vaecodec.images.channels import load_npy, read_training_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
 CROPS_PER_PICTURE = 8  # decoding a picture costs more than cutting it
@@ -62,7 +62,7 @@ def random_crops(
     The part `enlarged` of them is cut smaller, by a factor of up to LARGER, and enlarged by cubic interpolation.
     """
     try:
-        pixels = read_training(encoded, channels)
+        pixels = read_training_image(encoded, channels)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         return np.zeros((0, crop, crop, channels), np.uint8)
     if min(pixels.shape[:2]) < crop:
@@ -92,7 +92,7 @@ def batches(
     """Endless u8[batch, crop, crop, C], as of random_crops.  Raises CodecError where no picture is large enough."""
     if not 0 <= enlarged <= 1:
         raise CodecError(f"the part of enlarged crops is {enlarged}, expected 0 to 1")
-    encoded = [unpacked(one) for one in pictures(paths)]
+    encoded = [load_npy(one) for one in pictures(paths)]
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
         what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in PICTURE_CHANNELS)

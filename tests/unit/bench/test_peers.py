@@ -12,8 +12,8 @@ from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.bench.peers import DEFAULT, LOSSLESS, PEERS, Options, PeerError, check_decoded, open_peer
 from vaecodec.errors import CodecError
-from vaecodec.images.files import read_image
 from vaecodec.images.metrics import psnr
+from vaecodec.images.reading import read_image
 
 PARROTS = ROOT / "docs" / "examples" / "parrots.png"
 OPTIONS = Options(threads=2)

@@ -12,7 +12,7 @@ from support.paths import GOLDEN
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
 from vaecodec.errors import FormatError, LimitError, ModelError
-from vaecodec.images import deep
+from vaecodec.images.writing import encode_png16
 from vaecodec.limits import Limits
 
 SIZES = [(70, 90), (64, 64), (200, 130), (70, 90), (1, 1), (64, 64), (130, 200)]
@@ -89,7 +89,7 @@ def test_every_kind_of_picture_in_one_batch(tmp_path):
         assert found.shape == one.shape and found.dtype == one.dtype
     for found, data in zip(vaecodec.decode_batch(files, reduce=2), files, strict=True):
         np.testing.assert_array_equal(found, vaecodec.decode(data, reduce=2))
-    (tmp_path / "deep.png").write_bytes(deep.png(samples[-2]))
+    (tmp_path / "deep.png").write_bytes(encode_png16(samples[-2]))
     image = Image.fromarray(samples[0])
     image.info["dpi"] = (300, 300)
     of_files = vaecodec.encode_batch([tmp_path / "deep.png", image, samples[1]])

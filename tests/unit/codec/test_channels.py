@@ -14,7 +14,7 @@ from vaecodec.config import PRESETS, Config
 from vaecodec.container import picture as container
 from vaecodec.container.picture import Header
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import bands
+from vaecodec.images.channels import read_training_image
 
 SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 
@@ -237,16 +237,16 @@ def test_what_is_trained_on_has_the_channels():
         return out.getvalue()
 
     rgba = np.dstack([synthetic_image(20, 30), synthetic_image(20, 30, 1)[..., 0]])
-    assert np.array_equal(bands.read_training(file(rgba, "PNG"), 4), rgba)
-    assert bands.read_training(file(rgba, "PNG"), 3).shape == (20, 30, 3)
-    assert bands.read_training(file(rgba, "PNG"), 1).shape == (20, 30, 1)
-    assert np.array_equal(bands.read_training(file(rgba[..., 0], "npy"), 1)[..., 0], rgba[..., 0])
-    assert bands.read_training(file(synthetic_channels(20, 30, 7), "npy"), 7).shape == (20, 30, 7)
+    assert np.array_equal(read_training_image(file(rgba, "PNG"), 4), rgba)
+    assert read_training_image(file(rgba, "PNG"), 3).shape == (20, 30, 3)
+    assert read_training_image(file(rgba, "PNG"), 1).shape == (20, 30, 1)
+    assert np.array_equal(read_training_image(file(rgba[..., 0], "npy"), 1)[..., 0], rgba[..., 0])
+    assert read_training_image(file(synthetic_channels(20, 30, 7), "npy"), 7).shape == (20, 30, 7)
     for array, kind, channels in ((rgba, "PNG", 5), (rgba, "npy", 3), (rgba.astype(np.int16), "npy", 4)):
         with pytest.raises(ValueError, match="expected uint8"):
-            bands.read_training(file(array, kind), channels)
+            read_training_image(file(array, kind), channels)
     with pytest.raises(ValueError):  # no pickle is ever loaded
-        bands.read_training(file(np.array([{}], object), "npy"), 4)
+        read_training_image(file(np.array([{}], object), "npy"), 4)
 
 
 def test_the_command_trains_for_channels(tmp_path, capsys):

@@ -15,7 +15,14 @@ from vaecodec.codec import content, modes
 from vaecodec.codec import fallback as classical
 from vaecodec.container import picture as container
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.images import planes
+from vaecodec.images.channels import (
+    alpha_channel,
+    clear_transparent,
+    count_channels,
+    fill_transparent,
+    join_alpha,
+    split_alpha,
+)
 from vaecodec.limits import Limits
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
@@ -190,7 +197,7 @@ def test_drawings_may_become_avif(small, channels, monkeypatch):
     again = modes.decode(data)
     modes.verify(data)
     assert again.shape == samples.shape
-    error = again.astype(float) - planes.clear(samples)
+    error = again.astype(float) - clear_transparent(samples)
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 36
     if channels in (2, 4):
         np.testing.assert_array_equal(again[..., -1], alpha)
@@ -252,9 +259,9 @@ def box_filtered(samples, factor):
     rows = []
     for top in range(0, height, factor):
         for left in range(0, width, factor):
-            square = samples[top : top + factor, left : left + factor].reshape(-1, planes.channels_of(samples))
+            square = samples[top : top + factor, left : left + factor].reshape(-1, count_channels(samples))
             square = square.astype(np.float64)
-            if planes.alpha_of(samples) is None:
+            if alpha_channel(samples) is None:
                 rows.append(square.mean(0))
             else:
                 weight = square[:, -1]
@@ -268,7 +275,7 @@ def box_filtered(samples, factor):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_previews_of_kept_pictures_are_box_filtered(channels, dtype, factor):
-    samples = planes.clear(sample(channels, dtype=dtype))
+    samples = clear_transparent(sample(channels, dtype=dtype))
     data = modes.keep(samples)
     whole = modes.decode(data, reduce=factor)
     assert whole.dtype == dtype
@@ -285,9 +292,9 @@ def test_previews_of_coded_pictures_have_their_kind(small, kind):
     assert container.info(data)["coding"] == "vae"
     whole, again = modes.decode(data), modes.decode(data, reduce=4)
     assert again.dtype == np.uint8 and again.shape == (25, 38, *samples.shape[2:])
-    alpha = planes.alpha_of(again)
+    alpha = alpha_channel(again)
     if alpha is not None:
-        np.testing.assert_array_equal(alpha, box_filtered(planes.alpha_of(samples), 4))
+        np.testing.assert_array_equal(alpha, box_filtered(alpha_channel(samples), 4))
     inside = slice(0, 24), slice(0, 37)
     seen = np.ones(again.shape[:2], bool) if alpha is None else alpha > 250
     wrong = (again.astype(float) - box_filtered(whole, 4))[inside][seen[inside]]
@@ -359,21 +366,21 @@ def test_samples_of_another_kind_are_refused(small, samples):
 
 def test_join_inverts_split():
     for channels in (1, 2, 3, 4):
-        samples = planes.clear(sample(channels))
-        rgb, alpha = planes.split(samples)
+        samples = clear_transparent(sample(channels))
+        rgb, alpha = split_alpha(samples)
         assert rgb.shape == (100, 150, 3)
-        np.testing.assert_array_equal(planes.join(rgb, channels < 3, alpha), samples)
+        np.testing.assert_array_equal(join_alpha(rgb, channels < 3, alpha), samples)
 
 
 def test_colours_that_nobody_sees_are_filled_smoothly():
     seen = np.random.default_rng(0).random((61, 83)) < 0.02
     ramp = np.add.outer(np.arange(61), np.arange(83)).astype(np.uint8)
     smooth = np.dstack([ramp, ramp + 20, 200 - ramp])
-    filled = planes.fill(np.where(seen[..., None], smooth, 0).astype(np.uint8), seen)
+    filled = fill_transparent(np.where(seen[..., None], smooth, 0).astype(np.uint8), seen)
     np.testing.assert_array_equal(filled[seen], smooth[seen])
     assert np.abs(filled.astype(int) - smooth).mean() < 6
     nothing = np.zeros((9, 7), bool)
-    assert planes.fill(np.zeros((9, 7, 3), np.uint8), nothing).shape == (9, 7, 3)
+    assert fill_transparent(np.zeros((9, 7, 3), np.uint8), nothing).shape == (9, 7, 3)
 
 
 def test_transparent_colour_costs_next_to_nothing(small):
@@ -389,7 +396,7 @@ def test_transparent_colour_costs_next_to_nothing(small):
 def test_grey_is_the_rounded_mean():
     values = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     wanted = np.floor(values.astype(int).sum(2) / 3 + 0.5)
-    np.testing.assert_array_equal(planes.join(values, True, None), wanted)
+    np.testing.assert_array_equal(join_alpha(values, True, None), wanted)
 
 
 def test_the_crc_is_that_of_the_samples():
@@ -422,8 +429,8 @@ def test_there_is_a_golden_file_of_every_kind():
 def files_of_every_kind(tiny):
     for channels in (1, 2, 3, 4):
         yield modes.encode(tiny, sample(channels, 70, 90), 40)
-        yield modes.keep(planes.clear(sample(channels, 33, 45)), {"dpi": bytes(8)})
-        yield modes.keep(planes.clear(sample(channels, 9, 12, np.uint16)), None)
+        yield modes.keep(clear_transparent(sample(channels, 33, 45)), {"dpi": bytes(8)})
+        yield modes.keep(clear_transparent(sample(channels, 9, 12, np.uint16)), None)
         avif = container.Classical("avif", 30, 40, channels, 8)
         alpha = [(container.ALPHA, classical.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
         pixels = sample(1 if channels < 3 else 3, 30, 40)
@@ -436,9 +443,7 @@ def test_the_reference_decoder_agrees(tiny):
     for data in files_of_every_kind(tiny):
         wanted = modes.decode(data, model=path)
         again = reference_decoder.decode(data, model)
-        assert (
-            again.shape == (*wanted.shape[:2], planes.channels_of(wanted)) and again.dtype.itemsize == wanted.itemsize
-        )
+        assert again.shape == (*wanted.shape[:2], count_channels(wanted)) and again.dtype.itemsize == wanted.itemsize
         difference = np.abs(again.reshape(wanted.shape).astype(int) - wanted)
         assert difference.max() <= (1 if kind_of(data) == "avif" else 0)
         bad = bytearray(data)

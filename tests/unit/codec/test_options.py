@@ -6,7 +6,7 @@ from PIL import Image
 
 from support.images import synthetic_image
 from vaecodec import cli, limits
-from vaecodec.images.files import read_image
+from vaecodec.images.reading import read_image
 from vaecodec.limits import Limits
 
 

@@ -24,7 +24,7 @@ from vaecodec.errors import CodecError, FormatError
 from vaecodec.files import compression
 from vaecodec.files.compression import compress_file, decompress_file
 from vaecodec.files.names import compressed_name, decompressed_name
-from vaecodec.images.files import read_image
+from vaecodec.images.reading import read_image
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
 

@@ -15,7 +15,7 @@ from vaecodec.codec import fallback as classical
 from vaecodec.container import picture as container
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images import avif
-from vaecodec.images.files import read_image
+from vaecodec.images.reading import read_image
 
 AvifImagePlugin = pytest.importorskip("PIL.AvifImagePlugin")
 pytestmark = pytest.mark.skipif(not classical.has_avif(), reason="this Pillow has no AVIF")

@@ -12,8 +12,8 @@ from PIL import Image, ImageCms
 
 from support.images import synthetic_image
 from vaecodec.errors import CodecError, LimitError
-from vaecodec.images import deep
-from vaecodec.images.files import format_of, read_image, read_rgb, write_image
+from vaecodec.images.reading import read_image, read_rgb
+from vaecodec.images.writing import encode_png16, format_of, write_image
 
 ORIENTATION, MAKE, GPS = 0x0112, 0x010F, 0x8825
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">a photograph</x:xmpmeta>'
@@ -201,7 +201,7 @@ def deep_images():
     for channels in (1, 2, 3, 4):
         samples = deep_samples(channels)
         yield f"PNG of {channels}", imagecodecs.png_encode(samples), samples
-        yield f"PNG of {channels}, our own", deep.png(samples), samples
+        yield f"PNG of {channels}, our own", encode_png16(samples), samples
     for channels in (1, 3, 4):
         for compression in ("none", "deflate", "lzw"):
             samples = deep_samples(channels)
@@ -233,7 +233,7 @@ def test_16_bits_are_read_whole(kind, data, wanted, tmp_path):
 def test_a_deep_colour_key_becomes_alpha(channels):
     samples = deep_samples(channels)
     key = samples[4, 6].reshape(-1)
-    chunks = deep.png(samples)
+    chunks = encode_png16(samples)
     at = chunks.index(b"IDAT") - 4
     body = b"tRNS" + key.astype(">u2").tobytes()
     data = chunks[:at] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + chunks[at:]
@@ -245,7 +245,9 @@ def test_a_deep_colour_key_becomes_alpha(channels):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_deep_image_is_turned_upright(orientation):
     samples = deep_samples(3)
-    again, metadata = read_image(deep.png(samples, {"exif": exif_bytes(orientation=orientation), "dpi": (254, 508)}))
+    again, metadata = read_image(
+        encode_png16(samples, {"exif": exif_bytes(orientation=orientation), "dpi": (254, 508)})
+    )
     np.testing.assert_array_equal(again, UPRIGHT[orientation](samples))
     assert struct.unpack("<II", metadata["dpi"]) == ((10000, 20000) if orientation < 5 else (20000, 10000))
 

@@ -14,9 +14,11 @@ from support.images import synthetic_image
 from vaecodec.codec import modes
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
-from vaecodec.images import planes, png, strips
-from vaecodec.images.files import read_image, write_image
-from vaecodec.images.strips import open_large, write_strips
+from vaecodec.images import strips, writing
+from vaecodec.images.channels import split_alpha
+from vaecodec.images.reading import read_image
+from vaecodec.images.strips import open_strips
+from vaecodec.images.writing import write_image, write_strips
 from vaecodec.limits import Limits
 
 HEIGHT, WIDTH = 150, 117
@@ -26,7 +28,7 @@ HEIGHT, WIDTH = 150, 117
 def everything_is_large(monkeypatch):
     monkeypatch.setattr(strips, "LARGE", 1)
     monkeypatch.setattr(strips, "STRIP_BYTES", 3 * WIDTH * 7)
-    monkeypatch.setattr(png, "BLOCK", 3 * WIDTH * 11)
+    monkeypatch.setattr(writing, "BLOCK", 3 * WIDTH * 11)
 
 
 def exif():
@@ -46,8 +48,8 @@ def rows_of(large, step=50, overlap=13):
 
 
 KINDS = {
-    "png": ("a.png", {}, png.Reader),
-    "png with metadata": ("a.png", {"exif": exif()}, png.Reader),
+    "png": ("a.png", {}, strips.Reader),
+    "png with metadata": ("a.png", {"exif": exif()}, strips.Reader),
     "ppm": ("a.ppm", {}, None),
     "bmp": ("a.bmp", {}, None),
     "tga": ("a.tga", {}, None),
@@ -69,13 +71,13 @@ def test_strips_are_the_picture(tmp_path, kind, mode):
     except (OSError, KeyError):
         pytest.skip(f"{kind} has no {mode}")
     pixels, metadata = read_image(path)
-    large = open_large(path)
+    large = open_strips(path)
     if mode == "1" and kind in ("ppm", "bmp", "tga"):  # bits are not cut into strips
         assert large is None
         return
     assert large is not None
     assert large[0].shape == (HEIGHT, WIDTH, 3) and large[1] == metadata and large[0].grey == (pixels.ndim == 2)
-    np.testing.assert_array_equal(rows_of(large[0]), planes.split(pixels)[0])
+    np.testing.assert_array_equal(rows_of(large[0]), split_alpha(pixels)[0])
     with pytest.raises(StopIteration):
         large[0][HEIGHT : HEIGHT + 1]
 
@@ -102,17 +104,17 @@ def test_what_strips_cannot_do_is_left_to_reading_it_whole(tmp_path, monkeypatch
     rgb = Image.fromarray(synthetic_image(HEIGHT, WIDTH))
     turned = exif()
     turned[0x0112] = 6
-    assert open_large(saved(tmp_path, rgb, exif=turned)) is None
-    assert open_large(saved(tmp_path, rgb, "a.jpg", exif=turned)) is None
-    assert open_large(saved(tmp_path, rgb.convert("RGBA"))) is None
-    assert open_large(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)))) is None
-    assert open_large(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)), "a.tif")) is None
-    assert open_large(saved(tmp_path, rgb, "a.gif")) is None
+    assert open_strips(saved(tmp_path, rgb, exif=turned)) is None
+    assert open_strips(saved(tmp_path, rgb, "a.jpg", exif=turned)) is None
+    assert open_strips(saved(tmp_path, rgb.convert("RGBA"))) is None
+    assert open_strips(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)))) is None
+    assert open_strips(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)), "a.tif")) is None
+    assert open_strips(saved(tmp_path, rgb, "a.gif")) is None
     (tmp_path / "a.txt").write_text("no picture")
-    assert open_large(tmp_path / "a.txt") is None
-    assert open_large(tmp_path / "missing.png") is None
+    assert open_strips(tmp_path / "a.txt") is None
+    assert open_strips(tmp_path / "missing.png") is None
     monkeypatch.setattr(strips, "LARGE", HEIGHT * WIDTH + 1)
-    assert open_large(saved(tmp_path, rgb)) is None
+    assert open_strips(saved(tmp_path, rgb)) is None
 
 
 def interlaced(pixels):
@@ -123,16 +125,16 @@ def interlaced(pixels):
         data += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::right])
     data += b"".join(b"\0" + row.tobytes() for row in pixels[1::2])
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
-    parts = (png.chunk(b"IHDR", ihdr), png.chunk(b"IDAT", zlib.compress(data)), png.chunk(b"IEND", b""))
-    return png.SIGNATURE + b"".join(parts)
+    parts = (strips.chunk(b"IHDR", ihdr), strips.chunk(b"IDAT", zlib.compress(data)), strips.chunk(b"IEND", b""))
+    return strips.SIGNATURE + b"".join(parts)
 
 
 def test_an_interlaced_png_is_decoded_whole(tmp_path):
     pixels = synthetic_image(HEIGHT, WIDTH)
     (tmp_path / "a.png").write_bytes(interlaced(pixels))
     with open(tmp_path / "a.png", "rb") as file:
-        assert not png.Reader.fits(png.read_layout(file))
-    np.testing.assert_array_equal(rows_of(open_large(tmp_path / "a.png")[0]), pixels)
+        assert not strips.Reader.fits(strips.read_layout(file))
+    np.testing.assert_array_equal(rows_of(open_strips(tmp_path / "a.png")[0]), pixels)
 
 
 def test_every_filter_of_png_is_read(tmp_path):
@@ -149,9 +151,9 @@ def test_every_filter_of_png_is_read(tmp_path):
     )
     ihdr = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
     data = zlib.compress(rows)
-    parts = [png.chunk(b"IHDR", ihdr), *(png.chunk(b"IDAT", data[n : n + 99]) for n in range(0, len(data), 99))]
-    (tmp_path / "a.png").write_bytes(png.SIGNATURE + b"".join(parts) + png.chunk(b"IEND", b""))
-    np.testing.assert_array_equal(rows_of(open_large(tmp_path / "a.png")[0]), pixels)
+    parts = [strips.chunk(b"IHDR", ihdr), *(strips.chunk(b"IDAT", data[n : n + 99]) for n in range(0, len(data), 99))]
+    (tmp_path / "a.png").write_bytes(strips.SIGNATURE + b"".join(parts) + strips.chunk(b"IEND", b""))
+    np.testing.assert_array_equal(rows_of(open_strips(tmp_path / "a.png")[0]), pixels)
 
 
 def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
@@ -163,14 +165,14 @@ def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
     ):
         (tmp_path / "b.png").write_bytes(damaged)
         with pytest.raises(CodecError, match=r"b\.png"):
-            found = open_large(tmp_path / "b.png")
+            found = open_strips(tmp_path / "b.png")
             rows_of(found[0]) if found else read_image(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(whole[:-500])
-    assert open_large(tmp_path / "c.png") is None  # and read_image says why
+    assert open_strips(tmp_path / "c.png") is None  # and read_image says why
     path = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH)), "d.ppm")
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(CodecError, match=r"d\.ppm"):
-        rows_of(open_large(path)[0])
+        rows_of(open_strips(path)[0])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

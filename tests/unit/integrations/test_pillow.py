@@ -18,7 +18,7 @@ from support.paths import GOLDEN, ROOT
 from vaecodec.container import front as fronts
 from vaecodec.container import picture as container
 from vaecodec.files.compression import compress_file
-from vaecodec.images.files import format_of
+from vaecodec.images.writing import format_of
 from vaecodec.integrations.pillow import VaeImageFile
 
 PARROTS = ROOT / "docs" / "examples" / "parrots.png"
@@ -163,9 +163,9 @@ def test_the_picture_is_upright():
 
 def test_what_is_saved_is_what_is_in_memory(tmp_path):
     samples = synthetic_image(40, 50).astype(np.uint16) * 257
-    from vaecodec.images import deep
+    from vaecodec.images.writing import encode_png16
 
-    (tmp_path / "deep.png").write_bytes(deep.png(samples))
+    (tmp_path / "deep.png").write_bytes(encode_png16(samples))
     with Image.open(tmp_path / "deep.png") as image:
         image.paste((255, 0, 0), (0, 0, 40, 50))
         again = opened(saved(image, quality=95))

@@ -18,7 +18,7 @@ from vaecodec.config import STEPS, WORTH, Config, without_retired_fields
 from vaecodec.container.picture import parse, step_of
 from vaecodec.entropy import scale_offsets as widening
 from vaecodec.generative import generation
-from vaecodec.images import planes
+from vaecodec.images.channels import downscale
 from vaecodec.model.file import load_model
 from vaecodec.native import networks as kernels
 from vaecodec.native.lowest import load_network
@@ -93,7 +93,7 @@ def test_previews_are_means_of_what_is_decoded(codec, factor):
     x = synthetic_image(190, 260)
     data = codec.encode(x, 95, tile=64)
     whole, small = codec.decode(data), codec.decode(data, reduce=factor)
-    assert psnr(planes.reduce(whole, Box(0, 0, 190, 260), factor), small) > 35
+    assert psnr(downscale(whole, Box(0, 0, 190, 260), factor), small) > 35
     window = codec.decode(data, window=(32, 64, 100, 90), reduce=factor)
     box = Box(32, 64, 132, 154).reduce(factor)
     assert np.array_equal(window, small[box.slices()])

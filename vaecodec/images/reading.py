@@ -1,27 +1,27 @@
-"""Image files <-> samples, u8 or u16 [H, W] or [H, W, 2, 3 or 4], and the metadata that goes with them.
-
-    file -> Pillow -> upright -> grey or RGB, with or without alpha -> (samples, {"icc": ..., "exif": ..., ...})
-
-Palettes and CMYK become RGB, 1 bit becomes grey of 8.  What there are no samples for (floats, Lab, drawings, more
-than 8 bits where Pillow shows 8) is refused here, never cut in silence.
-Pillow is imported where it is used: naming a file's format must not load it.
-"""
+"""Read image files into samples."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import struct
+import sys
+from mmap import mmap
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from vaecodec.container.picture import SUFFIX
+from vaecodec.config import PICTURE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
-from vaecodec.images import avif, deep, metadata, planes, png
+from vaecodec.images import avif
+from vaecodec.images.channels import check_array, split_alpha
+from vaecodec.images.metadata import EXIF_PREFIX, ORIENTATION, collect, directories_fit, upright
 from vaecodec.notices import collected
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.ImageFile import ImageFile
 
 GREY_MODES = ("1", "L", "LA", "La")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
@@ -29,18 +29,6 @@ ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 LARGEST_TILE = 1 << 22  # pixels of a tile of a smaller image
 DRAWINGS = ("EPS", "WMF")  # rendering these runs other programs on what may be a hostile file
-
-# Written once and kept, so as near to the pixels as the format goes.
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "PNG": {"compress_level": 4},  # a third of the time of the usual 6, and files of photographs 1.6 % larger
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True},
-    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
-}
-WITH_ALPHA = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG2000", "TGA", "ICO", "DDS")
-WITHOUT_GREY = ("WEBP", "AVIF")
-DEEP = ("PNG", "TIFF", "PPM", "JPEG2000")  # colour of 16 bits: PNG alone
-
 UPRIGHT: dict[int, Any] = {  # by EXIF orientation
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -51,6 +39,17 @@ UPRIGHT: dict[int, Any] = {  # by EXIF orientation
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+# Formats that hold one picture (or frames of one) and say so in their first bytes.
+DETECTED_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "PCX", "SGI", "QOI")
+SUFFIXES = {".tga": "TGA"}  # what has no first bytes to tell it by
+# TIFF 6.0, section 8, and Supplement 1; DNG 1.7, chapter 4
+NEW_SUBFILE_TYPE, REDUCED = 254, 1
+SUB_IFDS, DNG_VERSION = 330, 50706
+NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+CANON_RAW = b"CR"  # in bytes 8 and 9 of what is else a TIFF
 
 
 def read_image(
@@ -118,84 +117,10 @@ def read_rgb(source: str | os.PathLike[str] | bytes, name: str | None = None) ->
     samples, _ = read_image(source, name)
     if samples.dtype != np.uint8:
         raise CodecError(f"{name}: more than 8 bits a sample; convert it to 8 bits first")
-    rgb, alpha = planes.split(samples)
+    rgb, alpha = split_alpha(samples)
     if alpha is not None and alpha.min() < 255:
         raise CodecError(f"{name}: has transparent pixels; flatten it onto a background first")
     return rgb
-
-
-def write_image(
-    samples: np.ndarray,
-    destination: str | os.PathLike[str] | BinaryIO,
-    kept: dict[str, bytes] | None = None,
-    format: str | None = None,
-    left_out: list[str] | None = None,
-) -> None:
-    """Writes samples and metadata as `format`, else by the path's suffix, else as PNG; the inverse of read_image.
-
-    Raises CodecError where the format is unknown or cannot hold the samples or the metadata.  A path is written in
-    place; files.decompress_file is the way that a crash cannot leave half a file of.  `left_out` as in read_image.
-    """
-    name = os.fspath(destination) if isinstance(destination, (str, os.PathLike)) else "image"
-    format = format or format_of(name)
-    samples = _fit(samples, format, name)
-    with collected(left_out) as messages:
-        _write(samples, destination, kept or {}, format, name, messages)
-
-
-def _write(
-    samples: np.ndarray,
-    destination: str | os.PathLike[str] | BinaryIO,
-    kept: dict[str, bytes],
-    format: str,
-    name: str,
-    left_out: list[str],
-) -> None:
-    from PIL import Image
-
-    try:
-        options = {**SAVE_OPTIONS.get(format, {}), **metadata.save_options(format, kept, name, left_out)}
-        if samples.dtype == np.uint16 and format == "PNG":
-            data = deep.png(samples, options)
-            if isinstance(destination, (str, os.PathLike)):
-                with open(destination, "wb") as file:
-                    file.write(data)
-            else:
-                destination.write(data)
-            return
-        image = Image.fromarray(samples)
-        if image.mode == "L" and format in WITHOUT_GREY and "icc_profile" in options:
-            image.info["icc_profile"] = options.pop("icc_profile")
-            image, options["icc_profile"] = _to_rgb(image, name, left_out)
-        image.save(destination, format, **options)
-    except OSError as exc:
-        raise CodecError(f"{name}: {exc.strerror or exc}") from exc
-    except Exception as exc:  # as in reading: Pillow's writers raise what they meet
-        raise CodecError(f"{name}: cannot be written as {format} ({exc})") from exc
-
-
-def format_of(path: str | os.PathLike[str]) -> str:
-    """Pillow's name of the format that a path's suffix stands for, PNG where it has none; raises CodecError."""
-    from PIL import Image
-
-    suffix = os.path.splitext(path)[1].lower() or ".png"
-    Image.preinit()  # the usual formats; to load all of Pillow's takes as long as to decode an image
-    format = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
-    if format not in Image.SAVE or suffix == SUFFIX:  # which vaecodec.integrations.pillow may have made one of Pillow's
-        raise CodecError(f"{os.fspath(path)}: no image format to write has the suffix {suffix}; try .png")
-    return format
-
-
-def _fit(samples: np.ndarray, format: str, name: str) -> np.ndarray:
-    """The samples as the format takes them; raises CodecError where that would lose something."""
-    alpha = planes.alpha_of(samples)
-    if alpha is not None and format not in WITH_ALPHA:
-        if alpha.min() < np.iinfo(samples.dtype).max:
-            raise CodecError(f"{name}: {format} cannot hold transparency; write a PNG and flatten that")
-        samples = samples[..., 0] if planes.channels_of(samples) == 2 else np.ascontiguousarray(samples[..., :3])
-    if samples.dtype == np.uint16 and format != "PNG" and (samples.ndim > 2 or format not in DEEP):
-        raise CodecError(f"{name}: {format} cannot hold 16 bits a sample; write a PNG")
-    return samples
 
 
 def _array_samples(array: np.ndarray, name: str) -> np.ndarray:
@@ -225,19 +150,19 @@ def _convert(image: Image.Image, data: bytes, name: str, left_out: list[str]) ->
     """(samples, metadata) of an open image and its file; raises CodecError on what does not fit, Pillow's on damage."""
     if image.format in DRAWINGS:
         raise CodecError(f"{name}: {image.format} is a drawing; render it to pixels first, as a PNG")
-    bits, raw = deep.bits_of(image, data), deep.raw_mode(image)
+    bits, raw = bit_depth(image, data), raw_mode(image)
     if getattr(image, "is_animated", False):
         left_out.append(f"{name}: more than one frame; only the first is kept")
-    elif image.format == "PNG" and png.has_frames(io.BytesIO(data)):
+    elif image.format == "PNG" and has_frames(io.BytesIO(data)):
         left_out.append(f"{name}: its animation is damaged; only the default image is kept")
     samples = _deep_samples(image, data) if bits == 16 else None
     if bits > 8 and samples is None:
         raise CodecError(f"{name}: more than 8 bits a sample that cannot be read whole; save it as a 16-bit PNG")
     if samples is None and image.mode not in (*GREY_MODES, *COLOUR_MODES):
         raise CodecError(f"{name}: colour mode {image.mode}; convert it to 8-bit RGB first")
-    by_loading = getattr(image, "tag_v2", {}).get(metadata.ORIENTATION, 1)
+    by_loading = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
     image.load()
-    turned, left, exif = metadata.upright(image, name, left_out)
+    turned, left, exif = upright(image, name, left_out)
     if _exif_is_cut(image, left != 1, data):
         left_out.append(f"{name}: some of its EXIF data is damaged and left out")
     if samples is None:
@@ -245,7 +170,7 @@ def _convert(image: Image.Image, data: bytes, name: str, left_out: list[str]) ->
     else:
         samples, icc = _keyed(UPRIGHT[left](samples), image.info.get("transparency")), image.info.get("icc_profile")
     on_side = max(by_loading, left) > 4
-    return np.ascontiguousarray(samples), metadata.collect(turned, icc, exif, on_side, name, left_out)
+    return np.ascontiguousarray(samples), collect(turned, icc, exif, on_side, name, left_out)
 
 
 def _exif_is_cut(image: Image.Image, turned: bool, data: bytes) -> bool:
@@ -253,7 +178,7 @@ def _exif_is_cut(image: Image.Image, turned: bool, data: bytes) -> bool:
     tiff = data if image.format == "TIFF" else image.info.get("exif") if turned else b""
     if not isinstance(tiff, bytes) or not tiff:
         return False
-    return not metadata.directories_fit(io.BytesIO(tiff.removeprefix(metadata.EXIF_PREFIX)))
+    return not directories_fit(io.BytesIO(tiff.removeprefix(EXIF_PREFIX)))
 
 
 def _deep_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
@@ -267,9 +192,9 @@ def _deep_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
         data = file.read()
         file.seek(position)
     if not data:
-        return deep.read(image, image)  # type: ignore[arg-type]
+        return read_16_bit(image, image)  # type: ignore[arg-type]
     with Image.open(io.BytesIO(data)) as one, Image.open(io.BytesIO(data)) as again:
-        return deep.read(one, again)
+        return read_16_bit(one, again)
 
 
 def _samples(image: Image.Image, raw: str, name: str, left_out: list[str]) -> tuple[np.ndarray, bytes | None]:
@@ -333,3 +258,158 @@ def _to_rgb(image: Image.Image, name: str, left_out: list[str]) -> tuple[Image.I
             return rgb, None
     spaces = (b"RGB ",) if image.mode != "CMYK" else ()
     return image.convert("RGB"), _fitting_profile(image, spaces, name, left_out)
+
+
+def has_frames(file: BinaryIO) -> bool:
+    """Whether frames of an animation follow the default image: chunks fdAT (PNG 3rd edition, section 11.3.6.3)."""
+    file.seek(len(SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, tag = struct.unpack(">I4s", head)
+        if tag in (b"fdAT", b"IEND"):
+            return bool(tag == b"fdAT")
+        file.seek(length + 4, 1)
+    return False
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How samples lie in the file, in Pillow's words ("L;4", "RGB;16B"); "" once loaded, or where it does not say."""
+    for _, _, _, arguments in getattr(image, "tile", ()):
+        for value in arguments if isinstance(arguments, tuple) else (arguments,):
+            if isinstance(value, str):
+                return value
+    return ""
+
+
+def bit_depth(image: Image.Image, data: bytes = b"") -> int:
+    """Bits a sample in the file `data`: where more than 8, Pillow's own pixels may be less than that."""
+    raw = raw_mode(image)
+    if image.mode in GREY_16_MODES or (";16" in raw and not raw.startswith("BGR")):  # BGR;16 is 16 bits a pixel
+        return 16
+    if image.mode[0] in "IF":
+        return 16 if image.format == "PPM" else 32
+    if image.format == "PPM":  # decoders that scale have the maximum as their last argument
+        maxima = [tile.args[-1] for tile in getattr(image, "tile", ()) if tile.codec_name.startswith("ppm")]
+        return 16 if max(maxima, default=255) > 255 else 8
+    if image.format == "AVIF":  # AV1 Codec ISO Media File Format Binding 1.2, 2.3.3
+        at = data.find(b"av1C")
+        flags = data[at + 6] if 0 <= at < len(data) - 6 else 0
+        return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
+    if image.format == "JPEG2000":  # ISO/IEC 15444-1, A.5.1
+        at = data.find(b"\xff\x4f\xff\x51")
+        return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
+    return 8
+
+
+def read_16_bit(image: ImageFile, again: ImageFile) -> np.ndarray | None:
+    """u16[H, W] or u16[H, W, 2, 3 or 4] of a file that was opened twice; None where Pillow cannot give 16 bits.
+
+    Loads both; raises Pillow's errors on damage.
+    """
+    raw, maximum = raw_mode(image), 65535
+    if image.mode in GREY_16_MODES or image.mode == "I":
+        return np.asarray(image).astype(np.uint16)
+    if raw == "LA;16B":  # a pixel has as many bits as one of RGBA, so that all come at once
+        _set_raw_mode(image, "RGBA")
+        wide = np.asarray(image).astype(np.uint16)
+        return wide[..., 0::2] << 8 | wide[..., 1::2]
+    if raw == "RGB" and image.tile[0].codec_name == "ppm":
+        arguments = image.tile[0].args
+        raw, maximum = "RGB;16B", int(arguments[1]) if isinstance(arguments, tuple) else maximum
+        image.tile = again.tile = [image.tile[0]._replace(codec_name="raw", args=(raw, 0, 1))]
+    if raw[:-1] not in ("RGB;16", "RGBA;16"):
+        return None
+    _set_raw_mode(again, raw[:-1] + OTHER_BYTE[raw[-1]])
+    samples = np.asarray(image).astype(np.uint16) << 8
+    samples |= np.asarray(again)
+    if maximum != 65535:
+        samples = ((samples.astype(np.uint32) * 65535 + maximum // 2) // maximum).astype(np.uint16)
+    return samples
+
+
+def _set_raw_mode(image: ImageFile, raw: str) -> None:
+    image.tile = [
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
+    ]
+
+
+def is_image(file: BinaryIO, name: str = "") -> bool:
+    """Whether a seekable binary file, from its start, is a picture that may be coded as one; reads only its head.
+
+    Says nothing on whether it is a whole or an undamaged one.
+    """
+    from PIL import Image
+
+    head = _head(file)
+    suffix = SUFFIXES.get(os.path.splitext(name)[1].lower())
+    for load in (Image.preinit, Image.init):  # the usual formats; all there are, which takes a while
+        load()
+        formats = [format for format in (*DETECTED_FORMATS, suffix) if format in Image.OPEN]
+        try:
+            with Image.open(file, formats=formats) as image:
+                return image.format != "TIFF" or (head[8:10] != CANON_RAW and not _is_preview(image))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return True  # too large to be decoded, but a picture
+        except Exception:  # on what is not theirs Pillow's readers raise nearly anything
+            continue
+        finally:
+            file.seek(0)
+    return False
+
+
+def trailing_bytes(data: bytes | mmap) -> int:
+    """How many bytes follow the end of a JPEG or PNG file, padding aside: phones append films to photographs."""
+    end = len(data)
+    if data[:2] == b"\xff\xd8":
+        end = _jpeg_end(data)
+    elif data[:4] == b"\x89PNG":
+        end = _png_end(data)
+    return len(data[end:].strip(b"\0\t\r\n "))
+
+
+def _png_end(data: bytes | mmap) -> int:
+    """Where IEND ends, or the end of the data where there is none (PNG 3rd edition, section 5)."""
+    position, tag = 8, b""
+    while tag != b"IEND" and position + 12 <= len(data):
+        tag = data[position + 4 : position + 8]
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return position if tag == b"IEND" else len(data)
+
+
+def _jpeg_end(data: bytes | mmap) -> int:
+    """Where the end of image lies, or the end of the data where there is none (ITU-T T.81, B.1.1)."""
+    position = 2
+    while position + 2 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xD9:  # EOI
+            return position + 2
+        if marker == 0xFF:  # fill
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # those without a length
+            position += 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # SOS: compressed data up to the next marker that is no restart
+            following = NEXT_MARKER.search(data, position)
+            position = following.start() if following else len(data)
+    return len(data)
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    head = file.read(16)
+    file.seek(0)
+    return head
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Whether a TIFF's first picture stands for another one in the same file."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED) or SUB_IFDS in tags or DNG_VERSION in tags
+
+
+def read_samples(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
+    """(samples, metadata) of what a model of so many channels is to code; raises CodecError, or as check_array does."""
+    if channels in PICTURE_CHANNELS:
+        return read_image(image)
+    check_array(channels, image)
+    return image, {}
