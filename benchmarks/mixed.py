@@ -19,7 +19,7 @@ from vaecodec.bench.evaluate import find_pictures, read_pictures
 from vaecodec.bench.gallery import largest_within
 from vaecodec.bench.peers import Options, Peer, open_peer
 from vaecodec.codec import modes
-from vaecodec.container import picture as container
+from vaecodec.container import image_file
 from vaecodec.images.channels import split_alpha
 
 LIMIT = 60.0  # dB
@@ -66,7 +66,7 @@ def main() -> None:
             ours = psnr(split_alpha(modes.decode(data))[0], rgb)
             theirs = [at_bytes(peer, rgb, len(data)) for peer in peers]
             worst = min((ours - value for value in theirs if value is not None), default=LIMIT)
-            rows.append((worst, name, quality, container.info(data), ours, theirs))
+            rows.append((worst, name, quality, image_file.info(data), ours, theirs))
     print("| picture | quality | coding | bpp | PSNR | AVIF | WebP |\n|---|---|---|---|---|---|---|")
     for _, name, quality, info, ours, theirs in sorted(rows, key=lambda row: row[0])[: options.worst]:
         beside = " | ".join("-" if value is None else f"{value - ours:+.1f}" for value in theirs)

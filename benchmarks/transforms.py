@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from table import publish
 
-from vaecodec.config import STEPS
+from vaecodec.config import QUALITY_INDICES
 from vaecodec.model.file import Model, load_model
 from vaecodec.native import library
 from vaecodec.threads import Threads, pool_of
@@ -38,7 +38,7 @@ def seconds_of(work: Callable[[], Any], repeat: int) -> float:
 
 def calls(transforms: Transforms, images: list[np.ndarray], threads: Threads) -> dict[str, Callable[[], Any]]:
     """Both transforms of these images at the middle quality."""
-    index = STEPS // 2
+    index = QUALITY_INDICES // 2
     coefficients = transforms.analysis(images, index, threads)
     return {
         "analysis": lambda: transforms.analysis(images, index, threads),

@@ -8,25 +8,25 @@ from typing import Any
 STRIDE = 16  # pixels per latent cell, each way
 
 ANCHORS = 8  # qualities at which gains are learned; in between they are interpolated
-SUBSTEPS = 128  # quality steps from one anchor to the next
-STEPS = (ANCHORS - 1) * SUBSTEPS + 1  # quality steps in a file header: 0 .. 896
-LEVEL_STEPS = 8  # the prior is conditioned on step // 8, so that its integer tables stay small
-LEVELS = (STEPS - 1) // LEVEL_STEPS + 1
+INDICES_PER_ANCHOR = 128  # quality indices from one anchor to the next
+QUALITY_INDICES = (ANCHORS - 1) * INDICES_PER_ANCHOR + 1  # in a file header: 0..896
+INDICES_PER_LEVEL = 8  # the prior is conditioned on index // 8, so that its integer tables stay small
+LEVELS = (QUALITY_INDICES - 1) // INDICES_PER_LEVEL + 1
 
 LAMBDA_MIN, LAMBDA_MAX = 0.0006, 0.18  # rate-distortion trade-off at the first and the last anchor
 
-# The scale ladder, to sigma = 2200: row r stands for sigma = SCALE_MIN * SCALE_RATIO ** r, in quantisation steps.
-SCALES = 96  # rungs of a model that is frozen now; what its tables have rows for counts
-MAX_SCALES = 256  # so that a row is a byte
+# The scale ladder, to sigma = 2200: scale index r is sigma = SCALE_MIN * SCALE_RATIO ** r, in quantisation steps.
+SCALES = 96  # scale indices of a model frozen by this version; a model file has its own number
+MAX_SCALES = 256  # so that a scale index is a byte
 SCALE_MIN, SCALE_RATIO = 0.11, 1.11
 
 
-WORTH = 0.13  # squared quantisation steps that a bit is worth where wavelet coefficients are rounded
+SQUARED_STEPS_PER_BIT = 0.13  # price of a bit where wavelet coefficients are rounded, in squared quantisation steps
 
-PICTURE_CHANNELS = (1, 3)  # of models whose files are pictures: grey and RGB
+IMAGE_CHANNELS = (1, 3)  # of models for images: grey and RGB
 MAX_CHANNELS = 16
 CELL = STRIDE * STRIDE  # pixels of a cell
-FILTER_REACH = 4  # samples that a picture's filter reaches beyond one
+FILTER_REACH = 4  # samples that the restoration filter reaches to each side
 
 LIMITS = {"channels": (1, MAX_CHANNELS)}  # of fields that are not within 1..4096
 
@@ -70,18 +70,18 @@ class Config:
         return self.coarser if octave else self.prior
 
     @property
-    def weighty(self) -> int:
+    def lambda_channels(self) -> int:
         """Channels that lambda's mean is taken over: a sample of more than 3 weighs as much as one of a colour."""
         return min(self.channels, 3)
 
-    def lambda_of_sum(self, step: int) -> float:
-        """lambda_at, of the sum of squared errors over the channels of a pixel, not their mean."""
-        return lambda_at(step) / self.weighty
+    def lambda_of_sum(self, quality_index: int) -> float:
+        """lambda_at for the sum of squared errors over the channels of a pixel, not their mean."""
+        return lambda_at(quality_index) / self.lambda_channels
 
 
-def lambda_at(step: int) -> float:
-    """Lambda of a quality step: bits a pixel that 255^2 * MSE, the squared error of a sample, is worth."""
-    return LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step / (STEPS - 1))
+def lambda_at(quality_index: int) -> float:
+    """Lambda, in bits a pixel: the rate-distortion trade-off against 255^2 * MSE, the squared error of a sample."""
+    return LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (quality_index / (QUALITY_INDICES - 1))
 
 
 PRESETS = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from vaecodec.errors import CodecError, Skipped
+from vaecodec.errors import CodecError, SkippedError
 
 CLEAR = "\r\x1b[K"  # start of the line, erase to its end
 
@@ -41,7 +41,7 @@ class Console:
                 record, text = work()
         except BrokenPipeError:
             raise
-        except Skipped as exc:
+        except SkippedError as exc:
             self.skip(name, about(name, exc))
             return True
         except (CodecError, OSError, MemoryError) as exc:

@@ -21,5 +21,5 @@ class TargetError(CodecError):
     """No quality gives the size or the fidelity that was asked for."""
 
 
-class Skipped(CodecError):
+class SkippedError(CodecError):
     """The input is left alone because the caller asked for that, which is no failure."""

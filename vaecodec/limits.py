@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from vaecodec.errors import LimitError
 
-PILLOWS = 89_478_485  # pixels from which Pillow warns: 256 MiB of RGB
+PILLOW_WARNING_PIXELS = 89_478_485  # pixels from which Pillow warns: 256 MiB of RGB
 
 
 class Limits(NamedTuple):
     """What a decoder agrees to; None lifts a limit.  Of a window, its own size counts."""
 
-    pixels: int | None = 2 * PILLOWS  # above half of it a RuntimeWarning, as in Pillow
+    pixels: int | None = 2 * PILLOW_WARNING_PIXELS  # above half of it a RuntimeWarning, as in Pillow
     side: int | None = 65_535  # pixels, as in JPEG
 
     def refuse(self, width: int, height: int) -> None:

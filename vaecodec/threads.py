@@ -1,16 +1,23 @@
-"""Share work on one image between threads: strips of rows, or planes.  Kernels release the GIL while they run."""
+"""Share work on one image between threads: strips of rows, or planes.
+
+Kernels release the GIL while they run.  BLAS is kept to one thread while small matrix products run: its workers spin
+between them, and hold the cores.
+"""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Each = Callable[..., Iterable[Any]]  # map, or the map of an executor
 
 STRIPS_EACH = 2  # strips of a thread, so that one that is late leaves some of its own to another
 LEAST_ROWS = 4  # of a strip: its neighbours' first rows are computed twice
@@ -84,3 +91,59 @@ def pool_of(count: int) -> Iterator[Threads]:
         return
     with ThreadPoolExecutor(count - 1, "vaecodec") as pool:
         yield Threads(count, pool)
+
+
+def run(each: Each, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """Call work(item) for all items by `each`, which may be as lazy as map is."""
+    deque(each(work, items), maxlen=0)
+
+
+def half_slices(length: int) -> list[slice]:
+    """Halves of a range, for two threads."""
+    return [slice(0, length // 2), slice(length // 2, length)]
+
+
+class SingleThreadedBlas:
+    """Within it, matrix products run on the calling thread alone; for any number of threads at once."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._limit = Lock(), 0, nullcontext()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0 and os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+                self._limit = _controller().limit(limits=1, user_api="blas")
+                self._limit.__enter__()
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.__exit__(None, None, None)
+                self._limit = nullcontext()
+
+    def hold(self) -> None:
+        """Lets no thread begin or end, until let_go."""
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        self._lock.release()
+
+
+@lru_cache(maxsize=1)
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+single_threaded_blas = SingleThreadedBlas()
+
+if hasattr(os, "register_at_fork"):
+    # Not while some thread tells BLAS how many it may use: the child would wait for ever for the lock that takes.
+    os.register_at_fork(
+        before=single_threaded_blas.hold,
+        after_in_parent=single_threaded_blas.let_go,
+        after_in_child=lambda: single_threaded_blas.__init__(),  # type: ignore[misc]
+    )

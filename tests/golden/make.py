@@ -32,11 +32,10 @@ from vaecodec.codec import fallback as classical
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
 from vaecodec.config import Config
-from vaecodec.container import picture as container
-from vaecodec.container import stored
-from vaecodec.container.picture import Header, parse, with_pixel_crcs
-from vaecodec.entropy.coding import DETERMINISTIC, SYMBOL_MAX
-from vaecodec.entropy.outliers import push_strays
+from vaecodec.container import image_file, stored
+from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
+from vaecodec.container.image_file import Header, parse, with_pixel_crcs
+from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent, split_alpha
 from vaecodec.model.file import load_model
@@ -183,7 +182,7 @@ def random_symbols(codec: Codec, height: int, width: int, step: int) -> bytes:
 
     coded = encode_tile(codec.model.prior, codec.model.models, cells, step, choose)
     header = Header(codec.model.id, height, width, step, 1024)
-    data = container.pack(header, [(coded.payload, coded.crc, 0)])
+    data = image_file.pack(header, [(coded.payload, coded.crc, 0)])
     return with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
 
 
@@ -192,11 +191,11 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
     counts = []
 
     def push(coder: Any, symbols: np.ndarray, rows: np.ndarray, models: Any) -> np.ndarray:
-        counts.append(int(np.count_nonzero(symbols[rows == DETERMINISTIC])))
-        return push_strays(coder, symbols, rows, models)
+        counts.append(int(np.count_nonzero(symbols[rows == ZERO_TABLE])))
+        return push_outliers(coder, symbols, rows, models)
 
     pixels, quality, tile = IMAGES[name]
-    with mock.patch("vaecodec.entropy.outliers.push_strays", push):
+    with mock.patch("vaecodec.entropy.coding.push_outliers", push):
         codec.encode(pixels, quality, tile=tile)
     return counts
 
@@ -218,14 +217,14 @@ def make_kinds(codec: Codec) -> None:
         samples = sample(channels, 45, 60)
         rgb = np.ascontiguousarray(split_alpha(samples)[0])
         alpha = split_alpha(samples)[1]
-        beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
-        grey = [(container.GREY, b"")] if channels < 3 else []
-        kind_of = container.Classical("avif", 45, 60, channels, 8)
+        beside = [] if alpha is None else [(ALPHA, classical.encode_lossless(alpha))]
+        grey = [(GREY, b"")] if channels < 3 else []
+        kind_of = image_file.FallbackHeader("avif", 45, 60, channels, 8)
         coded = classical.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
         deep = sample(channels, 20, 30, np.uint16)
         files = {
-            f"vae-{kind}": container.insert(codec.encode(rgb, 70, metadata), grey + beside),
-            f"avif-{kind}": container.insert(container.pack_classical(kind_of, coded, metadata), beside),
+            f"vae-{kind}": insert_chunks(codec.encode(rgb, 70, metadata), grey + beside),
+            f"avif-{kind}": insert_chunks(image_file.pack_fallback(kind_of, coded, metadata), beside),
             f"lossless-{kind}": modes.keep(samples, metadata),
             f"lossless16-{kind}": modes.keep(deep, metadata),
         }

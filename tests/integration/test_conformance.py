@@ -20,7 +20,7 @@ import pytest
 
 from support.paths import SHARED
 from vaecodec.codec import modes
-from vaecodec.container.picture import info
+from vaecodec.container.image_file import info
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import alpha_channel, clear_transparent, count_channels
 from vaecodec.images.reading import read_image

@@ -8,8 +8,8 @@ import pytest
 
 from support.damage import flipped, mutants, truncations
 from support.paths import GOLDEN
-from vaecodec.container import picture as container
-from vaecodec.container.picture import Header, pack, parse
+from vaecodec.container import chunks, image_file
+from vaecodec.container.image_file import Header, pack, parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.limits import Limits
 
@@ -19,7 +19,7 @@ META = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
 @pytest.fixture(scope="module")
 def files(tiny):
     found = [path.read_bytes() for path in sorted(GOLDEN.glob("*.vae"))]
-    return [data for data in found if container.info(data).get("model") == tiny.model.id]
+    return [data for data in found if image_file.info(data).get("model") == tiny.model.id]
 
 
 def test_there_are_twenty_golden_files(files):
@@ -64,7 +64,7 @@ def test_mutants_of_files_are_parsed_or_refused(files):
     outcomes = set()
     for mutant in mutants(1, 20_000, everything):
         try:
-            container.metadata(mutant)
+            image_file.metadata(mutant)
             outcomes.add(str)
         except FormatError as exc:
             outcomes.add(type(exc))
@@ -88,8 +88,8 @@ def test_a_tiny_file_that_claims_to_be_huge_is_refused_without_memory(tiny):
     import tracemalloc
 
     def claim(height, width, size=12):
-        head = container.FIXED.pack(1, 0, bytes.fromhex(tiny.model.id), height, width, 0, size, 0)
-        return container.MAGIC + container.chunk(b"HEAD", head) + container.chunk(b"DATA", b"")
+        head = image_file.HEAD.pack(1, 0, bytes.fromhex(tiny.model.id), height, width, 0, size, 0)
+        return chunks.MAGIC + chunks.pack_chunk(b"HEAD", head) + chunks.pack_chunk(b"DATA", b"")
 
     honest = pack(Header(tiny.model.id, 2**24, 8, 0, 4096), [(b"", 0, 0)] * 4096)
     for data in (claim(2**31, 2**31), claim(2**24, 2**24), honest):

@@ -10,7 +10,7 @@ from support.images import synthetic_image
 from support.models import reload
 from vaecodec.codec.codec import Codec
 from vaecodec.codec.schedule import Schedule
-from vaecodec.container.picture import parse, with_pixel_crcs
+from vaecodec.container.image_file import parse, with_pixel_crcs
 from vaecodec.errors import FormatError
 from vaecodec.native import library
 from vaecodec.threads import Threads

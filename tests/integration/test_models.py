@@ -192,15 +192,15 @@ def test_a_wrong_recipe_is_one_line(text, word, place, capsys):
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_files_cost_what_training_thought(quality, small):
     tf = pytest.importorskip("tensorflow")
-    from vaecodec.config import STEPS, SUBSTEPS
-    from vaecodec.container.picture import step_of
+    from vaecodec.config import INDICES_PER_ANCHOR, QUALITY_INDICES
+    from vaecodec.container.image_file import quality_index_of
     from vaecodec.training.unfreezing import weights_of
     from vaecodec.training.vae import make
 
     photo = np.asarray(Image.open(ROOT / "docs" / "examples" / "parrots.png"))
     photo = np.ascontiguousarray(photo[:256, :256])
     config, weights = weights_of(small.model)
-    at = tf.constant([min(step_of(quality), STEPS - 1) / SUBSTEPS], tf.float32)
+    at = tf.constant([min(quality_index_of(quality), QUALITY_INDICES - 1) / INDICES_PER_ANCHOR], tf.float32)
     loss = make(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
         tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True
     )

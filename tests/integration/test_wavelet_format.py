@@ -13,11 +13,10 @@ from reference import reference_decoder
 from support.models import DISTINCT_CONFIG, load_bytes, random_model, with_arrays, with_entry, with_filter
 from support.symbols import INVALID_OUTLIERS, outlier_stack
 from vaecodec.codec.codec import Codec
-from vaecodec.container import picture as container
-from vaecodec.container.picture import Header, parse
+from vaecodec.container import image_file
+from vaecodec.container.image_file import Header, parse
 from vaecodec.entropy import coding
-from vaecodec.entropy.outliers import pop_strays, push_strays
-from vaecodec.entropy.scale_offsets import push_rungs
+from vaecodec.entropy.coding import pop_outliers, push_outliers, push_scale_offsets
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import parse_model
 from vaecodec.native.wavelet import octave_planes
@@ -106,10 +105,10 @@ def test_the_reference_decoder_agrees_where_there_are_outliers(sure, tile, monke
     found = []
 
     def seen(coder, symbols, indices, models):
-        found.append(symbols[(indices == coding.DETERMINISTIC) & (symbols != 0)])
-        return push_strays(coder, symbols, indices, models)
+        found.append(symbols[(indices == coding.ZERO_TABLE) & (symbols != 0)])
+        return push_outliers(coder, symbols, indices, models)
 
-    monkeypatch.setattr("vaecodec.entropy.outliers.push_strays", seen)
+    monkeypatch.setattr("vaecodec.entropy.coding.push_outliers", seen)
     data = sure[0].encode(flat_with_a_spot(), 100, tile=tile)
     assert sum(len(part) > 0 for part in found) >= 4 and len(np.concatenate(found)) > 10
     assert np.concatenate(found).min() < -1 and np.concatenate(found).max() > 1
@@ -142,12 +141,12 @@ def assert_same_symbols(models, cells, quality_index, reach):
         shape, count = [side << (3 - octave) for side in cells], 3 * values.low.shape[0]
         planes = octave_planes(*halves, shape, np.ones(count, np.int32), np.zeros(count, np.int32))
         assert np.array_equal(np.moveaxis(tile.octaves[octave], -1, 0), planes)
-    data = container.pack(
+    data = image_file.pack(
         Header(model.id, 16 * cells[0], 16 * cells[1], quality_index, 4096, channels=model.config.channels),
         [(coded.payload, coded.crc, 0)],
     )
-    assert_same(models, container.with_pixel_crcs(data, codec.decoder.pixel_crcs(data)))
-    outliers = sum(np.count_nonzero(symbols[indices == coding.DETERMINISTIC]) for symbols, indices in coded.parts)
+    assert_same(models, image_file.with_pixel_crcs(data, codec.decoder.pixel_crcs(data)))
+    outliers = sum(np.count_nonzero(symbols[indices == coding.ZERO_TABLE]) for symbols, indices in coded.parts)
     return values, outliers
 
 
@@ -155,7 +154,7 @@ def test_both_decoders_check_the_pixels(usual):
     codec, theirs = usual
     data = codec.encode(synthetic_image(70, 90), 50, tile=64)
     right = [tile.pixels for tile in parse(data).tiles]
-    wrong = container.with_pixel_crcs(data, [*right[:-1], right[-1] ^ 1])
+    wrong = image_file.with_pixel_crcs(data, [*right[:-1], right[-1] ^ 1])
     with pytest.raises(FormatError, match="pixels"):
         codec.verify(wrong)
     with pytest.raises(ValueError, match="pixels"):
@@ -167,11 +166,11 @@ def test_outliers_that_are_none_are_refused_by_both(usual, case):
     (codec, theirs), rows = usual, np.array([0, 0, 7, 0, 7], np.int64)
     reading = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     with pytest.raises(FormatError):
-        pop_strays(reading, np.zeros(5, np.int32), rows.astype(np.uint8), codec.model.models)
+        pop_outliers(reading, np.zeros(5, np.int32), rows.astype(np.uint8), codec.model.models)
     # In the whole of a part the symbols of table 7 come first.
     coder = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     coding.push(coder, np.array([3, -2], np.int32), np.array([7, 7], np.uint8), codec.model.models)
-    push_rungs(coder, None)
+    push_scale_offsets(coder, None)
     tile = reference_decoder.TileDecoder(reference_decoder.Stack(coding.words(coder)), 0, theirs)
     with pytest.raises(ValueError, match="outlier"):
         tile.take(np.zeros(5, np.int64), rows)

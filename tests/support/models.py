@@ -11,7 +11,7 @@ import pytest
 
 from vaecodec.codec.codec import Codec
 from vaecodec.config import Config
-from vaecodec.container.picture import pack, parse, with_pixel_crcs
+from vaecodec.container.image_file import pack, parse, with_pixel_crcs
 from vaecodec.errors import ModelError
 from vaecodec.model.file import Model, pack_model, parse_model
 

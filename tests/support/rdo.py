@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN
-from vaecodec.container.picture import STEPS, step_of
+from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, QUALITY_INDICES
+from vaecodec.container.image_file import quality_index_of
 from vaecodec.rdo.synthesis_gradients import Synthesis
 
 
 def rd_cost(pixels, codec, data, quality):
     """Cost D + lambda R of a coded image, in bits per pixel."""
-    lambda_ = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (step_of(quality) / (STEPS - 1))
+    lambda_ = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (quality_index_of(quality) / (QUALITY_INDICES - 1))
     error = np.mean((codec.decode(data).astype(float) - pixels) ** 2)
     return 8 * len(data) / (pixels.shape[0] * pixels.shape[1]) + lambda_ * error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vaecodec.entropy import coding
-from vaecodec.entropy.outliers import FLAG
+from vaecodec.entropy.coding import OUTLIER_FLAG
 from vaecodec.entropy.tables import TOTAL, Tables, build
 from vaecodec.model.file import Model
 from vaecodec.prior.model import Distributions
@@ -51,7 +51,7 @@ def decoding_inverts_encoding(model: Model, cells: tuple[int, int], step: int, r
         indices = distributions.indices
         spread = 3 * rng.standard_normal(indices.shape) * 40 ** rng.random(indices.shape)
         symbols = np.rint(np.clip(spread, -60000, 60000)).astype(np.int32)
-        symbols[(indices == coding.DETERMINISTIC) & (rng.random(indices.shape) < 0.9)] = 0
+        symbols[(indices == coding.ZERO_TABLE) & (rng.random(indices.shape) < 0.9)] = 0
         return symbols
 
     coded = encode_tile(model.prior, model.models, cells, step, choose)
@@ -68,7 +68,7 @@ def outlier_stack(models: coding.Models, numbers: list[int], flag: int = 1) -> n
     """The words of a stack from which a decoder pops a flag, then these numbers of outliers."""
     coder = coding.writer()
     coding.push_numbers(coder, np.array(numbers), models)
-    coding.push(coder, np.array([flag], np.int32), np.array([FLAG], np.uint8), models)
+    coding.push(coder, np.array([flag], np.int32), np.array([OUTLIER_FLAG], np.uint8), models)
     return coding.words(coder)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from vaecodec.config import PRESETS
-from vaecodec.container import picture as container
+from vaecodec.container import image_file
 from vaecodec.errors import CodecError
 
 SCRIPTS = ROOT / "benchmarks"
@@ -84,7 +84,7 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
     head, _, row, *rest = capsys.readouterr().out.splitlines()
     assert head.count("|") == row.count("|") == 8 and not rest
     name, quality, coding, bpp, psnr, *peers = (cell.strip() for cell in row.strip("|").split("|"))
-    assert name in ("1.png", "2.png") and quality == "60" and coding in container.CODINGS + ("vae",)
+    assert name in ("1.png", "2.png") and quality == "60" and coding in image_file.CODINGS + ("vae",)
     assert float(bpp) > 0 and float(psnr) > 30 and all(value == "-" or abs(float(value)) < 30 for value in peers)
     assert set(peers) != {"-"}
 

@@ -20,7 +20,7 @@ from vaecodec import cli
 from vaecodec.cli import commands
 from vaecodec.codec.codec import Codec
 from vaecodec.config import PRESETS
-from vaecodec.container import picture as container
+from vaecodec.container import image_file
 from vaecodec.errors import FormatError
 
 
@@ -78,10 +78,10 @@ def test_quality_and_strip(folder):
     exif[0x010F] = "Acme"
     Image.fromarray(synthetic_image(50, 70)).save("photo.png", exif=exif)
     assert cli.main(["compress", "-q", "12.5", "photo.png"]) == 0
-    info = container.info((folder / "photo.vae").read_bytes())
+    info = image_file.info((folder / "photo.vae").read_bytes())
     assert abs(info["quality"] - 12.5) < 0.1 and info["metadata"] == ["exif"]
     assert cli.main(["compress", "-f", "--strip", "photo.png"]) == 0
-    assert container.info((folder / "photo.vae").read_bytes())["metadata"] == []
+    assert image_file.info((folder / "photo.vae").read_bytes())["metadata"] == []
 
 
 def test_window(vae):
@@ -134,7 +134,7 @@ def test_two_inputs_never_share_an_output(folder, capsys):
     assert cli.main(["compress", "-f", "--rm", "photo.png", "photo.jpg"]) == 1
     assert "photo.vae is the output of photo.png already" in capsys.readouterr().err
     assert names() == ["photo.jpg", "photo.vae"]
-    assert container.info((folder / "photo.vae").read_bytes())["height"] == 50
+    assert image_file.info((folder / "photo.vae").read_bytes())["height"] == 50
 
 
 def test_rm_removes_and_keep_keeps(folder):
@@ -345,7 +345,7 @@ def test_json_lines_of_success_and_failure(folder, capsys):
 def test_json_of_info_verify_and_models(vae, capsys):
     model = vaecodec.load("small").model.id
     assert cli.main(["info", "--json", "photo.vae"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"input": "photo.vae", **container.info(vae)}
+    assert json.loads(capsys.readouterr().out) == {"input": "photo.vae", **image_file.info(vae)}
     assert cli.main(["verify", "--json", "photo.vae"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "input": "photo.vae",
@@ -402,11 +402,11 @@ def test_a_model_that_is_not_there_is_said_once(vae, folder, capsys):
     assert cli.main(["compress", "-m", "nobody", "photo.png", "gone.png"]) == 1
     assert re.fullmatch(r"vaecodec: nobody: [^\n]+\n", capsys.readouterr().err)
     foreign = bytearray(vae)
-    head = container.parse(vae).header
+    head = image_file.parse(vae).header
     foreign = vae.replace(bytes.fromhex(head.model), bytes(16))
     start = vae.index(b"HEAD")
     length = int.from_bytes(vae[start - 4 : start], "little")
-    crc = container.zlib.crc32(foreign[start : start + 4 + length]).to_bytes(4, "little")
+    crc = image_file.zlib.crc32(foreign[start : start + 4 + length]).to_bytes(4, "little")
     (folder / "foreign.vae").write_bytes(foreign[: start + 4 + length] + crc + foreign[start + 8 + length :])
     assert cli.main(["decompress", "foreign.vae"]) == 1
     assert "0" * 32 in capsys.readouterr().err

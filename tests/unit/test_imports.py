@@ -14,7 +14,7 @@ PACKAGE = ROOT / "vaecodec"
 
 # Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
 ORDER = """
-errors version config limits notices progress atomic threads cells blas console
+errors version config limits progress atomic threads console
 container native entropy transforms prior model rdo images codec arrays generative files
 training integrations bench cli
 """.split()
@@ -22,7 +22,7 @@ training integrations bench cli
 ALLOWED = {
     "constriction": ("entropy.coding",),
     "ctypes": ("native.library",),
-    "threadpoolctl": ("blas",),
+    "threadpoolctl": ("threads",),
     "safetensors": ("model.file", "training.loop"),
     "tensorflow_probability": ("training.densities",),
     "tensorflow": ("training", "transforms.tensorflow", "integrations.tfdata"),

@@ -21,7 +21,7 @@ from vaecodec.arrays import modes as modes_of_arrays
 from vaecodec.arrays.chunks import BASED, CONSTANT, STORED
 from vaecodec.arrays.modes import Task
 from vaecodec.codec.codec import cached_codec
-from vaecodec.container import picture as container
+from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import load_model
@@ -103,7 +103,7 @@ def info(data: bytes | memoryview) -> dict[str, Any]:
     found: dict[str, Any] = {"mode": chunks.MODES[chunk.mode], "dtype": chunk.dtype.name, "shape": list(chunk.shape)}
     found.update(channels=chunk.channels, bytes=len(data))
     if chunk.mode == BASED:
-        found["model"] = container.parse(chunk.parts[-1]).header.model
+        found["model"] = image_file.parse(chunk.parts[-1]).header.model
     return found
 
 

@@ -14,10 +14,10 @@ from vaecodec.arrays import weights as weighing
 from vaecodec.arrays.chunks import Coding
 from vaecodec.arrays.fitting import Chooser
 from vaecodec.arrays.lattice import SMALL_TOP, Choose, Guide, Question, sizes, stages, walk
-from vaecodec.blas import one_thread
 from vaecodec.entropy import adaptive
 from vaecodec.entropy.coding import reader, words, writer
 from vaecodec.errors import FormatError
+from vaecodec.threads import single_threaded_blas
 
 GROUP = 1 << 20  # values of planes that are walked over together, but for a plane that is larger
 GUIDES = 2
@@ -44,7 +44,7 @@ def encode(numbers: Planes, valid: Planes | None, coding: Coding, base: Planes |
         out.put(found, rows)
         return found
 
-    with one_thread:  # least squares are small products
+    with single_threaded_blas:  # least squares are small products
         found = _walk_over(numbers.shape, valid, coding, base, chooser, begin, residuals)
     coder = writer()
     out.push(coder)

@@ -11,8 +11,8 @@ from vaecodec.arrays import chains, chunks, scaling
 from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.arrays.masks import apply_mask, apply_patches, missed, pack_mask, pack_patches, read_mask
 from vaecodec.codec.codec import Codec, codec_for
-from vaecodec.container import picture as container
-from vaecodec.container.picture import MAX_SIDE
+from vaecodec.container import image_file
+from vaecodec.container.image_file import MAX_SIDE
 from vaecodec.errors import FormatError
 
 LEVELS_WHITE = 255 << 6  # white, less black, in the unit of levels
@@ -173,7 +173,7 @@ def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
     special, base = read_mask(mask, chunk.dtype, chunk.size), None
     valid = None if special is None else to_planes((special == 0).reshape(chunk.shape), chunk.channels)
     if chunk.mode == BASED:
-        header, colours = container.parse(more[2]).header, _colours(chunk.shape, chunk.channels)
+        header, colours = image_file.parse(more[2]).header, _colours(chunk.shape, chunk.channels)
         if header.channels != 3:
             raise FormatError(f"the base has {header.channels} channels, expected 3")
         if (header.height, header.width) != (shape[0] // colours * shape[1], shape[2]):

@@ -9,7 +9,7 @@ import numpy as np
 from vaecodec.codec.decoder import Decoder
 from vaecodec.codec.encoder import Encoder
 from vaecodec.codec.plans import Latents
-from vaecodec.container.picture import parse
+from vaecodec.container.image_file import parse
 from vaecodec.images.strips import Rows, Window
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import Model, find_model, load_model

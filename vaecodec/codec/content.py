@@ -11,8 +11,8 @@ import numpy as np
 from vaecodec.codec import fallback as classical
 from vaecodec.codec.codec import Codec
 from vaecodec.config import lambda_at
-from vaecodec.container import picture as container
-from vaecodec.container.picture import step_of
+from vaecodec.container import image_file
+from vaecodec.container.image_file import quality_index_of
 from vaecodec.images.channels import count_channels, join_alpha
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
@@ -64,7 +64,7 @@ def _share_as_avif(codec: Codec, rgb: np.ndarray, grey: bool, quality: float) ->
 
     Both as rate + lambda * 255^2 * MSE, headers left out; without a filter, which would be that of the window alone.
     """
-    samples, step = join_alpha(rgb, grey, None), step_of(quality)
+    samples, step = join_alpha(rgb, grey, None), quality_index_of(quality)
     ours, avif = codec.encode_unfiltered(rgb, quality), classical.encode_avif(samples, classical.avif_quality(step))
 
     def cost(payload: int, again: np.ndarray) -> float:
@@ -72,7 +72,7 @@ def _share_as_avif(codec: Codec, rgb: np.ndarray, grey: bool, quality: float) ->
         return 8 * payload / (samples.shape[0] * samples.shape[1]) + lambda_at(step) * error
 
     theirs = cost(len(avif) - avif.index(b"mdat"), classical.decode_avif(avif, samples.shape[:2]))
-    return theirs / cost(container.contents(ours).data.length, codec.decode(ours))
+    return theirs / cost(image_file.contents(ours).data.length, codec.decode(ours))
 
 
 def bits(data: bytes, samples: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from vaecodec.codec import preview
 from vaecodec.codec.plans import Part, Plan, alike, pixels_of, strips_of
 from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
-from vaecodec.container.picture import Header, Parsed, Tile, parse
+from vaecodec.container.image_file import Header, Parsed, Tile, parse
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.images.strips import Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
@@ -105,7 +105,7 @@ class Decoder:
         for name, data in zip(names, files, strict=True):
             with named(name):
                 parts.append(self._part(data, window, reduce, limits, f"{name}: "))
-        keys = [(part.plan.grid, part.parsed.header.step) for part in parts]
+        keys = [(part.plan.grid, part.parsed.header.quality_index) for part in parts]
         order = sorted(range(len(parts)), key=keys.__getitem__)
         with schedule_of(((part.plan.grid, part.total) for part in parts), self._threads) as schedule:
             squares = self._squares(schedule, [parts[n] for n in order])
@@ -126,7 +126,7 @@ class Decoder:
         out = np.empty((*part.plan.out.shape, self.model.config.channels), np.int16)
         with schedule_of([(part.plan.grid, part.total)], self._threads) as schedule:
             for shown, outer, coefficients in self._surrounded(schedule, part, halo(self.model.config)):
-                [made] = self._transforms.levels([coefficients], part.parsed.header.step, schedule.inner)
+                [made] = self._transforms.levels([coefficients], part.parsed.header.quality_index, schedule.inner)
                 out[shown.slices()] = made[shown.inside(pixels_of(outer)).slices()]
         return out
 
@@ -160,7 +160,9 @@ class Decoder:
         if not header.filter:
             return None
         found = restoration.from_bytes(header.filter, header.channels)
-        return found.weights(self.model.transforms.synthesis.rotation, self.model.gains.low_logarithm(header.step))
+        return found.weights(
+            self.model.transforms.synthesis.rotation, self.model.gains.low_logarithm(header.quality_index)
+        )
 
     def _admit(self, parsed: Parsed, window: Window | None, reduce: int, limits: Limits | None) -> Plan:
         """What to decode, within the limits."""
@@ -195,14 +197,16 @@ class Decoder:
         def synthesize(*jobs: tuple[Header, Box, Box, Coefficients]) -> list[Square]:
             header = jobs[0][0]
             coefficients, weights = [job[3] for job in jobs], self._weights(header)
-            images = self._transforms.pixels(coefficients, header.step, weights, schedule.inner)
+            images = self._transforms.pixels(coefficients, header.quality_index, weights, schedule.inner)
             return [
                 (shown, image[shown.inside(pixels_of(outer)).slices()])
                 for (_, shown, outer, _), image in zip(jobs, images, strict=True)
             ]
 
         every = chain.from_iterable(jobs(part) for part in parts)
-        groups = alike(every, lambda job: (job[0].step, job[0].filter, job[3].low.shape), self._transforms.batch)
+        groups = alike(
+            every, lambda job: (job[0].quality_index, job[0].filter, job[3].low.shape), self._transforms.batch
+        )
         return chain.from_iterable(schedule.map(synthesize, groups))
 
     def _reduced(self, schedule: Schedule, part: Part) -> Iterator[Square]:
@@ -243,7 +247,7 @@ class Decoder:
     def _decoded(self, schedule: Schedule, part: Part, cells: Box) -> Iterator[tuple[int, Coefficients]]:
         """(index, coefficients) of each tile that has some of these cells."""
         data, parsed, grid = memoryview(part.data), part.parsed, part.plan.grid
-        step, prior, models = parsed.header.step, self.model.prior, self.model.models
+        step, prior, models = parsed.header.quality_index, self.model.prior, self.model.models
         gains = self.model.gains.scaled(step)
 
         def decode(index: int) -> tuple[int, Coefficients]:

@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.blas import one_thread
 from vaecodec.codec.decoder import Decoder, pixel_crc
 from vaecodec.codec.plans import Job, Latents, alike, cut, undisturbed
 from vaecodec.codec.plans import pixels_of as pixel_box
 from vaecodec.codec.schedule import Schedule, schedule_of
 from vaecodec.config import STRIDE
-from vaecodec.container.picture import Header, pack, step_of, with_pixel_crcs
+from vaecodec.container.image_file import Header, pack, quality_index_of, with_pixel_crcs
 from vaecodec.errors import CodecError
 from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
@@ -33,7 +32,7 @@ from vaecodec.progress import Progress, ticker
 from vaecodec.rdo import quantization
 from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
 from vaecodec.rdo.refinement import ITERATIONS, Refiner, check_effort
-from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms.coefficients import Coefficients
 from vaecodec.transforms.core import Transforms
 from vaecodec.transforms.dequantization import coefficients_of, step_targets
@@ -84,7 +83,7 @@ class Encoder:
             CodecError: an image has another shape or type.
             ValueError: another argument is out of range.
         """
-        step = step_of(quality)
+        step = quality_index_of(quality)
         check_effort(effort)
         encoded = self._of_each(images, step, tile, effort, progress)
         kinds = metadata or [None] * len(encoded)
@@ -93,7 +92,7 @@ class Encoder:
 
     def encode_unfiltered(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> bytes:
         """What `encode_batch` makes of u8[H, W, C] at effort 1, but without a filter; raises as it does."""
-        step = step_of(quality)
+        step = quality_index_of(quality)
         return self._packed(pixels.shape[:2], self._of_each([pixels], step, tile)[0], step, tile)
 
     def analyse_batch(
@@ -103,7 +102,7 @@ class Encoder:
 
         The first half of encoding, for another machine than the second; raises as encode_batch does.
         """
-        step, grids = step_of(quality), self._grids(images, tile)
+        step, grids = quality_index_of(quality), self._grids(images, tile)
         with schedule_of(((grid, grid.total) for grid in grids), self._threads) as schedule:
             jobs = chain.from_iterable(self._jobs(*pair) for pair in zip(images, grids, strict=True))
             analysed = self._analysed(schedule, jobs, step)
@@ -119,7 +118,7 @@ class Encoder:
         tile: int = DEFAULT_TILE,
     ) -> bytes:
         """What `encode_batch` makes at effort 1 of u8[H, W, C], which analyse_batch gave these coefficients of."""
-        step, [grid] = step_of(quality), self._grids([pixels], tile)
+        step, [grid] = quality_index_of(quality), self._grids([pixels], tile)
         with schedule_of([(grid, grid.total)], self._threads) as schedule:
             jobs = zip(self._jobs(pixels, grid), latents, strict=True)
             tiles = list(schedule.map(lambda job, part: self._coded(job, part, step, 1, schedule.inner), jobs))
@@ -132,7 +131,7 @@ class Encoder:
         def see(tile: CodedTile) -> None:
             bits.append(information(self.model.prior, self.model.models, tile.parts))
 
-        self._of_each([pixels], step_of(quality), tile, see=see)
+        self._of_each([pixels], quality_index_of(quality), tile, see=see)
         return math.fsum(bits)  # threads finish in any order, and a plain sum would depend on it
 
     def _packed(
@@ -250,7 +249,7 @@ class Encoder:
         """Code one tile, of which the coefficients are given: with its margin, or without."""
         inner = coefficients if coefficients.cells == job.inner.shape else coefficients.part(*job.inner)
         if _iterations(effort):
-            with turn or threading.Semaphore(), one_thread:
+            with turn or threading.Semaphore(), single_threaded_blas:
                 refine = Refiner(self.model, job.seen, job.within, coefficients, job.inner, step)
                 symbols = refine(_iterations(effort), tick)
             tile = self._encoded(inner.cells, step, lambda part, _: symbols[part], threads)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaecodec.config import STEPS
+from vaecodec.config import QUALITY_INDICES
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images import avif
 from vaecodec.images.reading import bit_depth, read_16_bit
@@ -110,7 +110,7 @@ def takes_avif(shape: tuple[int, ...]) -> bool:
 
 def avif_quality(step: int) -> int:
     """The quality of AVIF, 0..100, whose pictures cost least at a quality step, about."""
-    return round(10 + 75 * step / (STEPS - 1))
+    return round(10 + 75 * step / (QUALITY_INDICES - 1))
 
 
 def encode_avif(samples: np.ndarray, quality: int) -> bytes:

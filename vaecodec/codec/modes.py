@@ -22,9 +22,9 @@ from vaecodec.codec import rate_control as targets
 from vaecodec.codec.codec import Codec, codec_for
 from vaecodec.codec.plans import Latents
 from vaecodec.codec.rate_control import Target
-from vaecodec.config import PICTURE_CHANNELS, lambda_at
-from vaecodec.container import picture as container
-from vaecodec.container.picture import Classical, Contents, step_of
+from vaecodec.config import IMAGE_CHANNELS, lambda_at
+from vaecodec.container import chunks, image_file
+from vaecodec.container.image_file import Contents, FallbackHeader, quality_index_of
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import (
     alpha_channel,
@@ -61,7 +61,7 @@ def encode(
     check_effort(effort)
     if not isinstance(quality, Target):
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
-    is_picture = codec.model.config.channels in PICTURE_CHANNELS
+    is_picture = codec.model.config.channels in IMAGE_CHANNELS
     if is_picture:
         check(samples)
         samples = clear_transparent(samples)
@@ -91,10 +91,10 @@ def encode_batch(
     effort: int = 1,
 ) -> list[bytes]:
     """Samples as `encode` takes them, of any sizes and kinds -> a .vae file each, in order; raises as `encode` does."""
-    step_of(quality)
+    quality_index_of(quality)
     check_effort(effort)
     channels = codec.model.config.channels
-    if channels not in PICTURE_CHANNELS:
+    if channels not in IMAGE_CHANNELS:
         for samples in pictures:
             check_array(channels, samples)
         return codec.encode_batch(pictures, quality, metadata, progress=progress, effort=effort)
@@ -109,7 +109,7 @@ def encode_batch(
             return {}
         rgb, about = [parts[n][0] for n in chosen], [kinds[n] for n in chosen]
         files = codec.encode_batch(rgb, quality, about, progress=progress, effort=effort)
-        return {n: container.insert(data, parts[n][1]) for n, data in zip(chosen, files, strict=True)}
+        return {n: chunks.insert_chunks(data, parts[n][1]) for n, data in zip(chosen, files, strict=True)}
 
     coded = code(list(parts), 1)  # decides; only what is worth it is refined
     best = {n: _best(codec, clear[n], *parts[n], coded[n], quality, kinds[n]) for n in parts}
@@ -134,7 +134,7 @@ def encode_latents(
     """What `encode` makes of u8 samples, from what analyse_batch made of them at the same quality."""
     samples = clear_transparent(samples)
     rgb, beside = _apart(samples, codec.model.config.channels)
-    coded = container.insert(codec.encode_latents(rgb, latents, quality, metadata), beside)
+    coded = chunks.insert_chunks(codec.encode_latents(rgb, latents, quality, metadata), beside)
     return _best(codec, samples, rgb, beside, coded, quality, metadata)
 
 
@@ -146,8 +146,8 @@ def _colours(samples: np.ndarray, channels: int) -> np.ndarray:
 def _apart(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
     """(what the model codes, the chunks beside it) of u8 samples."""
     alpha = split_alpha(samples)[1]
-    grey = [(container.GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
-    beside = [] if alpha is None else [(container.ALPHA, classical.encode_lossless(alpha))]
+    grey = [(chunks.GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
+    beside = [] if alpha is None else [(chunks.ALPHA, classical.encode_lossless(alpha))]
     return _colours(samples, channels), grey + beside
 
 
@@ -161,14 +161,14 @@ def _best(
     metadata: dict[str, bytes] | None,
 ) -> bytes:
     """The file of the lowest sum, of u8 samples and the file that a codec has made of them."""
-    step, grey = step_of(quality), count_channels(samples) < 3
+    step, grey = quality_index_of(quality), count_channels(samples) < 3
     if content.is_photograph(codec, samples, rgb, coded, quality):
         return coded
     files = [keep(samples, metadata), coded]
     if classical.takes_avif(samples.shape[:2]):
         avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, classical.avif_quality(step))
-        alpha = [chunk for chunk in beside if chunk[0] == container.ALPHA]
-        files.append(container.insert(container.pack_classical(_head("avif", samples), avif, metadata), alpha))
+        alpha = [chunk for chunk in beside if chunk[0] == chunks.ALPHA]
+        files.append(chunks.insert_chunks(image_file.pack_fallback(_head("avif", samples), avif, metadata), alpha))
     return min(files, key=lambda data: _cost(data, samples, codec, step))
 
 
@@ -192,7 +192,7 @@ def encode_rows(
 
     if not isinstance(quality, Target):
         coded = codec.encode(rows_of(), quality, metadata, progress=progress, effort=effort)
-        return container.insert(coded, [(container.GREY, b"")] if grey and channels == 3 else [])
+        return chunks.insert_chunks(coded, [(chunks.GREY, b"")] if grey and channels == 3 else [])
 
     def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows, top = open_rows(), 0
@@ -212,7 +212,7 @@ def encode_rows(
 
 def keep(samples: np.ndarray, metadata: dict[str, bytes] | None = None) -> bytes:
     """Samples as encode takes them, colours 0 where alpha is 0 -> a .vae file that holds them without loss."""
-    return container.pack_classical(_head("lossless", samples), classical.encode_lossless(samples), metadata)
+    return image_file.pack_fallback(_head("lossless", samples), classical.encode_lossless(samples), metadata)
 
 
 def check(samples: np.ndarray) -> None:
@@ -260,8 +260,8 @@ def decode_strips(
     Raises as `decode` does; damage to pixels shows when their turn comes.
     """
     found, box, shape = _admit(data, window, reduce, limits)
-    if isinstance(found.head, Classical):
-        return shape, _kept_strips(data, found, found.head, box, reduce)
+    if isinstance(found.header, FallbackHeader):
+        return shape, _kept_strips(data, found, found.header, box, reduce)
     codec = codec or codec_for(data, model, threads=threads)
     _, strips = codec.decode_strips(data, window, reduce, None, progress, check)
     return shape, _joined_strips(strips, data, found, box, reduce)
@@ -286,8 +286,8 @@ def decode_batch(
     for n, data in enumerate(files):
         with named(names[n]):
             found, box, shape = _admit(data, window, reduce, limits)
-            if isinstance(found.head, Classical):
-                out[n] = gather(shape, _kept_strips(data, found, found.head, box, reduce))
+            if isinstance(found.header, FallbackHeader):
+                out[n] = gather(shape, _kept_strips(data, found, found.header, box, reduce))
             else:
                 latent.setdefault(codec_for(data, model, threads=threads), []).append(n)
     for codec, members in latent.items():
@@ -304,12 +304,12 @@ def _admit(
     data: bytes, window: Window | None, reduce: int, limits: Limits | None
 ) -> tuple[Contents, Box, tuple[int, ...]]:
     """What a file has, the pixels that are asked for, and the shape of what comes out, within the limits."""
-    found = container.contents(data, check_data=window is None)
-    head, channels = found.head, found.channels
+    found = image_file.contents(data, check_data=window is None)
+    head, channels = found.header, found.channels
     box = window_box(window, (head.height, head.width))
     preview.check(reduce)
     # All of a classical picture is decoded, and all of an alpha plane.
-    whole = isinstance(head, Classical) or found.alpha is not None
+    whole = isinstance(head, FallbackHeader) or found.alpha is not None
     (limits or NONE).check(*((head.width, head.height) if whole else box.shape[::-1]))
     return found, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
 
@@ -322,21 +322,21 @@ def verify(
     progress: Progress | None = None,
 ) -> None:
     """Decodes all but the pixels of latents, and checks it; raises as `decode` does."""
-    found = container.contents(data)
-    (limits or NONE).check(found.head.width, found.head.height)
-    if isinstance(found.head, Classical):
-        _classical(data, found, found.head)
+    found = image_file.contents(data)
+    (limits or NONE).check(found.header.width, found.header.height)
+    if isinstance(found.header, FallbackHeader):
+        _classical(data, found, found.header)
     else:
         _alpha(data, found)
         codec_for(data, model, threads=threads).verify(data, None, progress)
 
 
-def _head(coding: str, samples: np.ndarray) -> Classical:
+def _head(coding: str, samples: np.ndarray) -> FallbackHeader:
     height, width = samples.shape[:2]
-    return Classical(coding, height, width, count_channels(samples), 8 * samples.itemsize)
+    return FallbackHeader(coding, height, width, count_channels(samples), 8 * samples.itemsize)
 
 
-def _kept_strips(data: bytes, found: Contents, head: Classical, box: Box, reduce: int) -> Iterator[np.ndarray]:
+def _kept_strips(data: bytes, found: Contents, head: FallbackHeader, box: Box, reduce: int) -> Iterator[np.ndarray]:
     yield downscale(_classical(data, found, head), box, reduce)
 
 
@@ -352,7 +352,7 @@ def _joined_strips(
         top += len(rgb)
 
 
-def _classical(data: bytes, found: Contents, head: Classical) -> np.ndarray:
+def _classical(data: bytes, found: Contents, head: FallbackHeader) -> np.ndarray:
     """The samples of a picture without latents."""
     shape, payload = (head.height, head.width), found.data.of(data)
     if head.coding == "lossless":
@@ -363,7 +363,7 @@ def _classical(data: bytes, found: Contents, head: Classical) -> np.ndarray:
 def _alpha(data: bytes, found: Contents) -> np.ndarray | None:
     if found.alpha is None:
         return None
-    return classical.decode_lossless(found.alpha.of(data), (found.head.height, found.head.width), 1, 8)
+    return classical.decode_lossless(found.alpha.of(data), (found.header.height, found.header.width), 1, 8)
 
 
 def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
@@ -374,10 +374,10 @@ def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
 
 def _again(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
     """What a file that was made of these samples decodes to."""
-    found = container.contents(data, check_data=False)
-    if not isinstance(found.head, Classical):
+    found = image_file.contents(data, check_data=False)
+    if not isinstance(found.header, FallbackHeader):
         return join_alpha(codec.decode(data, limits=None), found.grey, alpha_channel(samples))
-    return samples if found.head.coding == "lossless" else _classical(data, found, found.head)
+    return samples if found.header.coding == "lossless" else _classical(data, found, found.header)
 
 
 def _psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from vaecodec.config import STRIDE
-from vaecodec.container.picture import Parsed
+from vaecodec.container.image_file import Parsed
 from vaecodec.transforms.coefficients import Coefficients
 from vaecodec.transforms.tiling import Box, Grid
 

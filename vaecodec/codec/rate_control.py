@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vaecodec.config import STEPS
-from vaecodec.container.picture import quality_of
+from vaecodec.config import QUALITY_INDICES
+from vaecodec.container.image_file import quality_of
 from vaecodec.errors import TargetError
 
-MIDDLE = (STEPS - 1) // 2
+MIDDLE = (QUALITY_INDICES - 1) // 2
 
 
 class Target(NamedTuple):
@@ -61,7 +61,7 @@ class Target(NamedTuple):
     @property
     def typical(self) -> float:
         """How far along that axis one quality step leads, on photographs."""
-        return (15.0 if self.is_least else 3.2) / STEPS
+        return (15.0 if self.is_least else 3.2) / QUALITY_INDICES
 
     @property
     def near(self) -> float:
@@ -82,7 +82,7 @@ def search(target: Target, trial: Callable[[int], float], start: int = MIDDLE) -
     """
     goal = target.along(target.value)
     # Steps known to lie below and above the goal, with where they lie; none is known at first.
-    below, above = (-1, -math.inf), (STEPS, math.inf)
+    below, above = (-1, -math.inf), (QUALITY_INDICES, math.inf)
     step = start
     while above[0] - below[0] > 1:
         place = target.along(trial(step))
@@ -98,10 +98,10 @@ def search(target: Target, trial: Callable[[int], float], start: int = MIDDLE) -
             slope = target.typical
         # Aimed at the middle of what ends the search, on the right side of the goal.
         aim = goal + (0.5 if target.is_least else -0.5) * target.near
-        step += round(min(max((aim - place) / slope, -STEPS), STEPS))
+        step += round(min(max((aim - place) / slope, -QUALITY_INDICES), QUALITY_INDICES))
         step = min(max(step, below[0] + 1), above[0] - 1)
     choice = above[0] if target.is_least else below[0]
-    return min(max(choice, 0), STEPS - 1)
+    return min(max(choice, 0), QUALITY_INDICES - 1)
 
 
 def meet(

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.atomic import Attributes
-from vaecodec.container.picture import MAGIC, MAX_UNKNOWN, VERSION, chunk
+from vaecodec.container.chunks import MAGIC, MAX_UNKNOWN, VERSION, pack_chunk
 from vaecodec.errors import CodecError, FormatError
 
-HEAD = struct.Struct("<BBBBHq")  # version, flags, method, reserved, permissions, nanoseconds since 1970
+FILE = struct.Struct("<BBBBHq")  # version, flags, method, reserved, permissions, nanoseconds since 1970
 DONE = struct.Struct("<QI")  # bytes of the file, CRC-32 of them
 HAS_MODE, HAS_TIME = 1, 2
 ZSTANDARD = 1
@@ -64,8 +64,8 @@ def write(source: BinaryIO, target: BinaryIO, about: Stored) -> Content:
     if time is not None and not -(1 << 63) <= time < 1 << 63:
         time = None
     flags = HAS_MODE * (mode is not None) + HAS_TIME * (time is not None)
-    head = HEAD.pack(VERSION, flags, ZSTANDARD, 0, mode or 0, time or 0)
-    begin = MAGIC + chunk(b"FILE", head + about.name)
+    head = FILE.pack(VERSION, flags, ZSTANDARD, 0, mode or 0, time or 0)
+    begin = MAGIC + pack_chunk(b"FILE", head + about.name)
     target.write(begin)
     parts, size, crc = _Parts(target), 0, 0
     # Level 9 at this window: the library's own choice for large files, said here so that it cannot grow.
@@ -79,7 +79,7 @@ def write(source: BinaryIO, target: BinaryIO, about: Stored) -> Content:
         size, crc = size + len(block), zlib.crc32(block, crc)
     parts.write(frame.flush())
     parts.end()
-    end = chunk(b"DONE", DONE.pack(size, crc))
+    end = pack_chunk(b"DONE", DONE.pack(size, crc))
     target.write(end)
     return Content(size, crc, len(begin) + parts.bytes + len(end))
 
@@ -199,7 +199,7 @@ class _Parts:
             self._put()
 
     def _put(self) -> None:
-        part = chunk(b"PART", bytes(self._kept[:MAX_CHUNK]))
+        part = pack_chunk(b"PART", bytes(self._kept[:MAX_CHUNK]))
         del self._kept[:MAX_CHUNK]
         self._target.write(part)
         self.bytes += len(part)
@@ -238,10 +238,10 @@ def _read_head(payload: bytes) -> Stored:
     """What FILE says; raises FormatError on any value out of range."""
     if payload and payload[0] != VERSION:
         raise FormatError(f"file version {payload[0]} is not supported (this is a reader of version {VERSION})")
-    if len(payload) < HEAD.size:
-        raise FormatError(f"the header is {len(payload)} bytes long, expected at least {HEAD.size}")
-    _, flags, method, reserved, mode, time = HEAD.unpack_from(payload)
-    name = payload[HEAD.size :]
+    if len(payload) < FILE.size:
+        raise FormatError(f"the header is {len(payload)} bytes long, expected at least {FILE.size}")
+    _, flags, method, reserved, mode, time = FILE.unpack_from(payload)
+    name = payload[FILE.size :]
     if flags & ~(HAS_MODE | HAS_TIME) or reserved:
         raise FormatError("the header sets flags that this version does not know")
     if method != ZSTANDARD:

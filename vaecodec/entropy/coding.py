@@ -11,7 +11,7 @@ reads the same words.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -20,12 +20,18 @@ import numpy as np
 from vaecodec.entropy import ans
 from vaecodec.entropy.tables import Tables
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.native.symbols import AnsTables, ans_tables, gather_symbols, place_symbols, sort_by_table
+from vaecodec.native.symbols import AnsTables, ans_tables, count_symbols, gather_symbols, place_symbols, sort_by_table
 
-DETERMINISTIC = 0  # this row's symbols are 0 and take no part in coding
+ZERO_TABLE = 0  # this row's symbols are 0 and take no part in coding
 NUMBER_BYTES = 4  # of an escaped symbol, and of others that have no row
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
+OUTLIER_FLAG = 1  # table of the symbol that says whether outliers follow
+OUTLIERS_AT_ONCE = 1 << 16  # taken off together: a file may claim as many as there are places
+OFFSET_BITS = 4
+MIN_OFFSET, MAX_OFFSET = -8, 7  # scale offsets
+SMALL, SAMPLE = 24, 1024  # magnitudes that are counted, and how many larger ones of a part are sampled
 
+Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n], table indices u8[n]
 
 VARIABLE = "VAECODEC_CODER"
 
@@ -219,3 +225,112 @@ def reader(data: bytes):  # type: ignore[no-untyped-def]
     if len(array) and array[-1] == 0:
         raise FormatError("it ends in a zero word")
     return ans.AnsCoder(array) if _constriction() is None else _constriction().stack.AnsCoder(array)
+
+
+# Outliers.  A prior says of a coefficient under ZERO_TABLE that it is 0, and its symbol is not coded.  An encoder sends
+# a value that is far from it all the same, as its place and its value:
+#
+#     a symbol of table OUTLIER_FLAG, 0 where there are none; else their number, then place and value of each, 4 bytes
+
+
+def push_outliers(coder, symbols: np.ndarray, indices: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Put the symbols i32[n] under ZERO_TABLE that are not 0 on the stack; the others, with 0 in their places."""
+    places = np.flatnonzero(symbols != 0)
+    places = places[indices[places] == ZERO_TABLE]
+    if len(places):
+        numbers = np.stack([places, symbols[places]], -1).ravel()
+        push_numbers(coder, np.append(len(places), numbers), models)
+        symbols = np.where(indices == ZERO_TABLE, 0, symbols)
+    push(coder, np.array([len(places) > 0], np.int32), np.array([OUTLIER_FLAG], np.uint8), models)
+    return symbols
+
+
+def pop_outliers(coder, symbols: np.ndarray, indices: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
+    """Take outliers off the stack and put them in their places of symbols i32[n]; raises FormatError on damage."""
+    flag = pop_one(coder, OUTLIER_FLAG, models)
+    if flag not in (0, 1):
+        raise FormatError(f"the flag for outliers is {flag}, expected 0 or 1")
+    if not flag:
+        return
+    count, before = int(pop_numbers(coder, 1, models)[0]), -1
+    if not 0 < count <= np.count_nonzero(indices == ZERO_TABLE):
+        raise FormatError("there are more outliers than places for them")
+    for begin in range(0, count, OUTLIERS_AT_ONCE):
+        numbers = pop_numbers(coder, 2 * min(OUTLIERS_AT_ONCE, count - begin), models)
+        places, values = numbers.astype(np.int64).reshape(-1, 2).T
+        rising = places[0] > before and (np.diff(places) > 0).all() and places[-1] < len(indices)
+        if not rising or (indices[places] != ZERO_TABLE).any():
+            raise FormatError("an outlier is out of place")
+        if not values.all() or np.abs(values).max() > SYMBOL_MAX:
+            raise FormatError("an outlier is out of range")
+        symbols[places], before = values, int(places[-1])
+
+
+def outlier_bits(tables: Tables, symbols: np.ndarray, indices: np.ndarray) -> float:
+    """Information content in bits of what push_outliers puts on the stack."""
+    count = np.count_nonzero(symbols[indices == ZERO_TABLE])
+    flag = tables.bits(np.array([count > 0], np.int32), np.array([OUTLIER_FLAG]))
+    return flag + 8 * NUMBER_BYTES * (1 + 2 * count if count else 0)
+
+
+# Scale offsets.  All scales of an image may be larger or smaller than its prior predicts from neighbourhoods: more
+# grain, or less.  An encoder may shift the scale index of every symbol in a part by a signalled amount:
+#
+#     a bit, whether it does; then for each part its offset + 8, four bits, before any symbol
+
+
+def choose_scale_offsets(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | None:
+    """The scale offset of each part that saves most; None where all of them save less than they cost."""
+    indices, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
+    bits_of_small = tables.bits_of_each(small, indices)
+    offsets, saved = list[int](), -float(OFFSET_BITS * len(parts))
+    for part in parts:
+        costs = scale_offset_costs(*part, bits_of_small, tables)
+        best = int(np.argmin(costs)) if costs.any() else -MIN_OFFSET
+        offsets.append(best + MIN_OFFSET)
+        saved += float(costs[-MIN_OFFSET] - costs[best])
+    return offsets if saved > 0 else None
+
+
+def scale_offset_costs(
+    symbols: np.ndarray, indices: np.ndarray, bits_of_small: np.ndarray, tables: Tables
+) -> np.ndarray:
+    """f64[16]: bits of the coded symbols of a part under each scale offset, estimated from a sample of large symbols.
+
+    `bits_of_small` f64[scales, 2 SMALL + 1] has the bits of small symbols under each table, which are counted.
+    """
+    scales = len(bits_of_small)
+    counts, large = count_symbols(symbols, indices, scales)
+    shifted = np.clip(np.arange(scales) + np.arange(MIN_OFFSET, MAX_OFFSET + 1)[:, None], 1, scales - 1)
+    costs = (bits_of_small @ counts.T.astype(np.float64))[shifted, np.arange(scales)].sum(1)
+    sample = large[:: max(1, len(large) // SAMPLE)]
+    if len(sample):
+        bits = tables.bits_of_each(symbols[sample], shifted[:, indices[sample]])
+        costs += bits.sum(1) * (len(large) / len(sample))
+    return costs
+
+
+def shift_tables(indices: np.ndarray, offset: int, scales: int) -> np.ndarray:
+    """Table indices shifted by a scale offset, within 1..scales - 1; ZERO_TABLE stays."""
+    if not offset:
+        return indices
+    return np.where(indices == ZERO_TABLE, indices, np.clip(indices.astype(np.int16) + offset, 1, scales - 1))
+
+
+def push_scale_offsets(coder, offsets: Sequence[int] | None) -> None:  # type: ignore[no-untyped-def]
+    """Put the scale offsets of all parts on the stack; inverse of pop_scale_offsets."""
+    if offsets is not None:
+        coder.encode_reverse(np.array(offsets, np.int32) - MIN_OFFSET, uniform(OFFSET_BITS))
+    coder.encode_reverse(np.array([offsets is not None], np.int32), uniform(1))
+
+
+def pop_scale_offsets(coder, count: int) -> list[int]:  # type: ignore[no-untyped-def]
+    """Take the scale offsets of `count` parts off the stack."""
+    if not int(coder.decode(uniform(1), 1)[0]):
+        return [0] * count
+    return (coder.decode(uniform(OFFSET_BITS), count) + MIN_OFFSET).tolist()
+
+
+def scale_offset_bits(offsets: Sequence[int] | None) -> int:
+    """Bits of what push_scale_offsets puts on the stack."""
+    return 1 + OFFSET_BITS * len(offsets or ())

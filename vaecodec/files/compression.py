@@ -31,8 +31,7 @@ from vaecodec.files.sources import Source
 from vaecodec.generative import image_sets
 from vaecodec.images.writing import format_of
 from vaecodec.limits import DEFAULT, Limits
-from vaecodec.notices import warn
-from vaecodec.progress import Progress
+from vaecodec.progress import Progress, warn
 from vaecodec.rdo.refinement import check_effort
 
 
@@ -62,7 +61,7 @@ def compress_file(
     like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100, or a target in its place, and
     `effort` as in vaecodec.encode; `strip` leaves the metadata out).
     Any other file is stored as it is, with its name, permissions and time; so is, with a warning, a picture that
-    cannot be coded.  `only_images` raises Skipped and CodecError instead.  `remove` deletes `src`, once `dst` has
+    cannot be coded.  `only_images` raises SkippedError and CodecError instead.  `remove` deletes `src`, once `dst` has
     been read back and verified.  A large picture is read in strips, where its format allows; `progress` is told of
     the tiles that are done, and of all.  Raises LimitError on a picture beyond `limits` (None: there are none),
     TargetError on a target out of reach, CodecError on what cannot be coded, FileExistsError where `dst` exists and

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vaecodec.atomic import TEMPORARY
 from vaecodec.console import Console
-from vaecodec.container.picture import MAGIC
+from vaecodec.container.chunks import MAGIC
 from vaecodec.errors import CodecError
 from vaecodec.files.manifest import NAME, Manifest
 from vaecodec.files.names import SUFFIX, bare_name, compressed_name, decompressed_name

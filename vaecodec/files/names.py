@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vaecodec.atomic import Path
-from vaecodec.container.picture import SUFFIX
+from vaecodec.container.chunks import SUFFIX
 from vaecodec.container.stored import Stored
 from vaecodec.errors import CodecError
 

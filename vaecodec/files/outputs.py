@@ -18,10 +18,9 @@ from vaecodec.atomic import Attributes
 from vaecodec.codec import modes
 from vaecodec.codec.codec import load
 from vaecodec.codec.rate_control import Target
-from vaecodec.container import picture as container
-from vaecodec.container import stored
-from vaecodec.container.front import read_front
-from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, Skipped, TargetError
+from vaecodec.container import image_file, stored
+from vaecodec.container.image_file import read_preamble
+from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
 from vaecodec.files.names import bare_name, compressed_name, decompressed_name, restored_name
 from vaecodec.files.sources import Counted, Same, Source
 from vaecodec.images.reading import is_image, read_image, trailing_bytes
@@ -73,7 +72,7 @@ def code_picture(
     """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
     if not is_image(source.begin(), source.name):
         if only_images:
-            raise Skipped(f"{source.name}: not a picture")
+            raise SkippedError(f"{source.name}: not a picture")
         return None
     choose_target(os.path.basename(compressed_name(source.name, picture=not whole_name)))
     try:
@@ -145,11 +144,11 @@ def decode_picture(
     choose_target(os.path.basename(decompressed_name(source.name)))
     refuse_large(source, window, resources.limits)
     data = source.read()
-    container.check_picture(container.contents(data).head)
+    image_file.check_is_image(image_file.contents(data).header)
 
     def write(file: BinaryIO, left_out: list[str]) -> None:
         shape, strips = modes.decode_strips(data, window, reduce, model, *resources)
-        write_strips(shape, strips, file, container.metadata(data), format, left_out)
+        write_strips(shape, strips, file, image_file.metadata(data), format, left_out)
 
     shape, _ = modes.decode_strips(data, window, reduce, model, *resources)
     if is_large(*shape[:2]):
@@ -167,7 +166,7 @@ def decode_picture(
 def refuse_large(source: Source, window: Window | None, limits: Limits | None) -> None:
     """Raises LimitError on a .vae file of a picture that is too large, before the file is read whole."""
     with suppress(FormatError):  # of which the decoder says more
-        head = read_front(source.begin()).head
+        head = read_preamble(source.begin()).header
         (limits or NONE).refuse(*(window[:1:-1] if window else (head.width, head.height)))
 
 
@@ -234,7 +233,7 @@ def not_removed_message(source: Source, dst: str) -> str:
 
 def _record(data: bytes, image_bytes: int) -> dict[str, Any]:
     """Of a picture: width and height, bytes and bpp of its .vae file, bytes of the image file."""
-    info = container.info(data)
+    info = image_file.info(data)
     report = {key: info[key] for key in ("width", "height", "bytes", "bpp")}
     return {"kind": "picture", **report, "image_bytes": image_bytes}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vaecodec.console import Console, about, explain, shown_warnings
-from vaecodec.errors import CodecError, Skipped
+from vaecodec.errors import CodecError, SkippedError
 from vaecodec.files.folders import Job, Listing
 from vaecodec.files.manifest import Entry, Manifest, append, entry_of
 
@@ -54,7 +54,7 @@ class Attempt:
                     if not self.elsewhere:
                         append(job.manifest, entry)
                 return Outcome(report, warnings=tuple(said), crc=crc, entry=entry)
-            except Skipped as exc:
+            except SkippedError as exc:
                 return Outcome(skipped=about(job.path, exc), warnings=tuple(said))
             except (CodecError, OSError, MemoryError) as exc:
                 return Outcome(error=explain(job.path, exc), warnings=tuple(said))

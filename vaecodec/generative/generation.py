@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from vaecodec.codec.codec import Codec, cached_codec
-from vaecodec.config import PICTURE_CHANNELS, STRIDE
-from vaecodec.container.picture import parse, step_of
+from vaecodec.config import IMAGE_CHANNELS, STRIDE
+from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.entropy.tables import TOTAL, Tables
 from vaecodec.errors import CodecError
 from vaecodec.generative import bitsback
@@ -44,7 +44,7 @@ def load(model: str) -> Generator | Codec:
     loaded = load_any(model)
     if isinstance(loaded, Generator):
         return loaded
-    if loaded.config.channels not in PICTURE_CHANNELS:
+    if loaded.config.channels not in IMAGE_CHANNELS:
         check_array(loaded.config.channels, None)
     return cached_codec(loaded)
 
@@ -161,7 +161,7 @@ def sample_photographs(codec: Codec, n: int, size: tuple[int, int], quality: flo
 
     Coefficients are limited to what pixels can produce: beyond that the prior has seen no examples, and diverges.
     """
-    quality_index, rng, model = step_of(quality), np.random.default_rng(seed), codec.model
+    quality_index, rng, model = quality_index_of(quality), np.random.default_rng(seed), codec.model
     tables = model.models.tables
     # Half of the range from black to white, in quantisation steps; each octave doubles the scale of the low-pass image.
     reach = 0.5 * math.sqrt(model.config.channels) / float(model.inverse_gain(quality_index)[0]) * quantization.UNIT
@@ -185,7 +185,7 @@ def vary_photograph(
 
     A fraction `strength` of all coefficients is drawn anew, given the coarser ones.
     """
-    quality_index, rng, model = step_of(quality), np.random.default_rng(seed), codec.model
+    quality_index, rng, model = quality_index_of(quality), np.random.default_rng(seed), codec.model
     symbols, size = _encode_symbols(codec, pixels, quality)[0], (pixels.shape[0], pixels.shape[1])
     targets: list[np.ndarray] = []  # of each part, f32[n] in quantisation steps
 
@@ -217,7 +217,7 @@ def interpolate_photographs(codec: Codec, first: np.ndarray, last: np.ndarray, n
         return Values([(blend(t, x[0], y[0]), blend(t, x[1], y[1])) for x, y in octaves], blend(t, a.low, b.low))
 
     size = first.shape[0], first.shape[1]
-    return np.stack([_synthesise(codec, values(t), step_of(quality), size) for t in np.linspace(0, 1, n)])
+    return np.stack([_synthesise(codec, values(t), quality_index_of(quality), size) for t in np.linspace(0, 1, n)])
 
 
 def _draw_symbols(tables: Tables, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -247,7 +247,9 @@ def _encode_symbols(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[l
     data, model = codec.encode_unfiltered(pixels, quality, TILE), codec.model
     tile, parts = parse(data).tiles[0], list[np.ndarray]()
     payload = data[tile.offset : tile.offset + tile.length]
-    values = decode_tile(model.prior, model.models, cells, step_of(quality), payload, tile.crc, see=parts.append)
+    values = decode_tile(
+        model.prior, model.models, cells, quality_index_of(quality), payload, tile.crc, see=parts.append
+    )
     return parts, values
 
 

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vaecodec.container.picture import MAGIC, VERSION, chunk
+from vaecodec.container.chunks import MAGIC, VERSION, pack_chunk
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.limits import DEFAULT, NONE, Limits
 
@@ -59,7 +59,7 @@ def encode(images: np.ndarray, model: str = "digits") -> bytes:
     words, consumed = bitsback.encode(generator, images)
     fields = (len(images), generator.config.side, consumed, zlib.crc32(images.tobytes()))
     header = HEADER.pack(VERSION, 0, bytes.fromhex(generator.id), *fields)
-    return MAGIC + chunk(TAG, header) + chunk(b"DATA", words)
+    return MAGIC + pack_chunk(TAG, header) + pack_chunk(b"DATA", words)
 
 
 def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT) -> np.ndarray:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from vaecodec.container import picture as container
-from vaecodec.container import stored
+from vaecodec.container import image_file, stored
 from vaecodec.generative import image_sets
 
 
@@ -14,4 +13,4 @@ def info(data: bytes) -> dict[str, Any]:
     """Describe the image, stored file or set of images in a .vae file; raises FormatError."""
     if image_sets.is_set(data[:16]):
         return image_sets.info(data)
-    return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else container.info(data)
+    return stored.info(io.BytesIO(data)) if stored.is_stored(data[:16]) else image_file.info(data)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vaecodec.codec.codec import Codec
 from vaecodec.config import lambda_at
-from vaecodec.container.picture import parse, step_of
+from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.generative import bitsback, generation
 from vaecodec.model import discrete
@@ -103,7 +103,7 @@ def photograph_bpd(codec: Codec, pixels: np.ndarray) -> float:
 
     p(x | y) is Normal with the variance used in training (vae.VAE.likelihood), so this is the loss with its constant.
     """
-    quality_index, dimensions = step_of(QUALITY), codec.model.config.weighty
+    quality_index, dimensions = quality_index_of(QUALITY), codec.model.config.lambda_channels
     lmbda = lambda_at(quality_index)
     data = codec.encode_unfiltered(pixels, QUALITY)
     error = np.mean((codec.decode(data, limits=None).astype(np.float32) - pixels) ** 2)

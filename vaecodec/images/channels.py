@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.config import PICTURE_CHANNELS
+from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.transforms.tiling import Box
 
@@ -124,7 +124,7 @@ def to_model_channels(channels: int, rgb: np.ndarray, grey: bool) -> np.ndarray:
     """u8[H, W, C] of u8[H, W, 3] for a model of pictures, else ModelError; CodecError on colours where C is 1."""
     if channels == 3:
         return rgb
-    if channels not in PICTURE_CHANNELS:
+    if channels not in IMAGE_CHANNELS:
         check_array(channels, None)
     if not grey:
         raise CodecError("a picture in colour, and the model is for grey ones")
@@ -157,7 +157,7 @@ def read_training_image(encoded: bytes | np.ndarray, channels: int) -> np.ndarra
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     else:
         with Image.open(io.BytesIO(encoded)) as picture:
-            if channels in PICTURE_CHANNELS:
+            if channels in IMAGE_CHANNELS:
                 picture = picture.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(picture)
             pixels = pixels[..., None] if channels == 1 else pixels

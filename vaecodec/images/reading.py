@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from vaecodec.config import PICTURE_CHANNELS
+from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.images import avif
 from vaecodec.images.channels import check_array, split_alpha
 from vaecodec.images.metadata import EXIF_PREFIX, ORIENTATION, collect, directories_fit, upright
-from vaecodec.notices import collected
+from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,7 +75,7 @@ def read_image(
     name = name or "image"
     if isinstance(source, np.ndarray):
         return _array_samples(source, name), {}
-    with collected(left_out) as messages:
+    with collect_messages(left_out) as messages:
         return _read(source, name, messages)
 
 
@@ -409,7 +409,7 @@ def _is_preview(image: Image.Image) -> bool:
 
 def read_samples(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
     """(samples, metadata) of what a model of so many channels is to code; raises CodecError, or as check_array does."""
-    if channels in PICTURE_CHANNELS:
+    if channels in IMAGE_CHANNELS:
         return read_image(image)
     check_array(channels, image)
     return image, {}

@@ -15,7 +15,7 @@ from vaecodec.errors import CodecError
 from vaecodec.images.channels import split_alpha, to_model_channels
 from vaecodec.images.metadata import directories_fit
 from vaecodec.images.reading import SIGNATURE, check_coded_size, has_frames, read_image
-from vaecodec.notices import collected
+from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -220,7 +220,7 @@ def open_strips(
         return None
     if image.format in ("PNG", "TIFF"):
         messages += _lost_by_pillow(path, image, name)
-    with collected(left_out) as given:
+    with collect_messages(left_out) as given:
         given += messages
     height, width, rows = image.height, image.width, max(1, STRIP_BYTES // (3 * image.width))
 

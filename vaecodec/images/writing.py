@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vaecodec.container.picture import SUFFIX
+from vaecodec.container.chunks import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import alpha_channel, count_channels
 from vaecodec.images.metadata import EXIF_PREFIX, INCH, RESOLUTION, TIFF_XMP
 from vaecodec.images.reading import _to_rgb
 from vaecodec.images.strips import chunk, gather, read_layout
-from vaecodec.notices import collected
+from vaecodec.progress import collect_messages
 
 # Written once and kept, so as near to the pixels as the format goes.
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ def write_image(
     name = os.fspath(destination) if isinstance(destination, (str, os.PathLike)) else "image"
     format = format or format_of(name)
     samples = _fit(samples, format, name)
-    with collected(left_out) as messages:
+    with collect_messages(left_out) as messages:
         _write(samples, destination, kept or {}, format, name, messages)
 
 

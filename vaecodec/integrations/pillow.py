@@ -1,6 +1,6 @@
 """The .vae format in Pillow: `import vaecodec.integrations.pillow`, then Image.open and Image.save know it.
 
-Image.open  --read_front--> mode, size, info      .load() or .thumbnail() --modes.decode_strips--> pixels
+Image.open  --read_preamble--> mode, size, info      .load() or .thumbnail() --modes.decode_strips--> pixels
 Image.save  --read_image--> samples, metadata     --modes.encode--> bytes
 """
 
@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vaecodec.container.front import Front, read_front
-from vaecodec.container.picture import MAGIC, Classical, check_picture, inflated, quality_of
+from vaecodec.container.chunks import MAGIC, inflate_metadata
+from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, quality_of, read_preamble
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files.names import SUFFIX
 from vaecodec.images.metadata import EXIF_PREFIX, INCH, RESOLUTION
@@ -42,30 +42,30 @@ class VaeImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         try:
-            front = read_front(self.fp)  # type: ignore[arg-type]
-            check_picture(front.head)
+            front = read_preamble(self.fp)  # type: ignore[arg-type]
+            check_is_image(front.header)
         except FormatError as exc:
             raise UnidentifiedImageError(self._said(exc)) from exc
-        head = front.head
+        head = front.header
         deep = front.depth == 16
         if deep and front.channels > 1:
             warnings.warn(self._said("16 bits a sample, of which Pillow gets the upper 8"), stacklevel=5)
         self._size = head.width, head.height
         self._mode = "I;16" if deep and front.channels == 1 else MODES[front.channels]
         self.info.update(self._metadata(front))
-        if isinstance(head, Classical):
+        if isinstance(head, FallbackHeader):
             self.info["coding"] = head.coding
         else:
-            self.info.update(coding="vae", quality=round(quality_of(head.step), 2))
+            self.info.update(coding="vae", quality=round(quality_of(head.quality_index), 2))
         self._reduce = 1
         self.tile = [ImageFile._Tile("vae", (0, 0, *self.size), 0, self.mode)]
 
-    def _metadata(self, front: Front) -> dict[str, Any]:
+    def _metadata(self, front: Preamble) -> dict[str, Any]:
         """The metadata that a file has, under Pillow's names; what is damaged is left out, and said so."""
         found: dict[str, Any] = {}
         for name, deflated in front.metadata.items():
             try:
-                found[KEPT[name]] = inflated(name, deflated)
+                found[KEPT[name]] = inflate_metadata(name, deflated)
             except FormatError as exc:
                 warnings.warn(self._said(exc), stacklevel=6)
         if "exif" in found:
@@ -103,7 +103,7 @@ class VaeImageFile(ImageFile.ImageFile):
 
     def verify(self) -> None:
         """Raises OSError where the file is not whole, by its checksums: without a model or pixels; ends its use."""
-        from vaecodec.container.picture import contents
+        from vaecodec.container.image_file import contents
 
         try:
             contents(self._read())

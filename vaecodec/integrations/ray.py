@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from vaecodec.codec.rate_control import Target
 from vaecodec.console import Console, explain
-from vaecodec.container.picture import step_of
+from vaecodec.container.image_file import quality_index_of
 from vaecodec.errors import CodecError
 from vaecodec.files.folders import Job, Walk, to_compress
 from vaecodec.files.jobs import compress_settings, format_report
@@ -91,7 +91,7 @@ def compress(
     wanted = Target.given(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
     if not isinstance(wanted, Target):
-        step_of(wanted)
+        quality_index_of(wanted)
     options = {"quality": quality, "model": model, "strip": strip, "remove": remove, "only_images": only_images}
     options |= {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, "effort": effort}
     identity = load_model(model).id

@@ -18,9 +18,8 @@ import tensorflow as tf
 
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
-from vaecodec.container import picture as container
-from vaecodec.container.front import read_front
-from vaecodec.container.picture import Classical, Header
+from vaecodec.container import image_file
+from vaecodec.container.image_file import FallbackHeader, Header, read_preamble
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import count_channels, split_alpha
 from vaecodec.limits import DEFAULT, Limits
@@ -99,8 +98,8 @@ class Decoder:
     ) -> np.ndarray:
         """u8[H, W, channels], all of a file or a random crop; raises ValueError, which TensorFlow makes its own."""
         try:
-            head = container.contents(data, check_data=False).head
-            container.check_picture(head)
+            head = image_file.contents(data, check_data=False).header
+            image_file.check_is_image(head)
             window = None
             if crop is not None and rng is not None:
                 if head.height < crop[0] or head.width < crop[1]:
@@ -116,9 +115,9 @@ class Decoder:
             raise ValueError(f"{name}: {exc}") from exc
 
     @contextmanager
-    def _codec(self, head: Header | Classical) -> Iterator[Codec | None]:
+    def _codec(self, head: Header | FallbackHeader) -> Iterator[Codec | None]:
         """One that nobody else uses now; none for what needs none."""
-        if isinstance(head, Classical):
+        if isinstance(head, FallbackHeader):
             yield None
             return
         idle = self._idle[head.model]
@@ -152,7 +151,7 @@ def _size(paths: list[str], reduce: int) -> tuple[int | None, int | None]:
     for path in paths:
         try:
             with open(path, "rb") as file:
-                head = read_front(file).head
+                head = read_preamble(file).header
         except (CodecError, OSError) as exc:
             raise CodecError(f"{path}: {exc}") from exc
         sizes.add((-(-head.height // reduce), -(-head.width // reduce)))

@@ -23,8 +23,7 @@ import numpy as np
 
 from vaecodec.config import MAX_SCALES, Config
 from vaecodec.entropy import tables
-from vaecodec.entropy.coding import SYMBOL_MAX, Models
-from vaecodec.entropy.outliers import FLAG
+from vaecodec.entropy.coding import OUTLIER_FLAG, SYMBOL_MAX, Models
 from vaecodec.entropy.tables import Tables
 from vaecodec.errors import ModelError
 from vaecodec.model import floats, library
@@ -181,7 +180,10 @@ def _tables(arrays: dict[str, np.ndarray]) -> Tables:
     found = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
     tables.check(found)
     count = len(found.low)
-    require(FLAG + 1 < count <= MAX_SCALES + 1, f"it has {count} tables, expected {FLAG + 2} to {MAX_SCALES + 1}")
+    require(
+        OUTLIER_FLAG + 1 < count <= MAX_SCALES + 1,
+        f"it has {count} tables, expected {OUTLIER_FLAG + 2} to {MAX_SCALES + 1}",
+    )
     low = found.low.astype(np.int64)
     reach = max(-low.min(), (low + found.last - 1).max())
     require(reach <= SYMBOL_MAX, f"its tables reach to symbol {reach}, expected at most {SYMBOL_MAX}")

@@ -12,7 +12,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from vaecodec.config import LEVEL_STEPS
+from vaecodec.config import INDICES_PER_LEVEL
 from vaecodec.native import lowest
 from vaecodec.native import prior as networks
 from vaecodec.native.symbols import symbol_values
@@ -34,7 +34,7 @@ def code_coefficients(prior: Prior, cells: tuple[int, int], quality_index: int, 
 
     In order: five parts of the lowest coefficients, then both halves of octaves 4, 3, 2, 1 and 0.
     """
-    level = quality_index // LEVEL_STEPS
+    level = quality_index // INDICES_PER_LEVEL
     low = yield from _code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level)
     parents: tuple[Half, Half] | None = None
     passed: np.ndarray | None = None

@@ -14,9 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.entropy import coding
-from vaecodec.entropy import outliers as strays
-from vaecodec.entropy import scale_offsets as widening
-from vaecodec.entropy.coding import DETERMINISTIC, Models
+from vaecodec.entropy.coding import ZERO_TABLE, Models
 from vaecodec.errors import FormatError
 from vaecodec.prior.coefficients import PARTS, code_coefficients
 from vaecodec.prior.model import Distributions, Prior
@@ -46,14 +44,16 @@ def encode_tile(
 ) -> CodedTile:
     """Code a tile of (h, w) cells with the symbols that `choose` picks; raises CodecError where one cannot be coded."""
     parts, values = choose_symbols(prior, cells, quality_index, choose, threads)
-    offsets = widening.chosen(parts, models.tables, prior.scales)
+    offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales)
     coder, crcs = coding.writer(), []
     for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
         runs = coding.by_table(indices)
         crcs.append(part_checksum(symbols, indices, runs))
-        others = strays.push_strays(coder, symbols, indices, models)
-        coding.push(coder, others, indices, models, partial(widening.moved, rungs=offset, scales=prior.scales), runs)
-    widening.push_rungs(coder, offsets)
+        others = coding.push_outliers(coder, symbols, indices, models)
+        coding.push(
+            coder, others, indices, models, partial(coding.shift_tables, offset=offset, scales=prior.scales), runs
+        )
+    coding.push_scale_offsets(coder, offsets)
     return CodedTile(coding.words(coder), _joined(reversed(crcs)), parts, values)
 
 
@@ -84,13 +84,15 @@ def decode_tile(
 ) -> Values:
     """The values of a tile; raises FormatError where its symbols are damaged.  `see` gets each part's symbols."""
     walk, coder, crcs = code_coefficients(prior, cells, quality_index, threads), coding.reader(payload), list[int]()
-    offsets = widening.pop_rungs(coder, PARTS)
+    offsets = coding.pop_scale_offsets(coder, PARTS)
     distributions = next(walk)
     for offset in offsets:
         indices = distributions.indices
         runs = coding.by_table(indices)
-        symbols = coding.pop(coder, indices, models, partial(widening.moved, rungs=offset, scales=prior.scales), runs)
-        strays.pop_strays(coder, symbols, indices, models)
+        symbols = coding.pop(
+            coder, indices, models, partial(coding.shift_tables, offset=offset, scales=prior.scales), runs
+        )
+        coding.pop_outliers(coder, symbols, indices, models)
         crcs.append(part_checksum(symbols, indices, runs))
         if see is not None:
             see(symbols)
@@ -108,10 +110,10 @@ def decode_tile(
 def information(prior: Prior, models: Models, parts: list[Part]) -> float:
     """Bits that the symbols of a tile are worth under the model."""
     tables = models.tables
-    offsets = widening.chosen(parts, tables, prior.scales)
-    bits = sum(strays.stray_bits(tables, *part) for part in parts) + widening.bits(offsets)
+    offsets = coding.choose_scale_offsets(parts, tables, prior.scales)
+    bits = sum(coding.outlier_bits(tables, *part) for part in parts) + coding.scale_offset_bits(offsets)
     for (symbols, indices), offset in zip(parts, offsets or [0] * len(parts), strict=True):
-        bits += tables.bits(symbols, widening.moved(indices, offset, prior.scales))
+        bits += tables.bits(symbols, coding.shift_tables(indices, offset, prior.scales))
     return bits
 
 
@@ -120,7 +122,7 @@ def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: coding.Runs) -
     coded = symbols[runs.order]
     crc = zlib.crc32(coded.astype("<i4", copy=False).data)
     if np.count_nonzero(coded) != np.count_nonzero(symbols):
-        places = np.flatnonzero((symbols != 0) & (indices == DETERMINISTIC))
+        places = np.flatnonzero((symbols != 0) & (indices == ZERO_TABLE))
         crc = zlib.crc32(np.stack([places, symbols[places]], -1).astype("<i4").data, crc)
     return crc
 

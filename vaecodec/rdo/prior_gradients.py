@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.config import LEVEL_STEPS, WORTH
-from vaecodec.entropy.coding import DETERMINISTIC
+from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT
+from vaecodec.entropy.coding import ZERO_TABLE
 from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.model import network
 from vaecodec.model.file import Model
@@ -46,7 +46,7 @@ class SymbolBits:
 
     def __call__(self, symbols: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Bits f32[...] of symbols i32[...] with table indices u[...]; those of the zero table cost nothing."""
-        return self._bits[self.places(symbols, indices)] * (indices != DETERMINISTIC)
+        return self._bits[self.places(symbols, indices)] * (indices != ZERO_TABLE)
 
     def places(self, symbols: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """i64[...]: places of symbols in the concatenated tables."""
@@ -185,7 +185,7 @@ class PriorGradients:
 
     def __init__(self, model: Model, quality_index: int, cells: tuple[int, int]) -> None:
         self._config, self._cells, prior = model.config, cells, model.prior
-        level = quality_index // LEVEL_STEPS
+        level = quality_index // INDICES_PER_LEVEL
         self._bits = BitSlopes(model.models.tables, prior.scales)
         self._weights = model.prior_weights
         lowest = np.split(prior.lowest_bias(level), len(DISTANCES))
@@ -210,7 +210,7 @@ class PriorGradients:
         """
         symbols, indices, values, slopes = (self._shaped(parts) for parts in (symbols, indices, values, slopes))
         pairs = zip(symbols, indices, strict=True)
-        bits = [np.float32(WORTH / 2) * self._bits.slopes(*pair) for pair in pairs]
+        bits = [np.float32(SQUARED_STEPS_PER_BIT / 2) * self._bits.slopes(*pair) for pair in pairs]
         gradients = self.back(*self.forward(values), bits, [part == 0 for part in symbols], slopes)
         return [part.ravel() for part in gradients]
 

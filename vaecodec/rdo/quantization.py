@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.config import LEVEL_STEPS, WORTH
-from vaecodec.entropy.coding import DETERMINISTIC, SYMBOL_MAX
+from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT
+from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE
 from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.native.lowest import places
 from vaecodec.native.symbols import quantise
@@ -49,7 +49,7 @@ def _parts(low: np.ndarray, subbands: np.ndarray, values: Values) -> Parts:
 
 def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.ndarray:
     """f32[3 C, 1, 1]: steps of the low-pass image in a step of each subband of an octave, for a normalised wavelet."""
-    gain = prior.inverse_gain(octave, quality_index // LEVEL_STEPS) * 2.0**-GAIN_BITS
+    gain = prior.inverse_gain(octave, quality_index // INDICES_PER_LEVEL) * 2.0**-GAIN_BITS
     gain[-prior.channels :] /= lifting.NORM**2  # the integer wavelet has this factor in its gains
     return gain.astype(np.float32)[:, None, None]
 
@@ -67,7 +67,7 @@ class Quantizer(NamedTuple):
 _quantizers: dict[tuple[int, bytes, float], tuple[Tables, Quantizer]] = {}
 
 
-def quantizer(prior: Prior, tables: Tables, squared_steps_per_bit: float = WORTH) -> Quantizer:
+def quantizer(prior: Prior, tables: Tables, squared_steps_per_bit: float = SQUARED_STEPS_PER_BIT) -> Quantizer:
     """The quantizer of a prior where a bit is worth this many squared quantisation steps; cached."""
     key = (id(tables), prior.centroids.tobytes(), squared_steps_per_bit)
     if key not in _quantizers:
@@ -109,5 +109,5 @@ def nearest_symbols(prior: Prior, target: np.ndarray, distributions: Distributio
         centroid = prior.centroids[tables, (np.abs(symbols) > 1).astype(np.intp)] * np.float32(1 / UNIT)
         error = np.abs(residual - symbols - np.sign(symbols) * centroid)
         best, least = np.where(error < least, symbols, best), np.minimum(error, least)
-    best[(tables == DETERMINISTIC) & (np.abs(residual) < OUTLIER)] = 0
+    best[(tables == ZERO_TABLE) & (np.abs(residual) < OUTLIER)] = 0
     return np.clip(best, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.config import STRIDE, WORTH
-from vaecodec.entropy.outliers import stray_bits
+from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
+from vaecodec.entropy.coding import outlier_bits
 from vaecodec.model.file import Model
 from vaecodec.native.symbols import symbol_values
 from vaecodec.prior.coefficients import PARTS, PARTS_BY_OCTAVE
@@ -115,12 +115,14 @@ class Refiner:
                 targets, shortening = best_targets, shortening / 2
                 continue
             # Half of the gradient of the squared error, in squared quantisation steps, as in quantisation.
-            slopes = back(np.float32(self._lambda * WORTH) * error)[self._inner.slices()]
+            slopes = back(np.float32(self._lambda * SQUARED_STEPS_PER_BIT) * error)[self._inner.slices()]
             gradients = part_gradients(prior, values_of_latents(slopes), self._quality_index)
             del error, back
             if n == 0:
                 curvatures = curvatures_of(trial.values, start, gradients)
-                quantizers = [quantizer(prior, tables, WORTH / curvature**SHARPNESS) for curvature in curvatures]
+                quantizers = [
+                    quantizer(prior, tables, SQUARED_STEPS_PER_BIT / curvature**SHARPNESS) for curvature in curvatures
+                ]
             gradients = prior_gradients(trial.symbols, trial.indices, trial.values, gradients)
             rate = np.float32(shortening * RATE * (1 - n / iterations))
             moved = []
@@ -144,7 +146,7 @@ class Refiner:
         parts, decoded = choose_symbols(prior, self._inner.shape, self._quality_index, choose)
         for symbols, indices in parts:
             bits += float(self._symbol_bits(symbols, indices).sum(dtype=np.float64))
-            bits += stray_bits(self._model.models.tables, symbols, indices)
+            bits += outlier_bits(self._model.models.tables, symbols, indices)
         all_symbols, all_indices = (list(column) for column in zip(*parts, strict=True))
         return Trial(all_symbols, all_indices, values, latents_of_values(decoded) * unit, bits)
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from vaecodec.config import PICTURE_CHANNELS
+from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import load_npy, read_training_image
 
@@ -95,7 +95,7 @@ def batches(
     encoded = [load_npy(one) for one in pictures(paths)]
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
-        what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in PICTURE_CHANNELS)
+        what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in IMAGE_CHANNELS)
         raise CodecError(f"none of the {len(encoded)} pictures is a readable picture of at least {what}")
 
     def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:

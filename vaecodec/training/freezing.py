@@ -15,13 +15,13 @@ import tensorflow as tf
 
 from vaecodec.config import (
     ANCHORS,
-    LEVEL_STEPS,
+    INDICES_PER_ANCHOR,
+    INDICES_PER_LEVEL,
     LEVELS,
+    QUALITY_INDICES,
     SCALE_MIN,
     SCALE_RATIO,
     SCALES,
-    STEPS,
-    SUBSTEPS,
     Config,
 )
 from vaecodec.entropy.tables import Tables, build, integer_frequencies
@@ -68,9 +68,10 @@ def at_quality(anchors: np.ndarray, quality: float) -> np.ndarray:
 
 def level_tables(config: Config, weights: Arrays) -> Arrays:
     """levels/*: the conditioning of the prior at the middle step of each level, as integers."""
-    middles = np.arange(LEVELS) * LEVEL_STEPS + (LEVEL_STEPS - 1) / 2
+    middles = np.arange(LEVELS) * INDICES_PER_LEVEL + (INDICES_PER_LEVEL - 1) / 2
     rows = [
-        wavelet_freezing.level(weights, partial(at_quality, quality=min(one, STEPS - 1) / SUBSTEPS)) for one in middles
+        wavelet_freezing.level(weights, partial(at_quality, quality=min(one, QUALITY_INDICES - 1) / INDICES_PER_ANCHOR))
+        for one in middles
     ]
     fields = zip(rows[0]._fields, zip(*rows, strict=True), strict=True)
     return {f"levels/{name}": np.rint(np.stack(values)).astype(np.int32) for name, values in fields}

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vaecodec.config import ANCHORS, CELL, LAMBDA_MAX, LAMBDA_MIN, SCALE_MIN, SCALE_RATIO, STRIDE, WORTH, Config
+from vaecodec.config import (
+    ANCHORS,
+    CELL,
+    LAMBDA_MAX,
+    LAMBDA_MIN,
+    SCALE_MIN,
+    SCALE_RATIO,
+    SQUARED_STEPS_PER_BIT,
+    STRIDE,
+    Config,
+)
 from vaecodec.model import network
 from vaecodec.native.lowest import DISTANCES
 from vaecodec.training import wavelet_layers
@@ -92,7 +102,9 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
 
 def log_steps(config: Config) -> np.ndarray:
     """f64[A]: logarithms of the quantisation step at the anchors, on a scale of 1 for 255."""
-    return 0.5 * np.log(config.weighty / (WORTH * np.geomspace(LAMBDA_MIN, LAMBDA_MAX, ANCHORS))) - math.log(255)
+    return 0.5 * np.log(
+        config.lambda_channels / (SQUARED_STEPS_PER_BIT * np.geomspace(LAMBDA_MIN, LAMBDA_MAX, ANCHORS))
+    ) - math.log(255)
 
 
 def _rung(sigma: float) -> float:
@@ -167,7 +179,9 @@ class VAE(Weighted):
         """quality f32[B] in [0, A - 1] -> per-channel vectors, log-linear between anchors."""
         at = self.interpolation(quality)
         bands = at("band_gain")
-        step = 0.5 * tf.math.log(self.config.weighty / (WORTH * lambda_of(quality))) - math.log(255.0)
+        step = 0.5 * tf.math.log(self.config.lambda_channels / (SQUARED_STEPS_PER_BIT * lambda_of(quality))) - math.log(
+            255.0
+        )
         channels = self.config.channels
         known = tf.concat([bands[..., : OCTAVES * BANDS * channels], 0 * bands[..., :1]], -1)
         gain = tf.gather(known, band_of(channels), axis=-1) - step[:, None, None, None]
@@ -207,7 +221,7 @@ class VAE(Weighted):
         so  s^2 = 3 / (2 ln 2 * lambda)  in units of 1/255 (Balle et al. 2017, section 3).  It is that of more channels
         too, so that no sample is worth less for its company.
         """
-        scale = tf.sqrt(self.config.weighty / (2.0 * math.log(2.0) * lmbda))[:, None, None, None]
+        scale = tf.sqrt(self.config.lambda_channels / (2.0 * math.log(2.0) * lmbda))[:, None, None, None]
         return tfd.Normal(mean, scale)
 
     def targets(self, scaled: tf.Tensor, gains: Gains) -> list[tf.Tensor]:
@@ -270,7 +284,7 @@ class VAE(Weighted):
 
         def cost(symbols: tf.Tensor) -> tf.Tensor:
             error = residual - centroid(table, symbols, index)
-            return error * error + WORTH * bits(density, density.base.loc + symbols)
+            return error * error + SQUARED_STEPS_PER_BIT * bits(density, density.base.loc + symbols)
 
         return tf.stop_gradient(tf.where(cost(nearer) < cost(nearest), nearer, nearest))
 
@@ -279,7 +293,7 @@ class VAE(Weighted):
         # All of x at its own density: the distortion, without the constant of the Normal.
         distortion = bits(density, x) - bits(density, density.loc)
         distortion = tf.reduce_sum(distortion, [1, 2, 3]) / (x.shape[1] * x.shape[2])
-        mse = distortion / lmbda * (self.config.weighty / self.config.channels)
+        mse = distortion / lmbda * (self.config.lambda_channels / self.config.channels)
         if self.similar:
             unlike = lmbda * SIMILARITY * (1.0 - ms_ssim(x, density.loc, stride=2))
             distortion = (1.0 - self.similar) * distortion + self.similar * unlike

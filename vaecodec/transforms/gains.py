@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec.config import ANCHORS, SUBSTEPS
+from vaecodec.config import ANCHORS, INDICES_PER_ANCHOR
 
 LOG_BITS = 12
 MANTISSA_BITS = 13  # mantissas are 2**13 .. 2**14
@@ -27,10 +27,10 @@ def mantissas() -> np.ndarray:
 
 def interpolate(anchors: np.ndarray, quality_index: int) -> np.ndarray:
     """Logarithms i64[n], unit 2**-12, at a quality index, from those at the anchors, i32[8, n]."""
-    first = min(quality_index // SUBSTEPS, ANCHORS - 2)
-    part = quality_index - first * SUBSTEPS
+    first = min(quality_index // INDICES_PER_ANCHOR, ANCHORS - 2)
+    part = quality_index - first * INDICES_PER_ANCHOR
     low, high = anchors[first].astype(np.int64), anchors[first + 1].astype(np.int64)
-    return (low * (SUBSTEPS - part) + high * part + SUBSTEPS // 2) // SUBSTEPS
+    return (low * (INDICES_PER_ANCHOR - part) + high * part + INDICES_PER_ANCHOR // 2) // INDICES_PER_ANCHOR
 
 
 def scaled_gains(logarithms: np.ndarray, output_bits: int) -> tuple[np.ndarray, np.ndarray]:

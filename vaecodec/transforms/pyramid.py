@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.cells import Each, in_two, run
 from vaecodec.config import CELL, STRIDE
+from vaecodec.threads import Each, half_slices, run
 from vaecodec.transforms import banded
 from vaecodec.transforms.channels import rotation
 from vaecodec.transforms.lifting import REAL, Arithmetic, Halves, forward, inverse, inverse_adjoint
@@ -117,7 +117,7 @@ def samples(y: np.ndarray, each: Each = map) -> np.ndarray:
         np.matmul(planes[:, half].T, _rotation(channels), out=out[half])
 
     run(each, one, range(channels))
-    run(each, turn, in_two(len(out)))
+    run(each, turn, half_slices(len(out)))
     return out.reshape(height, width, channels)
 
 
@@ -144,7 +144,7 @@ def _turned(x: np.ndarray, each: Each = map) -> np.ndarray:
         else:
             np.matmul(turn, part.T, out=out[:, half])
 
-    run(each, one, in_two(len(pixels)))
+    run(each, one, half_slices(len(pixels)))
     return out.reshape(len(turn), *x.shape[:2])
 
 

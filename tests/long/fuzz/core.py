@@ -55,7 +55,7 @@ class Files:
 
     def __init__(self) -> None:
         from vaecodec.codec.codec import Codec
-        from vaecodec.container.picture import parse
+        from vaecodec.container.image_file import parse
         from vaecodec.errors import CodecError
         from vaecodec.model.file import load_model
 
@@ -70,14 +70,15 @@ class Files:
 
     def attempt(self, rng: random.Random) -> None:
         """Decode one; raises CodecError as decoding does."""
-        from vaecodec.container.picture import FIXED, MAGIC, parse
+        from vaecodec.container.chunks import MAGIC
+        from vaecodec.container.image_file import HEAD, parse
         from vaecodec.entropy import tile
 
         data = bytearray(rng.choice(self._files))
         parsed = parse(bytes(data))
         head, kind = len(MAGIC) + 8, rng.randrange(4)
         if kind == 0:  # quality index
-            data[head + FIXED.size - 4 : head + FIXED.size - 2] = rng.randrange(897).to_bytes(2, "little")
+            data[head + HEAD.size - 4 : head + HEAD.size - 2] = rng.randrange(897).to_bytes(2, "little")
         elif kind == 1 and parsed.header.filter:
             end = head + int.from_bytes(data[len(MAGIC) : len(MAGIC) + 4], "little")
             mutated(data, rng, end - len(parsed.header.filter), end)
@@ -124,7 +125,7 @@ def refixed(data: bytearray) -> None:
     """The CRCs of all chunks, in place."""
     import zlib
 
-    from vaecodec.container.picture import MAGIC
+    from vaecodec.container.chunks import MAGIC
 
     place = len(MAGIC)
     while place + 12 <= len(data):

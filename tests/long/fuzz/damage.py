@@ -15,7 +15,7 @@ sys.path.insert(0, str(TESTS))
 
 from support.damage import flipped, truncations
 from vaecodec.codec.codec import Codec
-from vaecodec.container.picture import parse
+from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError
 from vaecodec.model.file import load_model
 

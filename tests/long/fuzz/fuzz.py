@@ -26,8 +26,8 @@ from support.damage import mutants, mutate, with_right_crc
 from support.images import synthetic_image
 from vaecodec import arrays
 from vaecodec.codec.codec import Codec
-from vaecodec.container import picture as container
-from vaecodec.container.picture import Header
+from vaecodec.container import image_file
+from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError
 from vaecodec.limits import Limits
 from vaecodec.model.file import load_model, pack_model, parse_model
@@ -47,7 +47,7 @@ def golden(model: pathlib.Path = MODEL) -> list[bytes]:
         files = [codec.encode(pixels, quality, tile=64) for pixels in pictures for quality in (1, 50, 100)]
     meta = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
     header = Header("0123456789abcdef" * 2, 100, 200, 448, 128)
-    return [*files, container.pack(header, [(b"abcd", 1, 3), (b"", 2, 4)], meta)]
+    return [*files, image_file.pack(header, [(b"abcd", 1, 3), (b"", 2, 4)], meta)]
 
 
 def peak() -> int:
@@ -97,8 +97,8 @@ def fuzz_parser(tally: Tally, seed: int, count: int) -> None:
     """metadata(), which takes a file apart and inflates its metadata, and info()."""
 
     def work(data: bytes) -> None:
-        container.metadata(data)
-        container.info(data)
+        image_file.metadata(data)
+        image_file.info(data)
 
     for mutant in mutants(seed, count, golden()):
         tally.run(mutant, work)
@@ -114,7 +114,7 @@ def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
         before = peak()
         tally.run(mutant, lambda data: codec.decode(data, limits=LIMITS))
         if peak() > before:
-            header = container.parse(mutant, check_data=False).header
+            header = image_file.parse(mutant, check_data=False).header
             pixels = min(header.height * header.width, LIMITS.pixels)
             if peak() - tally.base > BYTES + BYTES_A_PIXEL * pixels:
                 tally.fail(mutant, f"{(peak() - tally.base) / 2**20:.0f} MiB for {pixels} pixels")

@@ -11,8 +11,8 @@ from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
 from vaecodec import cli
 from vaecodec.config import PRESETS, Config
-from vaecodec.container import picture as container
-from vaecodec.container.picture import Header
+from vaecodec.container import chunks, image_file
+from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.channels import read_training_image
 
@@ -90,7 +90,7 @@ def test_other_pixels_are_refused_in_words(model):
             codec.encode(pixels)
     other = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
     with pytest.raises(FormatError, match=f"the header gives 16 channels, its model {channels}"):
-        codec.decode(container.pack(other, [(b"", 0, 0)]))
+        codec.decode(image_file.pack(other, [(b"", 0, 0)]))
     if channels == 1:
         with pytest.raises(CodecError, match="in colour, and the model is for grey ones"):
             vaecodec.encode(synthetic_image(80, 90), model=path)
@@ -129,7 +129,7 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
         pytest.skip("are pictures")
     file = tmp_path / "bands.vae"
     file.write_bytes(vaecodec.encode(synthetic_channels(70, 90, channels), model=path))
-    why = f"holds {channels} channels, which no picture has"
+    why = f"holds {channels} channels, which no image has"
     with pytest.raises(OSError, match=why):
         Image.open(file)
     with pytest.raises(ValueError, match=why):
@@ -189,17 +189,17 @@ def test_large_grey_pictures_go_through_in_strips(model, monkeypatch):
 
 def test_the_header_says_how_many():
     for channels in (1, 2, 3, 4, 16):
-        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
-        found = container.contents(data)
-        assert found.head.channels == found.channels == channels and found.grey == (channels == 1)
-        assert container.info(data)["channels"] == channels
-    head = container.FIXED.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
+        data = image_file.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
+        found = image_file.contents(data)
+        assert found.header.channels == found.channels == channels and found.grey == (channels == 1)
+        assert image_file.info(data)["channels"] == channels
+    head = image_file.HEAD.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
     with pytest.raises(FormatError, match="3 are written as 0"):
-        container.read_head(head)
-    for channels, tag in ((1, container.GREY), (2, container.ALPHA), (4, container.GREY)):
-        data = container.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
+        image_file.read_head(head, len(head))
+    for channels, tag in ((1, chunks.GREY), (2, chunks.ALPHA), (4, chunks.GREY)):
+        data = image_file.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
         with pytest.raises(FormatError, match=f"does not go with {channels} channels"):
-            container.contents(container.insert(data, [(tag, b"")]))
+            image_file.contents(chunks.insert_chunks(data, [(tag, b"")]))
 
 
 def test_architectures_have_channels():

@@ -13,7 +13,7 @@ from support.paths import GOLDEN
 from support.symbols import decoding_inverts_encoding
 from vaecodec.codec.codec import Codec
 from vaecodec.codec.plans import strips_of
-from vaecodec.container.picture import parse
+from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.transforms.tiling import Box
@@ -173,7 +173,7 @@ def test_limits_are_checked_before_anything_is_allocated(tiny):
 
 def test_a_file_of_another_model_is_refused_by_name(tiny):
     data = bytearray(tiny.encode(synthetic_image(16, 16)))
-    from vaecodec.container.picture import Header, pack
+    from vaecodec.container.image_file import Header, pack
 
     parsed = parse(bytes(data))
     other = pack(Header("00" * 16, *parsed.header[1:5]), [(b"", 0, 0)])

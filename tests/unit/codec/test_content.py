@@ -7,8 +7,8 @@ from support.images import synthetic_image
 from vaecodec.codec import content, modes
 from vaecodec.codec import fallback as classical
 from vaecodec.config import lambda_at
-from vaecodec.container import picture as container
-from vaecodec.container.picture import step_of
+from vaecodec.container import image_file
+from vaecodec.container.image_file import quality_index_of
 
 
 def zone_plate(height=256, width=384):
@@ -51,7 +51,7 @@ def psnr(samples, data):
 def cost(samples, data, quality):
     """Bits and lambda * squared error, a pixel; as of a sample where there are several."""
     squares = 255**2 / 10 ** (psnr(samples, data) / 10)
-    return 8 * len(data) / (samples.shape[0] * samples.shape[1]) + lambda_at(step_of(quality)) * squares
+    return 8 * len(data) / (samples.shape[0] * samples.shape[1]) + lambda_at(quality_index_of(quality)) * squares
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_patterns_and_smooth_drawings_are_not_coded_by_the_model(small, samples,
     data = modes.encode(small, samples, quality)
     rgb = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, 2)
     latents = small.encode(rgb, quality)
-    assert container.info(data)["coding"] in ("avif", "lossless")
+    assert image_file.info(data)["coding"] in ("avif", "lossless")
     assert cost(samples, data, quality) < 0.92 * cost(rgb, latents, quality) and len(data) <= 1.3 * len(latents)
     assert psnr(samples, data) > psnr(rgb, latents) + 1
 

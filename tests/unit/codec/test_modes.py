@@ -13,7 +13,7 @@ from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec.codec import content, modes
 from vaecodec.codec import fallback as classical
-from vaecodec.container import picture as container
+from vaecodec.container import chunks, image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images.channels import (
     alpha_channel,
@@ -54,7 +54,7 @@ def noise(height, width, seed=0):
 
 
 def kind_of(data):
-    return container.info(data)["coding"]
+    return image_file.info(data)["coding"]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -63,7 +63,7 @@ def test_each_kind_comes_back_in_its_kind(small, channels, quality):
     samples = sample(channels)
     data = modes.encode(small, samples, quality)
     again = modes.decode(data)
-    assert kind_of(data) == "vae" and container.info(data)["channels"] == channels
+    assert kind_of(data) == "vae" and image_file.info(data)["channels"] == channels
     assert again.shape == samples.shape and again.dtype == np.uint8
     seen = np.ones(samples.shape[:2], bool)
     if channels in (2, 4):
@@ -80,7 +80,7 @@ def test_16_bits_are_kept_exactly(small, channels):
     samples = samples[..., 0] if channels == 1 else samples
     data = modes.encode(small, samples, 1)
     again = modes.decode(data)
-    assert again.dtype == np.uint16 and container.info(data)["depth"] == 16
+    assert again.dtype == np.uint16 and image_file.info(data)["depth"] == 16
     np.testing.assert_array_equal(again, samples)
 
 
@@ -177,9 +177,9 @@ def test_the_lowest_sum_of_rate_and_distortion_decides(small, monkeypatch):
         data = modes.encode(small, samples, 50)
         assert kind_of(data) == coding
         monkeypatch.undo()
-        costs[coding] = modes._cost(data, samples, small, container.step_of(50))
+        costs[coding] = modes._cost(data, samples, small, image_file.quality_index_of(50))
         error = np.mean((modes.decode(data).astype(float) - samples) ** 2)
-        trade = 0.0006 * (0.18 / 0.0006) ** (container.step_of(50) / 896)
+        trade = 0.0006 * (0.18 / 0.0006) ** (image_file.quality_index_of(50) / 896)
         np.testing.assert_allclose(costs[coding], 8 * len(data) / 3600 + trade * error, rtol=1e-4)
     chosen = modes.encode(small, samples, 50)
     assert costs[kind_of(chosen)] == min(costs.values())
@@ -193,7 +193,7 @@ def test_drawings_may_become_avif(small, channels, monkeypatch):
     monkeypatch.setattr(modes, "_cost", lambda data, *_: kind_of(data) != "avif")
     monkeypatch.setattr(content, "is_photograph", lambda *_: False)
     data = modes.encode(small, samples, 60, {"dpi": bytes(8)})
-    assert container.info(data)["channels"] == channels and kind_of(data) == "avif"
+    assert image_file.info(data)["channels"] == channels and kind_of(data) == "avif"
     again = modes.decode(data)
     modes.verify(data)
     assert again.shape == samples.shape
@@ -289,7 +289,7 @@ def test_previews_of_kept_pictures_are_box_filtered(channels, dtype, factor):
 def test_previews_of_coded_pictures_have_their_kind(small, kind):
     samples = sample(KINDS.index(kind) + 1)
     data = modes.encode(small, samples, 90)
-    assert container.info(data)["coding"] == "vae"
+    assert image_file.info(data)["coding"] == "vae"
     whole, again = modes.decode(data), modes.decode(data, reduce=4)
     assert again.dtype == np.uint8 and again.shape == (25, 38, *samples.shape[2:])
     alpha = alpha_channel(again)
@@ -325,13 +325,13 @@ def test_a_preview_of_no_size_is_refused(small):
 
 def test_damage_beside_the_latents_is_noticed(small):
     data = modes.encode(small, sample(4))
-    alpha = container.contents(data).alpha
+    alpha = image_file.contents(data).alpha
     for damaged in (
         classical.encode_lossless(sample(1)),  # another plane than its CRC says
         data[alpha.offset : alpha.offset + 4] + classical.encode_lossless(sample(1)[:-1])[4:],
         data[alpha.offset : alpha.offset + alpha.length - 1],
     )[1:]:
-        body = container.chunk(b"ALPH", damaged)
+        body = chunks.pack_chunk(b"ALPH", damaged)
         broken = data[: alpha.offset - 8] + body + data[alpha.offset + alpha.length + 4 :]
         for look in (modes.decode, modes.verify):
             with pytest.raises(FormatError, match="lossless part"):
@@ -431,10 +431,10 @@ def files_of_every_kind(tiny):
         yield modes.encode(tiny, sample(channels, 70, 90), 40)
         yield modes.keep(clear_transparent(sample(channels, 33, 45)), {"dpi": bytes(8)})
         yield modes.keep(clear_transparent(sample(channels, 9, 12, np.uint16)), None)
-        avif = container.Classical("avif", 30, 40, channels, 8)
-        alpha = [(container.ALPHA, classical.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
+        avif = image_file.FallbackHeader("avif", 30, 40, channels, 8)
+        alpha = [(chunks.ALPHA, classical.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
         pixels = sample(1 if channels < 3 else 3, 30, 40)
-        yield container.insert(container.pack_classical(avif, classical.encode_avif(pixels, 60)), alpha)
+        yield chunks.insert_chunks(image_file.pack_fallback(avif, classical.encode_avif(pixels, 60)), alpha)
         yield modes.keep(np.pad(sample(channels, 2, 3), ((0, 0), (0, 16400), (0, 0))[: 2 + (channels > 1)]), None)
 
 
@@ -448,7 +448,7 @@ def test_the_reference_decoder_agrees(tiny):
         assert difference.max() <= (1 if kind_of(data) == "avif" else 0)
         bad = bytearray(data)
         bad[-5] ^= 1  # the last byte of DATA, with a CRC that fits again
-        at = container.contents(data).data
+        at = image_file.contents(data).data
         bad[-4:] = zlib.crc32(bad[at.offset - 4 : -4]).to_bytes(4, "little")
         outcomes = []
         for decoder in (lambda data: modes.decode(data, model=path), lambda d: reference_decoder.decode(d, model)):

@@ -12,19 +12,19 @@ from vaecodec import TargetError
 from vaecodec.cli import main
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target, search
-from vaecodec.config import STEPS
+from vaecodec.config import QUALITY_INDICES
 from vaecodec.images import strips
 from vaecodec.images.metrics import psnr
 
 
 def rate(step):
     """Bytes of a picture whose rate grows a little unevenly with the step."""
-    return round(4000 * math.exp(3.4 * step / STEPS + 0.05 * math.sin(step / 40)))
+    return round(4000 * math.exp(3.4 * step / QUALITY_INDICES + 0.05 * math.sin(step / 40)))
 
 
 def fidelity(step):
     """PSNR likewise."""
-    return 26 + 14 * (step / STEPS) ** 0.9
+    return 26 + 14 * (step / QUALITY_INDICES) ** 0.9
 
 
 def counting(function):
@@ -57,9 +57,9 @@ def test_fidelities_are_met_from_above_in_few_trials(wanted):
     ("target", "function", "end"),
     [
         (Target("size", 100), rate, 0),
-        (Target("size", 10**9), rate, STEPS - 1),
+        (Target("size", 10**9), rate, QUALITY_INDICES - 1),
         (Target("psnr", 10.0), fidelity, 0),
-        (Target("psnr", 90.0), fidelity, STEPS - 1),
+        (Target("psnr", 90.0), fidelity, QUALITY_INDICES - 1),
     ],
 )
 def test_what_cannot_be_met_ends_at_an_end(target, function, end):

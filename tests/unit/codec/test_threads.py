@@ -15,13 +15,11 @@ import pytest
 
 from support.images import synthetic_image
 from support.paths import GOLDEN
-from vaecodec import blas
-from vaecodec.blas import one_thread
 from vaecodec.codec.codec import Codec
 from vaecodec.codec.schedule import PIXELS_OWN, Schedule
-from vaecodec.container.picture import parse
+from vaecodec.container.image_file import parse
 from vaecodec.errors import FormatError
-from vaecodec.threads import ONE_THREAD, Threads, available_cores, pool_of
+from vaecodec.threads import ONE_THREAD, Threads, available_cores, pool_of, single_threaded_blas
 
 PIXELS = synthetic_image(260, 300)
 
@@ -293,11 +291,11 @@ def test_nobody_forks_while_blas_is_told_of_threads(monkeypatch):
             return nullcontext()
 
     def use():
-        with one_thread:
+        with single_threaded_blas:
             pass
 
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    monkeypatch.setattr(blas, "_controller", Slow)
+    monkeypatch.setattr("vaecodec.threads._controller", Slow)
     thread = threading.Thread(target=use)
     thread.start()
     assert inside.wait(30)

@@ -11,20 +11,16 @@ from PIL import Image
 
 import vaecodec.integrations.pillow  # noqa: F401  (makes .vae a format of Pillow)
 from vaecodec.codec import modes
-from vaecodec.container import front as fronts
-from vaecodec.container import picture as container
-from vaecodec.container.picture import (
-    ALPHA,
-    GREY,
-    Classical,
+from vaecodec.container import chunks, image_file
+from vaecodec.container.chunks import ALPHA, GREY, insert_chunks, pack_chunk
+from vaecodec.container.image_file import (
+    FallbackHeader,
     Header,
-    chunk,
     contents,
     info,
-    insert,
     metadata,
     pack,
-    pack_classical,
+    pack_fallback,
     parse,
     with_pixel_crcs,
 )
@@ -35,8 +31,8 @@ MODEL = "0123456789abcdef" * 2
 HEADER = Header(MODEL, 100, 200, 448, 128)
 TILES = [(b"abcd", 1, 3), (b"", 2, 4)]
 META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>", "dpi": bytes(8)}
-DEEP = Classical("lossless", 100, 200, 4, 16)
-AVIF = Classical("avif", 100, 200, 4, 8)
+DEEP = FallbackHeader("lossless", 100, 200, 4, 16)
+AVIF = FallbackHeader("avif", 100, 200, 4, 8)
 
 
 def test_parse_inverts_pack():
@@ -76,9 +72,9 @@ def test_crcs_of_pixels_may_follow_later():
 
 
 def test_a_classical_picture_has_its_size_in_its_header():
-    data = pack_classical(DEEP, b"a PNG", META)
+    data = pack_fallback(DEEP, b"a PNG", META)
     found = contents(data)
-    assert found.head == DEEP and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
+    assert found.header == DEEP and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
     assert metadata(data) == META
     about = info(data)
     assert about == {
@@ -95,35 +91,35 @@ def test_a_classical_picture_has_its_size_in_its_header():
     }
     with pytest.raises(FormatError, match="lossless"):
         parse(data)
-    assert len(pack_classical(DEEP, b"")) == 44
+    assert len(pack_fallback(DEEP, b"")) == 44
 
 
 def test_grey_and_alpha_are_chunks_of_their_own():
     plain = pack(HEADER, TILES, META)
-    assert insert(plain, []) == plain
+    assert insert_chunks(plain, []) == plain
     for extra, channels in (([], 3), ([(GREY, b"")], 1), ([(ALPHA, b"x")], 4), ([(GREY, b""), (ALPHA, b"x")], 2)):
-        data = insert(plain, extra)
+        data = insert_chunks(plain, extra)
         found = contents(data)
         assert found.channels == channels == info(data)["channels"]
         assert parse(data).header == HEADER and metadata(data) == META
         assert (found.alpha is not None and bytes(found.alpha.of(data))) == (channels in (2, 4) and b"x")
     for extra in ([(GREY, b"x")], [(GREY, b"")] * 2, [(ALPHA, b"x")] * 2):
         with pytest.raises(FormatError, match="grey|ALPH"):
-            contents(insert(plain, extra))
+            contents(insert_chunks(plain, extra))
     for tag in (GREY, ALPHA):
         with pytest.raises(FormatError, match="does not go with"):
-            contents(insert(pack_classical(DEEP, b""), [(tag, b"")]))
-    assert contents(insert(pack_classical(AVIF, b""), [(ALPHA, b"x")])).channels == 4
+            contents(insert_chunks(pack_fallback(DEEP, b""), [(tag, b"")]))
+    assert contents(insert_chunks(pack_fallback(AVIF, b""), [(ALPHA, b"x")])).channels == 4
     with pytest.raises(FormatError, match="ALPH"):
-        contents(pack_classical(AVIF, b""))
+        contents(pack_fallback(AVIF, b""))
 
 
 @pytest.mark.parametrize(
     "data",
     [
         pack(HEADER, TILES, META),
-        insert(pack(HEADER, TILES), [(GREY, b""), (ALPHA, b"x")]),
-        pack_classical(DEEP, b"x", META),
+        insert_chunks(pack(HEADER, TILES), [(GREY, b""), (ALPHA, b"x")]),
+        pack_fallback(DEEP, b"x", META),
     ],
 )
 def test_every_truncation_and_every_bit_is_noticed(data):
@@ -141,10 +137,10 @@ def test_every_truncation_and_every_bit_is_noticed(data):
 
 def with_head(**changes):
     """A file whose HEAD is valid but for `changes`, CRC and all."""
-    names = ("version", "flags", "model", "height", "width", "step", "size", "channels")
+    names = ("version", "flags", "model", "height", "width", "quality_index", "size", "channels")
     values = dict(zip(names, (1, 0, b"0123456789abcdef", 100, 200, 0, 7, 0), strict=True)) | changes
-    head = container.FIXED.pack(*values.values()) + bytes(24)
-    return container.MAGIC + chunk(b"HEAD", head) + chunk(b"DATA", b"")
+    head = image_file.HEAD.pack(*values.values()) + bytes(24)
+    return chunks.MAGIC + pack_chunk(b"HEAD", head) + pack_chunk(b"DATA", b"")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def with_head(**changes):
         ({"channels": 17}, "at most 16"),
         ({"height": 0}, "200 x 0"),
         ({"width": 2**32 - 1}, "sides"),
-        ({"step": 897}, "step 897"),
+        ({"quality_index": 897}, "quality index 897"),
         ({"size": 5}, "tiles of"),
         ({"size": 13}, "tiles of"),
         ({"height": 2**24, "width": 2**24}, "expected 17179869184"),
@@ -173,7 +169,7 @@ def with_pict(**changes):
     """A file whose PICT is valid but for `changes`, CRC and all."""
     names = ("version", "coding", "channels", "depth", "height", "width")
     values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
-    return container.MAGIC + chunk(b"PICT", container.PICT.pack(*values.values())) + chunk(b"DATA", b"")
+    return chunks.MAGIC + pack_chunk(b"PICT", image_file.PICT.pack(*values.values())) + pack_chunk(b"DATA", b"")
 
 
 @pytest.mark.parametrize(
@@ -191,21 +187,21 @@ def with_pict(**changes):
     ],
 )
 def test_the_header_of_a_classical_picture_out_of_range_is_named(changes, message):
-    assert contents(with_pict()).head.height == 100
+    assert contents(with_pict()).header.height == 100
     with pytest.raises(FormatError, match=message):
         contents(with_pict(**changes))
     with pytest.raises(FormatError, match="long"):
-        contents(container.MAGIC + chunk(b"PICT", b"\1") + chunk(b"DATA", b""))
+        contents(chunks.MAGIC + pack_chunk(b"PICT", b"\1") + pack_chunk(b"DATA", b""))
 
 
 def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():
     data = pack(HEADER, TILES)
     at = data.index(b"DATA") - 4
-    assert parse(data[:at] + chunk(b"note", b"hello") + data[at:]).header == HEADER
+    assert parse(data[:at] + pack_chunk(b"note", b"hello") + data[at:]).header == HEADER
     with pytest.raises(FormatError, match="NOTE"):
-        parse(data[:at] + chunk(b"NOTE", b"hello") + data[at:])
+        parse(data[:at] + pack_chunk(b"NOTE", b"hello") + data[at:])
     with pytest.raises(FormatError, match="HEAD"):
-        parse(data[:at] + chunk(b"HEAD", b"hello") + data[at:])
+        parse(data[:at] + pack_chunk(b"HEAD", b"hello") + data[at:])
     with pytest.raises(FormatError, match="HEAD"):
         parse(data[:8] + data[at:])
 
@@ -215,9 +211,9 @@ def test_metadata_that_inflates_beyond_its_limit_is_refused():
 
     data = pack(HEADER, TILES)
     at = data.index(b"DATA") - 4
-    bomb = zlib.compress(bytes(container.MAX_METADATA + 1), 9)
+    bomb = zlib.compress(bytes(chunks.MAX_METADATA + 1), 9)
     with pytest.raises(FormatError, match="larger"):
-        metadata(data[:at] + chunk(b"iccp", bomb) + data[at:])
+        metadata(data[:at] + pack_chunk(b"iccp", bomb) + data[at:])
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(100)])
@@ -230,20 +226,20 @@ def test_tiles_must_fill_data():
     data = pack(HEADER, TILES)
     at = data.index(b"DATA") - 4
     with pytest.raises(FormatError, match="fill"):
-        parse(data[:at] + chunk(b"DATA", b"abcdefgh"))
+        parse(data[:at] + pack_chunk(b"DATA", b"abcdefgh"))
 
 
 def test_quality_and_step_are_inverse():
     for step in range(897):
-        assert container.step_of(container.quality_of(step)) == step
-    assert container.step_of(1) == 0 and container.step_of(100) == 896
+        assert image_file.quality_index_of(image_file.quality_of(step)) == step
+    assert image_file.quality_index_of(1) == 0 and image_file.quality_index_of(100) == 896
     for quality in (0.99, 100.1, float("nan"), -3):
         with pytest.raises(ValueError, match="quality"):
-            container.step_of(quality)
+            image_file.quality_index_of(quality)
 
 
 def test_a_length_beyond_the_file_is_refused_before_it_is_read():
-    data = container.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
+    data = chunks.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
     with pytest.raises(FormatError, match="cut off"):
         parse(data)
 
@@ -254,9 +250,9 @@ TILES_OF_LARGEST = 1 << 24
 @pytest.fixture(scope="module")
 def many_tiles():
     """A file of 2**24 x 2**24 pixels, whose table of tiles alone has 192 MiB, without any tile."""
-    head = container.FIXED.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
+    head = image_file.HEAD.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
     table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST + struct.pack("<I", 7) * TILES_OF_LARGEST
-    return b"".join([container.MAGIC, chunk(b"HEAD", head + table), chunk(b"DATA", b"")])
+    return b"".join([chunks.MAGIC, pack_chunk(b"HEAD", head + table), pack_chunk(b"DATA", b"")])
 
 
 def small_and_quick(work):
@@ -302,24 +298,24 @@ def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
 
 def test_the_table_of_tiles_is_a_sequence():
     rng = np.random.default_rng(0)
-    lengths, crcs, pixels = (rng.integers(0, 1 << 32, 3 * container.TILES_AT_ONCE - 5) for _ in range(3))
+    lengths, crcs, pixels = (rng.integers(0, 1 << 32, 3 * image_file.TILES_AT_ONCE - 5) for _ in range(3))
     table = np.stack([lengths, crcs], 1).astype("<u4").tobytes() + pixels.astype("<u4").tobytes()
-    tiles = container.Tiles(table, 77)
+    tiles = image_file.TileTable(table, 77)
     begins = (77 + np.cumsum([0, *lengths])).tolist()
     assert list(tiles) == list(zip(begins[:-1], lengths.tolist(), crcs.tolist(), pixels.tolist(), strict=True))
     assert tiles.end == begins[-1] and tiles[-1] == tiles[len(tiles) - 1]
     assert tiles[5000:2:-1999] == [tiles[5000], tiles[3001], tiles[1002]]
     with pytest.raises(IndexError):
         tiles[len(tiles)]
-    assert not len(container.Tiles()) and container.Tiles(b"", 5).end == 5
+    assert not len(image_file.TileTable()) and image_file.TileTable(b"", 5).end == 5
 
 
 def test_skipped_chunks_are_bounded(tmp_path):
     data = pack(HEADER, TILES)
     at = data.index(b"DATA") - 4
-    most = chunk(b"note", b"") * container.MAX_UNKNOWN
+    most = pack_chunk(b"note", b"") * chunks.MAX_UNKNOWN
     assert info(data[:at] + most + data[at:])["tiles"] == 2
-    flooded = data[:at] + most + chunk(b"note", b"") + data[at:]
-    for read in (info, lambda data: fronts.read_front(io.BytesIO(data))):
+    flooded = data[:at] + most + pack_chunk(b"note", b"") + data[at:]
+    for read in (info, lambda data: image_file.read_preamble(io.BytesIO(data))):
         with pytest.raises(FormatError, match="more than 1024 chunks that this version does not know"):
             read(flooded)

@@ -14,7 +14,7 @@ from reference import reference_decoder
 from support.paths import GOLDEN
 from vaecodec.atomic import Attributes
 from vaecodec.container import stored, zstd
-from vaecodec.container.picture import MAGIC, chunk
+from vaecodec.container.chunks import MAGIC, pack_chunk
 from vaecodec.container.stored import Stored
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files.compression import decompress_file
@@ -83,9 +83,9 @@ def test_hostile_names_are_refused(name):
 def with_head(name=b"n", **changes):
     """A stored file whose FILE is valid but for `changes`, CRC and all."""
     fields = dict(zip(("version", "flags", "method", "reserved", "mode", "time"), (1, 3, 1, 0, 0o644, 1), strict=True))
-    head = stored.HEAD.pack(*(fields | changes).values()) + name
+    head = stored.FILE.pack(*(fields | changes).values()) + name
     data = store(b"contents", Stored())
-    return MAGIC + chunk(b"FILE", head) + data[8 + 12 + stored.HEAD.size :]
+    return MAGIC + pack_chunk(b"FILE", head) + data[8 + 12 + stored.FILE.size :]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_every_truncation_and_every_bit_is_noticed():
 
 def parts(*payloads, contents=b"contents"):
     """A stored file of the given PARTs, all CRCs right."""
-    head = chunk(b"FILE", stored.HEAD.pack(1, 0, 1, 0, 0, 0))
-    done = chunk(b"DONE", stored.DONE.pack(len(contents), zlib.crc32(contents)))
-    return MAGIC + head + b"".join(chunk(b"PART", payload) for payload in payloads) + done
+    head = pack_chunk(b"FILE", stored.FILE.pack(1, 0, 1, 0, 0, 0))
+    done = pack_chunk(b"DONE", stored.DONE.pack(len(contents), zlib.crc32(contents)))
+    return MAGIC + head + b"".join(pack_chunk(b"PART", payload) for payload in payloads) + done
 
 
 def test_frames_may_be_cut_anywhere_and_follow_each_other():
@@ -192,7 +192,7 @@ def test_chunks_are_bounded_before_they_are_read():
     claim = MAGIC + (2**32 - 1).to_bytes(4, "little") + b"FILE" + bytes(40)
     with pytest.raises(FormatError, match="claims 4294967295 bytes"):
         restore(claim)
-    long = store(b"")[:-24] + chunk(b"PART", bytes(stored.MAX_CHUNK + 1)) + store(b"")[-24:]
+    long = store(b"")[:-24] + pack_chunk(b"PART", bytes(stored.MAX_CHUNK + 1)) + store(b"")[-24:]
     with pytest.raises(FormatError, match="claims"):
         restore(long)
     with pytest.raises(ValueError, match="longer"):
@@ -202,17 +202,17 @@ def test_chunks_are_bounded_before_they_are_read():
 def test_chunks_belong_in_their_places():
     data = store(b"contents")
     end = len(data) - 24
-    assert restore(data[:end] + chunk(b"note", b"hello") + data[end:])[1] == b"contents"
+    assert restore(data[:end] + pack_chunk(b"note", b"hello") + data[end:])[1] == b"contents"
     for tag in (b"NOTE", b"HEAD", b"DATA", b"FILE"):
         with pytest.raises(FormatError):
-            restore(data[:end] + chunk(tag, b"hello") + data[end:])
+            restore(data[:end] + pack_chunk(tag, b"hello") + data[end:])
     with pytest.raises(FormatError, match="FILE"):
         restore(data[:8] + data[end:])
     photo = (GOLDEN / "photo.vae").read_bytes()
     with pytest.raises(FormatError, match="FILE"):
         restore(photo)
-    for read in (vaecodec.decode, vaecodec.container.picture.info):
-        with pytest.raises(FormatError, match="not a picture"):
+    for read in (vaecodec.decode, vaecodec.container.image_file.info):
+        with pytest.raises(FormatError, match="not an image"):
             read(data)
 
 
@@ -271,7 +271,7 @@ def test_hidden_files_get_their_names_back(tmp_path):
 
 def test_skipped_chunks_are_bounded():
     data = store(b"contents", ABOUT)
-    end = len(data) - len(chunk(b"DONE", bytes(12)))
-    assert restore(data[:end] + chunk(b"note", b"") * 1024 + data[end:])[1] == b"contents"
+    end = len(data) - len(pack_chunk(b"DONE", bytes(12)))
+    assert restore(data[:end] + pack_chunk(b"note", b"") * 1024 + data[end:])[1] == b"contents"
     with pytest.raises(FormatError, match="more than 1024 chunks"):
-        restore(data[:end] + chunk(b"note", b"") * 1025 + data[end:])
+        restore(data[:end] + pack_chunk(b"note", b"") * 1025 + data[end:])

@@ -18,7 +18,7 @@ def test_pop_inverts_push(seed, count, below):
     tables = random_tables(rng, rows=5, entries=60)
     rows = rng.integers(0, 5, count).astype(np.uint8)
     symbols = np.rint(rng.standard_cauchy(count) * 20).clip(-65535, 65535).astype(np.int32)
-    symbols[rows == coding.DETERMINISTIC] = 0
+    symbols[rows == coding.ZERO_TABLE] = 0
     pop_inverts_push(tables, symbols, rows, rng.integers(-90, 90, below).astype(np.int32))
 
 

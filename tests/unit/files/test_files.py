@@ -19,7 +19,7 @@ from support.images import synthetic_image
 from vaecodec.atomic import Attributes, write_atomic
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
-from vaecodec.container import picture as container
+from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files import compression
 from vaecodec.files.compression import compress_file, decompress_file
@@ -258,12 +258,12 @@ def test_there_and_back(photo):
 
 def test_strip_leaves_metadata_out(photo):
     compress_file(photo, photo.with_name("a.vae"), strip=True)
-    assert container.metadata(photo.with_name("a.vae").read_bytes()) == {}
+    assert image_file.metadata(photo.with_name("a.vae").read_bytes()) == {}
 
 
 def test_quality_reaches_the_file(photo):
     compress_file(photo, photo.with_name("a.vae"), quality=90)
-    assert abs(container.info(photo.with_name("a.vae").read_bytes())["quality"] - 90) < 0.1
+    assert abs(image_file.info(photo.with_name("a.vae").read_bytes())["quality"] - 90) < 0.1
 
 
 def test_streams_on_both_sides(photo):

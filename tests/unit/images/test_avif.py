@@ -12,7 +12,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from vaecodec.codec import fallback as classical
-from vaecodec.container import picture as container
+from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images import avif
 from vaecodec.images.reading import read_image
@@ -38,8 +38,8 @@ def claiming(data, width, height):
 
 
 def in_vae(data, width, height):
-    head = container.Classical("avif", height, width, 3, 8)
-    return container.pack_classical(head, data)
+    head = image_file.FallbackHeader("avif", height, width, 3, 8)
+    return image_file.pack_fallback(head, data)
 
 
 @pytest.fixture

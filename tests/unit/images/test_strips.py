@@ -216,7 +216,7 @@ def test_files_are_the_same_in_strips_and_whole(tmp_path, monkeypatch, name):
 
 def tiled(pixels, grey=False):
     """A file of more rows of tiles than one, so that it is decoded in strips."""
-    return modes.container.insert(vaecodec.load().encode(pixels, tile=64), [(b"grey", b"")] * grey)
+    return modes.chunks.insert_chunks(vaecodec.load().encode(pixels, tile=64), [(b"grey", b"")] * grey)
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -273,13 +273,13 @@ def test_limits_of_files(tmp_path):
 def test_a_damaged_file_leaves_no_picture_behind(tmp_path):
     """The first strips are written by the time that the damage is found."""
     data = bytearray(vaecodec.load().encode(synthetic_image(HEIGHT, WIDTH), tile=64))
-    from vaecodec.container import picture as container
+    from vaecodec.container import image_file
 
-    parsed = container.parse(bytes(data))
+    parsed = image_file.parse(bytes(data))
     payloads = [bytes(data[one.offset : one.offset + one.length]) for one in parsed.tiles]
     pairs = enumerate(zip(payloads, parsed.tiles, strict=True))
     crcs = [(payload, one.crc ^ (n == 5), one.pixels) for n, (payload, one) in pairs]
-    (tmp_path / "a.vae").write_bytes(container.pack(parsed.header, crcs))
+    (tmp_path / "a.vae").write_bytes(image_file.pack(parsed.header, crcs))
     with pytest.raises(CodecError, match="tile 5"):
         vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "a.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.vae"]

@@ -15,8 +15,7 @@ import vaecodec
 import vaecodec.integrations.pillow
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
-from vaecodec.container import front as fronts
-from vaecodec.container import picture as container
+from vaecodec.container import chunks, image_file
 from vaecodec.files.compression import compress_file
 from vaecodec.images.writing import format_of
 from vaecodec.integrations.pillow import VaeImageFile
@@ -194,8 +193,8 @@ def test_bombs_are_refused_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
     with pytest.raises(Image.DecompressionBombError):
         opened(data)
-    head = container.PICT.pack(1, 0, 3, 8, 1 << 23, 1 << 23)
-    huge = container.MAGIC + container.chunk(b"PICT", head) + container.chunk(b"DATA", b"")
+    head = image_file.PICT.pack(1, 0, 3, 8, 1 << 23, 1 << 23)
+    huge = chunks.MAGIC + chunks.pack_chunk(b"PICT", head) + chunks.pack_chunk(b"DATA", b"")
     with pytest.raises(Image.DecompressionBombError):
         opened(huge)
 
@@ -203,13 +202,13 @@ def test_bombs_are_refused_before_anything_is_decoded(monkeypatch):
 def test_a_stored_file_is_refused_by_name(tmp_path):
     (tmp_path / "notes.txt").write_text("notes")
     compress_file(tmp_path / "notes.txt", tmp_path / "notes.txt.vae")
-    with pytest.raises(UnidentifiedImageError, match=r"notes\.txt\.vae: .*holds a file that is not a picture"):
+    with pytest.raises(UnidentifiedImageError, match=r"notes\.txt\.vae: .*holds a file that is not an image"):
         Image.open(tmp_path / "notes.txt.vae")
 
 
 def test_truncated_files_are_os_errors():
     data = saved(photograph("RGBA").resize((96, 64)), dpi=(72, 72))
-    at = next(offset for tag, offset, _ in container.chunks(data) if tag == b"DATA")
+    at = next(offset for tag, offset, _ in chunks.read_chunks(data) if tag == b"DATA")
     for size in (*range(16, len(data), 7), len(data) - 1):
         if size < at:
             with pytest.raises(OSError):
@@ -237,10 +236,10 @@ def test_damage_is_an_os_error():
 
 def test_damaged_metadata_are_left_out():
     data = saved(photograph().resize((96, 64)))
-    (head, size, _) = next((o, n, t) for t, o, n in container.chunks(data) if t == b"HEAD")
+    (head, size, _) = next((o, n, t) for t, o, n in chunks.read_chunks(data) if t == b"HEAD")
     end = head + size + 4
     with pytest.warns(UserWarning, match="xmp metadata is damaged"):
-        image = opened(data[:end] + container.chunk(b"xmp_", b"no stream") + data[end:])
+        image = opened(data[:end] + chunks.pack_chunk(b"xmp_", b"no stream") + data[end:])
     image.load()
     assert "xmp" not in image.info
 
@@ -252,21 +251,21 @@ def test_a_model_that_is_not_here_is_an_os_error():
 
 def test_unknown_chunks_and_versions():
     data = saved(photograph().resize((96, 64)))
-    start = len(container.MAGIC)
+    start = len(chunks.MAGIC)
     (length,) = struct.unpack_from("<I", data, start)
     rest = data[start + 12 + length :]
     newer = bytearray(data[start + 8 : start + 8 + length])
     newer[0] = 9
     with pytest.raises(UnidentifiedImageError, match="version 9 is not supported"):
-        opened(container.MAGIC + container.chunk(b"HEAD", bytes(newer)) + rest)
+        opened(chunks.MAGIC + chunks.pack_chunk(b"HEAD", bytes(newer)) + rest)
     head = data[: start + 12 + length]
-    assert opened(head + container.chunk(b"note", b"skip me") + rest).copy().size == (96, 64)
+    assert opened(head + chunks.pack_chunk(b"note", b"skip me") + rest).copy().size == (96, 64)
     with pytest.raises(UnidentifiedImageError, match="does not know it"):
-        opened(head + container.chunk(b"NEED", b"") + rest)
+        opened(head + chunks.pack_chunk(b"NEED", b"") + rest)
     with pytest.raises(UnidentifiedImageError, match="occurs twice"):
         opened(head + head[start:] + rest)
     with pytest.raises(UnidentifiedImageError, match="must be HEAD or PICT"):
-        opened(container.MAGIC + rest)
+        opened(chunks.MAGIC + rest)
 
 
 @pytest.mark.parametrize(
@@ -274,11 +273,11 @@ def test_unknown_chunks_and_versions():
 )
 def test_the_front_says_what_the_whole_file_says(path):
     data = path.read_bytes()
-    whole, front = container.contents(data), fronts.read_front(io.BytesIO(data))
-    head = whole.head._replace(filter=b"") if isinstance(whole.head, container.Header) else whole.head
-    assert (front.head, front.channels) == (head, whole.channels)  # a filter follows the table of tiles
-    assert {n: container.inflated(n, v) for n, v in front.metadata.items()} == container.metadata(data)
-    assert front.depth == container.info(data)["depth"]
+    whole, front = image_file.contents(data), image_file.read_preamble(io.BytesIO(data))
+    head = whole.header._replace(filter=b"") if isinstance(whole.header, image_file.Header) else whole.header
+    assert (front.header, front.channels) == (head, whole.channels)  # a filter follows the table of tiles
+    assert {n: chunks.inflate_metadata(n, v) for n, v in front.metadata.items()} == image_file.metadata(data)
+    assert front.depth == image_file.info(data)["depth"]
 
 
 def test_one_frame_only(tmp_path):

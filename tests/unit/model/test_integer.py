@@ -44,6 +44,6 @@ def test_float_type_follows_from_the_bound():
 
 
 def test_levels_cover_every_step():
-    from vaecodec.config import LEVEL_STEPS, STEPS
+    from vaecodec.config import INDICES_PER_LEVEL, QUALITY_INDICES
 
-    assert (STEPS - 1) // LEVEL_STEPS == LEVELS - 1
+    assert (QUALITY_INDICES - 1) // INDICES_PER_LEVEL == LEVELS - 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaecodec.config import ANCHORS, STEPS, SUBSTEPS, Config
+from vaecodec.config import ANCHORS, INDICES_PER_ANCHOR, QUALITY_INDICES, Config
 from vaecodec.errors import ModelError
 from vaecodec.model import floats
 from vaecodec.model.quantization import ACTIVATION_MAX, SHIFT_MAX, SUM_MAX, WEIGHT_MAX, integer_layer
@@ -80,10 +80,10 @@ def test_interpolation_hits_the_anchors_and_is_monotonic_between():
     rng = np.random.default_rng(3)
     anchors = np.sort(rng.integers(-(20 << 12), 5 << 12, (ANCHORS, 40)), 0).astype(np.int32)
     for number in range(ANCHORS):
-        np.testing.assert_array_equal(gains.interpolate(anchors, number * SUBSTEPS), anchors[number])
-    every = np.stack([gains.interpolate(anchors, index) for index in range(STEPS)])
+        np.testing.assert_array_equal(gains.interpolate(anchors, number * INDICES_PER_ANCHOR), anchors[number])
+    every = np.stack([gains.interpolate(anchors, index) for index in range(QUALITY_INDICES)])
     assert (np.diff(every, axis=0) >= 0).all()
-    place = np.arange(STEPS) / SUBSTEPS
+    place = np.arange(QUALITY_INDICES) / INDICES_PER_ANCHOR
     exact = np.stack([np.interp(place, np.arange(ANCHORS), column) for column in anchors.T], -1)
     assert np.abs(every - exact).max() <= 0.5
 
@@ -166,7 +166,7 @@ def test_float_weights_come_back_from_integers(channels):
         most = np.abs(array).max()
         np.testing.assert_allclose(back[name], array, atol=0.01 * most, err_msg=name)
     for number in (0, 3, ANCHORS - 1):
-        index = number * SUBSTEPS
+        index = number * INDICES_PER_ANCHOR
         np.testing.assert_allclose(
             floats.inverse_gain(config, arrays, index), np.exp(anchors["inverse_gain"][number]), rtol=2e-4
         )

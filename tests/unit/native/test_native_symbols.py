@@ -5,7 +5,6 @@ import pytest
 
 from support.symbols import random_tables
 from vaecodec.entropy import coding
-from vaecodec.entropy import scale_offsets as widening
 from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native
@@ -161,18 +160,18 @@ def test_quantise_at_the_thresholds(kinds, prior, shipped_tables):
 
 def test_count_symbols_leads_to_the_costs_of_scale_offsets(kinds, prior, shipped_tables):
     rng, tables, scales = np.random.default_rng(6), shipped_tables, prior.scales
-    small, numbers = np.meshgrid(np.arange(-widening.SMALL, widening.SMALL + 1), np.arange(scales))
+    small, numbers = np.meshgrid(np.arange(-coding.SMALL, coding.SMALL + 1), np.arange(scales))
     costs_of = tables.bits_of_each(small, numbers)
     for size in SIZES:
         indices = sparse_indices(rng, size, scales)
         symbols = np.clip(integers(rng, size), -coding.SYMBOL_MAX, coding.SYMBOL_MAX)
         histogram, large = same(kinds, native.count_symbols, symbols, indices, scales)
-        every = np.clip(np.arange(scales) + np.arange(widening.LEAST, widening.MOST + 1)[:, None], 1, scales - 1)
+        every = np.clip(np.arange(scales) + np.arange(coding.MIN_OFFSET, coding.MAX_OFFSET + 1)[:, None], 1, scales - 1)
         costs = (costs_of @ histogram.T.astype(np.float64))[every, np.arange(scales)].sum(1)
         if len(large):
             costs += tables.bits_of_each(symbols[large], every[:, indices[large]]).sum(1)
-        offsets = range(widening.LEAST, widening.MOST + 1)
-        expected = [tables.bits(symbols, widening.moved(indices, offset, scales)) for offset in offsets]
+        offsets = range(coding.MIN_OFFSET, coding.MAX_OFFSET + 1)
+        expected = [tables.bits(symbols, coding.shift_tables(indices, offset, scales)) for offset in offsets]
         np.testing.assert_allclose(costs, expected, rtol=1e-9)
 
 

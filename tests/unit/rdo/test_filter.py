@@ -11,8 +11,8 @@ from support.models import with_filter
 from vaecodec.cli import main
 from vaecodec.codec import plans
 from vaecodec.codec.codec import Codec
-from vaecodec.container import picture as container
-from vaecodec.container.picture import parse
+from vaecodec.container import chunks, image_file
+from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.model.file import load_model
 from vaecodec.model.library import path_of
@@ -25,7 +25,7 @@ from vaecodec.transforms.restoration import CLASSES, Filter
 from vaecodec.transforms.tiling import Box, halo
 
 STEP = 8.0
-WORTH = 10.0  # bits for a squared error of 1
+SQUARED_STEPS_PER_BIT = 10.0  # bits for a squared error of 1
 LOGARITHM = round(4096 * np.log2(STEP / 255 / lifting.NORM**8))  # of the gain of the lowest coefficients at that step
 
 
@@ -136,7 +136,7 @@ def test_what_is_fitted_is_what_is_gained(channels):
     x, true = made(96, 80, channels), filter_of(4, channels, seed=3, most=60)
     wanted = FloatFilter(true, STEP)(x.copy())
     equations = filters.fit_classes(x, wanted, Box(0, 0, 96, 80), STEP)
-    found = equations.best_filter(WORTH)
+    found = equations.best_filter(SQUARED_STEPS_PER_BIT)
     again = FloatFilter(found, STEP)(x.copy())
     before, after = (float(np.square(wanted - one, dtype=np.float64).sum()) for one in (x, again))
     assert len(found.first) == 4 and after < 0.01 * before
@@ -154,7 +154,7 @@ def test_a_filter_is_worth_its_bytes_or_is_none():
     assert equations.best_filter(1e-3) is None
     assert Equations.zero(3).best_filter(1.0) is None and Equations.zero(1).best_filter(1.0) is None
     one = filters.fit_classes(x, FloatFilter(filter_of(1, 3, most=60), STEP)(x.copy()), Box(0, 0, 32, 32), STEP)
-    assert len(one.best_filter(WORTH).first) == 1  # more would say the same
+    assert len(one.best_filter(SQUARED_STEPS_PER_BIT).first) == 1  # more would say the same
 
 
 def test_equations_of_parts_are_those_of_the_whole(monkeypatch):
@@ -177,7 +177,7 @@ def test_files_are_decoded_alike(codec, crop, filtered):
     assert np.array_equal(reference_decoder.decode(data, model), pixels)
     assert codec.symbol_crcs(data) == codec.symbol_crcs(plain)
     assert codec.decode(data, reduce=4).shape == (32, 38, 3)
-    assert container.info(data)["filtered"] and not container.info(plain)["filtered"]
+    assert image_file.info(data)["filtered"] and not image_file.info(plain)["filtered"]
 
 
 def test_info_says_so(filtered, tmp_path, capsys):
@@ -251,7 +251,7 @@ def test_equations_of_one_class_are_those_of_all_together(channels, monkeypatch)
             assert np.abs(ours - theirs).max(initial=0) <= 2e-2 * np.abs(theirs).max(initial=0)
         sparse = filters.fit_one_class(levels, wanted, area, 5, rotation)
         assert sparse.first.right[0] == pytest.approx(found.first.right[0], rel=0.5)
-        assert len(found.best_filter(WORTH).first) == 1
+        assert len(found.best_filter(SQUARED_STEPS_PER_BIT).first) == 1
 
 
 def test_the_halo_is_wide_enough(codec):
@@ -275,19 +275,19 @@ def test_damage_is_said(codec, filtered):
     tiles = [(data[one.offset : one.offset + one.length], one.crc, one.pixels) for one in found.tiles]
     for bad in (b"\7", found.header.filter + b"\0", found.header.filter[:-1]):
         with pytest.raises(FormatError, match="filter"):
-            codec.decode(container.pack(found.header._replace(filter=bad), tiles))
+            codec.decode(image_file.pack(found.header._replace(filter=bad), tiles))
         with pytest.raises(FormatError, match="filter"):
-            codec.verify(container.pack(found.header._replace(filter=bad), tiles))
+            codec.verify(image_file.pack(found.header._replace(filter=bad), tiles))
 
 
 @pytest.mark.parametrize("flags, filter", [(0, b"\0" * 17), (1, b""), (2, b""), (3, b"\0" * 17)])
 def test_flags_say_whether_there_is_a_filter(codec, filtered, flags, filter):
     plain = filtered[1]
-    at, length = next((at, length) for tag, at, length in container.chunks(plain) if tag == b"HEAD")
+    at, length = next((at, length) for tag, at, length in chunks.read_chunks(plain) if tag == b"HEAD")
     head = bytearray(plain[at : at + length]) + filter
     head[1] = flags
     body = plain[at + length + 4 :]
-    bad = container.MAGIC + container.chunk(b"HEAD", bytes(head)) + body
+    bad = chunks.MAGIC + chunks.pack_chunk(b"HEAD", bytes(head)) + body
     with pytest.raises(CodecError, match="header"):
         codec.decode(bad)
     with pytest.raises(Exception, match="HEAD"):
@@ -306,14 +306,14 @@ def test_extreme_weights_are_decoded_by_all(codec, filtered, extreme):
 
 def test_mutants_are_decoded_or_refused(codec, filtered):
     data = filtered[0]
-    at, length = next((at, length) for tag, at, length in container.chunks(data) if tag == b"HEAD")
+    at, length = next((at, length) for tag, at, length in chunks.read_chunks(data) if tag == b"HEAD")
     rng, outcomes = np.random.default_rng(0), set()
     for _ in range(60):
         head = bytearray(data[at : at + length])
         head[int(rng.integers(42, length))] = int(rng.integers(256))
         body = data[at + length + 4 :]
         try:
-            codec.decode(container.MAGIC + container.chunk(b"HEAD", bytes(head)) + body)
+            codec.decode(chunks.MAGIC + chunks.pack_chunk(b"HEAD", bytes(head)) + body)
             outcomes.add(str)
         except FormatError as exc:
             outcomes.add(type(exc))

@@ -14,7 +14,7 @@ from support.models import SMALL_CONFIG as CONFIG
 from support.models import freeze_weights
 from support.rdo import check_gradients, rd_cost
 from vaecodec.codec.codec import Codec
-from vaecodec.container.picture import parse, step_of
+from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.native.lowest import neighbours, places
 from vaecodec.native.reference.prior import details as details_exactly
@@ -247,7 +247,7 @@ def test_never_dearer_than_effort_1(codec, shape):
 
 
 def test_the_start_is_what_effort_1_codes(codec, crop):
-    step, x = step_of(40), np.ascontiguousarray(crop[:112, :144])
+    step, x = quality_index_of(40), np.ascontiguousarray(crop[:112, :144])
     [[latents]] = codec.analyse_batch([x], 40)
     refiner = Refiner(codec.model, x, (112, 144), latents, Box(0, 0, *latents.cells), step)
     symbols = refiner(0)

@@ -10,15 +10,15 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from support.rdo import check_gradients, rd_cost
-from vaecodec.blas import one_thread
 from vaecodec.cli import main
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec
-from vaecodec.container.picture import step_of
+from vaecodec.container.image_file import quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.rdo.prior_gradients import SymbolBits
 from vaecodec.rdo.refinement import ITERATIONS, latents_of_values
 from vaecodec.rdo.synthesis_gradients import Synthesis, shuffle, unshuffle
+from vaecodec.threads import single_threaded_blas
 from vaecodec.transforms.dequantization import coefficients_of, step_targets
 
 
@@ -33,7 +33,7 @@ def crop(request):
 @pytest.mark.parametrize("shape", [(32, 48), (80, 64)])
 def test_the_synthesis_in_floats_is_close_to_the_decoders(small, crop, shape, quality):
     """Of the same coefficients: integers differ by their rounding."""
-    step, gains = step_of(quality), small.model.gains.scaled(step_of(quality))
+    step, gains = quality_index_of(quality), small.model.gains.scaled(quality_index_of(quality))
     [given] = small.transforms.analysis([np.ascontiguousarray(crop[: shape[0], : shape[1]])], step)
     wanted = step_targets(given, gains)
     halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in wanted.halves]
@@ -141,7 +141,7 @@ def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
 
 def test_one_thread_is_left_behind(small):
     small.encode(synthetic_image(32, 32), effort=2)
-    assert one_thread._users == 0
+    assert single_threaded_blas._users == 0
 
 
 def test_the_example_of_the_documentation_runs(request):

@@ -14,9 +14,9 @@ pytest.importorskip("tensorflow")
 import tensorflow as tf
 
 from vaecodec.codec.codec import Codec
-from vaecodec.config import STEPS, WORTH, Config, without_retired_fields
-from vaecodec.container.picture import parse, step_of
-from vaecodec.entropy import scale_offsets as widening
+from vaecodec.config import QUALITY_INDICES, SQUARED_STEPS_PER_BIT, Config, without_retired_fields
+from vaecodec.container.image_file import parse, quality_index_of
+from vaecodec.entropy import coding
 from vaecodec.generative import generation
 from vaecodec.images.channels import downscale
 from vaecodec.model.file import load_model
@@ -69,7 +69,7 @@ def test_pictures_survive_it(codec, shape):
 
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_values_are_close_to_what_they_stand_for(codec, quality):
-    x, step, model = synthetic_image(130, 170), step_of(quality), codec.model
+    x, step, model = synthetic_image(130, 170), quality_index_of(quality), codec.model
     [tile] = parse(data := codec.encode(x, quality)).tiles
     payload = data[tile.offset : tile.offset + tile.length]
     values = decode_tile(model.prior, model.models, (9, 11), step, payload, tile.crc)
@@ -114,7 +114,7 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
 
     What the wavelet has at its ends the networks round away more often than not: so they may reach less far.
     """
-    step, rng = step_of(80), np.random.default_rng(0)
+    step, rng = quality_index_of(80), np.random.default_rng(0)
     side, reach = 19, halo(CONFIG)
     given, other = empty(3, (side, side)), empty(3, (side, side))
     for plane, copy in zip(given.planes(), other.planes(), strict=True):
@@ -148,13 +148,13 @@ def test_training_graph_and_codec_agree(made, codec, monkeypatch):
 
     But for the scales and the filter of a whole picture, of which the training graph knows nothing.
     """
-    monkeypatch.setattr(widening, "chosen", lambda *_: None)
+    monkeypatch.setattr(coding, "choose_scale_offsets", lambda *_: None)
     x = synthetic_image(128, 192)
     step = 448
     vae = make(CONFIG, {n: v for n, v in weights_of(codec.model)[1].items()})
     quality = tf.constant([step / 128])
     loss = vae.loss(tf.constant(x[None]), quality, tf.constant([1, 2]))
-    q = next(q for q in np.arange(1, 100.0, 0.05) if step_of(q) == step)
+    q = next(q for q in np.arange(1, 100.0, 0.05) if quality_index_of(q) == step)
     data = codec.encode_unfiltered(x, float(q))
     assert float(loss.bpp) == pytest.approx(codec.information(x, float(q)) / x.shape[0] / x.shape[1], rel=0.02)
     assert 8 * len(data) / (x.shape[0] * x.shape[1]) == pytest.approx(float(loss.bpp), rel=0.05)
@@ -280,7 +280,7 @@ def test_rounding_picks_the_cheaper_of_two(codec):
 
         def cost(n, worth=worth, size=size, nudge=nudge):
             value = n + np.where(n == 0, 0, np.where(n == 1, nudge[0], nudge[1]))
-            return np.square(size - value) + WORTH * worth[n]
+            return np.square(size - value) + SQUARED_STEPS_PER_BIT * worth[n]
 
         near = np.rint(size).astype(int)
         best = np.where((near > 0) & (cost(np.maximum(near - 1, 0)) < cost(near)), near - 1, near)
@@ -334,8 +334,8 @@ def test_weights_come_back_from_the_frozen_model(made, codec):
 
 
 def test_every_quality_step_has_its_step_of_quantisation(codec):
-    sizes = np.array([codec.model.step_size(step) for step in (0, 448, STEPS - 1)])  # of the low-pass picture
-    worth = np.sqrt(3 / (WORTH * np.array([0.0006, math.sqrt(0.0006 * 0.18), 0.18])))
+    sizes = np.array([codec.model.step_size(step) for step in (0, 448, QUALITY_INDICES - 1)])  # of the low-pass picture
+    worth = np.sqrt(3 / (SQUARED_STEPS_PER_BIT * np.array([0.0006, math.sqrt(0.0006 * 0.18), 0.18])))
     assert sizes == pytest.approx(worth, rel=2e-4)
 
 

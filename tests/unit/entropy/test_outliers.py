@@ -12,9 +12,9 @@ from support.images import synthetic_image
 from support.models import reload
 from support.symbols import INVALID_OUTLIERS, outlier_stack
 from vaecodec.codec.codec import Codec
-from vaecodec.container.picture import parse
+from vaecodec.container.image_file import parse
 from vaecodec.entropy import coding
-from vaecodec.entropy.outliers import pop_strays, push_strays
+from vaecodec.entropy.coding import pop_outliers, push_outliers
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.prior.tile import decode_tile, encode_tile
@@ -50,10 +50,10 @@ def test_pictures_of_surprises_come_back(sure, tile, monkeypatch):
     found = []
 
     def seen(coder, symbols, rows, models):
-        found.append(symbols[(rows == coding.DETERMINISTIC) & (symbols != 0)])
-        return push_strays(coder, symbols, rows, models)
+        found.append(symbols[(rows == coding.ZERO_TABLE) & (symbols != 0)])
+        return push_outliers(coder, symbols, rows, models)
 
-    monkeypatch.setattr("vaecodec.entropy.outliers.push_strays", seen)
+    monkeypatch.setattr("vaecodec.entropy.coding.push_outliers", seen)
     x = flat_with_spots()
     data = sure.encode(x, 100, tile=tile)
     assert sum(len(part) > 0 for part in found) >= 8 and len(np.concatenate(found)) > 100
@@ -79,7 +79,7 @@ def test_any_symbols_come_back(sure, cells, reach):
     every = [values.low, *(half for pair in values.halves for half in pair)]
     wanted = [coded.values.low, *(half for pair in coded.values.halves for half in pair)]
     assert all(np.array_equal(a, b) for a, b in zip(every, wanted, strict=True))
-    strays = sum(np.count_nonzero(symbols[rows == coding.DETERMINISTIC]) for symbols, rows in coded.parts)
+    strays = sum(np.count_nonzero(symbols[rows == coding.ZERO_TABLE]) for symbols, rows in coded.parts)
     assert strays > 10 and (reach < 4000 or max(np.abs(one).max() for one in every) == 2**16)
 
 
@@ -104,9 +104,9 @@ def test_strays_come_back_whatever_they_are(models):
     for kind in ([-1, 255], [-coding.SYMBOL_MAX, coding.SYMBOL_MAX], [0]):
         symbols = rng.choice(kind, rows.shape).astype(np.int32) * (rows == 0)
         coder = coding.writer()
-        assert not push_strays(coder, symbols, rows, models).any()
+        assert not push_outliers(coder, symbols, rows, models).any()
         coder, again = coding.reader(coding.words(coder)), np.zeros_like(symbols)
-        pop_strays(coder, again, rows, models)
+        pop_outliers(coder, again, rows, models)
         assert np.array_equal(again, symbols) and coder.is_empty()
 
 
@@ -115,7 +115,7 @@ def test_strays_that_are_none_are_refused(models, case):
     rows = np.array([0, 0, 7, 0, 7], np.uint8)
     reading = coding.reader(outlier_stack(models, *INVALID_OUTLIERS[case]))
     with pytest.raises(FormatError):
-        pop_strays(reading, np.zeros(5, np.int32), rows, models)
+        pop_outliers(reading, np.zeros(5, np.int32), rows, models)
 
 
 def test_a_claim_of_many_strays_takes_no_memory(models):
@@ -126,7 +126,7 @@ def test_a_claim_of_many_strays_takes_no_memory(models):
         reading = coding.reader(outlier_stack(models, numbers))
         tracemalloc.start()
         with pytest.raises(FormatError):
-            pop_strays(reading, symbols, rows, models)
+            pop_outliers(reading, symbols, rows, models)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert used < 1 << 24
