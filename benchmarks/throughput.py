@@ -24,7 +24,7 @@ from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.rdo import filtering
-from vaecodec.transforms import synthesis
+from vaecodec.transforms import networks
 
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
 PARTS = ("analysis", "synthesis", "filter", "prior", "sorting", "coding", "other")
@@ -60,7 +60,7 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
         clock(codec.transforms, name, "synthesis")
     clock(filtering, "of_one_class", "filter")
     clock(encoder, "restore", "filter")
-    clock(synthesis, "filtered", "filter")
+    clock(networks, "restored", "filter")
     for name in ("push", "pop"):
         clock(coding, name, "coding")
     clock(coding, "by_table", "sorting")

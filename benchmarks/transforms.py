@@ -22,7 +22,7 @@ from vaecodec.model.file import Model, load_model
 from vaecodec.native import library
 from vaecodec.threads import Threads, pool_of
 from vaecodec.training.vae import specification
-from vaecodec.transforms.core import Transforms, transforms_for
+from vaecodec.transforms.backends import Transforms, load_transforms
 
 
 def seconds_of(work: Callable[[], Any], repeat: int) -> float:
@@ -62,7 +62,7 @@ def rows_of(model: Model, device: str, options: argparse.Namespace) -> list[list
     width, height = map(int, options.size.split("x"))
     networks = specification(model.config, 512)
     macs = {name: sum(networks[name].macs.values()) / 512**2 for name in ("analysis", "synthesis")}
-    transforms = transforms_for(model.config, model.arrays, model.name, device)
+    transforms = load_transforms(model.config, model.arrays, model.name, device)
     rate = peak(device, options.repeat, 2048)
     rng, rows = np.random.default_rng(0), []
     with pool_of(options.threads) as threads:

@@ -15,7 +15,7 @@ from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import Model, find_model, load_model
 from vaecodec.progress import Progress
 from vaecodec.threads import available_cores
-from vaecodec.transforms.core import Transforms, transforms_for
+from vaecodec.transforms.backends import Transforms, load_transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE
 
 __all__ = ["Codec", "cached_codec", "codec_for", "load"]
@@ -32,7 +32,7 @@ class Codec:
         self.model, self.threads = model, threads or available_cores()
         self.transforms: Transforms = model.transforms
         if device != "cpu":
-            self.transforms = transforms_for(model.config, model.arrays, model.name, device)
+            self.transforms = load_transforms(model.config, model.arrays, model.name, device)
         self.decoder = Decoder(model, self.transforms, self.threads)
         self.encoder = Encoder(model, self.transforms, self.decoder, self.threads)
 

@@ -26,10 +26,9 @@ from vaecodec.native.restoration import FilterWeights
 from vaecodec.prior.tile import decode_tile
 from vaecodec.progress import Progress, counted, named
 from vaecodec.transforms import restoration
-from vaecodec.transforms.coefficients import Coefficients, empty
-from vaecodec.transforms.core import Transforms
-from vaecodec.transforms.dequantization import coefficients_of
+from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import Box, Grid, halo, window_box
+from vaecodec.transforms.wavelet import Coefficients, dequantise, empty_coefficients
 
 Square = tuple[Box, np.ndarray]  # place in what comes out, and its pixels
 
@@ -161,7 +160,7 @@ class Decoder:
             return None
         found = restoration.from_bytes(header.filter, header.channels)
         return found.weights(
-            self.model.transforms.synthesis.rotation, self.model.gains.low_logarithm(header.quality_index)
+            self.model.transforms.synthesis.colors, self.model.gains.low_logarithm(header.quality_index)
         )
 
     def _admit(self, parsed: Parsed, window: Window | None, reduce: int, limits: Limits | None) -> Plan:
@@ -213,7 +212,7 @@ class Decoder:
         """As `_synthesized`, but without the network and at a fraction of the size."""
         plan = part.plan
         for shown, outer, coefficients in self._surrounded(schedule, part, halo(self.model.config)):
-            samples = self.model.transforms.synthesis.samples(coefficients, schedule.inner)
+            samples = self.model.transforms.synthesis.linear(coefficients, schedule.inner)
             pixels = preview.reduced(samples, plan.reduce)
             yield shown, pixels[shown.inside(plan.reduced(pixels_of(outer))).slices()]
 
@@ -229,13 +228,13 @@ class Decoder:
             if grid.total == 1 and outer == box:
                 yield plan.shown(box), outer, next(decoded)[1]
                 return
-            whole = empty(self.model.config.channels, outer.shape)
+            whole = empty_coefficients(self.model.config.channels, outer.shape)
             for other in grid.touching(outer):
                 while other not in known:
                     known.update([next(decoded)])
                 place = grid.box(other)
                 shared = place.meet(outer)
-                target, source = whole.part(*shared.inside(outer)), known[other].part(*shared.inside(place))
+                target, source = whole.crop(*shared.inside(outer)), known[other].crop(*shared.inside(place))
                 for into, plane in zip(target.planes(), source.planes(), strict=True):
                     into[...] = plane
             deep = -(-margin * STRIDE // grid.tile)  # a margin may be wider than a tile
@@ -257,7 +256,7 @@ class Decoder:
                 values = decode_tile(prior, models, grid.box(index).shape, step, payload, tile.crc, schedule.inner)
             except FormatError as exc:
                 raise FormatError(f"{part.name}tile {index} is damaged: {exc}") from exc
-            return index, coefficients_of(values, gains)
+            return index, dequantise(values, gains)
 
         return schedule.map(decode, ((index,) for index in grid.touching(cells)))
 

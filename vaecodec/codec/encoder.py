@@ -33,11 +33,10 @@ from vaecodec.rdo import quantization
 from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
 from vaecodec.rdo.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
-from vaecodec.transforms.coefficients import Coefficients
-from vaecodec.transforms.core import Transforms
-from vaecodec.transforms.dequantization import coefficients_of, step_targets
+from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.restoration import Filter
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
+from vaecodec.transforms.wavelet import Coefficients, dequantise, quantisation_targets
 
 ENOUGH, SPARSELY = 1 << 17, 5  # samples of a tile to fit a filter by, of no more than so many times as many
 
@@ -106,7 +105,7 @@ class Encoder:
         with schedule_of(((grid, grid.total) for grid in grids), self._threads) as schedule:
             jobs = chain.from_iterable(self._jobs(*pair) for pair in zip(images, grids, strict=True))
             analysed = self._analysed(schedule, jobs, step)
-            parts = (coefficients.part(*job.inner) for job, coefficients in analysed)
+            parts = (coefficients.crop(*job.inner) for job, coefficients in analysed)
             return [list(islice(parts, grid.total)) for grid in grids]
 
     def encode_latents(
@@ -162,7 +161,7 @@ class Encoder:
     def _pixels(self, levels: np.ndarray, found: Filter | None, step: int) -> np.ndarray:
         if found is None:
             return PIXELS.take(levels.view(np.uint16))
-        rotation, low = self.model.transforms.synthesis.rotation, self.model.gains.low_logarithm(step)
+        rotation, low = self.model.transforms.synthesis.colors, self.model.gains.low_logarithm(step)
         return restore(levels, found.weights(rotation, low))
 
     def _fitted(self, tiles: list[Encoded], step: int) -> Filter | None:
@@ -247,7 +246,7 @@ class Encoder:
         see: Callable[[CodedTile], None] = lambda tile: None,
     ) -> Encoded:
         """Code one tile, of which the coefficients are given: with its margin, or without."""
-        inner = coefficients if coefficients.cells == job.inner.shape else coefficients.part(*job.inner)
+        inner = coefficients if coefficients.cells == job.inner.shape else coefficients.crop(*job.inner)
         if _iterations(effort):
             with turn or threading.Semaphore(), single_threaded_blas:
                 refine = Refiner(self.model, job.seen, job.within, coefficients, job.inner, step)
@@ -257,7 +256,7 @@ class Encoder:
             return Encoded(tile.payload, tile.crc, refine.equations)
         prior, tables = self.model.prior, self.model.models.tables
         gains = self.model.gains.scaled(step)
-        targets = quantization.targets(prior, step_targets(inner, gains), step)
+        targets = quantization.targets(prior, quantisation_targets(inner, gains), step)
         choose = quantization.quantizer(prior, tables)
         tile = self._encoded(inner.cells, step, lambda part, question: choose(targets[part], question), threads)
         see(tile)
@@ -278,11 +277,11 @@ class Encoder:
         if not count:
             return Encoded(tile.payload, tile.crc)
         every = min(max(1, count // ENOUGH), SPARSELY)
-        coefficients = coefficients_of(tile.values, self.model.gains.scaled(step))
+        coefficients = dequantise(tile.values, self.model.gains.scaled(step))
         [levels] = self._transforms.levels([coefficients], step, threads)
         pixels = job.seen[pixel_box(job.inner).slices()]
         if effort == 1:
-            rotation = self.model.transforms.synthesis.rotation
+            rotation = self.model.transforms.synthesis.colors
             equations = fit_one_class(levels, pixels, sure, every, rotation, threads)
         else:
             made = levels * np.float32(1 / 64) + np.float32(127.5)

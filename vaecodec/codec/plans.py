@@ -10,8 +10,8 @@ import numpy as np
 
 from vaecodec.config import STRIDE
 from vaecodec.container.image_file import Parsed
-from vaecodec.transforms.coefficients import Coefficients
 from vaecodec.transforms.tiling import Box, Grid
+from vaecodec.transforms.wavelet import Coefficients
 
 T = TypeVar("T")
 Latents = Coefficients  # of a tile, as analysis makes them

@@ -27,9 +27,8 @@ from vaecodec.prior.coefficients import PARTS_BY_OCTAVE
 from vaecodec.prior.model import Distributions
 from vaecodec.prior.tile import Chooser, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
-from vaecodec.transforms.coefficients import Values
-from vaecodec.transforms.dequantization import coefficients_of
 from vaecodec.transforms.integer import ACTIVATION_MAX
+from vaecodec.transforms.wavelet import Values, dequantise
 
 SIZE = (256, 256)  # of photographs
 QUALITY = 50.0
@@ -236,7 +235,7 @@ def _draw_photograph(codec: Codec, size: tuple[int, int], quality_index: int, ch
 
 
 def _synthesise(codec: Codec, values: Values, quality_index: int, size: tuple[int, int]) -> np.ndarray:
-    coefficients = coefficients_of(values, codec.model.gains.scaled(quality_index))
+    coefficients = dequantise(values, codec.model.gains.scaled(quality_index))
     [pixels] = codec.transforms.pixels([coefficients], quality_index)
     return pixels[: size[0], : size[1]]
 

@@ -31,10 +31,11 @@ from vaecodec.model.checks import require
 from vaecodec.model.generative import Generative, read_config
 from vaecodec.model.generator import Generator
 from vaecodec.model.generator import make as make_generator
-from vaecodec.model.transforms import coefficient_order, subband_of, subband_scales
+from vaecodec.model.transforms import subband_scales
 from vaecodec.prior.model import Prior
-from vaecodec.transforms.core import NativeTransforms
-from vaecodec.transforms.synthesis import Gains
+from vaecodec.transforms.backends import NativeTransforms
+from vaecodec.transforms.latents import subband_of
+from vaecodec.transforms.networks import SubbandGains
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Model:
         self.models = Models(_tables(arrays))
         self.scales = len(self.models.low) - 1
         self.prior = Prior(config, arrays, self.scales)
-        self.gains = Gains(arrays, config.channels)
+        self.gains = SubbandGains(arrays, config.channels)
         self.transforms = NativeTransforms(config, arrays, name)
         if not shipped:
             self.transforms.check()
@@ -84,10 +85,9 @@ class Model:
 
     @cached_property
     def latent_scales(self) -> np.ndarray:
-        """f32[256 C]: how much larger the core's coefficients are than normalised ones, in pyramid's order."""
+        """f32[256 C]: how much larger the core's coefficients are than normalised ones."""
         channels = self.config.channels
-        scales = subband_scales(channels)[subband_of(channels)]
-        return scales[coefficient_order(channels)].astype(np.float32)
+        return subband_scales(channels)[subband_of(channels)].astype(np.float32)
 
     @cached_property
     def synthesis_weights(self) -> dict[str, np.ndarray]:

@@ -12,11 +12,10 @@ from vaecodec.model.transforms import (
     INPUT_BITS,
     INPUT_SCALE,
     PIXEL_BITS,
-    coefficient_order,
-    subband_of,
     subband_scales,
 )
 from vaecodec.transforms.gains import LOG_BITS, interpolate
+from vaecodec.transforms.latents import file_order, subband_of, subbands_in_file_order
 
 PRIOR_WEIGHT_BITS, PRIOR_SUM_BITS = 9, 15
 # (unit of the inputs, unit of the outputs) of layers that are not between activations.
@@ -32,7 +31,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def transform_weights(config: Config, arrays: Arrays, sides: tuple[str, ...] = SIDES) -> dict[str, np.ndarray]:
-    """f32 kernels and biases by layer, as trained: latents in pyramid's order and normalised."""
+    """f32 kernels and biases by layer, as trained: latents normalised and in their own order."""
     out: dict[str, np.ndarray] = {}
     for name, kernel in arrays.items():
         layer, part = name.rsplit("/", 1) if "/" in name else ("", "")
@@ -42,8 +41,8 @@ def transform_weights(config: Config, arrays: Arrays, sides: tuple[str, ...] = S
         bits = arrays[f"{layer}/shift"].astype(int) + outputs - inputs
         out[f"{layer}/kernel"] = np.ldexp(kernel.astype(np.float32), -bits)
         out[f"{layer}/bias"] = np.ldexp(arrays[f"{layer}/bias"].astype(np.float64), -(bits + inputs)).astype(np.float32)
-    order = coefficient_order(config.channels)
-    scales = subband_scales(config.channels)[subband_of(config.channels)].astype(np.float32)
+    order = file_order(config.channels)
+    scales = subband_scales(config.channels)[subbands_in_file_order(config.channels)].astype(np.float32)
     if "synthesis" in sides:
         out["synthesis/latents/kernel"] = (out["synthesis/latents/kernel"] * scales[:, None])[order]
     if "analysis" in sides and "analysis/latents/kernel" in out:
@@ -54,10 +53,10 @@ def transform_weights(config: Config, arrays: Arrays, sides: tuple[str, ...] = S
 
 
 def inverse_gain(config: Config, arrays: Arrays, quality_index: int) -> np.ndarray:
-    """f32[256 C]: what a quantisation step of each latent is, in pyramid's order, on a scale of 1 for 255 levels."""
+    """f32[256 C]: what a quantisation step of each latent is, on a scale of 1 for 255 levels."""
     gains = np.exp2(interpolate(arrays["gains/coefficients"], quality_index) / (1 << LOG_BITS))
     gains /= subband_scales(config.channels)
-    return gains[subband_of(config.channels)][coefficient_order(config.channels)].astype(np.float32)
+    return gains[subband_of(config.channels)].astype(np.float32)
 
 
 def multiplier(arrays: Arrays, place: str, quality_index: int) -> np.ndarray:

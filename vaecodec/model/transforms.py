@@ -17,44 +17,28 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vaecodec.config import STRIDE, Config
+from vaecodec.config import Config
 from vaecodec.model.quantization import IntegerLayer, integer_layer
-from vaecodec.transforms import lifting, pyramid
+from vaecodec.transforms import float_wavelet
 from vaecodec.transforms.gains import LOG_BITS
+from vaecodec.transforms.latents import file_order, subbands_in_file_order
+from vaecodec.transforms.wavelet import OCTAVES
 
 ACTIVATION_BITS = 11  # unit of the activations of both transforms
 PIXEL_BITS = 14  # unit of samples and coefficients, on a scale of 1 for 255 levels
 # Pixels enter the analysis as 64 * (2 * level - 255): in units of 2**-15, a little too large.
 INPUT_BITS, INPUT_SCALE = 15, 32768 / (64 * 2 * 255)
 BLOCK = ("in", "space", "out", "gate", "mix")
-OCTAVES = pyramid.OCTAVES
+OCTAVES = OCTAVES
 
 Arrays = dict[str, np.ndarray]
 
 
 def subband_scales(channels: int) -> np.ndarray:
     """f64[13 C]: how much larger the core's coefficients of each subband are than normalised ones."""
-    norm = lifting.NORM
+    norm = float_wavelet.NORM
     scales = [norm ** (-2 * octave) * np.repeat([1.0, 1.0, norm**2], channels) for octave in range(OCTAVES)]
     return np.concatenate([*scales, np.full(channels, norm ** (-2 * OCTAVES))])
-
-
-def subband_of(channels: int) -> np.ndarray:
-    """i64[256 C]: the subband, 0 .. 13 C - 1, of each coefficient of a block, in the order of the core."""
-    counts = [(STRIDE >> (octave + 1)) ** 2 for octave in range(OCTAVES) for _ in range(3 * channels)] + [1] * channels
-    return np.repeat(np.arange(len(counts)), counts)
-
-
-def coefficient_order(channels: int) -> np.ndarray:
-    """i64[256 C]: where in the order of the core each latent of pyramid's order is."""
-    bands, first = [], 0
-    for octave in range(OCTAVES):
-        side = STRIDE >> (octave + 1)
-        count = 3 * channels * side * side
-        bands.append(np.arange(first, first + count).reshape(3 * channels, side, side))
-        first += count
-    low = np.arange(first, first + channels).reshape(channels, 1, 1)
-    return pyramid.pack(pyramid.Planes(low, bands)).ravel()
 
 
 def block_layers(config: Config, side: str) -> list[str]:
@@ -70,8 +54,8 @@ def transform_arrays(config: Config, weights: Mapping[str, np.ndarray], anchors:
     "inverse_gain" of each latent, and what "synthesis/fine", "synthesis/out", "analysis/fine" and "analysis/out" are
     multiplied by.  Raises ModelError where a layer does not fit 16 bits.
     """
-    scales, order = subband_scales(config.channels), coefficient_order(config.channels)
-    of_inputs = scales[subband_of(config.channels)]
+    scales, order = subband_scales(config.channels), file_order(config.channels)
+    of_inputs = scales[subbands_in_file_order(config.channels)]
     out: Arrays = {}
 
     def put(name: str, layer: IntegerLayer) -> None:
@@ -95,7 +79,7 @@ def transform_arrays(config: Config, weights: Mapping[str, np.ndarray], anchors:
     put("analysis/latents", integer_layer(kernel, bias, ACTIVATION_BITS, PIXEL_BITS))
 
     steps = _sorted(anchors["inverse_gain"].T.astype(np.float64), order).T
-    first = np.searchsorted(subband_of(config.channels), np.arange(len(scales)))
+    first = np.searchsorted(subbands_in_file_order(config.channels), np.arange(len(scales)))
     out["gains/coefficients"] = _logarithms(steps[:, first] + np.log(scales))
     for side in ("synthesis", "analysis"):
         for place in ("fine", "out"):
@@ -104,7 +88,7 @@ def transform_arrays(config: Config, weights: Mapping[str, np.ndarray], anchors:
 
 
 def _sorted(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Rows in pyramid's order of latents -> in that of the core."""
+    """Rows in the order of latents -> in that of the core."""
     out = np.empty_like(rows)
     out[order] = rows
     return out

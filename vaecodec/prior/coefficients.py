@@ -19,7 +19,7 @@ from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import context_low
 from vaecodec.prior.model import OCTAVES, Distributions, Prior
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.coefficients import Half, Values
+from vaecodec.transforms.wavelet import Half, Values
 
 LOWEST_PARTS = lowest.PARTS
 PARTS = LOWEST_PARTS + 2 * (OCTAVES + 1)

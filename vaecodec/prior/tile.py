@@ -19,7 +19,7 @@ from vaecodec.errors import FormatError
 from vaecodec.prior.coefficients import PARTS, code_coefficients
 from vaecodec.prior.model import Distributions, Prior
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.coefficients import Values
+from vaecodec.transforms.wavelet import Values
 
 Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n] and their table indices u8[n]
 Chooser = Callable[[int, Distributions], np.ndarray]  # number of the part -> symbols i32[n]

@@ -19,7 +19,7 @@ import numpy as np
 from vaecodec.config import FILTER_REACH
 from vaecodec.native.restoration import FitSums, fit_sums
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.channels import rotation
+from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.restoration import CLASSES, LIMITS, MAX_SHIFT, OTHER_SHIFT, Filter
 from vaecodec.transforms.tiling import Box
 
@@ -219,7 +219,7 @@ class FloatFilter:
         others = _with_centre(weights.others.astype(np.float64).reshape(-1, 2), NEAREST)
         self._first = np.ldexp(first, -weights.shifts.astype(np.int32)[:, None]).astype(np.float32)
         self._shared, self._own = (np.ldexp(part, -OTHER_SHIFT).astype(np.float32) for part in (others[:1], others[1:]))
-        self._rotation = rotation(1 + len(self._own)).astype(np.float32)
+        self._rotation = color_transform(1 + len(self._own)).astype(np.float32)
         # One matrix product yields what each class and each other channel adds, from the sums of all channels.
         self._matrix = np.zeros((len(first) + len(self._own), WEIGHTS + 1 + 3 * len(self._own)), np.float32)
         self._matrix[: len(first), : WEIGHTS + 1] = self._first
@@ -291,7 +291,7 @@ class Ramp(NamedTuple):
 def _rotated(image: np.ndarray) -> np.ndarray:
     """f32[C, H + 2 REACH, W + 2 REACH]: channels of the rotated colours of [H, W, C], mirrored at the edges."""
     height, width, channels = image.shape
-    matrix, rows = rotation(channels).astype(np.float32), max(1, STRIP_SAMPLES // width)
+    matrix, rows = color_transform(channels).astype(np.float32), max(1, STRIP_SAMPLES // width)
     planes = np.empty((channels, height + 2 * REACH, width + 2 * REACH), np.float32)
     inside = planes[:, REACH:-REACH, REACH:-REACH]
     for top in range(0, height, rows):

@@ -25,11 +25,13 @@ from vaecodec.model import network
 from vaecodec.model.file import Model
 from vaecodec.native.lowest import DISTANCES, neighbours
 from vaecodec.native.lowest import places as lowest_places
+from vaecodec.native.reference.wavelet import octave_halves  # of any float type
 from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
-from vaecodec.transforms import banded, lifting, pyramid
+from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.integer import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, shuffle
+from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 UNIT = 64  # of values, activations and means
 COMPANDED = 255.0  # quantisation steps beyond which the prior sees no difference
@@ -149,7 +151,7 @@ def _sums_of_three(x: np.ndarray, adjoint: int) -> np.ndarray:
 
 
 def from_cells(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of pyramid.to_cells: [h, w, 4 P] -> [P, H, W]."""
+    """The inverse of latents.to_squares: [h, w, 4 P] -> [P, H, W]."""
     return shuffle(cells, 2).transpose(2, 0, 1)[:, : shape[0], : shape[1]]
 
 
@@ -190,10 +192,10 @@ class PriorGradients:
         self._weights = model.prior_weights
         lowest = np.split(prior.lowest_bias(level), len(DISTANCES))
         bias = {f"lowest/{part}": vector for part, vector in enumerate(lowest)}
-        for octave in range(pyramid.OCTAVES + 1):
+        for octave in range(OCTAVES + 1):
             bias[f"context/{octave}"] = prior.bias(octave, level)
         self._conditions = {name: (vector / UNIT).astype(np.float32) for name, vector in bias.items()}
-        self._gains = [octave_gain(prior, quality_index, octave) for octave in range(pyramid.OCTAVES + 1)]
+        self._gains = [octave_gain(prior, quality_index, octave) for octave in range(OCTAVES + 1)]
         self._places, self._neighbours = (of(*_halved(cells)) for of in (lowest_places, neighbours))
 
     def __call__(self, symbols: Parts, indices: Parts, values: Parts, slopes: Parts) -> Parts:
@@ -235,11 +237,11 @@ class PriorGradients:
     def _octaves(self, low: np.ndarray, values: Parts) -> list[OctavePass]:
         """Run octaves 4 to 0 on halves f[h w, 6 C]; `low` f[C, h, w] are the lowest coefficients."""
         config, passes, features = self._config, list[OctavePass](), list[np.ndarray]()
-        parents = np.zeros((pyramid.BANDS * len(low), *_halved(low.shape[1:])), low.dtype)
-        for octave in range(pyramid.OCTAVES, -1, -1):
+        parents = np.zeros((SUBBANDS * len(low), *_halved(low.shape[1:])), low.dtype)
+        for octave in range(OCTAVES, -1, -1):
             shape, cells, number = low.shape[1:], _halved(low.shape[1:]), 2 * len(passes)
             halves = [part.reshape(*cells, -1) for part in values[number : number + 2]]
-            before = np.concatenate([pyramid.to_cells(details(low)), parents.transpose(1, 2, 0)], -1)
+            before = np.concatenate([latents.to_squares(details(low)), parents.transpose(1, 2, 0)], -1)
             inputs, first_half = Node(before, Slot()), Node(halves[0], Slot())
             received = [Node(feature[: cells[0], : cells[1]], Slot()) for feature in features]
             first, second = (PriorReverse(self._weights, self._conditions) for _ in range(2))
@@ -251,9 +253,9 @@ class PriorGradients:
             passes.append(OctavePass(shape, first, second, inputs.slot, slots, first_half.slot, parameters.slot))
             if octave:
                 features = [shuffle(node.value, 2) for node in passed]
-                parents = pyramid.from_halves(halves[0], halves[1], (shape[0], shape[1]))
-                low = banded.both(pyramid.joined(low, parents * self._gains[octave]), banded.samples)
-            if octave == pyramid.OCTAVES:
+                parents = latents.join_halves(halves[0], halves[1], (shape[0], shape[1]))
+                low = float_wavelet.inverse_dwt(float_wavelet.interleave(low, parents * self._gains[octave]))
+            if octave == OCTAVES:
                 low = low[:, : self._cells[0], : self._cells[1]]
         return passes
 
@@ -291,10 +293,10 @@ class PriorGradients:
         first, second = (part.reshape(*cells, -1) for part in slopes)
         passed, low = list[np.ndarray](), np.float32(0)
         if finer is not None:
-            low, subbands = lifting.inverse_adjoint(_padded(finer.low, 2 * height, 2 * width), lifting.REAL)
+            low, subbands = float_wavelet.inverse_dwt_adjoint(_padded(finer.low, 2 * height, 2 * width))
             subbands *= self._gains[octave]
             subbands += finer.parents
-            first, second = (a + b for a, b in zip((first, second), pyramid.to_halves(subbands), strict=True))
+            first, second = (a + b for a, b in zip((first, second), octave_halves(subbands), strict=True))
             wide = (_padded(part.transpose(2, 0, 1), 2 * cells[0], 2 * cells[1]) for part in finer.features)
             passed = [unshuffle(part.transpose(1, 2, 0), 2) for part in wide]
         inside = _coded_places(run.shape, first.shape[2])
@@ -336,5 +338,5 @@ def _parameter_gradients(values: np.ndarray, bits: np.ndarray, zero: np.ndarray)
 def _coded_places(shape: tuple[int, ...], count: int) -> list[np.ndarray]:
     """f32[h, w, 6 C] for each half of an octave: 1 where a coefficient is coded, 0 beyond sides of odd length."""
     if shape[0] % 2 or shape[1] % 2:
-        return pyramid.to_halves(np.ones((count // 2, *shape), np.float32))
+        return list(octave_halves(np.ones((count // 2, *shape), np.float32)))
     return 2 * [np.ones(count, np.float32)]

@@ -19,8 +19,8 @@ from vaecodec.native.lowest import places
 from vaecodec.native.symbols import quantise
 from vaecodec.native.wavelet import GAIN_BITS, octave_halves
 from vaecodec.prior.model import OCTAVES, Distributions, Prior
-from vaecodec.transforms import lifting, pyramid
-from vaecodec.transforms.coefficients import Values
+from vaecodec.transforms import float_wavelet, latents
+from vaecodec.transforms.wavelet import Values
 
 UNIT = 64  # of means: 2**-6 quantisation steps
 THRESHOLDS = 15  # symbols above this have the same threshold
@@ -31,13 +31,13 @@ Parts = list[np.ndarray]  # of a tile, in coding order
 
 def targets(prior: Prior, values: Values, quality_index: int) -> Parts:
     """Split values f32, in quantisation steps, into what the symbols of each part of a tile approximate, f32[n]."""
-    low, subbands = pyramid.fifth(values.low)
+    low, subbands = latents.tile_octave(values.low)
     return _parts(low, subbands / octave_gain(prior, quality_index), values)
 
 
 def part_gradients(prior: Prior, gradient: Values, quality_index: int) -> Parts:
     """Convert gradients with respect to values into gradients with respect to the targets of each part."""
-    low, subbands = pyramid.fifth_adjoint(gradient.low)
+    low, subbands = latents.tile_octave_adjoint(gradient.low)
     return _parts(low, subbands * octave_gain(prior, quality_index), gradient)
 
 
@@ -50,7 +50,7 @@ def _parts(low: np.ndarray, subbands: np.ndarray, values: Values) -> Parts:
 def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.ndarray:
     """f32[3 C, 1, 1]: steps of the low-pass image in a step of each subband of an octave, for a normalised wavelet."""
     gain = prior.inverse_gain(octave, quality_index // INDICES_PER_LEVEL) * 2.0**-GAIN_BITS
-    gain[-prior.channels :] /= lifting.NORM**2  # the integer wavelet has this factor in its gains
+    gain[-prior.channels :] /= float_wavelet.NORM**2  # the integer wavelet has this factor in its gains
     return gain.astype(np.float32)[:, None, None]
 
 

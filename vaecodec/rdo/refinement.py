@@ -35,9 +35,9 @@ from vaecodec.rdo.filter import Equations, FloatFilter, fit_classes
 from vaecodec.rdo.prior_gradients import PriorGradients, SymbolBits
 from vaecodec.rdo.quantization import Parts, Quantizer, part_gradients, quantizer
 from vaecodec.rdo.synthesis_gradients import Backward, Synthesis
-from vaecodec.transforms import pyramid
-from vaecodec.transforms.coefficients import Coefficients, Values
+from vaecodec.transforms.latents import latents_of_values, pack_latents, values_of_latents
 from vaecodec.transforms.tiling import Box
+from vaecodec.transforms.wavelet import Coefficients
 
 ITERATIONS = (0, 0, 1, 2, 4, 6, 9, 14, 22)  # for efforts 1 to 9; effort 2 has the filter alone
 # Chosen on held-out images, as are the numbers below.
@@ -86,7 +86,7 @@ class Refiner:
         quality_index: int,
     ) -> None:
         self._model, self._quality_index, self._inner = model, quality_index, inner
-        self._latents = pyramid.pack(pyramid.Planes(coefficients.low, coefficients.bands)).astype(np.float32)
+        self._latents = pack_latents(coefficients).astype(np.float32)
         self._latents *= 2.0**-14 / (model.inverse_gain(quality_index) * model.latent_scales)
         self._pixels, self._within = pixels.astype(np.float32), within
         self._synthesis = Synthesis(model, quality_index)
@@ -170,22 +170,6 @@ class Refiner:
         image[self._within[0] :] = 0
         image[:, self._within[1] :] = 0
         return image
-
-
-def values_of_latents(latents: np.ndarray) -> Values:
-    """Halves and low-pass image of latents f32[h, w, 256 C] in the order of `pyramid`."""
-    coded = pyramid.apart(latents)
-    third = pyramid.to_halves(coded.third)
-    halves = [(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in (*coded.halves, third)]
-    return Values(halves, coded.low)
-
-
-def latents_of_values(values: Values) -> np.ndarray:
-    """f32[h, w, 256 C]: the inverse of values_of_latents; takes integers, too."""
-    halves = [(a.astype(np.float32), b.astype(np.float32)) for a, b in values.halves]
-    low = values.low.astype(np.float32)
-    third = pyramid.from_halves(*halves[3], low.shape[1:])
-    return pyramid.assembled(pyramid.Coded(halves[:3], third, low))
 
 
 def curvatures_of(values: Parts, targets: Parts, gradients: Parts) -> list[float]:

@@ -14,7 +14,7 @@ import numpy as np
 from vaecodec.model import network
 from vaecodec.model.file import Model
 from vaecodec.model.floats import multiplier
-from vaecodec.transforms import pyramid
+from vaecodec.transforms import latents
 from vaecodec.transforms.integer import depthwise
 
 CONDITIONS = ("synthesis/fine", "synthesis/out")
@@ -128,7 +128,7 @@ class Reverse:
 
     def samples(self, y: Node) -> Node:
         slot = y.slot
-        return self._record(pyramid.samples(y.value), lambda g: slot.add(pyramid.samples_adjoint(g)))
+        return self._record(latents.inverse_dwt(y.value), lambda g: slot.add(latents.inverse_dwt_adjoint(g)))
 
 
 def shuffle(x: np.ndarray, r: int) -> np.ndarray:

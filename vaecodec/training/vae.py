@@ -39,7 +39,8 @@ from vaecodec.training.quantization import add_noise
 from vaecodec.training.similarity import ms_ssim
 from vaecodec.training.wavelet_layers import Quantised, Shapes, details, from_halves, to_halves, with_magnitudes
 from vaecodec.transforms.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
-from vaecodec.transforms.pyramid import BANDS, OCTAVES, band_of
+from vaecodec.transforms.latents import subband_of
+from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,11 +94,16 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
             weights[f"context/{octave}/{name}/bias"][6 * channels :] = _rung(BAND_SIGMA)
     for number in range(len(DISTANCES)):
         weights[f"lowest/{number}/out/bias"][channels:] = _rung(LOWEST_SIGMA)
-    weights["band_gain"] = np.zeros((ANCHORS, ALL_OCTAVES * BANDS * channels))
+    weights["band_gain"] = np.zeros((ANCHORS, ALL_OCTAVES * SUBBANDS * channels))
     weights["centroid"] = np.zeros((KNOTS, 2))
     weights["tail/log_ratio"] = np.array(TAIL_START)
     weights["tail/logit"] = np.array([0.5, -0.5])
     return {name: np.asarray(value, np.float32) for name, value in weights.items()}
+
+
+def gain_of_latent(channels: int) -> np.ndarray:
+    """i64[256 C]: the place in `band_gain` of the gain of each latent; all of the low-pass image has that of one."""
+    return np.minimum(subband_of(channels), OCTAVES * SUBBANDS * channels)
 
 
 def log_steps(config: Config) -> np.ndarray:
@@ -183,8 +189,8 @@ class VAE(Weighted):
             255.0
         )
         channels = self.config.channels
-        known = tf.concat([bands[..., : OCTAVES * BANDS * channels], 0 * bands[..., :1]], -1)
-        gain = tf.gather(known, band_of(channels), axis=-1) - step[:, None, None, None]
+        known = tf.concat([bands[..., : OCTAVES * SUBBANDS * channels], 0 * bands[..., :1]], -1)
+        gain = tf.gather(known, gain_of_latent(channels), axis=-1) - step[:, None, None, None]
         conditions = {"start": at("start"), **self.conditions(at)}
         return Gains(tf.exp(gain), tf.exp(-gain), tf.exp(bands), conditions)
 
@@ -239,7 +245,7 @@ class VAE(Weighted):
         `shape` is that of the lowest coefficients, [B, h, w, C].  A density that holds at half of the places is sent
         values with 0 elsewhere.
         """
-        prior, config, width = Quantised(self.weights, gains.conditions), self.config, BANDS * self.config.channels
+        prior, config, width = Quantised(self.weights, gains.conditions), self.config, SUBBANDS * self.config.channels
         start = tf.broadcast_to(gains.conditions["start"], tf.concat([shape[:3], [2 * config.channels]], 0))
         loc, index = tf.split(start, 2, -1)
         first, *others = wavelet_layers.lowest_masks(shape[1], shape[2])
@@ -250,7 +256,7 @@ class VAE(Weighted):
             around = [prior.compand(tf.stop_gradient(one)) for one in (*(one - mean for one in near), mean)]
             loc, index = network.lowest_part(prior, config, part, with_magnitudes(*around))
             low += yield self.asked(loc + mean, index, where)
-        parents, found = tf.zeros_like(tf.tile(low[:, ::2, ::2], [1, 1, 1, BANDS])), list[tf.Tensor]()
+        parents, found = tf.zeros_like(tf.tile(low[:, ::2, ::2], [1, 1, 1, SUBBANDS])), list[tf.Tensor]()
         passed: list[tf.Tensor] = []
         for octave in range(OCTAVES, -1, -1):
             hidden = prior.compand(tf.stop_gradient(details(low))), prior.compand(tf.stop_gradient(parents))

@@ -11,10 +11,10 @@ from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.native.lowest import DISTANCES
 from vaecodec.prior.model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
-from vaecodec.training.vae import ALL_OCTAVES, KNOTS, log_steps
-from vaecodec.transforms import lifting
+from vaecodec.training.vae import ALL_OCTAVES, KNOTS, gain_of_latent, log_steps
+from vaecodec.transforms import float_wavelet
 from vaecodec.transforms.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BITS, INDEX_GAIN, LOC_GAIN
-from vaecodec.transforms.pyramid import BANDS, OCTAVES, band_of
+from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 Arrays = dict[str, np.ndarray]
 INDEXED = [f"lowest/{part}/out/bias" for part in range(len(DISTANCES))]  # means, then indices
@@ -68,8 +68,8 @@ def level(weights: Arrays, at: Any) -> Level:
     loc, index = np.split(at(weights["start"]), 2)
     most = ACTIVATION_MAX / UNIT
     bias = np.concatenate([at(weights[f"context/{octave}/condition"]) for octave in range(ALL_OCTAVES)])
-    gain = np.exp(-at(weights["band_gain"])).reshape(ALL_OCTAVES, BANDS, -1)
-    gain[:, BANDS - 1] *= lifting.NORM**2  # the core's wavelet is not normalised
+    gain = np.exp(-at(weights["band_gain"])).reshape(ALL_OCTAVES, SUBBANDS, -1)
+    gain[:, SUBBANDS - 1] *= float_wavelet.NORM**2  # the core's wavelet is not normalised
     return Level(
         np.clip(bias, -most, most) * UNIT,
         np.clip(np.concatenate([at(weights[name]) for name in LOWEST_CONDITIONS]), -most, most) * UNIT,
@@ -81,8 +81,8 @@ def level(weights: Arrays, at: Any) -> Level:
 def anchors(config: Config, weights: Arrays) -> Arrays:
     """Natural logarithms at the anchors, as model.transforms.transform_arrays takes them."""
     bands = weights["band_gain"].copy()
-    bands[:, OCTAVES * BANDS * config.channels :] = 0  # these are not of y: its low-pass image has no gain
-    gain = bands[:, band_of(config.channels)] - log_steps(config)[:, None]
+    bands[:, OCTAVES * SUBBANDS * config.channels :] = 0  # these are not of y: its low-pass image has no gain
+    gain = bands[:, gain_of_latent(config.channels)] - log_steps(config)[:, None]
     return {"inverse_gain": -gain, **{anchor: weights[name] for name, anchor in ANCHORED.items()}}
 
 

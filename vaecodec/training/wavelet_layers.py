@@ -1,4 +1,4 @@
-"""Wavelets in TensorFlow, for training and for GPUs: what `lifting` and `pyramid` do, on [B, H, W, C].
+"""Wavelets in TensorFlow, for training and for GPUs: what `float_wavelet` and `latents` do, on [B, H, W, C].
 
 Also the arithmetic of the prior: `octaves.Scaled` carried in floats.
 """
@@ -14,17 +14,17 @@ import tensorflow as tf
 
 from vaecodec.config import CELL, STRIDE
 from vaecodec.native.lowest import parts_of
+from vaecodec.native.reference.wavelet import octave_order
 from vaecodec.rdo.prior_gradients import COMPANDED
 from vaecodec.training import grid_layers, layers
-from vaecodec.transforms.banded import BLOCK, REACH
-from vaecodec.transforms.channels import rotation
+from vaecodec.transforms.float_wavelet import BLOCK, NORM, REACH, STEPS
 from vaecodec.transforms.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
-from vaecodec.transforms.lifting import NORM, STEPS
-from vaecodec.transforms.pyramid import BANDS, OCTAVES, halves
+from vaecodec.transforms.networks import color_transform
+from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 
 def octaves_macs(samples: int, octaves: range) -> int:
-    """Multiply-accumulates of these octaves of so many samples, as `banded` makes them: along, and down."""
+    """Multiply-accumulates of these octaves of so many samples, as products with banded matrices: along, and down."""
     return sum(2 * (BLOCK + 2 * REACH) * (samples >> (2 * octave)) for octave in octaves)
 
 
@@ -86,7 +86,7 @@ def details(low: tf.Tensor) -> tf.Tensor:
 
 
 def around(known: tf.Tensor, distance: int, corners: bool) -> list[tf.Tensor]:
-    """pyramid.around: four neighbours of each place of [B, h, w, C], whatever they are where nobody asks."""
+    """Four neighbours of each place of [B, h, w, C], whatever they are where nobody asks."""
     (up, down), (left, right) = (_either_side(tf.shape(known)[axis], distance) for axis in (1, 2))
     if corners:
         rows = [tf.gather(known, at, axis=1) for at in (up, down)]
@@ -162,7 +162,7 @@ def _columns(x: tf.Tensor, width: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def forward(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """[B, H, W, C] -> (low [B, H/2, W/2, C], bands [B, H/2, W/2, 3 C]): lifting.forward."""
+    """[B, H, W, C] -> (low [B, H/2, W/2, C], bands [B, H/2, W/2, 3 C]): float_wavelet.forward_dwt."""
     channels, found = x.shape[3], []
     for half in _part(_rows(x)):
         turned = _turned(_columns(half, tf.shape(x)[2], channels))
@@ -173,7 +173,7 @@ def forward(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def inverse(low: tf.Tensor, bands: tf.Tensor) -> tf.Tensor:
     """The inverse of forward."""
     channels, height, width = low.shape[3], tf.shape(low)[1], 2 * tf.shape(low)[2]
-    across, down, both = tf.split(bands, BANDS, -1)
+    across, down, both = tf.split(bands, SUBBANDS, -1)
     halves = [
         _turned(_columns(_join(*(_rows(_turned(one)) for one in pair)), height, channels))
         for pair in ((low, across), (down, both))
@@ -182,13 +182,13 @@ def inverse(low: tf.Tensor, bands: tf.Tensor) -> tf.Tensor:
 
 
 def unpack(y: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """[B, h, w, 256 C] -> (low [B, h, w, C], bands [B, n h, n w, 3 C], finest first): pyramid.unpack."""
+    """[B, h, w, 256 C] -> (low [B, h, w, C], bands [B, n h, n w, 3 C], finest first): latents.unpack."""
     channels, shape, bands = y.shape[3] // CELL, tf.shape(y), []
     places = tf.transpose(tf.reshape(y, [*tf.unstack(shape[:3]), channels, STRIDE, STRIDE]), [0, 1, 4, 2, 5, 3])
     low = tf.reshape(places, [shape[0], shape[1] * STRIDE, shape[2] * STRIDE, channels])
     for _ in range(OCTAVES):
         parts = tf.nn.space_to_depth(tf.ensure_shape(low, [None, None, None, channels]), 2)
-        low, octave = tf.split(parts, [channels, BANDS * channels], -1)
+        low, octave = tf.split(parts, [channels, SUBBANDS * channels], -1)
         bands.append(octave)
     return low, bands
 
@@ -205,8 +205,8 @@ def pack(low: tf.Tensor, bands: list[tf.Tensor]) -> tf.Tensor:
 
 
 def coefficients(x: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, C] -> y [B, h, w, 256 C]: pyramid.coefficients."""
-    low, bands = layers.pointwise(x, tf.constant(rotation(x.shape[3]).T, x.dtype)), []
+    """[B, H, W, C] -> y [B, h, w, 256 C]."""
+    low, bands = layers.pointwise(x, tf.constant(color_transform(x.shape[3]).T, x.dtype)), []
     for _ in range(OCTAVES):
         low, octave = forward(low)
         bands.append(octave)
@@ -218,7 +218,7 @@ def samples(y: tf.Tensor) -> tf.Tensor:
     low, bands = unpack(y)
     for octave in reversed(bands):
         low = inverse(low, octave)
-    return layers.pointwise(low, tf.constant(rotation(low.shape[3]), y.dtype))
+    return layers.pointwise(low, tf.constant(color_transform(low.shape[3]), y.dtype))
 
 
 def permuted(x: tf.Tensor, order: np.ndarray) -> tf.Tensor:
@@ -233,13 +233,15 @@ def permuted(x: tf.Tensor, order: np.ndarray) -> tf.Tensor:
 
 
 def to_halves(bands: tf.Tensor) -> list[tf.Tensor]:
-    """[B, H, W, 3 C] -> two of [B, H/2, W/2, 6 C]: pyramid.to_halves."""
-    return tf.split(permuted(tf.nn.space_to_depth(bands, 2), np.concatenate(halves(bands.shape[3] // BANDS))), 2, -1)
+    """[B, H, W, 3 C] -> two of [B, H/2, W/2, 6 C]: octave_halves."""
+    return tf.split(
+        permuted(tf.nn.space_to_depth(bands, 2), np.concatenate(octave_order(bands.shape[3] // SUBBANDS))), 2, -1
+    )
 
 
 def from_halves(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """The inverse of to_halves."""
-    order = np.argsort(np.concatenate(halves(first.shape[3] // 6)))
+    order = np.argsort(np.concatenate(octave_order(first.shape[3] // 6)))
     cells = permuted(tf.concat([first, second], -1), order)
     return tf.nn.depth_to_space(tf.ensure_shape(cells, [None, None, None, len(order)]), 2)
 

@@ -1,4 +1,11 @@
-"""Build the integer layers of both transforms from the tensors of a model file."""
+"""Build and run the integer networks of analysis (pixels to coefficients) and synthesis (coefficients to pixels).
+
+analysis    pixels --colour transform, wavelet--> coefficients
+            pixels --fine blocks, at 1/8--> --coarse blocks, at 1/16--> residual, added to the coefficients
+
+synthesis   coefficients --inverse wavelet, inverse colour transform--> samples
+            coefficients --coarse blocks--> --fine blocks, which also see the samples--> residual, added to these
+"""
 
 from __future__ import annotations
 
@@ -7,76 +14,245 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec.config import Config
+from vaecodec.config import ANCHORS, CELL, STRIDE, Config
 from vaecodec.errors import ModelError
+from vaecodec.native import networks as layers
+from vaecodec.native import transforms as kernels
 from vaecodec.native.networks import Block, Dense, Depthwise
-from vaecodec.transforms.channels import rotation
-from vaecodec.transforms.gains import interpolate, multipliers
+from vaecodec.native.restoration import FilterWeights, restore
+from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms import wavelet
+from vaecodec.transforms.gains import LOG_BITS, interpolate, multipliers, scaled_gains
+from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS, VALUE_BITS, Coefficients
 
-LIMIT = 32767
+LIMIT = 32767  # of activations
 GATE_BITS = 11  # unit of activations: the product of a gate is shifted by it
+PIXEL_BITS = 14  # unit of samples and of coefficients
+LOG_MIN, LOG_MAX = -26 << LOG_BITS, (6 << LOG_BITS) - 1  # of gains: keeps the shifts of scaled_gains in 0..31
 
 Arrays = Mapping[str, np.ndarray]
 
-
-def rotation_matrix(channels: int) -> np.ndarray:
-    """i32[C, C], unit 2**-14: the rotated colours of a pixel, in rows."""
-    return np.rint(rotation(channels) * 2**14).astype(np.int32)
+# Rows: brightness, red against blue, green against both; orthonormal.
+COLOR_TRANSFORM = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3.0], [2.0], [6.0]])
 
 
-def dense_layer(arrays: Arrays, name: str, inputs: int, outputs: int, form: str = "linear") -> Dense:
-    """One dense layer; raises ModelError where it has another shape, or sums that could overflow."""
-    kernel, bias, shift = _tensors(arrays, name, (inputs, outputs))
+def color_transform(channels: int) -> np.ndarray:
+    """f64[C, C], orthonormal, the first row a mean: the colour transform, or a DCT-II of channels that are no colours.
+
+    The DCT is that of Ahmed, Natarajan and Rao (1974); its rows are frequencies.
+    """
+    if channels == 3:
+        return COLOR_TRANSFORM
+    k, n = np.mgrid[:channels, :channels]
+    basis = np.sqrt(2.0 / channels) * np.cos(np.pi * (2 * n + 1) * k / (2 * channels))
+    basis[0] /= np.sqrt(2.0)
+    return basis
+
+
+def integer_color_transform(channels: int) -> np.ndarray:
+    """i32[C, C], unit 2**-14."""
+    return np.rint(color_transform(channels) * 2**PIXEL_BITS).astype(np.int32)
+
+
+def read_tensor(arrays: Arrays, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor of a model file; raises ModelError if it is missing or has another type or shape."""
+    array = arrays.get(name)
+    if array is None or array.dtype != dtype or array.shape != shape:
+        actual = "missing" if array is None else f"{array.dtype}{list(array.shape)}"
+        raise ModelError(f"the model's tensor {name} is {actual}, expected {np.dtype(dtype).name}{list(shape)}")
+    return array
+
+
+def read_layer(arrays: Arrays, name: str, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """kernel i16[shape], bias i32[outputs] and shift u8[outputs] of a layer; raises ModelError as read_tensor does."""
+    parts = (("kernel", np.int16, shape), ("bias", np.int32, shape[-1:]), ("shift", np.uint8, shape[-1:]))
+    return [read_tensor(arrays, f"{name}/{part}", dtype, part_shape) for part, dtype, part_shape in parts]
+
+
+def load_dense(arrays: Arrays, name: str, inputs: int, outputs: int, form: str = "linear") -> Dense:
+    """A dense layer; raises ModelError if its shape differs or its sums could overflow."""
+    kernel, bias, shift = read_layer(arrays, name, (inputs, outputs))
     try:
         return Dense(kernel, bias, shift, form, LIMIT, GATE_BITS)
     except ValueError as exc:
         raise ModelError(f"layer {name}: {exc}") from exc
 
 
-def block_layers(arrays: Arrays, name: str, channels: int) -> Block:
-    """The five layers of one residual block; raises ModelError as dense_layer does."""
-    taps, bias, shift = _tensors(arrays, f"{name}/space", (3, 3, channels))
+def load_block(arrays: Arrays, name: str, channels: int) -> Block:
+    """The five layers of a residual block; raises ModelError as load_dense does."""
+    taps, bias, shift = read_layer(arrays, f"{name}/space", (3, 3, channels))
     try:
         space = Depthwise(taps, bias, shift, LIMIT)
     except ValueError as exc:
         raise ModelError(f"layer {name}/space: {exc}") from exc
     return Block(
-        dense_layer(arrays, f"{name}/in", channels, channels, "relu"),
+        load_dense(arrays, f"{name}/in", channels, channels, "relu"),
         space,
-        dense_layer(arrays, f"{name}/out", channels, channels),
-        dense_layer(arrays, f"{name}/gate", channels, 2 * channels, "gate"),
-        dense_layer(arrays, f"{name}/mix", channels, channels),
+        load_dense(arrays, f"{name}/out", channels, channels),
+        load_dense(arrays, f"{name}/gate", channels, 2 * channels, "gate"),
+        load_dense(arrays, f"{name}/mix", channels, channels),
     )
 
 
-def blocks(arrays: Arrays, name: str, count: int, channels: int) -> list[Block]:
-    """The blocks name0, name1, ... of a transform."""
-    return [block_layers(arrays, f"{name}{n}", channels) for n in range(count)]
+def run_blocks(
+    blocks: list[Block], x: np.ndarray, threads: Threads, multiplier: np.ndarray | None = None
+) -> np.ndarray:
+    """x i16[h, w, C] through blocks, the last of which multiplies its result; overwrites x."""
+    source, target = x, np.empty_like(x)
+    for block in blocks:
+        last = multiplier if block is blocks[-1] else None
+
+        def run(
+            rows: tuple[int, int],
+            block: Block = block,
+            source: np.ndarray = source,
+            target: np.ndarray = target,
+            last: np.ndarray | None = last,
+        ) -> None:
+            layers.block(block, source, target, rows, last)
+
+        threads.over_rows(len(x), run)
+        source, target = target, source
+    return source
+
+
+class SubbandGains:
+    """Size of a quantisation step of each subband, by quality index; raises ModelError if the tensor does not fit."""
+
+    def __init__(self, arrays: Arrays, channels: int) -> None:
+        self._channels = channels
+        shape = (ANCHORS, (SUBBANDS * OCTAVES + 1) * channels)
+        self._anchors = read_tensor(arrays, "gains/coefficients", np.int32, shape)
+        if self._anchors.min() < LOG_MIN or self._anchors.max() > LOG_MAX:
+            raise ModelError("gains/coefficients is out of range")
+        self.logarithms = lru_cache(maxsize=32)(lambda quality_index: interpolate(self._anchors, quality_index))
+        self.scaled = lru_cache(maxsize=32)(self._scaled)
+
+    def low_logarithm(self, quality_index: int) -> int:
+        """log2, unit 2**-12, of the step of the low-pass image of channel 0: the unit of the filter's activities."""
+        return int(self.logarithms(quality_index)[-self._channels])
+
+    def _scaled(self, quality_index: int) -> wavelet.ScaledGains:
+        """(mantissas, shifts) i32[13 C]: from values, unit 2**-6 steps, to coefficients, unit 2**-14."""
+        return scaled_gains(self.logarithms(quality_index), PIXEL_BITS - VALUE_BITS)
 
 
 class Multipliers:
-    """What the activations of one transform are multiplied by, at each quality index."""
+    """Multipliers of the activations of one transform, by place ("fine" or "out") and quality index."""
 
-    def __init__(self, arrays: Arrays, side: str, config: Config, last: int) -> None:
-        self._anchors = {
-            place: tensor(arrays, f"gains/{side}/{place}", np.int32, (8, width))
-            for place, width in (("fine", config.fine), ("out", last))
+    def __init__(self, arrays: Arrays, side: str, fine: int, out: int) -> None:
+        anchors = {
+            place: read_tensor(arrays, f"gains/{side}/{place}", np.int32, (ANCHORS, width))
+            for place, width in (("fine", fine), ("out", out))
         }
-        self.of = lru_cache(maxsize=32)(self._of)
-
-    def _of(self, place: str, quality_index: int) -> np.ndarray:
-        return multipliers(interpolate(self._anchors[place], quality_index))
+        self.at = lru_cache(maxsize=32)(lambda place, index: multipliers(interpolate(anchors[place], index)))
 
 
-def tensor(arrays: Arrays, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor of a model file; raises ModelError where it is missing or has another type or shape."""
-    found = arrays.get(name)
-    if found is None or found.dtype != kind or found.shape != shape:
-        what = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
-        raise ModelError(f"the model's tensor {name} is {what}, expected {np.dtype(kind).name}{list(shape)}")
-    return found
+class Analysis:
+    """The analysis transform of a model; raises ModelError if its tensors do not fit."""
+
+    def __init__(self, config: Config, arrays: Arrays) -> None:
+        channels, fine, coarse = config.channels, config.fine, config.coarse
+        self.channels = channels
+        self.colors = integer_color_transform(channels)
+        self.fine = load_dense(arrays, "analysis/fine", 64 * channels, fine)
+        self.fine_blocks = [load_block(arrays, f"analysis/fine{n}", fine) for n in range(config.fine_blocks)]
+        self.coarse = load_dense(arrays, "analysis/coarse", 4 * fine, coarse)
+        self.coarse_blocks = [load_block(arrays, f"analysis/coarse{n}", coarse) for n in range(config.coarse_blocks)]
+        self.latents = load_dense(arrays, "analysis/latents", coarse, CELL * channels)
+        self.multipliers = Multipliers(arrays, "analysis", fine, coarse)
+
+    def __call__(self, pixels: np.ndarray, quality_index: int, threads: Threads = ONE_THREAD) -> Coefficients:
+        """u8[16h, 16w, C] -> coefficients, unit 2**-14."""
+        coefficients = self.linear(pixels, threads)
+        h, w = coefficients.cells
+        x = np.empty((2 * h, 2 * w, self.fine.channels), np.int16)
+        multiplier = self.multipliers.at("fine", quality_index)
+        threads.over_rows(2 * h, lambda rows: kernels.analysis_fine(self.fine, pixels, multiplier, x, rows))
+        x = run_blocks(self.fine_blocks, x, threads)
+        y = np.empty((h, w, self.coarse.channels), np.int16)
+        threads.over_rows(h, lambda rows: kernels.analysis_coarse(self.coarse, x, y, rows))
+        y = run_blocks(self.coarse_blocks, y, threads, self.multipliers.at("out", quality_index))
+        threads.over_rows(h, lambda rows: kernels.analysis_latents(self.latents, y, *coefficients, rows))
+        return coefficients
+
+    def linear(self, pixels: np.ndarray, threads: Threads = ONE_THREAD) -> Coefficients:
+        """Coefficients of u8[16h, 16w, C], unit 2**-14, without the residual of the network."""
+        planes = np.empty((self.channels, *pixels.shape[:2]), np.int32)
+        threads.over_rows(len(pixels), lambda rows: kernels.forward_colors(pixels, self.colors, planes, rows))
+        return wavelet.forward_dwt(planes, threads)
 
 
-def _tensors(arrays: Arrays, name: str, shape: tuple[int, ...]) -> list[np.ndarray]:
-    parts = (("kernel", np.int16, shape), ("bias", np.int32, shape[-1:]), ("shift", np.uint8, shape[-1:]))
-    return [tensor(arrays, f"{name}/{part}", kind, size) for part, kind, size in parts]
+class Synthesis:
+    """The synthesis transform of a model; raises ModelError if its tensors do not fit."""
+
+    def __init__(self, config: Config, arrays: Arrays) -> None:
+        channels, fine, coarse = config.channels, config.fine, config.coarse
+        self.channels = channels
+        self.colors = integer_color_transform(channels)
+        self.latents = load_dense(arrays, "synthesis/latents", CELL * channels, coarse)
+        self.coarse_blocks = [load_block(arrays, f"synthesis/coarse{n}", coarse) for n in range(config.coarse_blocks)]
+        self.coarse = load_dense(arrays, "synthesis/coarse", coarse, 4 * fine)
+        self.skip = load_dense(arrays, "synthesis/skip", 64 * channels, fine)
+        self.fine_blocks = [load_block(arrays, f"synthesis/fine{n}", fine) for n in range(config.fine_blocks)]
+        self.fine = load_dense(arrays, "synthesis/fine", fine, 64 * channels)
+        self.multipliers = Multipliers(arrays, "synthesis", fine, fine)
+
+    def levels(self, coefficients: Coefficients, quality_index: int, threads: Threads = ONE_THREAD) -> np.ndarray:
+        """i16[16h, 16w, C], unit 2**-6 of a level of 0..255, 0 in the middle of that range."""
+        levels = np.empty(self._shape(coefficients), np.int16)
+        self._run(coefficients, quality_index, threads, levels, None)
+        return levels
+
+    def pixels(
+        self,
+        coefficients: Coefficients,
+        quality_index: int,
+        weights: FilterWeights | None = None,
+        threads: Threads = ONE_THREAD,
+    ) -> np.ndarray:
+        """u8[16h, 16w, C], through a restoration filter if there is one."""
+        if weights is not None:
+            return restored(self.levels(coefficients, quality_index, threads), weights, threads)
+        pixels = np.empty(self._shape(coefficients), np.uint8)
+        self._run(coefficients, quality_index, threads, None, pixels)
+        return pixels
+
+    def linear(self, coefficients: Coefficients, threads: Threads = ONE_THREAD) -> np.ndarray:
+        """Samples i16[16h, 16w, C], unit 2**-14, without the residual of the network."""
+        planes = wavelet.inverse_dwt(coefficients, threads)
+        samples = np.empty(self._shape(coefficients), np.int16)
+        threads.over_rows(len(samples), lambda rows: kernels.inverse_colors(planes, self.colors, samples, rows))
+        return samples
+
+    def _shape(self, coefficients: Coefficients) -> tuple[int, int, int]:
+        h, w = coefficients.cells
+        return STRIDE * h, STRIDE * w, self.channels
+
+    def _run(
+        self,
+        coefficients: Coefficients,
+        quality_index: int,
+        threads: Threads,
+        levels: np.ndarray | None,
+        pixels: np.ndarray | None,
+    ) -> None:
+        """Fill either `levels` or `pixels`."""
+        samples, (h, w) = self.linear(coefficients, threads), coefficients.cells
+        x = np.empty((h, w, self.latents.channels), np.int16)
+        threads.over_rows(h, lambda rows: kernels.synthesis_coarse(self.latents, *coefficients, x, rows))
+        x = run_blocks(self.coarse_blocks, x, threads)
+        y = np.empty((2 * h, 2 * w, self.skip.channels), np.int16)
+        multiplier = self.multipliers.at("fine", quality_index)
+        threads.over_rows(
+            h, lambda rows: kernels.synthesis_fine(self.coarse, self.skip, x, samples, multiplier, y, rows)
+        )
+        y = run_blocks(self.fine_blocks, y, threads, self.multipliers.at("out", quality_index))
+        threads.over_rows(2 * h, lambda rows: kernels.synthesis_pixels(self.fine, y, samples, rows, levels, pixels))
+
+
+def restored(levels: np.ndarray, weights: FilterWeights, threads: Threads = ONE_THREAD) -> np.ndarray:
+    """u8[16h, 16w, C]: levels through a restoration filter."""
+    pixels = np.empty(levels.shape, np.uint8)
+    threads.over_rows(len(pixels), lambda rows: restore(levels, weights, slice(*rows), pixels))
+    return pixels

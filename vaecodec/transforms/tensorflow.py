@@ -20,11 +20,9 @@ from vaecodec.native.reference.transforms import FINE_CELL
 from vaecodec.native.reference.wavelet import STEPS
 from vaecodec.native.restoration import FilterWeights
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.analysis import Analysis
-from vaecodec.transforms.coefficients import OCTAVES, SIDES, SUBBANDS, Coefficients
-from vaecodec.transforms.core import analysis_of
-from vaecodec.transforms.networks import LIMIT, Arrays
-from vaecodec.transforms.synthesis import Synthesis, filtered
+from vaecodec.transforms.backends import load_analysis
+from vaecodec.transforms.networks import LIMIT, Analysis, Arrays, Synthesis, restored
+from vaecodec.transforms.wavelet import OCTAVES, SIDES, SUBBANDS, Coefficients
 
 REAL = tf.float64
 WORD = 32  # bits, which the arithmetic of coefficients wraps in
@@ -211,7 +209,7 @@ def synthesis_levels(
     """
     planes = [tf.cast(plane, REAL) for plane in coefficients]
     rotated = tf.transpose(inverse_wavelet(planes[:-1], planes[-1]), [0, 2, 3, 1])
-    samples = narrow(wrapped(rounded(tf.tensordot(rotated, constant(model.rotation), 1), 14), WORD - 14))
+    samples = narrow(wrapped(rounded(tf.tensordot(rotated, constant(model.colors), 1), 14), WORD - 14))
     cells = tf.concat([cells_of(plane, side) for plane, side in zip(planes, SIDES, strict=True)], -1)
     x = layers.dense(model.latents, narrow(wrapped(rounded(cells, 3), WORD - 3)))
     x = shuffle(layers.dense(model.coarse, layers.blocks(model.coarse_blocks, x)), 2)
@@ -234,7 +232,7 @@ def analysis_coefficients(
     `fine` i32[fine] and `out` i32[coarse] are what the activations of a quality index are multiplied by.
     """
     centred = 2.0 * tf.cast(pixels, REAL) - 255.0
-    rotated = 257.0 * tf.tensordot(centred, constant(model.rotation.T), 1)
+    rotated = 257.0 * tf.tensordot(centred, constant(model.colors.T), 1)
     bands, low = forward_wavelet(tf.transpose(rounded(rotated, 17), [0, 3, 1, 2]))
     x = layers.dense(model.fine, unshuffle(64.0 * centred, FINE_CELL), multiplier=tf.cast(fine, REAL))
     x = layers.dense(model.coarse, unshuffle(layers.blocks(model.fine_blocks, x), 2))
@@ -283,7 +281,7 @@ class TensorFlowTransforms:
 
     @cached_property
     def _analysis(self) -> Analysis:
-        return analysis_of(self._config, self._arrays, self._name)
+        return load_analysis(self._config, self._arrays, self._name)
 
     @cached_property
     def analysis_function(self) -> Callable[..., list[tf.Tensor]]:
@@ -301,7 +299,7 @@ class TensorFlowTransforms:
     def analysis(
         self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
     ) -> list[Coefficients]:
-        of = self._analysis.multipliers.of
+        of = self._analysis.multipliers.at
         planes = self.analysis_function(np.stack(images), of("fine", quality_index), of("out", quality_index))
         return [Coefficients(list(bands), low) for *bands, low in zip(*(p.numpy() for p in planes), strict=True)]
 
@@ -320,11 +318,11 @@ class TensorFlowTransforms:
         """See Transforms; the core applies the restoration filter."""
         if weights is None:
             return list(self.pixel_function(self._levels(coefficients, quality_index)).numpy())
-        return [filtered(levels, weights, threads) for levels in self.levels(coefficients, quality_index)]
+        return [restored(levels, weights, threads) for levels in self.levels(coefficients, quality_index)]
 
     def _levels(self, coefficients: Sequence[Coefficients], quality_index: int) -> tf.Tensor:
         planes = [np.stack(parts) for parts in zip(*(each.planes() for each in coefficients), strict=True)]
-        of = self._synthesis.multipliers.of
+        of = self._synthesis.multipliers.at
         return self.level_function(planes, of("fine", quality_index), of("out", quality_index))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from vaecodec.native import library
 from vaecodec.native.restoration import SMALLEST, FilterWeights, fit_sums, restore
-from vaecodec.transforms.networks import rotation_matrix
+from vaecodec.transforms.networks import integer_color_transform
 
 SIZES = ((5, 5), (5, 64), (7, 33), (20, 17), (33, 70))
 CHANNELS = (1, 2, 3, 4)
@@ -28,7 +28,7 @@ def filter_of(rng: np.random.Generator, classes: int, channels: int, extreme: bo
     shifts = rng.choice([0, 15], classes) if extreme else rng.integers(6, 13, classes)
     ramps = rng.choice([0, 65535], classes - 1) if extreme else rng.integers(500, 20000, classes - 1)
     whole = (np.asarray(each, np.int32) for each in (first, shifts, ramps, others[: 2 * channels * (channels > 1)]))
-    return FilterWeights(rotation_matrix(channels), *whole)
+    return FilterWeights(integer_color_transform(channels), *whole)
 
 
 @pytest.mark.parametrize("extreme", [False, True])
@@ -63,14 +63,15 @@ def test_strips_make_the_whole_and_leave_other_rows_alone(kinds):
 
 def test_a_filter_of_zeros_rounds_and_clips():
     samples = samples_of(np.random.default_rng(0), (9, 12, 3), "noise")
-    zeros = FilterWeights(rotation_matrix(3), *(np.zeros(shape, np.int32) for shape in ((1, 9), (1,), (0,), (6,))))
+    weights = (np.zeros(shape, np.int32) for shape in ((1, 9), (1,), (0,), (6,)))
+    zeros = FilterWeights(integer_color_transform(3), *weights)
     expected = np.clip(np.floor((samples / 64) + 127.5 + 0.5), 0, 255)
     np.testing.assert_array_equal(restore(samples, zeros), expected)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_sums_are_the_same_by_every_kind(kinds, channels):
-    rng, rotation = np.random.default_rng(channels), rotation_matrix(channels)
+    rng, rotation = np.random.default_rng(channels), integer_color_transform(channels)
     for height, width in SIZES:
         for kind_of in ("smooth", "noise", "ends"):
             samples = samples_of(rng, (height, width, channels), kind_of)
@@ -89,7 +90,7 @@ def test_sums_are_the_same_by_every_kind(kinds, channels):
 
 
 def test_sums_of_strips_add_up(kinds):
-    rng, rotation = np.random.default_rng(0), rotation_matrix(3)
+    rng, rotation = np.random.default_rng(0), integer_color_transform(3)
     samples, wanted = samples_of(rng, (24, 30, 3), "noise"), rng.integers(0, 256, (24, 30, 3), np.uint8)
     for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
@@ -104,7 +105,7 @@ def test_sums_of_strips_add_up(kinds):
 def test_arrays_that_do_not_fit_are_refused(kinds):
     rng = np.random.default_rng(0)
     samples, weights = samples_of(rng, (9, 9, 3), "noise"), filter_of(rng, 2, 3, False)
-    wanted, rotation = np.zeros((9, 9, 3), np.uint8), rotation_matrix(3)
+    wanted, rotation = np.zeros((9, 9, 3), np.uint8), integer_color_transform(3)
     wrong = (
         lambda: restore(samples[: SMALLEST - 1], weights),
         lambda: restore(samples.astype(np.int32), weights),

@@ -11,8 +11,8 @@ import pytest
 from vaecodec.native import library
 from vaecodec.native import transforms as kernels
 from vaecodec.native.networks import Dense
-from vaecodec.transforms.coefficients import Coefficients, empty
-from vaecodec.transforms.networks import rotation_matrix
+from vaecodec.transforms.networks import integer_color_transform
+from vaecodec.transforms.wavelet import Coefficients, empty_coefficients
 
 SIZES = ((1, 1), (1, 3), (2, 1), (3, 2), (2, 5))  # in cells of 16 x 16 pixels
 CHANNELS = (1, 2, 3, 4, 7)
@@ -46,7 +46,7 @@ def layer(rng: np.random.Generator, inputs: int, outputs: int) -> Dense:
 
 
 def coefficients(rng: np.random.Generator, channels: int, cells: tuple[int, int], hostile: bool) -> Coefficients:
-    found = empty(channels, cells)
+    found = empty_coefficients(channels, cells)
     for plane in found.planes():
         plane[...] = wide(rng, plane.shape, hostile)
     return found
@@ -70,7 +70,7 @@ def expect_equal(kinds: tuple[str, ...], rows: int, work: Work) -> None:
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("hostile", [False, True])
 def test_colours_are_the_same_by_every_kind(kinds, channels, hostile):
-    rng, rotation = np.random.default_rng(channels), rotation_matrix(channels)
+    rng, rotation = np.random.default_rng(channels), integer_color_transform(channels)
     for height, width in ((1, 1), (3, 7), (5, 64), (2, 33), (16, 48)):
         planes = wide(rng, (channels, height, width), hostile)
         pixels = rng.integers(0, 256, (height, width, channels), np.uint8)
@@ -92,8 +92,10 @@ def test_colours_come_back(kinds, channels):
     for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             planes = np.empty((channels, 16, 21), np.int32)
-            kernels.forward_colors(pixels, rotation_matrix(channels), planes, (0, 16))
-            out = kernels.inverse_colors(planes, rotation_matrix(channels), np.empty(pixels.shape, np.int16), (0, 16))
+            kernels.forward_colors(pixels, integer_color_transform(channels), planes, (0, 16))
+            out = kernels.inverse_colors(
+                planes, integer_color_transform(channels), np.empty(pixels.shape, np.int16), (0, 16)
+            )
         # Samples are in units of 2**-14 on a scale of 1 for 255 levels, around the middle.
         np.testing.assert_allclose(out / 2**14 * 255 + 127.5, pixels, atol=0.05)
 
@@ -180,8 +182,8 @@ def test_arrays_that_do_not_fit_are_refused(kinds):
         lambda: kernels.synthesis_pixels(leave, x, samples, (0, 4), out.astype(np.int32)),
         lambda: kernels.synthesis_pixels(leave, x[:, ::2], samples, (0, 4), out),
         lambda: kernels.synthesis_pixels(coarse, x, samples, (0, 4), out),
-        lambda: kernels.synthesis_coarse(coarse, given.bands[:3], given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
-        lambda: kernels.synthesis_coarse(leave, given.bands, given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
+        lambda: kernels.synthesis_coarse(coarse, given.subbands[:3], given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
+        lambda: kernels.synthesis_coarse(leave, given.subbands, given.low, np.zeros((2, 1, 5), np.int16), (0, 2)),
         lambda: kernels.inverse_colors(given.low, np.eye(2, dtype=np.int32), np.zeros((2, 1, 3), np.int16), (0, 2)),
     )
     for kind in (library.REFERENCE, *kinds):

@@ -19,14 +19,15 @@ from vaecodec.model.library import path_of
 from vaecodec.native.restoration import restore
 from vaecodec.rdo import filter as filters
 from vaecodec.rdo.filter import Equations, FloatFilter
-from vaecodec.transforms import lifting, restoration
-from vaecodec.transforms.networks import rotation_matrix
+from vaecodec.transforms import restoration
+from vaecodec.transforms.float_wavelet import NORM
+from vaecodec.transforms.networks import integer_color_transform
 from vaecodec.transforms.restoration import CLASSES, Filter
 from vaecodec.transforms.tiling import Box, halo
 
 STEP = 8.0
 SQUARED_STEPS_PER_BIT = 10.0  # bits for a squared error of 1
-LOGARITHM = round(4096 * np.log2(STEP / 255 / lifting.NORM**8))  # of the gain of the lowest coefficients at that step
+LOGARITHM = round(4096 * np.log2(STEP / 255 / NORM**8))  # of the gain of the lowest coefficients at that step
 
 
 def filter_of(classes, channels, seed=0, most=20):
@@ -95,14 +96,14 @@ def test_pixels_are_the_reference_decoders(classes, channels):
     levels = levels_of(x)
     expected = reference_decoder.restored(levels.astype(np.int64), found.to_bytes(), LOGARITHM)
     assert np.abs(expected - x).max() > 1
-    assert np.array_equal(restore(levels, found.weights(rotation_matrix(channels), LOGARITHM)), expected)
+    assert np.array_equal(restore(levels, found.weights(integer_color_transform(channels), LOGARITHM)), expected)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_integers_are_near_the_floats_that_encoders_fit_by(classes, channels):
     x, found = made(48, 33, channels), filter_of(classes, channels)
-    pixels = restore(levels_of(x), found.weights(rotation_matrix(channels), LOGARITHM))
+    pixels = restore(levels_of(x), found.weights(integer_color_transform(channels), LOGARITHM))
     floats = FloatFilter(found, STEP)(levels_of(x) / np.float32(64) + np.float32(127.5))
     assert np.abs(np.clip(floats, 0, 255) - pixels).max() < 1
 
@@ -239,7 +240,7 @@ def test_a_tile_without_a_pixel_to_itself_has_no_filter(codec, shifted):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_equations_of_one_class_are_those_of_all_together(channels, monkeypatch):
     levels, wanted = levels_of(made(48, 64, channels)), np.clip(made(48, 64, channels, seed=1), 0, 255).astype(np.uint8)
-    x, rotation = levels * np.float32(1 / 64) + np.float32(127.5), rotation_matrix(channels)
+    x, rotation = levels * np.float32(1 / 64) + np.float32(127.5), integer_color_transform(channels)
     for area in (Box(16, 0, 45, 64), Box(0, 3, 48, 40)):
         whole = filters.fit_classes(x, wanted.astype(np.float32), area, STEP)
         monkeypatch.setattr(filters, "STRIP_SAMPLES", 300)

@@ -13,12 +13,14 @@ pytest.importorskip("tensorflow")
 from support.models import SMALL_CONFIG as CONFIG
 from support.models import freeze_weights
 from support.rdo import check_gradients, rd_cost
+from support.wavelets import inverse_dwt
 from vaecodec.codec.codec import Codec
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.native.lowest import neighbours, places
 from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
+from vaecodec.native.wavelet import octave_halves
 from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS
 from vaecodec.prior.tile import choose_symbols, encode_tile
 from vaecodec.rdo import prior_gradients, quantization
@@ -31,10 +33,11 @@ from vaecodec.rdo.prior_gradients import (
     details_adjoint,
     from_cells,
 )
-from vaecodec.rdo.refinement import ITERATIONS, Refiner, curvatures_of, values_of_latents
+from vaecodec.rdo.refinement import ITERATIONS, Refiner, curvatures_of
 from vaecodec.training import vae, wavelet_layers
-from vaecodec.transforms import lifting, pyramid
+from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.integer import INDEX_GAIN, LOC_GAIN
+from vaecodec.transforms.latents import values_of_latents
 from vaecodec.transforms.tiling import Box
 
 
@@ -57,18 +60,18 @@ def crop(request):
 def test_adjoints_are_those_of_inner_products():
     rng = np.random.default_rng(0)
     low, bands, fine = rng.normal(size=(3, 5, 4)), rng.normal(size=(9, 5, 4)), rng.normal(size=(3, 10, 8))
-    low_of, bands_of = lifting.inverse_adjoint(fine, lifting.REAL)
-    there = float((lifting.inverse(low, bands, lifting.REAL) * fine).sum())
+    low_of, bands_of = float_wavelet.inverse_dwt_adjoint(fine)
+    there = float((inverse_dwt(low, bands) * fine).sum())
     assert float((low_of * low).sum() + (bands_of * bands).sum()) == pytest.approx(there)
     y, x = rng.normal(size=(3, 2, 768)), rng.normal(size=(48, 32, 3))
-    assert float((pyramid.samples_adjoint(x) * y).sum()) == pytest.approx(float((pyramid.samples(y) * x).sum()))
+    assert float((latents.inverse_dwt_adjoint(x) * y).sum()) == pytest.approx(float((latents.inverse_dwt(y) * x).sum()))
     # One octave more, of a tile whose sides are odd: what is cut off has no part in it.
     low, gradient = rng.normal(size=(3, 5, 7)), rng.normal(size=(3, 5, 7))
-    lowest, bands = pyramid.fifth(low)
-    restored = lifting.inverse(lowest, bands, lifting.REAL)[:, :5, :7]
+    lowest, bands = latents.tile_octave(low)
+    restored = inverse_dwt(lowest, bands)[:, :5, :7]
     assert np.abs(restored - low).max() < 1e-5
     there = float((restored * gradient).sum())
-    lowest_of, bands_of = pyramid.fifth_adjoint(gradient)
+    lowest_of, bands_of = latents.tile_octave_adjoint(gradient)
     assert float((lowest_of * lowest).sum() + (bands_of * bands).sum()) == pytest.approx(there)
 
 
@@ -80,7 +83,7 @@ def test_details_and_their_adjoint(shape):
     assert np.abs(exact - details(low.astype(np.float64))).max() <= 0.5
     there = float((details(low.astype(np.float64)) * gradient).sum())
     assert float((details_adjoint(gradient) * low).sum()) == pytest.approx(there)
-    assert (from_cells(pyramid.to_cells(low), shape) == low).all()
+    assert (from_cells(latents.to_squares(low), shape) == low).all()
 
 
 def test_slopes_of_bits_are_differences(codec):
@@ -134,7 +137,7 @@ def whole(monkeypatch):
 def inside_of(cells, parts):
     """1 for what is coded of each part, and 0 beyond odd sides."""
     shapes = [(-(-cells[0] // 2), -(-cells[1] // 2)), *((cells[0] << n, cells[1] << n) for n in range(4))]
-    halves = [half for shape in shapes for half in pyramid.to_halves(np.ones((9, *shape)))]
+    halves = [half for shape in shapes for half in octave_halves(np.ones((9, *shape), np.float32))]
     return [np.ones_like(part) for part in parts[:5]] + [half.reshape(-1, half.shape[2]) for half in halves]
 
 

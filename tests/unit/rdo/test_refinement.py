@@ -16,10 +16,11 @@ from vaecodec.codec.codec import Codec
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.rdo.prior_gradients import SymbolBits
-from vaecodec.rdo.refinement import ITERATIONS, latents_of_values
+from vaecodec.rdo.refinement import ITERATIONS
 from vaecodec.rdo.synthesis_gradients import Synthesis, shuffle, unshuffle
 from vaecodec.threads import single_threaded_blas
-from vaecodec.transforms.dequantization import coefficients_of, step_targets
+from vaecodec.transforms.latents import latents_of_values
+from vaecodec.transforms.wavelet import dequantise, quantisation_targets
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,11 @@ def test_the_synthesis_in_floats_is_close_to_the_decoders(small, crop, shape, qu
     """Of the same coefficients: integers differ by their rounding."""
     step, gains = quality_index_of(quality), small.model.gains.scaled(quality_index_of(quality))
     [given] = small.transforms.analysis([np.ascontiguousarray(crop[: shape[0], : shape[1]])], step)
-    wanted = step_targets(given, gains)
+    wanted = quantisation_targets(given, gains)
     halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in wanted.halves]
     values = wanted._replace(halves=halves, low=np.rint(64 * wanted.low).astype(np.int32))
     made, _ = Synthesis(small.model, step).forward(latents_of_values(values) * np.float32(1 / 64))
-    [levels] = small.transforms.levels([coefficients_of(values, gains)], step)
+    [levels] = small.transforms.levels([dequantise(values, gains)], step)
     assert np.abs(made - (levels / 64 + 127.5)).max() < 0.7  # of 255
 
 

@@ -137,7 +137,7 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     from vaecodec.rdo.refinement import latents_of_values
     from vaecodec.training.freezing import freeze
     from vaecodec.training.loop import save_compact
-    from vaecodec.transforms.dequantization import step_targets
+    from vaecodec.transforms.wavelet import quantisation_targets
 
     weights = {name: value.numpy() for name, value in vae.weights.items()}
     save_compact(str(tmp_path / "w.safetensors"), CONFIG, weights, {})
@@ -148,7 +148,7 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     step = 400
     gains = vae.gains(tf.constant([step / 128]))
     [found] = model.transforms.analysis([pixels], step)
-    got = latents_of_values(step_targets(found, model.gains.scaled(step)))
+    got = latents_of_values(quantisation_targets(found, model.gains.scaled(step)))
     wanted = vae.analysis(tf.constant(pixels[None], tf.float32), gains) * gains.gain
     assert np.allclose(got, wanted.numpy()[0], atol=0.02 * np.abs(got).max())
     assert model.inverse_gain(step) == pytest.approx(gains.inverse_gain.numpy().ravel(), rel=2e-4)

@@ -13,6 +13,7 @@ pytest.importorskip("tensorflow")
 
 import tensorflow as tf
 
+from support.wavelets import latents_of_pixels
 from vaecodec.codec.codec import Codec
 from vaecodec.config import QUALITY_INDICES, SQUARED_STEPS_PER_BIT, Config, without_retired_fields
 from vaecodec.container.image_file import parse, quality_index_of
@@ -33,10 +34,8 @@ from vaecodec.training.densities import bits
 from vaecodec.training.freezing import at_quality, integer_weights
 from vaecodec.training.unfreezing import weights_of
 from vaecodec.training.vae import lambda_of, make
-from vaecodec.transforms import pyramid
-from vaecodec.transforms.coefficients import empty
-from vaecodec.transforms.dequantization import step_targets
 from vaecodec.transforms.tiling import Box, halo
+from vaecodec.transforms.wavelet import empty_coefficients, quantisation_targets
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_values_are_close_to_what_they_stand_for(codec, quality):
     [tile] = parse(data := codec.encode(x, quality)).tiles
     payload = data[tile.offset : tile.offset + tile.length]
     values = decode_tile(model.prior, model.models, (9, 11), step, payload, tile.crc)
-    wanted = step_targets(codec.analyse_batch([x], quality)[0][0], model.gains.scaled(step))
+    wanted = quantisation_targets(codec.analyse_batch([x], quality)[0][0], model.gains.scaled(step))
     for found, target in zip((*values.halves, (values.low,)), (*wanted.halves, (wanted.low,)), strict=True):
         for one, other in zip(found, target, strict=True):
             # But for the fifth octave, which is rounded on its way, within a step or two.
@@ -116,11 +115,11 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
     """
     step, rng = quality_index_of(80), np.random.default_rng(0)
     side, reach = 19, halo(CONFIG)
-    given, other = empty(3, (side, side)), empty(3, (side, side))
+    given, other = empty_coefficients(3, (side, side)), empty_coefficients(3, (side, side))
     for plane, copy in zip(given.planes(), other.planes(), strict=True):
         plane[...] = rng.normal(0, 500, plane.shape)
         copy[...] = plane
-    for plane in other.part(9, 9, 10, 10).planes():
+    for plane in other.crop(9, 9, 10, 10).planes():
         plane += rng.normal(0, 2**26, plane.shape).astype(np.int32)
 
     def reached(one, two):
@@ -128,7 +127,7 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
         places = np.argwhere((one != two).any(2))
         return int(np.maximum(144 - places, places - 159).max())
 
-    assert reached(*(codec.transforms.synthesis.samples(each) for each in (given, other))) == 46
+    assert reached(*(codec.transforms.synthesis.linear(each) for each in (given, other))) == 46
     pixels = [codec.transforms.pixels([each], step)[0] for each in (given, other)]
     furthest = 46 + 8 * CONFIG.fine_blocks
     assert 30 < reached(*pixels) <= furthest and 16 * (reach - 1) < furthest <= 16 * reach
@@ -235,7 +234,7 @@ def test_details_and_wavelets_are_those_of_training():
         assert np.array_equal(details(low, rows), whole[:, rows])
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (64, 96, 3)).astype(np.float32)
     y = wavelet_layers.coefficients(tf.constant(x[None]))
-    assert np.abs(y[0].numpy() - pyramid.coefficients(x)).max() < 1e-5
+    assert np.abs(y[0].numpy() - latents_of_pixels(x)).max() < 1e-5
     assert np.abs(wavelet_layers.samples(y)[0].numpy() - x).max() < 1e-5
 
 

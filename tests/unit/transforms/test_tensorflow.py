@@ -16,9 +16,9 @@ from vaecodec.model.transforms import block_layers, transform_arrays
 from vaecodec.native import networks
 from vaecodec.native.restoration import FilterWeights
 from vaecodec.transforms import tensorflow as tensors
-from vaecodec.transforms.coefficients import Coefficients, empty
-from vaecodec.transforms.core import NativeTransforms, Transforms, transforms_for
-from vaecodec.transforms.networks import rotation_matrix
+from vaecodec.transforms.backends import NativeTransforms, Transforms, load_transforms
+from vaecodec.transforms.networks import integer_color_transform
+from vaecodec.transforms.wavelet import Coefficients, empty_coefficients
 
 PRODUCTS = {"float64": tensors.float64_product, "bytes": tensors.bytes_product}
 QUALITY_INDICES = (0, 451, 896)
@@ -63,7 +63,7 @@ def random_coefficients(
     rng: np.random.Generator, h: int, w: int, count: int, reach: int, channels: int
 ) -> list[Coefficients]:
     """Coefficients from -reach to reach - 1."""
-    batch = [empty(channels, (h, w)) for _ in range(count)]
+    batch = [empty_coefficients(channels, (h, w)) for _ in range(count)]
     for plane in (plane for coefficients in batch for plane in coefficients.planes()):
         plane[...] = rng.integers(-reach, reach, plane.shape)
     return batch
@@ -71,7 +71,7 @@ def random_coefficients(
 
 def random_filter(rng: np.random.Generator, channels: int) -> FilterWeights:
     arrays = (rng.integers(-60, 61, (2, 9)), [9, 8], [2696], rng.integers(-60, 61, 2 * channels))
-    return FilterWeights(rotation_matrix(channels), *(np.asarray(each, np.int32) for each in arrays))
+    return FilterWeights(integer_color_transform(channels), *(np.asarray(each, np.int32) for each in arrays))
 
 
 Both = tuple[NativeTransforms, tensors.TensorFlowTransforms]
@@ -124,8 +124,8 @@ def test_transforms_equal_the_native_core(both: Both, quality_index: int) -> Non
 def test_coefficients_of_any_size_give_equal_pixels(both: Both, reach: int) -> None:
     rng = np.random.default_rng(reach)
     batch = random_coefficients(rng, 2, 3, 2, reach, channels_of(both[0]))
-    batch[0].low[...] = batch[0].bands[0][...] = -reach
-    batch[1].low[...] = batch[1].bands[1][...] = reach - 1
+    batch[0].low[...] = batch[0].subbands[0][...] = -reach
+    batch[1].low[...] = batch[1].subbands[1][...] = reach - 1
     assert_same_synthesis(*both, batch, 300, random_filter(rng, channels_of(both[0])))
 
 
@@ -172,13 +172,13 @@ def test_functions_are_traced_once_and_hold_their_weights(both: Both) -> None:
 
 def test_devices() -> None:
     config, arrays = small_model()
-    assert isinstance(transforms_for(config, arrays), NativeTransforms)
-    assert isinstance(transforms_for(config, arrays, device="tensorflow"), tensors.TensorFlowTransforms)
+    assert isinstance(load_transforms(config, arrays), NativeTransforms)
+    assert isinstance(load_transforms(config, arrays, device="tensorflow"), tensors.TensorFlowTransforms)
     with pytest.raises(ValueError, match="'tpu'"):
-        transforms_for(config, arrays, device="tpu")
+        load_transforms(config, arrays, device="tpu")
     if not tf.config.list_physical_devices("GPU"):
         with pytest.raises(CodecError, match="no GPU"):
-            transforms_for(config, arrays, device="gpu")
+            load_transforms(config, arrays, device="gpu")
 
 
 def test_float64_is_chosen_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +192,6 @@ def test_float64_is_chosen_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_model_without_analysis_decodes() -> None:
     config, arrays = small_model()
     arrays = {name: array for name, array in arrays.items() if not name.startswith("analysis/")}
-    made = transforms_for(config, arrays, "half", "tensorflow")
+    made = load_transforms(config, arrays, "half", "tensorflow")
     with pytest.raises(ModelError, match="half has no analysis"):
         made.analysis([np.zeros((16, 16, 3), np.uint8)], 0)

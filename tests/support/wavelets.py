@@ -1,0 +1,24 @@
+"""Float wavelet transforms that the package itself does not need."""
+
+import numpy as np
+
+from vaecodec.transforms import float_wavelet
+from vaecodec.transforms.float_wavelet import merge_axis
+from vaecodec.transforms.latents import pack_latents
+from vaecodec.transforms.networks import color_transform
+from vaecodec.transforms.wavelet import OCTAVES, Coefficients
+
+
+def inverse_dwt(low: np.ndarray, subbands: np.ndarray) -> np.ndarray:
+    """The inverse of float_wavelet.forward_dwt, by lifting."""
+    across, down, both = np.split(subbands, 3)
+    return merge_axis(merge_axis(low, across, 2), merge_axis(down, both, 2), 1)
+
+
+def latents_of_pixels(pixels: np.ndarray) -> np.ndarray:
+    """The inverse of latents.inverse_dwt."""
+    low, subbands = np.moveaxis(pixels @ color_transform(pixels.shape[2]).T, 2, 0), []
+    for _ in range(OCTAVES):
+        low, octave = float_wavelet.forward_dwt(low)
+        subbands.append(octave)
+    return pack_latents(Coefficients(subbands, low))
