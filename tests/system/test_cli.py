@@ -113,7 +113,7 @@ def test_input_is_never_the_output(folder, capsys):
 
 
 def test_several_inputs_into_a_folder_with_one_failure(folder, capsys):
-    (folder / "notes.png").write_bytes(b"not a picture")
+    (folder / "notes.png").write_bytes(b"not an image")
     Image.fromarray(synthetic_image(50, 70)[:20]).save("other.jpg")
     (folder / "out").mkdir()
     assert cli.main(["compress", "photo.png", "notes.png", "gone.png", "other.jpg", "-o", "out"]) == 1

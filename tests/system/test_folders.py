@@ -71,7 +71,7 @@ def test_bytes_are_those_of_one_file_at_a_time_in_any_number_of_processes(tree, 
 def test_in_place_outputs_are_no_inputs(tree, capsys):
     before = digests("in")
     assert run("compress -r in", capsys)[1][-1] == "5 done, 0 failed"
-    assert run("compress -r in", capsys)[1] == ["0 done, 5 done before, 0 failed"]
+    assert run("compress -r in", capsys)[1] == ["0 done, 5 unchanged, 0 failed"]
     assert len(files_below("in")) == 10 and before.items() <= digests("in").items()
     assert run("compress -r in --rm", capsys)[1][-1] == "5 done, 0 failed"
     assert all(path.endswith(".vae") for path in files_below("in"))
@@ -83,11 +83,11 @@ def test_in_place_outputs_are_no_inputs(tree, capsys):
 def test_a_finished_run_is_checked_and_only_what_is_amiss_is_done(tree, capsys):
     assert run("compress -r in --output-dir out", capsys)[0] == 0
     whole = digests("out")
-    assert run("compress -r in --output-dir out", capsys) == (0, ["0 done, 5 done before, 0 failed"])
+    assert run("compress -r in --output-dir out", capsys) == (0, ["0 done, 5 unchanged, 0 failed"])
     os.remove("out/in/photo.vae")
     os.utime("out/in/notes.txt.vae")
     code, lines = run("compress -r in --output-dir out", capsys)
-    assert code == 0 and lines[-1] == "2 done, 3 done before, 0 failed" and digests("out") == whole
+    assert code == 0 and lines[-1] == "2 done, 3 unchanged, 0 failed" and digests("out") == whole
     with open("in/notes.txt", "ab") as file:
         file.write(b"more")
     code, lines = run("compress -r in --output-dir out", capsys)
@@ -121,7 +121,7 @@ def test_json_is_one_object_a_file(tree, capsys):
     assert cli.main("compress -r in gone --output-dir out --json --only-images --jobs 1".split()) == 1
     records = {one["input"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
     assert len(records) == 6 and records["in/photo.png"]["output"] == "out/in/photo.vae"
-    assert records["in/notes.txt"]["skipped"] == "not a picture" and "error" in records["gone"]
+    assert records["in/notes.txt"]["skipped"] == "not an image" and "error" in records["gone"]
     assert files_below("out") == ["in/photo.vae", "in/sub/deeper/one.vae"]
 
 
@@ -175,7 +175,7 @@ def test_two_folders_never_share_an_output(tree, capsys):
         os.makedirs(f"{parent}/same")
         write(f"{parent}/same/file", parent.encode())
     code, lines = run("compress -r a/same b/same a/same/. --output-dir out -f --rm", capsys)
-    assert code == 1 and lines[-1] == "vaecodec: b/same: out/same takes what is made of a/same already"
+    assert code == 1 and lines[-1] == "vaecodec: b/same: out/same already holds the outputs of a/same"
     assert files_below("b") == ["same/file"] and files_below("a") == [] and files_below("out") == ["same/file.vae"]
     for name in ("a/same/twice", "b/same/twice"):
         write(name, name.encode())
@@ -190,7 +190,7 @@ def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
     os.mkfifo("in/pipe")
     code, lines = run("compress -r in --output-dir in/out --rm", capsys)
     assert code == 0 and lines[-1] == "5 done, 0 failed"
-    assert sum("symbolic link, left alone" in line for line in lines) == 3
+    assert sum("symbolic link, skipped" in line for line in lines) == 3
     assert sum("neither a file nor a folder" in line for line in lines) == 1
     assert len(files_below("in/out/in")) == 5 and os.path.islink("in/link.txt") and os.path.islink("in/dangling")
     code, lines = run("compress -r in --output-dir in/out", capsys)  # the outputs lie among the inputs
@@ -263,7 +263,7 @@ def test_rm_keeps_what_is_not_wholly_in_the_output(tree, capsys):
     frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
     code, lines = run("compress -r in --output-dir out --rm", capsys)
     assert code == 1 and files_below("in") == ["moving.gif"]
-    assert lines[-1] == "vaecodec: in/moving.gif: is kept, as not all of it is in out/in/moving.vae"
+    assert lines[-1] == "vaecodec: in/moving.gif: not removed, because out/in/moving.vae does not hold all of it"
 
 
 def test_films_behind_photographs_are_seen(tree, capsys):
@@ -280,8 +280,8 @@ def test_films_behind_photographs_are_seen(tree, capsys):
         assert trailing_bytes(read(name)) == len(film) - 3
         code = cli.main(["compress", "--rm", name])
         lines = capsys.readouterr().err.splitlines()
-        assert code == 1 and len(lines) == 2 and "after the end of the picture are left out" in lines[0]
-        assert lines[1] == f"vaecodec: {name}: is kept, as not all of it is in {name[0]}.vae"
+        assert code == 1 and len(lines) == 2 and "after the end of the image are left out" in lines[0]
+        assert lines[1] == f"vaecodec: {name}: not removed, because {name[0]}.vae does not hold all of it"
         assert read(name).endswith(film)
 
 
@@ -289,7 +289,7 @@ def test_broken_pictures_are_stored(tree, capsys):
     data = read("in/photo.png")
     write("in/photo.png", data[: len(data) // 2])
     code, lines = run("compress -r in --output-dir out --rm", capsys)
-    assert code == 0 and sum("stored as it is" in line for line in lines) == 1
+    assert code == 0 and sum("stored unchanged" in line for line in lines) == 1
     assert run("decompress -r out/in --output-dir back", capsys)[0] == 0
     assert read("back/in/photo.png") == data[: len(data) // 2]
     write("cut.png", data[:-30])
@@ -367,7 +367,7 @@ def test_a_manifest_that_was_cut_off_or_is_nonsense_costs_only_work(tree, capsys
         write(path, damaged)
         code, _ = run("compress -r in --output-dir out", capsys)
         assert code == 0 and digests("out") == whole
-        assert run("compress -r in --output-dir out", capsys)[1][-1] == "0 done, 5 done before, 0 failed"
+        assert run("compress -r in --output-dir out", capsys)[1][-1] == "0 done, 5 unchanged, 0 failed"
 
 
 def test_a_manifest_of_two_runs_at_once(tree):
@@ -411,6 +411,20 @@ def children(pid):
     """Processes below one."""
     out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
     return [int(one) for one in out.split()]
+
+
+def test_control_c_while_workers_start_prints_no_traceback(tree):
+    command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "2"]
+    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    interrupted = set()
+    while not files_below("out") and child.poll() is None:  # as a terminal would, but only the workers
+        for pid in children(child.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+                interrupted.add(pid)
+        time.sleep(0.01)
+    assert b"Traceback" not in child.communicate()[1] and child.returncode == 0
+    assert len(interrupted) >= 2 and len(files_below("out")) == 5
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -178,7 +178,7 @@ def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monk
     assert run("compress -r in --output-dir whole", capsys)[0] == 1
     assert digests("out") == digests("whole") and len(digests("out")) == PICTURES
     code, lines = run("compress -r in --output-dir out", capsys)
-    assert code == 1 and f"0 done, {PICTURES} done before, 1 failed:" in lines
+    assert code == 1 and f"0 done, {PICTURES} unchanged, 1 failed:" in lines
     assert lines_of("out") == PICTURES and cli.main(["verify", "-r", "out", "-j", "2", "--quiet"]) == 0
 
 
@@ -217,7 +217,7 @@ def test_a_file_that_kills_whoever_takes_it_is_named_and_its_neighbours_are_done
     monkeypatch.chdir(tmp_path)
     for number in range(20):
         Image.fromarray(synthetic_image(20, 20, number)).save(f"{number}.png")
-    jobs = [Job(f"{number}.png", found=os.stat(f"{number}.png")) for number in range(20)]
+    jobs = [Job(f"{number}.png", stat=os.stat(f"{number}.png")) for number in range(20)]
     jobs[13] = jobs[13]._replace(whole_name=Deadly())
     found = {job.path: outcome for job, outcome in bulk._each(jobs, settings_of(), "cpu", None, None)}
     assert [path for path, outcome in found.items() if outcome is None] == ["13.png"] and len(found) == 20

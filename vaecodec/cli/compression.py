@@ -14,9 +14,16 @@ from vaecodec.codec.rate_control import Target
 from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
-from vaecodec.files.folders import Job, Listing, Walk, is_vae, to_compress, to_decompress, to_verify
-from vaecodec.files.jobs import compress_job, compress_settings, decompress_job, format_report, verify_job
-from vaecodec.files.runs import Attempt, Run
+from vaecodec.files.folders import FolderWalk, Job, Listing, compress_jobs, decompress_jobs, is_vae, verify_jobs
+from vaecodec.files.runs import (
+    JobRunner,
+    Run,
+    compress_job,
+    compress_settings,
+    decompress_job,
+    format_report,
+    verify_job,
+)
 from vaecodec.files.streams import STREAM, check_folders, check_no_stream, check_stdin, check_streams
 from vaecodec.files.workers import map_unordered
 from vaecodec.progress import Progress
@@ -34,7 +41,7 @@ def compress(args: argparse.Namespace, console: Console) -> int:
         return _one_by_one(args, console, compress_file, options)
     wanted = Target.given(args.target_size, args.target_bpp, args.target_psnr, args.quality)
     settings = compress_settings(wanted, args.effort, args.strip, args.only_images)
-    return _folders(args, console, compress_job, options, partial(to_compress, force=args.force), settings)
+    return _folders(args, console, compress_job, options, partial(compress_jobs, overwrite=args.force), settings)
 
 
 def decompress(args: argparse.Namespace, console: Console) -> int:
@@ -43,7 +50,7 @@ def decompress(args: argparse.Namespace, console: Console) -> int:
     if not args.recursive:
         return _one_by_one(args, console, decompress_file, options | {"window": args.window})
     settings = f"reduce {args.reduce}" * (args.reduce > 1)
-    return _folders(args, console, decompress_job, options, partial(to_decompress, force=args.force), settings)
+    return _folders(args, console, decompress_job, options, partial(decompress_jobs, overwrite=args.force), settings)
 
 
 def verify(args: argparse.Namespace, console: Console) -> int:
@@ -122,34 +129,34 @@ def _folders(
         return 1
     how = " ".join((args.command, model, settings)).strip()
     # What is to be removed is done again, for then it is verified; to have done it before costs only time.
-    run = Run(console, how, again=args.rm)
+    run = Run(console, how, repeat=args.rm)
     try:
-        jobs = run.jobs(Walk(console, args.output_dir).listings(args.inputs), plan)
-        for job, outcome in run.outcomes(map_unordered(Attempt(work, options, how), jobs, args.jobs)):
-            run.say(*format_report(args.command, job.path, outcome.report, args.verbose))
+        jobs = run.jobs(FolderWalk(console, args.output_dir).listings(args.inputs), plan)
+        for job, outcome in run.successes(map_unordered(JobRunner(work, options, how), jobs, args.jobs)):
+            run.report(*format_report(args.command, job.path, outcome.report, args.verbose))
     except BrokenPipeError:  # whoever reads our stdout has left
         raise
     except OSError as exc:
         console.fail(args.output_dir or args.inputs[0], exc)
-    return run.end()
+    return run.finish()
 
 
 def _verify_folders(args: argparse.Namespace, console: Console) -> int:
     """Checks every .vae file in the folders, and against the manifest of the run that wrote them."""
     run = Run(console)
-    jobs = run.jobs(Walk(console).listings(args.inputs), to_verify)
-    attempt = Attempt(verify_job, {"model": args.model, **_means(args)})
-    for job, outcome in run.outcomes(map_unordered(attempt, jobs, args.jobs)):
+    jobs = run.jobs(FolderWalk(console).listings(args.inputs), verify_jobs)
+    attempt = JobRunner(verify_job, {"model": args.model, **_means(args)})
+    for job, outcome in run.successes(map_unordered(attempt, jobs, args.jobs)):
         entry = run.manifests[job.manifest].of_output(job.path) if job.manifest else None
         if entry is not None and entry.crc32 != outcome.crc:
             console.fail(job.path, CodecError("is whole, but not what was written there"))
         else:
             bytes = outcome.report["bytes"]
-            run.say({"input": job.path, "ok": True, **outcome.report}, f"{job.path}: ok, {bytes} bytes")
+            run.report({"input": job.path, "ok": True, **outcome.report}, f"{job.path}: ok, {bytes} bytes")
     for manifest in run.manifests.values():
         for path in manifest.missing():
             console.fail(path, CodecError("is missing"))
-    return run.end()
+    return run.finish()
 
 
 def _model_id(console: Console, model: str) -> str | None:

@@ -1,7 +1,4 @@
-"""Files <-> .vae files: a picture is coded as one, any other file is kept as it is.
-
-source -> made: bytes and a name -> target, written at once -> read back -> source removed, if asked for
-"""
+"""Compress files to .vae files and back: encode images, store any other file, verify, and remove sources."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ from vaecodec.files.outputs import (
     ChooseTarget,
     Output,
     Resources,
-    code_picture,
-    code_source,
-    decode_picture,
+    decode_image,
+    encode_image,
+    encode_source,
     not_removed_message,
     refuse_large,
     restore_file,
@@ -55,31 +52,42 @@ def compress_file(
     target_psnr: float | None = None,
     effort: int = 1,
 ) -> dict[str, Any]:
-    """Any file -> .vae file; returns what became of it, with sizes in bytes and seconds.
+    """Compress a file to a .vae file; return a report with sizes in bytes and the time in seconds.
 
-    `dst` may be a folder, and is that of `src` where None; the file in it is named by compressed_name, a picture's
-    like any other if `whole_name`.  A picture is coded as one (`quality` in 1..100, or a target in its place, and
-    `effort` as in vaecodec.encode; `strip` leaves the metadata out).
-    Any other file is stored as it is, with its name, permissions and time; so is, with a warning, a picture that
-    cannot be coded.  `only_images` raises SkippedError and CodecError instead.  `remove` deletes `src`, once `dst` has
-    been read back and verified.  A large picture is read in strips, where its format allows; `progress` is told of
-    the tiles that are done, and of all.  Raises LimitError on a picture beyond `limits` (None: there are none),
-    TargetError on a target out of reach, CodecError on what cannot be coded, FileExistsError where `dst` exists and
-    may not be overwritten, and other OSErrors; then `dst` is as it was before.
+    An image is encoded.  Any other file, and with a warning an image that cannot be encoded, is stored unchanged
+    with its name, permissions and time.
+
+    Args:
+        dst: file or folder; None is the folder of `src`.  In a folder, `compressed_name` names the file.
+        quality: 1..100; or give one of the targets, as for vaecodec.encode.
+        strip: leave the metadata out.
+        remove: delete `src` once `dst` has been read back and verified.
+        only_images: raise SkippedError or CodecError on files that would be stored.
+        limits: None lifts the limits on the size of images.
+        progress: called with the number of tiles that are done, and of all tiles.
+        whole_name: name an image's output like that of any other file, photo.jpg.vae.
+        adopt: accept an existing `dst` that holds the same bytes.
+        taken: outputs of this run by real path, and their inputs; an output is never overwritten by another input.
+
+    Raises:
+        LimitError: the image exceeds `limits`.
+        TargetError: no quality meets the target.
+        CodecError: the file cannot be compressed, or `src` cannot be removed safely.
+        FileExistsError: `dst` exists, and `overwrite` is False.  On this and any other error `dst` is unchanged,
+            unless the error is that `src` is not removed.
     """
-    wanted = Target.given(target_size, target_bpp, target_psnr, quality)
+    target = Target.given(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
-
     resources = Resources(limits, threads, progress)
 
-    def code(source: Source) -> bytes:
-        return code_source(source, wanted, model, strip, resources, effort)
+    def encode(source: Source) -> bytes:
+        return encode_source(source, target, model, strip, resources, effort)
 
-    def make(source: Source, choose_target: ChooseTarget) -> Output:
-        made = code_picture(source, choose_target, code, model, only_images, whole_name, resources)
-        return made or store_file(source, choose_target)
+    def make_output(source: Source, choose_target: ChooseTarget) -> Output:
+        output = encode_image(source, choose_target, encode, model, only_images, whole_name, resources)
+        return output or store_file(source, choose_target)
 
-    return convert(src, dst, make, remove, overwrite, adopt, taken)
+    return convert_file(src, dst, make_output, remove, overwrite, adopt, taken)
 
 
 def decompress_file(
@@ -96,25 +104,29 @@ def decompress_file(
     adopt: bool = False,
     taken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """.vae file -> the file stored in it, or a picture in the format of `dst`'s suffix; the inverse.
+    """Decompress a .vae file to an image in the format of `dst`'s suffix, or to the file stored in it.
 
-    `dst` may be a folder, and is that of `src` where None: there a stored file gets its name back, and a picture
-    becomes a PNG.  `window` is (top, left, height, width) in pixels; `reduce` gives a preview at that fraction of the
-    sides; `model` None is the shipped model that made the file.  A large PNG or PPM is written in strips.  Raises as
-    compress_file does.
+    Args:
+        dst: file or folder; None is the folder of `src`.  In a folder, an image becomes a PNG and a stored file gets
+            its name back.
+        model: None is the shipped model that made the file.
+        window: (top, left, height, width) in pixels.
+        reduce: 2, 4, 8 or 16 gives a preview at that fraction of the sides.
+
+    The other arguments, the report and the errors are those of compress_file.
     """
 
-    def make(source: Source, choose_target: ChooseTarget) -> Output:
+    def make_output(source: Source, choose_target: ChooseTarget) -> Output:
         if not stored.is_stored(source.head()):
-            given = None if dst is None or _folder(dst) else name_of(dst)
+            name = "-" if dst is None or _is_folder(dst) else name_of(dst)
             resources = Resources(limits, threads, progress)
-            return decode_picture(source, choose_target, model, window, reduce, format_of(given or "-"), resources)
+            return decode_image(source, choose_target, model, window, reduce, format_of(name), resources)
         if window or reduce != 1:
-            what = "window" if window else "preview"
-            raise CodecError(f"{source.name}: holds a file that is not a picture, which has no {what}")
-        return restore_file(source, choose_target, dst is not None and _folder(dst) is None)
+            option = "window" if window else "preview"
+            raise CodecError(f"{source.name}: holds a file that is not an image, which has no {option}")
+        return restore_file(source, choose_target, is_named=dst is not None and not _is_folder(dst))
 
-    return convert(src, dst, make, remove, overwrite, adopt, taken)
+    return convert_file(src, dst, make_output, remove, overwrite, adopt, taken)
 
 
 def verify_file(
@@ -124,13 +136,13 @@ def verify_file(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Decodes a .vae file and checks every symbol or byte, without writing; returns its kind and its bytes.
+    """Decode every symbol or byte of a .vae file without writing; return its kind and its size in bytes.
 
     Raises FormatError, ModelError or LimitError.
     """
     with Source(src) as source:
         if stored.is_stored(source.head()):
-            stored.read(source.begin(), None)
+            stored.read(source.rewind(), None)
             return {"kind": "file", "bytes": source.size()}
         refuse_large(source, None, limits)
         data = source.read()
@@ -141,21 +153,27 @@ def verify_file(
         return {"kind": "picture", "bytes": len(data)}
 
 
-def convert(
+def convert_file(
     src: Path | BinaryIO,
     dst: Path | BinaryIO | None,
-    make: Callable[[Source, ChooseTarget], Output],
+    make_output: Callable[[Source, ChooseTarget], Output],
     remove: bool = False,
     overwrite: bool = False,
     adopt: bool = False,
     taken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Source -> target, whatever is made on the way; returns the report.  Raises as compress_file does."""
-    began = time.perf_counter()
-    folder = os.path.dirname(_path(src)) if dst is None else _folder(dst)
+    """Make the output of a source, write it atomically, check it if the source is to be removed, and report.
+
+    The arguments and errors are those of compress_file.
+    """
+    start = time.perf_counter()
+    folder: str | None = None
+    if dst is None:
+        folder = os.path.dirname(_path_of(src))
+    elif isinstance(dst, PATH_TYPES) and os.path.isdir(dst):
+        folder = os.fspath(dst)
 
     def choose_target(name: str, may_replace: bool = True) -> None:
-        """Settles the target, and raises where it cannot be."""
         nonlocal dst, overwrite
         if folder is not None:
             dst, overwrite = os.path.join(folder, name), overwrite and may_replace
@@ -165,37 +183,32 @@ def convert(
     if folder is None:
         choose_target("")  # before the source is read
     with Source(src) as source:
-        made = make(source, choose_target)
+        output = make_output(source, choose_target)
         assert dst is not None
         if isinstance(dst, PATH_TYPES):
-            write_atomic(dst, made.data, overwrite, adopt, made.attributes)
+            write_atomic(dst, output.data, overwrite, adopt, output.attributes)
         else:
-            _write(dst, made.data)
+            if callable(output.data):
+                output.data(dst)
+            else:
+                dst.write(output.data)
+            dst.flush()
         warn([*source.remarks, *source.left_out], stacklevel=3)
-        report = {"output": name_of(dst), **made.record(), "seconds": time.perf_counter() - began}
+        report = {"output": name_of(dst), **output.report(), "seconds": time.perf_counter() - start}
         if remove:
-            if not os.path.isfile(_path(dst)):
+            if not os.path.isfile(_path_of(dst)):
                 raise CodecError(not_removed_message(source, name_of(dst)))
-            made.check(_path(dst))
+            output.check(_path_of(dst))
             source.remove(dst)
     return report
 
 
-def _folder(dst: Path | BinaryIO) -> str | None:
-    """`dst` where it is a folder to put the output in."""
-    return os.fspath(dst) if isinstance(dst, PATH_TYPES) and os.path.isdir(dst) else None
+def _is_folder(dst: Path | BinaryIO) -> bool:
+    return isinstance(dst, PATH_TYPES) and os.path.isdir(dst)
 
 
-def _path(file: Path | BinaryIO) -> str:
-    """The path of what has to have one; raises TypeError on a stream."""
+def _path_of(file: Path | BinaryIO) -> str:
+    """Return the path of a file; raises TypeError on a stream."""
     if isinstance(file, PATH_TYPES):
         return os.fspath(file)
     raise TypeError(f"expected a path, not {type(file).__name__}")
-
-
-def _write(dst: BinaryIO, data: bytes | Callable[[BinaryIO], Any]) -> None:
-    if callable(data):
-        data(dst)
-    else:
-        dst.write(data)
-    dst.flush()

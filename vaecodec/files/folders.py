@@ -1,7 +1,4 @@
-"""Folders -> the files in them, and for each what is to be done: the plan of a run over many files.
-
-inputs -> listings, folder by folder -> jobs
-"""
+"""Plan a run over many files: list the files in folders, and name a job for each file to be processed."""
 
 from __future__ import annotations
 
@@ -12,30 +9,28 @@ from typing import NamedTuple
 
 from vaecodec.atomic import TEMPORARY
 from vaecodec.console import Console
-from vaecodec.container.chunks import MAGIC
+from vaecodec.container.chunks import MAGIC, SUFFIX
 from vaecodec.errors import CodecError
-from vaecodec.files.manifest import NAME, Manifest
-from vaecodec.files.names import SUFFIX, bare_name, compressed_name, decompressed_name
+from vaecodec.files.manifest import NAME as MANIFEST_NAME
+from vaecodec.files.manifest import Manifest
+from vaecodec.files.outputs import compressed_name, decompressed_name, name_without_suffix
 
-Identity = tuple[int, int]  # of a folder, whatever path leads to it
+FolderId = tuple[int, int]  # device and inode: the same for every path to a folder
 
 
 class Job(NamedTuple):
-    """One file to be worked on; its output goes to `folder`, or beside it where that is None.
-
-    `found` is how the file looked when the work was planned, `manifest` the folder of the manifest that it goes into.
-    """
+    """One file to process; its output goes to `folder`, or beside the file if that is None."""
 
     path: str
     folder: str | None = None
     overwrite: bool = False
     whole_name: bool = False
-    found: os.stat_result | None = None
-    manifest: str | None = None
+    stat: os.stat_result | None = None  # of the file when the job was planned
+    manifest: str | None = None  # the folder of the manifest that records the output
 
 
 class Listing(NamedTuple):
-    """Some files of one folder, the folder that their outputs go to, and what has been done there before."""
+    """Files of one folder, the folder that their outputs go to, and the manifest of earlier runs."""
 
     paths: list[str]
     folder: str
@@ -43,142 +38,141 @@ class Listing(NamedTuple):
     manifest: Manifest | None
 
 
-class Walk:
-    """Finds the files of a run below `output`, or beside the sources where that is None; the console is told of
-    what cannot or will not be taken.
+class FolderWalk:
+    """Find the files of a run whose outputs go below `output`, or beside their sources if that is None.
+
+    The console reports files and folders that are skipped or cannot be read.
     """
 
     def __init__(self, console: Console, output: str | None = None) -> None:
         self._console, self._output = console, output
-        self._sources: dict[Identity, str] = {}  # output folder -> the folder that it is the image of
+        self._sources: dict[FolderId, str] = {}  # by output folder
 
     def listings(self, inputs: list[str]) -> Iterator[Listing]:
-        """The files named, and those in the folders named; no two folders into one.  Raises OSError."""
-        named = [path for path in inputs if not os.path.isdir(path)]
-        if self._output is not None:
-            os.makedirs(self._output, exist_ok=True)
-            manifest = Manifest(self._output)
-            if named:
-                self._sources[_identity(self._output)] = "the files named"
-                yield Listing(named, self._output, False, manifest)
-        else:
-            yield from (Listing([path], os.path.dirname(path), True, None) for path in named)
-        for path in inputs:
-            if not os.path.isdir(path):
-                continue
-            if self._output is None:
+        """List the named files, and those in the named folders, each output folder once; raises OSError."""
+        files = [path for path in inputs if not os.path.isdir(path)]
+        folders = [path for path in inputs if os.path.isdir(path)]
+        if self._output is None:
+            yield from (Listing([path], os.path.dirname(path), True, None) for path in files)
+            for path in folders:
                 try:
                     yield from self._below(path, path, Manifest(path))
-                except OSError as exc:  # of its manifest
+                except OSError as exc:  # the manifest cannot be read
                     self._console.fail(path, exc)
-            else:
-                name = os.path.basename(os.path.normpath(path))
-                target = self._output if name in ("", os.curdir, os.pardir) else os.path.join(self._output, name)
-                yield from self._below(path, target, manifest)
+            return
+        os.makedirs(self._output, exist_ok=True)
+        shared = Manifest(self._output)
+        if files:
+            self._sources[_folder_id(self._output)] = "the files named"
+            yield Listing(files, self._output, False, shared)
+        for path in folders:
+            name = os.path.basename(os.path.normpath(path))
+            target = self._output if name in ("", os.curdir, os.pardir) else os.path.join(self._output, name)
+            yield from self._below(path, target, shared)
 
     def _below(self, path: str, target: str, manifest: Manifest) -> Iterator[Listing]:
-        """The files in a folder, then those in the folders in it; what fails is reported, and the rest is done."""
-        waiting: list[tuple[str, str, tuple[Identity, ...]]] = [(path, target, ())]
+        """List the files in a folder, then those in its folders; report a folder that fails and go on."""
+        waiting: list[tuple[str, str, tuple[FolderId, ...]]] = [(path, target, ())]
         while waiting:
-            path, target, above = waiting.pop()
+            path, target, parents = waiting.pop()
             try:
-                here = _identity(path)
-                if here in above:  # as a mount can make it
+                here = _folder_id(path)
+                if here in parents:  # possible with mounts
                     raise CodecError("contains itself")
-                if above and self._output is not None and here == _identity(self._output):
+                if parents and self._output is not None and here == _folder_id(self._output):
                     continue
                 files, folders = self._entries(path)
                 if self._output is not None and not os.path.isdir(target):
                     os.mkdir(target, os.stat(path).st_mode & 0o777 | 0o700)
-                first = self._sources.get(_identity(target))
+                first = self._sources.get(_folder_id(target))
                 if first and os.path.isdir(first) and os.path.samefile(first, path):
                     continue  # named twice
                 if first:
-                    raise CodecError(f"{target} takes what is made of {first} already")
-                self._sources[_identity(target)] = path
+                    raise CodecError(f"{target} already holds the outputs of {first}")
+                self._sources[_folder_id(target)] = path
             except (CodecError, OSError) as exc:
                 self._console.fail(path, exc)
                 continue
             yield Listing(files, target, self._output is None, manifest)
-            inner = [(os.path.join(path, name), os.path.join(target, name), (*above, here)) for name in folders]
+            inner = [(os.path.join(path, name), os.path.join(target, name), (*parents, here)) for name in folders]
             waiting += reversed(inner)
 
     def _entries(self, path: str) -> tuple[list[str], list[str]]:
-        """Paths of the files in a folder, and names of the folders in it; links are not followed."""
+        """Return paths of the files in a folder, and names of the folders in it; links are not followed."""
         files, folders = [], []
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_symlink():
-                    self._console.note(f"{entry.path}: warning: a symbolic link, left alone")
+                    self._console.note(f"{entry.path}: warning: symbolic link, skipped")
                 elif entry.is_dir():
                     folders.append(entry.name)
                 elif not entry.is_file():
-                    self._console.note(f"{entry.path}: warning: neither a file nor a folder, left alone")
-                elif entry.name != NAME and not TEMPORARY.fullmatch(entry.name):
+                    self._console.note(f"{entry.path}: warning: neither a file nor a folder, skipped")
+                elif entry.name != MANIFEST_NAME and not TEMPORARY.fullmatch(entry.name):
                     files.append(entry.path)
         return files, folders
 
 
-def to_compress(listing: Listing, force: bool) -> Iterator[Job]:
-    """All files but those that are .vae files beside their sources already.
+def compress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
+    """Plan a job for each file, except .vae files beside their sources; raises OSError.
 
-    A picture that would get another's name (photo.jpg and photo.png) is named like any other file: photo.jpg.vae.
-    A source that an earlier run has taken away counts too, or what is left would be named in another way when that
-    run resumes.  Raises OSError.
+    Images whose outputs would share a name (photo.jpg and photo.png) are named like any other file: photo.jpg.vae.
+    Sources that an earlier run has removed count too, or a resumed run would name the remaining files differently.
     """
     paths = [path for path in listing.paths if not (listing.in_place and is_vae(path))]
-    beside = {*map(os.path.abspath, paths)}
+    sources = {*map(os.path.abspath, paths)}
     if listing.manifest:
-        for place in {os.path.dirname(path) for path in beside}:
-            beside |= {os.path.join(place, name) for name in listing.manifest.sources_in(place)}
-    stems = Counter(name for path in beside for name in {_key(path), _key(os.path.splitext(path)[0])})
-    names, there = Counter(map(os.path.basename, paths)), _names_in(listing.folder)
-    folder = None if listing.in_place else listing.folder
+        for folder in {os.path.dirname(path) for path in sources}:
+            sources |= {os.path.join(folder, name) for name in listing.manifest.sources_in(folder)}
+    stems = Counter(name for path in sources for name in {_key(path), _key(os.path.splitext(path)[0])})
+    names, existing = Counter(map(os.path.basename, paths)), _names_in(listing.folder)
     for path in paths:
-        whole = stems[_key(os.path.splitext(path)[0])] > 1
-        possible = {os.path.basename(compressed_name(path, picture)) for picture in (not whole, False)}
-        once = names[os.path.basename(path)] == 1
-        yield Job(path, folder, force and once and bool(possible & there), whole)
+        whole_name = stems[_key(os.path.splitext(path)[0])] > 1
+        outputs = {os.path.basename(compressed_name(path, is_image)) for is_image in (not whole_name, False)}
+        is_unique = names[os.path.basename(path)] == 1
+        may_overwrite = overwrite and is_unique and bool(outputs & existing)
+        yield Job(path, None if listing.in_place else listing.folder, may_overwrite, whole_name)
 
 
-def to_decompress(listing: Listing, force: bool) -> Iterator[Job]:
-    """The files named, and those of the suffix .vae.  Raises OSError."""
+def decompress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
+    """Plan a job for each file with the suffix .vae; raises OSError."""
     paths = [path for path in listing.paths if path.lower().endswith(SUFFIX)]
-    outputs = {path: {os.path.basename(name(path)) for name in (bare_name, decompressed_name)} for path in paths}
-    names = Counter(name.casefold() for one in outputs.values() for name in one)
-    there = _names_in(listing.folder)
-    folder = None if listing.in_place else listing.folder
+    outputs = {
+        path: {os.path.basename(name(path)) for name in (name_without_suffix, decompressed_name)} for path in paths
+    }
+    names, existing = Counter(_key(name) for both in outputs.values() for name in both), _names_in(listing.folder)
     for path in paths:
-        once = max(names[name.casefold()] for name in outputs[path]) == 1
-        yield Job(path, folder, force and once and bool(outputs[path] & there))
+        is_unique = max(names[_key(name)] for name in outputs[path]) == 1
+        may_overwrite = overwrite and is_unique and bool(outputs[path] & existing)
+        yield Job(path, None if listing.in_place else listing.folder, may_overwrite)
 
 
-def to_verify(listing: Listing) -> Iterator[Job]:
-    """The files of the suffix .vae.  Raises OSError."""
+def verify_jobs(listing: Listing) -> Iterator[Job]:
+    """Plan a job for each file with the suffix .vae."""
     return (Job(path) for path in listing.paths if path.lower().endswith(SUFFIX))
 
 
 def is_vae(path: str) -> bool:
-    """Whether a file is a .vae file, by its name and by its first bytes."""
+    """Tell whether a file is a .vae file, by its suffix and its first bytes."""
     if not path.lower().endswith(SUFFIX):
         return False
     try:
         with open(path, "rb") as file:
             return file.read(len(MAGIC)) == MAGIC
-    except OSError:  # whoever wants to read it will say so
+    except OSError:  # reported when the file is compressed
         return False
 
 
 def _key(path: str) -> str:
-    """A base name as a file system may compare it."""
+    """Return a base name as a file system that ignores case compares it."""
     return os.path.basename(path).casefold()
 
 
 def _names_in(folder: str) -> set[str]:
-    """What is there already, by the very names: outputs that appear later are never overwritten."""
+    """Return the names that exist before the run: files that appear later are never overwritten."""
     return set(os.listdir(folder or os.curdir))
 
 
-def _identity(folder: str) -> Identity:
-    found = os.stat(folder)
-    return found.st_dev, found.st_ino
+def _folder_id(path: str) -> FolderId:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino

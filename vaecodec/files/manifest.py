@@ -1,7 +1,8 @@
-"""What a run over folders has done already: a line of JSON for each output, beside them.  Standard library only.
+"""Record the finished outputs of runs over folders: a file beside them with a line of JSON for each.
 
-A line says how a source looked when it was read, and how its output looked when it was whole.  As long as both still
-do there is nothing to do; otherwise the work is done again.  Nothing is ever overwritten because of a line.
+A line holds the size and time of a source when it was read, and of its output when it was complete.  If neither has
+changed, a later run skips the source; otherwise it processes the source again.  A line never causes a file to be
+overwritten.  Standard library only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ NAME = ".vaecodec-manifest.jsonl"
 
 
 class Entry(NamedTuple):
-    """One finished output; `source` and `output` are relative to the manifest's folder where they lie in it."""
+    """One finished output; `source` and `output` are relative to the manifest's folder if they lie in it."""
 
     source: str
     size: int
@@ -29,7 +30,7 @@ class Entry(NamedTuple):
 
 
 class Manifest:
-    """The manifest of an output folder as it was found; `entries` has the last line of each source."""
+    """The manifest of an output folder, as read; `entries` has the last line of each source."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -40,10 +41,10 @@ class Manifest:
                     self.entries[entry.source] = entry
         self._outputs = {entry.output: entry for entry in self.entries.values()}
 
-    def has(self, path: str, found: os.stat_result, how: str) -> bool:
-        """Whether a source that looks like this was done in this way, and its output is as it was then."""
-        entry = self.entries.get(_name(self.folder, path))
-        if entry is None or (entry.size, entry.mtime_ns, entry.how) != (found.st_size, found.st_mtime_ns, how):
+    def has(self, path: str, stat: os.stat_result, how: str) -> bool:
+        """Tell whether a source in this state was processed in this way, and its output is unchanged."""
+        entry = self.entries.get(_relative(self.folder, path))
+        if entry is None or (entry.size, entry.mtime_ns, entry.how) != (stat.st_size, stat.st_mtime_ns, how):
             return False
         try:
             output = os.stat(os.path.join(self.folder, entry.output))
@@ -52,60 +53,59 @@ class Manifest:
         return (output.st_size, output.st_mtime_ns) == (entry.output_bytes, entry.output_mtime_ns)
 
     def of_output(self, path: str) -> Entry | None:
-        """The entry that an output belongs to."""
-        return self._outputs.get(_name(self.folder, path))
+        """Return the entry of an output."""
+        return self._outputs.get(_relative(self.folder, path))
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
-        """Names of sources, by the folders that they lay in."""
+        """Base names of sources, by folder."""
         names: dict[str, list[str]] = {}
         for name in self.entries:
             names.setdefault(os.path.dirname(name) or os.curdir, []).append(os.path.basename(name))
         return names
 
     def sources_in(self, path: str) -> list[str]:
-        """Names of the sources that were done in the folder `path`, those that are gone by now among them."""
-        return self._names.get(_name(self.folder, path), [])
+        """Return the base names of recorded sources in a folder, including those that have been removed."""
+        return self._names.get(_relative(self.folder, path), [])
 
     def missing(self) -> list[str]:
-        """Paths of outputs that are gone, but for those that another line takes as its source, and took away."""
-        gone = [entry.output for entry in self.entries.values() if entry.output not in self.entries]
-        return [path for path in (os.path.join(self.folder, name) for name in gone) if not os.path.lexists(path)]
+        """Return paths of outputs that are gone, except those that are recorded as sources, which a run removes."""
+        outputs = [entry.output for entry in self.entries.values() if entry.output not in self.entries]
+        return [path for path in (os.path.join(self.folder, name) for name in outputs) if not os.path.lexists(path)]
 
 
-def entry_of(folder: str, path: str, found: os.stat_result, how: str, output: str, crc: int) -> Entry:
-    """What was done, for the manifest in `folder`.  Raises OSError.
+def entry_of(folder: str, path: str, stat: os.stat_result, how: str, output: str, crc: int) -> Entry:
+    """Make the entry of an output for the manifest in `folder`; `stat` is of the source before it was read.
 
-    `found` is how the source at `path` looked before it was read.
+    Raises OSError.
     """
-    written = os.stat(output)
-    source, target = (found.st_size, found.st_mtime_ns), (written.st_size, written.st_mtime_ns)
-    return Entry(_name(folder, path), *source, how, _name(folder, output), *target, crc)
+    after = os.stat(output)
+    source, target = (stat.st_size, stat.st_mtime_ns), (after.st_size, after.st_mtime_ns)
+    return Entry(_relative(folder, path), *source, how, _relative(folder, output), *target, crc)
 
 
 def append(folder: str, entry: Entry) -> None:
-    """Adds what was done to the manifest in `folder`.  Raises OSError."""
-    # In one write, so that the lines of several processes do not mix, and after an end to what was cut off.
+    """Append an entry to the manifest in `folder`; raises OSError."""
+    # One write, so that lines of several processes do not mix; a line that a crash cut off is ended first.
     with open(os.path.join(folder, NAME), "ab+", buffering=0) as file:
-        begin = b""
+        start = b""
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
-            begin = b"" if file.read(1) == b"\n" else b"\n"
-        file.write(begin + json.dumps(entry._asdict()).encode() + b"\n")
+            start = b"" if file.read(1) == b"\n" else b"\n"
+        file.write(start + json.dumps(entry._asdict()).encode() + b"\n")
 
 
-def _name(folder: str, path: str) -> str:
-    """How a file is called in the manifest of a folder: from there on if it lies in it, by its full path if not."""
+def _relative(folder: str, path: str) -> str:
+    """Return the name of a file in the manifest of a folder: relative if it lies in the folder, else its full path."""
     path, folder = os.path.realpath(path), os.path.realpath(folder)
-    inside = os.path.relpath(path, folder)
-    return path if inside.split(os.sep)[0] == os.pardir else inside
+    relative = os.path.relpath(path, folder)
+    return path if relative.split(os.sep)[0] == os.pardir else relative
 
 
 def _parse(line: bytes) -> Entry | None:
-    """An entry, or None for what is none: cut off, damaged, or of a later version."""
+    """Parse an entry; None for a line that is cut off, damaged, or of a later version."""
     try:
-        fields = json.loads(line)
-        entry = Entry(**fields)
+        entry = Entry(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = (str, int, int, str, str, int, int, int)

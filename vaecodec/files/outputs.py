@@ -1,6 +1,6 @@
-"""What a file becomes: a picture is coded as one, any other file is kept as it is; and both ways back.
+"""Make the output of a source: the .vae file of an image or of any other file, and both ways back.
 
-source -> Output: bytes, or what writes them, and how to tell later that they are all there
+The names of outputs are chosen here too: photo.jpg <-> photo.vae, notes.txt <-> notes.txt.vae.
 """
 
 from __future__ import annotations
@@ -10,33 +10,30 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from mmap import ACCESS_READ, mmap
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from vaecodec.atomic import Attributes
+from vaecodec.atomic import Attributes, Path
 from vaecodec.codec import modes
 from vaecodec.codec.codec import load
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import image_file, stored
+from vaecodec.container.chunks import SUFFIX
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
-from vaecodec.files.names import bare_name, compressed_name, decompressed_name, restored_name
-from vaecodec.files.sources import Counted, Same, Source
+from vaecodec.files.sources import ByteCounter, Comparison, Source
 from vaecodec.images.reading import is_image, read_image, trailing_bytes
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
 from vaecodec.images.writing import write_strips
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.progress import Progress
 
-# Makes the .vae file of a picture and adds to the source's `left_out`; raises CodecError on what cannot be coded.
-Code = Callable[[Source], bytes]
-# Is told the base name that an output gets where the caller left it open, and raises where it cannot be written.
-ChooseTarget = Callable[..., None]
+OWN_PREFIX = ".vaecodec-"  # of manifests and temporary files
 
 
 class Resources(NamedTuple):
-    """How large a picture may be, the cores to use (None: all), and whom to tell of tiles."""
+    """The size limits, the cores to use (None: all), and the function to report progress to."""
 
     limits: Limits | None = DEFAULT
     threads: int | None = None
@@ -44,94 +41,141 @@ class Resources(NamedTuple):
 
 
 class Output(NamedTuple):
-    """An output before it is written; `record` gives what to report of it, once it is."""
+    """An output before it is written: its bytes, or a function that writes them to a file."""
 
     data: bytes | Callable[[BinaryIO], Any]
     attributes: Attributes
-    check: Callable[[str], None]  # raises CodecError unless the file at a path holds it
-    record: Callable[[], dict[str, Any]]
+    check: Callable[[str], None]  # raises CodecError unless the file at a path holds the source
+    report: Callable[[], dict[str, Any]]  # sizes, known once the output is written
 
 
-class Picture(NamedTuple):
-    """What there is to code of a picture, and a message for everything in its file that is left out."""
+class ImageContent(NamedTuple):
+    """The samples and metadata of an image file, and a message for everything in it that is left out."""
 
     samples: np.ndarray  # as modes.encode takes them
     metadata: dict[str, bytes]
     left_out: tuple[str, ...]
 
 
-def code_picture(
+class ChooseTarget(Protocol):
+    """Take an output's base name before the work begins; raises OSError or CodecError if it cannot be written.
+
+    A caller that has named the output ignores the base name.  `may_replace` False forbids replacing a file.
+    """
+
+    def __call__(self, name: str, may_replace: bool = True) -> None: ...
+
+
+# Encodes the image in a source and appends to its `left_out`; raises CodecError if it cannot.
+Encode = Callable[[Source], bytes]
+
+
+def compressed_name(src: Path, is_image: bool = True) -> str:
+    """Name an output: photo.jpg -> photo.vae, and for files that are no images, notes.txt -> notes.txt.vae."""
+    src = os.fspath(src)
+    return (os.path.splitext(src)[0] if is_image else src) + SUFFIX
+
+
+def decompressed_name(src: Path) -> str:
+    """Name an image output: photo.vae -> photo.png; another suffix stays, as in photo.bin -> photo.bin.png."""
+    stem, suffix = os.path.splitext(os.fspath(src))
+    if suffix.lower() != SUFFIX:
+        return stem + suffix + ".png"
+    return stem if stem.lower().endswith(".png") else stem + ".png"
+
+
+def name_without_suffix(src: Path) -> str:
+    """Name the output of a stored file: notes.txt.vae -> notes.txt, and notes -> notes.out."""
+    stem, suffix = os.path.splitext(os.fspath(src))
+    return stem if suffix.lower() == SUFFIX else stem + suffix + ".out"
+
+
+def restored_name(src: Path, header: stored.Stored) -> str:
+    """Return the base name of a stored file, or the name of `src` without its suffix if none is stored.
+
+    Raises CodecError on the name of a manifest or temporary file, which a later run would trust, on a hidden name
+    that the name of `src` does not show, and on a name that leads to another folder on this system.
+    """
+    bare = os.path.basename(name_without_suffix(src))
+    name = header.text or bare
+    if name.casefold().startswith(OWN_PREFIX) or (name.startswith(".") and name != bare):
+        raise CodecError(f"{os.fspath(src)}: the stored name {name} may be harmful here; choose another with -o")
+    if os.path.basename(name) != name or os.path.splitdrive(name)[0]:
+        raise CodecError(f"{os.fspath(src)}: the stored name {name} is invalid here; choose another with -o")
+    return name
+
+
+def encode_image(
     source: Source,
     choose_target: ChooseTarget,
-    code: Code,
+    encode: Encode,
     model: str,
     only_images: bool,
     whole_name: bool,
     resources: Resources,
 ) -> Output | None:
-    """Picture -> .vae file; None for what is no picture or, with a warning, cannot be coded as one."""
-    if not is_image(source.begin(), source.name):
+    """Encode an image as a .vae file; return None if the source is no image or, with a remark, cannot be encoded.
+
+    With `only_images` these raise SkippedError and CodecError.
+    """
+    if not is_image(source.rewind(), source.name):
         if only_images:
-            raise SkippedError(f"{source.name}: not a picture")
+            raise SkippedError(f"{source.name}: not an image")
         return None
-    choose_target(os.path.basename(compressed_name(source.name, picture=not whole_name)))
+    choose_target(os.path.basename(compressed_name(source.name, is_image=not whole_name)))
     try:
         with for_pillow(resources.limits or NONE):
-            data = code(source)
+            data = encode(source)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
             raise
-        why = str(exc).removeprefix(f"{source.name}: ")
-        source.left_out.clear()  # the stored file will be whole
-        source.remarks.append(f"{source.name}: {why}; stored as it is")
+        source.left_out.clear()  # the stored file is complete
+        source.remarks.append(f"{source.name}: {str(exc).removeprefix(f'{source.name}: ')}; stored unchanged")
         return None
 
     def check(path: str) -> None:
         modes.verify(data, model, *resources)
-        _check_equal(source, path, data)
+        _check_bytes(source, path, data)
 
-    return Output(data, source.attributes, check, lambda: _record(data, source.size()))
+    return Output(data, source.attributes, check, lambda: _image_report(data, source.size()))
 
 
-def code_source(
+def encode_source(
     source: Source, quality: float | Target, model: str, strip: bool, resources: Resources, effort: int = 1
 ) -> bytes:
-    """The .vae file of a picture, which is read in strips where it is large and that can be done."""
+    """Encode the image in a source; read a large one in strips, if its format allows."""
     codec, progress = load(model, threads=resources.threads), resources.progress
-    path = source.path or ""
-    large = open_strips(path, source.name, source.left_out) if path else None
-    if large is None:
-        samples, metadata, left_out = read_picture(source)
+    opened = open_strips(source.path, source.name, source.left_out) if source.path else None
+    if opened is None:
+        samples, metadata, left_out = read_source_image(source)
         source.left_out += left_out
-        data = modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
-    else:
-        (first, metadata), unread = large, [large]
+        return modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
+    (first, metadata), unread = opened, [opened]
 
-        def open_rows() -> Strips:
-            again = unread.pop() if unread else open_strips(path, source.name, [])
-            assert again is not None
-            return again[0]
+    def open_rows() -> Strips:
+        strips = unread.pop() if unread else open_strips(source.path or "", source.name, [])
+        assert strips is not None
+        return strips[0]
 
-        data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
-        with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
-            source.left_out += after_end(source, trailing_bytes(whole))
+    data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
+    with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
+        source.left_out += _trailing_message(source, trailing_bytes(whole))
     return data
 
 
-def read_picture(source: Source) -> Picture:
-    """All of a picture.  Raises CodecError on what cannot be read."""
-    image = source.read()
+def read_source_image(source: Source) -> ImageContent:
+    """Read the whole image in a source; raises CodecError if it cannot be read."""
+    data = source.read()
     left_out: list[str] = []
-    samples, metadata = read_image(image, source.name, left_out)
-    return Picture(samples, metadata, (*left_out, *after_end(source, trailing_bytes(image))))
+    samples, metadata = read_image(data, source.name, left_out)
+    return ImageContent(samples, metadata, (*left_out, *_trailing_message(source, trailing_bytes(data))))
 
 
-def after_end(source: Source, count: int) -> list[str]:
-    """The message on bytes that follow a picture in its file, if there are any."""
-    return [f"{source.name}: {count} bytes after the end of the picture are left out"] if count else []
+def _trailing_message(source: Source, count: int) -> list[str]:
+    return [f"{source.name}: {count} bytes after the end of the image are left out"] if count else []
 
 
-def decode_picture(
+def decode_image(
     source: Source,
     choose_target: ChooseTarget,
     model: str | None,
@@ -140,7 +184,7 @@ def decode_picture(
     format: str,
     resources: Resources,
 ) -> Output:
-    """.vae file of a picture -> image file; in strips where it is large."""
+    """Decode the .vae file of an image to an image file; write a large one in strips."""
     choose_target(os.path.basename(decompressed_name(source.name)))
     refuse_large(source, window, resources.limits)
     data = source.read()
@@ -151,93 +195,96 @@ def decode_picture(
         write_strips(shape, strips, file, image_file.metadata(data), format, left_out)
 
     shape, _ = modes.decode_strips(data, window, reduce, model, *resources)
-    if is_large(*shape[:2]):
-        return _written_in_strips(source, data, write)
-    file = io.BytesIO()
-    write(file, source.left_out)
-    image = file.getvalue()
+    if not is_large(*shape[:2]):
+        file = io.BytesIO()
+        write(file, source.left_out)
+        image = file.getvalue()
+        return Output(
+            image,
+            source.attributes,
+            lambda path: _check_bytes(source, path, image),
+            lambda: _image_report(data, len(image)),
+        )
+    image_bytes = 0
 
-    def check(path: str) -> None:
-        _check_equal(source, path, image)
+    def write_counted(file: BinaryIO) -> None:
+        nonlocal image_bytes
+        counter = ByteCounter(file)
+        write(cast(BinaryIO, counter), source.left_out)
+        image_bytes = counter.bytes
 
-    return Output(image, source.attributes, check, lambda: _record(data, len(image)))
+    def check(path: str) -> None:  # the image is never whole in memory, so it is made again
+        with open(path, "rb") as written, Comparison(written, not_removed_message(source, path)) as comparison:
+            write(cast(BinaryIO, comparison), [])
+
+    return Output(write_counted, source.attributes, check, lambda: _image_report(data, image_bytes))
 
 
 def refuse_large(source: Source, window: Window | None, limits: Limits | None) -> None:
-    """Raises LimitError on a .vae file of a picture that is too large, before the file is read whole."""
-    with suppress(FormatError):  # of which the decoder says more
-        head = read_preamble(source.begin()).header
+    """Raise LimitError on the .vae file of an image that is too large, before the file is read whole."""
+    with suppress(FormatError):  # which the decoder reports
+        head = read_preamble(source.rewind()).header
         (limits or NONE).refuse(*(window[:1:-1] if window else (head.width, head.height)))
 
 
-def _written_in_strips(source: Source, data: bytes, write: Callable[[BinaryIO, list[str]], None]) -> Output:
-    """An image file that is never whole in memory: to check it is to make it again."""
-    counted = Counted()
-
-    def count(file: BinaryIO) -> None:
-        write(cast(BinaryIO, counted.to(file)), source.left_out)
-
-    def check(path: str) -> None:
-        with open(path, "rb") as written, Same(written, not_removed_message(source, path)) as same:
-            write(cast(BinaryIO, same), [])
-
-    return Output(count, source.attributes, check, lambda: _record(data, counted.bytes))
-
-
 def store_file(source: Source, choose_target: ChooseTarget) -> Output:
-    """Any file -> .vae file."""
-    choose_target(os.path.basename(compressed_name(source.name, picture=False)))
-    about = stored.Stored(os.fsencode(os.path.basename(source.path or "")), source.attributes)
-    content: list[stored.Content] = []
+    """Store any file unchanged in a .vae file."""
+    choose_target(os.path.basename(compressed_name(source.name, is_image=False)))
+    header = stored.Stored(os.fsencode(os.path.basename(source.path or "")), source.attributes)
+    content: stored.Content | None = None
 
     def write(file: BinaryIO) -> None:
-        content[:] = [stored.write(source.begin(), file, about)]
+        nonlocal content
+        content = stored.write(source.rewind(), file, header)
 
     def check(path: str) -> None:
-        with open(path, "rb") as written, Same(source.begin(), not_removed_message(source, path)) as same:
-            stored.read(written, cast(BinaryIO, same))
+        message = not_removed_message(source, path)
+        with open(path, "rb") as written, Comparison(source.rewind(), message) as comparison:
+            stored.read(written, cast(BinaryIO, comparison))
 
-    return Output(write, source.attributes, check, lambda: _stored_record(content[0]))
+    return Output(write, source.attributes, check, lambda: _stored_report(content))
 
 
-def restore_file(source: Source, choose_target: ChooseTarget, named: bool = False) -> Output:
-    """.vae file of a stored file -> that file, under its stored name unless the caller has `named` the output."""
-    about = stored.Reader(source.begin()).about
-    bare = os.path.basename(bare_name(source.name))
-    name = bare if named else restored_name(source.name, about)
-    # A name that nobody has seen on the command line may add a file, but not replace one.
+def restore_file(source: Source, choose_target: ChooseTarget, is_named: bool = False) -> Output:
+    """Restore a stored file under its stored name, or under the caller's name for the output if `is_named`."""
+    header = stored.Reader(source.rewind()).about
+    bare = os.path.basename(name_without_suffix(source.name))
+    name = bare if is_named else restored_name(source.name, header)
+    # The user has not seen a stored name, so it may add a file, but not replace one.
     choose_target(name, name == bare)
-    content: list[stored.Content] = []
+    content: stored.Content | None = None
 
     def write(file: BinaryIO) -> None:
-        content[:] = [stored.read(source.begin(), file)[1]]
+        nonlocal content
+        content = stored.read(source.rewind(), file)[1]
 
     def check(path: str) -> None:
-        with open(path, "rb") as written, Same(written, not_removed_message(source, path)) as same:
-            stored.read(source.begin(), cast(BinaryIO, same))
+        with open(path, "rb") as written, Comparison(written, not_removed_message(source, path)) as comparison:
+            stored.read(source.rewind(), cast(BinaryIO, comparison))
 
-    return Output(write, about.attributes, check, lambda: _stored_record(content[0]))
+    return Output(write, header.attributes, check, lambda: _stored_report(content))
 
 
-def _check_equal(source: Source, path: str, data: bytes) -> None:
-    """Raises CodecError unless the file at `path` has exactly these bytes."""
+def _check_bytes(source: Source, path: str, data: bytes) -> None:
+    """Raise CodecError unless the file at `path` has exactly these bytes."""
     with open(path, "rb") as file:
         if file.read(len(data) + 1) != data:
             raise CodecError(not_removed_message(source, path))
 
 
 def not_removed_message(source: Source, dst: str) -> str:
-    """What to say of a source that is not removed."""
-    return f"{source.name}: is kept, as {dst} does not hold what was written to it"
+    """Return the error message for an output that does not hold its source."""
+    return f"{source.name}: not removed, because {dst} does not hold the data that was written to it"
 
 
-def _record(data: bytes, image_bytes: int) -> dict[str, Any]:
-    """Of a picture: width and height, bytes and bpp of its .vae file, bytes of the image file."""
+def _image_report(data: bytes, image_bytes: int) -> dict[str, Any]:
+    """Report width and height, bytes and bpp of an image's .vae file, and bytes of the image file."""
     info = image_file.info(data)
     report = {key: info[key] for key in ("width", "height", "bytes", "bpp")}
     return {"kind": "picture", **report, "image_bytes": image_bytes}
 
 
-def _stored_record(content: stored.Content) -> dict[str, Any]:
-    """Of any other file: bytes of its .vae file and its own."""
+def _stored_report(content: stored.Content | None) -> dict[str, Any]:
+    """Report bytes of the .vae file and of the file in it."""
+    assert content is not None
     return {"kind": "file", "bytes": content.bytes, "file_bytes": content.size}

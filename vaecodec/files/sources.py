@@ -1,4 +1,4 @@
-"""What a file is made of: opened so that it can be read twice, and removed only when nothing of it would be lost."""
+"""Open input files so that they can be read twice, and remove them once their outputs hold all of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import BinaryIO, cast
 from vaecodec.atomic import PATH_TYPES, Attributes, Path, attributes_of, name_of
 from vaecodec.errors import CodecError
 
-IN_MEMORY = 1 << 26  # bytes of what cannot be read twice, a pipe; more goes to a temporary file
+MAX_IN_MEMORY = 1 << 26  # bytes of a pipe that are held in memory; a longer one goes to a temporary file
 
 
 class Source:
-    """A path or a binary stream, open within `with`; `file` is at its start and can be sought in.
+    """A path or binary stream, open within `with`; `file` is seekable and at its start.
 
-    `left_out` has a message for everything in it that its output lacks; `remarks` has messages on other things.
+    `left_out` has a message for everything in the source that its output lacks; `remarks` has other messages.
     """
 
     file: BinaryIO
@@ -33,72 +33,67 @@ class Source:
         with ExitStack() as stack:
             if isinstance(self._src, PATH_TYPES):
                 file: BinaryIO = stack.enter_context(open(self._src, "rb"))
-                self._before = os.fstat(file.fileno())
-                self.attributes = attributes_of(self._before)
+                self._opened = os.fstat(file.fileno())
+                self.attributes = attributes_of(self._opened)
             else:
                 file = self._src
             if not file.seekable() or file.tell():
-                whole = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))
-                shutil.copyfileobj(file, whole)
-                whole.seek(0)
-                file = cast(BinaryIO, whole)
+                copy = stack.enter_context(tempfile.SpooledTemporaryFile(MAX_IN_MEMORY))
+                shutil.copyfileobj(file, copy)
+                copy.seek(0)
+                file = cast(BinaryIO, copy)
             self.file, self._stack = file, stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def begin(self) -> BinaryIO:
-        """The file, at its start."""
+    def rewind(self) -> BinaryIO:
+        """Return the file, at its start."""
         self.file.seek(0)
         return self.file
 
     def head(self) -> bytes:
-        """Its first 16 bytes, or all there are."""
-        return self.begin().read(16)
+        """Read the first 16 bytes, or all of a shorter file."""
+        return self.rewind().read(16)
 
     def read(self) -> bytes:
-        """All of it."""
-        return self.begin().read()
+        """Read the whole file."""
+        return self.rewind().read()
 
     def size(self) -> int:
-        """Bytes of it."""
+        """Return the size of the file in bytes."""
         return self.file.seek(0, os.SEEK_END)
 
     def remove(self, dst: Path | BinaryIO) -> None:
-        """Deletes it, once it is in `dst`; raises CodecError where it has changed or where something was left out."""
+        """Delete the source; raises CodecError if it has changed or if `dst` does not hold all of it."""
         assert self.path is not None
-        now = os.stat(self.path)
-        if any(getattr(now, key) != getattr(self._before, key) for key in ("st_ino", "st_size", "st_mtime_ns")):
-            raise CodecError(f"{self.name}: is kept, as it has changed since it was read")
+        current = os.stat(self.path)
+        if any(getattr(current, key) != getattr(self._opened, key) for key in ("st_ino", "st_size", "st_mtime_ns")):
+            raise CodecError(f"{self.name}: not removed, because it has changed since it was read")
         if self.left_out:
-            raise CodecError(f"{self.name}: is kept, as not all of it is in {name_of(dst)}")
+            raise CodecError(f"{self.name}: not removed, because {name_of(dst)} does not hold all of it")
         os.remove(self.path)
 
 
-class Counted:
-    """A file to write to that counts the bytes."""
+class ByteCounter:
+    """A file to write to that counts the bytes it passes on."""
 
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def to(self, file: BinaryIO) -> Counted:
-        """From now on what is written goes to `file`."""
+    def __init__(self, file: BinaryIO) -> None:
         self._file, self.bytes = file, 0
-        return self
 
     def write(self, data: bytes) -> int:
         self.bytes += len(data)
         return self._file.write(data)
 
 
-class Same:
-    """A file to write to that holds all of it already, within `with`; raises CodecError where it does not."""
+class Comparison:
+    """A file to write to, within `with`: raises CodecError unless exactly the bytes of another file are written."""
 
     def __init__(self, file: BinaryIO, message: str) -> None:
         self._file, self._message = file, message
 
-    def __enter__(self) -> Same:
+    def __enter__(self) -> Comparison:
         return self
 
     def write(self, data: bytes) -> int:

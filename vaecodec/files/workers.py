@@ -1,4 +1,4 @@
-"""Work on a pool of processes that outlives the death of any of them, and leaves none behind."""
+"""Map a function over items in worker processes; the death of a worker costs only the item it worked on."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-ENDED = 143  # the exit code of a process that was asked to end
+TERMINATED = 143  # exit status after SIGTERM
 
 
 def map_unordered(
     work: Callable[[Any], Any], items: Iterable[Item], processes: int
 ) -> Generator[tuple[Item, Any], None, None]:
-    """(item, work(item)) as they are done, in any order; the result is None where the process died, twice.
+    """Yield (item, work(item)) in order of completion; the result is None if the item's worker died twice.
 
-    `items` are drawn no faster than the work goes.  `work` must be picklable, and catch what it can.
+    Items are taken from the iterable no faster than they are processed.  `work` must be picklable and should catch
+    its exceptions.
     """
     waiting = iter(items)
     running: dict[Future[Any], Item] = {}
@@ -34,24 +35,24 @@ def map_unordered(
                 running[pool.submit(work, item)] = item
             if not running:
                 return
-            orphans = []
+            lost = []
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 item = running.pop(future)
                 try:
                     result = future.result()
                 except BrokenProcessPool:
-                    orphans.append(item)
+                    lost.append(item)
                 else:
                     yield item, result
-            if orphans:  # one of them may be to blame: each gets another chance, alone
-                orphans += running.values()
+            if lost:  # one of these items may have killed the worker: each is tried again in a worker of its own
+                lost += running.values()
                 running.clear()
-                pool.renew()
-                for item in orphans:
-                    yield item, _alone(work, item)
+                pool.restart()
+                for item in lost:
+                    yield item, _run_alone(work, item)
 
 
-def _alone(work: Callable[[Item], Any], item: Item) -> Any:
+def _run_alone(work: Callable[[Item], Any], item: Item) -> Any:
     with WorkerPool(1) as pool:
         try:
             return pool.submit(work, item).result()
@@ -60,21 +61,21 @@ def _alone(work: Callable[[Item], Any], item: Item) -> Any:
 
 
 class WorkerPool:
-    """Fresh interpreters: a forked one would share what a BLAS or TensorFlow has begun in this one."""
+    """Worker processes, spawned: forked ones would share the threads' state of BLAS or TensorFlow."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
-        self.renew()
+        self.restart()
 
-    def renew(self) -> None:
-        """Takes new processes, in the place of none or of dead ones."""
-        context = multiprocessing.get_context("spawn")
-        self._pids = context.SimpleQueue()
-        self._pool = ProcessPoolExecutor(self._processes, context, _begin, (self._pids,))
+    def restart(self) -> None:
+        """Replace the workers, after one has died."""
+        self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), _start_worker)
 
     def submit(self, work: Callable[[Item], Any], item: Item) -> Future[Any]:
+        """Schedule work(item), and start a worker if none is idle."""
         try:
-            return self._pool.submit(_endable, work, item)
+            with _interrupts_blocked():
+                return self._pool.submit(_run, work, item)
         except BrokenProcessPool as exc:
             future: Future[Any] = Future()
             future.set_exception(exc)
@@ -84,20 +85,36 @@ class WorkerPool:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Waits for the processes; after an error or Control-C they undo what they are at, and end."""
-        while kind is not None and not self._pids.empty():
-            with suppress(OSError):
-                os.kill(self._pids.get(), signal.SIGTERM)
+        """Wait for the workers; after an exception terminate them, so that they remove their temporary files."""
+        if kind is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(pids: Any) -> None:
-    """In a new process: it ends with its parent or at its word, and says nothing itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT while workers are started; they inherit the mask.
+
+    Control-C reaches all processes of a terminal.  A worker would print a traceback until it has a handler.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts its process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+    """Prepare a new worker: it ends with its parent or on SIGTERM, ignores Control-C, and prints nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and terminates its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes to it
-    pids.put(os.getpid())
 
 
 def _end_with_parent() -> None:
@@ -107,8 +124,8 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _endable(work: Callable[[Item], Any], item: Item) -> Any:
+def _run(work: Callable[[Item], Any], item: Item) -> Any:
     try:
         return work(item)
-    except SystemExit:  # asked to end: what the work had begun is undone by now
-        os._exit(ENDED)
+    except SystemExit:  # on SIGTERM; `work` has removed its temporary files
+        os._exit(TERMINATED)

@@ -11,10 +11,9 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vaecodec.container.chunks import MAGIC, inflate_metadata
+from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
 from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, quality_of, read_preamble
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.files.names import SUFFIX
 from vaecodec.images.metadata import EXIF_PREFIX, INCH, RESOLUTION
 
 FORMAT, MIME = "VAE", "image/x-vaecodec"

@@ -21,10 +21,9 @@ from vaecodec.codec.rate_control import Target
 from vaecodec.console import Console, explain
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.errors import CodecError
-from vaecodec.files.folders import Job, Walk, to_compress
-from vaecodec.files.jobs import compress_settings, format_report
+from vaecodec.files.folders import FolderWalk, Job, compress_jobs
 from vaecodec.files.manifest import append
-from vaecodec.files.runs import Outcome, Pairs, Run
+from vaecodec.files.runs import Outcome, Outcomes, Run, compress_settings, format_report
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import load_model
 from vaecodec.model.library import SUFFIX
@@ -101,18 +100,20 @@ def compress(
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
 
     console = Console(quiet=not verbose)
-    run = Run(console, how, again=remove)
-    walk = Walk(console, None if output_dir is None else os.fspath(output_dir))
-    jobs = list(run.jobs(walk.listings([os.fspath(path) for path in paths]), partial(to_compress, force=overwrite)))
-    for job, outcome in run.outcomes(_each(jobs, settings, device, analysers, finishers)):
-        run.say(*format_report("compress", job.path, outcome.report))
-    run.end()
+    run = Run(console, how, repeat=remove)
+    walk = FolderWalk(console, None if output_dir is None else os.fspath(output_dir))
+    jobs = list(
+        run.jobs(walk.listings([os.fspath(path) for path in paths]), partial(compress_jobs, overwrite=overwrite))
+    )
+    for job, outcome in run.successes(_each(jobs, settings, device, analysers, finishers)):
+        run.report(*format_report("compress", job.path, outcome.report))
+    run.finish()
     return Summary(run.done, run.unchanged, run.skipped, [line.removeprefix("vaecodec: ") for line in console.failed])
 
 
 def _each(
     jobs: list[Job], settings: operators.Settings, device: str, analysers: int | None, finishers: int | None
-) -> Pairs:
+) -> Outcomes:
     """(job, what became of it) as they are done, in any order; None for a job whose process died every time."""
     if not jobs:
         return
@@ -211,7 +212,7 @@ def _groups(jobs: dict[int, Job], cores: int) -> Iterator[list[tuple[int, Job]]]
     most, size = min(GROUP, -(-len(jobs) // (4 * cores))), 0
     group: list[tuple[int, Job]] = []
     for number, job in jobs.items():
-        found = job.found.st_size if job.found else 0
+        found = job.stat.st_size if job.stat else 0
         if group and (len(group) == most or size + found > GROUP_BYTES):
             yield group
             group, size = [], 0

@@ -25,20 +25,19 @@ from vaecodec.codec.plans import Latents
 from vaecodec.codec.rate_control import Target
 from vaecodec.console import hushed
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.files.compression import convert
+from vaecodec.files.compression import convert_file
 from vaecodec.files.folders import Job
-from vaecodec.files.jobs import compress_job
 from vaecodec.files.outputs import (
     ChooseTarget,
+    ImageContent,
     Output,
-    Picture,
     Resources,
-    code_picture,
-    code_source,
-    read_picture,
+    encode_image,
+    encode_source,
+    read_source_image,
     store_file,
 )
-from vaecodec.files.runs import Attempt, Outcome
+from vaecodec.files.runs import JobRunner, Outcome, compress_job
 from vaecodec.files.sources import Source
 from vaecodec.images.reading import is_image
 from vaecodec.images.strips import is_large
@@ -72,7 +71,7 @@ class Task(NamedTuple):
     """A job on its way, with what has been made of it so far."""
 
     job: Job
-    picture: Picture | None = None
+    picture: ImageContent | None = None
     seen: tuple[int, int] = (0, 0)  # how the file looked when it was read
     latents: list[Latents] | None = None
 
@@ -99,8 +98,8 @@ def read(table: pa.Table, settings: Settings) -> Iterator[pa.Table]:
 def _read(job: Job, settings: Settings) -> Task:
     """A task with its picture; without one where the file is none, or large, or cannot be read."""
     with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(settings.resources.limits or NONE):
-        if is_image(source.begin(), source.name) and not _is_large(source):
-            return Task(job, read_picture(source), _look(source))
+        if is_image(source.rewind(), source.name) and not _is_large(source):
+            return Task(job, read_source_image(source), _look(source))
     return Task(job)
 
 
@@ -108,7 +107,7 @@ def _is_large(source: Source) -> bool:
     """Whether a picture is better read in strips, by whoever codes it, than sent from one process to another."""
     from PIL import Image
 
-    with Image.open(source.begin()) as image:
+    with Image.open(source.rewind()) as image:
         return is_large(image.height, image.width)
 
 
@@ -134,7 +133,7 @@ class Analyse:
             yield table_of(some.items())
 
 
-def _has_latents(picture: Picture | None) -> bool:
+def _has_latents(picture: ImageContent | None) -> bool:
     return picture is not None and picture.samples.dtype == np.uint8
 
 
@@ -152,7 +151,7 @@ class Finish:
         if task.picture is None:
             return alone(task.job, self._settings)
         with hushed():
-            return Attempt(self._compress, {"task": task}, self._settings.how, elsewhere=True)(task.job)
+            return JobRunner(self._compress, {"task": task}, self._settings.how, is_remote=True)(task.job)
 
     def _compress(self, job: Job, task: Task) -> dict[str, Any]:
         """compress_job, but that most of it has been done."""
@@ -160,12 +159,12 @@ class Finish:
 
         def make(source: Source, choose_target: ChooseTarget) -> Output:
             code = self._coder(task)
-            made = code_picture(
+            made = encode_image(
                 source, choose_target, code, options["model"], options["only_images"], job.whole_name, resources
             )
             return made or store_file(source, choose_target)
 
-        return convert(job.path, job.folder, make, options["remove"], job.overwrite, adopt=True)
+        return convert_file(job.path, job.folder, make, options["remove"], job.overwrite, adopt=True)
 
     def _coder(self, task: Task) -> Callable[[Source], bytes]:
         wanted, options, resources = self._settings.wanted, self._settings.options, self._settings.resources
@@ -174,7 +173,7 @@ class Finish:
 
         def code(source: Source) -> bytes:
             if _look(source) != task.seen:  # it has changed since it was read
-                return code_source(source, wanted, options["model"], strip, resources, effort)
+                return encode_source(source, wanted, options["model"], strip, resources, effort)
             source.left_out += picture.left_out
             metadata = None if strip else picture.metadata
             if task.latents is None:
@@ -190,4 +189,4 @@ class Finish:
 def alone(job: Job, settings: Settings) -> Outcome:
     """A job from its start to its end, as the folder mode does it."""
     with hushed():
-        return Attempt(compress_job, settings.options, settings.how, elsewhere=True)(job)
+        return JobRunner(compress_job, settings.options, settings.how, is_remote=True)(job)

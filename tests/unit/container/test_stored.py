@@ -255,7 +255,7 @@ def test_names_of_this_system_are_restored(tmp_path, monkeypatch):
 def test_harmful_names_are_restored_only_on_request(name, tmp_path):
     source = tmp_path / "notes.vae"
     source.write_bytes(store(b"contents", Stored(name)))
-    with pytest.raises(CodecError, match="may be harmful here; -o gives another"):
+    with pytest.raises(CodecError, match="may be harmful here; choose another with -o"):
         decompress_file(source)
     assert os.listdir(tmp_path) == ["notes.vae"]
     decompress_file(source, tmp_path / "notes")

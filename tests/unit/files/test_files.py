@@ -23,7 +23,7 @@ from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files import compression
 from vaecodec.files.compression import compress_file, decompress_file
-from vaecodec.files.names import compressed_name, decompressed_name
+from vaecodec.files.outputs import compressed_name, decompressed_name
 from vaecodec.images.reading import read_image
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
@@ -345,11 +345,11 @@ def test_remove_keeps_the_source_of_what_does_not_verify(photo, monkeypatch):
 
 
 def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
-    with pytest.raises(CodecError, match="is kept"):
+    with pytest.raises(CodecError, match="not removed"):
         compress_file(photo, os.devnull, remove=True)
     compress_file(photo)
     monkeypatch.setattr(compression, "write_atomic", lambda path, data, *_: open(path, "wb").close())
-    with pytest.raises(CodecError, match="is kept"):
+    with pytest.raises(CodecError, match="not removed"):
         decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
     assert photo.exists() and photo.with_suffix(".vae").exists()
 
@@ -394,9 +394,9 @@ def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, mo
     profile.write_bytes(modes.keep(samples, {"xmp": b"<x/>"}))
     with silenced_warnings(monkeypatch):
         for source in (film, gif, tiff):
-            with pytest.raises(CodecError, match="is kept, as not all of it is in"):
+            with pytest.raises(CodecError, match="not removed, because .* does not hold all of it"):
                 compress_file(source, f"{source}.vae", remove=True)
-        with pytest.raises(CodecError, match="is kept, as not all of it is in"):
+        with pytest.raises(CodecError, match="not removed, because .* does not hold all of it"):
             decompress_file(profile, tmp_path / "profile.bmp", remove=True)
     assert all(path.exists() for path in (film, gif, tiff, profile))
 
@@ -437,4 +437,4 @@ def test_sources_of_which_something_is_left_out_are_kept_by_many_threads(tmp_pat
         stop.set()
         meddler.join()
     assert all(path.exists() for path in paths)
-    assert len(errors) == len(paths) and all("is kept" in error for error in errors)
+    assert len(errors) == len(paths) and all("not removed" in error for error in errors)
