@@ -15,8 +15,8 @@ import sys
 import numpy as np
 
 import vaecodec
-from vaecodec.bench.evaluate import find_pictures, read_pictures
 from vaecodec.bench.gallery import largest_within
+from vaecodec.bench.measure import find_images, read_images
 from vaecodec.bench.peers import Options, Peer, open_peer
 from vaecodec.codec import modes
 from vaecodec.container import image_file
@@ -58,7 +58,7 @@ def main() -> None:
     def fail(name: str, exc: Exception) -> None:
         print(f"{name}: {exc}", file=sys.stderr)
 
-    for name, rgb, _ in read_pictures(find_pictures(options.paths, fail), fail):
+    for name, rgb, _ in read_images(find_images(options.paths, fail), fail):
         grey = (rgb == rgb[..., :1]).all()
         samples = np.ascontiguousarray(rgb[..., 0]) if grey else rgb
         for quality in map(float, options.qualities.split(",")):

@@ -14,7 +14,7 @@ import sys
 
 from vaecodec import cli
 from vaecodec.bench.peers import DEFAULT
-from vaecodec.bench.tools import PROGRAMS
+from vaecodec.bench.programs import PROGRAMS
 
 HERE = pathlib.Path(__file__).parent
 LOSSLESS = ("png", "webp-lossless", "jxl-lossless")

@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any
 
-from vaecodec.bench.summary import machine
+from vaecodec.bench.report import machine
 
 
 def publish(about: str, columns: list[str], rows: list[list[Any]], path: str | None) -> None:

@@ -8,7 +8,7 @@ prints a BD-rate by PCHIP over LOW to HIGH dB, or what of it both codecs reach.
 import sys
 
 from vaecodec.bench.curves import curves_of, delta
-from vaecodec.bench.evaluate import read_rows
+from vaecodec.bench.measure import read_rows
 from vaecodec.images.metrics import METRICS
 
 

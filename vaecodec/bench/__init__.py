@@ -1,1 +1,1 @@
-"""Benchmarks: this codec and its peers."""
+"""Compare image codecs: rate, distortion and speed of this codec and others on given images."""

@@ -1,6 +1,6 @@
-"""The benchmark, from pictures to a folder of results: what `vaecodec bench` does.
+"""Run a benchmark, from images to a folder of results: the command `vaecodec bench`.
 
-pictures --evaluate--> results.csv --curves--> summary.json, tables.md, compressai/ --plots, report--> PNG, HTML
+images --measure--> results.csv --curves--> curves --report--> summary.json, tables.md, PNG, HTML
 """
 
 from __future__ import annotations
@@ -11,133 +11,136 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vaecodec.console import Console
 from vaecodec.errors import CodecError
 
-QUICK_PICTURES, QUICK_SETTINGS = 3, 4
+if TYPE_CHECKING:
+    from vaecodec.bench.curves import Curve
+    from vaecodec.bench.measure import Table
+    from vaecodec.bench.peers import Peer
+
+QUICK_IMAGES, QUICK_SETTINGS = 3, 4
 QUICK_CODECS = ("vaecodec", "jpeg", "webp")
-QUICK_METRICS = ("psnr", "ms-ssim")  # SSIMULACRA2 takes a second a picture
+QUICK_METRICS = ("psnr", "ms-ssim")  # SSIMULACRA2 takes a second per image
 KODAK, KODAK_PIXELS = {f"kodim{n:02}" for n in range(1, 25)}, 768 * 512
 
 
 def bench(args: argparse.Namespace, console: Console) -> None:
-    """Runs, or finishes, the benchmark that `args` describe; what fails is told to the console and left out."""
-    from vaecodec.bench import evaluate
+    """Run or finish the benchmark that `args` describe; what fails is reported and left out."""
+    from vaecodec.bench import measure
     from vaecodec.bench.curves import curves_of
     from vaecodec.images.metrics import METRICS
 
     metrics = list(args.metrics or (QUICK_METRICS if args.quick else METRICS))
     for name in ("scipy", "bjontegaard", "tqdm", *(["ssimulacra2"] if "ssimulacra2" in metrics else [])):
-        importlib.import_module(name)  # now, not after an hour
-    files = evaluate.find_pictures(args.paths, console.fail, args.output)
-    files = files[:QUICK_PICTURES] if args.quick else files
+        importlib.import_module(name)  # fails before an hour of measuring, not after
+    files = measure.find_images(args.paths, console.fail, args.output)
+    files = files[:QUICK_IMAGES] if args.quick else files
     peers = _open_peers(args, console) if files else []
     if not files or not peers:
-        console.fail("bench", CodecError("nothing to do: " + ("no codec is left" if files else "no pictures")))
+        console.fail("bench", CodecError("nothing to do: " + ("no codec is left" if files else "no images")))
         return
-    sweeps = _sweeps(args, peers, console)
+    sweeps = {peer.name: _settings(args, peer, console) for peer in peers}
     os.makedirs(args.output, exist_ok=True)
-    table = evaluate.Table(os.path.join(args.output, "results.csv"))
+    table = measure.Table(os.path.join(args.output, "results.csv"))
     try:
         with progress(console, "measuring", len(files) * sum(map(len, sweeps.values()))) as step:
-            seen = evaluate.run(peers, sweeps, files, metrics, table, console.fail, step)
-        kinds = [(peer.name, peer.version, peer.options, str(peer.threads), peer.device) for peer in peers]
-        curves, notes = curves_of(table.done.values(), {(picture.name, picture.crc) for picture in seen}, kinds)
+            images = measure.measure_all(peers, sweeps, files, metrics, table, console.fail, step)
     finally:
         table.close()
+    kinds = [(peer.name, peer.version, peer.options, str(peer.threads), peer.device) for peer in peers]
+    curves, notes = curves_of(table.rows.values(), {(image.name, image.crc) for image in images}, kinds)
     for note in notes:
         console.note(note)
     if not curves:
-        console.fail("bench", CodecError("no codec was measured on every picture, so there is nothing to compare"))
+        console.fail("bench", CodecError("no codec was measured on every image, so there is nothing to compare"))
         return
-    readable = {picture.name for picture in seen}
-    _present(args, console, peers, curves, [file for file in files if file[0] in readable], metrics, table)
+    readable = {image.name for image in images}
+    _write_report(args, console, peers, curves, [file for file in files if file[0] in readable], metrics, table)
 
 
-def _present(
+def _write_report(
     args: argparse.Namespace,
     console: Console,
-    peers: list[Any],
-    curves: list[Any],
+    peers: list[Peer],
+    curves: list[Curve],
     files: list[tuple[str, str]],
     metrics: list[str],
-    table: Any,
+    table: Table,
 ) -> None:
-    """Writes everything that is made from the table."""
-    from vaecodec.bench import gallery, plots, report, summary
+    from vaecodec.bench import gallery, report
 
-    sizes = {row["image"]: int(row["width"]) * int(row["height"]) for row in table.done.values()}
-    sizes = {name: sizes[name] for name, _ in files}
+    pixels = {row["image"]: int(row["width"]) * int(row["height"]) for row in table.rows.values()}
+    pixels = {name: pixels[name] for name, _ in files}
     if args.published:
-        stems = {os.path.splitext(os.path.basename(name))[0] for name in sizes}
-        if stems == KODAK and set(sizes.values()) == {KODAK_PIXELS}:
-            curves = curves + _published(args.published, console)
-        else:
-            console.note(f"{args.published} is left out: it is of Kodak's 24 pictures, and these are others")
-    result = summary.summarise(curves, len(files), metrics)
-    result["megapixels"] = sum(sizes.values()) / 1e6
-    result["threads"], result["device"] = args.threads, args.device
+        curves = curves + _published(args.published, pixels, console)
+    summary = report.summarise(curves, len(files), metrics)
+    summary |= {"megapixels": sum(pixels.values()) / 1e6, "threads": args.threads, "device": args.device}
     for name in ("startup", "throughput", "transforms", "complexity"):
-        result[name] = _table_beside(args.output, name, console)
-    summary.save(args.output, result, curves)
+        summary[name] = _read_table(os.path.join(args.output, f"{name}.json"), console)
+    report.save_tables(args.output, summary, curves)
     count = (1 if args.quick else 2) if args.show is None else max(args.show, 0)
     shown = files[:: max(1, len(files) // count)][:count] if count else []
-    plain = [peer for peer in peers if "@" not in peer.name]  # a search takes some eight files: too many at effort 9
-    with progress(console, "equal bytes", len(shown) * len(args.show_bpp) * len(plain)) as step:
+    at_default = [
+        peer for peer in peers if "@" not in peer.name
+    ]  # a search encodes about eight files: slow at effort 9
+    with progress(console, "equal bytes", len(shown) * len(args.show_bpp) * len(at_default)) as step:
         folder = os.path.join(args.output, "gallery")
-        views = gallery.make_gallery(folder, plain, shown, args.show_bpp, console.fail, step) if shown else []
+        views = gallery.make_gallery(folder, at_default, shown, args.show_bpp, console.fail, step) if shown else []
     try:
-        plots.save(args.output, result)
+        report.save_plots(args.output, summary)
     except ImportError as exc:
         console.note(f"PNG plots are left out: pip install 'vaecodec[bench]' ({exc})")
     path = os.path.join(args.output, "report.html")
-    report.save(path, result, views)
-    record = {"output": args.output, "pictures": len(files), "codecs": [c.name for c in curves], "report": path}
+    report.save_html(path, summary, views)
     if console.as_json:
+        names = [curve.name for curve in curves]
+        record = {"output": args.output, "pictures": len(files), "codecs": names, "report": path}
         console.product(json.dumps(record))
     else:
-        console.note(f"{path}: {len(files)} pictures, {len(table.done)} rows in {table.path}")
+        console.note(f"{path}: {len(files)} images, {len(table.rows)} rows in {table.path}")
 
 
-def _open_peers(args: argparse.Namespace, console: Console) -> list[Any]:
-    """The codecs that can take part; one that was asked for and cannot is a failure, else a note."""
+def _open_peers(args: argparse.Namespace, console: Console) -> list[Peer]:
+    """The codecs that can take part; a missing one is a failure if it was named, else a note."""
     from vaecodec.bench import peers
 
-    names = args.codecs or (QUICK_CODECS if args.quick else peers.DEFAULT)
-    found = []
-    for name in dict.fromkeys(names):
+    opened = []
+    for name in dict.fromkeys(args.codecs or (QUICK_CODECS if args.quick else peers.DEFAULT)):
         try:
-            found.append(peers.open_peer(name, peers.Options(args.threads, args.device)))
+            opened.append(peers.open_peer(name, peers.Options(args.threads, args.device)))
         except CodecError as exc:
             if args.codecs:
                 console.fail(name, exc)
             else:
                 console.error(f"vaecodec: {name} is left out: {exc}")
-    return found
+    return opened
 
 
-def _sweeps(args: argparse.Namespace, peers: list[Any], console: Console) -> dict[str, tuple[float, ...]]:
-    """Settings by codec: those asked for that lie on its scale, else its own."""
-    sweeps = {}
-    for peer in peers:
-        name = peer.name.partition(":")[0]
-        own = peer.settings
-        if args.quick and len(own) > QUICK_SETTINGS:
-            own = tuple(own[round(i * (len(own) - 1) / (QUICK_SETTINGS - 1))] for i in range(QUICK_SETTINGS))
-        general = args.qualities.get("") if peer.scale.unit == "quality" else None
-        asked = args.qualities.get(peer.name) or args.qualities.get(name) or general or own
-        sweeps[peer.name] = tuple(value for value in asked if peer.scale.low <= value <= peer.scale.high)
-        for value in sorted(set(asked) - set(sweeps[peer.name])):
-            low, high, unit = peer.scale.low, peer.scale.high, peer.scale.unit
-            console.fail(peer.name, CodecError(f"{unit} {value:g} is not in {low:g}..{high:g}, and is left out"))
-    return sweeps
+def _settings(args: argparse.Namespace, peer: Peer, console: Console) -> tuple[float, ...]:
+    """The given settings that lie on a codec's scale, else its own; the others are reported."""
+    own = peer.settings
+    if args.quick and len(own) > QUICK_SETTINGS:
+        own = tuple(own[round(i * (len(own) - 1) / (QUICK_SETTINGS - 1))] for i in range(QUICK_SETTINGS))
+    general = args.qualities.get("") if peer.scale.unit == "quality" else None
+    settings = args.qualities.get(peer.name) or args.qualities.get(peer.name.partition(":")[0]) or general or own
+    low, high, unit = peer.scale.low, peer.scale.high, peer.scale.unit
+    for value in sorted({value for value in settings if not low <= value <= high}):
+        console.fail(peer.name, CodecError(f"{unit} {value:g} is not in {low:g}..{high:g}, and is left out"))
+    return tuple(value for value in settings if low <= value <= high)
 
 
-def _published(path: str, console: Console) -> list[Any]:
+def _published(path: str, pixels: dict[str, int], console: Console) -> list[Curve]:
+    """Published curves, if the images are Kodak's by name and size."""
     from vaecodec.bench.curves import read_published
 
+    if {os.path.splitext(os.path.basename(name))[0] for name in pixels} != KODAK or set(pixels.values()) != {
+        KODAK_PIXELS
+    }:
+        console.note(f"{path} is left out: it is of Kodak's 24 images, and these are others")
+        return []
     try:
         return read_published(path)
     except (CodecError, OSError) as exc:
@@ -145,9 +148,8 @@ def _published(path: str, console: Console) -> list[Any]:
         return []
 
 
-def _table_beside(folder: str, name: str, console: Console) -> Any:
-    """What a script of benchmarks/ left in the folder, for the report."""
-    path = os.path.join(folder, f"{name}.json")
+def _read_table(path: str, console: Console) -> Any:
+    """A table that a script of benchmarks/ has written for the report, or None."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
@@ -160,7 +162,7 @@ def _table_beside(folder: str, name: str, console: Console) -> Any:
 
 @contextmanager
 def progress(console: Console, title: str, jobs: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left, on a terminal; elsewhere, with -v, a line for each twentieth."""
+    """Show a bar with the time left on a terminal; elsewhere, with -v, a line for each twentieth of the jobs."""
     from tqdm import tqdm
 
     with tqdm(total=jobs, desc=title, unit="job", disable=not console.progress, leave=False) as bar:

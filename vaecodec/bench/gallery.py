@@ -1,7 +1,7 @@
-"""Pictures to look at: every codec's file of about the same number of bytes, decoded, for the report.
+"""Make crops of decoded images at equal bytes, for the report.
 
-For each picture and target rate a codec's setting is searched for the largest file that is not above the target.
-What is found is kept in a folder, so that the report can be made again without coding again.
+For each image and target rate, a codec's setting is searched for the largest file within the target. Results are kept
+in a folder, so that a report can be made again without encoding.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.atomic import write_atomic
-from vaecodec.bench.evaluate import GIVE_UP, Picture, Report, read_pictures
+from vaecodec.bench.measure import MAX_FAILURES, Fail, Image, read_images
 from vaecodec.bench.peers import LOSSLESS, Peer, Scale, check_decoded
 from vaecodec.images.metrics import METRICS
 from vaecodec.images.writing import write_image
 
-SHOWN = (512, 768)  # rows and columns at most that are kept, from the middle
+CROP = (512, 768)  # the most rows and columns that are kept, from the middle
 
 
 class View(NamedTuple):
-    """One picture as one codec leaves it; codec "" is the original.  `file` is a lossless image of what is shown."""
+    """An image as decoded by a codec, "" for the original; `file` is a lossless image of its crop."""
 
     image: str
     target: float  # bpp
@@ -39,21 +39,18 @@ class View(NamedTuple):
 def largest_within(
     scale: Scale, limit: int, encode: Callable[[float], bytes], tries: int = 12
 ) -> tuple[float, bytes] | None:
-    """(setting, bytes) of the largest file of at most `limit` bytes, by bisection; None where all are larger."""
+    """(setting, file) of the largest file of at most `limit` bytes, by bisection; None where all are larger."""
     last = round((scale.high - scale.low) / scale.step)
-
-    def setting(index: int) -> float:
-        return scale.low + scale.step * (index if scale.rising else last - index)
-
     best: tuple[float, bytes] | None = None
     low, high = 0, last
     while low <= high and tries:
-        # Rates grow about exponentially with settings, so what is wanted lies mostly in the lower half.
+        # Rates grow about exponentially with settings, so most targets lie in the lower half.
         middle, tries = (low + high) // 2, tries - 1
-        data = encode(setting(middle))
+        setting = scale.low + scale.step * (middle if scale.rising else last - middle)
+        data = encode(setting)
         if len(data) <= limit:
             if best is None or len(data) >= len(best[1]):
-                best = setting(middle), data
+                best = setting, data
             low = middle + 1
         else:
             high = middle - 1
@@ -65,65 +62,62 @@ def make_gallery(
     peers: Iterable[Peer],
     files: list[tuple[str, str]],
     targets: Iterable[float],
-    fail: Report,
+    fail: Fail,
     step: Callable[[int], None] = lambda jobs: None,
 ) -> list[View]:
-    """Views of each picture at each target rate in bpp, by every lossy codec; kept as files in `folder`."""
+    """Views of each image at each target rate in bpp, by every lossy codec, kept as files in `folder`."""
     os.makedirs(folder, exist_ok=True)
     peers = [peer for peer in peers if peer.scale != LOSSLESS]
     views: list[View] = []
-    failed: dict[str, int] = {}
-    for picture in read_pictures(files, fail):
-        views.append(_keep(folder, View(picture.name, 0.0, "", None, 0, 24.0, None, ""), picture, picture.pixels, ""))
+    failures = dict.fromkeys((peer.name for peer in peers), 0)
+    for image in read_images(files, fail):
+        original = View(image.name, 0.0, "", None, 0, 24.0, None, "")
+        views.append(_save_view(folder, f"original {image.crc} {image.pixels.shape}", original, image.pixels))
         for target in targets:
             for peer in peers:
                 step(1)
-                key = f"{peer.name} {peer.version} {peer.options} {target:g} {picture.crc} {picture.pixels.shape}"
-                known = _recall(folder, key)
-                if known is None and failed.get(peer.name, 0) < GIVE_UP:
+                key = f"{peer.name} {peer.version} {peer.options} {target:g} {image.crc} {image.pixels.shape}"
+                view = _load_view(folder, key)
+                if view is None and failures[peer.name] < MAX_FAILURES:
                     try:
-                        known = _view(folder, peer, picture, target, key)
-                    except Exception as exc:  # as in evaluate.run
-                        failed[peer.name] = failed.get(peer.name, 0) + 1
-                        fail(f"{peer.name} at {target:g} bpp on {picture.name}", exc)
-                if known is not None:
-                    views.append(known)
+                        view = _make_view(folder, peer, image, target, key)
+                    except Exception as exc:  # as in measure.measure_all
+                        failures[peer.name] += 1
+                        fail(f"{peer.name} at {target:g} bpp on {image.name}", exc)
+                if view is not None:
+                    views.append(view)
     return views
 
 
-def _view(folder: str, peer: Peer, picture: Picture, target: float, key: str) -> View | None:
-    height, width = picture.pixels.shape[:2]
-    found = largest_within(peer.scale, int(target * height * width / 8), lambda s: peer.encode(picture.pixels, s))
-    if found is None:
+def _make_view(folder: str, peer: Peer, image: Image, target: float, key: str) -> View | None:
+    height, width = image.pixels.shape[:2]
+    best = largest_within(peer.scale, int(target * height * width / 8), lambda s: peer.encode(image.pixels, s))
+    if best is None:
         return None
-    setting, data = found
-    pixels = check_decoded(peer.decode(data), picture.pixels)
-    quality = METRICS["psnr"].measure(picture.pixels, pixels)
-    bpp = 8 * len(data) / (height * width)
-    view = View(picture.name, target, peer.name, setting, len(data), bpp, quality, "")
-    return _keep(folder, view, picture, pixels, key)
+    setting, data = best
+    pixels = check_decoded(peer.decode(data), image.pixels)
+    psnr = METRICS["psnr"].measure(image.pixels, pixels)
+    view = View(image.name, target, peer.name, setting, len(data), 8 * len(data) / (height * width), psnr, "")
+    return _save_view(folder, key, view, pixels)
 
 
-def _keep(folder: str, view: View, picture: Picture, pixels: np.ndarray, key: str) -> View:
-    """Writes what is shown as lossless WebP, and the record of it beside."""
-    name = _name(key or f"original {picture.crc} {picture.pixels.shape}")
-    height, width = pixels.shape[:2]
-    top, left = max(0, (height - SHOWN[0]) // 2), max(0, (width - SHOWN[1]) // 2)
-    path = os.path.join(folder, name + ".webp")
-    if key or not os.path.exists(path):
-        shown = np.ascontiguousarray(pixels[top : top + SHOWN[0], left : left + SHOWN[1]])
-        write_atomic(path, lambda file: write_image(shown, file, None, "WEBP"), overwrite=True)
-    view = view._replace(file=path)
-    if key:
-        record: dict[str, Any] = {**view._asdict(), "file": os.path.basename(path)}
-        write_atomic(os.path.join(folder, name + ".json"), json.dumps(record).encode(), overwrite=True)
-    return view
+def _save_view(folder: str, key: str, view: View, pixels: np.ndarray) -> View:
+    """Write the crop as lossless WebP, and the record of a decoded view beside it."""
+    path = _path(folder, key)
+    if view.codec or not os.path.exists(f"{path}.webp"):
+        top, left = (max(0, (side - most) // 2) for side, most in zip(pixels.shape[:2], CROP, strict=True))
+        crop = np.ascontiguousarray(pixels[top : top + CROP[0], left : left + CROP[1]])
+        write_atomic(f"{path}.webp", lambda file: write_image(crop, file, None, "WEBP"), overwrite=True)
+    if view.codec:
+        record: dict[str, Any] = view._replace(file=os.path.basename(f"{path}.webp"))._asdict()
+        write_atomic(f"{path}.json", json.dumps(record).encode(), overwrite=True)
+    return view._replace(file=f"{path}.webp")
 
 
-def _recall(folder: str, key: str) -> View | None:
-    """What _keep wrote, None where it did not."""
+def _load_view(folder: str, key: str) -> View | None:
+    """The view that _save_view has written, or None."""
     try:
-        with open(os.path.join(folder, _name(key) + ".json"), encoding="utf-8") as file:
+        with open(f"{_path(folder, key)}.json", encoding="utf-8") as file:
             record = json.load(file)
         view = View(**{**record, "file": os.path.join(folder, record["file"])})
     except (OSError, ValueError, TypeError, KeyError):
@@ -131,5 +125,5 @@ def _recall(folder: str, key: str) -> View | None:
     return view if os.path.exists(view.file) else None
 
 
-def _name(key: str) -> str:
-    return f"{zlib.crc32(key.encode()):08x}{zlib.adler32(key.encode()):08x}"
+def _path(folder: str, key: str) -> str:
+    return os.path.join(folder, f"{zlib.crc32(key.encode()):08x}{zlib.adler32(key.encode()):08x}")

@@ -1,14 +1,15 @@
-"""The codecs of a benchmark, ours among them: each is encode(pixels, setting) -> bytes and decode(bytes) -> pixels.
+"""Open the codecs of a benchmark, this one among them: each encodes pixels at a setting and decodes the file.
 
-    open_peer("avif", Options(threads=2))  ->  Peer, or PeerError with the reason why it cannot be had
+    open_peer("avif", Options(threads=2))  ->  Peer, or PeerError with the reason why it cannot take part
 
-Bytes are those of a whole file.  Settings are in a codec's own unit, never mapped to another's.
+Bytes are those of a whole file. Settings are in a codec's own unit and are not mapped to another's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,11 +19,11 @@ from vaecodec.errors import CodecError
 
 
 class PeerError(CodecError):
-    """A codec that cannot take part, and why."""
+    """A codec cannot take part in a benchmark."""
 
 
 class Options(NamedTuple):
-    """What a benchmark asks of every codec that can follow."""
+    """What every codec is asked to use, if it can."""
 
     threads: int = 1
     device: str = "cpu"
@@ -35,21 +36,21 @@ class Scale(NamedTuple):
     low: float
     high: float
     step: float = 1.0
-    rising: bool = True  # whether larger settings give larger files
+    rising: bool = True  # larger settings give larger files
 
 
 class Peer(NamedTuple):
-    """A codec, ready to use; all fields but the two functions are for the table."""
+    """A codec that is ready to use; all fields but the two functions go into the results."""
 
     name: str
     version: str
-    options: str  # in words: what is fixed in it
+    options: str  # its fixed options, in words
     scale: Scale
     settings: tuple[float, ...]  # the default sweep, about 0.1 to 1.6 bpp on photographs
     encode: Callable[[np.ndarray, float], bytes]
     decode: Callable[[bytes], np.ndarray]
-    own_process: bool = False  # a program run for each picture: its times include its start
-    threads: int = 1  # that it uses, of those it was offered
+    is_program: bool = False  # runs a program for each image, so its times include the start
+    threads: int = 1  # that it uses
     device: str = "cpu"
 
 
@@ -57,12 +58,11 @@ QUALITY = Scale("quality", 1, 100)
 QP = Scale("QP", 0, 51, rising=False)
 LOSSLESS = Scale("lossless", 0, 0)
 
-
 SWEEP = (1, 8, 15, 22, 30, 40, 50, 60, 70, 80, 90, 100)
 
 
-def vaecodec_peer(options: Options, model: str = "", effort: str = "1") -> Peer:
-    """This package with a shipped model, or any by name or .vcm file; of more effort every second quality."""
+def _open_vaecodec(options: Options, model: str = "", effort: str = "1") -> Peer:
+    """This package with a model by name or path; above effort 1 the sweep has half of the settings."""
     from vaecodec.codec.codec import Codec
     from vaecodec.model.file import load_model
     from vaecodec.rdo.refinement import check_effort
@@ -72,212 +72,211 @@ def vaecodec_peer(options: Options, model: str = "", effort: str = "1") -> Peer:
         check_effort(int(effort))
     except ValueError as exc:
         raise PeerError(f"vaecodec@{effort}: effort is a whole number in 1..9") from exc
-    plain = int(effort) == 1
+    is_default = int(effort) == 1
     try:
         codec = Codec(load_model(model or "small"), options.device, options.threads)
     except ImportError as exc:
         raise PeerError(f"--device {options.device} needs TensorFlow: pip install 'vaecodec[train]' ({exc})") from exc
-    name = "vaecodec" if plain else f"vaecodec@{int(effort)}"
+    name = "vaecodec" if is_default else f"vaecodec@{int(effort)}"
     return Peer(
         f"{name}:{os.path.basename(model)}" if model else name,
         f"{__version__} {codec.model.name} {codec.model.id}",
-        "" if plain else f"effort {int(effort)}",
+        "" if is_default else f"effort {int(effort)}",
         Scale("quality", 1, 100, 0.125),
-        SWEEP if plain else SWEEP[1::2],
-        codec.encode if plain else partial(codec.encode, effort=int(effort)),
+        SWEEP if is_default else SWEEP[1::2],
+        codec.encode if is_default else partial(codec.encode, effort=int(effort)),
         codec.decode,
         threads=options.threads,
         device=options.device,
     )
 
 
-def jpeg(options: Options) -> Peer:
-    """libjpeg-turbo."""
-    lib, version = _imagecodecs("JPEG8", "libjpeg_turbo", "libjpeg-turbo")
-    return Peer(
-        "jpeg",
-        version,
-        "4:2:0, optimised Huffman codes",
-        QUALITY,
-        (5, 10, 20, 30, 40, 50, 60, 70, 80, 87, 92, 95),
-        lambda x, q: lib.jpeg8_encode(x, level=int(q), subsampling="420", optimize=True),
-        lib.jpeg8_decode,
-    )
+class Format(NamedTuple):
+    """A format of imagecodecs: the prefix of its functions, its library, and how it is called."""
+
+    prefix: str
+    library: str
+    options: str
+    scale: Scale
+    settings: tuple[float, ...]
+    fixed: Mapping[str, Any]  # keyword arguments of every call
+    keyword: str = "level"  # the argument that takes the setting
+    number: type[int] | type[float] = float
+    threaded: bool = False
 
 
-def webp(options: Options) -> Peer:
-    """libwebp, lossy."""
-    lib, version = _imagecodecs("WEBP", "libwebp", "libwebp")
-    return Peer(
-        "webp",
-        version,
-        "4:2:0, method 6",
-        QUALITY._replace(low=0),
-        (1, 5, 10, 20, 30, 45, 60, 75, 85, 92, 97),
-        lambda x, q: lib.webp_encode(x, level=q, method=6, lossless=False),
-        lib.webp_decode,
-    )
+FORMATS = {
+    "jpeg": Format(
+        "jpeg8", "libjpeg-turbo", "4:2:0, optimised Huffman codes", QUALITY,
+        (5, 10, 20, 30, 40, 50, 60, 70, 80, 87, 92, 95), {"subsampling": "420", "optimize": True}, number=int,
+    ),
+    "webp": Format(
+        "webp", "libwebp", "4:2:0, method 6", QUALITY._replace(low=0),
+        (1, 5, 10, 20, 30, 45, 60, 75, 85, 92, 97), {"method": 6, "lossless": False},
+    ),
+    "avif": Format(  # quality 100 is lossless in libavif
+        "avif", "libavif", "4:4:4, speed 6", QUALITY._replace(high=99),
+        (12, 20, 28, 36, 44, 52, 60, 68, 76, 84, 90), {"speed": 6, "pixelformat": "444"}, number=int, threaded=True,
+    ),
+    "jxl": Format(
+        "jpegxl", "libjxl", "effort 7", Scale("distance", 0.1, 25, 0.01, rising=False),
+        (15, 11, 8, 6, 4.5, 3.5, 2.8, 2.2, 1.7, 1.3, 1, 0.7), {"effort": 7, "lossless": False}, "distance",
+        threaded=True,
+    ),
+    "jpeg2000": Format(
+        "jpeg2k", "OpenJPEG", "JP2, 9/7 wavelet and YCbCr, one layer", Scale("dB", 20, 60),
+        (22, 24, 26, 28, 30, 32, 34, 36, 38, 40), {"codecformat": "JP2", "reversible": False}, threaded=True,
+    ),
+    "png": Format("png", "libpng", "lossless", LOSSLESS, (0,), {"level": 6}),
+    "webp-lossless": Format(
+        "webp", "libwebp", "lossless, method 4", LOSSLESS, (0,), {"lossless": True, "method": 4}
+    ),
+    "jxl-lossless": Format(
+        "jpegxl", "libjxl", "lossless, effort 7", LOSSLESS, (0,), {"lossless": True, "effort": 7}, threaded=True
+    ),
+}  # fmt: skip
 
 
-def avif(options: Options) -> Peer:
-    """libavif with its own choice of AV1 encoder."""
-    lib, version = _imagecodecs("AVIF", "libavif", "libavif")
-    threads = options.threads
-    return Peer(
-        "avif",
-        version,
-        "4:4:4, speed 6",
-        Scale("quality", 1, 99),  # at 100 libavif is lossless
-        (12, 20, 28, 36, 44, 52, 60, 68, 76, 84, 90),
-        lambda x, q: lib.avif_encode(x, level=int(q), speed=6, pixelformat="444", numthreads=threads),
-        lambda data: lib.avif_decode(data, numthreads=threads),
-        threads=threads,
-    )
-
-
-def jxl(options: Options) -> Peer:
-    """libjxl, VarDCT."""
-    lib, version = _imagecodecs("JPEGXL", "libjxl", "libjxl")
-    threads = options.threads
-    return Peer(
-        "jxl",
-        version,
-        "effort 7",
-        Scale("distance", 0.1, 25, 0.01, rising=False),
-        (15, 11, 8, 6, 4.5, 3.5, 2.8, 2.2, 1.7, 1.3, 1, 0.7),
-        lambda x, d: lib.jpegxl_encode(x, distance=d, effort=7, lossless=False, numthreads=threads),
-        lambda data: lib.jpegxl_decode(data, numthreads=threads),
-        threads=threads,
-    )
-
-
-def jpeg2000(options: Options) -> Peer:
-    """OpenJPEG, 9/7 wavelet."""
-    lib, version = _imagecodecs("JPEG2K", "openjpeg", "OpenJPEG")
-    threads = options.threads
-    return Peer(
-        "jpeg2000",
-        version,
-        "JP2, 9/7 wavelet and YCbCr, one layer",
-        Scale("dB", 20, 60),
-        (22, 24, 26, 28, 30, 32, 34, 36, 38, 40),
-        lambda x, db: lib.jpeg2k_encode(x, level=db, codecformat="JP2", reversible=False, numthreads=threads),
-        lambda data: lib.jpeg2k_decode(data, numthreads=threads),
-        threads=threads,
-    )
-
-
-def hevc(options: Options) -> Peer:
-    """One intra frame of HEVC, x265 through PyAV."""
-    from vaecodec.bench import hevc
-
+def _open_imagecodecs(options: Options, name: str) -> Peer:
+    """A format of imagecodecs."""
+    format = FORMATS[name]
     try:
-        version = hevc.version()
+        import imagecodecs
+    except ImportError as exc:
+        raise PeerError(f"needs imagecodecs: pip install 'vaecodec[bench]' ({exc})") from exc
+    if not getattr(imagecodecs, format.prefix.upper()).available:
+        raise PeerError(f"this imagecodecs was built without {format.library}")
+    number = imagecodecs.version(dict).get(format.library.lower().replace("-", "_"), "?")
+    threads = {"numthreads": options.threads} if format.threaded else {}
+    encoder = partial(getattr(imagecodecs, f"{format.prefix}_encode"), **format.fixed, **threads)
+
+    def encode(pixels: np.ndarray, setting: float) -> bytes:
+        level = {} if format.scale == LOSSLESS else {format.keyword: format.number(setting)}
+        return bytes(encoder(pixels, **level))
+
+    return Peer(
+        name,
+        f"{format.library} {number}",
+        format.options,
+        format.scale,
+        format.settings,
+        encode,
+        partial(getattr(imagecodecs, f"{format.prefix}_decode"), **threads),
+        threads=options.threads if format.threaded else 1,
+    )
+
+
+HEVC_PRESET = "slow"
+# Full-range BT.601, as in BPG: libswscale's conversion costs up to 0.5 dB at high rates.
+YCBCR_TO_RGB = np.array([[1, 0, 1.402], [1, -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587], [1, 1.772, 0]])
+RGB_TO_YCBCR = np.linalg.inv(YCBCR_TO_RGB)
+YCBCR_OFFSET = np.array([0, 128, 128])
+
+
+def rgb_to_ycbcr(pixels: np.ndarray) -> np.ndarray:
+    """u8[H, W, 3] RGB as u8[H, W, 3] YCbCr."""
+    ycbcr: np.ndarray = np.clip(np.rint(pixels @ RGB_TO_YCBCR.T + YCBCR_OFFSET), 0, 255)
+    return ycbcr.astype(np.uint8)
+
+
+def ycbcr_to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """u8[H, W, 3] YCbCr as u8[H, W, 3] RGB; the inverse of rgb_to_ycbcr, up to rounding."""
+    rgb: np.ndarray = np.clip(np.rint((pixels - YCBCR_OFFSET) @ YCBCR_TO_RGB.T), 0, 255)
+    return rgb.astype(np.uint8)
+
+
+def _open_hevc(options: Options) -> Peer:
+    """One intra frame of HEVC: x265 through PyAV."""
+    try:
+        import av
+
+        if "libx265" not in av.codecs_available:
+            raise ImportError("this PyAV was built without libx265")
     except ImportError as exc:
         raise PeerError(f"needs PyAV with x265: pip install av ({exc})") from exc
     return Peer(
         "hevc",
-        version,
-        f"intra frame, 4:4:4, preset {hevc.PRESET}, bare stream",
+        f"x265 in PyAV {av.__version__}",
+        f"intra frame, 4:4:4, preset {HEVC_PRESET}, bare stream",
         QP,
         (44, 41, 38, 35, 32, 29, 26, 23, 20),
-        lambda x, qp: hevc.encode(x, int(qp), options.threads),
-        lambda data: hevc.decode(data, options.threads),
+        partial(_encode_hevc, threads=options.threads),
+        partial(_decode_hevc, threads=options.threads),
         threads=options.threads,
     )
 
 
-def png(options: Options) -> Peer:
-    """libpng, at its default level."""
-    lib, version = _imagecodecs("PNG", "libpng", "libpng")
-    return Peer("png", version, "lossless", LOSSLESS, (0,), lambda x, _: lib.png_encode(x, level=6), lib.png_decode)
+def _encode_hevc(pixels: np.ndarray, qp: float, threads: int) -> bytes:
+    """Encode u8[H, W, 3] as a bare HEVC stream of one 4:4:4 frame; raise CodecError where a side is below 16."""
+    import av
+
+    height, width = pixels.shape[:2]
+    if min(height, width) < 16:
+        raise CodecError(f"{width} x {height} pixels, expected sides of at least 16 for x265")
+    context = av.CodecContext.create("libx265", "w")
+    context.width, context.height, context.pix_fmt = width, height, "yuv444p"
+    context.time_base = Fraction(1, 25)
+    parameters = f"qp={int(qp)}:keyint=1:aq-mode=0:info=0:repeat-headers=1:log-level=none:range=full:pools={threads}"
+    context.options = {"preset": HEVC_PRESET, "tune": "psnr", "x265-params": parameters}
+    frame = av.VideoFrame(width, height, "yuv444p")
+    ycbcr = rgb_to_ycbcr(pixels)
+    for index, plane in enumerate(frame.planes):
+        rows = np.zeros((height, plane.line_size), np.uint8)
+        rows[:, :width] = ycbcr[..., index]
+        plane.update(rows.tobytes())
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 
 
-def webp_lossless(options: Options) -> Peer:
-    """libwebp, lossless."""
-    lib, version = _imagecodecs("WEBP", "libwebp", "libwebp")
+def _decode_hevc(data: bytes, threads: int) -> np.ndarray:
+    """Decode the frame of _encode_hevc."""
+    import av
 
-    def encode(x: np.ndarray, _: float) -> bytes:
-        return lib.webp_encode(x, lossless=True, method=4)
-
-    return Peer("webp-lossless", version, "lossless, method 4", LOSSLESS, (0,), encode, lib.webp_decode)
-
-
-def jxl_lossless(options: Options) -> Peer:
-    """libjxl, modular."""
-    lib, version = _imagecodecs("JPEGXL", "libjxl", "libjxl")
-    threads = options.threads
-    return Peer(
-        "jxl-lossless",
-        version,
-        "lossless, effort 7",
-        LOSSLESS,
-        (0,),
-        lambda x, _: lib.jpegxl_encode(x, lossless=True, effort=7, numthreads=threads),
-        lambda data: lib.jpegxl_decode(data, numthreads=threads),
-        threads=threads,
-    )
+    context = av.CodecContext.create("hevc", "r")
+    context.thread_count = threads
+    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    if len(frames) != 1 or frames[0].format.name not in ("yuv444p", "yuvj444p"):
+        raise CodecError(f"{len(frames)} frames, expected one of 8-bit 4:4:4")
+    frame = frames[0]
+    rows = [np.frombuffer(bytes(plane), np.uint8).reshape(frame.height, plane.line_size) for plane in frame.planes]
+    return ycbcr_to_rgb(np.stack([plane[:, : frame.width] for plane in rows], -1))
 
 
-def external(options: Options, name: str) -> Peer:
-    """A codec that is a program: see tools.py."""
-    from vaecodec.bench import tools
+def _open_program(options: Options, name: str) -> Peer:
+    from vaecodec.bench import programs
 
-    tool = tools.find(name)
-    if tool is None:
-        raise PeerError(f"{' and '.join(tools.PROGRAMS[name])} not found on the PATH")
-    return Peer(name, tool.version, tool.options, tool.scale, tool.settings, tool.encode, tool.decode, True)
+    return programs.open_program(name)
 
 
 PEERS: dict[str, Callable[..., Peer]] = {
-    "vaecodec": vaecodec_peer,
-    "jpeg": jpeg,
-    "webp": webp,
-    "avif": avif,
-    "jxl": jxl,
-    "jpeg2000": jpeg2000,
-    "hevc": hevc,
-    "png": png,
-    "webp-lossless": webp_lossless,
-    "jxl-lossless": jxl_lossless,
-    **{name: lambda options, name=name: external(options, name) for name in ("bpg", "vtm", "cjpegli")},
+    "vaecodec": _open_vaecodec,
+    "hevc": _open_hevc,
+    **{name: partial(_open_imagecodecs, name=name) for name in FORMATS},
+    **{name: partial(_open_program, name=name) for name in ("bpg", "vtm", "cjpegli")},
 }
 DEFAULT = ("vaecodec", "jpeg", "webp", "avif", "jxl", "jpeg2000", "hevc")
 
 
 def open_peer(spec: str, options: Options) -> Peer:
-    """The codec of `name`, `vaecodec:model`, `vaecodec@effort` or `vaecodec@effort:model`.
+    """The codec called `name`, `vaecodec:model`, `vaecodec@effort` or `vaecodec@effort:model`.
 
-    Raises PeerError with the reason where it cannot take part.
+    Raises:
+        PeerError: it cannot take part; the message says why.
     """
-    head, _, argument = spec.partition(":")
+    head, _, model = spec.partition(":")
     name, _, effort = head.partition("@")
     if name not in PEERS:
         raise PeerError(f"no codec is called {name!r} (there are {', '.join(PEERS)})")
-    if (argument or effort) and name != "vaecodec":
-        raise PeerError(
-            f"{name} takes no {argument or effort!r}; only vaecodec:MODEL and vaecodec@EFFORT name variants"
-        )
+    if (model or effort) and name != "vaecodec":
+        raise PeerError(f"{name} takes no {model or effort!r}; only vaecodec:MODEL and vaecodec@EFFORT name variants")
     try:
-        return PEERS[name](options, argument, effort or "1") if argument or effort else PEERS[name](options)
+        return PEERS[name](options, model, effort or "1") if model or effort else PEERS[name](options)
     except CodecError as exc:
         raise PeerError(str(exc)) from exc
 
 
-def check_decoded(pixels: Any, like: np.ndarray) -> np.ndarray:
-    """Decoded pixels; raises CodecError unless they are u8 of the shape of `like`."""
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != like.shape:
-        found = f"{pixels.dtype}{list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise CodecError(f"decoded to {found}, expected uint8{list(like.shape)}")
+def check_decoded(pixels: Any, original: np.ndarray) -> np.ndarray:
+    """Return decoded pixels; raise CodecError unless they are u8 of the original's shape."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != original.shape:
+        kind = f"{pixels.dtype}{list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise CodecError(f"decoded to {kind}, expected uint8{list(original.shape)}")
     return pixels
-
-
-def _imagecodecs(capability: str, key: str, title: str) -> tuple[Any, str]:
-    """(imagecodecs, title and version of one of its libraries)."""
-    try:
-        import imagecodecs
-    except ImportError as exc:
-        raise PeerError(f"needs imagecodecs: pip install 'vaecodec[bench]' ({exc})") from exc
-    if not getattr(imagecodecs, capability).available:
-        raise PeerError(f"this imagecodecs was built without {title}")
-    return imagecodecs, f"{title} {imagecodecs.version(dict).get(key, '?')}"

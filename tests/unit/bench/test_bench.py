@@ -1,4 +1,4 @@
-"""vaecodec bench as its users run it: three pictures, two peers, and all that may go wrong on the way."""
+"""vaecodec bench with three images and two peers: results, resumption, and errors."""
 
 import csv
 import json
@@ -13,8 +13,7 @@ from PIL import Image
 
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
-from vaecodec.bench import command as bench
-from vaecodec.bench import evaluate, peers
+from vaecodec.bench import command, measure, peers
 from vaecodec.cli import main
 
 OURS = f"vaecodec:{GOLDEN / 'tiny.vcm'}"
@@ -23,8 +22,8 @@ COMMON = ["--quick", "--codecs", f"{OURS},jpeg,webp", "--threads", "2", "--show"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three pictures, large enough for MS-SSIM."""
-    path = tmp_path_factory.mktemp("pictures")
+    """Three images, large enough for MS-SSIM."""
+    path = tmp_path_factory.mktemp("images")
     for seed in range(3):
         Image.fromarray(synthetic_image(176, 192, seed)).save(path / f"{seed}.png")
     return path
@@ -44,12 +43,12 @@ def rows(out) -> list[dict[str, str]]:
 
 
 def keys(table: list[dict[str, str]]) -> list[tuple[str, ...]]:
-    return [tuple(row[name] for name in evaluate.IDENTITY) for row in table]
+    return [tuple(row[name] for name in measure.IDENTITY) for row in table]
 
 
-def test_every_codec_has_a_row_for_every_picture_and_setting(finished):
+def test_every_codec_has_a_row_for_every_image_and_setting(finished):
     table = rows(finished)
-    assert tuple(table[0]) == evaluate.COLUMNS
+    assert tuple(table[0]) == measure.COLUMNS
     assert len(table) == len(set(keys(table))) == 3 * 3 * 4
     for row in table:
         assert float(row["bpp"]) == pytest.approx(8 * int(row["bytes"]) / (176 * 192), abs=1e-6)
@@ -87,7 +86,7 @@ def test_curves_are_in_the_schema_of_compressai(finished):
 
 def test_a_second_run_measures_nothing_again(finished, folder, monkeypatch):
     before = (finished / "results.csv").read_bytes()
-    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measure, "measure", lambda *_: pytest.fail("measured again"))
     assert main(["bench", str(folder), "-o", str(finished), "--quiet", *COMMON]) == 0
     assert (finished / "results.csv").read_bytes() == before
 
@@ -96,15 +95,15 @@ def test_a_metric_asked_for_later_is_added(folder, tmp_path):
     common = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", "jpeg", "--qualities", "30,80"]
     assert main([*common, "--quiet", "--show", "0", "--metrics", "psnr"]) == 0
     assert main([*common, "--quiet", "--show", "0", "--metrics", "psnr,ssimulacra2"]) == 0
-    table = evaluate.read_rows(str(tmp_path / "results.csv"))
+    table = measure.read_rows(str(tmp_path / "results.csv"))
     assert len(table) == 2 and all(row["ssimulacra2"] and row["psnr"] for row in table)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_a_killed_run_is_finished_by_the_next(folder, finished, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "vaecodec", "bench", str(folder), "-o", str(out), *COMMON]
-    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    line = [sys.executable, "-m", "vaecodec", "bench", str(folder), "-o", str(out), *COMMON]
+    running = subprocess.Popen(line, stderr=subprocess.DEVNULL)
     table = out / "results.csv"
     deadline = time.monotonic() + 120
     while (not table.exists() or table.read_bytes().count(b"\n") < 6) and time.monotonic() < deadline:
@@ -127,15 +126,15 @@ def test_a_killed_run_is_finished_by_the_next(folder, finished, tmp_path):
 
 def test_what_cannot_be_read_has_a_line_each_and_the_rest_goes_on(folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     broken = tmp_path / "broken.png"
     broken.write_bytes((folder / "0.png").read_bytes()[:2000])
     paths = [str(tmp_path / name) for name in ("empty", "notes.txt", "broken.png", "missing.png")]
-    command = ["bench", *paths, str(folder / "0.png"), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
-    assert main([*command, "--codecs", "jpeg,nonsense", "--qualities", "jpeg=10,90,900"]) == 1
+    line = ["bench", *paths, str(folder / "0.png"), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
+    assert main([*line, "--codecs", "jpeg,nonsense", "--qualities", "jpeg=10,90,900"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vaecodec: ")]
     told = [
-        f"{paths[0]}: no pictures in this folder",
+        f"{paths[0]}: no images in this folder",
         f"{paths[1]}: not an image that Pillow can read",
         f"{paths[2]}: ",
         f"{paths[3]}: No such file or directory",
@@ -151,29 +150,29 @@ def test_what_cannot_be_read_has_a_line_each_and_the_rest_goes_on(folder, tmp_pa
 def test_an_empty_folder_alone_is_a_failure_in_two_lines(tmp_path, capsys):
     assert main(["bench", str(tmp_path), "-o", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        f"vaecodec: {tmp_path}: no pictures in this folder",
-        "vaecodec: bench: nothing to do: no pictures",
+        f"vaecodec: {tmp_path}: no images in this folder",
+        "vaecodec: bench: nothing to do: no images",
     ]
 
 
 def test_a_broken_peer_is_reported_and_left_out(folder, tmp_path, capsys, monkeypatch):
     def broken(options: peers.Options) -> peers.Peer:
-        good = peers.jpeg(options)
+        good = peers.open_peer("jpeg", options)
         return good._replace(name="broken", decode=lambda data: good.decode(data)[:5])
 
     monkeypatch.setitem(peers.PEERS, "broken", broken)
-    command = ["bench", str(folder), "-o", str(tmp_path), "--show", "1", "--metrics", "psnr", "--qualities", "20,50,80"]
-    assert main([*command, "--codecs", "broken,jpeg"]) == 1
+    line = ["bench", str(folder), "-o", str(tmp_path), "--show", "1", "--metrics", "psnr", "--qualities", "20,50,80"]
+    assert main([*line, "--codecs", "broken,jpeg"]) == 1
     told = capsys.readouterr().err
     assert "broken at 20 on 0.png: decoded to uint8[5, 192, 3], expected uint8[176, 192, 3]" in told
-    assert "broken: failed on 3 pictures in succession and is left out of the rest" in told
+    assert "broken: failed on 3 images in succession and is left out of the rest" in told
     assert {row["codec"] for row in rows(tmp_path)} == {"jpeg"}
     assert (tmp_path / "report.html").exists()
 
 
-def test_one_picture_that_a_codec_cannot_take_costs_only_that(tmp_path, capsys, monkeypatch):
+def test_an_image_that_a_codec_refuses_costs_only_that_image(tmp_path, capsys, monkeypatch):
     def picky(options: peers.Options) -> peers.Peer:
-        good = peers.jpeg(options)
+        good = peers.open_peer("jpeg", options)
 
         def encode(x, quality):
             if x.shape[0] < 16:
@@ -185,25 +184,25 @@ def test_one_picture_that_a_codec_cannot_take_costs_only_that(tmp_path, capsys, 
     monkeypatch.setitem(peers.PEERS, "picky", picky)
     for n, side in enumerate((8, 32, 8, 32)):
         Image.fromarray(synthetic_image(side, side, n)).save(tmp_path / f"{n}.png")
-    command = ["bench", str(tmp_path), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
-    assert main([*command, "--codecs", "picky", "--qualities", "20,40,60,80"]) == 1
+    line = ["bench", str(tmp_path), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
+    assert main([*line, "--codecs", "picky", "--qualities", "20,40,60,80"]) == 1
     assert {row["image"] for row in rows(tmp_path / "out")} == {"1.png", "3.png"}
     told = capsys.readouterr().err
-    assert told.count("too small") == 6 and "no codec was measured on every picture" in told
+    assert told.count("too small") == 6 and "no codec was measured on every image" in told
 
 
 @pytest.mark.parametrize("codecs", ["png", "jpeg"])
 def test_a_run_without_curves_still_has_a_report(codecs, folder, tmp_path, capsys):
-    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", codecs, "--metrics", "psnr"]
-    assert main([*command, "--qualities", "jpeg=50"]) == 0
+    line = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", codecs, "--metrics", "psnr"]
+    assert main([*line, "--qualities", "jpeg=50"]) == 0
     assert (tmp_path / "report.html").exists() and "Warning" not in capsys.readouterr().err
 
 
 def test_a_peer_that_is_missing_by_default_is_a_note_and_no_failure(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setattr(peers, "DEFAULT", ("jpeg", "hevc"))
-    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--show", "0", "--metrics", "psnr"]
-    assert main([*command, "--qualities", "20,80"]) == 0
+    line = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--show", "0", "--metrics", "psnr"]
+    assert main([*line, "--qualities", "20,80"]) == 0
     assert "vaecodec: hevc is left out: needs PyAV with x265: pip install av" in capsys.readouterr().err
 
 
@@ -211,13 +210,13 @@ def test_without_the_extra_one_line_says_so(folder, tmp_path):
     missing = ["scipy", "tqdm", "matplotlib", "imagecodecs", "bjontegaard"]
     code = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
     code += "; from vaecodec.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS]
-    done = subprocess.run(command, capture_output=True, text=True)
+    line = [sys.executable, "-c", code, "bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "pip install 'vaecodec[bench]'" in done.stderr
 
 
-def test_results_within_the_folder_are_no_pictures(folder, tmp_path):
+def test_results_within_the_folder_are_not_measured(folder, tmp_path):
     shutil.copy(folder / "0.png", tmp_path)
     out = tmp_path / "out"
     common = ["--codecs", "jpeg", "--qualities", "20,80", "--metrics", "psnr", "--show", "1", "--quiet"]
@@ -250,26 +249,26 @@ def test_help_stays_light():
 
 def test_published_curves_are_drawn_over_kodak_only(folder, tmp_path, capsys, monkeypatch):
     table = str(ROOT / "benchmarks" / "published" / "kodak.csv")
-    command = ["bench", "--codecs", "jpeg", "--metrics", "psnr", "--show", "0", "--published", table]
-    assert main([*command, str(folder), "-o", str(tmp_path / "other")]) == 0
-    assert "is left out: it is of Kodak's 24 pictures" in capsys.readouterr().err
+    line = ["bench", "--codecs", "jpeg", "--metrics", "psnr", "--show", "0", "--published", table]
+    assert main([*line, str(folder), "-o", str(tmp_path / "other")]) == 0
+    assert "is left out: it is of Kodak's 24 images" in capsys.readouterr().err
     kodak = tmp_path / "kodak"
     kodak.mkdir()
     for n in range(1, 25):
         Image.fromarray(synthetic_image(32, 32, n)).save(kodak / f"kodim{n:02}.png")
-    assert main([*command, str(kodak), "-o", str(tmp_path / "small")]) == 0
-    assert "is left out: it is of Kodak's 24 pictures" in capsys.readouterr().err
-    monkeypatch.setattr(bench, "KODAK_PIXELS", 32 * 32)
-    assert main([*command, str(kodak), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    assert main([*line, str(kodak), "-o", str(tmp_path / "small")]) == 0
+    assert "is left out: it is of Kodak's 24 images" in capsys.readouterr().err
+    monkeypatch.setattr(command, "KODAK_PIXELS", 32 * 32)
+    assert main([*line, str(kodak), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     names = [curve["name"] for curve in json.loads((tmp_path / "out" / "summary.json").read_text())["curves"]]
     assert names[0] == "jpeg" and "VTM-9.1 4:4:4" in names
 
 
 def test_tensorflow_gives_the_same_curve(folder, tmp_path):
     pytest.importorskip("vaecodec.transforms.tensorflow")
-    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--metrics", "psnr"]
-    command += ["--qualities", "20,80", "--show", "0", "--quiet"]
-    assert main(command) == main([*command, "--device", "tensorflow"]) == 0
+    line = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--metrics", "psnr"]
+    line += ["--qualities", "20,80", "--show", "0", "--quiet"]
+    assert main(line) == main([*line, "--device", "tensorflow"]) == 0
     table = {(row["device"], row["setting"]): row for row in rows(tmp_path)}
     for setting in ("20", "80"):
         cpu, other = table["cpu", setting], table["tensorflow", setting]
@@ -281,6 +280,6 @@ def test_a_gpu_that_is_not_there_is_one_line(folder, tmp_path, capsys):
     pytest.importorskip("vaecodec.transforms.tensorflow")
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
-    command = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--device", "gpu"]
-    assert main(command) == 1
+    line = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--codecs", OURS, "--device", "gpu"]
+    assert main(line) == 1
     assert "TensorFlow sees no GPU on this machine" in capsys.readouterr().err

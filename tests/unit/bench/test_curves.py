@@ -1,4 +1,4 @@
-"""Curves and Bjontegaard deltas: known pairs, and what must hold of any."""
+"""Curves and Bjontegaard deltas: known pairs of codecs, and properties of all curves."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 
 from support.paths import ROOT
 from vaecodec.bench.curves import Curve, Point, at_quality, curves_of, delta, read_published
-from vaecodec.bench.evaluate import COLUMNS
-from vaecodec.bench.summary import summarise
+from vaecodec.bench.measure import COLUMNS
+from vaecodec.bench.report import summarise
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import METRICS
 
@@ -23,12 +23,12 @@ def curve(name: str, factor: float = 1.0, gain: float = 0.0, speed: float = 1.0)
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Curve]:
-    more = ["AV1 (aomenc 444)", "JPEG (Pillow, 4:2:0 default)", "WebP (Pillow)"]  # in the table, but not drawn
-    return {one.name: one for names in (None, more) for one in read_published(str(PUBLISHED), names)}
+    more = ["AV1 (aomenc 444)", "JPEG (Pillow, 4:2:0 default)", "WebP (Pillow)"]  # in the table, not drawn
+    return {curve.name: curve for names in (None, more) for curve in read_published(str(PUBLISHED), names)}
 
 
-# BD-rate against BPG 4:4:4 over what is shared of 28-38 dB.  VTM's is known from its integral; the others were computed
-# from the same points by another program.
+# BD-rate against BPG 4:4:4 over the shared part of 28 to 38 dB. VTM's is known from its integral; the others were
+# computed from the same points by another program.
 @pytest.mark.parametrize(
     ("name", "percent"),
     [
@@ -44,29 +44,29 @@ def published() -> dict[str, Curve]:
     ],
 )
 def test_known_pairs_are_reproduced(published, name, percent):
-    found = delta(published["BPG 4:4:4"], published[name], PSNR)
-    assert found.rate == pytest.approx(percent, abs=0.3)
-    assert found.rate_akima == pytest.approx(found.rate, abs=0.3)
+    result = delta(published["BPG 4:4:4"], published[name], PSNR)
+    assert result.rate == pytest.approx(percent, abs=0.3)
+    assert result.rate_akima == pytest.approx(result.rate, abs=0.3)
 
 
 def test_a_codec_against_itself_is_0(published):
-    for one in published.values():
-        found = delta(one, one, PSNR)
-        assert found.rate == found.rate_akima == found.quality == 0, one.name
+    for curve in published.values():
+        own = delta(curve, curve, PSNR)
+        assert own.rate == own.rate_akima == own.quality == 0, curve.name
 
 
 def test_deltas_of_shifted_curves_are_the_shift():
-    found = delta(curve("a"), curve("b", factor=0.8), PSNR)
-    assert found.rate == pytest.approx(-20) and found.rate_akima == pytest.approx(-20)
-    assert (found.low, found.high) == (28, 38)
-    assert found.quality == pytest.approx(5 * math.log2(1 / 0.8))
+    result = delta(curve("a"), curve("b", factor=0.8), PSNR)
+    assert result.rate == pytest.approx(-20) and result.rate_akima == pytest.approx(-20)
+    assert (result.low, result.high) == (28, 38)
+    assert result.quality == pytest.approx(5 * math.log2(1 / 0.8))
     assert delta(curve("a"), curve("b", gain=1.0), PSNR).quality == pytest.approx(1)
 
 
 def test_curves_that_share_too_little_have_no_delta():
     high = Curve("high", "", [Point(0, 1, {"psnr": 37.5}), Point(1, 2, {"psnr": 44})])
-    found = delta(curve("a"), high, PSNR)
-    assert math.isnan(found.rate) and math.isnan(found.low)
+    result = delta(curve("a"), high, PSNR)
+    assert math.isnan(result.rate) and math.isnan(result.low)
     assert math.isnan(delta(curve("a"), Curve("one", "", [Point(0, 1, {"psnr": 33})]), PSNR).rate)
 
 
@@ -77,16 +77,18 @@ def test_a_point_that_costs_more_and_is_worse_is_left_out():
 
 
 def test_speed_at_matched_quality_is_between_its_neighbours():
-    found = at_quality(curve("a", speed=3.0), PSNR, 31.5)
-    assert found["bpp"] == pytest.approx(0.05 * 2**1.5)
-    assert found["decode_speed"] == pytest.approx(3)
+    result = at_quality(curve("a", speed=3.0), PSNR, 31.5)
+    assert result["bpp"] == pytest.approx(0.05 * 2**1.5)
+    assert result["decode_speed"] == pytest.approx(3)
     assert math.isnan(at_quality(curve("a"), PSNR, 60)["bpp"])
 
 
 def test_the_place_of_a_codec_is_said_plainly():
     curves = [curve("vaecodec"), curve("better", factor=0.8), curve("worse", factor=1.25), curve("far", gain=100)]
-    found = summarise(curves, 1, ["psnr"])["place"]
-    assert found == ["vaecodec, for equal PSNR, 8-bit RGB: 20.0 % fewer bits than worse; 25.0 % more bits than better."]
+    result = summarise(curves, 1, ["psnr"])["place"]
+    assert result == [
+        "vaecodec, for equal PSNR, 8-bit RGB: 20.0 % fewer bits than worse; 25.0 % more bits than better."
+    ]
 
 
 def row(setting: float, image: str, **more: object) -> dict[str, object]:
@@ -99,26 +101,26 @@ def row(setting: float, image: str, **more: object) -> dict[str, object]:
 def test_averages_are_of_pictures_and_speeds_of_sums():
     assert set(row(0, "a")) == set(COLUMNS)
     rows = [row(1, "a", bpp="0.5", psnr="30"), row(1, "b", bpp="1.5", psnr="40", encode_s="3")]
-    (one,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
-    point = one.points[0]
+    (curve,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
+    point = curve.points[0]
     assert (point.bpp, point.values["psnr"], point.encode_speed, point.decode_speed) == (1, 35, 0.5, 2)
     assert math.isnan(point.values["ms_ssim"]) and not notes
 
 
 def test_a_setting_that_lacks_a_picture_has_no_point_and_a_note():
     rows = [row(1, "a"), row(1, "b"), row(2, "a"), row(1, "of another run"), row(1, "a", version="0")][::-1]
-    (one,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
-    assert [point.setting for point in one.points] == [1] and one.about == "1"
-    assert notes == ["x is left out at 2: not measured on all of the 2 pictures"]
+    (curve,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
+    assert [point.setting for point in curve.points] == [1] and curve.about == "1"
+    assert notes == ["x is left out at 2: not measured on all of the 2 images"]
 
 
 def test_what_this_run_measured_counts_before_what_was_written_last():
     rows = [row(1, "a", version="0"), row(1, "a", codec="y"), row(2, "a")]
     curves, _ = curves_of(rows, {("a", "0")})
-    assert [(one.name, one.about) for one in curves] == [("x", "1"), ("y", "1")]
+    assert [(curve.name, curve.about) for curve in curves] == [("x", "1"), ("y", "1")]
     kinds = [("y", "1", "", "1", "cpu"), ("x", "0", "", "1", "cpu")]
     curves, _ = curves_of(rows, {("a", "0")}, kinds)
-    assert [(one.name, one.about) for one in curves] == [("y", "1"), ("x", "0")]
+    assert [(curve.name, curve.about) for curve in curves] == [("y", "1"), ("x", "0")]
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The codecs of the benchmark: the same bytes as direct calls, one function for all, and what goes wrong."""
+"""Codecs of the benchmark: the same bytes as direct calls, and errors that say what is missing."""
 
 import os
 import pathlib
@@ -9,25 +9,24 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_image
-from support.paths import GOLDEN, ROOT
+from support.paths import GOLDEN, PARROTS
 from vaecodec.bench.peers import DEFAULT, LOSSLESS, PEERS, Options, PeerError, check_decoded, open_peer
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import psnr
 from vaecodec.images.reading import read_image
 
-PARROTS = ROOT / "docs" / "examples" / "parrots.png"
 OPTIONS = Options(threads=2)
 IN_PROCESS = [name for name in PEERS if name not in ("vaecodec", "bpg", "vtm", "cjpegli", "hevc")]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
-    """A photograph's part, a made picture, and one of odd sides."""
+def images() -> list[np.ndarray]:
+    """Part of a photograph, a synthetic image, and one of odd sides."""
     return [read_image(str(PARROTS))[0][150:310, 200:400], synthetic_image(96, 128), synthetic_image(63, 81, 3)]
 
 
 def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]:
-    """What a call of the library itself gives."""
+    """(bytes, pixels) of a direct call of the library."""
     import imagecodecs as lib
 
     if name == "jpeg":
@@ -47,9 +46,9 @@ def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "jxl", "jpeg2000"])
-def test_bytes_and_pixels_are_those_of_direct_calls(name, pictures):
+def test_bytes_and_pixels_are_those_of_direct_calls(name, images):
     peer = open_peer(name, OPTIONS)
-    for x in pictures:
+    for x in images:
         for setting in peer.settings[2::5]:
             data, pixels = direct(name, x, setting)
             assert peer.encode(x, setting) == data
@@ -57,18 +56,18 @@ def test_bytes_and_pixels_are_those_of_direct_calls(name, pictures):
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
-def test_another_library_decodes_the_same_files(name, pictures):
+def test_another_library_decodes_the_same_files(name, images):
     peer = open_peer(name, OPTIONS)
-    x = pictures[0]
+    x = images[0]
     data = peer.encode(x, 60)
     # Pillow brings libraries of its own, whose chroma may be filtered another way.
     assert psnr(read_image(data)[0], peer.decode(data)) > 38
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
-def test_files_grow_with_quality_and_lossless_is_lossless(name, pictures):
+def test_files_grow_with_quality_and_lossless_is_lossless(name, images):
     peer = open_peer(name, OPTIONS)
-    for x in pictures:
+    for x in images:
         if peer.scale == LOSSLESS:
             assert np.array_equal(peer.decode(peer.encode(x, 0)), x)
             continue
@@ -80,10 +79,10 @@ def test_files_grow_with_quality_and_lossless_is_lossless(name, pictures):
         assert quality == sorted(quality)
 
 
-def test_hevc_goes_there_and_back(pictures):
+def test_hevc_goes_there_and_back(images):
     pytest.importorskip("av", reason="PyAV, which is optional, is not installed")
     peer = open_peer("hevc", OPTIONS)
-    for x in pictures:
+    for x in images:
         coarse, fine = (peer.encode(x, qp) for qp in (40, 10))
         assert len(coarse) < len(fine)
         assert psnr(x, check_decoded(peer.decode(fine), x)) > 42
@@ -177,7 +176,7 @@ def test_programs_on_the_path_take_part(name, programs, tmp_path, monkeypatch):
         monkeypatch.setenv("VTM_INTRA_CFG", __file__)
     peer = open_peer(name, OPTIONS)
     x = synthetic_image(9, 14)
-    assert peer.version == "stand-in version 1.2" and peer.own_process
+    assert peer.version == "stand-in version 1.2" and peer.is_program
     again = check_decoded(peer.decode(peer.encode(x, 30)), x)
     # VTM's stand-in keeps 8-bit YCbCr, whose rounding the way back to RGB may double.
     assert np.abs(again.astype(int) - x).max() <= (2 if name == "vtm" else 0)

@@ -1,0 +1,203 @@
+"""Measure every codec at every setting on every image, and append a row each to results.csv.
+
+A row is written once its image is decoded and measured, so a run that was killed resumes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaecodec.bench.peers import Peer, check_decoded
+from vaecodec.console import explain, one_line
+from vaecodec.errors import CodecError
+from vaecodec.images.reading import read_rgb
+from vaecodec.images.metrics import METRICS
+
+IDENTITY = ("codec", "version", "settings", "setting", "threads", "device", "image", "crc32")
+METRIC_COLUMNS = tuple(metric.column for metric in METRICS.values())
+COLUMNS = (*IDENTITY, "width", "height", "bytes", "bpp", *METRIC_COLUMNS, "encode_s", "decode_s")
+MAX_FAILURES = 3  # in succession: after so many a codec skips the image, after so many images the rest
+
+Row = dict[str, Any]
+Fail = Callable[[str, BaseException], None]
+
+
+class Image(NamedTuple):
+    """An image of the benchmark, u8[H, W, 3], with the CRC-32 of its pixels."""
+
+    name: str
+    pixels: np.ndarray
+    crc: str
+
+
+def find_images(paths: Iterable[str], fail: Fail, excluded: str = "") -> list[tuple[str, str]]:
+    """(name, path) of the given files and of the files in the given folders, sorted; an empty folder is reported.
+
+    Nothing below the folder `excluded` is taken: it holds the results.
+    """
+    files: list[tuple[str, str]] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            files.append((os.path.basename(path), path))
+            continue
+        below = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if not name.startswith(".") and not _is_within(folder, excluded)
+        )
+        if not below:
+            fail(path, CodecError("no images in this folder"))
+        files += [(os.path.relpath(file, path), file) for file in below]
+    names = [name for name, _ in files]
+    return [(one_line(name if names.count(name) == 1 else path), path) for name, path in files]
+
+
+def _is_within(folder: str, other: str) -> bool:
+    folder, other = os.path.realpath(folder), os.path.realpath(other)
+    return folder == other or folder.startswith(other + os.sep)
+
+
+def read_images(files: Iterable[tuple[str, str]], fail: Fail) -> Iterator[Image]:
+    """Read one image after another; those that cannot be read are reported and left out."""
+    for name, path in files:
+        try:
+            pixels = read_rgb(path)
+        except (CodecError, OSError, MemoryError) as exc:
+            fail(path, exc)
+        else:
+            yield Image(name, pixels, f"{zlib.crc32(pixels.tobytes()):08x}")
+
+
+def identity(peer: Peer, setting: float, image: Image) -> Row:
+    """The columns that tell a row from all others."""
+    values = (peer.name, peer.version, peer.options, f"{setting:g}", peer.threads, peer.device)
+    return dict(zip(IDENTITY, (*map(str, values), image.name, image.crc), strict=True))
+
+
+def measure(peer: Peer, setting: float, image: Image, metrics: Iterable[str]) -> Row:
+    """One row: bytes, metrics and seconds of a codec at a setting on an image; raises what the codec raises."""
+    started = time.perf_counter()
+    data = peer.encode(image.pixels, setting)
+    encoded = time.perf_counter()
+    pixels = check_decoded(peer.decode(data), image.pixels)
+    decoded = time.perf_counter()
+    height, width = image.pixels.shape[:2]
+    row: Row = dict.fromkeys(COLUMNS, "") | identity(peer, setting, image)
+    row.update(width=width, height=height, bytes=len(data), bpp=f"{8 * len(data) / (height * width):.6f}")
+    row.update(encode_s=f"{encoded - started:.6f}", decode_s=f"{decoded - encoded:.6f}")
+    for name in metrics:
+        row[METRICS[name].column] = f"{METRICS[name].measure(image.pixels, pixels):.6f}"
+    return row
+
+
+def read_rows(path: str) -> list[Row]:
+    """The rows of a results file, of equal identities the last one; no rows where there is no file.
+
+    Raises CodecError where the file has other columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row and None not in row.values()]
+            if reader.fieldnames is not None and tuple(reader.fieldnames) != COLUMNS:
+                raise CodecError(f"{path}: not a table of this version's benchmark; name another folder with -o")
+    except FileNotFoundError:
+        return []
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise CodecError(f"{path}: cannot be read as CSV ({exc})") from exc
+    return list({tuple(row[key] for key in IDENTITY): row for row in rows}.values())
+
+
+class Table:
+    """The results file: rows are appended, flushed and synced; an incomplete last line is dropped on opening."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        if os.path.exists(path):
+            with open(path, "r+b") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+        self.rows = {tuple(row[key] for key in IDENTITY): row for row in read_rows(path)}
+        self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        if not os.path.getsize(path):
+            self._write(COLUMNS)
+
+    def has(self, key: Row, metrics: Iterable[str]) -> bool:
+        """Whether a row of this identity has all these metrics."""
+        row = self.rows.get(tuple(key[name] for name in IDENTITY))
+        return row is not None and all(row[METRICS[name].column] != "" for name in metrics)
+
+    def add(self, row: Row) -> None:
+        """Append a row, which is on the disk on return."""
+        self.rows[tuple(row[name] for name in IDENTITY)] = row
+        self._write([row[name] for name in COLUMNS])
+
+    def _write(self, values: Iterable[Any]) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
+        self._file.write(line.getvalue())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def measure_all(
+    peers: list[Peer],
+    sweeps: dict[str, tuple[float, ...]],
+    files: list[tuple[str, str]],
+    metrics: list[str],
+    table: Table,
+    fail: Fail,
+    step: Callable[[int], None] = lambda jobs: None,
+) -> list[Image]:
+    """Complete the table image by image; return the images that could be read, without their pixels.
+
+    A codec that fails MAX_FAILURES times in succession skips the image; after as many such images it skips the rest,
+    and that is reported.
+
+    Args:
+        sweeps: each codec's settings, by its name.
+        step: is called with the number of jobs done or skipped.
+    """
+    failed_images = dict.fromkeys(sweeps, 0)
+    warm: set[tuple[str, tuple[int, ...]]] = set()
+    images = []
+    for image in read_images(files, fail):
+        images.append(image._replace(pixels=image.pixels[:0]))
+        for peer in peers:
+            failures = 0
+            for setting in sweeps[peer.name]:
+                step(1)
+                gave_up = MAX_FAILURES in (failures, failed_images[peer.name])
+                if gave_up or table.has(identity(peer, setting, image), metrics):
+                    continue
+                try:
+                    case = peer.name, image.pixels.shape
+                    if case not in warm and not peer.is_program:
+                        warm.add(case)
+                        peer.decode(peer.encode(image.pixels, setting))
+                    row = measure(peer, setting, image, metrics)
+                except Exception as exc:  # a codec may raise anything, and the others are still to be measured
+                    failures += 1
+                    where = f"{peer.name} at {setting:g} on {image.name}"
+                    fail(where, exc if explain(where, exc) else CodecError(type(exc).__name__))
+                else:
+                    failures = failed_images[peer.name] = 0
+                    table.add(row)
+            if failures == MAX_FAILURES:
+                failed_images[peer.name] += 1
+                if failed_images[peer.name] == MAX_FAILURES:
+                    reason = f"failed on {MAX_FAILURES} images in succession and is left out of the rest"
+                    fail(peer.name, CodecError(reason))
+    step(sum(map(len, sweeps.values())) * (len(files) - len(images)))  # jobs of images that cannot be read
+    return images
