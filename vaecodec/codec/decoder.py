@@ -22,7 +22,7 @@ from vaecodec.errors import FormatError, ModelError
 from vaecodec.images.strips import Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import Model
-from vaecodec.native.restoration import FilterWeights
+from vaecodec.native.transforms import FilterWeights
 from vaecodec.prior.tile import decode_tile
 from vaecodec.progress import Progress, counted, named
 from vaecodec.transforms import restoration

@@ -26,7 +26,7 @@ from vaecodec.errors import CodecError
 from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
-from vaecodec.native.restoration import restore
+from vaecodec.native.transforms import restore
 from vaecodec.prior.tile import CodedTile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo import quantization

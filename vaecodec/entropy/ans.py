@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from vaecodec.native import symbols as native
-from vaecodec.native.reference.symbols import ANS_BITS
+from vaecodec.native.reference.prior import ANS_BITS
 from vaecodec.native.symbols import AnsStack, AnsTables
 
 WORD_BITS = 32

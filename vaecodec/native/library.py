@@ -1,7 +1,10 @@
-"""Load the native core, choose the kind of processor, and bind kernels.  The only file that imports ctypes.
+"""Load the native core, choose the kind of processor, call kernels, and check the arrays that they are given.
 
-kernel = library.kernel("inverse_dwt", "iipppp")    # or None: the NumPy reference does the work
-kernel(2, 3, library.pointer(array), ...)
+    if library.in_numpy():
+        return reference.sort_by_table(indices)
+    library.call("sort_by_table", "qpppp", len(indices), indices, ...)
+
+The only file that imports ctypes.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 VARIABLE = "VAECODEC_CORE"
-# As build.library_name has it; that module takes as long to import as all kernels.
+# Equal to build.library_name; that module takes as long to import as all kernels.
 SUFFIX = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
 REFERENCE = "numpy"  # the kind that needs no library
 # Letters of signatures: int32_t, int64_t, float, pointer.
@@ -43,10 +47,10 @@ def _library() -> ctypes.CDLL | None:
 @lru_cache(maxsize=1)
 def kinds() -> tuple[str, ...]:
     """The kinds that this machine runs, slowest first; "numpy" is always there."""
-    library, found = _library(), [REFERENCE]
-    while library is not None and (name := library.vc_kind_name(len(found) - 1)) is not None:
-        found.append(name.decode())
-    return tuple(found)
+    library, names = _library(), [REFERENCE]
+    while library is not None and (name := library.vc_kind_name(len(names) - 1)) is not None:
+        names.append(name.decode())
+    return tuple(names)
 
 
 def kind() -> str:
@@ -59,12 +63,15 @@ def kind() -> str:
 
 @lru_cache(maxsize=1)
 def _default_kind() -> str:
-    asked = os.environ.get(VARIABLE)
-    if not asked:
-        return kinds()[-1]
-    if asked not in kinds():
-        raise ValueError(f"{VARIABLE} is {asked!r}, expected one of {', '.join(kinds())}")
-    return asked
+    name = os.environ.get(VARIABLE) or kinds()[-1]
+    if name not in kinds():
+        raise ValueError(f"{VARIABLE} is {name!r}, expected one of {', '.join(kinds())}")
+    return name
+
+
+def in_numpy() -> bool:
+    """Whether the kind in use is the NumPy reference."""
+    return kind() == REFERENCE
 
 
 @contextmanager
@@ -80,24 +87,16 @@ def use(name: str) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Look for the library again, which was built meanwhile."""
+    """Look for the library again, after it was built."""
     for cached in (_library, kinds, _bound):
         cached.cache_clear()
 
 
-def kernel(name: str, signature: str) -> Kernel | None:
-    """The C function of the kind in use; None where the reference does the work.
-
-    Calls release the GIL.  Kernels return 0; nothing else is expected of those that return nothing.
-    """
-    return _bound(kind(), name, signature)
-
-
 @lru_cache(maxsize=256)
-def _bound(kind: str, name: str, signature: str) -> Kernel | None:
+def _bound(kind: str, name: str, signature: str) -> Kernel:
     library = _library()
     if library is None or kind == REFERENCE:
-        return None
+        raise LookupError(f"there is no kernel {name} in the kind {kind}")
     address = library.vc_kernel_of(kinds().index(kind) - 1, name.encode())
     if not address:
         raise LookupError(f"the native core has no kernel {name}")
@@ -106,15 +105,19 @@ def _bound(kind: str, name: str, signature: str) -> Kernel | None:
 
 
 def call(name: str, signature: str, *arguments: Any) -> int:
-    """Call a kernel of the kind in use, which is not "numpy"; arrays are passed by address, None as NULL."""
-    function = kernel(name, signature)
-    if function is None:
-        raise LookupError(f"there is no kernel {name} in the kind numpy")
-    return function(*(pointer(one) if isinstance(one, np.ndarray) else one for one in arguments))
+    """Call a C kernel of the kind in use, which is not "numpy", without the GIL.
+
+    Arrays are passed by address and must be contiguous, or have strides beside them; None is NULL.
+    """
+    return _bound(kind(), name, signature)(*map(_argument, arguments))
+
+
+def _argument(value: Any) -> Any:
+    return pointer(value) if isinstance(value, np.ndarray) else value
 
 
 def memory(lines: int) -> np.ndarray:
-    """u8 of so many lines of 64 bytes, as the size functions of kernels count; not initialised."""
+    """u8 of so many lines of 64 bytes, the unit of the kernels' size functions; not initialised."""
     return np.empty(64 * lines, np.uint8)
 
 
@@ -124,5 +127,41 @@ def addresses(pointers: Sequence[int]) -> np.ndarray:
 
 
 def pointer(array: np.ndarray) -> int:
-    """Address of the first element; the caller keeps the array alive, and has checked that it is contiguous."""
+    """Address of the first element; the caller keeps the array alive."""
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def check(name: str, array: np.ndarray, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array has this type and shape and is C-contiguous: kernels trust sizes."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} is {array.dtype}{list(array.shape)}, expected a contiguous {np.dtype(dtype)}{list(shape)}"
+        )
+
+
+def check_writable(name: str, array: np.ndarray, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `check` holds and a kernel may write into the array."""
+    check(name, array, dtype, shape)
+    if not array.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+
+
+def check_rows(rows: tuple[int, int], height: int) -> None:
+    """Raise ValueError unless a strip, (first row, row beyond the last), lies within so many rows."""
+    if not 0 <= rows[0] <= rows[1] <= height:
+        raise ValueError(f"rows {rows[0]} to {rows[1]} do not lie within {height}")
+
+
+def strides_of(name: str, array: np.ndarray, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(plane stride, row stride) in elements of planes i32[P, H, W], which may be a rectangle of a larger array.
+
+    Raises ValueError unless the array has this shape and its rows are contiguous.
+    """
+    if array.dtype != np.int32 or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype}{list(array.shape)}, expected int32{list(shape)}")
+    plane, row, column = array.strides
+    if not array.size:
+        return 0, 0
+    if (shape[2] > 1 and column != array.itemsize) or plane % array.itemsize or row % array.itemsize:
+        raise ValueError(f"the rows of {name} are not contiguous")
+    return plane // array.itemsize, row // array.itemsize

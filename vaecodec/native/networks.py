@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.native import library
-from vaecodec.native.reference import networks as reference
+from vaecodec.native.reference import prior as reference
 
 FORMS = ("linear", "relu", "gate", "sums")  # as enum VC_LINEAR and so on in networks.h
 SUM_BOUND = 2**31
@@ -169,7 +169,7 @@ def dense(
     shape = (*x.shape[:-1], channels)
     if residual is not None and (residual.dtype != np.int16 or residual.shape != shape):
         raise ValueError(f"expected a residual i16{list(shape)}, not {residual.dtype}{list(residual.shape)}")
-    if library.kind() == library.REFERENCE:
+    if library.in_numpy():
         return reference.dense(layer, x, vector, residual, multiplier)
     x = np.ascontiguousarray(x)
     residual = None if residual is None else np.ascontiguousarray(residual)
@@ -184,7 +184,7 @@ def depthwise(layer: Depthwise, x: np.ndarray) -> np.ndarray:
     """i16[h, w, C] -> the same."""
     if x.dtype != np.int16 or x.ndim != 3 or x.shape[2] != layer.channels:
         raise ValueError(f"expected i16[h, w, {layer.channels}], not {x.dtype}{list(x.shape)}")
-    if library.kind() == library.REFERENCE:
+    if library.in_numpy():
         return reference.depthwise(layer, x)
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
@@ -216,7 +216,7 @@ def block(
     multiplier = _optional(multiplier, channels)
     if multiplier is not None:
         _in_range("multiplier", multiplier, 0, MULTIPLIER_MAX)
-    if library.kind() == library.REFERENCE:
+    if library.in_numpy():
         out[top:bottom] = reference.block(layers, x, (top, bottom), multiplier)
         return out
     scratch = library.memory(library.call("block_scratch", "ii", x.shape[1], channels))

@@ -1,27 +1,36 @@
-"""The prior of one octave: distributions of the two halves of its coefficients, from all that is coded before.
+"""Compute the distributions of a tile's coefficients with integer networks: of an octave, and of the lowest ones.
 
 An octave [H, W] of C colours is coded in cells of 2x2 places, h = ceil(H / 2) by w = ceil(W / 2), in two halves
-i32[h, w, 6C] that lie among each other like the colours of a checkerboard.  Both functions compute a strip of rows
+i32[h, w, 6C] that interleave like the colours of a checkerboard.  first_half and second_half compute a strip of rows
 of cells into arrays of the whole octave, so that threads can share one.  Values are int32 in units of 2**-6
 quantisation steps.
+
+The lowest coefficients are coded before any octave, in five parts.  Every fourth coefficient of every fourth row is
+the first part.  Each further part lies between four coefficients of parts before it: between their corners, then
+between their sides, twice.  A small network sees those four.  There is one lowest coefficient in 1024 samples, so
+this is NumPy around the dense kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vaecodec.native import library
-from vaecodec.native.networks import Block, Dense, Depthwise
+from vaecodec.native.library import check, check_rows
+from vaecodec.native.networks import Block, Dense, Depthwise, dense
 from vaecodec.native.reference import prior as reference
+from vaecodec.native.reference.prior import INDEX_SHIFT, LOC_SHIFT, compand, rounded
 
 PASSED = 8  # channels that the network of an octave hands to each cell of the next finer one
 COLOURS_MAX, SCALES_MAX = 16, 256
 ACTIVATION_MAX, WEIGHT_BITS, GATE_BITS = 1023, 9, 6
 
 Weights = Mapping[str, np.ndarray]
+Rows = tuple[int, int]  # the first row, and the one beyond the last
 
 
 class Octave(NamedTuple):
@@ -34,7 +43,7 @@ class Octave(NamedTuple):
     after: Block
     second: Dense
     passing: Dense | None  # none in the finest octave
-    companding: np.ndarray  # i16[n]: what stands for each magnitude, the last for all beyond
+    companding: np.ndarray  # i16[n]: the input for each magnitude, the last for all beyond
     scales: int
 
     @property
@@ -48,23 +57,27 @@ class Octave(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What is known of a tile before an octave."""
+    """The context of an octave: what is decoded of a tile before it."""
 
     low: np.ndarray  # i32[C, H, W]: low-pass planes
     parents: tuple[np.ndarray, np.ndarray] | None  # halves of the next coarser octave; none of the coarsest
-    passed: np.ndarray | None  # i16[.., .., 4 * PASSED]: what its network passed on
+    passed: np.ndarray | None  # i16[.., .., 4 * PASSED]: features that its network passed on
 
 
 class FirstHalf(NamedTuple):
+    """Features and distributions of the first half."""
+
     features: np.ndarray  # i16[h, w, features]
-    loc: np.ndarray  # i32[h, w, 6C]
-    rows: np.ndarray  # u8[h, w, 6C]: table indices
+    loc: np.ndarray  # i32[h, w, 6C]: means
+    indices: np.ndarray  # u8[h, w, 6C]: table indices
 
 
 class SecondHalf(NamedTuple):
+    """Distributions of the second half, and features for the next finer octave."""
+
     passed: np.ndarray | None  # i16[h, w, 4 * PASSED]
     loc: np.ndarray
-    rows: np.ndarray
+    indices: np.ndarray
 
 
 def load_octave(weights: Weights, octave: int, companding: np.ndarray, scales: int) -> Octave:
@@ -72,13 +85,30 @@ def load_octave(weights: Weights, octave: int, companding: np.ndarray, scales: i
 
     Raises ValueError where shapes do not fit each other, or sums could overflow, and KeyError where one is missing.
     """
-    name, passes = f"context/{octave}", octave > 0
+    name = f"context/{octave}"
     enter, first = load_dense(weights, f"{name}/in"), load_dense(weights, f"{name}/first", "sums")
     known, second = load_dense(weights, f"{name}/known"), load_dense(weights, f"{name}/second", "sums")
     before, after = load_block(weights, f"{name}/block"), load_block(weights, f"{name}/after")
-    passing = load_dense(weights, f"{name}/pass") if passes else None
+    passing = load_dense(weights, f"{name}/pass") if octave else None
     networks = Octave(enter, before, first, known, after, second, passing, companding, scales)
-    _check_octave(networks)
+    colours, width = networks.colours, networks.features
+    square, outputs = (width, width), [layer.kernel.shape for layer in (first, second)]
+    blocks = [layer.kernel.shape for block in (before, after) for layer in block]
+    if (
+        not 1 <= colours <= COLOURS_MAX
+        or enter.kernel.shape[0] not in (14 * colours, 14 * colours + PASSED)
+        or known.kernel.shape != (12 * colours, width)
+        or outputs != [(width, 12 * colours)] * 2
+        or blocks != [square, (3, 3, width), square, (width, 2 * width), square] * 2
+        or (passing is not None and passing.kernel.shape != (width, 4 * PASSED))
+    ):
+        raise ValueError("the layers of an octave's networks do not fit each other")
+    if companding.dtype != np.int16 or companding.ndim != 1 or not len(companding) or companding[0]:
+        raise ValueError("companding must be i16[n], 0 for 0")
+    if companding.min() < 0 or companding.max() > ACTIVATION_MAX or not companding.flags.c_contiguous:
+        raise ValueError(f"companding must be contiguous, 0 to {ACTIVATION_MAX}")
+    if not 1 <= scales <= SCALES_MAX:
+        raise ValueError(f"{scales} scales, expected 1 to {SCALES_MAX}")
     return networks
 
 
@@ -89,9 +119,9 @@ def load_dense(weights: Weights, name: str, form: str = "linear") -> Dense:
 
 
 def load_block(weights: Weights, name: str) -> Block:
-    space = Depthwise(
-        weights[f"{name}/space/kernel"], weights[f"{name}/space/bias"], np.array(WEIGHT_BITS), limit=ACTIVATION_MAX
-    )
+    """A residual block of the prior, in the units of load_dense."""
+    taps, bias = weights[f"{name}/space/kernel"], weights[f"{name}/space/bias"]
+    space = Depthwise(taps, bias, np.array(WEIGHT_BITS), limit=ACTIVATION_MAX)
     forms = {"in": "relu", "out": "linear", "gate": "gate", "mix": "linear"}
     enter, out, gate, mix = (load_dense(weights, f"{name}/{part}", form) for part, form in forms.items())
     return Block(enter, space, out, gate, mix)
@@ -108,44 +138,40 @@ def cells_of(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def empty_first(networks: Octave, cells: tuple[int, int]) -> FirstHalf:
-    """Arrays to be filled."""
-    loc, rows = _empty_parameters(networks, cells)
-    return FirstHalf(np.empty((*cells, networks.features), np.int16), loc, rows)
+    """Arrays for first_half to fill."""
+    shape = (*cells, 6 * networks.colours)
+    features = np.empty((*cells, networks.features), np.int16)
+    return FirstHalf(features, np.empty(shape, np.int32), np.empty(shape, np.uint8))
 
 
 def empty_second(networks: Octave, cells: tuple[int, int]) -> SecondHalf:
-    """Arrays to be filled."""
-    loc, rows = _empty_parameters(networks, cells)
-    return SecondHalf(np.empty((*cells, 4 * PASSED), np.int16) if networks.passing else None, loc, rows)
+    """Arrays for second_half to fill."""
+    shape = (*cells, 6 * networks.colours)
+    passed = np.empty((*cells, 4 * PASSED), np.int16) if networks.passing else None
+    return SecondHalf(passed, np.empty(shape, np.int32), np.empty(shape, np.uint8))
 
 
 def first_half(
-    networks: Octave,
-    vector: np.ndarray,
-    before: Before,
-    out: FirstHalf | None = None,
-    strip: tuple[int, int] | None = None,
+    networks: Octave, vector: np.ndarray, before: Before, out: FirstHalf | None = None, strip: Rows | None = None
 ) -> FirstHalf:
-    """Features and distributions of the first half; `vector` i32[features] is added to what enters the network."""
-    colours, low = networks.colours, before.low
-    _expect("low", low, np.int32, (colours, *low.shape[1:]))
+    """Compute features and distributions of the first half; `vector` i32[features] is added in the first layer."""
+    low = before.low
+    check("low", low, np.int32, (networks.colours, *low.shape[1:]))
     cells = cells_of(low.shape)
-    out, (top, bottom) = out or empty_first(networks, cells), strip or (0, cells[0])
+    out, strip = out or empty_first(networks, cells), strip or (0, cells[0])
     vector = np.ascontiguousarray(vector, np.int32)
-    _expect("vector", vector, np.int32, (networks.features,))
-    _expect("features", out.features, np.int16, (*cells, networks.features))
-    _expect_parameters(networks, cells, out.loc, out.rows, (top, bottom))
+    check("vector", vector, np.int32, (networks.features,))
+    check("features", out.features, np.int16, (*cells, networks.features))
+    _check_parameters(networks, cells, out, strip)
     across = _check_before(networks, before, cells)
-    if library.kind() == library.REFERENCE:
-        for array, found in zip(out, reference.first_half(networks, vector, before, (top, bottom)), strict=True):
-            array[top:bottom] = found
+    if library.in_numpy():
+        for array, values in zip(out, reference.first_half(networks, vector, before, strip), strict=True):
+            array[slice(*strip)] = values
         return out
     layers = library.addresses([networks.enter.packed, *networks.before.packed, networks.first.packed])
-    parents = before.parents or (None, None)
-    signature = "piiiiipii" + "pppppippp" + "p"
-    arrays = (vector, low, *parents, before.passed, across, *out)
-    library.call("prior_first", signature, layers, *_numbers(networks, low.shape), top, bottom, *arrays,
-                 _scratch(networks, cells[1]))  # fmt: skip
+    arrays = (vector, low, *(before.parents or (None, None)), before.passed, across, *out, _scratch(networks, cells[1]))
+    numbers = _numbers(networks, low.shape)
+    library.call("prior_first", "piiiiipii" + "pppppipppp", layers, *numbers, *strip, *arrays)
     return out
 
 
@@ -155,34 +181,32 @@ def second_half(
     features: np.ndarray,
     values: np.ndarray,
     out: SecondHalf | None = None,
-    strip: tuple[int, int] | None = None,
+    strip: Rows | None = None,
 ) -> SecondHalf:
-    """Distributions of the second half, and what is passed on, from the features and values of the first half.
+    """Compute distributions of the second half, and the features passed on, from features and values of the first.
 
     Args:
         shape: (H, W) of the octave.
         values: i32[h, w, 6C].
     """
     cells = cells_of(shape)
-    out, (top, bottom) = out or empty_second(networks, cells), strip or (0, cells[0])
-    _expect("features", features, np.int16, (*cells, networks.features))
-    _expect("values", values, np.int32, (*cells, 6 * networks.colours))
-    _expect_parameters(networks, cells, out.loc, out.rows, (top, bottom))
+    out, strip = out or empty_second(networks, cells), strip or (0, cells[0])
+    check("features", features, np.int16, (*cells, networks.features))
+    check("values", values, np.int32, (*cells, 6 * networks.colours))
+    _check_parameters(networks, cells, out, strip)
     if (out.passed is None) != (networks.passing is None):
-        raise ValueError("what is passed on is computed if and only if there is a network for it")
+        raise ValueError("features are passed on if and only if there is a network for them")
     if out.passed is not None:
-        _expect("passed", out.passed, np.int16, (*cells, 4 * PASSED))
-    if library.kind() == library.REFERENCE:
-        made = reference.second_half(networks, shape, features, values, (top, bottom))
-        for array, found in zip(out, made, strict=True):
+        check("passed", out.passed, np.int16, (*cells, 4 * PASSED))
+    if library.in_numpy():
+        for array, part in zip(out, reference.second_half(networks, shape, features, values, strip), strict=True):
             if array is not None:
-                array[top:bottom] = found
+                array[slice(*strip)] = part
         return out
     passing = networks.passing.packed if networks.passing else 0
     layers = library.addresses([networks.known.packed, *networks.after.packed, networks.second.packed, passing])
-    numbers = _numbers(networks, shape)
-    library.call("prior_second", "piiiiipii" + "pppppp", layers, *numbers, top, bottom, features, values, *out,
-                 _scratch(networks, cells[1]))  # fmt: skip
+    arrays = (features, values, *out, _scratch(networks, cells[1]))
+    library.call("prior_second", "piiiiipii" + "pppppp", layers, *_numbers(networks, shape), *strip, *arrays)
     return out
 
 
@@ -195,40 +219,11 @@ def _scratch(networks: Octave, across: int) -> np.ndarray:
     return library.memory(library.call("prior_scratch", "iii", across, networks.colours, networks.features))
 
 
-def _empty_parameters(networks: Octave, cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    shape = (*cells, 6 * networks.colours)
-    return np.empty(shape, np.int32), np.empty(shape, np.uint8)
-
-
-def _check_octave(networks: Octave) -> None:
-    colours, width = networks.colours, networks.features
-    inputs = networks.enter.kernel.shape[0]
-    square, shapes = (width, width), [layer.kernel.shape for layer in (networks.first, networks.second)]
-    blocks = [layer.kernel.shape for block in (networks.before, networks.after) for layer in block]
-    expected = [square, (3, 3, width), square, (width, 2 * width), square]
-    if (
-        not 1 <= colours <= COLOURS_MAX
-        or inputs not in (14 * colours, 14 * colours + PASSED)
-        or networks.known.kernel.shape != (12 * colours, width)
-        or shapes != [(width, 12 * colours)] * 2
-        or blocks != expected * 2
-        or (networks.passing is not None and networks.passing.kernel.shape != (width, 4 * PASSED))
-    ):
-        raise ValueError("the layers of an octave's networks do not fit each other")
-    table = networks.companding
-    if table.dtype != np.int16 or table.ndim != 1 or not len(table) or table[0] or table.min() < 0:
-        raise ValueError("companding must be i16[n], not negative and 0 for 0")
-    if table.max() > ACTIVATION_MAX or not table.flags.c_contiguous:
-        raise ValueError(f"companding must be contiguous, and at most {ACTIVATION_MAX}")
-    if not 1 <= networks.scales <= SCALES_MAX:
-        raise ValueError(f"{networks.scales} scales, expected 1 to {SCALES_MAX}")
-
-
 def _check_before(networks: Octave, before: Before, cells: tuple[int, int]) -> int:
-    """Columns of cells of the next coarser octave, 0 where there is none."""
+    """Columns of cells of the next coarser octave, 0 where there is none; raises ValueError on other shapes."""
     inputs, colours = networks.enter.kernel.shape[0], networks.colours
     if (before.passed is not None) != (inputs == 14 * colours + PASSED):
-        raise ValueError("what was passed on is not what the octave's network takes")
+        raise ValueError("the octave's network does not take the features that were passed on")
     coarser = [*(before.parents or ()), *([] if before.passed is None else [before.passed])]
     if not coarser:
         return 0
@@ -236,23 +231,141 @@ def _check_before(networks: Octave, before: Before, cells: tuple[int, int]) -> i
     if size[0] < -(-cells[0] // 2) or size[1] < -(-cells[1] // 2):
         raise ValueError(f"the next coarser octave has {list(size)} cells, too few for {list(cells)}")
     for half in before.parents or ():
-        _expect("parents", half, np.int32, (*size, 6 * colours))
+        check("parents", half, np.int32, (*size, 6 * colours))
     if before.passed is not None:
-        _expect("passed", before.passed, np.int16, (*size, 4 * PASSED))
+        check("passed", before.passed, np.int16, (*size, 4 * PASSED))
     return int(size[1])
 
 
-def _expect_parameters(
-    networks: Octave, cells: tuple[int, int], loc: np.ndarray, rows: np.ndarray, strip: tuple[int, int]
-) -> None:
+def _check_parameters(networks: Octave, cells: tuple[int, int], out: FirstHalf | SecondHalf, strip: Rows) -> None:
     shape = (*cells, 6 * networks.colours)
-    _expect("loc", loc, np.int32, shape)
-    _expect("rows", rows, np.uint8, shape)
-    if not 0 <= strip[0] <= strip[1] <= cells[0]:
-        raise ValueError(f"rows {strip[0]} to {strip[1]} of {cells[0]}")
+    check("loc", out.loc, np.int32, shape)
+    check("indices", out.indices, np.uint8, shape)
+    check_rows(strip, cells[0])
+    if not min(cells):
+        raise ValueError("an octave without cells")
 
 
-def _expect(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
-    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous or 0 in shape:
-        found = f"{array.dtype}{list(array.shape)}"
-        raise ValueError(f"{name}: expected contiguous {np.dtype(dtype)}{list(shape)}, not {found}")
+LOWEST_GRID = 4  # rows and columns from one coefficient of the first part to the next
+LOWEST_DISTANCES = (
+    (2, True),
+    (2, False),
+    (1, True),
+    (1, False),
+)  # of the four, and if at the corners
+LOWEST_PARTS = 1 + len(LOWEST_DISTANCES)
+
+
+class LowestNetwork(NamedTuple):
+    """The network of one part of the lowest coefficients, but the first."""
+
+    enter: Dense
+    middle: Dense  # relu
+    out: Dense  # sums: means, then scale indices
+
+
+class LowestNetworks(NamedTuple):
+    """The networks of the lowest coefficients."""
+
+    parts: list[LowestNetwork]
+    companding: np.ndarray  # as in Octave
+    scales: int
+
+
+def load_lowest(weights: Weights, companding: np.ndarray, scales: int) -> LowestNetworks:
+    """The networks of the lowest coefficients from integer tensors by name.
+
+    Raises ValueError where shapes do not fit each other, or sums could overflow, and KeyError where one is missing.
+    """
+    parts = []
+    for part in range(LOWEST_PARTS - 1):
+        enter, middle = load_dense(weights, f"lowest/{part}/in"), load_dense(weights, f"lowest/{part}/middle", "relu")
+        parts.append(LowestNetwork(enter, middle, load_dense(weights, f"lowest/{part}/out", "sums")))
+        inputs, width = enter.kernel.shape
+        if inputs % 10 or middle.kernel.shape != (width, width) or parts[-1].out.kernel.shape != (width, inputs // 5):
+            raise ValueError("the layers of the lowest coefficients' networks do not fit each other")
+    if len({network.enter.kernel.shape for network in parts}) > 1 or not 1 <= scales <= SCALES_MAX:
+        raise ValueError("the networks of the lowest coefficients do not fit each other")
+    return LowestNetworks(parts, companding, scales)
+
+
+class Lowest:
+    """The lowest coefficients i32[h, w, C] of a tile, part by part.
+
+    Call `distribution` for each part in order, then `put` with the values that were coded.
+    """
+
+    def __init__(self, network: LowestNetworks, size: tuple[int, int], vectors: np.ndarray, start: np.ndarray) -> None:
+        """`vectors` i32[4 * width] are added in the networks; `start` i32[2C]: means, indices of the first part."""
+        self._network, self._size, self._start = network, size, start
+        self._vectors = vectors.reshape(LOWEST_PARTS - 1, -1)
+        self._known = np.zeros((size[0] * size[1], len(start) // 2), np.int32)
+        self._places, self._around = lowest_places(*size), lowest_neighbours(*size)
+
+    def distribution(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """(table indices u8[n, C], means i32[n, C]) of a part."""
+        count, channels = len(self._places[part]), self._known.shape[1]
+        if part == 0:
+            loc, index = self._start[:channels], np.clip(self._start[channels:], 0, self._network.scales - 1)
+            return np.tile(index.astype(np.uint8), (count, 1)), np.tile(loc.astype(np.int32), (count, 1))
+        near = self._known[self._around[part - 1]]
+        mean = (near.sum(0, dtype=np.int32) + 2) >> 2
+        x = compand(self._network.companding, np.concatenate([*(near - mean), mean], -1))
+        network = self._network.parts[part - 1]
+        hidden = np.maximum(dense(network.enter, np.concatenate([x, np.abs(x)], -1), vector=self._vectors[part - 1]), 0)
+        sums = dense(network.out, dense(network.middle, hidden))
+        loc = rounded(sums[:, :channels], LOC_SHIFT).astype(np.int32) + mean
+        index = np.clip(rounded(sums[:, channels:], INDEX_SHIFT), 0, self._network.scales - 1)
+        return index.astype(np.uint8), loc
+
+    def put(self, part: int, values: np.ndarray) -> None:
+        """Store the values i32[n, C] of a part."""
+        self._known[self._places[part]] = values
+
+    def planes(self) -> np.ndarray:
+        """All coefficients, i32[C, h, w]."""
+        return np.ascontiguousarray(self._known.T).reshape(-1, *self._size)
+
+
+def lowest_parts(row: Any, column: Any) -> list[Any]:
+    """Masks of the coefficients at these rows and columns (arrays or tensors) that are in each part."""
+    masks = [(row % LOWEST_GRID == 0) & (column % LOWEST_GRID == 0)]
+    for distance, corners in LOWEST_DISTANCES:
+        if corners:
+            masks.append((row % (2 * distance) == distance) & (column % (2 * distance) == distance))
+        else:
+            here = (row % distance == 0) & (column % distance == 0)
+            masks.append(here & ((row // distance + column // distance) % 2 == 1))
+    return masks
+
+
+@lru_cache(maxsize=64)
+def lowest_places(height: int, width: int) -> list[np.ndarray]:
+    """i64[n] of each part: the places of its coefficients, counted in rows from the top."""
+    return [np.flatnonzero(part) for part in lowest_parts(*np.indices((height, width)))]
+
+
+@lru_cache(maxsize=64)
+def lowest_neighbours(height: int, width: int) -> list[np.ndarray]:
+    """i64[4, n] of each part but the first: the places of the four that each coefficient lies between.
+
+    Beyond an edge it is the one opposite; where there is none either, those at the other two sides.
+    """
+    neighbours = []
+    for part, (distance, corners) in zip(lowest_places(height, width)[1:], LOWEST_DISTANCES, strict=True):
+        row, column = np.divmod(part, width)
+        up, down = _either_side(row, distance, height)
+        left, right = _either_side(column, distance, width)
+        if corners:
+            four = [up * width + left, up * width + right, down * width + left, down * width + right]
+        else:
+            vertical, across = [up * width + column, down * width + column], [row * width + left, row * width + right]
+            four = [*(across if height <= distance else vertical), *(vertical if width <= distance else across)]
+        neighbours.append(np.stack(four))
+    return neighbours
+
+
+def _either_side(place: np.ndarray, distance: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    before = np.where(place >= distance, place - distance, place + distance)
+    after = np.where(place + distance < count, place + distance, place - distance)
+    return before, after

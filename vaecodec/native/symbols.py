@@ -1,8 +1,9 @@
-"""Symbols of coefficients: sorting by table, asymmetric numeral systems (ANS), values, quantisation.
+"""Sort, code, dequantise and quantise the symbols of coefficients.
 
+The coder is of asymmetric numeral systems (ANS, Duda 2013).
 Every coefficient has a symbol i32 and a table index u8; with index 0 the symbol is 0 and is not coded.  Coded symbols
 are sorted by index, so that a run of them shares a table.  A symbol's position is its place in its table, whose last
-entry is the escape.  `moved` u8[256] maps an index to the table that codes it (scale offsets).
+entry is the escape.  `table_of` u8[256] maps an index to the table that codes it (scale offsets).
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.native import library
-from vaecodec.native.arrays import check, check_writable
-from vaecodec.native.library import pointer
-from vaecodec.native.reference import symbols as reference
-from vaecodec.native.reference.symbols import ANS_BITS, INDICES, LEVELS, LOOKUP_BITS, SMALL
+from vaecodec.native.library import check, check_writable
+from vaecodec.native.reference import prior as reference
+from vaecodec.native.reference.prior import ANS_BITS, INDICES, LEVELS, LOOKUP_BITS, SMALL
 
 ENTRIES_MAX = 1 << 16  # of a table: the lookup holds 16 bits
 
@@ -26,13 +26,12 @@ def sort_by_table(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counts[0] is 0, so that the counts sum to m.
     """
     check("indices", indices, np.uint8, (indices.size,))
-    kernel = library.kernel("sort_by_table", "qpppp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.sort_by_table(indices)
     places, order = np.empty(indices.size, np.uint32), np.empty(indices.size, np.uint32)
     counts = np.empty(INDICES, np.int32)
-    found = kernel(indices.size, *map(pointer, (indices, places, order, counts)))
-    return order[:found], counts
+    count = library.call("sort_by_table", "qpppp", indices.size, indices, places, order, counts)
+    return order[:count], counts
 
 
 def place_symbols(
@@ -42,7 +41,7 @@ def place_symbols(
     counts: np.ndarray,
     low: np.ndarray,
     last: np.ndarray,
-    moved: np.ndarray,
+    table_of: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(symbols i32[size], escapes u32[e]) from sorted positions i32[m] and what sort_by_table returned.
 
@@ -50,45 +49,43 @@ def place_symbols(
     symbols at order[escapes] are to be replaced by what follows in the stream.
     """
     check("positions", positions, np.int32, (len(order),))
-    _check_order(size, order, counts, low, last, moved)
-    kernel = library.kernel("place_symbols", "qpppppppp")
-    if kernel is None:
-        return reference.place_symbols(size, positions, order, counts, low, last, moved)
+    _check_order(size, order, counts, low, last, table_of)
+    if library.in_numpy():
+        return reference.place_symbols(size, positions, order, counts, low, last, table_of)
     symbols, escapes = np.empty(size, np.int32), np.empty(len(order), np.uint32)
-    arrays = (positions, order, counts, low, last, moved, symbols, escapes)
-    return symbols, escapes[: kernel(size, *map(pointer, arrays))]
+    arrays = (positions, order, counts, low, last, table_of, symbols, escapes)
+    return symbols, escapes[: library.call("place_symbols", "qpppppppp", size, *arrays)]
 
 
 def gather_symbols(
-    symbols: np.ndarray, order: np.ndarray, counts: np.ndarray, low: np.ndarray, last: np.ndarray, moved: np.ndarray
+    symbols: np.ndarray, order: np.ndarray, counts: np.ndarray, low: np.ndarray, last: np.ndarray, table_of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """(positions i32[m], escapes u32[e], uncodable) of symbols i32[n]: the inverse of place_symbols.
 
     `uncodable` counts symbols of index 0 that are not 0, and coded ones beyond +-65535.
     """
     check("symbols", symbols, np.int32, (symbols.size,))
-    _check_order(symbols.size, order, counts, low, last, moved)
-    kernel = library.kernel("gather_symbols", "qppppppppp")
-    if kernel is None:
-        return reference.gather_symbols(symbols, order, counts, low, last, moved)
+    _check_order(symbols.size, order, counts, low, last, table_of)
+    if library.in_numpy():
+        return reference.gather_symbols(symbols, order, counts, low, last, table_of)
     positions, escapes = np.empty(len(order), np.int32), np.empty(len(order), np.uint32)
     uncodable = np.zeros(1, np.int32)
-    arrays = (symbols, order, counts, low, last, moved, positions, escapes, uncodable)
-    found = kernel(symbols.size, *map(pointer, arrays))
-    return positions, escapes[:found], int(uncodable[0])
+    arrays = (symbols, order, counts, low, last, table_of, positions, escapes, uncodable)
+    count = library.call("gather_symbols", "qppppppppp", symbols.size, *arrays)
+    return positions, escapes[:count], int(uncodable[0])
 
 
 def _check_order(
-    size: int, order: np.ndarray, counts: np.ndarray, low: np.ndarray, last: np.ndarray, moved: np.ndarray
+    size: int, order: np.ndarray, counts: np.ndarray, low: np.ndarray, last: np.ndarray, table_of: np.ndarray
 ) -> None:
     check("order", order, np.uint32, (order.size,))
     check("counts", counts, np.int32, (INDICES,))
     check("low", low, np.int32, (low.size,))
     check("last", last, np.int32, low.shape)
-    check("moved", moved, np.uint8, (INDICES,))
+    check("table_of", table_of, np.uint8, (INDICES,))
     if counts[0] or counts.min() < 0 or counts.sum(dtype=np.int64) != order.size:
         raise ValueError("the counts do not add up to the sorted places")
-    if order.max(initial=0) >= max(size, 1) or moved[counts > 0].max(initial=0) >= max(low.size, 1):
+    if order.max(initial=0) >= max(size, 1) or table_of[counts > 0].max(initial=0) >= max(low.size, 1):
         raise ValueError("a sorted place or a table is out of range")
 
 
@@ -102,11 +99,10 @@ def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, cen
     check("loc", loc, np.int32, shape)
     check("centroids", centroids, np.int8, (len(centroids), 2))
     _check_indices(indices, shape, len(centroids))
-    kernel = library.kernel("symbol_values", "qippppp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.symbol_values(symbols, indices, loc, centroids)
     values = np.empty(shape, np.int32)
-    kernel(symbols.size, len(centroids), *map(pointer, (symbols, indices, loc, centroids, values)))
+    library.call("symbol_values", "qippppp", symbols.size, len(centroids), symbols, indices, loc, centroids, values)
     return values
 
 
@@ -121,11 +117,10 @@ def quantise(target: np.ndarray, indices: np.ndarray, loc: np.ndarray, threshold
     check("loc", loc, np.int32, shape)
     check("thresholds", thresholds, np.float32, (len(thresholds), LEVELS))
     _check_indices(indices, shape, len(thresholds))
-    kernel = library.kernel("quantise", "qppppp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.quantise(target, indices, loc, thresholds)
     symbols = np.empty(shape, np.int32)
-    kernel(target.size, *map(pointer, (target, indices, loc, thresholds, symbols)))
+    library.call("quantise", "qppppp", target.size, target, indices, loc, thresholds, symbols)
     return symbols
 
 
@@ -133,12 +128,11 @@ def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tupl
     """(counts i32[scales, 49] by index of coded symbols -24..24, places u32[l] of the other coded ones) of i32[n]."""
     check("symbols", symbols, np.int32, (symbols.size,))
     _check_indices(indices, symbols.shape, scales)
-    kernel = library.kernel("count_symbols", "qpppp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.count_symbols(symbols, indices, scales)
     histogram, large = np.zeros((scales, 2 * SMALL + 1), np.int32), np.empty(symbols.size, np.uint32)
-    found = kernel(symbols.size, *map(pointer, (symbols, indices, histogram, large)))
-    return histogram, large[:found]
+    count = library.call("count_symbols", "qpppp", symbols.size, symbols, indices, histogram, large)
+    return histogram, large[:count]
 
 
 def _check_indices(indices: np.ndarray, shape: tuple[int, ...], scales: int) -> None:
@@ -170,11 +164,10 @@ def ans_tables(freq: np.ndarray, start: np.ndarray) -> AnsTables:
     offsets, tables = start + np.arange(len(start)), np.repeat(np.arange(len(sizes)), sizes)
     bounds = np.zeros(len(freq) + len(sizes), np.uint32)
     bounds[np.arange(1, len(freq) + 1) + tables] = sums - (tables << ANS_BITS)
-    kernel = library.kernel("ans_lookup", "qppp")
-    if kernel is None:
+    if library.in_numpy():
         return AnsTables(offsets, bounds, reference.ans_lookup(offsets, bounds))
     lookup = np.empty((len(sizes), (1 << LOOKUP_BITS) + 1), np.uint16)
-    kernel(len(sizes), pointer(offsets), pointer(bounds), pointer(lookup))
+    library.call("ans_lookup", "qppp", len(sizes), offsets, bounds, lookup)
     return AnsTables(offsets, bounds, lookup)
 
 
@@ -191,12 +184,11 @@ def ans_decode(stack: AnsStack, tables: AnsTables, used: np.ndarray, counts: np.
     An empty stack yields zeros: a caller checks the counts of untrusted input.
     """
     total = _check_runs(stack, tables, used, counts)
-    kernel = library.kernel("ans_decode", "ppqpppppp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.ans_decode(*stack, used, counts, tables.offsets, tables.bounds)
     positions = np.empty(total, np.int32)
     runs = (used, counts, tables.offsets, tables.bounds, tables.lookup)
-    kernel(*map(pointer, stack), len(used), *map(pointer, runs), pointer(positions))
+    library.call("ans_decode", "ppqpppppp", *stack, len(used), *runs, positions)
     return positions
 
 
@@ -208,11 +200,10 @@ def ans_encode(stack: AnsStack, tables: AnsTables, positions: np.ndarray, used: 
     total = _check_runs(stack, tables, used, counts)
     check("positions", positions, np.int32, (total,))
     _check_room(stack, total)
-    kernel = library.kernel("ans_encode", "ppqppppqp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.ans_encode(*stack, positions, used, counts, tables.offsets, tables.bounds)
     runs = (used, counts, tables.offsets, tables.bounds)
-    _accept(kernel(*map(pointer, stack), len(used), *map(pointer, runs), total, pointer(positions)))
+    _accept(library.call("ans_encode", "ppqppppqp", *stack, len(used), *runs, total, positions))
 
 
 def _check_runs(stack: AnsStack, tables: AnsTables, used: np.ndarray, counts: np.ndarray) -> int:
@@ -228,11 +219,10 @@ def ans_decode_each(stack: AnsStack, bounds: np.ndarray) -> np.ndarray:
     """Positions i32[n], one under each table of bounds u32[n, K + 1], which rise from 0 to 2**24."""
     _check_stack(stack)
     check("bounds", bounds, np.uint32, (len(bounds), bounds.shape[1]))
-    kernel = library.kernel("ans_decode_each", "ppqipp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.ans_decode_each(*stack, bounds)
     positions = np.empty(len(bounds), np.int32)
-    kernel(*map(pointer, stack), len(bounds), bounds.shape[1] - 1, pointer(bounds), pointer(positions))
+    library.call("ans_decode_each", "ppqipp", *stack, len(bounds), bounds.shape[1] - 1, bounds, positions)
     return positions
 
 
@@ -242,21 +232,19 @@ def ans_encode_each(stack: AnsStack, positions: np.ndarray, bounds: np.ndarray) 
     check("bounds", bounds, np.uint32, (len(bounds), bounds.shape[1]))
     check("positions", positions, np.int32, (len(bounds),))
     _check_room(stack, len(positions))
-    kernel = library.kernel("ans_encode_each", "ppqipp")
-    if kernel is None:
+    if library.in_numpy():
         return reference.ans_encode_each(*stack, positions, bounds)
-    _accept(kernel(*map(pointer, stack), len(bounds), bounds.shape[1] - 1, pointer(bounds), pointer(positions)))
+    _accept(library.call("ans_encode_each", "ppqipp", *stack, len(bounds), bounds.shape[1] - 1, bounds, positions))
 
 
 def ans_decode_uniform(stack: AnsStack, count: int, bits: int) -> np.ndarray:
     """Positions i32[count] below 2**bits, bits 1 to 24, all equally likely."""
     _check_stack(stack)
     _check_bits(bits)
-    kernel = library.kernel("ans_decode_uniform", "ppqip")
-    if kernel is None:
+    if library.in_numpy():
         return reference.ans_decode_uniform(*stack, count, bits)
     positions = np.empty(count, np.int32)
-    kernel(*map(pointer, stack), count, bits, pointer(positions))
+    library.call("ans_decode_uniform", "ppqip", *stack, count, bits, positions)
     return positions
 
 
@@ -266,10 +254,9 @@ def ans_encode_uniform(stack: AnsStack, positions: np.ndarray, bits: int) -> Non
     _check_bits(bits)
     check("positions", positions, np.int32, (positions.size,))
     _check_room(stack, len(positions))
-    kernel = library.kernel("ans_encode_uniform", "ppqip")
-    if kernel is None:
+    if library.in_numpy():
         return reference.ans_encode_uniform(*stack, positions, bits)
-    _accept(kernel(*map(pointer, stack), len(positions), bits, pointer(positions)))
+    _accept(library.call("ans_encode_uniform", "ppqip", *stack, len(positions), bits, positions))
 
 
 def _check_stack(stack: AnsStack) -> None:

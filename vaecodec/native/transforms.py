@@ -1,18 +1,20 @@
-"""The parts of both transforms between planes of coefficients, the blocks of their networks, and pixels.
+"""Convert between planes of coefficients, activations of the networks of both transforms, and pixels.
 
 Each function works on a strip of rows of its result, so that threads can share an image, and returns the whole array.
-Letters: h, w cells of 16 x 16 pixels, C colours.  Samples are i16[16h, 16w, C] in units of 2**-14, on a scale of 1 for
-255 levels; coefficients are i32 planes in that unit, `low` [C, h, w] and `bands[o]` [3 C, 8h >> o, 8w >> o] of octaves
-0 to 3; levels are i16[16h, 16w, C] in units of 2**-6 of a level, 0 in the middle of the range.
+An image has h x w cells of 16 x 16 pixels, and C channels.  Samples are i16[16h, 16w, C] in units of 2**-14, on a scale
+of 1 for 255 levels; coefficients are i32 planes in that unit, `low` [C, h, w] and `bands[o]` [3 C, 8h >> o, 8w >> o] of
+octaves 0 to 3; levels are i16[16h, 16w, C] in units of 2**-6 of a level, 0 in the middle of the range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from vaecodec.native import library
+from vaecodec.native.library import check, check_rows
 from vaecodec.native.networks import Dense
 from vaecodec.native.reference import transforms as reference
 
@@ -24,10 +26,11 @@ Rows = tuple[int, int]  # the first row, and the one beyond the last
 def inverse_colors(planes: np.ndarray, rotation: np.ndarray, out: np.ndarray, rows: Rows) -> np.ndarray:
     """Planes i32[C, H, W] of rotated colours -> samples i16[H, W, C]; rotation i32[C, C], unit 2**-14."""
     channels, height, width = planes.shape
-    _check("planes", planes, np.int32, planes.shape)
-    _check("rotation", rotation, np.int32, (channels, channels))
-    _check("out", out, np.int16, (height, width, channels), rows)
-    if library.kind() == library.REFERENCE:
+    check("planes", planes, np.int32, planes.shape)
+    check("rotation", rotation, np.int32, (channels, channels))
+    check("out", out, np.int16, (height, width, channels))
+    check_rows(rows, height)
+    if library.in_numpy():
         out[slice(*rows)] = reference.inverse_colors(planes[:, slice(*rows)], rotation)
     else:
         library.call("inverse_colors", "iiiiippp", channels, height, width, *rows, planes, rotation, out)
@@ -37,10 +40,11 @@ def inverse_colors(planes: np.ndarray, rotation: np.ndarray, out: np.ndarray, ro
 def forward_colors(pixels: np.ndarray, rotation: np.ndarray, out: np.ndarray, rows: Rows) -> np.ndarray:
     """Pixels u8[H, W, C] -> planes i32[C, H, W] of rotated colours, unit 2**-14; the inverse of inverse_colors."""
     height, width, channels = pixels.shape
-    _check("pixels", pixels, np.uint8, pixels.shape, rows)
-    _check("rotation", rotation, np.int32, (channels, channels))
-    _check("out", out, np.int32, (channels, height, width))
-    if library.kind() == library.REFERENCE:
+    check("pixels", pixels, np.uint8, pixels.shape)
+    check_rows(rows, height)
+    check("rotation", rotation, np.int32, (channels, channels))
+    check("out", out, np.int32, (channels, height, width))
+    if library.in_numpy():
         out[:, slice(*rows)] = reference.forward_colors(pixels[slice(*rows)], rotation)
     else:
         library.call("forward_colors", "iiiiippp", channels, height, width, *rows, pixels, rotation, out)
@@ -53,8 +57,9 @@ def synthesis_coarse(
     """Coefficients -> out i16[h, w, coarse], through the first layer of the synthesis."""
     channels, h, w = _check_coefficients(bands, low)
     _check_layer(layer, 256 * channels)
-    _check("out", out, np.int16, (h, w, layer.channels), rows)
-    if library.kind() == library.REFERENCE:
+    check("out", out, np.int16, (h, w, layer.channels))
+    check_rows(rows, h)
+    if library.in_numpy():
         parts = [plane[:, _lines(rows, FINE_CELL >> octave)] for octave, plane in enumerate(bands)]
         out[slice(*rows)] = reference.synthesis_coarse(layer, parts, low[:, slice(*rows)])
     else:
@@ -76,13 +81,14 @@ def synthesis_fine(
     (h, w), channels, fine = x.shape[:2], samples.shape[2], skip.channels
     _check_layer(coarse, x.shape[2], 4 * fine)
     _check_layer(skip, FINE_CELL * FINE_CELL * channels)
-    _check("x", x, np.int16, x.shape, rows)
-    _check("samples", samples, np.int16, (CELL * h, CELL * w, channels))
-    _check("multiplier", multiplier, np.int32, (fine,))
-    _check("out", out, np.int16, (2 * h, 2 * w, fine))
-    if library.kind() == library.REFERENCE:
-        seen = x[slice(*rows)], samples[_lines(rows, CELL)]
-        out[_lines(rows, 2)] = reference.synthesis_fine(coarse, skip, *seen, multiplier)
+    check("x", x, np.int16, x.shape)
+    check_rows(rows, h)
+    check("samples", samples, np.int16, (CELL * h, CELL * w, channels))
+    check("multiplier", multiplier, np.int32, (fine,))
+    check("out", out, np.int16, (2 * h, 2 * w, fine))
+    if library.in_numpy():
+        inputs = x[slice(*rows)], samples[_lines(rows, CELL)]
+        out[_lines(rows, 2)] = reference.synthesis_fine(coarse, skip, *inputs, multiplier)
     else:
         arrays = (x, samples, multiplier, out, _scratch(w, channels, x.shape[2], fine))
         layers = coarse.packed, skip.packed
@@ -101,19 +107,21 @@ def synthesis_pixels(
     """x i16[2h, 2w, fine] and samples -> levels, or pixels u8[16h, 16w, C], or both; `rows` are those of x."""
     h, w, channels = x.shape[0], x.shape[1], samples.shape[2]
     _check_layer(layer, x.shape[2], FINE_CELL * FINE_CELL * channels)
-    _check("x", x, np.int16, x.shape, rows)
+    check("x", x, np.int16, x.shape)
+    check_rows(rows, h)
     shape = (FINE_CELL * h, FINE_CELL * w, channels)
-    _check("samples", samples, np.int16, shape)
-    for name, array, kind in (("levels", levels, np.int16), ("pixels", pixels, np.uint8)):
-        if array is not None:
-            _check(name, array, kind, shape)
-    if library.kind() == library.REFERENCE:
+    check("samples", samples, np.int16, shape)
+    if levels is not None:
+        check("levels", levels, np.int16, shape)
+    if pixels is not None:
+        check("pixels", pixels, np.uint8, shape)
+    if library.in_numpy():
         lines = _lines(rows, FINE_CELL)
-        made = reference.synthesis_levels(layer, x[slice(*rows)], samples[lines])
+        strip = reference.synthesis_levels(layer, x[slice(*rows)], samples[lines])
         if levels is not None:
-            levels[lines] = made
+            levels[lines] = strip
         if pixels is not None:
-            pixels[lines] = reference.pixels_of(made)
+            pixels[lines] = reference.pixels_of(strip)
         return
     arrays = (x, samples, levels, pixels, _scratch(-(-w // 2), channels, 1, x.shape[2]))
     library.call("synthesis_pixels", "piiii" + "p" * 5, layer.packed, channels, w, *rows, *arrays)
@@ -123,10 +131,11 @@ def analysis_fine(layer: Dense, pixels: np.ndarray, multiplier: np.ndarray, out:
     """Pixels u8[16h, 16w, C] -> out i16[2h, 2w, fine], the first layer of the analysis; multiplier i32[fine]."""
     h, w, channels = pixels.shape[0] // FINE_CELL, pixels.shape[1] // FINE_CELL, pixels.shape[2]
     _check_layer(layer, FINE_CELL * FINE_CELL * channels)
-    _check("pixels", pixels, np.uint8, (FINE_CELL * h, FINE_CELL * w, channels))
-    _check("multiplier", multiplier, np.int32, (layer.channels,))
-    _check("out", out, np.int16, (h, w, layer.channels), rows)
-    if library.kind() == library.REFERENCE:
+    check("pixels", pixels, np.uint8, (FINE_CELL * h, FINE_CELL * w, channels))
+    check("multiplier", multiplier, np.int32, (layer.channels,))
+    check("out", out, np.int16, (h, w, layer.channels))
+    check_rows(rows, h)
+    if library.in_numpy():
         out[slice(*rows)] = reference.analysis_fine(layer, pixels[_lines(rows, FINE_CELL)], multiplier)
     else:
         arrays = (pixels, multiplier, out, _scratch(-(-w // 2), channels, 1, layer.channels))
@@ -138,9 +147,10 @@ def analysis_coarse(layer: Dense, x: np.ndarray, out: np.ndarray, rows: Rows) ->
     """x i16[2h, 2w, fine] -> out i16[h, w, coarse]."""
     h, w, fine = x.shape[0] // 2, x.shape[1] // 2, x.shape[2]
     _check_layer(layer, 4 * fine)
-    _check("x", x, np.int16, (2 * h, 2 * w, fine))
-    _check("out", out, np.int16, (h, w, layer.channels), rows)
-    if library.kind() == library.REFERENCE:
+    check("x", x, np.int16, (2 * h, 2 * w, fine))
+    check("out", out, np.int16, (h, w, layer.channels))
+    check_rows(rows, h)
+    if library.in_numpy():
         out[slice(*rows)] = reference.analysis_coarse(layer, x[_lines(rows, 2)])
     else:
         arrays = (x, out, _scratch(w, 1, layer.channels, fine))
@@ -152,8 +162,9 @@ def analysis_latents(layer: Dense, x: np.ndarray, bands: Sequence[np.ndarray], l
     """x i16[h, w, coarse] through the last layer of the analysis, added to the coefficients in place."""
     channels, h, w = _check_coefficients(bands, low)
     _check_layer(layer, x.shape[2], 256 * channels)
-    _check("x", x, np.int16, (h, w, layer.kernel.shape[0]), rows)
-    if library.kind() == library.REFERENCE:
+    check("x", x, np.int16, (h, w, layer.kernel.shape[0]))
+    check_rows(rows, h)
+    if library.in_numpy():
         parts = [plane[:, _lines(rows, FINE_CELL >> octave)] for octave, plane in enumerate(bands)]
         reference.analysis_latents(layer, x[slice(*rows)], parts, low[:, slice(*rows)])
     else:
@@ -162,7 +173,7 @@ def analysis_latents(layer: Dense, x: np.ndarray, bands: Sequence[np.ndarray], l
 
 
 def _lines(rows: Rows, factor: int) -> slice:
-    """The rows of an array that has `factor` of them for each."""
+    """The rows of an array that has `factor` rows for each of these."""
     return slice(factor * rows[0], factor * rows[1])
 
 
@@ -171,14 +182,14 @@ def _scratch(w: int, channels: int, coarse: int, fine: int) -> np.ndarray:
 
 
 def _check_coefficients(bands: Sequence[np.ndarray], low: np.ndarray) -> tuple[int, int, int]:
-    """(C, h, w); raises ValueError where planes do not go together."""
+    """(C, h, w) of coefficients; raises ValueError where their planes do not go together."""
     channels, h, w = low.shape
-    _check("low", low, np.int32, low.shape)
+    check("low", low, np.int32, low.shape)
     if len(bands) != OCTAVES:
         raise ValueError(f"there are {len(bands)} octaves, expected {OCTAVES}")
     for octave, plane in enumerate(bands):
         side = FINE_CELL >> octave
-        _check(f"octave {octave}", plane, np.int32, (3 * channels, side * h, side * w))
+        check(f"octave {octave}", plane, np.int32, (3 * channels, side * h, side * w))
     return channels, h, w
 
 
@@ -187,9 +198,96 @@ def _check_layer(layer: Dense, inputs: int, channels: int | None = None) -> None
         raise ValueError(f"a layer has {layer.kernel.shape[0]} inputs and {layer.channels} channels, not {inputs}")
 
 
-def _check(name: str, array: np.ndarray, kind: type, shape: tuple[int, ...], rows: Rows = (0, 0)) -> None:
-    if array.dtype != kind or array.shape != shape or not array.flags.c_contiguous:
-        found = f"{array.dtype}{list(array.shape)}"
-        raise ValueError(f"{name} must be contiguous {np.dtype(kind).name}{list(shape)}, not {found}")
-    if not 0 <= rows[0] <= rows[1] <= shape[0]:
-        raise ValueError(f"rows {rows[0]} to {rows[1]} do not lie within {shape[0]}")
+SMALLEST = reference.REACH + 1  # least side of an image that is filtered: samples beyond the edges are mirrored
+
+
+class FilterWeights(NamedTuple):
+    """Integers of one restoration filter; K classes, C channels."""
+
+    rotation: np.ndarray  # i32[C, C], unit 2**-14: rotated colours in rows
+    first: np.ndarray  # i32[K, 9] within +-128: weights of colour 0
+    shifts: np.ndarray  # i32[K], 0..15: their units are 2**-shift
+    ramps: np.ndarray  # i32[K - 1], 0..65535: how fast a class gives way to the next
+    others: np.ndarray  # i32[2 C] within +-128, unit 2**-9; i32[0] where C is 1
+
+
+def restore(
+    samples: np.ndarray, weights: FilterWeights, rows: slice = slice(None), out: np.ndarray | None = None
+) -> np.ndarray:
+    """Apply a restoration filter to some rows of an image.
+
+    Args:
+        samples: i16[H, W, C], unit 2**-6 of a level, 0 at the middle of the range; sides of at least 5.
+        weights: the filter.
+        rows: the rows to compute.
+        out: u8[H, W, C] to write them into.
+
+    Returns:
+        out, or a new u8[H, W, C], with these rows filled.
+    """
+    height, width, channels = samples.shape
+    _check_samples(samples, weights.rotation)
+    out = np.empty(samples.shape, np.uint8) if out is None else out
+    check("out", out, np.uint8, samples.shape)
+    classes = len(weights.first)
+    arrays = [np.ascontiguousarray(array, np.int32) for array in weights]
+    shapes = [(channels, channels), (classes, 9), (classes,), (classes - 1,), (2 * channels * (channels > 1),)]
+    if [array.shape for array in arrays] != shapes:
+        raise ValueError("the filter's weights have the wrong shapes")
+    top, bottom, step = rows.indices(height)
+    if step != 1:
+        raise ValueError("rows must follow each other")
+    if library.in_numpy():
+        out[top:bottom] = reference.restore(samples, *arrays)[top:bottom]
+        return out
+    scratch = np.empty(library.call("restoration_scratch", "ii", width, channels), np.uint8)
+    numbers = height, width, channels, top, bottom, classes
+    library.call("restore", "iiiiii" + "p" * 8, *numbers, *arrays, samples, scratch, out)
+    return out
+
+
+class FitSums(NamedTuple):
+    """Sums of products of the sums around samples, and of these with what the samples lack; i64, unit 1/64."""
+
+    first: np.ndarray  # [9, 9]
+    first_right: np.ndarray  # [9]
+    others: np.ndarray  # [C - 1, 4, 4]: own near and diagonal sums, those of colour 0
+    others_right: np.ndarray  # [C - 1, 4]
+
+
+def fit_sums(
+    samples: np.ndarray, pixels: np.ndarray, box: tuple[int, int, int, int], every: int, rotation: np.ndarray
+) -> FitSums:
+    """Sum the normal equations of a filter of one class over every `every`-th row of a box (top, left, bottom, right).
+
+    samples i16[H, W, C] as in `restore`, pixels u8[H, W, C] of the original, rotation i32[C, C].
+    """
+    height, width, channels = samples.shape
+    _check_samples(samples, rotation)
+    pixels, rotation = np.ascontiguousarray(pixels), np.ascontiguousarray(rotation, np.int32)
+    check("pixels", pixels, np.uint8, samples.shape)
+    top, left, bottom, right = box
+    if not (0 <= top <= bottom <= height and 0 <= left <= right <= width and every >= 1):
+        raise ValueError(f"box {box} does not lie within the image")
+    if library.in_numpy():
+        sums = reference.fit_sums(samples, pixels, box, every, rotation)
+    else:
+        sums = np.zeros(90 + 20 * (channels - 1), np.int64)
+        scratch = np.empty(library.call("fit_scratch", "ii", width, channels), np.uint8)
+        numbers = height, width, channels, top, left, bottom, right, every
+        library.call("fit_sums", "iiiiiiii" + "p" * 5, *numbers, rotation, samples, pixels, scratch, sums)
+    first, others = sums[:81].reshape(9, 9), sums[90:].reshape(channels - 1, 20)
+    squares = others[:, :16].reshape(-1, 4, 4)
+    return FitSums(_symmetric(first), sums[81:90], _symmetric(squares), others[:, 16:])
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    """The symmetric matrix, or stack of matrices, with this upper triangle."""
+    upper = np.triu(matrix)
+    return upper + np.triu(upper, 1).swapaxes(-1, -2)
+
+
+def _check_samples(samples: np.ndarray, rotation: np.ndarray) -> None:
+    check("samples", samples, np.int16, samples.shape)
+    if min(samples.shape[:2]) < SMALLEST or rotation.shape != (samples.shape[2],) * 2:
+        raise ValueError(f"samples are {list(samples.shape)}, expected sides of at least {SMALLEST}")

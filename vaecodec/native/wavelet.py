@@ -1,4 +1,4 @@
-"""The integer CDF 9/7 wavelet (modulo 2**32), and the order in which the coefficients of an octave are coded.
+"""Transform planes by the integer CDF 9/7 wavelet (modulo 2**32), and order the coefficients of an octave for coding.
 
 Planes are i32[C, H, W].  Subbands are i32[3C, H, W], plane b * C + c: of detail along rows, along columns, and along
 both.  Halves are i32[h, w, 6C]: of each square of 2x2 places the coefficients that are coded first, and the others.
@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from vaecodec.native import library
-from vaecodec.native.arrays import check, check_writable, strides_of
-from vaecodec.native.library import pointer
-from vaecodec.native.reference import wavelet as reference
+from vaecodec.native.library import check, check_writable, strides_of
+from vaecodec.native.reference import transforms as reference
 
 CHANNELS_MAX = 16
 VALUE_MAX = 1 << 16  # of coefficients and of low-pass images of the context
@@ -28,7 +27,7 @@ def half(shape: Shape) -> Shape:
 
 
 def scratch_size(width: int) -> int:
-    """How many int32 inverse_dwt and forward_dwt need for images of this width: eight rows of a ring."""
+    """The number of int32 that inverse_dwt and forward_dwt need for images of this width: eight rows of a ring."""
     return 8 * (width + width % 2)
 
 
@@ -75,20 +74,13 @@ def inverse_dwt(
     if half(shape) != (h, w) or not 0 <= limit < 1 << 31:
         raise ValueError(f"an image of {shape} does not have subbands of {(h, w)}, or the limit {limit} is too large")
     out = _output(out, (channels, *shape), low, bands)
-    strides = [
-        *strides_of("low", low, (channels, h, w)),
-        pointer(bands),
-        *strides_of("bands", bands, (3 * channels, h, w)),
-        pointer(out),
-        *strides_of("out", out, (channels, *shape)),
-    ]
-    kernel = library.kernel("inverse_dwt", "iiiiipqqpqqpqqp")
-    if kernel is None:
+    low_strides, out_strides = strides_of("low", low, (channels, h, w)), strides_of("out", out, (channels, *shape))
+    arrays = (low, *low_strides, bands, *strides_of("bands", bands, (3 * channels, h, w)), out, *out_strides)
+    if library.in_numpy():
         out[...] = reference.inverse_dwt(low, bands, shape, scale_low, limit)
-        return out
-    if out.size:
-        scratch = _scratch(scratch, shape[1])
-        kernel(channels, *shape, int(scale_low), limit, pointer(low), *strides, pointer(scratch))
+    elif out.size:
+        numbers = channels, *shape, int(scale_low), limit
+        library.call("inverse_dwt", "iiiiipqqpqqpqqp", *numbers, *arrays, _scratch(scratch, shape[1]))
     return out
 
 
@@ -101,13 +93,11 @@ def forward_dwt(samples: np.ndarray, scratch: np.ndarray | None = None) -> tuple
     h, w = half((height, width))
     low, bands = np.empty((channels, h, w), np.int32), np.empty((3 * channels, h, w), np.int32)
     strides = strides_of("samples", samples, (channels, height, width))
-    kernel = library.kernel("forward_dwt", "iiipqqpqqpqqp")
-    if kernel is None:
+    if library.in_numpy():
         low[...], bands[...] = reference.forward_dwt(samples)
     elif low.size:
-        scratch = _scratch(scratch, width)
-        into = (pointer(low), h * w, w, pointer(bands), h * w, w)
-        kernel(channels, height, width, pointer(samples), *strides, *into, pointer(scratch))
+        arrays = (samples, *strides, low, h * w, w, bands, h * w, w, _scratch(scratch, width))
+        library.call("forward_dwt", "iiipqqpqqpqqp", channels, height, width, *arrays)
     return low, bands
 
 
@@ -141,12 +131,11 @@ def octave_planes(
         raise ValueError("a shift or the limit is out of range")
     out = _output(out, (3 * channels, *shape), first, second)
     strides = strides_of("out", out, (3 * channels, *shape))
-    kernel = library.kernel("octave_planes", "iiippppipqq")
-    if kernel is None:
+    if library.in_numpy():
         out[...] = reference.octave_planes(first, second, shape, mantissa, shift, limit)
-        return out
-    inputs = map(pointer, (first, second, mantissa, shift))
-    kernel(channels, *shape, *inputs, limit, pointer(out), *strides)
+    else:
+        arrays = (first, second, mantissa, shift, limit, out, *strides)
+        library.call("octave_planes", "iiippppipqq", channels, *shape, *arrays)
     return out
 
 
@@ -157,13 +146,12 @@ def octave_halves(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if planes.dtype not in (np.int32, np.float32):
         raise ValueError(f"planes are {planes.dtype}, expected int32 or float32")
     strides = strides_of("planes", planes.view(np.int32), (count // 3 * 3, height, width))
-    kernel = library.kernel("octave_halves", "iiipqqpp")
-    if kernel is None:
+    if library.in_numpy():
         first, second = reference.octave_halves(planes)
         return np.ascontiguousarray(first), np.ascontiguousarray(second)
     shape = (*half((height, width)), 2 * count)
     first, second = np.empty(shape, planes.dtype), np.empty(shape, planes.dtype)
-    kernel(count // 3, height, width, pointer(planes), *strides, pointer(first), pointer(second))
+    library.call("octave_halves", "iiipqqpp", count // 3, height, width, planes, *strides, first, second)
     return first, second
 
 
@@ -173,12 +161,11 @@ def octave_scaled(planes: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, n
     _check_channels(count // 3)
     check("scales", scales, np.float32, (count,))
     strides = strides_of("planes", planes, (count // 3 * 3, height, width))
-    kernel = library.kernel("octave_scaled", "iiipqqppp")
-    if kernel is None:
+    if library.in_numpy():
         return octave_halves(planes.astype(np.float32) * scales[:, None, None])
     shape = (*half((height, width)), 2 * count)
     first, second = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    kernel(count // 3, height, width, pointer(planes), *strides, pointer(scales), pointer(first), pointer(second))
+    library.call("octave_scaled", "iiipqqppp", count // 3, height, width, planes, *strides, scales, first, second)
     return first, second
 
 

@@ -13,7 +13,6 @@ from collections.abc import Generator
 import numpy as np
 
 from vaecodec.config import INDICES_PER_LEVEL
-from vaecodec.native import lowest
 from vaecodec.native import prior as networks
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import context_low
@@ -21,7 +20,7 @@ from vaecodec.prior.model import OCTAVES, Distributions, Prior
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.wavelet import Half, Values
 
-LOWEST_PARTS = lowest.PARTS
+LOWEST_PARTS = networks.LOWEST_PARTS
 PARTS = LOWEST_PARTS + 2 * (OCTAVES + 1)
 # Parts of each octave, coarse to fine, the lowest coefficients first.
 PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in range(LOWEST_PARTS, PARTS, 2))]
@@ -54,7 +53,7 @@ def code_coefficients(prior: Prior, cells: tuple[int, int], quality_index: int, 
 
 def _code_lowest(prior: Prior, size: tuple[int, int], level: int) -> Generator[Distributions, np.ndarray, np.ndarray]:
     """The values i32[C, h, w] of the lowest coefficients."""
-    known = lowest.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
+    known = networks.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
     for part in range(LOWEST_PARTS):
         known.put(part, (yield from _code_half(prior, *known.distribution(part))))
     return known.planes()
@@ -69,10 +68,10 @@ def _code_octave(
     cells = networks.cells_of(shape)
     first = networks.empty_first(layers, cells)
     threads.over_rows(cells[0], lambda rows: networks.first_half(layers, vector, before, first, rows))
-    values = yield from _code_half(prior, first.rows, first.loc)
+    values = yield from _code_half(prior, first.indices, first.loc)
     second = networks.empty_second(layers, cells)
     threads.over_rows(cells[0], lambda rows: networks.second_half(layers, shape, first.features, values, second, rows))
-    others = yield from _code_half(prior, second.rows, second.loc)
+    others = yield from _code_half(prior, second.indices, second.loc)
     return (values, others), second.passed
 
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from vaecodec.config import LEVELS, Config
 from vaecodec.errors import ModelError
-from vaecodec.native import lowest
 from vaecodec.native import prior as networks
 
 OCTAVES = 4  # the coarsest octave of a tile: it lies within the low-pass image of the transforms
@@ -48,7 +47,9 @@ class Prior:
         widths = [config.prior, *[config.coarser] * OCTAVES]
         self._ends = np.cumsum(widths)
         self._bias = level_tensor(arrays, "bias", int(self._ends[-1]), LEVEL_BIAS_MAX)
-        self._lowest_bias = level_tensor(arrays, "lowest", (lowest.PARTS - 1) * config.hyper_width, LEVEL_BIAS_MAX)
+        self._lowest_bias = level_tensor(
+            arrays, "lowest", (networks.LOWEST_PARTS - 1) * config.hyper_width, LEVEL_BIAS_MAX
+        )
         self._start = level_tensor(arrays, "start", 2 * self.channels, START_MAX)
         self._inverse_gain = level_tensor(arrays, "inverse_gain", SUBBANDS * (OCTAVES + 1) * self.channels, GAIN_MAX)
         if self._inverse_gain.min() < 1:
@@ -63,7 +64,7 @@ class Prior:
             self.octaves = [
                 networks.load_octave(weights, octave, self.companding, scales) for octave in range(OCTAVES + 1)
             ]
-            self.lowest = lowest.load_network(weights, self.companding, scales)
+            self.lowest = networks.load_lowest(weights, self.companding, scales)
         except KeyError as exc:
             raise ModelError(f"the prior has no {PREFIX}{exc.args[0]}") from exc
         except ValueError as exc:

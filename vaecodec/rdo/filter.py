@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.config import FILTER_REACH
-from vaecodec.native.restoration import FitSums, fit_sums
+from vaecodec.native.transforms import FitSums, fit_sums
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.restoration import CLASSES, LIMITS, MAX_SHIFT, OTHER_SHIFT, Filter

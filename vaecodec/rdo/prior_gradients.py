@@ -23,9 +23,8 @@ from vaecodec.entropy.coding import ZERO_TABLE
 from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.model import network
 from vaecodec.model.file import Model
-from vaecodec.native.lowest import DISTANCES, neighbours
-from vaecodec.native.lowest import places as lowest_places
-from vaecodec.native.reference.wavelet import octave_halves  # of any float type
+from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
+from vaecodec.native.reference.transforms import octave_halves  # of any float type
 from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
@@ -190,13 +189,13 @@ class PriorGradients:
         level = quality_index // INDICES_PER_LEVEL
         self._bits = BitSlopes(model.models.tables, prior.scales)
         self._weights = model.prior_weights
-        lowest = np.split(prior.lowest_bias(level), len(DISTANCES))
+        lowest = np.split(prior.lowest_bias(level), len(LOWEST_DISTANCES))
         bias = {f"lowest/{part}": vector for part, vector in enumerate(lowest)}
         for octave in range(OCTAVES + 1):
             bias[f"context/{octave}"] = prior.bias(octave, level)
         self._conditions = {name: (vector / UNIT).astype(np.float32) for name, vector in bias.items()}
         self._gains = [octave_gain(prior, quality_index, octave) for octave in range(OCTAVES + 1)]
-        self._places, self._neighbours = (of(*_halved(cells)) for of in (lowest_places, neighbours))
+        self._places, self._neighbours = (of(*_halved(cells)) for of in (lowest_places, lowest_neighbours))
 
     def __call__(self, symbols: Parts, indices: Parts, values: Parts, slopes: Parts) -> Parts:
         """Compute half of the gradient of squared error and bits together, with respect to the values of each part.

@@ -15,7 +15,7 @@ import numpy as np
 from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE
 from vaecodec.entropy.tables import PRECISION, Tables
-from vaecodec.native.lowest import places
+from vaecodec.native.prior import lowest_places
 from vaecodec.native.symbols import quantise
 from vaecodec.native.wavelet import GAIN_BITS, octave_halves
 from vaecodec.prior.model import OCTAVES, Distributions, Prior
@@ -44,7 +44,7 @@ def part_gradients(prior: Prior, gradient: Values, quality_index: int) -> Parts:
 def _parts(low: np.ndarray, subbands: np.ndarray, values: Values) -> Parts:
     lowest = low.reshape(len(low), -1).T
     halves = (octave_halves(np.ascontiguousarray(subbands, np.float32)), *reversed(values.halves))
-    return [*(lowest[at].ravel() for at in places(*low.shape[1:])), *(half.ravel() for half in chain(*halves))]
+    return [*(lowest[at].ravel() for at in lowest_places(*low.shape[1:])), *(half.ravel() for half in chain(*halves))]
 
 
 def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.ndarray:

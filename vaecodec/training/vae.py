@@ -31,7 +31,7 @@ from vaecodec.config import (
     Config,
 )
 from vaecodec.model import network
-from vaecodec.native.lowest import DISTANCES
+from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.training import wavelet_layers
 from vaecodec.training.densities import bits, conditional, tfd
 from vaecodec.training.layers import Float, on_grid, straight_through
@@ -69,7 +69,7 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
         network.octave_first(prior, config, octave, features)
         network.octave_second(prior, config, octave, features, (*cells, 12 * channels))
     prior.macs["context/wavelet"] = wavelet_layers.octaves_macs(size * size * channels, range(1, ALL_OCTAVES))
-    for part, (distance, corners) in enumerate(DISTANCES):
+    for part, (distance, corners) in enumerate(LOWEST_DISTANCES):
         side = (size >> ALL_OCTAVES) // distance
         network.lowest_part(prior, config, part, (side // 2, side // (1 + corners), 10 * channels))
     return networks
@@ -92,7 +92,7 @@ def initial_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     for octave in range(ALL_OCTAVES):
         for name in ("first", "second"):
             weights[f"context/{octave}/{name}/bias"][6 * channels :] = _rung(BAND_SIGMA)
-    for number in range(len(DISTANCES)):
+    for number in range(len(LOWEST_DISTANCES)):
         weights[f"lowest/{number}/out/bias"][channels:] = _rung(LOWEST_SIGMA)
     weights["band_gain"] = np.zeros((ANCHORS, ALL_OCTAVES * SUBBANDS * channels))
     weights["centroid"] = np.zeros((KNOTS, 2))
@@ -235,7 +235,7 @@ class VAE(Weighted):
         low, bands = wavelet_layers.unpack(scaled)
         lowest, fifth = wavelet_layers.forward(low)
         fifth *= gains.bands[..., -fifth.shape[3] :]
-        return [lowest] * (1 + len(DISTANCES)) + [
+        return [lowest] * (1 + len(LOWEST_DISTANCES)) + [
             *(half for octave in (fifth, *reversed(bands)) for half in to_halves(octave))
         ]
 
@@ -250,7 +250,7 @@ class VAE(Weighted):
         loc, index = tf.split(start, 2, -1)
         first, *others = wavelet_layers.lowest_masks(shape[1], shape[2])
         low = yield self.asked(LOC_GAIN * loc, INDEX_GAIN * index, first)
-        for part, ((distance, corners), where) in enumerate(zip(DISTANCES, others, strict=True)):
+        for part, ((distance, corners), where) in enumerate(zip(LOWEST_DISTANCES, others, strict=True)):
             near = wavelet_layers.around(low, distance, corners)
             mean = on_grid(tf.add_n(near) / 4, ACTIVATION_BITS)
             around = [prior.compand(tf.stop_gradient(one)) for one in (*(one - mean for one in near), mean)]
@@ -338,7 +338,9 @@ class VAE(Weighted):
         moved = bpp + noise - tf.stop_gradient(noise)
         loss = tf.reduce_mean((moved + distortion) / tf.sqrt(lmbda))
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
-        return Loss(loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(tf.add_n(rates[: 1 + len(DISTANCES)])) / pixels)
+        return Loss(
+            loss, tf.reduce_mean(bpp), psnr, tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
+        )
 
 
 def _sum(rates: tf.Tensor, where: Any) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
-from vaecodec.native.lowest import DISTANCES
+from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.prior.model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
 from vaecodec.training.vae import ALL_OCTAVES, KNOTS, gain_of_latent, log_steps
@@ -17,9 +17,9 @@ from vaecodec.transforms.integer import ACTIVATION_BITS, ACTIVATION_MAX, GAIN_BI
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 Arrays = dict[str, np.ndarray]
-INDEXED = [f"lowest/{part}/out/bias" for part in range(len(DISTANCES))]  # means, then indices
+INDEXED = [f"lowest/{part}/out/bias" for part in range(len(LOWEST_DISTANCES))]  # means, then indices
 INDEXED += [f"context/{octave}/{half}/bias" for octave in range(ALL_OCTAVES) for half in ("first", "second")]
-LOWEST_CONDITIONS = [f"lowest/{part}/condition" for part in range(len(DISTANCES))]
+LOWEST_CONDITIONS = [f"lowest/{part}/condition" for part in range(len(LOWEST_DISTANCES))]
 SURELY = 2.0**-13
 ANCHORED = {
     f"{side}/{place}/condition": f"{side}/{place}" for side in ("analysis", "synthesis") for place in ("fine", "out")

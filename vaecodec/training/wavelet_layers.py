@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec.config import CELL, STRIDE
-from vaecodec.native.lowest import parts_of
-from vaecodec.native.reference.wavelet import octave_order
+from vaecodec.native.prior import lowest_parts
+from vaecodec.native.reference.transforms import octave_order
 from vaecodec.rdo.prior_gradients import COMPANDED
 from vaecodec.training import grid_layers, layers
 from vaecodec.transforms.float_wavelet import BLOCK, NORM, REACH, STEPS
@@ -108,9 +108,9 @@ def _either_side(count: tf.Tensor, distance: int) -> list[tf.Tensor]:
 
 
 def lowest_masks(height: tf.Tensor, width: tf.Tensor) -> list[tf.Tensor]:
-    """bool[h, w, 1] of each part of the lowest coefficients: native.lowest.parts_of."""
+    """bool[h, w, 1] of each part of the lowest coefficients: native.prior.lowest_parts."""
     row, column = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
-    return [mask[..., None] for mask in parts_of(row, column)]
+    return [mask[..., None] for mask in lowest_parts(row, column)]
 
 
 def _next(x: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.native.restoration import FilterWeights
+from vaecodec.native.transforms import FilterWeights
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import Analysis, Arrays, Synthesis
 from vaecodec.transforms.wavelet import Coefficients

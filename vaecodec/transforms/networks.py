@@ -19,7 +19,7 @@ from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
 from vaecodec.native.networks import Block, Dense, Depthwise
-from vaecodec.native.restoration import FilterWeights, restore
+from vaecodec.native.transforms import FilterWeights, restore
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import wavelet
 from vaecodec.transforms.gains import LOG_BITS, interpolate, multipliers, scaled_gains

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.errors import FormatError
-from vaecodec.native.restoration import FilterWeights
+from vaecodec.native.transforms import FilterWeights
 from vaecodec.transforms.gains import LOG_BITS, MANTISSA_BITS, mantissas
 
 WEIGHTS = 9

@@ -15,10 +15,9 @@ import tensorflow as tf
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.native.networks import Block, Dense, Depthwise
-from vaecodec.native.reference.networks import MULTIPLIER_BITS
-from vaecodec.native.reference.transforms import FINE_CELL
-from vaecodec.native.reference.wavelet import STEPS
-from vaecodec.native.restoration import FilterWeights
+from vaecodec.native.reference.prior import MULTIPLIER_BITS
+from vaecodec.native.reference.transforms import FINE_CELL, STEPS
+from vaecodec.native.transforms import FilterWeights
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.backends import load_analysis
 from vaecodec.transforms.networks import LIMIT, Analysis, Arrays, Synthesis, restored

@@ -7,16 +7,21 @@ import pytest
 
 from support.native import SHAPES, octave_weights, random_before, random_int32, random_octave, run_octave
 from vaecodec.native import library
-from vaecodec.native.lowest import DISTANCES, PARTS, Lowest, load_network, neighbours, places
 from vaecodec.native.prior import (
+    LOWEST_DISTANCES,
+    LOWEST_PARTS,
     Before,
     FirstHalf,
+    Lowest,
     cells_of,
     companding_table,
     empty_first,
     empty_second,
     first_half,
+    load_lowest,
     load_octave,
+    lowest_neighbours,
+    lowest_places,
     second_half,
 )
 
@@ -85,7 +90,7 @@ def test_a_strip_leaves_other_rows_alone(kinds):
 def random_lowest(rng: np.random.Generator, colours: int, width: int) -> dict[str, np.ndarray]:
     """Weights of the networks of the lowest coefficients."""
     weights = {}
-    for part in range(PARTS - 1):
+    for part in range(LOWEST_PARTS - 1):
         shapes = {"in": (10 * colours, width), "middle": (width, width), "out": (width, 2 * colours)}
         for name, shape in shapes.items():
             weights[f"lowest/{part}/{name}/kernel"] = rng.integers(-300, 301, shape).astype(np.int16)
@@ -96,24 +101,24 @@ def random_lowest(rng: np.random.Generator, colours: int, width: int) -> dict[st
 @pytest.mark.parametrize("colours", [1, 3])
 def test_the_lowest_are_the_same_by_every_kind(kinds, colours):
     rng = np.random.default_rng(colours)
-    network = load_network(random_lowest(rng, colours, 12), companding_table(np.arange(1, 300, 3)), 90)
+    network = load_lowest(random_lowest(rng, colours, 12), companding_table(np.arange(1, 300, 3)), 90)
     start = random_int32(rng, (2 * colours,), 2**16)
     for size in ((1, 1), (1, 6), (5, 1), (2, 3), (9, 8), (12, 17)):
         vectors, known = (
             random_int32(rng, (4 * 12,), 2**20),
-            [random_int32(rng, (len(at), colours)) for at in places(*size)],
+            [random_int32(rng, (len(at), colours)) for at in lowest_places(*size)],
         )
 
         def run(size=size, vectors=vectors, known=known):
             lowest, found = Lowest(network, size, vectors, start), []
-            for part in range(PARTS):
+            for part in range(LOWEST_PARTS):
                 found += lowest.distribution(part)
                 lowest.put(part, known[part])
             return [*found, lowest.planes()]
 
         with library.use(library.REFERENCE):
             expected = run()
-        assert len(expected) == 2 * PARTS + 1 and expected[-1].shape == (colours, *size)
+        assert len(expected) == 2 * LOWEST_PARTS + 1 and expected[-1].shape == (colours, *size)
         for kind in kinds:
             with library.use(kind):
                 for found, right in zip(run(), expected, strict=True):
@@ -122,11 +127,11 @@ def test_the_lowest_are_the_same_by_every_kind(kinds, colours):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (2, 9), (3, 3), (5, 4), (6, 1), (9, 10)])
 def test_the_lowest_are_all_in_one_part_and_lie_between_those_before(shape):
-    parts = places(*shape)
-    assert len(parts) == PARTS == 1 + len(DISTANCES)
+    parts = lowest_places(*shape)
+    assert len(parts) == LOWEST_PARTS == 1 + len(LOWEST_DISTANCES)
     assert sorted(np.concatenate(parts).tolist()) == list(range(shape[0] * shape[1]))
     known = set(parts[0].tolist())
-    for here, around in zip(parts[1:], neighbours(*shape), strict=True):
+    for here, around in zip(parts[1:], lowest_neighbours(*shape), strict=True):
         assert around.shape == (4, len(here)) and set(around.ravel().tolist()) <= known
         known |= set(here.tolist())
 
@@ -138,9 +143,9 @@ def test_neighbours_of_the_lowest_are_those_of_training(shape):
 
     levels = np.random.default_rng(0).normal(size=(*shape, 2))
     masks = wavelet_layers.lowest_masks(*map(tf.constant, shape))
-    for mask, here in zip(masks, places(*shape), strict=True):
+    for mask, here in zip(masks, lowest_places(*shape), strict=True):
         assert np.array_equal(np.flatnonzero(mask), here)
-    parts = zip(DISTANCES, places(*shape)[1:], neighbours(*shape), strict=True)
+    parts = zip(LOWEST_DISTANCES, lowest_places(*shape)[1:], lowest_neighbours(*shape), strict=True)
     for (distance, corners), here, around in parts:
         theirs = wavelet_layers.around(tf.constant(levels[None]), distance, corners)
         for one, found in zip(theirs, around, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaecodec.native import library
-from vaecodec.native.restoration import SMALLEST, FilterWeights, fit_sums, restore
+from vaecodec.native.transforms import SMALLEST, FilterWeights, fit_sums, restore
 from vaecodec.transforms.networks import integer_color_transform
 
 SIZES = ((5, 5), (5, 64), (7, 33), (20, 17), (33, 70))

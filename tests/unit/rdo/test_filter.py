@@ -16,7 +16,7 @@ from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.model.file import load_model
 from vaecodec.model.library import path_of
-from vaecodec.native.restoration import restore
+from vaecodec.native.transforms import restore
 from vaecodec.rdo import filter as filters
 from vaecodec.rdo.filter import Equations, FloatFilter
 from vaecodec.transforms import restoration

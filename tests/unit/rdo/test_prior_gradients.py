@@ -17,7 +17,7 @@ from support.wavelets import inverse_dwt
 from vaecodec.codec.codec import Codec
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.model.file import load_model
-from vaecodec.native.lowest import neighbours, places
+from vaecodec.native.prior import lowest_neighbours, lowest_places
 from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import octave_halves
@@ -180,8 +180,8 @@ def test_prior_gradients_are_differences(codec, whole, cells, monkeypatch):
         loc, rungs = whole.made[part - 1]
         if part < LOWEST_PARTS:
             size = [-(-side // 2) for side in cells]
-            known = np.concatenate(values[:5])[np.argsort(np.concatenate(places(*size)))]
-            loc = loc + known[neighbours(*size)[part - 1]].mean(0)
+            known = np.concatenate(values[:5])[np.argsort(np.concatenate(lowest_places(*size)))]
+            loc = loc + known[lowest_neighbours(*size)[part - 1]].mean(0)
         return loc * inside[part], rungs
 
     base = [None, *(parameters(values, part)[0] for part in range(1, PARTS))]

@@ -22,8 +22,7 @@ from vaecodec.generative import generation
 from vaecodec.images.channels import downscale
 from vaecodec.model.file import load_model
 from vaecodec.native import networks as kernels
-from vaecodec.native.lowest import load_network
-from vaecodec.native.prior import companding_table, load_octave
+from vaecodec.native.prior import companding_table, load_lowest, load_octave
 from vaecodec.native.reference.prior import compand, details
 from vaecodec.prior.model import Distributions
 from vaecodec.prior.tile import choose_symbols, decode_tile
@@ -202,7 +201,7 @@ def test_integer_networks_equal_the_trained_ones():
         if layer.passing is not None:
             passed = pyramid_shuffled(kernels.dense(layer.passing, x))
             assert np.array_equal(tf.nn.depth_to_space(wanted[2], 2)[0].numpy() * 64, passed)
-    lowest = load_network(ints, table, 90)
+    lowest = load_lowest(ints, table, 90)
     for part in (0, 3):
         around, beside = numbers(30)
         layer, vector = lowest.parts[part], np.split(level.lowest, 4)[part].astype(np.int32)

@@ -14,7 +14,7 @@ from vaecodec.config import PRESETS, Config
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.model.transforms import block_layers, transform_arrays
 from vaecodec.native import networks
-from vaecodec.native.restoration import FilterWeights
+from vaecodec.native.transforms import FilterWeights
 from vaecodec.transforms import tensorflow as tensors
 from vaecodec.transforms.backends import NativeTransforms, Transforms, load_transforms
 from vaecodec.transforms.networks import integer_color_transform
