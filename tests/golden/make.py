@@ -39,7 +39,7 @@ from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent, split_alpha
 from vaecodec.model.file import load_model
-from vaecodec.prior.model import Distributions
+from vaecodec.prior.context_model import Distributions
 from vaecodec.prior.tile import encode_tile
 
 MODEL = HERE / "tiny.vcm"

@@ -8,7 +8,7 @@ from vaecodec.entropy import coding
 from vaecodec.entropy.coding import OUTLIER_FLAG
 from vaecodec.entropy.tables import TOTAL, Tables, build
 from vaecodec.model.file import Model
-from vaecodec.prior.model import Distributions
+from vaecodec.prior.context_model import Distributions
 from vaecodec.prior.tile import decode_tile, encode_tile
 
 
@@ -56,7 +56,7 @@ def decoding_inverts_encoding(model: Model, cells: tuple[int, int], step: int, r
 
     coded = encode_tile(model.prior, model.models, cells, step, choose)
     decoded: list[np.ndarray] = []
-    values = decode_tile(model.prior, model.models, cells, step, coded.payload, coded.crc, see=decoded.append)
+    values = decode_tile(model.prior, model.models, cells, step, coded.payload, coded.crc, observe=decoded.append)
     assert all(np.array_equal(a, b) for a, (b, _) in zip(decoded, coded.parts, strict=True))
     assert np.array_equal(values.low, coded.values.low)
     for halves, others in zip(values.halves, coded.values.halves, strict=True):

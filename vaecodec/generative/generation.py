@@ -23,8 +23,7 @@ from vaecodec.images.reading import read_image
 from vaecodec.model.file import load_any
 from vaecodec.model.generator import Generator
 from vaecodec.native.symbols import symbol_values
-from vaecodec.prior.coefficients import PARTS_BY_OCTAVE
-from vaecodec.prior.model import Distributions
+from vaecodec.prior.context_model import PARTS_BY_OCTAVE, Distributions
 from vaecodec.prior.tile import Chooser, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.transforms.integer import ACTIVATION_MAX
@@ -247,7 +246,7 @@ def _encode_symbols(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[l
     tile, parts = parse(data).tiles[0], list[np.ndarray]()
     payload = data[tile.offset : tile.offset + tile.length]
     values = decode_tile(
-        model.prior, model.models, cells, quality_index_of(quality), payload, tile.crc, see=parts.append
+        model.prior, model.models, cells, quality_index_of(quality), payload, tile.crc, observe=parts.append
     )
     return parts, values
 

@@ -1,6 +1,6 @@
 """Model files: one safetensors file that holds all that coding needs as integers, and the id that a .vae names it by.
 
-    prior/*, levels/*, companding, centroids   the prior: see vaecodec.prior.model
+    prior/*, levels/*, companding, centroids   the prior: see vaecodec.prior.context_model
     tables/*                                   frequency tables
     synthesis/*, analysis/*, gains/*           the transforms: see vaecodec.model.transforms
     calibration/*, start/*                     quantiles of scores, and what training goes on from: no coding needs them
@@ -32,7 +32,7 @@ from vaecodec.model.generative import Generative, read_config
 from vaecodec.model.generator import Generator
 from vaecodec.model.generator import make as make_generator
 from vaecodec.model.transforms import subband_scales
-from vaecodec.prior.model import Prior
+from vaecodec.prior.context_model import Prior
 from vaecodec.transforms.backends import NativeTransforms
 from vaecodec.transforms.latents import subband_of
 from vaecodec.transforms.networks import SubbandGains

@@ -1,1 +1,1 @@
-"""The prior: what is expected of each wavelet coefficient, given those that are coded before it, in integers."""
+"""The prior: the distribution of each wavelet coefficient given those coded before it, in exact integers."""

@@ -1,32 +1,29 @@
-"""Code one tile: the symbols of its coefficients <-> a payload and the CRC-32 of these symbols.
+"""Code the symbols of a tile into a payload with a CRC-32, and back (docs/reference/format.md, "Tile payload").
 
-The prior says how each part is distributed, a chooser picks the symbols, and the stack takes them part by part from the
-last to the first, since it gives back first what it took last.  docs/reference/format.md, "Tile payload".
+The entropy coder is a stack: parts are pushed from the last to the first, and popped from the first to the last.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from vaecodec.entropy import coding
-from vaecodec.entropy.coding import ZERO_TABLE, Models
+from vaecodec.entropy.coding import ZERO_TABLE, Models, Part
 from vaecodec.errors import FormatError
-from vaecodec.prior.coefficients import PARTS, code_coefficients
-from vaecodec.prior.model import Distributions, Prior
+from vaecodec.prior.context_model import PARTS, Distributions, Prior, code_coefficients
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.wavelet import Values
 
-Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n] and their table indices u8[n]
-Chooser = Callable[[int, Distributions], np.ndarray]  # number of the part -> symbols i32[n]
+Chooser = Callable[[int, Distributions], np.ndarray]  # number of a part and its distributions -> symbols i32[n]
 
 
 class CodedTile(NamedTuple):
-    """A tile's payload, the CRC-32 of its symbols, its parts, and the values that a decoder will find."""
+    """A tile's payload, the CRC-32 of its symbols, its parts, and the values that a decoder reconstructs."""
 
     payload: bytes
     crc: int
@@ -42,32 +39,30 @@ def encode_tile(
     choose: Chooser,
     threads: Threads = ONE_THREAD,
 ) -> CodedTile:
-    """Code a tile of (h, w) cells with the symbols that `choose` picks; raises CodecError where one cannot be coded."""
+    """Code a tile of (h, w) cells with the symbols that `choose` returns; raises CodecError if one cannot be coded."""
     parts, values = choose_symbols(prior, cells, quality_index, choose, threads)
     offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales)
     coder, crcs = coding.writer(), []
     for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
-        runs = coding.by_table(indices)
+        runs, shift = coding.by_table(indices), partial(coding.shift_tables, offset=offset, scales=prior.scales)
         crcs.append(part_checksum(symbols, indices, runs))
-        others = coding.push_outliers(coder, symbols, indices, models)
-        coding.push(
-            coder, others, indices, models, partial(coding.shift_tables, offset=offset, scales=prior.scales), runs
-        )
+        inliers = coding.push_outliers(coder, symbols, indices, models)
+        coding.push(coder, inliers, indices, models, shift, runs)
     coding.push_scale_offsets(coder, offsets)
-    return CodedTile(coding.words(coder), _joined(reversed(crcs)), parts, values)
+    return CodedTile(coding.words(coder), tile_checksum(crcs[::-1]), parts, values)
 
 
 def choose_symbols(
     prior: Prior, cells: tuple[int, int], quality_index: int, choose: Chooser, threads: Threads = ONE_THREAD
 ) -> tuple[list[Part], Values]:
-    """The parts of a tile and their values, without coding them."""
-    walk, parts = code_coefficients(prior, cells, quality_index, threads), list[Part]()
-    distributions = next(walk)
+    """Parts of a tile and their values, without coding them."""
+    part_coder, parts = code_coefficients(prior, cells, quality_index, threads), list[Part]()
+    distributions = next(part_coder)
     while True:
         symbols = choose(len(parts), distributions)
         parts.append((symbols, distributions.indices))
         try:
-            distributions = walk.send(symbols)
+            distributions = part_coder.send(symbols)
         except StopIteration as end:
             return parts, end.value
 
@@ -80,35 +75,34 @@ def decode_tile(
     payload: bytes,
     crc: int,
     threads: Threads = ONE_THREAD,
-    see: Callable[[np.ndarray], None] | None = None,
+    observe: Callable[[np.ndarray], None] | None = None,
 ) -> Values:
-    """The values of a tile; raises FormatError where its symbols are damaged.  `see` gets each part's symbols."""
-    walk, coder, crcs = code_coefficients(prior, cells, quality_index, threads), coding.reader(payload), list[int]()
+    """Values of a tile; raises FormatError if its symbols are damaged.  `observe` gets the symbols of each part."""
+    part_coder = code_coefficients(prior, cells, quality_index, threads)
+    coder, crcs = coding.reader(payload), list[int]()
     offsets = coding.pop_scale_offsets(coder, PARTS)
-    distributions = next(walk)
+    distributions = next(part_coder)
     for offset in offsets:
         indices = distributions.indices
-        runs = coding.by_table(indices)
-        symbols = coding.pop(
-            coder, indices, models, partial(coding.shift_tables, offset=offset, scales=prior.scales), runs
-        )
+        runs, shift = coding.by_table(indices), partial(coding.shift_tables, offset=offset, scales=prior.scales)
+        symbols = coding.pop(coder, indices, models, shift, runs)
         coding.pop_outliers(coder, symbols, indices, models)
         crcs.append(part_checksum(symbols, indices, runs))
-        if see is not None:
-            see(symbols)
+        if observe is not None:
+            observe(symbols)
         try:
-            distributions = walk.send(symbols)
+            distributions = part_coder.send(symbols)
         except StopIteration as end:
             values = end.value
     if not coder.is_empty():
         raise FormatError("words are left over after the last symbol")
-    if _joined(crcs) != crc:
+    if tile_checksum(crcs) != crc:
         raise FormatError("the CRC of its symbols does not match")
     return values
 
 
 def information(prior: Prior, models: Models, parts: list[Part]) -> float:
-    """Bits that the symbols of a tile are worth under the model."""
+    """Information content of the symbols of a tile under the model, in bits."""
     tables = models.tables
     offsets = coding.choose_scale_offsets(parts, tables, prior.scales)
     bits = sum(coding.outlier_bits(tables, *part) for part in parts) + coding.scale_offset_bits(offsets)
@@ -118,7 +112,7 @@ def information(prior: Prior, models: Models, parts: list[Part]) -> float:
 
 
 def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: coding.Runs) -> int:
-    """CRC-32 of a part: its coded symbols by table, then its outliers, place and symbol of each; all as i32."""
+    """CRC-32 of a part: its coded symbols by table, then the place and the symbol of each outlier, all as i32."""
     coded = symbols[runs.order]
     crc = zlib.crc32(coded.astype("<i4", copy=False).data)
     if np.count_nonzero(coded) != np.count_nonzero(symbols):
@@ -127,6 +121,6 @@ def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: coding.Runs) -
     return crc
 
 
-def _joined(crcs: object) -> int:
-    """The CRC-32 of a tile: that of the CRCs of its parts, each as u32."""
-    return zlib.crc32(np.array(list(crcs), "<u4").tobytes())  # type: ignore[call-overload]
+def tile_checksum(part_checksums: Sequence[int]) -> int:
+    """CRC-32 of a tile: that of the CRCs of its parts, each as u32."""
+    return zlib.crc32(np.array(part_checksums, "<u4").tobytes())

@@ -25,7 +25,7 @@ from vaecodec.model import network
 from vaecodec.model.file import Model
 from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
 from vaecodec.native.reference.transforms import octave_halves  # of any float type
-from vaecodec.prior.coefficients import LOWEST_PARTS, PARTS_BY_OCTAVE
+from vaecodec.prior.context_model import LOWEST_PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
 from vaecodec.transforms import float_wavelet, latents

@@ -18,7 +18,7 @@ from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.native.prior import lowest_places
 from vaecodec.native.symbols import quantise
 from vaecodec.native.wavelet import GAIN_BITS, octave_halves
-from vaecodec.prior.model import OCTAVES, Distributions, Prior
+from vaecodec.prior.context_model import OCTAVES, Distributions, Prior
 from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.wavelet import Values
 

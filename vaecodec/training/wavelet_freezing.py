@@ -9,7 +9,7 @@ import numpy as np
 
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, Config
 from vaecodec.native.prior import LOWEST_DISTANCES
-from vaecodec.prior.model import GAIN_MAX
+from vaecodec.prior.context_model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
 from vaecodec.training.vae import ALL_OCTAVES, KNOTS, gain_of_latent, log_steps
 from vaecodec.transforms import float_wavelet

@@ -74,7 +74,7 @@ def test_any_symbols_come_back(sure, cells, reach):
         return np.clip(symbols, -coding.SYMBOL_MAX, coding.SYMBOL_MAX).astype(np.int32)
 
     coded, decoded = encode_tile(model.prior, model.models, cells, 700, choose), []
-    values = decode_tile(model.prior, model.models, cells, 700, coded.payload, coded.crc, see=decoded.append)
+    values = decode_tile(model.prior, model.models, cells, 700, coded.payload, coded.crc, observe=decoded.append)
     assert all(np.array_equal(a, b) for a, (b, _) in zip(decoded, coded.parts, strict=True))
     every = [values.low, *(half for pair in values.halves for half in pair)]
     wanted = [coded.values.low, *(half for pair in coded.values.halves for half in pair)]

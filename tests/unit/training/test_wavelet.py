@@ -24,7 +24,7 @@ from vaecodec.model.file import load_model
 from vaecodec.native import networks as kernels
 from vaecodec.native.prior import companding_table, load_lowest, load_octave
 from vaecodec.native.reference.prior import compand, details
-from vaecodec.prior.model import Distributions
+from vaecodec.prior.context_model import Distributions
 from vaecodec.prior.tile import choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.training import layers, vae, wavelet_layers

@@ -1,0 +1,185 @@
+"""Predict the coefficients of a tile from coarse to fine, in exact integers, for encoders and decoders alike.
+
+    lowest coefficients, five parts --> octave 4 --> low-pass image, twice as large --> octave 3 --> ... --> octave 0
+
+A part is a set of coefficients that are coded together: one of the five of the lowest coefficients, or half an octave.
+A tile is coded by itself, and its edges are mirrored.  Tensors of a model file:
+
+    prior/context/<octave>/...   networks of an octave               levels/bias           bias of their features
+    prior/lowest/<part>/...      networks of the lowest coefficients levels/lowest, start  bias of their features
+    levels/inverse_gain          steps of each subband, in steps of the low-pass image
+    companding, centroids        how networks see values, and the values that symbols stand for
+
+Tensors of levels/ have a row for every eighth quality index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from vaecodec.config import INDICES_PER_LEVEL, LEVELS, Config
+from vaecodec.errors import ModelError
+from vaecodec.native import prior as kernels
+from vaecodec.native.symbols import symbol_values
+from vaecodec.native.wavelet import context_low
+from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms.networks import read_tensor
+from vaecodec.transforms.wavelet import SUBBANDS, Half, Values
+
+OCTAVES = 4  # the coarsest octave of a tile: it splits the low-pass image of the transforms
+LOWEST_PARTS = kernels.LOWEST_PARTS
+PARTS = LOWEST_PARTS + 2 * (OCTAVES + 1)
+# Parts of each octave, coarse to fine, the lowest coefficients first.
+PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in range(LOWEST_PARTS, PARTS, 2))]
+
+# Bounds of tensors: with them no sum of the core leaves 32 bits.
+LEVEL_BIAS_MAX, START_MAX, GAIN_MAX = 1 << 20, 1 << 16, 1 << 14
+COMPANDED_MAX, ACTIVATION_MAX = 1 << 16, 1023
+PREFIX = "prior/"
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Distributions(NamedTuple):
+    """Table indices u8[n] and means i32[n], unit 2**-6 quantisation steps, of the coefficients of a part."""
+
+    indices: np.ndarray
+    loc: np.ndarray
+
+
+PartCoder = Generator[Distributions, np.ndarray, Values]  # yields distributions, is sent symbols i32[n], returns values
+
+
+class Prior:
+    """Networks of a model that choose frequency tables; raises ModelError if its tensors do not fit.
+
+    `scales` is the number of tables for coefficients, of which table 0 is not coded.
+    """
+
+    def __init__(self, config: Config, arrays: Arrays, scales: int) -> None:
+        self.config, self.channels, self.scales = config, config.channels, scales
+        widths = [config.prior, *[config.coarser] * OCTAVES]
+        self._ends = np.cumsum(widths)
+        self._bias = level_tensor(arrays, "bias", int(self._ends[-1]), LEVEL_BIAS_MAX)
+        self._lowest_bias = level_tensor(arrays, "lowest", (LOWEST_PARTS - 1) * config.hyper_width, LEVEL_BIAS_MAX)
+        self._start = level_tensor(arrays, "start", 2 * self.channels, START_MAX)
+        self._inverse_gain = level_tensor(arrays, "inverse_gain", SUBBANDS * (OCTAVES + 1) * self.channels, GAIN_MAX)
+        if self._inverse_gain.min() < 1:
+            raise ModelError("levels/inverse_gain is not above 0")
+        self.centroids = np.ascontiguousarray(read_tensor(arrays, "centroids", np.int8, (scales, 2)))
+        self.companding = _read_companding(arrays)
+        weights = {name[len(PREFIX) :]: array for name, array in arrays.items() if name.startswith(PREFIX)}
+        for name, array in weights.items():
+            if array.dtype != (np.int32 if name.endswith("/bias") else np.int16):
+                raise ModelError(f"{PREFIX}{name} has type {array.dtype}")
+        try:
+            self.octaves = [
+                kernels.load_octave(weights, octave, self.companding, scales) for octave in range(OCTAVES + 1)
+            ]
+            self.lowest = kernels.load_lowest(weights, self.companding, scales)
+        except KeyError as exc:
+            raise ModelError(f"the prior has no {PREFIX}{exc.args[0]}") from exc
+        except ValueError as exc:
+            raise ModelError(f"the prior's layers: {exc}") from exc
+        octave_widths = [(layers.colours, layers.features) for layers in self.octaves]
+        lowest_shape = self.lowest.parts[0].enter.kernel.shape
+        if octave_widths != [(self.channels, width) for width in widths] or (
+            lowest_shape != (10 * self.channels, config.hyper_width)
+        ):
+            raise ModelError("the prior's layers have other widths than its configuration")
+
+    def bias(self, octave: int, level: int) -> np.ndarray:
+        """i32[features]: bias of the features of an octave."""
+        return self._bias[level, self._ends[octave] - self.octaves[octave].features : self._ends[octave]]
+
+    def lowest_bias(self, level: int) -> np.ndarray:
+        """i32[4 * hyper_width]: bias of each part of the lowest coefficients but the first."""
+        return self._lowest_bias[level]
+
+    def start(self, level: int) -> np.ndarray:
+        """i32[2 C]: means, then table indices, of the first part of the lowest coefficients."""
+        return self._start[level]
+
+    def inverse_gain(self, octave: int, level: int) -> np.ndarray:
+        """i32[3 C], unit 2**-10: quantisation step of each subband, in steps of the low-pass image."""
+        width = SUBBANDS * self.channels
+        return np.ascontiguousarray(self._inverse_gain[level, octave * width : (octave + 1) * width])
+
+
+def level_tensor(arrays: Arrays, name: str, width: int, limit: int) -> np.ndarray:
+    """levels/`name` i32[LEVELS, width], within +-limit; raises ModelError."""
+    array = np.ascontiguousarray(read_tensor(arrays, f"levels/{name}", np.int32, (LEVELS, width)))
+    if array.min() < -limit or array.max() > limit:
+        raise ModelError(f"levels/{name} is out of range")
+    return array
+
+
+def _read_companding(arrays: Arrays) -> np.ndarray:
+    steps = arrays.get("companding")
+    if steps is None or steps.dtype != np.int32 or steps.ndim != 1 or not 1 <= len(steps) <= ACTIVATION_MAX:
+        raise ModelError(f"companding is not i32[n] with n in 1..{ACTIVATION_MAX}")
+    if steps[0] < 1 or (np.diff(steps) <= 0).any() or steps[-1] > COMPANDED_MAX:
+        raise ModelError(f"companding does not rise from 1 to at most {COMPANDED_MAX}")
+    return kernels.companding_table(steps)
+
+
+def code_coefficients(
+    prior: Prior, cells: tuple[int, int], quality_index: int, threads: Threads = ONE_THREAD
+) -> PartCoder:
+    """Yield the distributions of each of the PARTS of a tile of (h, w) cells, and be sent its symbols i32[n].
+
+    An encoder sends the symbols that it chooses, a decoder those that it decodes.  In order: five parts of the lowest
+    coefficients, then both halves of octaves 4, 3, 2, 1 and 0.
+    """
+    level = quality_index // INDICES_PER_LEVEL
+    low = yield from _code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level)
+    parents: tuple[Half, Half] | None = None
+    passed: np.ndarray | None = None
+    halves: list[tuple[Half, Half]] = []
+    for octave in range(OCTAVES, -1, -1):
+        before = kernels.Before(low, parents, passed)
+        parents, passed = yield from _code_octave(prior, octave, level, before, threads)
+        if octave < OCTAVES:
+            halves.insert(0, parents)
+        if octave:
+            shape = cells if octave == OCTAVES else None  # an odd side of the tile has one row less than two squares
+            low = context_low(low, *parents, prior.inverse_gain(octave, level), shape)
+        if octave == OCTAVES:
+            tile_low = low
+    return Values(halves, tile_low)
+
+
+def _code_lowest(prior: Prior, size: tuple[int, int], level: int) -> Generator[Distributions, np.ndarray, np.ndarray]:
+    """The values i32[C, h, w] of the lowest coefficients."""
+    known = kernels.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
+    for part in range(LOWEST_PARTS):
+        known.put(part, (yield from _code_part(prior, *known.distribution(part))))
+    return known.planes()
+
+
+def _code_octave(
+    prior: Prior, octave: int, level: int, before: kernels.Before, threads: Threads
+) -> Generator[Distributions, np.ndarray, tuple[tuple[Half, Half], np.ndarray | None]]:
+    """Both halves of an octave, and the channels that its networks pass on to the next."""
+    layers, vector = prior.octaves[octave], prior.bias(octave, level)
+    shape = before.low.shape[1:]
+    cells = kernels.cells_of(shape)
+    first = kernels.empty_first(layers, cells)
+    threads.over_rows(cells[0], lambda rows: kernels.first_half(layers, vector, before, first, rows))
+    first_values = yield from _code_part(prior, first.indices, first.loc)
+    second = kernels.empty_second(layers, cells)
+    threads.over_rows(
+        cells[0], lambda rows: kernels.second_half(layers, shape, first.features, first_values, second, rows)
+    )
+    second_values = yield from _code_part(prior, second.indices, second.loc)
+    return (first_values, second_values), second.passed
+
+
+def _code_part(prior: Prior, indices: np.ndarray, loc: np.ndarray) -> Generator[Distributions, np.ndarray, Half]:
+    """The values of a part, in the shape of its indices."""
+    distributions = Distributions(indices.ravel(), loc.ravel())
+    symbols = yield distributions
+    return symbol_values(symbols, *distributions, prior.centroids).reshape(indices.shape)
