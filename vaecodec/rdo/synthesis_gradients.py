@@ -66,6 +66,12 @@ class Reverse:
         self._tape.append((node.slot, backward))
         return node
 
+    def _product(self, name: str, x: np.ndarray) -> np.ndarray:
+        kernel = self._weights[f"{name}/kernel"]
+        rows = x.reshape(-1, len(kernel)) @ kernel
+        rows += self._weights[f"{name}/bias"]
+        return rows.reshape(*x.shape[:-1], kernel.shape[1])
+
     def _transposed(self, name: str, g: np.ndarray) -> np.ndarray:
         kernel = self._weights[f"{name}/kernel"]
         return (g.reshape(-1, kernel.shape[1]) @ kernel.T).reshape(*g.shape[:-1], len(kernel))
@@ -74,10 +80,7 @@ class Reverse:
         return int(x.value.shape[-1])
 
     def dense(self, name: str, x: Node, channels: int, relu: bool = False, small: bool = False) -> Node:
-        kernel, slot = self._weights[f"{name}/kernel"], x.slot
-        rows = x.value.reshape(-1, len(kernel)) @ kernel
-        rows += self._weights[f"{name}/bias"]
-        value = rows.reshape(*x.value.shape[:-1], kernel.shape[1])
+        value, slot = self._product(name, x.value), x.slot
         if not relu:
             return self._record(value, lambda g: slot.add(self._transposed(name, g)))
         passed = value > 0

@@ -129,7 +129,7 @@ class Whole(PriorReverse):
 
 @pytest.fixture
 def whole(monkeypatch):
-    monkeypatch.setattr(prior_gradients, "Tape", Whole)
+    monkeypatch.setattr(prior_gradients, "PriorReverse", Whole)
     monkeypatch.setattr(Whole, "made", [])
     return Whole
 
