@@ -73,7 +73,7 @@ def encode(
     from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
-    wanted = Target.given(target_size, target_bpp, target_psnr, quality)
+    wanted = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)

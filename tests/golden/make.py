@@ -28,8 +28,7 @@ from support.images import synthetic_image
 from vaecodec import arrays
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
-from vaecodec.codec import fallback as classical
-from vaecodec.codec import modes
+from vaecodec.codec import fallback, modes
 from vaecodec.codec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.container import image_file, stored
@@ -217,21 +216,21 @@ def make_kinds(codec: Codec) -> None:
         samples = sample(channels, 45, 60)
         rgb = np.ascontiguousarray(split_alpha(samples)[0])
         alpha = split_alpha(samples)[1]
-        beside = [] if alpha is None else [(ALPHA, classical.encode_lossless(alpha))]
+        beside = [] if alpha is None else [(ALPHA, fallback.encode_lossless(alpha))]
         grey = [(GREY, b"")] if channels < 3 else []
         kind_of = image_file.FallbackHeader("avif", 45, 60, channels, 8)
-        coded = classical.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
+        coded = fallback.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
         deep = sample(channels, 20, 30, np.uint16)
         files = {
             f"vae-{kind}": insert_chunks(codec.encode(rgb, 70, metadata), grey + beside),
             f"avif-{kind}": insert_chunks(image_file.pack_fallback(kind_of, coded, metadata), beside),
-            f"lossless-{kind}": modes.keep(samples, metadata),
-            f"lossless16-{kind}": modes.keep(deep, metadata),
+            f"lossless-{kind}": fallback.pack_lossless(samples, metadata),
+            f"lossless16-{kind}": fallback.pack_lossless(deep, metadata),
         }
         for name, data in files.items():
             write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))
     wide = (np.arange(16384) // 64 % 256).astype(np.uint8)[None]  # wider than a WebP may be
-    write(HERE / "kinds" / "lossless-png.vae", modes.keep(wide), wide)
+    write(HERE / "kinds" / "lossless-png.vae", fallback.pack_lossless(wide), wide)
 
 
 def make_arrays() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from support.paths import SHARED
-from vaecodec.codec import modes
+from vaecodec.codec import fallback, modes
 from vaecodec.container.image_file import info
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import alpha_channel, clear_transparent, count_channels
@@ -98,7 +98,7 @@ def test_each_picture_is_coded_in_its_kind_and_no_larger_than_without_loss(small
         ), name
         assert about["depth"] == 8 * samples.itemsize
         if about["coding"] == "lossless" or len(samples.tobytes()) < 20_000:
-            kept = modes.keep(clear_transparent(samples), metadata)
+            kept = fallback.pack_lossless(clear_transparent(samples), metadata)
             assert len(data) <= len(kept), name
         again = modes.decode(data)
         assert again.shape == samples.shape and again.dtype == samples.dtype, name

@@ -9,7 +9,7 @@ from support.damage import with_right_crcs
 from support.images import synthetic_image
 from support.models import reload
 from vaecodec.codec.codec import Codec
-from vaecodec.codec.schedule import Schedule
+from vaecodec.codec.tiles import Schedule
 from vaecodec.container.image_file import parse, with_pixel_crcs
 from vaecodec.errors import FormatError
 from vaecodec.native import library
@@ -80,7 +80,7 @@ def test_tiles_of_threads_of_their_own_are_the_same(tiny, monkeypatch):
     """Where there are many tiles each thread takes some, and else all share each: by sizes, which are small here."""
     pixels, found, apart = synthetic_image(260, 300, seed=9), set(), set()
     for least in (1, 1 << 30):
-        monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", least)
+        monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", least)
         with Schedule(25, 260 * 300, 3) as schedule:
             apart.add(schedule.inner.count == 1)
         one = with_threads(tiny, 3)

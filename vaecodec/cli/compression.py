@@ -39,7 +39,7 @@ def compress(args: argparse.Namespace, console: Console) -> int:
     options |= {name: getattr(args, name) for name in ("target_size", "target_bpp", "target_psnr", "effort")}
     if not args.recursive:
         return _one_by_one(args, console, compress_file, options)
-    wanted = Target.given(args.target_size, args.target_bpp, args.target_psnr, args.quality)
+    wanted = Target.from_arguments(args.target_size, args.target_bpp, args.target_psnr, args.quality)
     settings = compress_settings(wanted, args.effort, args.strip, args.only_images)
     return _folders(args, console, compress_job, options, partial(compress_jobs, overwrite=args.force), settings)
 

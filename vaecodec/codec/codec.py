@@ -1,4 +1,4 @@
-"""Codec: one model, both directions."""
+"""A codec: encode and decode with one model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from vaecodec.codec.decoder import Decoder
 from vaecodec.codec.encoder import Encoder
-from vaecodec.codec.plans import Latents
+from vaecodec.codec.tiles import Latents
 from vaecodec.container.image_file import parse
 from vaecodec.images.strips import Rows, Window
 from vaecodec.limits import DEFAULT, Limits
@@ -22,10 +22,12 @@ __all__ = ["Codec", "cached_codec", "codec_for", "load"]
 
 
 class Codec:
-    """One model, both directions; safe to share between threads.  C are the model's channels, 3 of those shipped.
+    """Encode and decode with one model; safe to share between threads.  C is the model's number of channels.
 
-    `threads` are the cores that one call may keep busy: all, or VAECODEC_THREADS, where not given.  `device` is "cpu",
-    "gpu", or "tensorflow", wherever that runs; pixels and bytes are the same.
+    Args:
+        model: a loaded model.
+        device: "cpu", "gpu", or "tensorflow" on any device; pixels and bytes are the same.
+        threads: cores that one call may use; without, VAECODEC_THREADS or all.
     """
 
     def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
@@ -48,7 +50,7 @@ class Codec:
         progress: Progress | None = None,
         effort: int = 1,
     ) -> bytes:
-        """u8[H, W, C] -> a .vae file; see Encoder.encode_batch."""
+        """Encode u8[H, W, C] to a .vae file; see Encoder.encode_batch."""
         return self.encoder.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
 
     def encode_batch(
@@ -97,7 +99,7 @@ class Codec:
         progress: Progress | None = None,
         check: bool = False,
     ) -> np.ndarray:
-        """A .vae file -> u8[H, W, C]; see Decoder.decode."""
+        """Decode a .vae file to u8[H, W, C]; see Decoder.decode."""
         return self.decoder.decode(data, window, reduce, limits, progress, check)
 
     def decode_batch(
@@ -138,9 +140,9 @@ class Codec:
 
 
 def codec_for(data: bytes, model: str | None = None, device: str = "cpu", threads: int | None = None) -> Codec:
-    """The codec that a file was made with: the shipped one of its id, or the given one.
+    """The codec of a file: of the given model, or of the installed model that the file names.
 
-    Raises FormatError where `data` is no .vae file, ModelError where no shipped model has its id.
+    Raises FormatError where `data` is not a .vae file, ModelError where no installed model has its id.
     """
     model_id = parse(data, check_data=False).header.model
     return cached_codec(load_model(model) if model else find_model(model_id), device, threads)
@@ -151,9 +153,9 @@ CACHED = 8
 
 
 def cached_codec(model: Model, device: str = "cpu", threads: int | None = None) -> Codec:
-    """One codec for each loaded model, device and number of threads."""
-    # Not by the model's id: files that differ in what only encoders use share one.  A codec keeps its model, so
-    # that none other can have its place in memory.
+    """Return the one codec for each loaded model, device and number of threads."""
+    # Model files that differ only in what encoders use share the model's id, so it is no key.  A codec keeps its model
+    # alive, so no other model can have its id().
     key = (id(model), device, threads)
     codec = _codecs.get(key)
     if codec is None:
@@ -164,5 +166,5 @@ def cached_codec(model: Model, device: str = "cpu", threads: int | None = None) 
 
 
 def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
-    """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError."""
+    """The codec of an installed model, by name, or of a .vcm file, by path; raises ModelError."""
     return cached_codec(load_model(name_or_path), device, threads)

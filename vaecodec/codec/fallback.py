@@ -1,8 +1,8 @@
-"""Samples <-> bytes by codecs that Pillow has: without loss as WebP or PNG, or RGB as AVIF.
+"""Fallback codecs from Pillow, for what the model does not code: lossless WebP or PNG, and RGB or grey AVIF.
 
-without loss    u32 CRC-32 of the samples, little-endian, row by row
-                a WebP (RFC 9649), or where it cannot (16 bits, sides beyond 16383) a PNG (ISO/IEC 15948)
-AVIF            the file alone
+lossless    u32 CRC-32 of the samples, little-endian, row by row
+            a WebP (RFC 9649), or for 16 bits and sides above 16383 a PNG (ISO/IEC 15948)
+AVIF        the file alone
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaecodec.config import QUALITY_INDICES
+from vaecodec.container.image_file import FallbackHeader, pack_fallback
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images import avif
+from vaecodec.images.channels import count_channels
 from vaecodec.images.reading import bit_depth, read_16_bit
 from vaecodec.images.writing import encode_png16
 
@@ -32,7 +34,7 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 
 
 def encode_lossless(samples: np.ndarray) -> bytes:
-    """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> bytes; inverse of decode_lossless."""
+    """Encode u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA); inverse of decode_lossless."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -46,8 +48,19 @@ def encode_lossless(samples: np.ndarray) -> bytes:
     return CRC.pack(_crc(samples)) + file.getvalue()
 
 
-def quick_size(samples: np.ndarray) -> int:
-    """Bytes, roughly, that encode_lossless makes of u8 samples, in a tenth of its time."""
+def header(coding: str, samples: np.ndarray) -> FallbackHeader:
+    """The header of samples in a coding, "lossless" or "avif"."""
+    height, width = samples.shape[:2]
+    return FallbackHeader(coding, height, width, count_channels(samples), 8 * samples.itemsize)
+
+
+def pack_lossless(samples: np.ndarray, metadata: dict[str, bytes] | None = None) -> bytes:
+    """Encode samples losslessly to a .vae file; colours must be 0 where alpha is 0."""
+    return pack_fallback(header("lossless", samples), encode_lossless(samples), metadata)
+
+
+def estimate_lossless_size(samples: np.ndarray) -> int:
+    """Estimate the bytes of encode_lossless for u8 samples, in a tenth of its time."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -56,15 +69,15 @@ def quick_size(samples: np.ndarray) -> int:
 
 
 def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
-    """The samples, u8 or u16 [H, W] or [H, W, C], of what encode_lossless made.
+    """Decode samples u8 or u16 [H, W] or [H, W, C] that encode_lossless wrote.
 
-    Raises FormatError where they are not of this shape, (height, width), and depth in bits, or are damaged.
+    Raises FormatError where they are damaged, or not of this shape, (height, width), and depth in bits.
     """
     try:
         samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
     except FormatError:
         raise
-    except Exception as exc:  # on damaged files Pillow's readers raise nearly anything
+    except Exception as exc:  # Pillow's readers raise almost any exception on damaged files
         raise FormatError(f"the lossless part is damaged ({type(exc).__name__}: {exc})") from exc
     if samples.shape != (*shape, channels)[: 2 + (channels > 1)] or CRC.unpack_from(data)[0] != _crc(samples):
         raise FormatError("the lossless part is damaged (the CRC of its samples does not match)")
@@ -72,7 +85,7 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
 
 
 def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
-    # Their readers themselves, not Image.open, which has a limit of its own on pixels and other readers.
+    # Image.open would apply a limit of its own on pixels, and try other readers.
     from PIL.PngImagePlugin import PngImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 
@@ -103,18 +116,18 @@ def has_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def takes_avif(shape: tuple[int, ...]) -> bool:
-    """Whether encode_avif can make a file of this (height, width) that every decode_avif reads."""
+def supports_avif(shape: tuple[int, ...]) -> bool:
+    """Whether encode_avif can encode an image of this (height, width) such that every decode_avif reads it."""
     return max(shape) <= AVIF_SIDE and has_avif()
 
 
-def avif_quality(step: int) -> int:
-    """The quality of AVIF, 0..100, whose pictures cost least at a quality step, about."""
-    return round(10 + 75 * step / (QUALITY_INDICES - 1))
+def avif_quality(quality_index: int) -> int:
+    """The quality of AVIF, 0..100, with about the lowest cost at a quality index."""
+    return round(10 + 75 * quality_index / (QUALITY_INDICES - 1))
 
 
 def encode_avif(samples: np.ndarray, quality: int) -> bytes:
-    """u8[H, W] or u8[H, W, 3] -> an AVIF of 4:0:0 or 4:4:4, bytes; quality in 0..100."""
+    """Encode u8[H, W] or u8[H, W, 3] to an AVIF of 4:0:0 or 4:4:4; quality in 0..100."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -124,9 +137,9 @@ def encode_avif(samples: np.ndarray, quality: int) -> bytes:
 
 
 def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
-    """u8[H, W, 3] of what encode_avif made, of this shape, (height, width).
+    """Decode an AVIF of this shape, (height, width), to u8[H, W, 3].
 
-    Raises FormatError where it is not or is damaged, CodecError where this Pillow has no AVIF.
+    Raises FormatError where it is damaged or has another size, CodecError where this Pillow has no AVIF.
     """
     if not has_avif():
         raise CodecError("this file holds an AVIF, and this installation of Pillow was built without it")
@@ -137,15 +150,15 @@ def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
         with AvifImageFile(io.BytesIO(data)) as image:
             if image.size != shape[::-1]:
                 raise FormatError("the AVIF part is not of the size that the header gives")
-            return _in_strips(image)
+            return _to_rgb(image)
     except FormatError:
         raise
     except Exception as exc:  # as above
         raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
 
 
-def _in_strips(image: Image.Image) -> np.ndarray:
-    """u8[H, W, 3] of an image; NumPy's own way through Pillow needs twice the memory of the result beside it."""
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert an image to u8[H, W, 3] in strips; np.asarray of the whole needs twice the memory of the result."""
     out = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, STRIP):
         bottom = min(top + STRIP, image.height)

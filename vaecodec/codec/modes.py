@@ -1,33 +1,27 @@
-"""Pictures of any kind <-> bytes: which are coded by the model, which by a classical codec, and what goes beside.
+"""Encode and decode images of any kind: choose what codes the samples, and add what the model does not code.
 
-    samples --split--> RGB --Codec--> latents     + alpha, without loss     photographs
-    samples --classical--> WebP or PNG                                      16 bits; what costs less without loss
-    samples --classical--> AVIF                   + alpha, without loss     what costs less that way
-
-The model was trained on photographs, on the sum of rate and lambda * 255^2 * MSE.  The same sum decides: screenshots,
-text, drawings and noise are coded in each way, and that of the lowest sum is taken; without loss its second term is 0.
-Photographs are told from them (content) in a few hundredths of the time.
+samples --split--> RGB --Codec--> latents      + lossless alpha     photographs
+samples --fallback--> WebP or PNG, lossless                         16 bits; what costs less that way
+samples --fallback--> AVIF                     + lossless alpha     what costs less that way
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec.codec import content, preview
-from vaecodec.codec import fallback as classical
-from vaecodec.codec import rate_control as targets
+from vaecodec.codec import fallback
 from vaecodec.codec.codec import Codec, codec_for
-from vaecodec.codec.plans import Latents
-from vaecodec.codec.rate_control import Target
-from vaecodec.config import IMAGE_CHANNELS, lambda_at
-from vaecodec.container import chunks, image_file
-from vaecodec.container.image_file import Contents, FallbackHeader, quality_index_of
+from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
+from vaecodec.codec.rate_control import Target, meet
+from vaecodec.codec.tiles import Latents, check_reduction
+from vaecodec.config import IMAGE_CHANNELS
+from vaecodec.container import image_file
+from vaecodec.container.chunks import insert_chunks
+from vaecodec.container.image_file import ALPHA, GREY, Contents, FallbackHeader, quality_index_of
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import (
-    alpha_channel,
     check_array,
     clear_transparent,
     count_channels,
@@ -52,76 +46,83 @@ def encode(
     progress: Progress | None = None,
     effort: int = 1,
 ) -> bytes:
-    """u8 or u16 [H, W] or [H, W, 2, 3 or 4] (grey, grey + alpha, RGB, RGBA) -> a .vae file, bytes.
+    """Encode samples to a .vae file.
 
-    16 bits are kept without loss at any quality; `effort`, 1..9, is for what the model codes.  A grey model
-    takes no colours, and one of channels that are no picture's just u8[H, W, C].  Raises CodecError on other samples,
-    ValueError on a quality or effort out of range, TargetError on a target that no quality meets.
+    Args:
+        codec: a codec of RGB or grey; or of other channels, which takes only u8[H, W, C].
+        samples: u8 or u16 [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA.  16 bits are coded
+            losslessly at any quality.
+        quality: 1..100, or a target.
+        metadata: by name, as read_image returns it.
+        progress: called as tiles are done.
+        effort: 1..9, for what the model codes.
+
+    Raises:
+        CodecError: the samples are of another shape or type.
+        ValueError: quality or effort is out of range.
+        TargetError: no quality meets the target.
     """
     check_effort(effort)
     if not isinstance(quality, Target):
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
-    is_picture = codec.model.config.channels in IMAGE_CHANNELS
-    if is_picture:
-        check(samples)
+    is_image = codec.model.config.channels in IMAGE_CHANNELS
+    if is_image:
+        check_samples(samples)
         samples = clear_transparent(samples)
     else:
         check_array(codec.model.config.channels, samples)
 
-    def psnr(data: bytes) -> float:
-        if is_picture:
-            return _psnr([(samples, _again(data, samples, codec))])
-        return _psnr([(flatten_channels(samples), flatten_channels(codec.decode(data, limits=None)))])
+    def measure(data: bytes) -> float:
+        if is_image:
+            return psnr([(samples, reconstruct(data, samples, codec))])
+        return psnr([(flatten_channels(samples), flatten_channels(codec.decode(data, limits=None)))])
 
-    return targets.meet(
-        quality,
-        samples.shape[:2],
-        lambda tried, effort: encode(codec, samples, tried, metadata, progress, effort),
-        psnr,
-        effort,
-    )
+    def encode_at(trial: float, effort: int) -> bytes:
+        return encode(codec, samples, trial, metadata, progress, effort)
+
+    return meet(quality, samples.shape[:2], encode_at, measure, effort)
 
 
 def encode_batch(
     codec: Codec,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     quality: float = 50,
     metadata: Sequence[dict[str, bytes] | None] | None = None,
     progress: Progress | None = None,
     effort: int = 1,
 ) -> list[bytes]:
-    """Samples as `encode` takes them, of any sizes and kinds -> a .vae file each, in order; raises as `encode` does."""
+    """Encode samples of any sizes and kinds to a .vae file each, in order; arguments and errors as of `encode`."""
     quality_index_of(quality)
     check_effort(effort)
     channels = codec.model.config.channels
     if channels not in IMAGE_CHANNELS:
-        for samples in pictures:
+        for samples in images:
             check_array(channels, samples)
-        return codec.encode_batch(pictures, quality, metadata, progress=progress, effort=effort)
-    for samples in pictures:
-        check(samples)
-    kinds = metadata or [None] * len(pictures)
-    clear = [clear_transparent(samples) for samples in pictures]
-    parts = {n: _apart(samples, channels) for n, samples in enumerate(clear) if samples.dtype == np.uint8}
+        return codec.encode_batch(images, quality, metadata, progress=progress, effort=effort)
+    for samples in images:
+        check_samples(samples)
+    about = metadata or [None] * len(images)
+    cleared = [clear_transparent(samples) for samples in images]
+    split = {n: _split(samples, channels) for n, samples in enumerate(cleared) if samples.dtype == np.uint8}
 
-    def code(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
+    def encode_latents_of(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
         if not chosen:
             return {}
-        rgb, about = [parts[n][0] for n in chosen], [kinds[n] for n in chosen]
-        files = codec.encode_batch(rgb, quality, about, progress=progress, effort=effort)
-        return {n: chunks.insert_chunks(data, parts[n][1]) for n, data in zip(chosen, files, strict=True)}
+        colours, kept = [split[n][0] for n in chosen], [about[n] for n in chosen]
+        files = codec.encode_batch(colours, quality, kept, progress=progress, effort=effort)
+        return {n: insert_chunks(data, split[n][1]) for n, data in zip(chosen, files, strict=True)}
 
-    coded = code(list(parts), 1)  # decides; only what is worth it is refined
-    best = {n: _best(codec, clear[n], *parts[n], coded[n], quality, kinds[n]) for n in parts}
+    latents = encode_latents_of(list(split), 1)  # the decision is made at effort 1; only what the model wins is refined
+    best = {n: choose_file(codec, cleared[n], *split[n], latents[n], quality, about[n]) for n in split}
     if effort > 1:
-        best |= code([n for n in parts if best[n] is coded[n]], effort)
-    return [best[n] if n in best else keep(samples, kinds[n]) for n, samples in enumerate(clear)]
+        best |= encode_latents_of([n for n in split if best[n] is latents[n]], effort)
+    return [best[n] if n in best else fallback.pack_lossless(cleared[n], about[n]) for n in range(len(cleared))]
 
 
-def analyse_batch(codec: Codec, pictures: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
-    """u8 samples as `encode` takes them -> latents of the tiles of each: the first half of encode_batch."""
+def analyse_batch(codec: Codec, images: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
+    """Analyse u8 samples: the latents of the tiles of each image, for `encode_latents`."""
     channels = codec.model.config.channels
-    return codec.analyse_batch([_colours(clear_transparent(samples), channels) for samples in pictures], quality)
+    return codec.analyse_batch([_split_colours(clear_transparent(samples), channels) for samples in images], quality)
 
 
 def encode_latents(
@@ -131,45 +132,11 @@ def encode_latents(
     quality: float = 50,
     metadata: dict[str, bytes] | None = None,
 ) -> bytes:
-    """What `encode` makes of u8 samples, from what analyse_batch made of them at the same quality."""
+    """Encode u8 samples as `encode` does, with the latents that `analyse_batch` returned at the same quality."""
     samples = clear_transparent(samples)
-    rgb, beside = _apart(samples, codec.model.config.channels)
-    coded = chunks.insert_chunks(codec.encode_latents(rgb, latents, quality, metadata), beside)
-    return _best(codec, samples, rgb, beside, coded, quality, metadata)
-
-
-def _colours(samples: np.ndarray, channels: int) -> np.ndarray:
-    """RGB, or grey u8[H, W, 1] for a model of one channel, of u8 samples."""
-    return to_model_channels(channels, split_alpha(samples)[0], count_channels(samples) < 3)
-
-
-def _apart(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
-    """(what the model codes, the chunks beside it) of u8 samples."""
-    alpha = split_alpha(samples)[1]
-    grey = [(chunks.GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
-    beside = [] if alpha is None else [(chunks.ALPHA, classical.encode_lossless(alpha))]
-    return _colours(samples, channels), grey + beside
-
-
-def _best(
-    codec: Codec,
-    samples: np.ndarray,
-    rgb: np.ndarray,
-    beside: list[tuple[bytes, bytes]],
-    coded: bytes,
-    quality: float,
-    metadata: dict[str, bytes] | None,
-) -> bytes:
-    """The file of the lowest sum, of u8 samples and the file that a codec has made of them."""
-    step, grey = quality_index_of(quality), count_channels(samples) < 3
-    if content.is_photograph(codec, samples, rgb, coded, quality):
-        return coded
-    files = [keep(samples, metadata), coded]
-    if classical.takes_avif(samples.shape[:2]):
-        avif = classical.encode_avif(np.ascontiguousarray(rgb[..., 0]) if grey else rgb, classical.avif_quality(step))
-        alpha = [chunk for chunk in beside if chunk[0] == chunks.ALPHA]
-        files.append(chunks.insert_chunks(image_file.pack_fallback(_head("avif", samples), avif, metadata), alpha))
-    return min(files, key=lambda data: _cost(data, samples, codec, step))
+    colours, chunks = _split(samples, codec.model.config.channels)
+    data = insert_chunks(codec.encode_latents(colours, latents, quality, metadata), chunks)
+    return choose_file(codec, samples, colours, chunks, data, quality, metadata)
 
 
 def encode_rows(
@@ -181,42 +148,45 @@ def encode_rows(
     progress: Progress | None = None,
     effort: int = 1,
 ) -> bytes:
-    """Rows u8[H, W, 3] of a picture too large to be tried in other ways -> a .vae file of latents; raises as encode.
+    """Encode the rows u8[H, W, 3] of an image too large for several encodings; latents are used without a decision.
 
-    `open_rows` gives them from the top, as often as it is called.
+    `open_rows` returns rows from the top, at each call.  Raises as `encode` does.
     """
     channels = codec.model.config.channels
-
-    def rows_of() -> Rows:
-        return open_rows() if channels == 3 else ModelRows(open_rows(), channels, grey)
-
     if not isinstance(quality, Target):
-        coded = codec.encode(rows_of(), quality, metadata, progress=progress, effort=effort)
-        return chunks.insert_chunks(coded, [(chunks.GREY, b"")] if grey and channels == 3 else [])
+        rows = open_rows() if channels == 3 else ModelRows(open_rows(), channels, grey)
+        data = codec.encode(rows, quality, metadata, progress=progress, effort=effort)
+        return insert_chunks(data, [(GREY, b"")] if grey and channels == 3 else [])
 
-    def pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def encode_at(trial: float, effort: int) -> bytes:
+        return encode_rows(codec, open_rows, grey, trial, metadata, progress, effort)
+
+    def strip_pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows, top = open_rows(), 0
         for strip in codec.decode_strips(data, limits=None)[1]:
             yield rows[top : top + len(strip)], join_alpha(strip, grey, None)[..., None] if grey else strip
             top += len(strip)
 
     height, width, _ = open_rows().shape
-    return targets.meet(
-        quality,
-        (height, width),
-        lambda tried, effort: encode_rows(codec, open_rows, grey, tried, metadata, progress, effort),
-        lambda data: _psnr(pairs(data)),
-        effort,
-    )
+    return meet(quality, (height, width), encode_at, lambda data: psnr(strip_pairs(data)), effort)
 
 
-def keep(samples: np.ndarray, metadata: dict[str, bytes] | None = None) -> bytes:
-    """Samples as encode takes them, colours 0 where alpha is 0 -> a .vae file that holds them without loss."""
-    return image_file.pack_fallback(_head("lossless", samples), classical.encode_lossless(samples), metadata)
+def _split_colours(samples: np.ndarray, channels: int) -> np.ndarray:
+    """RGB, or grey u8[H, W, 1] for a model of one channel, of u8 samples."""
+    return to_model_channels(channels, split_alpha(samples)[0], count_channels(samples) < 3)
 
 
-def check(samples: np.ndarray) -> None:
-    """Raises CodecError on what encode does not take."""
+def _split(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
+    """Split u8 samples into what the model codes and the chunks beside it."""
+    alpha = split_alpha(samples)[1]
+    chunks = [(GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
+    if alpha is not None:
+        chunks.append((ALPHA, fallback.encode_lossless(alpha)))
+    return _split_colours(samples, channels), chunks
+
+
+def check_samples(samples: np.ndarray) -> None:
+    """Raise CodecError on what `encode` does not take."""
     if samples.dtype not in (np.uint8, np.uint16):
         raise CodecError(f"pixels are {samples.dtype}, expected uint8 in [0, 255] or uint16 in [0, 65535]")
     if samples.ndim not in (2, 3) or samples.shape[2:] not in ((), (2,), (3,), (4,)) or not samples.size:
@@ -234,12 +204,24 @@ def decode(
     codec: Codec | None = None,
     check: bool = False,
 ) -> np.ndarray:
-    """A .vae file -> samples as encode took them, or its (top, left, height, width) window, at 1/`reduce` of the sides.
+    """Decode a .vae file, or a window of it, to samples as `encode` takes them.
 
-    `model` None is the shipped one that made the file; a `codec` is used as it is.  With `check` the pixels of each
-    whole tile are compared with the checksum in the file.  Raises FormatError on damage,
-    ModelError on a file of another model, LimitError beyond the limits (None: there are none), ValueError on a bad
-    window or reduction.
+    Args:
+        data: the file.
+        window: (top, left, height, width) in pixels.
+        reduce: 1, 2, 4, 8 or 16: decode at this fraction of the sides.
+        model: a name or .vcm file; None for the installed model that the file names.
+        limits: limits on the size of images; None for none.
+        threads: cores to use; all without.
+        progress: called as tiles are done.
+        codec: used instead of `model`.
+        check: compare the pixels of each whole tile with the checksum in the file.
+
+    Raises:
+        FormatError: the file is damaged.
+        ModelError: the file was encoded with another model.
+        LimitError: the image exceeds the limits.
+        ValueError: the window or the reduction is invalid.
     """
     return gather(*decode_strips(data, window, reduce, model, limits, threads, progress, codec, check))
 
@@ -255,16 +237,17 @@ def decode_strips(
     codec: Codec | None = None,
     check: bool = False,
 ) -> tuple[tuple[int, ...], Iterator[np.ndarray]]:
-    """(shape, rows from the top) of what `decode` returns: a row of tiles at a time, or all of what has no tiles.
+    """Return the shape of what `decode` returns, and its rows from the top: a row of tiles at a time.
 
-    Raises as `decode` does; damage to pixels shows when their turn comes.
+    Images without tiles are one strip.  Raises as `decode` does; damage to pixels is found when their turn comes.
     """
-    found, box, shape = _admit(data, window, reduce, limits)
-    if isinstance(found.header, FallbackHeader):
-        return shape, _kept_strips(data, found, found.header, box, reduce)
+    contents, box, shape = _parse(data, window, reduce, limits)
+    if isinstance(contents.header, FallbackHeader):
+        samples = _decode_fallback(data, contents, contents.header)
+        return shape, iter([downscale(samples, box, reduce)])
     codec = codec or codec_for(data, model, threads=threads)
     _, strips = codec.decode_strips(data, window, reduce, None, progress, check)
-    return shape, _joined_strips(strips, data, found, box, reduce)
+    return shape, _join_strips(strips, data, contents, box, reduce)
 
 
 def decode_batch(
@@ -276,42 +259,30 @@ def decode_batch(
     threads: int | None = None,
     names: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
-    """.vae files of any sizes, kinds and models -> what `decode` makes of each, in order; those of a model together.
+    """Decode .vae files of any sizes, kinds and models as `decode` does, in order; those of one model together.
 
-    Raises as `decode` does; the message begins with the file's name (without `names`: file 0, file 1).
+    Raises as `decode` does; messages begin with the file's name, without `names` "file 0", "file 1".
     """
     names = names or [f"file {n}" for n in range(len(files))]
-    out: dict[int, np.ndarray] = {}
-    latent: dict[Codec, list[int]] = {}
+    images: dict[int, np.ndarray] = {}
+    members: dict[Codec, list[int]] = {}
+    parsed = {}
     for n, data in enumerate(files):
         with named(names[n]):
-            found, box, shape = _admit(data, window, reduce, limits)
-            if isinstance(found.header, FallbackHeader):
-                out[n] = gather(shape, _kept_strips(data, found, found.header, box, reduce))
+            contents, box, shape = parsed[n] = _parse(data, window, reduce, limits)
+            if isinstance(contents.header, FallbackHeader):
+                samples = _decode_fallback(data, contents, contents.header)
+                images[n] = gather(shape, iter([downscale(samples, box, reduce)]))
             else:
-                latent.setdefault(codec_for(data, model, threads=threads), []).append(n)
-    for codec, members in latent.items():
-        mine = [names[n] for n in members]
-        colours = codec.decode_batch([files[n] for n in members], window, reduce, None, names=mine)
-        for n, rgb in zip(members, colours, strict=True):
+                members.setdefault(codec_for(data, model, threads=threads), []).append(n)
+    for codec, numbers in members.items():
+        file_names = [names[n] for n in numbers]
+        colours = codec.decode_batch([files[n] for n in numbers], window, reduce, None, names=file_names)
+        for n, rgb in zip(numbers, colours, strict=True):
+            contents, box, shape = parsed[n]
             with named(names[n]):
-                found, box, shape = _admit(files[n], window, reduce, None)
-                out[n] = gather(shape, _joined_strips(iter([rgb]), files[n], found, box, reduce))
-    return [out[n] for n in range(len(files))]
-
-
-def _admit(
-    data: bytes, window: Window | None, reduce: int, limits: Limits | None
-) -> tuple[Contents, Box, tuple[int, ...]]:
-    """What a file has, the pixels that are asked for, and the shape of what comes out, within the limits."""
-    found = image_file.contents(data, check_data=window is None)
-    head, channels = found.header, found.channels
-    box = window_box(window, (head.height, head.width))
-    preview.check(reduce)
-    # All of a classical picture is decoded, and all of an alpha plane.
-    whole = isinstance(head, FallbackHeader) or found.alpha is not None
-    (limits or NONE).check(*((head.width, head.height) if whole else box.shape[::-1]))
-    return found, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
+                images[n] = gather(shape, _join_strips(iter([rgb]), files[n], contents, box, reduce))
+    return [images[n] for n in range(len(files))]
 
 
 def verify(
@@ -321,69 +292,52 @@ def verify(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Decodes all but the pixels of latents, and checks it; raises as `decode` does."""
-    found = image_file.contents(data)
-    (limits or NONE).check(found.header.width, found.header.height)
-    if isinstance(found.header, FallbackHeader):
-        _classical(data, found, found.header)
+    """Decode everything in a .vae file and check it against its checksums; raises as `decode` does."""
+    contents = image_file.contents(data)
+    (limits or NONE).check(contents.header.width, contents.header.height)
+    if isinstance(contents.header, FallbackHeader):
+        _decode_fallback(data, contents, contents.header)
     else:
-        _alpha(data, found)
+        _decode_alpha(data, contents)
         codec_for(data, model, threads=threads).verify(data, None, progress)
 
 
-def _head(coding: str, samples: np.ndarray) -> FallbackHeader:
-    height, width = samples.shape[:2]
-    return FallbackHeader(coding, height, width, count_channels(samples), 8 * samples.itemsize)
+def _parse(
+    data: bytes, window: Window | None, reduce: int, limits: Limits | None
+) -> tuple[Contents, Box, tuple[int, ...]]:
+    """Parse a file and check it against the limits: contents, pixels to decode, and shape of the output."""
+    contents = image_file.contents(data, check_data=window is None)
+    head, channels = contents.header, contents.channels
+    box = window_box(window, (head.height, head.width))
+    check_reduction(reduce)
+    # Fallback codecs and alpha are decoded as a whole.
+    whole = isinstance(head, FallbackHeader) or contents.alpha is not None
+    (limits or NONE).check(*((head.width, head.height) if whole else box.shape[::-1]))
+    return contents, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
 
 
-def _kept_strips(data: bytes, found: Contents, head: FallbackHeader, box: Box, reduce: int) -> Iterator[np.ndarray]:
-    yield downscale(_classical(data, found, head), box, reduce)
-
-
-def _joined_strips(
-    strips: Iterator[np.ndarray], data: bytes, found: Contents, box: Box, reduce: int
+def _join_strips(
+    strips: Iterator[np.ndarray], data: bytes, contents: Contents, box: Box, reduce: int
 ) -> Iterator[np.ndarray]:
-    """Strips u8[n, W, 3] of the codec with what lies beside them."""
-    alpha, top = _alpha(data, found), 0
+    """Join strips u8[n, W, 3] of the codec with alpha, and convert them to grey if the image is grey."""
+    alpha, top = _decode_alpha(data, contents), 0
     if alpha is not None:
         alpha = downscale(alpha, box, reduce)
     for rgb in strips:
-        yield join_alpha(rgb, found.grey, None if alpha is None else alpha[top : top + len(rgb)])
+        yield join_alpha(rgb, contents.grey, None if alpha is None else alpha[top : top + len(rgb)])
         top += len(rgb)
 
 
-def _classical(data: bytes, found: Contents, head: FallbackHeader) -> np.ndarray:
-    """The samples of a picture without latents."""
-    shape, payload = (head.height, head.width), found.data.of(data)
-    if head.coding == "lossless":
-        return classical.decode_lossless(payload, shape, head.channels, head.depth)
-    return join_alpha(classical.decode_avif(payload, shape), head.channels < 3, _alpha(data, found))
+def _decode_fallback(data: bytes, contents: Contents, header: FallbackHeader) -> np.ndarray:
+    """Decode the samples of an image without latents."""
+    shape, payload = (header.height, header.width), contents.data.of(data)
+    if header.coding == "lossless":
+        return fallback.decode_lossless(payload, shape, header.channels, header.depth)
+    return join_alpha(fallback.decode_avif(payload, shape), header.channels < 3, _decode_alpha(data, contents))
 
 
-def _alpha(data: bytes, found: Contents) -> np.ndarray | None:
-    if found.alpha is None:
+def _decode_alpha(data: bytes, contents: Contents) -> np.ndarray | None:
+    if contents.alpha is None:
         return None
-    return classical.decode_lossless(found.alpha.of(data), (found.header.height, found.header.width), 1, 8)
-
-
-def _cost(data: bytes, samples: np.ndarray, codec: Codec, step: int) -> float:
-    """Rate and lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
-    error = content.squares(samples, _again(data, samples, codec)) / samples.size
-    return content.bits(data, samples) + lambda_at(step) * error
-
-
-def _again(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
-    """What a file that was made of these samples decodes to."""
-    found = image_file.contents(data, check_data=False)
-    if not isinstance(found.header, FallbackHeader):
-        return join_alpha(codec.decode(data, limits=None), found.grey, alpha_channel(samples))
-    return samples if found.header.coding == "lossless" else _classical(data, found, found.header)
-
-
-def _psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """dB over the colour samples of (before, after) of each part of a picture; inf where nothing differs."""
-    squares, count = 0.0, 0
-    for before, after in pairs:
-        squares += content.squares(before, after)  # those of alpha are 0
-        count += before.size - (0 if alpha_channel(before) is None else before.shape[0] * before.shape[1])
-    return 10 * math.log10(255**2 * count / squares) if squares else math.inf
+    head = contents.header
+    return fallback.decode_lossless(contents.alpha.of(data), (head.height, head.width), 1, 8)

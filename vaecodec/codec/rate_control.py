@@ -1,7 +1,8 @@
-"""A wanted size or fidelity -> the quality step that meets it, in few trials.
+"""Rate control: find the quality that meets a target size or fidelity, in few encodings.
 
-Rate grows nearly exponentially with the step and PSNR nearly linearly, so that a line through what is known, in the
-logarithm for rates, foretells the next trial well.  A trial is a whole encoding: the analysis, too, knows the step.
+Rate grows nearly exponentially with the quality index and PSNR nearly linearly.  So a line through the known points,
+for rates in the logarithm, predicts the next trial well.  A trial is a whole encoding, since the analysis depends on
+the quality index, too.
 """
 
 from __future__ import annotations
@@ -15,131 +16,149 @@ from vaecodec.container.image_file import quality_of
 from vaecodec.errors import TargetError
 
 MIDDLE = (QUALITY_INDICES - 1) // 2
+KINDS = ("size", "bpp", "psnr")
+UNITS = {"size": "bytes", "bpp": "bpp", "psnr": "dB"}
 
 
 class Target(NamedTuple):
-    """What a file is to have instead of a quality: `kind` is "size" (bytes, at most), "bpp" (bits a pixel of the
-    whole file, at most) or "psnr" (dB over all colour samples, at least).
+    """A target in place of a quality.
+
+    `kind` is "size" (bytes, at most), "bpp" (bits per pixel of the whole file, at most) or "psnr" (dB over all colour
+    samples, at least).
     """
 
     kind: str
     value: float
 
     @classmethod
-    def given(
+    def from_arguments(
         cls, size: int | None = None, bpp: float | None = None, psnr: float | None = None, quality: float = 50
     ) -> Target | float:
-        """The one target that is not None, or else `quality`; raises ValueError on several, and on one not above 0."""
-        found = [cls(kind, value) for kind, value in zip(KINDS, (size, bpp, psnr), strict=True) if value is not None]
-        if len(found) > 1:
-            raise ValueError(f"{' and '.join(f'target_{one.kind}' for one in found)} exclude each other")
-        for one in found:
-            if not 0 < one.value < math.inf:  # refuses NaN too
-                raise ValueError(f"target_{one.kind} is {one.value!r}, expected a number above 0")
-        return found[0] if found else quality
+        """Return the target that is not None, or `quality`; raises ValueError on several, and on one not above 0."""
+        arguments = zip(KINDS, (size, bpp, psnr), strict=True)
+        targets = [cls(kind, value) for kind, value in arguments if value is not None]
+        if len(targets) > 1:
+            raise ValueError(f"{' and '.join(f'target_{target.kind}' for target in targets)} exclude each other")
+        if not targets:
+            return quality
+        if not 0 < targets[0].value < math.inf:  # refuses NaN too
+            raise ValueError(f"target_{targets[0].kind} is {targets[0].value!r}, expected a number above 0")
+        return targets[0]
 
     def __str__(self) -> str:
         return f"target {self.value:g} {UNITS[self.kind]}"
 
-    def of(self, height: int, width: int) -> Target:
-        """The same for a picture: a size in bytes, or a fidelity."""
+    def for_image(self, height: int, width: int) -> Target:
+        """Convert bits per pixel to bytes for an image."""
         return Target("size", self.value * height * width // 8) if self.kind == "bpp" else self
 
     @property
-    def is_least(self) -> bool:
-        """Whether the target is a least value, and not a most."""
+    def is_minimum(self) -> bool:
+        """Whether the value must be reached, rather than not exceeded."""
         return self.kind == "psnr"
 
-    def missed(self, wanted: float, found: float) -> float:
-        """By how much a value is on the wrong side of what is wanted; below 0 on the right one."""
-        return wanted - found if self.is_least else found - wanted
+    def excess(self, goal: float, value: float) -> float:
+        """By how much a value is on the wrong side of a goal; negative on the right side."""
+        return goal - value if self.is_minimum else value - goal
 
-    def along(self, measured: float) -> float:
-        """Where a measured value lies on an axis along which it grows evenly with the quality step."""
-        return measured if self.is_least else math.log(max(measured, 1))
-
-    @property
-    def typical(self) -> float:
-        """How far along that axis one quality step leads, on photographs."""
-        return (15.0 if self.is_least else 3.2) / QUALITY_INDICES
+    def axis(self, value: float) -> float:
+        """Map a value to an axis along which it grows linearly with the quality index."""
+        return value if self.is_minimum else math.log(max(value, 1))
 
     @property
-    def near(self) -> float:
-        """How close along that axis a trial must come to end the search: 0.02 dB, or 0.5 % of a rate."""
-        return 0.02 if self.is_least else 0.005
+    def typical_slope(self) -> float:
+        """The growth along that axis in a step of the quality index, on photographs."""
+        return (15.0 if self.is_minimum else 3.2) / QUALITY_INDICES
 
-
-KINDS = ("size", "bpp", "psnr")
-UNITS = {"size": "bytes", "bpp": "bpp", "psnr": "dB"}
+    @property
+    def tolerance(self) -> float:
+        """How close along that axis a trial must be to end the search: 0.02 dB, or 0.5 % of a rate."""
+        return 0.02 if self.is_minimum else 0.005
 
 
 def search(target: Target, trial: Callable[[int], float], start: int = MIDDLE) -> int:
-    """The quality step whose value is nearest to the target on its right side, or the end of the range that is
-    nearest to it where none is there.
+    """Find the quality index whose value is nearest to the target on its right side.
 
-    `trial(step)` gives what coding at a step in 0..896 comes to, and is asked once for each, `start` first; it should
-    not fall as the step grows.  The step returned is one that was tried.
+    Args:
+        target: a size or a PSNR.
+        trial: returns the value at a quality index in 0..896.  It is called once for each, with `start` first, and
+            should not decrease.
+        start: the first trial.
+
+    Returns:
+        A quality index that was tried; the nearest end of the range where no trial is on the right side.
     """
-    goal = target.along(target.value)
-    # Steps known to lie below and above the goal, with where they lie; none is known at first.
+    goal = target.axis(target.value)
+    # (quality index, axis) below and above the goal; unknown at first.
     below, above = (-1, -math.inf), (QUALITY_INDICES, math.inf)
-    step = start
+    index = start
     while above[0] - below[0] > 1:
-        place = target.along(trial(step))
-        if -target.near <= target.missed(goal, place) <= 0:
-            return step
-        if place < goal or (place == goal and not target.is_least):
-            below = step, place
+        place = target.axis(trial(index))
+        if -target.tolerance <= target.excess(goal, place) <= 0:
+            return index
+        if place < goal or (place == goal and not target.is_minimum):
+            below = index, place
         else:
-            above = step, place
+            above = index, place
         if math.isfinite(above[1] - below[1]):
             slope = max((above[1] - below[1]) / (above[0] - below[0]), 1e-6)
         else:
-            slope = target.typical
-        # Aimed at the middle of what ends the search, on the right side of the goal.
-        aim = goal + (0.5 if target.is_least else -0.5) * target.near
-        step += round(min(max((aim - place) / slope, -QUALITY_INDICES), QUALITY_INDICES))
-        step = min(max(step, below[0] + 1), above[0] - 1)
-    choice = above[0] if target.is_least else below[0]
+            slope = target.typical_slope
+        # Aim at the middle of the tolerance, on the right side of the goal.
+        aim = goal + (0.5 if target.is_minimum else -0.5) * target.tolerance
+        index += round(min(max((aim - place) / slope, -QUALITY_INDICES), QUALITY_INDICES))
+        index = min(max(index, below[0] + 1), above[0] - 1)
+    choice = above[0] if target.is_minimum else below[0]
     return min(max(choice, 0), QUALITY_INDICES - 1)
 
 
 def meet(
     target: Target,
-    pixels: tuple[int, int],
+    size: tuple[int, int],
     encode: Callable[[float, int], bytes],
     psnr: Callable[[bytes], float],
     effort: int = 1,
 ) -> bytes:
-    """The file of the quality that meets a target; `pixels` are (height, width).
+    """Encode an image at the quality that meets a target.
 
-    `encode(quality, effort)` makes a file, `psnr(file)` measures it in dB.  A picture that is smaller at quality 100
-    than it may be, or better at quality 1 than it need be, is that.  Above effort 1 the search begins where it ended
-    at effort 1.  Raises TargetError where no quality meets the target.
+    An image that is smaller than the target at quality 100, or better than it at quality 1, is encoded at that quality.
+
+    Args:
+        target: the target.
+        size: (height, width).
+        encode: encode(quality, effort) returns a file.
+        psnr: psnr(file) returns its PSNR in dB.
+        effort: above 1, a second search begins where the search at effort 1 ended.
+
+    Raises:
+        TargetError: no quality meets the target.
     """
-    target = target.of(*pixels)
-    step, data, value = _nearest(target, lambda quality: encode(quality, 1), psnr)
+    target = target.for_image(*size)
+    index, data, value = _search_files(target, lambda quality: encode(quality, 1), psnr)
     if effort > 1:
-        step, data, value = _nearest(target, lambda quality: encode(quality, effort), psnr, step)
-    if target.missed(target.value, value) > 0:
-        least = f"{value:.2f} dB at most" if target.is_least else f"{value:.0f} bytes at least"
-        raise TargetError(f"the picture comes to {least}, and the target is {target.value:.10g}")
+        index, data, value = _search_files(target, lambda quality: encode(quality, effort), psnr, index)
+    if target.excess(target.value, value) > 0:
+        limit = f"{value:.2f} dB at most" if target.is_minimum else f"{value:.0f} bytes at least"
+        raise TargetError(f"the image comes to {limit}, and the target is {target.value:.10g}")
     return data
 
 
-def _nearest(
+def _search_files(
     target: Target, encode: Callable[[float], bytes], psnr: Callable[[bytes], float], start: int = MIDDLE
 ) -> tuple[int, bytes, float]:
-    """(step, file, value) of the trial that is nearest to the target on its right side, or of all if none is there."""
+    """Search as `search` does; (quality index, file, value) of the trial nearest to the target on its right side.
+
+    Where no trial is on the right side, that of the nearest trial.
+    """
     best = (math.inf, start, b"", math.nan)
 
-    def trial(step: int) -> float:
+    def trial(index: int) -> float:
         nonlocal best
-        data = encode(quality_of(step))
-        value = psnr(data) if target.is_least else float(len(data))
-        by = target.missed(target.value, value)
-        if (by <= 0 and (best[0] > 0 or by > best[0])) or 0 < by < best[0]:
-            best = by, step, data, value
+        data = encode(quality_of(index))
+        value = psnr(data) if target.is_minimum else float(len(data))
+        excess = target.excess(target.value, value)
+        if (excess <= 0 and (best[0] > 0 or excess > best[0])) or 0 < excess < best[0]:
+            best = excess, index, data, value
         return value
 
     search(target, trial, start)

@@ -76,7 +76,7 @@ def compress_file(
         FileExistsError: `dst` exists, and `overwrite` is False.  On this and any other error `dst` is unchanged,
             unless the error is that `src` is not removed.
     """
-    target = Target.given(target_size, target_bpp, target_psnr, quality)
+    target = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
     resources = Resources(limits, threads, progress)
 

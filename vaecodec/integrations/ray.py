@@ -87,7 +87,7 @@ def compress(
     Raises ImportError without Ray, ModelError, CodecError where Ray gives up or has no such device, ValueError on an
     option out of range, OSError where nothing can be written to `output_dir`.  The same call again resumes.
     """
-    wanted = Target.given(target_size, target_bpp, target_psnr, quality)
+    wanted = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
     if not isinstance(wanted, Target):
         quality_index_of(wanted)

@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from vaecodec.codec import modes
 from vaecodec.codec.codec import Codec, load
-from vaecodec.codec.plans import Latents
 from vaecodec.codec.rate_control import Target
+from vaecodec.codec.tiles import Latents
 from vaecodec.console import hushed
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.files.compression import convert_file

@@ -71,7 +71,7 @@ def test_tensorflow_takes_tiles_of_several_pictures_together(tiny):
 @pytest.mark.parametrize("least", [1, 1 << 30])
 def test_threads_serve_a_whole_batch(tiny, monkeypatch, least):
     """Each with tiles of its own, or all together with each tile."""
-    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", least)
+    monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", least)
     codec, pictures = Codec(tiny.model, threads=2), [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
     files = codec.encode_batch(pictures)
     assert files == [tiny.encode(one) for one in pictures]

@@ -12,7 +12,7 @@ from support.images import synthetic_image
 from support.paths import GOLDEN
 from support.symbols import decoding_inverts_encoding
 from vaecodec.codec.codec import Codec
-from vaecodec.codec.plans import strips_of
+from vaecodec.codec.tiles import join_tiles
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.limits import Limits
@@ -34,7 +34,7 @@ def test_tiles_as_wide_as_the_picture_are_not_copied_unless_they_must():
     fixed = np.zeros((16, 48, 3), np.uint8)
     fixed.flags.writeable = False
     squares = [(Box(0, 0, 32, 48), whole), (Box(32, 0, 48, 48), other), (Box(48, 0, 64, 48), fixed)]
-    first, *rest = strips_of(Box(0, 0, 64, 48), squares)
+    first, *rest = join_tiles(Box(0, 0, 64, 48), squares)
     assert first is whole
     assert all(one.flags.c_contiguous and one.flags.writeable and one.shape == (16, 48, 3) for one in rest)
 

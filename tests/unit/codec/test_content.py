@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_image
-from vaecodec.codec import content, modes
-from vaecodec.codec import fallback as classical
+from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.config import lambda_at
 from vaecodec.container import image_file
 from vaecodec.container.image_file import quality_index_of
@@ -32,7 +31,7 @@ def smooth_drawing(height=300, width=400):
 def looked_at(codec, samples, quality):
     """(whether it counts as a photograph, the shares of its windows that were looked at)."""
     shares = []
-    share_as_avif = content._share_as_avif
+    share_as_avif = mode_decision._avif_share
 
     def spy(*arguments):
         shares.append(share_as_avif(*arguments))
@@ -40,8 +39,8 @@ def looked_at(codec, samples, quality):
 
     rgb = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content, "_share_as_avif", spy)
-        return content.is_photograph(codec, samples, rgb, codec.encode(rgb, quality), quality), shares
+        patch.setattr(mode_decision, "_avif_share", spy)
+        return mode_decision.is_photograph(codec, samples, rgb, codec.encode(rgb, quality), quality), shares
 
 
 def psnr(samples, data):
@@ -82,13 +81,13 @@ def test_a_photograph_that_is_in_doubt_is_looked_at_and_stays_one(small):
 
 
 def test_without_avif_nothing_is_looked_at(small, monkeypatch):
-    monkeypatch.setattr(classical, "has_avif", lambda: False)
+    monkeypatch.setattr(fallback, "has_avif", lambda: False)
     assert looked_at(small, smooth_drawing(), 50) == (True, [])
 
 
 @pytest.mark.parametrize("shape", [(65, 64), (70, 300), (300, 70), (128, 129), (1, 5000)])
 def test_windows_of_small_and_narrow_pictures(small, shape):
-    window = content._busiest(np.repeat(zone_plate(*shape)[..., None], 3, 2))
+    window = mode_decision._busiest_window(np.repeat(zone_plate(*shape)[..., None], 3, 2))
     assert window.shape == (min(128, shape[0]), min(128, shape[1]), 3)
     modes.encode(small, zone_plate(*shape), 50)
 
@@ -96,4 +95,4 @@ def test_windows_of_small_and_narrow_pictures(small, shape):
 def test_the_busiest_window_is_where_the_detail_is():
     samples = np.full((400, 600, 3), 90, np.uint8)
     samples[280:, 480:] = np.random.default_rng(0).integers(0, 255, (120, 120, 3))
-    np.testing.assert_array_equal(content._busiest(samples), samples[272:, 472:])
+    np.testing.assert_array_equal(mode_decision._busiest_window(samples), samples[272:, 472:])

@@ -11,8 +11,7 @@ import vaecodec
 from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
-from vaecodec.codec import content, modes
-from vaecodec.codec import fallback as classical
+from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.container import chunks, image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images.channels import (
@@ -91,53 +90,53 @@ def test_lossless_is_lossless(channels, dtype, shape):
     rng = np.random.default_rng(channels)
     samples = rng.integers(0, np.iinfo(dtype).max + 1, (*shape, channels)).astype(dtype)
     samples = samples[..., 0] if channels == 1 else samples
-    data = classical.encode_lossless(samples)
-    np.testing.assert_array_equal(classical.decode_lossless(data, shape, channels, 8 * samples.itemsize), samples)
+    data = fallback.encode_lossless(samples)
+    np.testing.assert_array_equal(fallback.decode_lossless(data, shape, channels, 8 * samples.itemsize), samples)
     for other in ((shape[0] + 1, shape[1]), shape[::-1] if shape[0] != shape[1] else (2, 1)):
         with pytest.raises(FormatError):
-            classical.decode_lossless(data, other, channels, 8 * samples.itemsize)
+            fallback.decode_lossless(data, other, channels, 8 * samples.itemsize)
     with pytest.raises(FormatError):
-        classical.decode_lossless(data, shape, channels, 24 - 8 * samples.itemsize)
+        fallback.decode_lossless(data, shape, channels, 24 - 8 * samples.itemsize)
 
 
 def test_what_a_webp_has_no_room_for_is_a_png():
-    wide = sample(4, 3, classical.WEBP_SIDE + 1)
-    data = classical.encode_lossless(wide)
-    assert data[4:].startswith(classical.PNG_MAGIC) and classical.encode_lossless(wide[:, 1:])[4:].startswith(b"RIFF")
-    np.testing.assert_array_equal(classical.decode_lossless(data, wide.shape[:2], 4, 8), wide)
+    wide = sample(4, 3, fallback.WEBP_SIDE + 1)
+    data = fallback.encode_lossless(wide)
+    assert data[4:].startswith(fallback.PNG_MAGIC) and fallback.encode_lossless(wide[:, 1:])[4:].startswith(b"RIFF")
+    np.testing.assert_array_equal(fallback.decode_lossless(data, wide.shape[:2], 4, 8), wide)
 
 
 def test_every_damaged_byte_of_a_kept_picture_is_noticed(small):
     samples = sample(4, 12, 17)
-    payload = classical.encode_lossless(samples)
-    for data in (payload, classical.encode_lossless(samples.astype(np.uint16) * 200)):
+    payload = fallback.encode_lossless(samples)
+    for data in (payload, fallback.encode_lossless(samples.astype(np.uint16) * 200)):
         depth = 8 if data is payload else 16
-        wanted = classical.decode_lossless(data, (12, 17), 4, depth)
+        wanted = fallback.decode_lossless(data, (12, 17), 4, depth)
         for position in range(len(data)):
             for mask in (1, 128):
                 damaged = bytearray(data)
                 damaged[position] ^= mask
                 try:  # what no pixel depends on may change: the chunks of a file have CRCs of their own
-                    np.testing.assert_array_equal(classical.decode_lossless(bytes(damaged), (12, 17), 4, depth), wanted)
+                    np.testing.assert_array_equal(fallback.decode_lossless(bytes(damaged), (12, 17), 4, depth), wanted)
                 except FormatError:
                     continue
         for end in range(4 + 12):
             with pytest.raises(FormatError):
-                classical.decode_lossless(data[:end], (12, 17), 4, depth)
+                fallback.decode_lossless(data[:end], (12, 17), 4, depth)
 
 
 def test_another_file_in_place_of_the_kept_one_is_refused():
     samples = sample(3, 12, 17)
-    crc = classical.encode_lossless(samples)[:4]
+    crc = fallback.encode_lossless(samples)[:4]
     for format in ("JPEG", "GIF", "TIFF"):
         file = io.BytesIO()
         Image.fromarray(samples).save(file, format)
         with pytest.raises(FormatError):
-            classical.decode_lossless(crc + file.getvalue(), (12, 17), 3, 8)
+            fallback.decode_lossless(crc + file.getvalue(), (12, 17), 3, 8)
     bomb = io.BytesIO()
     Image.new("1", (20000, 20000)).save(bomb, "PNG")
     with pytest.raises(FormatError, match="size"):
-        classical.decode_lossless(crc + bomb.getvalue(), (12, 17), 3, 8)
+        fallback.decode_lossless(crc + bomb.getvalue(), (12, 17), 3, 8)
 
 
 def test_screenshots_are_kept_and_photographs_are_not(small):
@@ -155,7 +154,7 @@ def test_no_file_is_larger_than_the_lossless_one(small, shape, quality):
     steps = np.arange(shape[0] * shape[1] * 3).reshape(*shape, 3).astype(np.uint8)
     dither = np.asarray(Image.fromarray(synthetic_image(*shape)).convert("1").convert("L"))
     for samples in (flat, steps, dither, synthetic_image(*shape), noise(*shape), screenshot()[: shape[0], : shape[1]]):
-        kept = modes.keep(samples, None)
+        kept = fallback.pack_lossless(samples, None)
         assert len(modes.encode(small, samples, quality)) <= len(kept)
 
 
@@ -173,11 +172,11 @@ def test_the_lowest_sum_of_rate_and_distortion_decides(small, monkeypatch):
     samples = synthetic_image(60, 60)
     costs = {}
     for coding in ("vae", "lossless", "avif"):
-        monkeypatch.setattr(modes, "_cost", lambda data, *_, wanted=coding: kind_of(data) != wanted)
+        monkeypatch.setattr(mode_decision, "cost", lambda data, *_, wanted=coding: kind_of(data) != wanted)
         data = modes.encode(small, samples, 50)
         assert kind_of(data) == coding
         monkeypatch.undo()
-        costs[coding] = modes._cost(data, samples, small, image_file.quality_index_of(50))
+        costs[coding] = mode_decision.cost(data, samples, small, image_file.quality_index_of(50))
         error = np.mean((modes.decode(data).astype(float) - samples) ** 2)
         trade = 0.0006 * (0.18 / 0.0006) ** (image_file.quality_index_of(50) / 896)
         np.testing.assert_allclose(costs[coding], 8 * len(data) / 3600 + trade * error, rtol=1e-4)
@@ -190,8 +189,8 @@ def test_drawings_may_become_avif(small, channels, monkeypatch):
     colour = drawing() if channels > 2 else drawing()[..., 0]
     alpha = np.where(np.arange(320) < 100, 0, 200)[None].repeat(240, 0).astype(np.uint8)
     samples = colour if channels in (1, 3) else np.dstack([colour, alpha])
-    monkeypatch.setattr(modes, "_cost", lambda data, *_: kind_of(data) != "avif")
-    monkeypatch.setattr(content, "is_photograph", lambda *_: False)
+    monkeypatch.setattr(mode_decision, "is_photograph", lambda *_: False)
+    monkeypatch.setattr(mode_decision, "cost", lambda data, *_: kind_of(data) != "avif")
     data = modes.encode(small, samples, 60, {"dpi": bytes(8)})
     assert image_file.info(data)["channels"] == channels and kind_of(data) == "avif"
     again = modes.decode(data)
@@ -214,7 +213,7 @@ def test_avif_wins_where_it_is_better(small):
 
 def test_without_avif_in_pillow(small, monkeypatch):
     data = modes.encode(small, drawing(), 60)
-    monkeypatch.setattr(classical, "has_avif", lambda: False)
+    monkeypatch.setattr(fallback, "has_avif", lambda: False)
     assert kind_of(modes.encode(small, drawing(), 60)) != "avif"
     for look in (modes.decode, modes.verify):
         with pytest.raises(CodecError, match="built without"):
@@ -222,20 +221,20 @@ def test_without_avif_in_pillow(small, monkeypatch):
 
 
 def test_pictures_too_wide_for_avif_are_not_coded_as_one():
-    assert classical.takes_avif((16384, 16384))
-    assert not classical.takes_avif((16385, 1)) and not classical.takes_avif((1, 16385))
+    assert fallback.supports_avif((16384, 16384))
+    assert not fallback.supports_avif((16385, 1)) and not fallback.supports_avif((1, 16385))
 
 
 def test_a_damaged_or_foreign_avif_is_refused():
-    good = classical.encode_avif(drawing(), 50)
+    good = fallback.encode_avif(drawing(), 50)
     file = io.BytesIO()
     Image.fromarray(drawing()).save(file, "JPEG")
     for bad in (b"", good[:100], good[: len(good) // 2], file.getvalue()):
         with pytest.raises(FormatError, match="AVIF part"):
-            classical.decode_avif(bad, (240, 320))
+            fallback.decode_avif(bad, (240, 320))
     for shape in ((320, 240), (240, 319)):
         with pytest.raises(FormatError, match="size"):
-            classical.decode_avif(good, shape)
+            fallback.decode_avif(good, shape)
 
 
 def test_windows_of_every_kind(small):
@@ -276,7 +275,7 @@ def box_filtered(samples, factor):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_previews_of_kept_pictures_are_box_filtered(channels, dtype, factor):
     samples = clear_transparent(sample(channels, dtype=dtype))
-    data = modes.keep(samples)
+    data = fallback.pack_lossless(samples)
     whole = modes.decode(data, reduce=factor)
     assert whole.dtype == dtype
     np.testing.assert_array_equal(whole, box_filtered(samples, factor))
@@ -301,14 +300,14 @@ def test_previews_of_coded_pictures_have_their_kind(small, kind):
     assert 10 * np.log10(255**2 / np.square(wrong).mean()) > 28
 
 
-@pytest.mark.parametrize("make", [modes.keep, lambda samples: modes.encode(vaecodec.load(), samples, 50)])
+@pytest.mark.parametrize("make", [fallback.pack_lossless, lambda samples: modes.encode(vaecodec.load(), samples, 50)])
 def test_limits_count_for_every_kind_before_anything_is_decoded(make, monkeypatch):
     samples = sample(4)
     data = make(samples)
     for tight in (Limits(pixels=100 * 150 - 1), Limits(side=149)):
         with monkeypatch.context() as patched:
             for name in ("decode_lossless", "decode_avif"):
-                patched.setattr(classical, name, None)
+                patched.setattr(fallback, name, None)
             for call in (modes.decode, modes.verify):
                 with pytest.raises(LimitError):
                     call(data, limits=tight)
@@ -318,7 +317,7 @@ def test_limits_count_for_every_kind_before_anything_is_decoded(make, monkeypatc
 
 
 def test_a_preview_of_no_size_is_refused(small):
-    for data in (modes.keep(sample(3)), modes.encode(small, sample(3))):
+    for data in (fallback.pack_lossless(sample(3)), modes.encode(small, sample(3))):
         with pytest.raises(ValueError, match="reduce is 3, expected one of 1, 2, 4, 8, 16"):
             modes.decode(data, reduce=3)
 
@@ -327,8 +326,8 @@ def test_damage_beside_the_latents_is_noticed(small):
     data = modes.encode(small, sample(4))
     alpha = image_file.contents(data).alpha
     for damaged in (
-        classical.encode_lossless(sample(1)),  # another plane than its CRC says
-        data[alpha.offset : alpha.offset + 4] + classical.encode_lossless(sample(1)[:-1])[4:],
+        fallback.encode_lossless(sample(1)),  # another plane than its CRC says
+        data[alpha.offset : alpha.offset + 4] + fallback.encode_lossless(sample(1)[:-1])[4:],
         data[alpha.offset : alpha.offset + alpha.length - 1],
     )[1:]:
         body = chunks.pack_chunk(b"ALPH", damaged)
@@ -401,7 +400,7 @@ def test_grey_is_the_rounded_mean():
 
 def test_the_crc_is_that_of_the_samples():
     samples = sample(2, dtype=np.uint16)
-    assert classical.encode_lossless(samples)[:4] == zlib.crc32(samples.astype("<u2").tobytes()).to_bytes(4, "little")
+    assert fallback.encode_lossless(samples)[:4] == zlib.crc32(samples.astype("<u2").tobytes()).to_bytes(4, "little")
 
 
 # docs/reference/format.md
@@ -429,13 +428,15 @@ def test_there_is_a_golden_file_of_every_kind():
 def files_of_every_kind(tiny):
     for channels in (1, 2, 3, 4):
         yield modes.encode(tiny, sample(channels, 70, 90), 40)
-        yield modes.keep(clear_transparent(sample(channels, 33, 45)), {"dpi": bytes(8)})
-        yield modes.keep(clear_transparent(sample(channels, 9, 12, np.uint16)), None)
+        yield fallback.pack_lossless(clear_transparent(sample(channels, 33, 45)), {"dpi": bytes(8)})
+        yield fallback.pack_lossless(clear_transparent(sample(channels, 9, 12, np.uint16)), None)
         avif = image_file.FallbackHeader("avif", 30, 40, channels, 8)
-        alpha = [(chunks.ALPHA, classical.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
+        alpha = [(chunks.ALPHA, fallback.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
         pixels = sample(1 if channels < 3 else 3, 30, 40)
-        yield chunks.insert_chunks(image_file.pack_fallback(avif, classical.encode_avif(pixels, 60)), alpha)
-        yield modes.keep(np.pad(sample(channels, 2, 3), ((0, 0), (0, 16400), (0, 0))[: 2 + (channels > 1)]), None)
+        yield chunks.insert_chunks(image_file.pack_fallback(avif, fallback.encode_avif(pixels, 60)), alpha)
+        yield fallback.pack_lossless(
+            np.pad(sample(channels, 2, 3), ((0, 0), (0, 16400), (0, 0))[: 2 + (channels > 1)]), None
+        )
 
 
 def test_the_reference_decoder_agrees(tiny):

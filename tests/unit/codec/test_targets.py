@@ -75,7 +75,7 @@ def test_a_coarse_scale_gives_the_best_step_on_the_right_side():
 @pytest.mark.parametrize("value", [0, -3, math.nan, math.inf])
 def test_a_target_is_a_number_above_0(value):
     with pytest.raises(ValueError, match="above 0"):
-        Target.given(psnr=value)
+        Target.from_arguments(psnr=value)
 
 
 def test_targets_exclude_each_other():

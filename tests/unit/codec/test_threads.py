@@ -16,7 +16,7 @@ import pytest
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec.codec.codec import Codec
-from vaecodec.codec.schedule import PIXELS_OWN, Schedule
+from vaecodec.codec.tiles import OWN_TILE_PIXELS, Schedule
 from vaecodec.container.image_file import parse
 from vaecodec.errors import FormatError
 from vaecodec.threads import ONE_THREAD, Threads, available_cores, pool_of, single_threaded_blas
@@ -27,7 +27,7 @@ PIXELS = synthetic_image(260, 300)
 @pytest.fixture(params=["own", "shared"])
 def either(request, monkeypatch):
     """Threads have tiles of their own, or share each."""
-    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", {"own": 1 << 10, "shared": 1 << 40}[request.param])
+    monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", {"own": 1 << 10, "shared": 1 << 40}[request.param])
     return request.param
 
 
@@ -52,18 +52,18 @@ def test_bytes_and_pixels_do_not_depend_on_threads(alone, many, either):
 
 
 def test_each_thread_has_tiles_of_its_own_where_there_are_enough():
-    cases = ((16, PIXELS_OWN, 2, True), (3, PIXELS_OWN, 2, False), (16, PIXELS_OWN - 1, 2, False))
+    cases = ((16, OWN_TILE_PIXELS, 2, True), (3, OWN_TILE_PIXELS, 2, False), (16, OWN_TILE_PIXELS - 1, 2, False))
     for tiles, pixels, threads, apart in cases:
         with Schedule(tiles, tiles * pixels, threads) as schedule:
             assert (schedule.inner is ONE_THREAD) == apart
             assert schedule.inner.count == (1 if apart else threads)
-    with Schedule(16, 16 * PIXELS_OWN, 1) as schedule:
+    with Schedule(16, 16 * OWN_TILE_PIXELS, 1) as schedule:
         assert schedule.inner is ONE_THREAD
 
 
 def test_tiles_are_coded_at_the_same_time():
     meeting = threading.Barrier(2)
-    with Schedule(16, 16 * PIXELS_OWN, 2) as schedule:
+    with Schedule(16, 16 * OWN_TILE_PIXELS, 2) as schedule:
         list(schedule.map(meeting.wait, [(30,)] * 4))  # goes on once two are here
 
 
@@ -76,7 +76,7 @@ def test_jobs_are_taken_as_there_is_room(threads):
             taken.append(n)
             yield (n,)
 
-    with Schedule(64, 64 * PIXELS_OWN, threads) as schedule:
+    with Schedule(64, 64 * OWN_TILE_PIXELS, threads) as schedule:
         results = schedule.map(lambda n: n * n, jobs())
         assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
         assert len(taken) <= 5 + threads + 1

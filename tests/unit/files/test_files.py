@@ -17,7 +17,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from vaecodec.atomic import Attributes, write_atomic
-from vaecodec.codec import modes
+from vaecodec.codec import fallback
 from vaecodec.codec.codec import Codec
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
@@ -391,7 +391,7 @@ def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, mo
     tiff.write_bytes(data)
     profile = tmp_path / "profile.vae"
     samples = synthetic_image(32, 32)
-    profile.write_bytes(modes.keep(samples, {"xmp": b"<x/>"}))
+    profile.write_bytes(fallback.pack_lossless(samples, {"xmp": b"<x/>"}))
     with silenced_warnings(monkeypatch):
         for source in (film, gif, tiff):
             with pytest.raises(CodecError, match="not removed, because .* does not hold all of it"):

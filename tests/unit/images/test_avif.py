@@ -11,14 +11,14 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
-from vaecodec.codec import fallback as classical
+from vaecodec.codec import fallback
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images import avif
 from vaecodec.images.reading import read_image
 
 AvifImagePlugin = pytest.importorskip("PIL.AvifImagePlugin")
-pytestmark = pytest.mark.skipif(not classical.has_avif(), reason="this Pillow has no AVIF")
+pytestmark = pytest.mark.skipif(not fallback.has_avif(), reason="this Pillow has no AVIF")
 
 
 def encoded(width, height, mode="RGB", **options):

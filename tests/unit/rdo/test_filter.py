@@ -9,7 +9,7 @@ from PIL import Image
 from reference import reference_decoder
 from support.models import with_filter
 from vaecodec.cli import main
-from vaecodec.codec import plans
+from vaecodec.codec import tiles
 from vaecodec.codec.codec import Codec
 from vaecodec.container import chunks, image_file
 from vaecodec.container.image_file import parse
@@ -230,11 +230,11 @@ def test_latents_are_coded_with_the_filter_of_their_picture(codec, shifted):
 def test_a_tile_without_a_pixel_to_itself_has_no_filter(codec, shifted):
     assert not parse(codec.encode(shifted, 60, tile=64)).header.filter
     cells, whole = (14, 16), (224, 250)
-    assert plans.undisturbed(Box(0, 0, 8, 8), cells, whole, 4) == (0, 0, 64, 64)
-    assert plans.undisturbed(Box(8, 8, 14, 16), cells, whole, 4) == (64, 64, 96, 122)
-    assert plans.undisturbed(Box(0, 0, 14, 16), cells, whole, 4) == (0, 0, *whole)
+    assert tiles.halo_free_area(Box(0, 0, 8, 8), cells, whole, 4) == (0, 0, 64, 64)
+    assert tiles.halo_free_area(Box(8, 8, 14, 16), cells, whole, 4) == (64, 64, 96, 122)
+    assert tiles.halo_free_area(Box(0, 0, 14, 16), cells, whole, 4) == (0, 0, *whole)
     for box in (Box(4, 4, 8, 8), Box(4, 0, 8, 16), Box(12, 12, 14, 16)):
-        assert plans.undisturbed(box, cells, whole, 4).shape == (0, 0)
+        assert tiles.halo_free_area(box, cells, whole, 4).shape == (0, 0)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

@@ -268,6 +268,6 @@ def test_progress_counts_iterations(codec, crop):
 
 
 def test_files_do_not_depend_on_threads(codec, crop, monkeypatch):
-    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", 1000)
+    monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", 1000)
     files = [Codec(codec.model, threads=threads).encode(crop, 40, tile=64, effort=4) for threads in (1, 3, 4)]
     assert files[0] == files[1] == files[2]

@@ -70,7 +70,7 @@ def test_more_effort_costs_less(small, crop, quality):
 
 
 def test_files_do_not_depend_on_threads(crop, monkeypatch):
-    monkeypatch.setattr("vaecodec.codec.schedule.PIXELS_OWN", 1000)
+    monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", 1000)
     model = load_model("small")
     files = [Codec(model, threads=threads).encode(crop, 40, tile=64, effort=2) for threads in (1, 3, 4)]
     assert files[0] == files[1] == files[2]

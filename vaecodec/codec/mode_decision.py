@@ -1,0 +1,158 @@
+"""Decide whether the model, a lossless codec or AVIF codes an image.
+
+The model was trained on photographs, to minimise rate + lambda * 255^2 * MSE.  The same cost decides: screenshots,
+text, drawings and noise are encoded in all three ways, and the file with the lowest cost is used.  Photographs are
+recognised before that, in a few hundredths of the time, by what they cost:
+
+    a few strips, losslessly at low effort          a hundredth of the time of encoding
+    a window, with the model and as AVIF            a quarter of it, for the few images that strips leave in doubt
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from vaecodec.codec import fallback
+from vaecodec.codec.codec import Codec
+from vaecodec.config import lambda_at
+from vaecodec.container import image_file
+from vaecodec.container.chunks import insert_chunks
+from vaecodec.container.image_file import ALPHA, FallbackHeader, pack_fallback, quality_index_of
+from vaecodec.images.channels import alpha_channel, count_channels, join_alpha
+
+STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
+BLOCK_ROWS = 64
+SMALL = 64 * 64  # pixels up to which images cannot be told apart, and no time can be saved
+WINDOW = 128  # pixels a side
+
+# Bounds that photographs, scaled down and so full of detail, keep.  At quality 10 to 100 the model needs at most 0.058
+# bits a pixel for each unit of quality.  Their strips cost more losslessly than 1.5 times what the model needs, with a
+# bit a sample added for its errors (0.72 where the model is best, at high rates).
+MAX_RATE, MIN_RATE_QUALITY = 0.06, 10
+ERROR_BITS, MIN_RATIO = 1.0, 1.4
+# Beyond these few photographs are found up to quality 75: smooth images with a little grain cost little losslessly,
+# fine patterns cost much.
+HIGH_RATE, LOW_RATIO = 0.03, 1.9
+# Such photographs cost at least this part as AVIF up to quality 75; other such images cost less.
+MIN_AVIF_SHARE = 0.92
+
+
+def choose_file(
+    codec: Codec,
+    samples: np.ndarray,
+    colours: np.ndarray,
+    chunks: list[tuple[bytes, bytes]],
+    latents: bytes,
+    quality: float,
+    metadata: dict[str, bytes] | None,
+) -> bytes:
+    """Return the file with the lowest cost.
+
+    Args:
+        codec: the codec that made `latents`.
+        samples: u8, with colours 0 where alpha is 0.
+        colours: what the model codes of them.
+        chunks: those beside the model's data.
+        latents: the file of the model.
+        quality: 1..100.
+        metadata: for the other files.
+    """
+    quality_index, grey = quality_index_of(quality), count_channels(samples) < 3
+    if is_photograph(codec, samples, colours, latents, quality):
+        return latents
+    files = [fallback.pack_lossless(samples, metadata), latents]
+    if fallback.supports_avif(samples.shape[:2]):
+        channels = np.ascontiguousarray(colours[..., 0]) if grey else colours
+        avif = fallback.encode_avif(channels, fallback.avif_quality(quality_index))
+        alpha = [chunk for chunk in chunks if chunk[0] == ALPHA]
+        files.append(insert_chunks(pack_fallback(fallback.header("avif", samples), avif, metadata), alpha))
+    return min(files, key=lambda data: cost(data, samples, codec, quality_index))
+
+
+def cost(data: bytes, samples: np.ndarray, codec: Codec, quality_index: int) -> float:
+    """Rate + lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
+    error = squared_error(samples, reconstruct(data, samples, codec)) / samples.size
+    return _bits_per_pixel(len(data), samples) + lambda_at(quality_index) * error
+
+
+def is_photograph(codec: Codec, samples: np.ndarray, colours: np.ndarray, latents: bytes, quality: float) -> bool:
+    """Whether u8 samples look like a photograph; `latents` is the model's file of their colours u8[H, W, 3]."""
+    height, width = samples.shape[:2]
+    rate, rate_quality = _bits_per_pixel(len(latents), samples), max(quality, MIN_RATE_QUALITY)
+    if height * width <= SMALL or rate > MAX_RATE * rate_quality:
+        return False
+    rows = max(STRIP_ROWS, STRIP_PIXELS // width)
+    tops = [max(0, (height - rows) * (2 * n + 1) // (2 * STRIPS)) for n in range(STRIPS)]
+    strips = np.concatenate([samples[top : top + rows] for top in tops])
+    lossless_rate = 8 * fallback.estimate_lossless_size(strips) / (strips.shape[0] * width)
+    ratio = lossless_rate / (rate + ERROR_BITS * count_channels(samples))
+    if ratio <= MIN_RATIO or (ratio > LOW_RATIO and rate <= HIGH_RATE * rate_quality) or not fallback.has_avif():
+        return ratio > MIN_RATIO
+    return _avif_share(codec, _busiest_window(colours), count_channels(samples) < 3, quality) > MIN_AVIF_SHARE
+
+
+def _busiest_window(rgb: np.ndarray) -> np.ndarray:
+    """Of nine windows of u8[H, W, 3], spread evenly, the one with the largest differences between neighbours."""
+    tops, lefts = ([max(0, side - WINDOW) * n // 2 for n in range(3)] for side in rgb.shape[:2])
+    windows = [rgb[top : top + WINDOW, left : left + WINDOW] for top in tops for left in lefts]
+
+    def activity(window: np.ndarray) -> float:
+        rows, columns = window[::4].astype(np.int16), window[:, ::4].astype(np.int16)
+        return float(np.abs(np.diff(rows, axis=1)).sum() + np.abs(np.diff(columns, axis=0)).sum())
+
+    return np.ascontiguousarray(max(windows, key=activity))
+
+
+def _avif_share(codec: Codec, rgb: np.ndarray, grey: bool, quality: float) -> float:
+    """The cost of a window u8[H, W, 3] as AVIF, divided by its cost with the model.
+
+    Headers do not count, and the model has no filter, which would be fitted to the window alone.
+    """
+    samples, quality_index = join_alpha(rgb, grey, None), quality_index_of(quality)
+    latents = codec.encode_unfiltered(rgb, quality)
+    avif = fallback.encode_avif(samples, fallback.avif_quality(quality_index))
+
+    def payload_cost(payload: int, decoded: np.ndarray) -> float:
+        error = squared_error(samples, join_alpha(decoded, grey, None)) / samples.size
+        return _bits_per_pixel(payload, samples) + lambda_at(quality_index) * error
+
+    avif_cost = payload_cost(len(avif) - avif.index(b"mdat"), fallback.decode_avif(avif, samples.shape[:2]))
+    return avif_cost / payload_cost(image_file.contents(latents).data.length, codec.decode(latents))
+
+
+def reconstruct(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
+    """Decode a file that was made of these samples; what is lossless is taken from them."""
+    contents = image_file.contents(data, check_data=False)
+    head = contents.header
+    if not isinstance(head, FallbackHeader):
+        return join_alpha(codec.decode(data, limits=None), contents.grey, alpha_channel(samples))
+    if head.coding == "lossless":
+        return samples
+    rgb = fallback.decode_avif(contents.data.of(data), (head.height, head.width))
+    return join_alpha(rgb, head.channels < 3, alpha_channel(samples))
+
+
+def _bits_per_pixel(length: int, samples: np.ndarray) -> float:
+    return 8 * length / (samples.shape[0] * samples.shape[1])
+
+
+def squared_error(samples: np.ndarray, decoded: np.ndarray) -> float:
+    """Sum squared differences in blocks of rows: a large image in floats takes four times its memory."""
+    total = 0.0
+    for top in range(0, len(samples), BLOCK_ROWS):
+        rows = slice(top, top + BLOCK_ROWS)
+        total += np.square(decoded[rows].astype(np.float32) - samples[rows]).sum(dtype=np.float64)
+    return total
+
+
+def psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """PSNR in dB over the colour samples of (original, decoded) parts of an image; inf where they are equal."""
+    error, count = 0.0, 0
+    for original, decoded in pairs:
+        error += squared_error(original, decoded)  # alpha is lossless
+        alpha = 0 if alpha_channel(original) is None else original.shape[0] * original.shape[1]
+        count += original.size - alpha
+    return 10 * math.log10(255**2 * count / error) if error else math.inf
