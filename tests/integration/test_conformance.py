@@ -1,12 +1,11 @@
 """Odd and broken image files of other projects' test suites: each gives the right samples or a clear error.
 
-tests/conformance.tsv has a row for each file: name, outcome, check. The outcome is the samples' dtype and shape, or
+conformance.tsv has a row for each file: name, outcome, check. The outcome is the samples' dtype and shape, or
 "error" and how its message begins. The check is the CRC-32 of the samples as little-endian bytes, or, of lossy formats
-whose decoders differ by a little, the mean of each channel. The PNGs among them were held against libpng when the
-table was made: all equal, but for alpha that a palette declares and no pixel has. The files themselves are not in
-this repository: they lie in ../shared, and without them this skips.
+whose decoders differ by a little, the mean of each channel. The PNGs agree with libpng, except for alpha that a palette
+declares and no pixel has. The files are not in this repository: they are expected in ../shared/data/conformance.
 
-    python tests/test_conformance.py     makes the table again, to be looked through with git diff
+    python tests/integration/test_conformance.py     writes the table again, for review with git diff
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import zlib
 import numpy as np
 import pytest
 
-from support.paths import SHARED
+from support.paths import DATA
+from support.skips import needs_data
 from vaecodec.codec import fallback, modes
 from vaecodec.container.image_file import info
 from vaecodec.errors import CodecError
@@ -26,10 +26,10 @@ from vaecodec.images.channels import alpha_channel, clear_transparent, count_cha
 from vaecodec.images.reading import read_image
 
 TABLE = pathlib.Path(__file__).parent / "conformance.tsv"
-FILES = SHARED / "data" / "conformance"
+FILES = DATA / "conformance"
 LOSSY = (b"\xff\xd8\xff", b"RIFF", b"\0\0\0")  # JPEG, WebP, AVIF, as they begin
 
-needs_files = pytest.mark.skipif(not FILES.is_dir(), reason=f"no conformance files in {FILES}")
+needs_files = needs_data(FILES, "conformance files")
 
 
 def outcome(path: pathlib.Path) -> tuple[str, str]:

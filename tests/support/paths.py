@@ -7,6 +7,6 @@ import pathlib
 TESTS = pathlib.Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
 ROOT = TESTS.parent
-SHARED = ROOT.parent / "shared"  # large data that is not in the repository
+DATA = ROOT.parent / "shared" / "data"  # large data beside the checkout, in no repository
 MODELS = ROOT / "vaecodec" / "model" / "shipped"
 PARROTS = ROOT / "docs" / "examples" / "parrots.png"

@@ -10,15 +10,16 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
-from support.paths import SHARED
+from support.paths import DATA
+from support.skips import needs_data
 from vaecodec import cli
 from vaecodec.errors import CodecError
 from vaecodec.generative import generation, image_sets, scoring
 from vaecodec.generative.image_sets import contact_sheet
 from vaecodec.model.file import parse_model
 
-MNIST = SHARED / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
-needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason=f"no {MNIST}")
+MNIST = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"
+needs_mnist = needs_data(MNIST, "MNIST")
 
 
 @pytest.fixture(scope="module")

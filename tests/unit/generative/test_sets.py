@@ -10,7 +10,8 @@ from PIL import Image
 import vaecodec
 from support.damage import mutants, with_right_crcs
 from support.models import with_entry
-from support.paths import GOLDEN, MODELS, SHARED
+from support.paths import DATA, GOLDEN, MODELS
+from support.skips import needs_data
 from vaecodec import cli
 from vaecodec.entropy import coding
 from vaecodec.entropy.tables import TOTAL
@@ -20,9 +21,8 @@ from vaecodec.model import discrete
 from vaecodec.model.file import load_any, load_generator, pack_model, parse_model
 from vaecodec.model.generator import Generator
 
-MNIST = SHARED / "data" / "mnist"
-TEST_SET = MNIST / "t10k-images-idx3-ubyte.gz"
-needs_mnist = pytest.mark.skipif(not TEST_SET.exists(), reason=f"no MNIST in {MNIST}")
+TEST_SET = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"
+needs_mnist = needs_data(TEST_SET, "MNIST")
 
 
 @pytest.fixture(scope="module")

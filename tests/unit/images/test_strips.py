@@ -61,15 +61,24 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("mode", ["RGB", "P", "CMYK", "L", "1"])
-@pytest.mark.parametrize("kind", KINDS)
+def has_mode(kind, mode):
+    """Whether Pillow saves this kind of file in a mode."""
+    name, options, _ = KINDS[kind]
+    try:
+        Image.new("RGB", (8, 8)).convert(mode).save(io.BytesIO(), Image.registered_extensions()[name[1:]], **options)
+    except (OSError, KeyError):
+        return False
+    return True
+
+
+MODES = [(kind, mode) for kind in KINDS for mode in ("RGB", "P", "CMYK", "L", "1") if has_mode(kind, mode)]
+
+
+@pytest.mark.parametrize(("kind", "mode"), MODES)
 def test_strips_are_the_picture(tmp_path, kind, mode):
     name, options, _ = KINDS[kind]
     path = tmp_path / name
-    try:
-        Image.fromarray(synthetic_image(HEIGHT, WIDTH)).convert(mode).save(path, **options)
-    except (OSError, KeyError):
-        pytest.skip(f"{kind} has no {mode}")
+    Image.fromarray(synthetic_image(HEIGHT, WIDTH)).convert(mode).save(path, **options)
     pixels, metadata = read_image(path)
     large = open_strips(path)
     if mode == "1" and kind in ("ppm", "bmp", "tga"):  # bits are not cut into strips

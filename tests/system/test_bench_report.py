@@ -10,11 +10,11 @@ from PIL import Image
 
 from support.images import synthetic_image
 from support.paths import ROOT
+from support.skips import BROWSERS
 from vaecodec.bench import command
 from vaecodec.cli import main
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the test extra has it)")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PUBLISHED = ROOT / "benchmarks" / "published" / "kodak.csv"
 
 
