@@ -1,9 +1,9 @@
-"""vaecodec: learned image compression that decodes bit for bit on any machine.
+"""Learned image compression that decodes to the same pixels, bit for bit, on any machine.
 
-    data  = vaecodec.encode(image, quality=50)     # u8[H, W, 3] array (or grey, alpha, 16 bits), PIL image -> bytes
-    image = vaecodec.decode(data)                  # bytes -> u8[H, W, 3], or what the picture was
+    data = vaecodec.encode(image, quality=50)  # u8[H, W, 3] array (or grey, alpha, 16 bits), PIL image or path -> bytes
+    image = vaecodec.decode(data)              # bytes -> array, as the image was
 
-Heavy things load on first use.
+Modules that take time to import are imported on first use.
 """
 
 from __future__ import annotations
@@ -58,26 +58,36 @@ def encode(
     target_psnr: float | None = None,
     effort: int = 1,
 ) -> bytes:
-    """Array, PIL image or path -> a .vae file, bytes; quality in 1..100, or one target in its place.
+    """Encode an image to a .vae file.
 
-    Arrays are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.  16 bits
-    are kept without loss, and so is what costs less that way (screenshots, drawings).  `model` is a shipped one or a
-    .vcm file; `limits` are those on what a path names, None for none; `threads` the cores to use, which the bytes do
-    not depend on.  `target_size` is the most bytes that the file may have, metadata included, `target_bpp` the same
-    in bits a pixel, `target_psnr` the least PSNR in dB over all colour samples.  `effort`, 1..9, spends more time for
-    fewer bits at the same quality.  Raises CodecError on a picture it cannot take, TargetError on a target out of
-    reach, ValueError on a value outside its range or two targets.  A model of other channels takes u8[H, W, C] alone.
+    Args:
+        image: an array, a PIL image or a path.  Arrays are u8 or u16: [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3]
+            RGB, [H, W, 4] RGBA with straight alpha.  16 bits are kept losslessly, and so are images that cost fewer
+            bits that way (screenshots, drawings).  A model of other channels takes u8[H, W, C].
+        quality: 1..100.
+        model: an installed model's name, or a .vcm file.
+        limits: limits on the size of images read from paths; None for none.
+        threads: cores to use; without, all.  The bytes do not depend on it.
+        target_size: in place of a quality, bytes that the file may have at most, metadata included.
+        target_bpp: the same in bits per pixel.
+        target_psnr: in place of a quality, the least PSNR in dB over all colour samples.
+        effort: 1..9: more time, fewer bits at the same quality.
+
+    Raises:
+        CodecError: the image cannot be encoded.
+        TargetError: no quality meets the target.
+        ValueError: an argument is out of range, or there are two targets.
     """
     from vaecodec.codec import modes
     from vaecodec.codec.rate_control import Target
     from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
-    wanted = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
+    goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)
-    return modes.encode(codec, samples, wanted, metadata, effort=effort)
+    return modes.encode(codec, samples, goal, metadata, effort=effort)
 
 
 def decode(
@@ -89,11 +99,22 @@ def decode(
     threads: int | None = None,
     check: bool = False,
 ) -> np.ndarray:
-    """A .vae file's bytes -> the picture, an array as encode takes them, or its (top, left, height, width) window.
+    """Decode a .vae file, or a window of it, to an array of the kind that was encoded.
 
-    `reduce` is 1, 2, 4, 8 or 16: a preview at that fraction of the sides.  With `check` the pixels of each whole tile
-    are compared with the checksum in the file.  Raises FormatError on damage, ModelError where neither `model` nor a
-    shipped one made it, LimitError on a picture beyond `limits` (None: there are none).
+    Args:
+        data: the file.
+        window: (top, left, height, width) in pixels; only the tiles it needs are decoded.
+        reduce: 1, 2, 4, 8 or 16: a preview at this fraction of the sides.
+        model: a .vcm file or a name; without, the installed model that the file names.
+        limits: limits on the size of images; None for none.
+        threads: cores to use; without, all.
+        check: compare the pixels of each whole tile with the checksum in the file.
+
+    Raises:
+        FormatError: the file is damaged.
+        ModelError: the model is not installed, or is not the one that the file was encoded with.
+        LimitError: the image exceeds the limits.
+        ValueError: the window or the reduction is invalid.
     """
     from vaecodec.codec import modes
 
@@ -108,10 +129,9 @@ def encode_batch(
     threads: int | None = None,
     effort: int = 1,
 ) -> list[bytes]:
-    """Arrays, PIL images or paths, of any sizes and kinds -> a .vae file each, bytes, in order; as encode makes them.
+    """Encode images of any sizes and kinds to a .vae file each, in order; arguments and errors as of `encode`.
 
-    Tiles of all of them share the threads, where there are enough pixels in all to pay for it.  Raises as encode
-    does.
+    Tiles of all images share the threads where there are enough pixels in all to pay for it.
     """
     from vaecodec.codec import modes
     from vaecodec.images.reading import read_samples
@@ -119,8 +139,8 @@ def encode_batch(
 
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
-        read = [read_samples(codec.model.config.channels, image) for image in images]
-    samples, metadata = [one for one, _ in read], [kinds for _, kinds in read]
+        pairs = [read_samples(codec.model.config.channels, image) for image in images]
+    samples, metadata = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return modes.encode_batch(codec, samples, quality, metadata, effort=effort)
 
 
@@ -132,9 +152,9 @@ def decode_batch(
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
 ) -> list[np.ndarray]:
-    """The bytes of .vae files, of any sizes, kinds and models -> the pictures, in order; as decode gives them.
+    """Decode .vae files of any sizes, kinds and models, in order; arguments and errors as of `decode`.
 
-    `window` and `reduce` are for all.  Raises as decode does; the message begins with the number of the file.
+    Error messages begin with the number of the file.
     """
     from vaecodec.codec import modes
 
@@ -142,11 +162,10 @@ def decode_batch(
 
 
 def info(data: bytes) -> dict[str, Any]:
-    """What a .vae file says of itself: size in pixels, quality, model id, bpp; raises FormatError.
+    """Describe a .vae file by its header, without its model: size in pixels, quality, model id, bits per pixel.
 
-    Or of the file stored in it: name, permissions, time, size; or of the set of pictures in it (encode_set).  `kind` is
-    "picture", "array" (channels that are no picture's), "file" or "set".  Reads the header and checks the file is
-    whole; loads no model and no heavy library.
+    `kind` is "picture", "array" (an image with other channels than images have), "file" (a stored file: name,
+    permissions, time, size) or "set" (of encode_set).  The file is checked to be complete.  Raises FormatError.
     """
     from vaecodec.generative.info import info
 
@@ -154,10 +173,15 @@ def info(data: bytes) -> dict[str, Any]:
 
 
 def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
-    """The codec of a shipped model, by name, or of any .vcm file, by path; raises ModelError.
+    """Load the codec of an installed model, by name, or of a .vcm file, by path.
 
-    `device` is "cpu", or "gpu" for transforms in TensorFlow (extra `train`) on a GPU: the files are the same.
-    `threads` are the cores that one call may use: all of them where not given.
+    Args:
+        name_or_path: the model.
+        device: "cpu", or "gpu" for transforms in TensorFlow (extra `train`) on a GPU; files and pixels are the same.
+        threads: cores that one call may use; without, all.
+
+    Raises:
+        ModelError: there is no such model, or the file is damaged.
     """
     from vaecodec.codec import codec
 
@@ -165,14 +189,20 @@ def load(name_or_path: str = "small", device: str = "cpu", threads: int | None =
 
 
 def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:
-    """Any file -> .vae file, a picture lossily; returns bytes, bpp and seconds.  See files.compress_file."""
+    """Compress any file to a .vae file, images lossily; see vaecodec.files.compression.compress_file.
+
+    Returns a report with bytes, bits per pixel and seconds.
+    """
     from vaecodec.files import compression
 
     return compression.compress_file(source, target, quality, **options)
 
 
 def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
-    """The .vae file -> picture file, in the format of its suffix, or stored file.  See files.decompress_file."""
+    """Decompress a .vae file to an image file, in the format of its suffix, or to the stored file.
+
+    See vaecodec.files.compression.decompress_file.
+    """
     from vaecodec.files import compression
 
     return compression.decompress_file(source, target, **options)
@@ -183,21 +213,29 @@ def register_pillow() -> None:
     import vaecodec.integrations.pillow  # noqa: F401
 
 
-def encode_set(pictures: np.ndarray, model: str = "digits") -> bytes:
-    """u8[N, S, S], small grey pictures -> a .vae file of all of them, bytes, without loss, by bits-back coding.
+def encode_set(images: np.ndarray, model: str = "digits") -> bytes:
+    """Encode a set of small grey images losslessly to one .vae file, by bits-back coding.
 
-    `model` is a generative one, by name or .vcm file; "digits" takes S = 28.  Raises CodecError on another shape or
-    type.  Townsend, Bird and Barber 2019 (arXiv:1901.04866).
+    Source: Townsend, Bird and Barber 2019, Practical lossless compression with latent variables using bits back coding.
+
+    Args:
+        images: u8[N, S, S]; the model "digits" has S = 28.
+        model: a generative model's name or .vcm file.
+
+    Raises:
+        CodecError: the images have another shape or type.
+        ModelError: there is no such model.
     """
     from vaecodec.generative import image_sets
 
-    return image_sets.encode(pictures, model)
+    return image_sets.encode(images, model)
 
 
 def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
-    """A .vae file of encode_set -> u8[N, S, S], bit for bit.
+    """Decode a .vae file of encode_set to u8[N, S, S], bit for bit.
 
-    Raises FormatError on damage, ModelError where its model is not at hand, LimitError beyond `limits` (pixels of all).
+    Raises FormatError on damage, ModelError where its model is not installed, LimitError where its images together
+    exceed the limits.
     """
     from vaecodec.generative import image_sets
 
@@ -212,10 +250,22 @@ def sample(
     quality: float = 50,
     noisy: bool = False,
 ) -> np.ndarray:
-    """n new pictures from a model's prior: u8[n, 28, 28] of "digits", u8[n, H, W, 3] of a model of photographs.
+    """Sample images from a model's prior.
 
-    A seed gives the same pictures again.  `size` (H, W) and `quality` are for photographs, of which textures are all to
-    be had; `noisy` draws the pixels of digits, too, where else each is at its median.  Raises ModelError, CodecError.
+    Args:
+        n: number of images.
+        model: "digits" or another generative model; a model of photographs samples textures.
+        seed: the same seed samples the same images.
+        size: (H, W) of photographs.
+        quality: 1..100, of photographs.
+        noisy: draw the pixels of digits, too; without, each is the median of its distribution.
+
+    Returns:
+        u8[n, 28, 28] of digits, u8[n, H, W, 3] of photographs.
+
+    Raises:
+        ModelError: there is no such model.
+        CodecError: an argument does not go with the model.
     """
     from vaecodec.generative import generation
 
@@ -225,10 +275,10 @@ def sample(
 def vary(
     image: Any, strength: float, n: int = 1, model: str = "digits", seed: int = 0, quality: float = 50
 ) -> np.ndarray:
-    """n pictures near an array, PIL image or path: u8[n, 28, 28] or u8[n, H, W, 3], as `sample`.
+    """Vary an image (array, PIL image or path) in the latent space; returns and raises as `sample` does.
 
-    `strength` 0 is the picture as its latent has it, 1 forgets it: of digits the share of randomness in the latent, of
-    photographs the part of all latents that is drawn anew.  Raises CodecError on a picture that it does not take.
+    `strength` 0 reconstructs the image and 1 forgets it: for digits it is the share of noise in the latent, for
+    photographs the part of the latents that are sampled again.
     """
     from vaecodec.generative import generation
 
@@ -236,9 +286,9 @@ def vary(
 
 
 def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = 50) -> np.ndarray:
-    """n pictures from a to b, through the latent: u8[n, 28, 28] or u8[n, H, W, 3], as `sample`.
+    """Interpolate between two images of one size in the latent space, in n images; returns as `sample` does.
 
-    Raises CodecError on pictures that the model does not take, or of two sizes.
+    Raises CodecError on images that the model does not take, or of two sizes.
     """
     from vaecodec.generative import generation
 
@@ -246,10 +296,11 @@ def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = 
 
 
 def score(image: Any, model: str = "digits") -> Score:
-    """How unusual a picture is to a model: bpd (negative ELBO, bits per dimension), and its percentile in training.
+    """Score how unusual an image is for a model: its negative ELBO in bits per dimension, and percentiles.
 
-    And `corrected`, the same less the bits per dimension of a PNG file (Serra et al. 2020, arXiv:1909.11480), with its
-    own percentile.  `model` "digits" takes u8[28, 28], "small" any photograph.  Raises CodecError on others.
+    Percentiles are among training images.  `corrected` subtracts the bits per dimension of a PNG file (Serra et al.
+    2020, Input complexity and out-of-distribution detection with likelihood-based generative models).  The model
+    "digits" takes u8[28, 28], "small" any photograph; raises CodecError on others.
     """
     from vaecodec.generative import scoring
 
