@@ -1,6 +1,8 @@
-"""Compile the native core with a C compiler of the system, or with the one in the ziglang package.  Standard library.
+"""Compile the native core with a C compiler of the system, or with the one in the ziglang package.
 
-python -m vaecodec.native.build            # beside this file, for an editable install or a clone
+    python -m vaecodec.native.build            # beside this file, for an editable install or a clone
+
+Standard library only: the build backend loads this file by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +29,12 @@ AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 # as well, runs at a quarter of its speed.
 OPTIONAL_FLAGS = ("-fno-ipa-ra",)
 KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # by architecture: the kinds beside "plain", and their flags
-    "x86_64": {"sse2": (), "avx2": AVX2, "avx512": AVX512, "avx512vnni": (*AVX512, "-mavx512vnni")},
+    "x86_64": {
+        "sse2": (),
+        "avx2": ("-DVC_256", *AVX2),
+        "avx512": ("-DVC_512", *AVX512),
+        "avx512vnni": ("-DVC_512", "-DVC_VNNI", *AVX512, "-mavx512vnni"),
+    },
     "aarch64": {"neon": ()},
     "wasm32": {"wasm": ("-msimd128",)},
 }
@@ -36,17 +43,17 @@ SYSTEMS = {"linux": "linux-gnu.2.17", "darwin": "macos", "win32": "windows-gnu"}
 
 
 def library_name(system: str = sys.platform) -> str:
-    """File name of the library on a system, as sys.platform calls it."""
+    """The file name of the library on a system, a value of sys.platform."""
     return NAMES.get(system, "core.so")
 
 
 def architecture() -> str:
-    """This machine's, as KINDS calls it; or what the platform module says."""
+    """The architecture of this machine by its name in KINDS, else by the one of the platform module."""
     return ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower())
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C compiler: $VAECODEC_CC, cc, gcc or clang, else ziglang's; None where there is none."""
+    """Find the command of a C compiler: $VAECODEC_CC, cc, gcc or clang, else ziglang's; None where there is none."""
     if os.environ.get("VAECODEC_CC"):
         return shlex.split(os.environ["VAECODEC_CC"])
     for name in ("cc", "gcc", "clang"):
@@ -81,8 +88,9 @@ def build(
     compiler = list(compiler or find_compiler() or [])
     if not compiler:
         raise RuntimeError("no C compiler was found (cc, gcc, clang, or the ziglang package)")
-    kinds = {"plain": (), **KINDS.get(architecture, {})}
-    files = {"dispatch.c": (), **{f"kind_{kind}.c": more for kind, more in kinds.items()}}
+    kinds = {"plain": ("-DVC_PLAIN",), **KINDS.get(architecture, {})}
+    sources = [("dispatch", ("dispatch.c",))]
+    sources += [(kind, ("kind.c", f"-DVC_KIND={kind}", *more)) for kind, more in kinds.items()]
     position = () if output.suffix in (".dll", ".wasm") else ("-fPIC",)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         environment = {**os.environ}
@@ -102,19 +110,19 @@ def build(
                 return False
             return True
 
-        def compile_one(file: str, more: Sequence[str]) -> str:
-            made = os.path.join(folder, f"{file}.o")
-            run(*FLAGS, *optional, *position, *more, "-c", str(SOURCES / file), "-o", made)
-            return made
+        def compile_one(name: str, file: str, *more: str) -> str:
+            target = os.path.join(folder, f"{name}.o")
+            run(*FLAGS, *optional, *position, *more, "-c", str(SOURCES / file), "-o", target)
+            return target
 
         try:
             optional = [flag for flag in OPTIONAL_FLAGS if accepts(flag)]
-            objects = list(pool.map(lambda item: compile_one(*item), files.items()))
+            objects = list(pool.map(lambda source: compile_one(source[0], *source[1]), sources))
             output.parent.mkdir(parents=True, exist_ok=True)
-            finished = os.path.join(folder, output.name)
-            run(*shared, "-o", finished, *objects)
+            linked = os.path.join(folder, output.name)
+            run(*shared, "-o", linked, *objects)
             temporary = output.with_name(f"{output.name}.new")
-            shutil.copyfile(finished, temporary)  # another file system, perhaps
+            shutil.copyfile(linked, temporary)  # another file system, perhaps
             os.replace(temporary, output)  # a process that has the old one open keeps it
         except OSError as exc:
             raise RuntimeError(f"{compiler[0]}: {exc}") from exc

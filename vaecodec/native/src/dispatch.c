@@ -1,7 +1,5 @@
-// Which kinds this library holds, which of them this processor runs, and their kernels by name.
+// Find the kinds that this library holds and this processor runs, and their kernels by name.
 #include "core.h"
-
-#include <string.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 extern const vc_kind vc_plain, vc_sse2, vc_avx2, vc_avx512, vc_avx512vnni;
@@ -15,7 +13,7 @@ static void cpuid(unsigned leaf, unsigned subleaf, unsigned registers[4]) {
 
 static int features(void) {
     unsigned r[4], low, high;
-    int found = 0;
+    int has = 0;
     cpuid(0, 0, r);
     if (r[0] < 7) return 0;
     cpuid(1, 0, r);
@@ -23,13 +21,13 @@ static int features(void) {
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     (void)high;
     cpuid(7, 0, r);
-    if ((low & 6) == 6 && (r[1] >> 5 & 1)) found |= HAS_AVX2;
+    if ((low & 6) == 6 && (r[1] >> 5 & 1)) has |= HAS_AVX2;
     // The system keeps 512-bit registers, and F, DQ, BW and VL are there.
     if ((low & 0xe6) == 0xe6 && (r[1] >> 16 & 1) && (r[1] >> 17 & 1) && (r[1] >> 30 & 1) && (r[1] >> 31 & 1)) {
-        found |= HAS_AVX512;
-        if (r[2] >> 11 & 1) found |= HAS_VNNI;
+        has |= HAS_AVX512;
+        if (r[2] >> 11 & 1) has |= HAS_VNNI;
     }
-    return found;
+    return has;
 }
 #elif defined(__aarch64__)
 extern const vc_kind vc_plain, vc_neon;
@@ -52,21 +50,21 @@ static const vc_kind *kind(int n) {
     if ((has & HAS_AVX2) && (has & HAS_AVX512) && (has & HAS_VNNI)) all[count++] = &vc_avx512vnni;
 #elif defined(__aarch64__)
     all[count++] = &vc_neon;
-#elif defined(__wasm__)  // a module with SIMD is refused as a whole where there is none
+#elif defined(__wasm__)
     all[count++] = &vc_wasm;
 #endif
     return n >= 0 && n < count ? all[n] : NULL;
 }
 
 VC_API const char *vc_kind_name(int n) {
-    const vc_kind *found = kind(n);
-    return found ? found->name : NULL;
+    const vc_kind *chosen = kind(n);
+    return chosen ? chosen->name : NULL;
 }
 
 VC_API vc_kernel vc_kernel_of(int n, const char *name) {
-    const vc_kind *found = kind(n);
-    if (!found) return NULL;
-    for (const vc_entry *entry = found->kernels; entry->name; entry++)
+    const vc_kind *chosen = kind(n);
+    if (!chosen) return NULL;
+    for (const vc_entry *entry = chosen->kernels; entry->name; entry++)
         if (!strcmp(entry->name, name)) return entry->kernel;
     return NULL;
 }

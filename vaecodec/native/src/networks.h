@@ -1,9 +1,9 @@
 // Layers of integer networks: dense, depthwise, and the residual block, a row of cells at a time.
 //
-// Activations and weights are int16, sums int32.  Whoever loads a model bounds sum|w| * limit + |bias| + rounding
-// below 2^31 for every output.  A row of w cells is int16 [w, step]: `step` is the number of channels where that is a
-// multiple of LANES (arrays), else channels rounded up (vc_stride); what lies in the padding does not matter, but may
-// be read and written.  vc_open and vc_close stand between an array of any width and the rows of the kernels.
+// Activations and weights are int16, sums int32.  Layers are refused at loading unless sum|w| * limit + |bias| + rounding
+// stays below 2^31 for every output.  A row of w cells is int16 [w, step]: `step` is the number of channels where that is a
+// multiple of LANES (arrays), else channels rounded up (vc_stride); the contents of the padding do not matter, but
+// may be read and written.  vc_open and vc_close stand between an array of any width and the rows of the kernels.
 //
 //   Packed layers, in memory of dense_size or depthwise_size lines of 64 bytes that the caller owns:
 //     pack_dense, pack_depthwise          kernels: weights in the order of the tiles, biases with half a unit, shifts
@@ -275,6 +275,16 @@ VC_KERNEL void vc_dense_sums(const vc_dense *p, int w, const int16_t *x, size_t 
 }
 
 // ------------------------------------------------------------------------------------------------------------ depthwise
+
+#ifndef SPACE_TAPS  // vectors keep channels in order, unlike in simd_x86.h
+#define SPACE_TAPS 9
+VC_INLINE int space_channel(int half, int lane) { return half * LANES + lane; }
+static inline void space_pack(int16_t *out, const int16_t *taps, int channels, int first) {
+    for (int tap = 0; tap < 9; tap++)
+        for (int n = 0; n < 2 * LANES; n++)
+            *out++ = first + n < channels ? taps[(size_t)tap * channels + first + n] : 0;
+}
+#endif
 
 // In groups of 2 * LANES channels: SPACE_TAPS weights, then biases and shifts in the order of space_channel.
 typedef struct {

@@ -15,15 +15,15 @@ typedef struct {
     const int16_t *companding;       // 0 for magnitude 0, not negative
 } vc_octave;
 
-// Where a cell keeps its coefficients: by place and plane b * C + c, the half, and the place in that half.
-typedef struct { uint8_t half[4][SUBBANDS * PRIOR_COLOURS], at[4][SUBBANDS * PRIOR_COLOURS]; } vc_halves;
+// The half of each coefficient of a cell, by place 2 i + j and plane b * C + c, and its channel in that half.
+typedef struct { uint8_t half[4][SUBBANDS * PRIOR_COLOURS], channel[4][SUBBANDS * PRIOR_COLOURS]; } vc_halves;
 
 static inline void halves_of(int colours, vc_halves *out) {
     uint8_t count[2] = {0, 0};
     for (int place = 0; place < 4; place++)
         for (int plane = 0; plane < SUBBANDS * colours; plane++) {
             const int half = (place / 2 + place % 2 + plane / colours + plane % colours) % 2;
-            out->half[place][plane] = (uint8_t)half, out->at[place][plane] = count[half]++;
+            out->half[place][plane] = (uint8_t)half, out->channel[place][plane] = count[half]++;
         }
 }
 
@@ -106,27 +106,27 @@ static void put_parents(const vc_octave *o, const int32_t *first, const int32_t 
     halves_of(o->colours, &halves);
     for (int s = 0; s < w; s++, x += step) {
         const size_t cell = ((size_t)(r / 2) * across + s / 2) * 2 * planes;
-        const uint8_t *half = halves.half[r % 2 * 2 + s % 2], *at = halves.at[r % 2 * 2 + s % 2];
+        const uint8_t *half = halves.half[r % 2 * 2 + s % 2], *channel = halves.channel[r % 2 * 2 + s % 2];
         for (int plane = 0; plane < planes; plane++)
-            compand(o, first ? from[half[plane]][cell + at[plane]] : 0, x + plane, side);
+            compand(o, first ? from[half[plane]][cell + channel[plane]] : 0, x + plane, side);
     }
 }
 
 // Sums [w, stride] of means and scale indices -> loc and table indices [w, count].
 VC_INLINE void parameters(const int32_t *sums, size_t stride, int w, const int count, int scales, int32_t *restrict loc,
-                          uint8_t *restrict rows) {
-    for (int s = 0; s < w; s++, sums += stride, loc += count, rows += count) {
+                          uint8_t *restrict indices) {
+    for (int s = 0; s < w; s++, sums += stride, loc += count, indices += count) {
         for (int n = 0; n < count; n++) loc[n] = vc_add(sums[n], 1 << (LOC_SHIFT - 1)) >> LOC_SHIFT;
         for (int n = 0; n < count; n++) {
             int32_t index = vc_add(sums[count + n], 1 << (INDEX_SHIFT - 1)) >> INDEX_SHIFT;
             index = index < 0 ? 0 : index;
-            rows[n] = (uint8_t)(index < scales ? index : scales - 1);
+            indices[n] = (uint8_t)(index < scales ? index : scales - 1);
         }
     }
 }
 
 // Coefficients beyond an odd side are not coded: table index and mean 0.
-static void blank(const vc_octave *o, int half, int r, int h, int w, int32_t *loc, uint8_t *rows) {
+static void blank(const vc_octave *o, int half, int r, int h, int w, int32_t *loc, uint8_t *indices) {
     const int planes = SUBBANDS * o->colours, low = r + 1 == h && o->height % 2;
     vc_halves halves;
     if (!low && o->width % 2 == 0) return;
@@ -135,32 +135,32 @@ static void blank(const vc_octave *o, int half, int r, int h, int w, int32_t *lo
         const int right = s + 1 == w && o->width % 2;
         for (int place = 0; place < 4; place++)
             for (int plane = 0; plane < planes; plane++) {
-                const size_t n = (size_t)s * 2 * planes + halves.at[place][plane];
+                const size_t n = (size_t)s * 2 * planes + halves.channel[place][plane];
                 if (halves.half[place][plane] == half && ((low && place / 2) || (right && place % 2)))
-                    loc[n] = 0, rows[n] = 0;
+                    loc[n] = 0, indices[n] = 0;
             }
     }
 }
 
 // A row of distributions from features x.
 static void distribution(const vc_octave *o, const vc_dense *layer, int half, int r, int h, int w, const int16_t *x,
-                         size_t step, int32_t *sums, int32_t *loc, uint8_t *rows) {
+                         size_t step, int32_t *sums, int32_t *loc, uint8_t *indices) {
     const int count = 6 * o->colours;
     const size_t stride = vc_stride(2 * count);
-    loc += (size_t)r * w * count, rows += (size_t)r * w * count;
+    loc += (size_t)r * w * count, indices += (size_t)r * w * count;
     vc_dense_sums(layer, w, x, step, sums, stride);
-    if (count == 18) parameters(sums, stride, w, 18, o->scales, loc, rows);
-    else parameters(sums, stride, w, count, o->scales, loc, rows);
-    blank(o, half, r, h, w, loc, rows);
+    if (count == 18) parameters(sums, stride, w, 18, o->scales, loc, indices);
+    else parameters(sums, stride, w, count, o->scales, loc, indices);
+    blank(o, half, r, h, w, loc, indices);
 }
 
 // The first half of rows [top, bottom).  `layers`: in, the five of the block, first.  vector: int32 of the features.
 // low: int32 [C, H, W]; first, second: halves of the next coarser octave, [.., across, 6C], and passed, what its
-// network passed on, [.., across, 4 * PASSED], or NULL.  Makes features [h, w, F], loc and rows [h, w, 6C].
+// network passed on, [.., across, 4 * PASSED], or NULL.  Writes features [h, w, F], loc and indices [h, w, 6C].
 static int32_t prior_first(const void *const *layers, int32_t colours, int32_t height, int32_t width, int32_t scales,
                            int32_t reach, const int16_t *companding, int32_t top, int32_t bottom,
                            const int32_t *vector, const int32_t *low, const int32_t *first, const int32_t *second,
-                           const int16_t *passed, int32_t across, int16_t *features, int32_t *loc, uint8_t *rows,
+                           const int16_t *passed, int32_t across, int16_t *features, int32_t *loc, uint8_t *indices,
                            void *scratch) {
     const vc_octave o = {colours, height, width, scales, reach, companding};
     const vc_dense *enter = vc_dense_at(layers[0]), *last = vc_dense_at(layers[1 + VC_BLOCK_LAYERS]);
@@ -186,18 +186,18 @@ static int32_t prior_first(const void *const *layers, int32_t colours, int32_t h
         if (r - 1 < top) continue;
         int16_t *row = features + (size_t)(r - 1) * w * channels, *made = vc_target(row, channels, own.out);
         vc_block_row(&block, &own.ring, h, r - 1, NULL, made, step);
-        distribution(&o, last, 0, r - 1, h, w, made, step, own.sums, loc, rows);
+        distribution(&o, last, 0, r - 1, h, w, made, step, own.sums, loc, indices);
         vc_close(made, w, channels, row);
     }
     return 0;
 }
 
 // The second half of rows [top, bottom).  `layers`: known, the five of the block, second, pass or NULL.  features of
-// prior_first; values: the first half, int32 [h, w, 6C].  Makes passed [h, w, 4 * PASSED], loc and rows [h, w, 6C].
+// prior_first; values: the first half, int32 [h, w, 6C].  Writes passed [h, w, 4 * PASSED], loc and indices [h, w, 6C].
 static int32_t prior_second(const void *const *layers, int32_t colours, int32_t height, int32_t width, int32_t scales,
                             int32_t reach, const int16_t *companding, int32_t top, int32_t bottom,
                             const int16_t *features, const int32_t *values, int16_t *passed, int32_t *loc,
-                            uint8_t *rows, void *scratch) {
+                            uint8_t *indices, void *scratch) {
     const vc_octave o = {colours, height, width, scales, reach, companding};
     const vc_dense *known = vc_dense_at(layers[0]), *last = vc_dense_at(layers[1 + VC_BLOCK_LAYERS]);
     const vc_block block = vc_block_at(layers + 1);
@@ -219,7 +219,7 @@ static int32_t prior_second(const void *const *layers, int32_t colours, int32_t 
         }
         if (r - 1 < top) continue;
         vc_block_row(&block, &own.ring, h, r - 1, NULL, own.out, step);
-        distribution(&o, last, 1, r - 1, h, w, own.out, step, own.sums, loc, rows);
+        distribution(&o, last, 1, r - 1, h, w, own.out, step, own.sums, loc, indices);
         if (layers[2 + VC_BLOCK_LAYERS])
             vc_dense_plain(vc_dense_at(layers[2 + VC_BLOCK_LAYERS]), w, own.out, step,
                            passed + (size_t)(r - 1) * w * 4 * PASSED, 4 * PASSED);

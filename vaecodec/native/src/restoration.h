@@ -14,7 +14,6 @@ typedef struct {
     const int32_t *others;    // [2 C]: shared by colours 1 .. C - 1, then of each for colour 0; none where C is 1
 } vc_filter;
 
-static inline int32_t clip32(int32_t x, int32_t low, int32_t high) { return x < low ? low : x > high ? high : x; }
 static inline int32_t mirror(int32_t place, int32_t count) {
     return place < 0 ? -place : place >= count ? 2 * count - 2 - place : place;
 }
@@ -24,18 +23,18 @@ static void rotate_row(const vc_filter *f, const int16_t *samples, int32_t row, 
     const int32_t width = f->width, channels = f->channels;
     const int16_t *restrict in = samples + (ptrdiff_t)mirror(row, f->height) * width * channels;
     for (int32_t k = 0; k < channels; k++) {
-        const int32_t *turn = f->rotation + k * channels;
+        const int32_t *row_of = f->rotation + k * channels;
         int16_t *restrict line = out + k * plane + REACH;
         if (channels == 3) {
-            const int32_t r = turn[0], g = turn[1], b = turn[2];
+            const int32_t r = row_of[0], g = row_of[1], b = row_of[2];
             for (int32_t x = 0; x < width; x++)
-                line[x] = (int16_t)clip32(
+                line[x] = (int16_t)vc_clip(
                     (r * in[3 * x] + g * in[3 * x + 1] + b * in[3 * x + 2] + 65536) >> 17, -COLOR_MAX, COLOR_MAX);
         } else {
             for (int32_t x = 0; x < width; x++) {
                 int32_t sum = 65536;
-                for (int32_t c = 0; c < channels; c++) sum = vc_add(sum, vc_mul(turn[c], in[channels * x + c]));
-                line[x] = (int16_t)clip32(sum >> 17, -COLOR_MAX, COLOR_MAX);
+                for (int32_t c = 0; c < channels; c++) sum = vc_add(sum, vc_mul(row_of[c], in[channels * x + c]));
+                line[x] = (int16_t)vc_clip(sum >> 17, -COLOR_MAX, COLOR_MAX);
             }
         }
         for (int32_t n = 1; n <= REACH; n++) {
@@ -131,34 +130,35 @@ static void weigh_first(const vc_filter *f, const int16_t *sums, ptrdiff_t strid
         const int32_t *restrict low = before, *restrict high = here;
         for (int32_t x = 0; x < width; x++) {
             const int32_t busy = active[x] >> 8 > 32767 ? 32767 : active[x] >> 8;
-            const int32_t part = clip32((int32_t)((uint32_t)busy * ramp >> 12) - 256, 0, 256);
+            const int32_t part = vc_clip((int32_t)((uint32_t)busy * ramp >> 12) - 256, 0, 256);
             total[x] = vc_add(total[x], vc_mul(part, vc_sub(high[x], low[x])));
         }
         int32_t *swap = before;
         before = here;
         here = swap;
     }
-    for (int32_t x = 0; x < width; x++) out[x] = (int16_t)clip32(total[x] >> 8, -32767, 32767);
+    for (int32_t x = 0; x < width; x++) out[x] = (int16_t)vc_clip(total[x] >> 8, -32767, 32767);
 }
 
 // A row of samples, with what is added to its rotated colours, as pixels.
-static inline __attribute__((always_inline)) void add_colors(const int32_t channels, const int32_t *rotation,
-                                                             const int16_t *restrict added, ptrdiff_t stride,
-                                                             int32_t width, const int16_t *restrict in,
-                                                             uint8_t *restrict out) {
+VC_INLINE void add_colors(const int32_t channels, const int32_t *rotation, const int16_t *restrict added,
+                          ptrdiff_t stride, int32_t width, const int16_t *restrict in, uint8_t *restrict out) {
     for (int32_t x = 0; x < width; x++)
         for (int32_t c = 0; c < channels; c++) {
             int32_t sum = 1 << 17;
             for (int32_t k = 0; k < channels; k++)
                 sum = vc_add(sum, vc_mul(added[k * stride + x], rotation[k * channels + c]));
-            out[channels * x + c] = (uint8_t)clip32((in[channels * x + c] + (sum >> 18) + 8192) >> 6, 0, 255);
+            out[channels * x + c] = (uint8_t)vc_clip((in[channels * x + c] + (sum >> 18) + 8192) >> 6, 0, 255);
         }
 }
 
 // samples i16[H, W, C], unit 2^-6 of a level -> pixels u8[H, W, C], rows top .. bottom - 1.
-static int32_t restore_strip(const vc_filter *f, int32_t top, int32_t bottom, const int16_t *samples, char *scratch,
-                             uint8_t *pixels) {
-    const int32_t width = f->width, channels = f->channels;
+static int32_t restore(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t bottom, int32_t classes,
+                       const int32_t *rotation, const int32_t *first_weights, const int32_t *shifts,
+                       const int32_t *ramps, const int32_t *others, const int16_t *samples, char *scratch,
+                       uint8_t *pixels) {
+    const vc_filter filter = {height, width, channels, classes, rotation, first_weights, shifts, ramps, others};
+    const vc_filter *f = &filter;
     const ptrdiff_t stride = ((ptrdiff_t)width + 2 * REACH + 31) / 32 * 32, plane = (STRIP_ROWS + 2 * REACH) * stride;
     const filter_layout at = filter_scratch(width, channels);
     scratch = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
@@ -184,7 +184,7 @@ static int32_t restore_strip(const vc_filter *f, int32_t top, int32_t bottom, co
                 around(line + k * plane, stride, 1, width, own, own + stride, own + 2 * stride);
                 const int32_t *w = f->others, *each = f->others + 2 * k;
                 for (int32_t x = 0; x < width; x++)
-                    out[x] = (int16_t)clip32((w[0] * (own[x] + own[stride + x]) + w[1] * own[2 * stride + x] +
+                    out[x] = (int16_t)vc_clip((w[0] * (own[x] + own[stride + x]) + w[1] * own[2 * stride + x] +
                                               each[0] * (sums[x] + sums[stride + x]) + each[1] * sums[2 * stride + x] + 2) >> 2,
                                              -32767, 32767);
             }
@@ -196,13 +196,6 @@ static int32_t restore_strip(const vc_filter *f, int32_t top, int32_t bottom, co
         }
     }
     return 0;
-}
-
-static int32_t restore(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t bottom, int32_t classes,
-                       const int32_t *rotation, const int32_t *first, const int32_t *shifts, const int32_t *ramps,
-                       const int32_t *others, const int16_t *samples, char *scratch, uint8_t *pixels) {
-    const vc_filter f = {height, width, channels, classes, rotation, first, shifts, ramps, others};
-    return restore_strip(&f, top, bottom, samples, scratch, pixels);
 }
 
 // Normal equations of least squares for a filter of one class, of every `every`-th row of a box: the sums of products of
@@ -219,7 +212,7 @@ static inline int64_t product_sum(const int16_t *restrict a, const int16_t *rest
 
 static int32_t fit_sums(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t left, int32_t bottom,
                         int32_t right, int32_t every, const int32_t *rotation, const int16_t *samples,
-                        const uint8_t *wanted, char *scratch, int64_t *sums_out) {
+                        const uint8_t *original, char *scratch, int64_t *sums_out) {
     const vc_filter f = {height, width, channels, 1, rotation, NULL, NULL, NULL, NULL};
     const ptrdiff_t stride = ((ptrdiff_t)width + 2 * REACH + 31) / 32 * 32, plane = (2 * REACH + 1) * stride;
     const int32_t count = right - left;
@@ -229,14 +222,14 @@ static int32_t fit_sums(int32_t height, int32_t width, int32_t channels, int32_t
         for (int32_t n = 0; n <= 2 * REACH; n++) rotate_row(&f, samples, y + n - REACH, planes + n * stride, plane);
         const ptrdiff_t from = (ptrdiff_t)y * width * channels;
         for (int32_t k = 0; k < channels; k++) {
-            const int32_t *turn = rotation + k * channels;
+            const int32_t *row_of = rotation + k * channels;
             for (int32_t x = 0; x < count; x++) {  // what the image has there, less what was made; unit 1/8 of a level
                 int32_t sum = 65536;
                 for (int32_t c = 0; c < channels; c++) {
                     const ptrdiff_t place = from + (left + x) * channels + c;
-                    sum = vc_add(sum, vc_mul(turn[c], 64 * wanted[place] - 8160 - samples[place]));
+                    sum = vc_add(sum, vc_mul(row_of[c], 64 * original[place] - 8160 - samples[place]));
                 }
-                lack[k * stride + x] = (int16_t)clip32(sum >> 17, -COLOR_MAX, COLOR_MAX);
+                lack[k * stride + x] = (int16_t)vc_clip(sum >> 17, -COLOR_MAX, COLOR_MAX);
             }
         }
         const int16_t *line = planes + REACH * stride + REACH + left;

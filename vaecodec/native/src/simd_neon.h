@@ -32,15 +32,8 @@ VC_INLINE VI v_dot(VI acc, VX x, VW w) {
     return vmlal_lane_s16(acc, vget_high_s16(w), x, 1);
 }
 
-#define SPACE_TAPS 9
-VC_INLINE int space_channel(int half, int lane) { return half * LANES + lane; }
-static inline void space_pack(int16_t *out, const int16_t *taps, int channels, int first) {
-    for (int tap = 0; tap < 9; tap++)
-        for (int n = 0; n < 2 * LANES; n++)
-            *out++ = first + n < channels ? taps[(size_t)tap * channels + first + n] : 0;
-}
 VC_INLINE void v_space(const int16_t *above, const int16_t *here, const int16_t *below, ptrdiff_t stride,
-                           const VW *taps, VI *a, VI *b) {
+                       const VW *taps, VI *a, VI *b) {
     const int16_t *rows[3] = {above, here, below};
     for (int tap = 0; tap < 9; tap++) {
         const VW x = vld1q_s16(rows[tap / 3] + tap % 3 * stride);

@@ -28,15 +28,8 @@ VC_INLINE VI v_clip(VI a, VI low, VI high) { return wasm_i32x4_min(wasm_i32x4_ma
 VC_INLINE VI v_product(VI a, VI b) { return wasm_i32x4_mul(a, b); }
 VC_INLINE VI v_dot(VI acc, VX x, VW w) { return wasm_i32x4_add(acc, wasm_i32x4_dot_i16x8(x, w)); }
 
-#define SPACE_TAPS 9
-VC_INLINE int space_channel(int half, int lane) { return half * LANES + lane; }
-static inline void space_pack(int16_t *out, const int16_t *taps, int channels, int first) {
-    for (int tap = 0; tap < 9; tap++)
-        for (int n = 0; n < 2 * LANES; n++)
-            *out++ = first + n < channels ? taps[(size_t)tap * channels + first + n] : 0;
-}
 VC_INLINE void v_space(const int16_t *above, const int16_t *here, const int16_t *below, ptrdiff_t stride,
-                           const VW *taps, VI *a, VI *b) {
+                       const VW *taps, VI *a, VI *b) {
     const int16_t *rows[3] = {above, here, below};
     for (int tap = 0; tap < 9; tap++) {
         const VW x = wasm_v128_load(rows[tap / 3] + tap % 3 * stride);

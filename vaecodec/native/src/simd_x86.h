@@ -125,7 +125,7 @@ static inline void space_pack(int16_t *out, const int16_t *taps, int channels, i
             }
 }
 VC_INLINE void v_space(const int16_t *above, const int16_t *here, const int16_t *below, ptrdiff_t stride,
-                           const VW *taps, VI *a, VI *b) {
+                       const VW *taps, VI *a, VI *b) {
     const VW x0 = v_weights(above), x1 = v_weights(above + stride), x2 = v_weights(above + 2 * stride);
     const VW x3 = v_weights(here), x4 = v_weights(here + stride), x5 = v_weights(here + 2 * stride);
     const VW x6 = v_weights(below), x7 = v_weights(below + stride), x8 = v_weights(below + 2 * stride);

@@ -2,19 +2,12 @@
 //
 // Every coefficient has a symbol and a table index; with index 0 the symbol is 0 and is not coded.  Coded symbols are
 // sorted by index, so that a run of them shares a table.  A symbol's position is its place in its table, whose last
-// entry is the escape.  `moved` maps an index to the table that codes it (scale offsets).
-#include <string.h>
+// entry is the escape.  `table_of` maps an index to the table that codes it (scale offsets).
 
 enum { VC_INDICES = 256, VC_BLOCK = 32, VC_UNIT = 64, VC_VALUE_MAX = 1 << 16, VC_SYMBOL_MAX = 65535 };
 enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8, VC_LIKELY = 5 << 21 };
 // Blocks are of constant size once these are inlined, so that compilers vectorise them: 32, as GCC unrolls loops of up
 // to 16 before it does.
-#define VC_ALWAYS_INLINE static inline __attribute__((always_inline))
-
-static inline int32_t vc_clip(int32_t x, int32_t low, int32_t high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
 
 static inline uint64_t vc_eight(const uint8_t *bytes) {
     uint64_t eight;
@@ -69,14 +62,14 @@ static int32_t sort_by_table(int64_t n, const uint8_t *indices, uint32_t *places
 // Sorted positions i32[m] -> symbols i32[n], 0 where nothing is coded; escapes u32[m] receives the sorted places of
 // escapes, whose symbols are to be replaced.  Returns their number.
 static int32_t place_symbols(int64_t n, const int32_t *positions, const uint32_t *order, const int32_t *counts,
-                             const int32_t *low, const int32_t *last, const uint8_t *moved, int32_t *symbols,
+                             const int32_t *low, const int32_t *last, const uint8_t *table_of, int32_t *symbols,
                              uint32_t *escapes) {
     uint32_t begin = 0, found = 0;
     memset(symbols, 0, (size_t)n * sizeof *symbols);
     for (int t = 1; t < VC_INDICES; t++) {
         uint32_t end = begin + (uint32_t)counts[t];
         if (begin == end) continue;
-        int32_t first = low[moved[t]], escape = last[moved[t]];
+        int32_t first = low[table_of[t]], escape = last[table_of[t]];
         for (uint32_t k = begin; k < end; k++) {
             symbols[order[k]] = vc_add(positions[k], first);
             escapes[found] = k;
@@ -90,7 +83,7 @@ static int32_t place_symbols(int64_t n, const int32_t *positions, const uint32_t
 // The inverse: symbols -> positions i32[m] and escapes, whose number is returned.  *uncodable receives the number of
 // symbols of index 0 that are not 0 and of coded ones beyond +-65535.
 static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t *order, const int32_t *counts,
-                              const int32_t *low, const int32_t *last, const uint8_t *moved, int32_t *positions,
+                              const int32_t *low, const int32_t *last, const uint8_t *table_of, int32_t *positions,
                               uint32_t *escapes, int32_t *uncodable) {
     uint32_t begin = 0, found = 0;
     int32_t wrong = 0;
@@ -98,7 +91,7 @@ static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t 
     for (int t = 1; t < VC_INDICES; t++) {
         uint32_t end = begin + (uint32_t)counts[t];
         if (begin == end) continue;
-        int32_t first = low[moved[t]], escape = last[moved[t]];
+        int32_t first = low[table_of[t]], escape = last[table_of[t]];
         for (uint32_t k = begin; k < end; k++) {
             int32_t symbol = symbols[order[k]];
             uint32_t position = (uint32_t)symbol - (uint32_t)first;
@@ -115,7 +108,7 @@ static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t 
 }
 
 // Symbols, indices u8, means i32 and nudges i32[256, 2] -> values i32.
-VC_ALWAYS_INLINE void vc_values(int n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
+VC_INLINE void vc_values(int n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
                              const int32_t *nudges, int32_t *restrict values) {
     int32_t any = 0;
     for (int i = 0; i < n; i++) any |= symbols[i];
@@ -164,7 +157,7 @@ static inline float vc_float_of(int32_t bits) {
 
 // Of a block whose residuals are not all within +-0.5.  Thresholds are looked up by themselves, since most processors
 // cannot do it in vectors.
-VC_ALWAYS_INLINE void vc_quantise_residuals(int n, const int32_t *residuals, const uint8_t *indices,
+VC_INLINE void vc_quantise_residuals(int n, const int32_t *residuals, const uint8_t *indices,
                                             const float *thresholds, int32_t *restrict symbols) {
     int32_t wide[VC_BLOCK], near[VC_BLOCK], entries[VC_BLOCK];
     float sizes[VC_BLOCK], limits[VC_BLOCK];
@@ -187,7 +180,7 @@ VC_ALWAYS_INLINE void vc_quantise_residuals(int n, const int32_t *residuals, con
     }
 }
 
-VC_ALWAYS_INLINE void vc_quantise(int n, const float *target, const uint8_t *indices, const int32_t *loc,
+VC_INLINE void vc_quantise(int n, const float *target, const uint8_t *indices, const int32_t *loc,
                                   const float *thresholds, int32_t *restrict symbols) {
     int32_t residuals[VC_BLOCK], any = 0;
     for (int i = 0; i < n; i++) {
@@ -231,8 +224,8 @@ static int32_t count_symbols(int64_t n, const int32_t *symbols, const uint8_t *i
     return (int32_t)found;
 }
 
-// The stack of section 4 of docs/reference/format.md: a state and words, of which the last is the next.  In memory, u64[2] holds
-// the state and the number of words.
+// The stack of section 4 of docs/reference/format.md: a state and words, of which the last is the next.  `memory` u64[2]
+// holds the state and the number of words.
 typedef struct {
     uint64_t state;
     int64_t count;
@@ -296,7 +289,7 @@ static int32_t ans_lookup(int64_t tables, const int64_t *offsets, const uint32_t
 
 // Take `count` positions of one table off the stack.  Where `likely` is not negative it is tried first: as processors
 // predict that branch, the next state does not wait for the lookup.
-VC_ALWAYS_INLINE vc_stack vc_take_run(vc_stack stack, const uint32_t *words, const uint32_t *edges,
+VC_INLINE vc_stack vc_take_run(vc_stack stack, const uint32_t *words, const uint32_t *edges,
                                       const uint16_t *slots, int32_t likely, int32_t count, int32_t *positions) {
     uint32_t start = likely < 0 ? 0 : edges[likely], size = likely < 0 ? 0 : edges[likely + 1] - start;
     for (int32_t k = 0; k < count; k++) {

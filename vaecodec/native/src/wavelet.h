@@ -8,7 +8,7 @@
 // Arrays are planes, with distances between planes and between rows given in elements.
 
 enum { VC_STEP_1 = 7266, VC_STEP_2 = 7233, VC_STEP_3 = 3472, VC_STEP_4 = 6497 };
-enum { VC_BITS_1 = 14, VC_BITS_2 = 13, VC_BITS_3 = 16, VC_BITS_4 = 12, VC_RING = 4, VC_CHANNELS = 16 };
+enum { VC_BITS_1 = 14, VC_BITS_2 = 13, VC_BITS_3 = 16, VC_BITS_4 = 12, VC_RING = 4 };
 
 // d += or -= round(factor * (p + q), bits)
 #define VC_LIFT(name, factor, bits, operation)                                                                     \
@@ -83,7 +83,7 @@ static void vc_load_row(const int32_t *low, const int32_t *across, const int32_t
     memcpy(f + n, both, (size_t)n * sizeof *f);
 }
 
-// The columns' steps that row pair i of h makes possible: see the order in vc_inverse_plane.
+// The steps along columns that can be computed once row pair i of h is loaded.
 static void vc_inverse_columns(const vc_dwt_ring *ring, int i, int h, int n) {
     int32_t *e = vc_even(ring, i), *f = vc_odd(ring, i);
     int32_t *e1 = vc_even(ring, i - 1), *f1 = vc_odd(ring, i - 1);
@@ -192,23 +192,6 @@ static int32_t forward_dwt(int32_t channels, int32_t height, int32_t width, cons
     return 0;
 }
 
-// Where a plane's coefficient at place (i, j) of a 2x2 square lies: 0 first or 1 second half, and the channel there.
-typedef struct {
-    int half[3 * VC_CHANNELS][2][2], channel[3 * VC_CHANNELS][2][2];
-} vc_order;
-
-static vc_order vc_octave_order(int channels) {
-    vc_order order;
-    int count[2] = {0, 0};
-    for (int n = 0; n < 12 * channels; n++) {
-        int place = n / (3 * channels), plane = n % (3 * channels), i = place >> 1, j = place & 1;
-        int half = (i + j + plane / channels + plane % channels) & 1;
-        order.half[plane][i][j] = half;
-        order.channel[plane][i][j] = count[half]++;
-    }
-    return order;
-}
-
 // round(value * mantissa, shift), where adding 2^(shift - 1) must not wrap.
 static inline int32_t vc_scaled(int32_t value, int32_t mantissa, int shift, int32_t half, int32_t limit) {
     int32_t product = vc_mul(value, mantissa);
@@ -233,14 +216,16 @@ static inline void vc_octave_row(const int32_t *even, const int32_t *odd, int st
 static int32_t octave_planes(int32_t channels, int32_t height, int32_t width, const int32_t *first,
                              const int32_t *second, const int32_t *mantissa, const int32_t *shift, int32_t limit,
                              int32_t *out, int64_t plane_stride, int64_t row_stride) {
-    const vc_order order = vc_octave_order(channels);
     const int32_t *halves[2] = {first, second};
+    vc_halves order;
+    halves_of(channels, &order);
     int stride = 6 * channels, cells = (width + 1) / 2;
     for (int row = 0; row < height; row++)
         for (int p = 0; p < 3 * channels; p++) {
-            const int *half = order.half[p][row & 1], *channel = order.channel[p][row & 1];
-            ptrdiff_t begin = (ptrdiff_t)(row / 2) * cells * stride;
-            const int32_t *even = halves[half[0]] + begin + channel[0], *odd = halves[half[1]] + begin + channel[1];
+            const ptrdiff_t begin = (ptrdiff_t)(row / 2) * cells * stride;
+            const int place = 2 * (row & 1);
+            const int32_t *even = halves[order.half[place][p]] + begin + order.channel[place][p];
+            const int32_t *odd = halves[order.half[place + 1][p]] + begin + order.channel[place + 1][p];
             int32_t *to = out + p * plane_stride + row * row_stride;
             if (channels == 3)
                 vc_octave_row(even, odd, 18, width, mantissa[p], shift[p], limit, to);
@@ -250,43 +235,36 @@ static int32_t octave_planes(int32_t channels, int32_t height, int32_t width, co
     return 0;
 }
 
-// planes [3C, height, width] of 32-bit values -> halves [h, w, 6C], 0 beyond odd sides.
+// planes [3C, height, width] -> halves [h, w, 6C], 0 beyond odd sides.
+#define VC_TO_HALVES(type, value)                                                                                  \
+    type *halves[2] = {first, second};                                                                             \
+    const int cells = (width + 1) / 2, stride = 6 * channels;                                                      \
+    vc_halves order;                                                                                               \
+    halves_of(channels, &order);                                                                                   \
+    for (int row = 0; row < (height + 1) / 2 * 2; row++)                                                           \
+        for (int p = 0; p < 3 * channels; p++)                                                                     \
+            for (int j = 0; j < 2; j++) {                                                                          \
+                const int place = 2 * (row & 1) + j, inside = row < height ? (width + 1 - j) / 2 : 0;              \
+                const int32_t *from = planes + p * plane_stride + row * row_stride + j;                            \
+                type *to = halves[order.half[place][p]] + (ptrdiff_t)(row / 2) * cells * stride +                  \
+                           order.channel[place][p];                                                                \
+                for (int k = 0; k < inside; k++) to[(ptrdiff_t)k * stride] = value;                                \
+                for (int k = inside; k < cells; k++) to[(ptrdiff_t)k * stride] = 0;                                \
+            }                                                                                                      \
+    return 0;
+
+// 32-bit values of any type.
 static int32_t octave_halves(int32_t channels, int32_t height, int32_t width, const int32_t *planes,
                              int64_t plane_stride, int64_t row_stride, int32_t *first, int32_t *second) {
-    const vc_order order = vc_octave_order(channels);
-    int32_t *halves[2] = {first, second};
-    int cells = (width + 1) / 2, stride = 6 * channels;
-    for (int row = 0; row < (height + 1) / 2 * 2; row++)
-        for (int p = 0; p < 3 * channels; p++)
-            for (int j = 0; j < 2; j++) {
-                const int32_t *from = planes + p * plane_stride + row * row_stride + j;
-                int32_t *to = halves[order.half[p][row & 1][j]] + (ptrdiff_t)(row / 2) * cells * stride +
-                              order.channel[p][row & 1][j];
-                int inside = row < height ? (width + 1 - j) / 2 : 0;
-                for (int k = 0; k < inside; k++) to[(ptrdiff_t)k * stride] = from[2 * (ptrdiff_t)k];
-                for (int k = inside; k < cells; k++) to[(ptrdiff_t)k * stride] = 0;
-            }
-    return 0;
+    VC_TO_HALVES(int32_t, from[2 * (ptrdiff_t)k])
 }
 
-// The same of integers, each plane times its scale: halves are float.
+// Integers, each plane times its scale.
 static int32_t octave_scaled(int32_t channels, int32_t height, int32_t width, const int32_t *planes,
                              int64_t plane_stride, int64_t row_stride, const float *scales, float *first,
                              float *second) {
-    const vc_order order = vc_octave_order(channels);
-    float *halves[2] = {first, second};
-    int cells = (width + 1) / 2, stride = 6 * channels;
-    for (int row = 0; row < (height + 1) / 2 * 2; row++)
-        for (int p = 0; p < 3 * channels; p++)
-            for (int j = 0; j < 2; j++) {
-                const int32_t *from = planes + p * plane_stride + row * row_stride + j;
-                float *to = halves[order.half[p][row & 1][j]] + (ptrdiff_t)(row / 2) * cells * stride +
-                            order.channel[p][row & 1][j];
-                int inside = row < height ? (width + 1 - j) / 2 : 0;
-                for (int k = 0; k < inside; k++) to[(ptrdiff_t)k * stride] = (float)from[2 * (ptrdiff_t)k] * scales[p];
-                for (int k = inside; k < cells; k++) to[(ptrdiff_t)k * stride] = 0;
-            }
-    return 0;
+    VC_TO_HALVES(float, (float)from[2 * (ptrdiff_t)k] * scales[p])
 }
+#undef VC_TO_HALVES
 
 #define WAVELET_KERNELS(X) X(inverse_dwt) X(forward_dwt) X(octave_planes) X(octave_halves) X(octave_scaled)
