@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from vaecodec.config import CELL, STRIDE
 from vaecodec.native.prior import lowest_parts
-from vaecodec.native.reference.transforms import octave_order
+from vaecodec.native.reference.prior import octave_order
 from vaecodec.rdo.prior_gradients import COMPANDED
 from vaecodec.training import grid_layers, layers
 from vaecodec.transforms.float_wavelet import BLOCK, NORM, REACH, STEPS

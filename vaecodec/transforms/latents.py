@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from vaecodec.config import CELL, STRIDE
-from vaecodec.native.reference.transforms import octave_order
+from vaecodec.native.reference.prior import octave_order
 from vaecodec.native.wavelet import octave_halves
 from vaecodec.transforms import float_wavelet
 from vaecodec.transforms.networks import color_transform
