@@ -89,7 +89,7 @@ def build(
     if not compiler:
         raise RuntimeError("no C compiler was found (cc, gcc, clang, or the ziglang package)")
     kinds = {"plain": ("-DVC_PLAIN",), **KINDS.get(architecture, {})}
-    sources = [("dispatch", ("dispatch.c",))]
+    sources: list[tuple[str, tuple[str, ...]]] = [("dispatch", ("dispatch.c",))]
     sources += [(kind, ("kind.c", f"-DVC_KIND={kind}", *more)) for kind, more in kinds.items()]
     position = () if output.suffix in (".dll", ".wasm") else ("-fPIC",)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
