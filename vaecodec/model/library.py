@@ -30,7 +30,7 @@ def folder() -> str:
         base = os.path.expanduser("~/Library/Application Support")
     else:
         base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(base, "vaecodec", "shipped")
+    return os.path.join(base, "vaecodec", "models")
 
 
 def shipped() -> list[str]:
