@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vaecodec.bench.peers import Options, Peer, open_peer
 
 CODECS = ("avif", "jxl", "vaecodec")
-NAMES = {"avif": "AVIF, speed 6, 4:4:4", "jxl": "JPEG XL, effort 7", "vaecodec": "vaecodec, effort 1"}
-GAP, CAPTION = 8, 44  # pixels
+NAMES = {"avif": "AVIF", "jxl": "JPEG XL", "vaecodec": "vaecodec"}
+GAP, CAPTION = 8, 66  # pixels
 
 
 def largest_file(peer: Peer, pixels: np.ndarray, target: int) -> bytes:
@@ -37,7 +37,7 @@ def largest_file(peer: Peer, pixels: np.ndarray, target: int) -> bytes:
 
 def draw(pixels: np.ndarray, target: int, box: tuple[int, int, int, int]) -> Image.Image:
     """Return the crop `box` (left, top, right, bottom) of the original and of every codec, side by side."""
-    panels = [("original", f"{pixels.nbytes:,} bytes of RGB", pixels)]
+    panels = [("original", f"{pixels.nbytes:,} bytes", pixels)]
     for codec in CODECS:
         peer = open_peer(codec, Options())
         data = largest_file(peer, pixels, target)
@@ -51,8 +51,8 @@ def draw(pixels: np.ndarray, target: int, box: tuple[int, int, int, int]) -> Ima
     for index, (name, about, image) in enumerate(panels):
         left = index * (width + GAP)
         sheet.paste(Image.fromarray(image).crop(box), (left, CAPTION))
-        pen.text((left, 2), name, "black", ImageFont.load_default(17))
-        pen.text((left, 24), about, (90, 90, 90), ImageFont.load_default(14))
+        pen.text((left + 2, 0), name, "black", ImageFont.load_default(30))
+        pen.text((left + 2, 36), about, (70, 70, 70), ImageFont.load_default(22))
     return sheet
 
 

@@ -25,8 +25,8 @@ MARKED = re.compile(r"<!-- table: (.+?) -->\n(.*?)<!-- end of table -->", re.S)
 
 # Measured on the same images when the networks moved from floating point to integers.
 OLDER_ENGINE = (
-    "These rates were measured with the floating-point engine that preceded the integer engine. The integer\n"
-    "engine needs 0.08 % more bits at equal PSNR and 0.03 % more at equal SSIMULACRA2 (BD-rate).\n"
+    "These rates were measured with the floating-point engine that preceded the integer engine. The\n"
+    "integer engine needs 0.08 % more bits at equal PSNR and 0.03 % more at equal SSIMULACRA2.\n"
 )
 METRICS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
 LABELS = {
@@ -244,33 +244,30 @@ STYLES = {  # name -> colour, dashes
 
 def plot() -> str:
     """Return rate-distortion curves on Kodak as SVG."""
-    left, right, top, bottom, widest, low, high = 52, 600, 14, 330, 1.2, 26, 40
+    left, right, top, bottom, widest, low, high = 56, 624, 14, 350, 1.2, 24, 40
     across = lambda bpp: left + (right - left) * bpp / widest  # noqa: E731
     up = lambda psnr: bottom - (bottom - top) * (psnr - low) / (high - low)  # noqa: E731
-    out = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 380" font-family="sans-serif" font-size="13">',
-        '<rect width="760" height="380" fill="#ffffff"/>',
-    ]
+    head = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 410" font-family="sans-serif" font-size="15"'
+    out = [f'<svg {head} fill="#222222">', '<rect width="640" height="410" fill="#ffffff"/>']
     for psnr in range(low, high + 1, 2):
         out.append(f'<path d="M{left} {up(psnr):.1f}H{right}" stroke="#dddddd"/>')
-        out.append(f'<text x="{left - 8}" y="{up(psnr) + 4:.1f}" text-anchor="end" fill="#333333">{psnr}</text>')
+        out.append(f'<text x="{left - 8}" y="{up(psnr) + 5:.1f}" text-anchor="end">{psnr}</text>')
     for tenth in range(0, 13, 2):
         bpp = tenth / 10
-        out.append(f'<text x="{across(bpp):.1f}" y="{bottom + 18}" text-anchor="middle" fill="#333333">{bpp}</text>')
+        out.append(f'<text x="{across(bpp):.1f}" y="{bottom + 20}" text-anchor="middle">{bpp}</text>')
     out.append(f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#333333"/>')
-    middle = (left + right) / 2
-    out.append(f'<text x="{middle}" y="{bottom + 40}" text-anchor="middle" fill="#333333">bits per pixel</text>')
-    out.append('<text transform="translate(16 172) rotate(-90)" text-anchor="middle" fill="#333333">PSNR, dB</text>')
+    out.append(f'<text x="{(left + right) / 2}" y="{bottom + 44}" text-anchor="middle">bits per pixel</text>')
+    out.append('<text transform="translate(18 182) rotate(-90)" text-anchor="middle">PSNR, dB</text>')
     curves = {curve["name"]: curve["points"] for curve in read(KODAK)["curves"]}
     for index, (name, (colour, dashes)) in enumerate(STYLES.items()):
-        inside = [p for p in curves[name] if p["bpp"] <= widest and low <= p["psnr"] <= high]
+        inside = [point for point in curves[name] if point["bpp"] <= widest and low <= point["psnr"] <= high]
         line = " ".join(f"{across(point['bpp']):.1f},{up(point['psnr']):.1f}" for point in inside)
         look = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
         out.append(f'<polyline points="{line}" {look}/>')
-        y = top + 40 + 24 * index
-        out.append(f'<path d="M{right + 10} {y - 4}h24" {look}/>')
-        label = LABELS[name].split(",")[0] if not name.startswith("vaecodec") else LABELS[name]
-        out.append(f'<text x="{right + 40}" y="{y}" fill="#333333">{label.split(" (")[0]}</text>')
+        y = bottom - 136 + 20 * index
+        out.append(f'<path d="M{right - 190} {y - 5}h28" {look}/>')
+        label = LABELS[name] if name.startswith("vaecodec") else LABELS[name].split(",")[0].split(" (")[0]
+        out.append(f'<text x="{right - 156}" y="{y}">{label}</text>')
     return "\n".join([*out, "</svg>"]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Draw digits from the shipped model, change one, go from one to another, and keep them all without loss."""
+"""Draw digits from the shipped model, vary one, interpolate between two, and pack them all without loss."""
 
 import io
 import pathlib
@@ -21,9 +21,9 @@ Image.fromarray(contact_sheet(rows, columns=10, cell=56)).save(folder / "digits.
 data = vaecodec.encode_set(digits)  # one .vae file, bits-back coding
 assert np.array_equal(vaecodec.decode_set(data), digits)
 png = 0
-for one in digits:
+for digit in digits:
     file = io.BytesIO()
-    Image.fromarray(one).save(file, "PNG", optimize=True)
+    Image.fromarray(digit).save(file, "PNG", optimize=True)
     png += file.tell()
 bpp = 8 * len(data) / digits.size
 print(f"{len(digits)} digits: {len(data):,} bytes, {bpp:.3f} bits a pixel; as PNG files {png:,} bytes")

@@ -1,4 +1,4 @@
-"""Which pictures do not belong?  Score digits and intruders, and see where likelihood alone is fooled."""
+"""Score digits and intruders, and show where likelihood alone is fooled."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ intruders = {
     "noise": np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8),
     "blank": np.zeros((28, 28), np.uint8),
 }
-pictures = {**{f"digit {n}": one for n, one in enumerate(digits)}, **intruders}
-scores = {name: vaecodec.score(one) for name, one in pictures.items()}
+images = {**{f"digit {index}": digit for index, digit in enumerate(digits)}, **intruders}
+scores = {name: vaecodec.score(image) for name, image in images.items()}
 for by in ("bpd", "corrected"):
     order = sorted(scores, key=lambda name: -getattr(scores[name], by))
     found = [name for name in order[: len(intruders)] if name in intruders]

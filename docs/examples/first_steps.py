@@ -1,4 +1,4 @@
-"""Compress the photograph beside this file, decompress it, and say what that cost."""
+"""Compress the photograph beside this file, decompress it, and print what that cost."""
 
 import pathlib
 import tempfile
@@ -23,4 +23,4 @@ with tempfile.TemporaryDirectory() as folder:
 psnr = 10 * np.log10(255**2 / np.mean((pixels - again) ** 2))
 print(f"{source.name}: {info['width']} x {info['height']}, PNG {source.stat().st_size:,} bytes")
 print(f"compressed to {size:,} bytes, {info['bpp']:.3f} bpp, PSNR {psnr:.2f} dB")
-print(f"compress {middle - start:.2f} s, decompress {end - middle:.2f} s, files and loading of the model included")
+print(f"compress {middle - start:.2f} s, decompress {end - middle:.2f} s, with files and loading of the model")
