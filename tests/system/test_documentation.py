@@ -1,0 +1,206 @@
+"""README.md and the pages of docs: links and paths exist, tables agree with the results, and code blocks run.
+
+The blocks of a page run in order in one folder that holds the files of `folder`. Lines that install something are left
+out, and so are blocks that import what OPTIONAL names where that is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.images import synthetic_channels, synthetic_image
+from support.paths import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OPTIONAL = ("tensorflow", "torch", "ray", "zarr", "numcodecs", "xarray", "dask", "imageio", "av")
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.S | re.M)
+TOOLS = ("file ", "update-mime-database")  # programs that a machine may lack
+INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/python", "python docs/examples/relief_tiles.py")
+
+# Training that is worth something takes minutes: the page runs with the smallest sizes and one step instead.
+TINY = (
+    "[model]\nfine = 8\ncoarse = 8\nprior = 8\nhyper_width = 8\n[training]\nsteps = 1\nbatch = 1\ncrop = 64\n",
+    [
+        ("--from small --steps 2000 --rate 4e-4", "--config tiny.toml"),
+        ("--minutes 90", "--config tiny.toml"),
+        ("--codecs vaecodec,vaecodec:relief.vcm", "--quick --codecs vaecodec,vaecodec:small"),
+        ("vaecodec vaecodec:relief.vcm 33 44", "vaecodec vaecodec:small 28 38"),
+    ],
+)
+
+
+# What the blocks of a page must leave in its folder, and print.
+OUTCOMES = {
+    "README": (("photo.vae", "photo.png", "out/album"), ""),
+    "how-to/desktop": (
+        (".local/share/mime/packages/vaecodec.xml", ".zfunc/_vaecodec", ".config/fish/completions/vaecodec.fish"),
+        "photo.vae: vaecodec image data, 200 x 160, version 1" if shutil.which("file") else "",
+    ),
+    "how-to/folders": (("notes.txt.vae", "back/album/photo.png", "back/album/notes.txt", "part.png", "piped.vae"), ""),
+    "how-to/generative": (("sheet.png", "varied.png", "between.png", "strangest.png", "album.csv", "unpacked.npy"), ""),
+    "how-to/benchmark": (("quick/report.html", "quick/tables.md"), ""),
+    "how-to/ray": (("ray-out/album",), "2 done, 0 unchanged, 0 skipped"),
+    "tutorial/first-steps": (("photo.png", "small.vae", "fits.vae", "back/album/notes.txt"), ""),
+    "tutorial/own-model": (
+        ("tile.vae", "page.vae", "models/relief.vcm", "bands.vcm"),
+        r"vaecodec:small against vaecodec: [+-]0\.0 % bits, .* 1 (pictures|images)",
+    ),
+}
+
+
+def name(page: Path) -> str:
+    """Return the name of a page in test ids: its path without docs/ and the suffix."""
+    return str(page.relative_to(ROOT).with_suffix("")).removeprefix("docs/")
+
+
+def runnable() -> list:
+    """Return the pages that have code blocks as parameters."""
+    pages = [page for page in PAGES if page.exists() and BLOCK.search(page.read_text())]
+    return [pytest.param(page, id=name(page)) for page in pages]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files that the pages name."""
+    for path in ("album", "images", "digits", "scans", "bands", "tiles/train", "tiles/heldout"):
+        (tmp_path / path).mkdir(parents=True)
+    photos = ("photo.jpg", "scan.png", "album/photo.png", "images/a.png", "tile.png", "tiles/train/a.png")
+    for path in (*photos, "tiles/heldout/a.png", "scans/a.png"):
+        Image.fromarray(synthetic_image(160, 200, len(path))).save(tmp_path / path)
+    for path in ("notes.txt", "album/notes.txt"):
+        (tmp_path / path).write_text("notes")
+    Image.fromarray(synthetic_image(80, 90)[..., 0]).save(tmp_path / "page.png")
+    np.save(tmp_path / "bands" / "a.npy", synthetic_channels(80, 90, 5))
+    np.save(tmp_path / "field.npy", synthetic_channels(70, 100, 5))
+    digits = vaecodec.sample(8)
+    np.save(tmp_path / "digits.npy", digits)
+    for index, digit in enumerate(digits):
+        Image.fromarray(digit).save(tmp_path / "digits" / f"{index}.png")
+    for index, path in enumerate(("one.png", "two.png", "seven.png")):
+        Image.fromarray(digits[index]).save(tmp_path / path)
+    (tmp_path / "tiny.toml").write_text(TINY[0])
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    return tmp_path
+
+
+def missing(code: str) -> list[str]:
+    """Return the modules that a block imports and that are not installed."""
+    imported = [module for module in OPTIONAL if re.search(rf"^(import|from) {module}\b", code, re.M)]
+    if "integrations.ray" in code:
+        imported.append("ray")
+    return [module for module in imported if importlib.util.find_spec(module) is None]
+
+
+def script(code: str) -> str:
+    """Return a block of shell lines as a script that runs this package."""
+    for line, tiny in TINY[1]:
+        code = code.replace(line, tiny)
+    lines = [line for line in code.splitlines() if not line.startswith(INSTALLS)]
+    lacking = tuple(tool for tool in TOOLS if not shutil.which(tool.strip()))
+    lines = [line for line in lines if not line.startswith(lacking)]
+    start = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
+    return start + "\n".join(lines)
+
+
+@pytest.mark.parametrize("page", runnable())
+def test_code_blocks_run(page: Path, folder: Path) -> None:
+    printed = ""
+    home = {"HOME": str(folder), "VAECODEC_MODELS": str(folder / "models"), "PYTHONPATH": str(ROOT)}
+    for number, (language, code) in enumerate(BLOCK.findall(page.read_text())):
+        if language == "python" and missing(code):
+            continue
+        if language == "sh":
+            if "vaecodec train" in code and importlib.util.find_spec("tensorflow") is None:
+                return  # the rest of the page needs what it trains
+            command = ["bash", "-c", script(code)]
+        else:
+            (folder / f"block{number}.py").write_text(code)
+            command = [sys.executable, f"block{number}.py"]
+        environment = {**os.environ, **home}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+        if "Ray does not start" in done.stderr:  # it gives itself half a minute, whatever else the machine does
+            pytest.skip(done.stderr.splitlines()[-1])
+        assert done.returncode == 0, f"block {number} of {name(page)}:\n{code}\n{done.stderr[-3000:]}"
+        printed += done.stdout
+    paths, pattern = OUTCOMES.get(name(page), ((), ""))
+    if not any(missing(code) for _, code in BLOCK.findall(page.read_text())):
+        assert [path for path in paths if not (folder / path).exists()] == []
+        assert re.search(pattern, printed)
+
+
+def test_the_readme_shows_the_commands_that_continuous_integration_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    setup = "python3 -m venv .venv && .venv/bin/pip install -q"
+    assert f"{setup} . && .venv/bin/python docs/examples/first_steps.py\n" in readme
+    assert re.findall(r"^.*pytest$", readme, re.M) == [f"{setup} -e '.[train,test]' && .venv/bin/python -m pytest"]
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    assert len(readme.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_lines_are_short(page: Path) -> None:
+    """Tables and images aside, which cannot be wrapped, and the indented formulas of the format."""
+    lines = [line for line in page.read_text().splitlines() if not line.startswith(("|", "![", "    "))]
+    assert [line for line in lines if len(line) > 100] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text()), re.M)
+    return {
+        re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()) for heading in headings
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_paths_lead_to_something(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if target.startswith("https://"):
+            continue
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+    if "decisions" not in page.parts:  # records name the files of their day
+        for path in re.findall(r"`((?:vaecodec|tests|docs|benchmarks)/[\w./-]+)`", text):
+            assert (ROOT / path).exists(), path
+
+
+def test_tables_agree_with_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}run python benchmarks/tables.py"
+
+
+def test_the_command_line_page_names_every_option() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    commands = ["compress", "decompress", "train", "bench", "sample", "vary", "interpolate", "score", "models"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in commands:
+        line = [sys.executable, "-m", "vaecodec", command, "--help"]
+        text = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout
+        options = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", text.split("examples:")[0]))
+        general = {"--help", "--version", "--number", "--output", "--force", "--quality", "--model"}
+        assert {option for option in options - general if option not in page} == set(), command
+
+
+def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reference" / "python" / "index.html").exists()
