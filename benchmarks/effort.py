@@ -25,7 +25,7 @@ from vaecodec.codec.codec import Codec
 from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model
 from vaecodec.rdo.refinement import ITERATIONS
-from vaecodec.training.datasets import pictures
+from vaecodec.training.datasets import encoded_images
 
 COLUMNS = ["effort", "iterations", "BD-rate %", "lower half %", "upper half %", "CPU s/MP"]
 Key = tuple[str, int, int, float, int]  # model, crop, picture, quality, effort
@@ -35,7 +35,7 @@ Row = tuple[float, float, float]  # bpp, PSNR, CPU seconds
 def middles(paths: list[str], count: int, crop: int) -> list[np.ndarray]:
     """u8[crop, crop, 3] from the middles of `count` pictures."""
     large = []
-    for encoded in pictures(paths):
+    for encoded in encoded_images(paths):
         image = Image.open(io.BytesIO(encoded))
         if min(image.size) >= crop:
             large.append(encoded)

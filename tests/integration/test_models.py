@@ -113,12 +113,11 @@ def trained(tmp_path_factory):
 def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     from vaecodec.model.file import load_model, pack_model
     from vaecodec.model.floats import transform_weights
-    from vaecodec.training.freezing import freeze
+    from vaecodec.training.freezing import freeze, unfreeze
     from vaecodec.training.loop import save_compact
-    from vaecodec.training.unfreezing import weights_of
 
     first = load_model(str(trained / "first.vcm"))
-    config, weights = weights_of(first)
+    config, weights = unfreeze(first)
     save_compact("again.safetensors", config, weights, {})
     assert freeze("again.safetensors", "again.vcm") == first.id
     shutil.copy(trained / "first.vcm", "here.vcm")
@@ -134,7 +133,7 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     with open("bare.vcm", "wb") as file:
         file.write(pack_model("bare", config, arrays, {}))
     with pytest.raises(ModelError, match="has no start/"):
-        weights_of(load_model("bare.vcm"))
+        unfreeze(load_model("bare.vcm"))
     assert cli.main([*line, "--out", "other", "--from", "bare.vcm"]) == 1
     assert "start/" in capfd.readouterr().err
 
@@ -142,14 +141,15 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
 def test_a_recipe_is_one_readable_file(trained, place, capfd):
     from support.models import TINY_CONFIG as CONFIG
     from vaecodec.config import PRESETS
-    from vaecodec.training import recipes
-    from vaecodec.training.loop import Options, load_checkpoint
+    from vaecodec.training import loop
+    from vaecodec.training.loop import load_checkpoint
+    from vaecodec.training.train_step import Options
 
     options = Options(minutes=3.5, seed=4, bfloat16=True)
-    for config in (CONFIG, PRESETS["base"], recipes.preset("digits")):
+    for config in (CONFIG, PRESETS["base"], loop.preset("digits")):
         with open("a.toml", "w") as file:
-            file.write(recipes.write(config, options))
-        found, values = recipes.read("a.toml")
+            file.write(loop.format_recipe(config, options))
+        found, values = loop.read_recipe("a.toml")
         assert found == config and Options(**values) == options
     sizes = "".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items())
     with open("b.toml", "w") as file:
@@ -158,7 +158,7 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
     assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
     config, options, _, progress = load_checkpoint("run")
     assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)
-    assert recipes.read("run/config.toml")[0] == CONFIG
+    assert loop.read_recipe("run/config.toml")[0] == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
         ("[model", "Expected"),
         ("[modell]\n", "expected the tables"),
         ("model = 3", "expected the tables"),
-        ('[model]\npreset = "huge"', "no preset is called 'huge'"),
+        ('[model]\npreset = "huge"', "unknown preset 'huge'"),
         ("[model]\nfine = 3.5", "fine is 3.5"),
         ("[model]\nwidth = 4", "width"),
         ("[training]\nspeed = 1", "has no speed"),
@@ -178,12 +178,12 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
 )
 def test_a_wrong_recipe_is_one_line(text, word, place, capsys):
     pytest.importorskip("tensorflow")
-    from vaecodec.training import recipes
+    from vaecodec.training import loop
 
     with open("a.toml", "w") as file:
         file.write(text)
     with pytest.raises(CodecError, match="a.toml: "):
-        recipes.read("a.toml")
+        loop.read_recipe("a.toml")
     assert cli.main(["train", "a.png", "--config", "a.toml", "--out", "run"]) == 1
     said = capsys.readouterr().err
     assert word in said and len(said.splitlines()) == 1 and not os.path.exists("run")
@@ -194,14 +194,14 @@ def test_files_cost_what_training_thought(quality, small):
     tf = pytest.importorskip("tensorflow")
     from vaecodec.config import INDICES_PER_ANCHOR, QUALITY_INDICES
     from vaecodec.container.image_file import quality_index_of
-    from vaecodec.training.unfreezing import weights_of
-    from vaecodec.training.vae import make
+    from vaecodec.training.freezing import unfreeze
+    from vaecodec.training.vae import VAE
 
     photo = np.asarray(Image.open(ROOT / "docs" / "examples" / "parrots.png"))
     photo = np.ascontiguousarray(photo[:256, :256])
-    config, weights = weights_of(small.model)
+    config, weights = unfreeze(small.model)
     at = tf.constant([min(quality_index_of(quality), QUALITY_INDICES - 1) / INDICES_PER_ANCHOR], tf.float32)
-    loss = make(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
+    loss = VAE(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
         tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True
     )
     assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.02)

@@ -48,18 +48,18 @@ def random_weights(config: Config = SMALL_CONFIG, index_offset: float = 2.5, see
 @lru_cache(maxsize=8)
 def random_model(config: Config = DISTINCT_CONFIG, index_offset: float = 1.5) -> bytes:
     """A model file of random weights."""
-    from vaecodec.training.freezing import _photographic
+    from vaecodec.training.freezing import photograph_arrays
 
-    return pack_model("random", config, _photographic(config, random_weights(config, index_offset)), {})
+    return pack_model("random", config, photograph_arrays(config, random_weights(config, index_offset)), {})
 
 
 def freeze_weights(folder: pathlib.Path, config: Config, weights: Weights) -> str:
     """Save a checkpoint of a training run in a folder, and return the path of the model frozen from it."""
-    from vaecodec.training import loop as training
+    from vaecodec.training import loop
     from vaecodec.training.freezing import freeze
 
-    state = training.initial_state(config, 0, weights)
-    training.save_checkpoint(str(folder), config, training.Options(), state, {"steps": 0})
+    state = loop.initial_state(config, 0, weights)
+    loop.save_checkpoint(str(folder), config, loop.Options(), state, {"steps": 0})
     freeze(str(folder), str(folder / "frozen.vcm"))
     return str(folder / "frozen.vcm")
 

@@ -510,7 +510,7 @@ def test_training_without_tensorflow_names_the_extra(folder, monkeypatch, capsys
 @pytest.fixture
 def trained(monkeypatch):
     """Takes the place of training; the calls it got."""
-    from vaecodec.training import loop as training
+    from vaecodec.training import loop
 
     calls = []
 
@@ -519,7 +519,7 @@ def trained(monkeypatch):
         calls.append((paths, run, config, options, start))
         return {"bpp": 0.5, "psnr": float("nan")}
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     return calls
 
 
@@ -536,31 +536,30 @@ def test_train_hands_its_options_over(folder, trained, capsys):
 
 def test_train_begins_with_a_checkpoint_of_its_own_architecture(folder, trained, monkeypatch, capsys):
     from vaecodec.config import Config
-    from vaecodec.training import loop as training
+    from vaecodec.training import loop
 
     config, weights = Config(fine=32), {"w": np.zeros(1)}
-    monkeypatch.setattr(training, "averaged_weights", lambda path: (config, weights))
+    monkeypatch.setattr(loop, "averaged_weights", lambda path: (config, weights))
     assert cli.main(["train", "a", "--out", "run", "--from", "other"]) == 0
     assert trained[0][2] == config and trained[0][4] is weights
     assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
     assert cli.main(["train", "a", "--out", "run", "--preset", "huge"]) == 1
     said = capsys.readouterr().err
-    assert "no preset is called 'huge' (there are: small, base, digits)" in said and len(trained) == 1
+    assert "unknown preset 'huge' (known: small, base, digits)" in said and len(trained) == 1
 
 
 def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, monkeypatch):
-    from types import ModuleType
+    from vaecodec.training import loop, train_step
+    from vaecodec.training.train_step import Options
 
-    from vaecodec.training.loop import Options
-
-    calls, exporting = [], ModuleType("vaecodec.training.exporting")
-    exporting.export_step = lambda *arguments: calls.append(arguments)
-    exporting.import_state = lambda *arguments: calls.append(arguments)
-    monkeypatch.setitem(sys.modules, "vaecodec.training.exporting", exporting)
+    calls = []
+    monkeypatch.setattr(loop, "resume", lambda run, *_: (run, {}))
+    monkeypatch.setattr(train_step, "export_step", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(loop, "import_state", lambda *arguments: calls.append(arguments))
     assert cli.main(["train", "--out", "run", "--export-step", "step", "--batch", "2"]) == 0
     assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
     small = PRESETS["small"]
-    out = (small, Options(batch=2), "step", "run", False, None)
+    out = (small, Options(batch=2), "step", "run", False)
     assert calls == [out, ("step", "run", small, Options())] and not trained
 
 

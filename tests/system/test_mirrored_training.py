@@ -20,20 +20,19 @@ SCRIPT = """
 import json, sys
 import tensorflow as tf
 from support.models import TINY_CONFIG as CONFIG
-from vaecodec.training import mirrored
-from vaecodec.training import loop as training
-from vaecodec.training.loop import Options
+from vaecodec.training import loop, train_step
+from vaecodec.training.train_step import Options
 
 folder, runs = sys.argv[1], sys.argv[2]
 options = Options(batch=4, crop=64, steps=4, minutes=1e9)
-training.spread(options, devices=2)
+train_step.spread(options, devices=2)
 assert len(tf.config.list_logical_devices("CPU")) == 2
 options.towers = 2
-training.train([folder], runs + "/one", CONFIG, options)
-training.train([folder], runs + "/two", CONFIG, options, devices=2)
+loop.train([folder], runs + "/one", CONFIG, options)
+loop.train([folder], runs + "/two", CONFIG, options, devices=2)
 
-step = tf.function(mirrored.mirrored(CONFIG, options, 2)(CONFIG, options, False))
-state = [tf.constant(value) for value in training.initial_state(CONFIG)]
+step = tf.function(train_step.mirror_step(options, 2)(CONFIG, options, False))
+state = [tf.constant(value) for value in loop.initial_state(CONFIG)]
 images, rate, seed = tf.zeros([4, 64, 64, 3], tf.uint8), tf.constant(0.0), tf.constant([0, 1])
 operations = step.get_concrete_function(state, images, rate, seed).graph.get_operations()
 print(json.dumps([operation.device for operation in operations if operation.type == "MatMul"]))
@@ -74,13 +73,13 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
     from support.models import TINY_CONFIG as CONFIG
     from vaecodec.errors import CodecError
     from vaecodec.model.generative import Generative
-    from vaecodec.training import loop as training
+    from vaecodec.training import loop
 
     for config, batch, devices, why in (
         (CONFIG, 3, 2, "a batch of 3 cannot be divided between 2 devices"),
-        (CONFIG, 64, 64, "64 devices are asked for, and TensorFlow has"),
+        (CONFIG, 64, 64, "64 devices are requested, but TensorFlow has"),
         (Generative(), 4, 2, "trained on one device"),
     ):
         with pytest.raises(CodecError, match=why):
-            training.train([], str(tmp_path / "run"), config, training.Options(batch=batch), devices=devices)
+            loop.train([], str(tmp_path / "run"), config, loop.Options(batch=batch), devices=devices)
     assert not (tmp_path / "run").exists()

@@ -15,39 +15,35 @@ from vaecodec.model.generative import Generative
 
 def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """(record, prose) of a run that has ended, or of a training step handed over or taken back."""
-    from vaecodec.training import loop as training
-    from vaecodec.training import recipes
+    from vaecodec.training import loop, train_step
 
     config: Any
-    config, recipe = recipes.read(args.config) if args.config is not None else (None, {})
-    given = {field.name: getattr(args, field.name, None) for field in fields(training.Options)}
+    config, recipe = loop.read_recipe(args.config) if args.config is not None else (None, {})
+    given = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
     given = recipe | {name: value for name, value in given.items() if value is not None}
-    config, start = recipes.preset(args.preset) if args.preset is not None else config, None
+    config, start = loop.preset(args.preset) if args.preset is not None else config, None
     if args.channels is not None:
-        config = recipes.with_channels(config or recipes.preset("small"), args.channels)
+        config = loop.with_channels(config or loop.preset("small"), args.channels)
     if args.start is not None:
         found, start = _weights(args.start)
         if config not in (None, found):
             raise CodecError(f"{args.start} is not of the architecture {_asked(args)}")
         config = found
-    config = config or recipes.preset("small")
-    options = training.Options(**{**training.kind_of(config).defaults, **given})
+    config = config or loop.preset("small")
+    options = train_step.Options(**{**loop.kind_of(config).defaults, **given})
     if isinstance(config, Generative) and (args.export_step or args.import_state):
         raise CodecError("the step of a generative model is not for export: it trains in minutes on a CPU")
     if args.export_step is not None:
-        from vaecodec.training.exporting import export_step
-
-        export_step(config, options, args.export_step, args.out, args.hard, start)
+        state, _ = loop.resume(args.out, config, options, start)
+        train_step.export_step(config, options, args.export_step, state, args.hard)
         return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
     if args.import_state is not None:
-        from vaecodec.training.exporting import import_state
-
-        import_state(args.import_state, args.out, config, options)
+        loop.import_state(args.import_state, args.out, config, options)
         return {"run": args.out, "imported": args.import_state}, f"{args.out}: holds the state of {args.import_state}"
-    training.spread(options, args.devices)
+    train_step.spread(options, args.devices)
     os.makedirs(args.out, exist_ok=True)
-    write_atomic(os.path.join(args.out, "config.toml"), recipes.write(config, options).encode(), overwrite=True)
-    metrics = training.train(args.paths, args.out, config, options, start, devices=args.devices)
+    write_atomic(os.path.join(args.out, "config.toml"), loop.format_recipe(config, options).encode(), overwrite=True)
+    metrics = loop.train(args.paths, args.out, config, options, start, devices=args.devices)
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # NaN is none yet, and no JSON
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     return {"run": args.out, **metrics}, f"{args.out}: {text or 'too short a run for metrics'}"
@@ -72,12 +68,12 @@ def _asked(args: argparse.Namespace) -> str:
 def _weights(source: str) -> tuple[Any, dict[str, Any]]:
     """(config, weights) of a run folder, a compact checkpoint, or a model by name or path."""
     from vaecodec.model import library
-    from vaecodec.training import loop as training
+    from vaecodec.training import loop
 
     named = source in library.shipped() + library.added() and not os.path.exists(source)
     if not named and not source.endswith(library.SUFFIX):
-        return training.averaged_weights(source)
+        return loop.averaged_weights(source)
     from vaecodec.model.file import load_model
-    from vaecodec.training.unfreezing import weights_of
+    from vaecodec.training.freezing import unfreeze
 
-    return weights_of(load_model(source))
+    return unfreeze(load_model(source))

@@ -1,10 +1,11 @@
-"""Pictures, or arrays -> random training crops: folders of them or tar shards, through tf.data."""
+"""Random training crops through tf.data, from image files or .npy arrays in folders and tar shards."""
 
 from __future__ import annotations
 
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,15 +16,15 @@ from vaecodec.errors import CodecError
 from vaecodec.images.channels import load_npy, read_training_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
-CROPS_PER_PICTURE = 8  # decoding a picture costs more than cutting it
-LARGER = 2.0  # at most; what comes out of a camera is as smooth, where pictures from elsewhere were made smaller before
-SHUFFLE = 1024  # crops kept to draw from, so that those of one picture do not meet in a batch
+CROPS_PER_IMAGE = 8  # decoding an image costs more than cropping it
+MAX_ENLARGEMENT = 2.0  # images from a camera are as smooth as this, where most others were reduced before
+SHUFFLED_CROPS = 1024  # so that crops of one image rarely meet in a batch
 
 
-def pictures(paths: Iterable[str]) -> Iterator[bytes]:
-    """The encoded pictures under folders, in tar shards, or named directly, in a stable order.
+def encoded_images(paths: Iterable[str]) -> Iterator[bytes]:
+    """Yield the image files in folders, in tar shards, or named directly, in a stable order.
 
-    Raises CodecError where a path has none.
+    Raises CodecError for a path that contains none.
     """
     for path in paths:
         count = 0
@@ -46,7 +47,7 @@ def pictures(paths: Iterable[str]) -> Iterator[bytes]:
                 yield file.read()
             count = 1
         if not count:
-            raise CodecError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
+            raise CodecError(f"{path}: contains no images (looked for {' '.join(SUFFIXES)})")
 
 
 def random_crops(
@@ -57,9 +58,10 @@ def random_crops(
     channels: int = 3,
     enlarged: float = 0.0,
 ) -> np.ndarray:
-    """u8[count, crop, crop, C]: random offsets, flips, quarter turns; count 0 if the picture is too small or broken.
+    """Crops u8[count, crop, crop, C] of an image at random offsets, flipped and rotated at random.
 
-    The part `enlarged` of them is cut smaller, by a factor of up to LARGER, and enlarged by cubic interpolation.
+    A fraction `enlarged` of them is enlarged up to MAX_ENLARGEMENT by cubic interpolation.  Returns no crops if the
+    image is too small or broken.
     """
     try:
         pixels = read_training_image(encoded, channels)
@@ -69,49 +71,38 @@ def random_crops(
         return np.zeros((0, crop, crop, channels), np.uint8)
     crops = np.empty((count, crop, crop, channels), np.uint8)
     for n in range(count):
-        side = round(crop / LARGER ** rng.random()) if enlarged and rng.random() < enlarged else crop
+        side = round(crop / MAX_ENLARGEMENT ** rng.random()) if enlarged and rng.random() < enlarged else crop
         top, left = rng.integers(pixels.shape[0] - side + 1), rng.integers(pixels.shape[1] - side + 1)
-        patch = _resized(pixels[top : top + side, left : left + side], crop)
+        patch = pixels[top : top + side, left : left + side]
+        if side != crop:
+            planes = [Image.fromarray(plane) for plane in np.moveaxis(patch, -1, 0)]
+            resized = [plane.resize((crop, crop), Image.Resampling.BICUBIC) for plane in planes]
+            patch = np.stack([np.asarray(plane) for plane in resized], -1)
         patch = patch[:, ::-1] if rng.random() < 0.5 else patch
         crops[n] = np.rot90(patch, int(rng.integers(4)))
     return crops
 
 
-def _resized(patch: np.ndarray, side: int) -> np.ndarray:
-    if len(patch) == side:
-        return patch
-    planes = [
-        Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC) for plane in np.moveaxis(patch, -1, 0)
-    ]
-    return np.stack([np.asarray(plane) for plane in planes], -1)
-
-
 def batches(
     paths: list[str], batch: int, crop: int, seed: int, channels: int = 3, enlarged: float = 0.0
 ) -> tf.data.Dataset:
-    """Endless u8[batch, crop, crop, C], as of random_crops.  Raises CodecError where no picture is large enough."""
+    """Endless batches u8[batch, crop, crop, C] of random_crops; raises CodecError if no image is large enough."""
     if not 0 <= enlarged <= 1:
-        raise CodecError(f"the part of enlarged crops is {enlarged}, expected 0 to 1")
-    encoded = [load_npy(one) for one in pictures(paths)]
+        raise CodecError(f"the fraction of enlarged crops is {enlarged}, expected 0 to 1")
+    images = [load_npy(encoded) for encoded in encoded_images(paths)]
     rng = np.random.default_rng(seed)
-    if not any(len(random_crops(one, crop, 1, rng, channels)) for one in encoded):
-        what = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in IMAGE_CHANNELS)
-        raise CodecError(f"none of the {len(encoded)} pictures is a readable picture of at least {what}")
+    if not any(len(random_crops(image, crop, 1, rng, channels)) for image in images):
+        size = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in IMAGE_CHANNELS)
+        raise CodecError(f"none of the {len(images)} images is readable and of at least {size}")
 
     def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:
         local = np.random.default_rng([seed, int(index), int(draw)])
-        return random_crops(encoded[int(index)], crop, CROPS_PER_PICTURE, local, channels, enlarged)
+        return random_crops(images[int(index)], crop, CROPS_PER_IMAGE, local, channels, enlarged)
 
-    def crops(draw: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def crops(draw: Any, index: Any) -> Any:
         out = tf.numpy_function(cut, [index, draw], tf.uint8)
         return tf.ensure_shape(out, [None, crop, crop, channels])
 
-    order = tf.data.Dataset.range(len(encoded)).shuffle(len(encoded), seed=seed).repeat()
-    return (
-        order.enumerate()
-        .map(crops, num_parallel_calls=2)
-        .unbatch()
-        .shuffle(SHUFFLE, seed=seed)
-        .batch(batch, drop_remainder=True)
-        .prefetch(4)
-    )
+    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed).repeat()
+    cropped = order.enumerate().map(crops, num_parallel_calls=2).unbatch()
+    return cropped.shuffle(SHUFFLED_CROPS, seed=seed).batch(batch, drop_remainder=True).prefetch(4)

@@ -1,18 +1,15 @@
-"""VAE -> frozen model: the one bridge from training to deployment.
-
-Networks become integers, densities become tables.
-"""
+"""Freeze trained weights to a model file: networks become integers, densities become tables; and the way back."""
 
 from __future__ import annotations
 
 import math
 import os
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from vaecodec.atomic import write_atomic
 from vaecodec.config import (
     ANCHORS,
     INDICES_PER_ANCHOR,
@@ -24,109 +21,224 @@ from vaecodec.config import (
     SCALES,
     Config,
 )
-from vaecodec.entropy.tables import Tables, build, integer_frequencies
-from vaecodec.errors import CodecError
-from vaecodec.model.file import identify, pack_model
-from vaecodec.model.generative import Generative
+from vaecodec.entropy.tables import PRECISION, TOTAL, Tables, build, integer_frequencies
+from vaecodec.errors import CodecError, ModelError
+from vaecodec.model import discrete
+from vaecodec.model.discrete import COUNT, EXP_BITS, KNOT_BITS, ODDS_MAX, REACH
+from vaecodec.model.file import Model, identify, pack_model
+from vaecodec.model.floats import transform_weights
+from vaecodec.model.generative import LATENT_BITS, Generative
+from vaecodec.model.generator import KINDS
 from vaecodec.model.transforms import transform_arrays
-from vaecodec.training import wavelet_freezing
-from vaecodec.training.densities import conditional, masses
+from vaecodec.native.prior import LOWEST_DISTANCES
+from vaecodec.prior.context_model import GAIN_MAX
+from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
+from vaecodec.training.densities import distributions, latent_density, masses
 from vaecodec.training.loop import averaged_weights
-from vaecodec.training.vae import specification
-from vaecodec.transforms.integer import PRODUCT_BITS, WEIGHT_BITS
+from vaecodec.training.vae import (
+    ALL_OCTAVES,
+    KNOTS,
+    Weights,
+    gain_of_latent,
+    initial_weights,
+    log_step_sizes,
+    specification,
+)
+from vaecodec.transforms.float_wavelet import NORM
+from vaecodec.transforms.gains import LOG_BITS
+from vaecodec.transforms.integer import (
+    ACTIVATION_BITS,
+    ACTIVATION_MAX,
+    GAIN_BITS,
+    INDEX_GAIN,
+    LOC_GAIN,
+    PRODUCT_BITS,
+    WEIGHT_BITS,
+)
+from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
-TAIL = 2.0**-21  # a table ends where less than this is left on a side; the escape covers the rest
-WIDEST = 2048
-Arrays = dict[str, np.ndarray]
-
-
-def integer_weights(config: Config, weights: Arrays) -> Arrays:
-    """prior/*: kernels i16 in units of 2**-9, biases i32 of 2**-15; raises CodecError on a weight beyond +-64."""
-    return {f"prior/{name}": fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
-
-
-def fraction_bits(name: str) -> int:
-    """Bits after the binary point of an integer layer's kernel or bias."""
-    return PRODUCT_BITS if name.endswith("/bias") else WEIGHT_BITS
-
-
-def fixed_point(name: str, weight: np.ndarray) -> np.ndarray:
-    """A kernel as i16 or a bias as i32, as its name says; raises CodecError on what does not fit."""
-    kind = np.int32 if name.endswith("/bias") else np.int16
-    value = np.floor(weight.astype(np.float64) * 2 ** fraction_bits(name) + 0.5)
-    if not (np.abs(value) <= np.iinfo(kind).max).all():
-        raise CodecError(f"weight {name} reaches {np.abs(weight).max():.3g}, beyond fixed point")
-    return value.astype(kind)
-
-
-def at_quality(anchors: np.ndarray, quality: float) -> np.ndarray:
-    """f64[channels]: anchors f32[A, channels], linear in between, at a quality in [0, A - 1]."""
-    first = min(int(quality), ANCHORS - 2)
-    part = quality - first
-    return anchors[first].astype(np.float64) * (1 - part) + anchors[first + 1] * part
-
-
-def level_tables(config: Config, weights: Arrays) -> Arrays:
-    """levels/*: the conditioning of the prior at the middle step of each level, as integers."""
-    middles = np.arange(LEVELS) * INDICES_PER_LEVEL + (INDICES_PER_LEVEL - 1) / 2
-    rows = [
-        wavelet_freezing.level(weights, partial(at_quality, quality=min(one, QUALITY_INDICES - 1) / INDICES_PER_ANCHOR))
-        for one in middles
-    ]
-    fields = zip(rows[0]._fields, zip(*rows, strict=True), strict=True)
-    return {f"levels/{name}": np.rint(np.stack(values)).astype(np.int32) for name, values in fields}
-
-
-def trimmed(low: int, mass: np.ndarray) -> tuple[int, np.ndarray]:
-    """(low, frequencies) of one row, cut where next to nothing is left on either side."""
-    below, above = np.cumsum(mass) < TAIL, np.cumsum(mass[::-1])[::-1] < TAIL
-    begin, end = int(below.sum()), len(mass) - int(above.sum())
-    if begin >= end:
-        raise CodecError("a density has no mass within its table")
-    return low + begin, integer_frequencies(mass[begin:end])
-
-
-def frequency_tables(weights: Arrays, first: int = 0) -> Tables:
-    """Rows: the scale ladder from rung `first` on, and the uniform byte row."""
-    rows = []
-    ratio, logit = (tf.constant(weights[f"tail/{name}"], tf.float64) for name in ("log_ratio", "logit"))
-    ratios, mix = tf.exp(ratio), tf.nn.softmax(logit)
-    for rung in range(first, SCALES):
-        reach = min(WIDEST, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**rung * float(tf.reduce_max(ratios))))
-        density = conditional(tf.zeros([], tf.float64), tf.constant(float(rung), tf.float64), ratios, mix)
-        rows.append(trimmed(-reach, masses(density, -reach, reach)))
-    # A byte row has no escape to speak of: 256 entries and the one that no coder uses would not be equal.
-    rows.append((0, np.full(256, 1 << 16, np.uint32)))
-    return build(rows)
+TAIL = 2.0**-21  # a table ends where less mass than this is left on a side; the escape covers the rest
+MAX_REACH = 2048
+UNCODED = 2.0**-13  # probability of other symbols than 0 below which symbols are not coded
+# Biases of (means, scale indices).
+DISTRIBUTIONS = [f"lowest/{part}/out/bias" for part in range(len(LOWEST_DISTANCES))]
+DISTRIBUTIONS += [f"context/{octave}/{half}/bias" for octave in range(ALL_OCTAVES) for half in ("first", "second")]
+LOWEST_CONDITIONS = [f"lowest/{part}/condition" for part in range(len(LOWEST_DISTANCES))]
+CONTEXT_CONDITIONS = [f"context/{octave}/condition" for octave in range(ALL_OCTAVES)]
+# Conditions of the transforms, and their names below gains/.
+TRANSFORM_CONDITIONS = {
+    f"{side}/{place}/condition": f"{side}/{place}" for side in ("analysis", "synthesis") for place in ("fine", "out")
+}
+# Weights that become tables and levels; the model file keeps them below start/, to train on from it.
+TABULATED = ["start", "band_gain", "centroid", "tail/log_ratio", "tail/logit", *DISTRIBUTIONS]
+TABULATED += [*LOWEST_CONDITIONS, *CONTEXT_CONDITIONS]
 
 
 def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any] | None = None) -> str:
-    """Writes the model file `out` from a run folder or a compact checkpoint; returns its id.
+    """Write the model file `out` from a run folder or a compact checkpoint; return the model's id.
 
-    Raises CodecError where the checkpoint cannot be read or does not fit fixed point.
+    Raises CodecError if the checkpoint cannot be read or exceeds the range of fixed point.
     """
     config, weights = averaged_weights(source)
-    arrays = _generative(config, weights) if isinstance(config, Generative) else _photographic(config, weights)
+    arrays = generative_arrays(weights) if isinstance(config, Generative) else photograph_arrays(config, weights)
     name = name or os.path.splitext(os.path.basename(out))[0]
-    data = pack_model(name, config, arrays, notes or {})
-    with open(out + ".tmp", "wb") as file:
-        file.write(data)
-    os.replace(out + ".tmp", out)
+    write_atomic(out, pack_model(name, config, arrays, notes or {}), overwrite=True)
     return identify(config.to_dict(), arrays)
 
 
-def _generative(config: Generative, weights: Arrays) -> Arrays:
-    from vaecodec.training.generative_freezing import arrays
+def unfreeze(model: Model) -> tuple[Config, Weights]:
+    """The weights f32 of a frozen model, to train on from, as precise as its integers.
 
-    return arrays(config, weights)
+    Raises ModelError if the file lacks some, or they do not have the shapes of its architecture.
+    """
+    weights = {**transform_weights(model.config, model.arrays), **model.prior_weights}
+    weights |= {name: model.array(f"start/{name}") for name in TABULATED}
+    for name, gain in TRANSFORM_CONDITIONS.items():
+        weights[name] = (model.array(f"gains/{gain}") * (math.log(2) / (1 << LOG_BITS))).astype(np.float32)
+    expected = initial_weights(model.config)
+    for name, value in expected.items():
+        if name not in weights or weights[name].shape != value.shape:
+            shape = weights[name].shape if name in weights else "missing"
+            raise ModelError(f"model {model.name}: {name} has shape {shape}, expected {value.shape}")
+    return model.config, {name: weights[name].astype(np.float32) for name in expected}
 
 
-def _photographic(config: Config, weights: Arrays) -> Arrays:
-    start = {f"start/{name}": weights[name].astype("<f4") for name in wavelet_freezing.baked()}
-    first = wavelet_freezing.quiet(weights)
-    weights = wavelet_freezing.lowered(config, weights, first)
-    arrays = {**integer_weights(config, weights), **level_tables(config, weights)}
-    arrays |= transform_arrays(config, weights, wavelet_freezing.anchors(config, weights))
-    arrays |= {f"tables/{n}": value for n, value in frequency_tables(weights, first)._asdict().items()}
-    arrays |= {"companding": wavelet_freezing.companding(), "centroids": wavelet_freezing.centroids(weights, first)}
+def photograph_arrays(config: Config, weights: Weights) -> Weights:
+    """The tensors of a model of photographs; raises CodecError for weights beyond fixed point."""
+    start = {f"start/{name}": weights[name].astype("<f4") for name in TABULATED}
+    first = first_coded_scale(weights)
+    weights = lower_indices(config, weights, first)
+    prior = {name: fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
+    arrays = {f"prior/{name}": value for name, value in prior.items()}
+    arrays |= {f"levels/{name}": array for name, array in levels(weights)._asdict().items()}
+    # The subbands of the coarsest octave are not of y: its low-pass image has a gain of 1.
+    relative = weights["band_gain"].copy()
+    relative[:, OCTAVES * SUBBANDS * config.channels :] = 0
+    gain = relative[:, gain_of_latent(config.channels)] - log_step_sizes(config)[:, None]
+    anchors = {"inverse_gain": -gain, **{anchor: weights[name] for name, anchor in TRANSFORM_CONDITIONS.items()}}
+    arrays |= transform_arrays(config, weights, anchors)
+    arrays |= {f"tables/{name}": array for name, array in frequency_tables(weights, first)._asdict().items()}
+    arrays |= {"companding": companding_thresholds(), "centroids": centroids(weights, first)}
     return arrays | start
+
+
+def fixed_point(name: str, weight: np.ndarray) -> np.ndarray:
+    """A kernel as i16 in units of 2**-9, or a bias as i32 in units of 2**-15; raises CodecError beyond their range."""
+    dtype, bits = (np.int32, PRODUCT_BITS) if name.endswith("/bias") else (np.int16, WEIGHT_BITS)
+    value = np.floor(weight.astype(np.float64) * 2**bits + 0.5)
+    if not (np.abs(value) <= np.iinfo(dtype).max).all():
+        raise CodecError(f"weight {name} reaches {np.abs(weight).max():.3g}, beyond fixed point")
+    return value.astype(dtype)
+
+
+def first_coded_scale(weights: Weights) -> int:
+    """The highest scale index at which a symbol is 0 almost surely; it gets table index 0, which is not coded.
+
+    Half of all coefficients have such scales, and would take a decoder as long as the others.
+    """
+    ratios, mix = np.exp(weights["tail/log_ratio"]), np.exp(weights["tail/logit"])
+    scales = SCALE_MIN * SCALE_RATIO ** np.arange(SCALES)[:, None] * ratios * math.sqrt(2)
+    nonzero = np.vectorize(math.erfc)(0.5 / scales) @ mix
+    return max(0, int(np.searchsorted(nonzero / mix.sum(), UNCODED)) - 1)
+
+
+def lower_indices(config: Config, weights: Weights, offset: int) -> Weights:
+    """The weights with all scale indices lowered by an offset."""
+    lowered = dict(weights)
+    for name in DISTRIBUTIONS:
+        lowered[name] = weights[name].copy()
+        lowered[name][len(lowered[name]) // 2 :] -= offset / INDEX_GAIN
+    lowered["start"] = weights["start"].copy()
+    lowered["start"][:, config.channels :] -= offset / INDEX_GAIN
+    return lowered
+
+
+class Level(NamedTuple):
+    """The conditioning of the prior at a quality, f64, or i32 with a row for each level."""
+
+    bias: np.ndarray
+    lowest: np.ndarray
+    start: np.ndarray
+    inverse_gain: np.ndarray
+
+
+def levels(weights: Weights) -> Level:
+    """The conditioning of the prior at the middle of each level of quality indices, as integers."""
+    middles = np.arange(LEVELS) * INDICES_PER_LEVEL + (INDICES_PER_LEVEL - 1) / 2
+    rows = [level_at(weights, min(middle, QUALITY_INDICES - 1) / INDICES_PER_ANCHOR) for middle in middles]
+    return Level(*(np.rint(np.stack(values)).astype(np.int32) for values in zip(*rows, strict=True)))
+
+
+def level_at(weights: Weights, quality: float) -> Level:
+    """The conditioning of the prior at a quality in [0, A - 1], linear between anchors."""
+    first = min(int(quality), ANCHORS - 2)
+    fraction, limit = quality - first, ACTIVATION_MAX / UNIT
+
+    def at(name: str) -> np.ndarray:
+        anchors = weights[name]
+        return anchors[first].astype(np.float64) * (1 - fraction) + anchors[first + 1] * fraction
+
+    loc, index = np.split(at("start"), 2)
+    gain = np.exp(-at("band_gain")).reshape(ALL_OCTAVES, SUBBANDS, -1)
+    gain[:, SUBBANDS - 1] *= NORM**2  # the core's wavelet is not normalised
+    return Level(
+        np.clip(np.concatenate([at(name) for name in CONTEXT_CONDITIONS]), -limit, limit) * UNIT,
+        np.clip(np.concatenate([at(name) for name in LOWEST_CONDITIONS]), -limit, limit) * UNIT,
+        np.concatenate([LOC_GAIN * UNIT * loc, np.clip(INDEX_GAIN * index, 0, SCALES - 1)]),
+        np.clip(gain.ravel() * 2**GAIN_BITS, 1, GAIN_MAX),
+    )
+
+
+def frequency_tables(weights: Weights, first: int = 0) -> Tables:
+    """Frequencies of symbols for each scale index from `first` on, then a uniform table of bytes."""
+    rows = []
+    log_ratio, logit = (tf.constant(weights[f"tail/{name}"], tf.float64) for name in ("log_ratio", "logit"))
+    ratios, mix = tf.exp(log_ratio), tf.nn.softmax(logit)
+    for index in range(first, SCALES):
+        reach = min(MAX_REACH, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**index * float(tf.reduce_max(ratios))))
+        density = latent_density(tf.zeros([], tf.float64), tf.constant(float(index), tf.float64), ratios, mix)
+        mass = masses(density, -reach, reach)
+        below, above = np.cumsum(mass) < TAIL, np.cumsum(mass[::-1])[::-1] < TAIL
+        begin, end = int(below.sum()), len(mass) - int(above.sum())
+        if begin >= end:
+            raise CodecError("a density has no mass within its table")
+        rows.append((begin - reach, integer_frequencies(mass[begin:end])))
+    rows.append((0, np.full(256, 1 << 16, np.uint32)))  # all 256 entries and no escape, so all are equal
+    return build(rows)
+
+
+def centroids(weights: Weights, first: int) -> np.ndarray:
+    """vae.centroid at each scale index from `first` on: i8[scales, 2] in units of 2**-6."""
+    place = np.clip(np.arange(first, SCALES) / 2, 0, KNOTS - 2)
+    values = [np.interp(place, np.arange(KNOTS), column) for column in weights["centroid"].T]
+    return np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1).astype(np.int8)
+
+
+def companding_thresholds() -> np.ndarray:
+    """The magnitudes i32[n] from which on layers.Quantised.compand gives 1, 2, ...; all in units of 2**-6."""
+    values = np.floor(np.log1p(np.arange(COMPANDED * UNIT + 1) / UNIT) * 2**ACTIVATION_BITS + 0.5).astype(int)
+    return np.flatnonzero(np.diff(values)).astype(np.int32) + 1
+
+
+def generative_arrays(weights: Weights) -> Weights:
+    """The tensors of a generative model; raises CodecError for weights beyond fixed point."""
+    arrays = {f"integer/{name}": fixed_point(name, value) for name, value in weights.items()}
+    return {**arrays, **{f"discrete/{name}": table for name, table in discrete_tables()._asdict().items()}}
+
+
+def discrete_tables() -> discrete.Tables:
+    """The tables of `model.discrete`, which are the same for all models."""
+    normal = distributions.Normal(tf.zeros([], tf.float64), tf.ones([], tf.float64))
+    centres = normal.quantile((np.arange(COUNT) + 0.5) / COUNT).numpy() * 2**LATENT_BITS
+    cumulative = normal.cdf(np.arange(-REACH * 2**KNOT_BITS, REACH * 2**KNOT_BITS + 1) / 2**KNOT_BITS).numpy() * TOTAL
+    cumulative[[0, -1]] = 0, TOTAL
+    odds = 2.0 ** (np.arange(-ODDS_MAX, ODDS_MAX + 1) / 2**ACTIVATION_BITS)
+    tables = discrete.Tables(
+        edges=normal.quantile(np.arange(1, COUNT) / COUNT).numpy() * 2**discrete.EDGE_BITS,
+        centres=np.clip(centres, -ACTIVATION_MAX, ACTIVATION_MAX),
+        cumulative=cumulative,
+        inverse=2.0 ** (discrete.INVERSE_BITS + 6 - np.arange(discrete.RUNGS) / 2**ACTIVATION_BITS),
+        ink=np.clip(np.rint(TOTAL * odds / (1 + odds)), 1, TOTAL - 1),
+        exp=2.0 ** (PRECISION - np.arange(discrete.EXP_ENTRIES) / 2**EXP_BITS),
+    )
+    return discrete.Tables(*(np.rint(table).astype(kind) for table, kind in zip(tables, KINDS, strict=True)))

@@ -1,10 +1,4 @@
-"""The training step as a pure function, the loop around it, and its checkpoints.
-
-    step: (state, images u8[B, crop, crop, C], lr f32[], seed i32[2]) -> (state, metrics f32[4])
-
-State is what `optimization` says: four vectors and the step count.  Nothing else goes in or out, so the same step
-runs here and, exported, elsewhere.
-"""
+"""The training loop: architectures and options from TOML, checkpoints, progress, and the run itself."""
 
 from __future__ import annotations
 
@@ -16,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,178 +18,142 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save, save_file
 
 from vaecodec.atomic import write_atomic
-from vaecodec.config import ANCHORS, Config, without_retired_fields
+from vaecodec.config import PRESETS, Config, without_retired_fields
 from vaecodec.errors import CodecError
-from vaecodec.images.metrics import SSIM_LEAST
-from vaecodec.model.generative import Generative, read_config
-from vaecodec.training.datasets import batches
-from vaecodec.training.optimization import GROUPS, Layout, update
-from vaecodec.training.vae import initial_weights, make
+from vaecodec.model.generative import GENERATIVE, Generative, read_config
+from vaecodec.training import datasets, generative_vae, train_step, vae
+from vaecodec.training.train_step import GROUPS, SCHEDULE, Layout, Options
 
-METRICS = ("loss", "bpp", "psnr", "lowest_bpp")
-APART = 1 << 20  # of the seeds of two towers
-Tower = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
-
-# Learning rate, linear between (fraction of the run, factor).
-SCHEDULE = ((0.0, 0.05), (0.01, 1.0), (0.2, 1.0), (0.5, 0.4), (0.75, 0.14), (0.9, 0.05), (1.0, 0.01))
-
-
-@dataclass
-class Options:
-    """How a run trains; stored beside its checkpoint."""
-
-    batch: int = 8
-    crop: int = 128
-    rate: float = 1.2e-3
-    minutes: float = 60.0  # training time of the whole run, over all its starts
-    steps: int = 0  # or steps of the whole run, where not 0; whichever comes first
-    hard_from: float = 0.85  # from this fraction on the rate is that of rounded latents
-    seed: int = 0
-    bfloat16: bool = False
-    ms_ssim: float = 0.0  # part of the distortion that is 1 - MS-SSIM, and not squared error
-    enlarged: float = 0.0  # part of the crops that are cut from less, down to half of a side, and enlarged
-    towers: int = 1  # parts of a batch that are worked on at once
+Architecture = Config | Generative
+Weights = dict[str, np.ndarray]
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class Kind(NamedTuple):
-    """What training asks of a kind of model: of photographs here, of small pictures in `generative_training`."""
+    """How models of a kind of architecture are trained."""
 
-    weights: Callable[[Any, int], dict[str, np.ndarray]]  # initial ones of an architecture, by seed
-    make_step: Callable[[Any, Options, bool], Any]
-    batches: Callable[[list[str], Any, Options, int], Any]  # endless, from a seed on
+    initial_weights: Callable[[Any, int], Weights]  # of an architecture and a seed
+    make_step: Callable[[Any, Options, bool], Callable[..., Any]]
+    batches: Callable[[list[str], Any, Options, int], tf.data.Dataset]  # endless, of paths and a seed
     metrics: tuple[str, ...]
-    defaults: dict[str, Any] = {}  # of Options, where they are others  # noqa: RUF012
+    defaults: dict[str, Any]  # of Options, where they differ
 
 
-def kind_of(config: Any) -> Kind:
-    """The kind that an architecture is of."""
+def kind_of(config: Architecture) -> Kind:
+    """How to train an architecture."""
     if isinstance(config, Generative):
-        from vaecodec.training.generative_training import KIND
+        module = generative_vae
+        return Kind(module.initial_weights, module.make_step, module.batches, module.METRICS, module.DEFAULTS)
+    return Kind(vae.initial_weights, train_step.make_step, _crops, train_step.METRICS, {})
 
-        return KIND
-    return PHOTOGRAPHS
+
+def _crops(paths: list[str], config: Config, options: Options, seed: int) -> tf.data.Dataset:
+    return datasets.batches(paths, options.batch, options.crop, seed, config.channels, options.enlarged)
 
 
-def spread(options: Options, devices: int = 1) -> None:
-    """As many towers as there are cores, if the batch divides so, and a core each; before TensorFlow has begun.
+def preset(name: str) -> Architecture:
+    """The architecture of a name; raises CodecError if there is none."""
+    presets: dict[str, Architecture] = {**PRESETS, **GENERATIVE}
+    if name not in presets:
+        raise CodecError(f"unknown preset {name!r} (known: {', '.join(presets)})")
+    return presets[name]
 
-    Where there are no GPUs, so many devices are made of the CPU.
+
+def with_channels(config: Architecture, channels: int) -> Config:
+    """The architecture for another number of samples a pixel; raises CodecError."""
+    if isinstance(config, Generative):
+        raise CodecError("a model of digits has one channel")
+    try:
+        return Config.from_dict({**config.to_dict(), "channels": channels})
+    except ValueError as exc:
+        raise CodecError(str(exc)) from exc
+
+
+def read_recipe(path: str) -> tuple[Architecture | None, dict[str, Any]]:
+    """Read the architecture (None if not given) and the values of Options in a TOML file.
+
+        [model]
+        preset = "small"      # then any sizes that differ: prior = 96
+        [training]
+        minutes = 90.0        # fields of Options
+
+    Raises CodecError for malformed TOML, and for unknown names, wrong types and impossible sizes.
     """
-    if devices > 1 and not tf.config.list_physical_devices("GPU"):
-        with suppress(RuntimeError):
-            cpus = [tf.config.LogicalDeviceConfiguration()] * devices
-            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    options.towers = max(n for n in range(1, min(cores, options.batch) + 1) if options.batch % n == 0)
-    with suppress(RuntimeError):  # it has begun already, in this process
-        tf.config.threading.set_inter_op_parallelism_threads(options.towers)
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // options.towers))
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+        if set(tables) - {"model", "training"} or not all(isinstance(table, dict) for table in tables.values()):
+            raise ValueError("expected the tables [model] and [training]")
+        config = None
+        if "model" in tables:
+            sizes = dict(tables["model"])
+            config = preset(sizes.pop("preset", "small"))
+            config = read_config({**config.to_dict(), **sizes}) if sizes else config
+        values = tables.get("training", {})
+        options = {field.name: field for field in fields(Options) if field.name != "towers"}
+        for name, value in values.items():
+            if name not in options:
+                raise ValueError(f"[training] has no {name} (known: {', '.join(options)})")
+            expected: Any = type(options[name].default)
+            if type(value) is not expected and not (expected is float and type(value) is int):
+                raise ValueError(f"[training] {name} is {value!r}, expected {expected.__name__}")
+            if expected is not bool and value < 0:
+                raise ValueError(f"[training] {name} is {value!r}, expected 0 or more")
+        return config, {n: float(v) if options[n].type == "float" else v for n, v in values.items()}
+    except (CodecError, OSError, ValueError, TypeError) as exc:  # TOMLDecodeError is a ValueError
+        raise CodecError(f"{path}: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
-def layout_of(config: Any) -> Layout:
-    """How the weights of an architecture lie in its state."""
-    return Layout(kind_of(config).weights(config, 0))
+def format_recipe(config: Architecture, options: Options) -> str:
+    """The TOML text that `read_recipe` reads, with the preset of the same kind that differs in fewest sizes."""
+
+    def differences(name: str) -> dict[str, int]:
+        base = asdict(preset(name))
+        return {key: value for key, value in asdict(config).items() if base[key] != value}
+
+    nearest = min(GENERATIVE if isinstance(config, Generative) else PRESETS, key=lambda name: len(differences(name)))
+    training = asdict(options)
+    del training["towers"]  # depends on the machine
+    tables = {"model": {"preset": nearest, **differences(nearest)}, "training": training}
+    # JSON writes strings, integers, floats and booleans as TOML does.
+    lines = {name: "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items()) for name, table in tables.items()}
+    return "\n".join(f"[{name}]\n{text}" for name, text in lines.items())
 
 
-def initial_state(config: Any, seed: int = 0, weights: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
-    """The flat state at step 0, from `weights` where given."""
-    return layout_of(config).begin(kind_of(config).weights(config, seed) if weights is None else weights)
+def layout_of(config: Architecture) -> Layout:
+    """The layout of an architecture's weights in its state."""
+    return Layout(kind_of(config).initial_weights(config, 0))
 
 
-def make_tower(config: Config, options: Options, hard: bool) -> Tower:
-    """A function of weights f32[P], a part of a batch, its qualities, seed and number: gradient f32[P], metrics f32[4].
-
-    Raises CodecError where the batch cannot be divided between the towers, or MS-SSIM not be had.
-    """
-    model = make(config, {})
-    model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
-    model.similar = options.ms_ssim
-    layout = layout_of(config)
-    if not 0 <= options.ms_ssim <= 1:
-        raise CodecError(f"the part of MS-SSIM is {options.ms_ssim}, expected 0 to 1")
-    if options.ms_ssim and options.crop <= SSIM_LEAST:
-        raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {SSIM_LEAST}")
-    if options.batch % max(options.towers, 1):
-        raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
-
-    def tower(weights: tf.Tensor, x: tf.Tensor, quality: tf.Tensor, seed: tf.Tensor, number: Any):
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            loss = model.bind(layout.unpack(weights)).loss(x, quality, seed + [0, (number + 1) * APART], hard)
-        return tape.gradient(loss.loss, weights), tf.stack([getattr(loss, name) for name in METRICS])
-
-    return tower
+def initial_state(config: Architecture, seed: int = 0, weights: Weights | None = None) -> list[np.ndarray]:
+    """The flat state at step 0, from `weights` or initial ones."""
+    weights = kind_of(config).initial_weights(config, seed) if weights is None else weights
+    return Layout(weights).initial_state(weights)
 
 
-def draw_quality(options: Options, seed: tf.Tensor) -> tf.Tensor:
-    """f32[B]: a quality for each example, uniform."""
-    return tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
-
-
-def make_step(config: Config, options: Options, hard: bool = False) -> Any:
-    """The pure training step over (state, images, lr, seed).
-
-    The batch is worked on in `options.towers` equal parts that nothing connects but the sum of their gradients, so
-    that each can have a core: small operations divide badly between threads.
-    """
-    tower, towers = make_tower(config, options, hard), max(options.towers, 1)
-
-    def step(state: list[tf.Tensor], images: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor):
-        parts = zip(tf.split(images, towers), tf.split(draw_quality(options, seed), towers), strict=True)
-        found = [tower(state[0], x, q, seed, n) for n, (x, q) in enumerate(parts)]
-        gradient, metrics = (tf.add_n([one / towers for one in each]) for each in zip(*found, strict=True))
-        return update(state, gradient, lr), metrics
-
-    return step
-
-
-PHOTOGRAPHS = Kind(
-    initial_weights,
-    make_step,
-    lambda paths, config, options, seed: batches(
-        paths, options.batch, options.crop, seed, config.channels, options.enlarged
-    ),
-    METRICS,
-)
-
-
-def save_checkpoint(run: str, config: Any, options: Options, state: list[Any], progress: dict[str, float]) -> None:
-    """Writes RUN/checkpoint.safetensors, which is the old one until it is the new one, on the disk."""
+def save_checkpoint(
+    run: str, config: Architecture, options: Options, state: list[Any], progress: dict[str, float]
+) -> None:
+    """Replace RUN/checkpoint.safetensors atomically."""
     layout, arrays = layout_of(config), {"count": np.asarray(state[-1])}
     for group, vector in zip(GROUPS, state, strict=False):
-        # safetensors writes an array's memory as it lies, whatever its strides.
+        # safetensors writes the memory of an array regardless of its strides.
         for name, value in layout.unpack(np.asarray(vector)).items():
             arrays[f"{group}/{name}"] = np.asarray(value, order="C")
     metadata = {"config": config.to_dict(), "options": asdict(options), "progress": progress}
     data = save(arrays, {key: json.dumps(value) for key, value in metadata.items()})
-    write_atomic(os.path.join(run, "checkpoint.safetensors"), data, overwrite=True)
+    write_atomic(os.path.join(run, CHECKPOINT), data, overwrite=True)
 
 
-def read_metadata(path: str) -> dict[str, Any]:
-    """The JSON metadata of a safetensors file; raises CodecError where it has none."""
-    try:
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, 1 << 24)))
-        return {key: json.loads(value) for key, value in header["__metadata__"].items()}
-    except (OSError, ValueError, KeyError) as exc:
-        raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
-
-
-def _config_of(metadata: dict[str, Any], path: str) -> Any:
-    """The architecture of a checkpoint; raises CodecError on one that there is none of."""
-    try:
-        values = metadata["config"]
-        return read_config(values if values.get("kind") == Generative.kind else without_retired_fields(values))
-    except (ValueError, KeyError, AttributeError) as exc:
-        raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
-
-
-def load_checkpoint(run: str) -> tuple[Any, Options, list[np.ndarray], dict[str, float]]:
-    """The inverse of save_checkpoint; raises CodecError on a missing or foreign file."""
-    path = os.path.join(run, "checkpoint.safetensors")
-    metadata = read_metadata(path)
-    config = _config_of(metadata, path)
+def load_checkpoint(run: str) -> tuple[Architecture, Options, list[np.ndarray], dict[str, float]]:
+    """The inverse of save_checkpoint; raises CodecError for a missing or foreign file."""
+    path = os.path.join(run, CHECKPOINT)
+    config, metadata = _read_metadata(path)
     arrays, layout = load_file(path), layout_of(config)
     if {f"{group}/{name}" for group in GROUPS for name in layout.names} | {"count"} != set(arrays):
         raise CodecError(f"{path}: weights of another architecture")
@@ -203,63 +161,103 @@ def load_checkpoint(run: str) -> tuple[Any, Options, list[np.ndarray], dict[str,
     return config, Options(**metadata["options"]), [*state, arrays["count"]], metadata["progress"]
 
 
-def averaged_weights(path: str) -> tuple[Any, dict[str, np.ndarray]]:
-    """(config, running average of the weights) of a run folder or of a compact checkpoint file."""
+def _read_metadata(path: str) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture and all JSON metadata of a safetensors file; raises CodecError if it has none."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 1 << 24)))
+        metadata = {key: json.loads(value) for key, value in header["__metadata__"].items()}
+        values = metadata["config"]
+        values = values if values.get("kind") == Generative.kind else without_retired_fields(values)
+        return read_config(values), metadata
+    except (OSError, ValueError, KeyError, AttributeError) as exc:
+        raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
+
+
+def averaged_weights(path: str) -> tuple[Architecture, Weights]:
+    """The running average of the weights in a run folder or a compact checkpoint."""
     if os.path.isdir(path):
         config, _, state, _ = load_checkpoint(path)
         return config, layout_of(config).unpack(state[GROUPS.index("average")])
-    config = _config_of(read_metadata(path), path)
+    config, _ = _read_metadata(path)
     return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
 
 
-def save_compact(path: str, config: Any, weights: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
-    """Weights alone, f32, for version control and for starting the next run from."""
+def save_compact(path: str, config: Architecture, weights: Weights, notes: dict[str, Any]) -> None:
+    """Write a compact checkpoint: weights alone, f32, for version control and to start another run from."""
     metadata = {"config": json.dumps(config.to_dict()), "notes": json.dumps(notes)}
     save_file({name: np.asarray(value, np.float32, order="C") for name, value in weights.items()}, path, metadata)
 
 
-class Stop:
-    """Within it, the first SIGINT or SIGTERM asks to stop after this step, and the second does what it did before."""
+def resume(
+    run: str, config: Architecture, options: Options, weights: Weights | None
+) -> tuple[list[np.ndarray], dict[str, float]]:
+    """(state, progress) of the checkpoint in `run`, or of a new run; raises CodecError for another architecture."""
+    if not os.path.exists(os.path.join(run, CHECKPOINT)):
+        return initial_state(config, options.seed, weights), {"seconds": 0.0, "steps": 0}
+    stored, _, state, progress = load_checkpoint(run)
+    if stored != config:
+        raise CodecError(f"{run}: contains a run of another architecture: {stored}")
+    return state, progress
+
+
+def import_state(folder: str, run: str, config: Config, options: Options) -> None:
+    """Make the state in a bundle the checkpoint of `run`; raises CodecError if it does not fit or is not finite."""
+    pieces, expected = train_step.load_pieces(folder), train_step.split_state(initial_state(config))
+    if [array.shape for array in pieces] != [array.shape for array in expected]:
+        raise CodecError(f"{folder}: contains the state of another architecture")
+    state = train_step.join_state(pieces, np.concatenate)
+    if not all(np.isfinite(array).all() for array in state):
+        raise CodecError(f"{folder}: contains values that are not finite")
+    progress = {"seconds": 0.0, "steps": 0}
+    if os.path.exists(os.path.join(run, CHECKPOINT)):
+        *_, progress = load_checkpoint(run)
+    os.makedirs(run, exist_ok=True)
+    save_checkpoint(run, config, options, state, {**progress, "steps": int(state[-1])})
+
+
+class StopRequest:
+    """Catch the first SIGINT or SIGTERM within the context; the second one has its previous effect."""
 
     def __init__(self) -> None:
-        self.wanted = False
-        self._before: dict[int, Any] = {}
+        self.requested = False
+        self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
-        with suppress(ValueError):  # outside of the main thread signals are somebody else's
+    def __enter__(self) -> StopRequest:
+        with suppress(ValueError):  # only the main thread can install handlers
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+                self._handlers[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
-    def _ask(self, *_: object) -> None:
-        self.wanted = True
+    def _request(self, *_: object) -> None:
+        self.requested = True
         self.__exit__()
 
 
 class Progress:
-    """Means of the metrics since the last report, and where they go: stderr and TensorBoard."""
+    """Average metrics between reports, and report them on stderr and to TensorBoard."""
 
-    def __init__(self, run: str, before: dict[str, float], metrics: tuple[str, ...] = METRICS) -> None:
-        self._metrics = metrics
-        self.means = {name: before.get(name, math.nan) for name in metrics}
+    def __init__(self, run: str, means: dict[str, float], metrics: tuple[str, ...]) -> None:
+        self.means = {name: means.get(name, math.nan) for name in metrics}
         self._writer = tf.summary.create_file_writer(os.path.join(run, "logs"))
         self._sums, self._count, self._since = np.zeros(len(metrics)), 0, time.monotonic()
 
     def add(self, metrics: np.ndarray) -> bool:
-        """Counts one step's metrics; False once one of them is not finite."""
+        """Add the metrics of a step; False if any is not finite."""
         self._sums, self._count = self._sums + metrics, self._count + 1
         return bool(np.isfinite(self._sums).all())
 
     def report(self, number: int, lr: float, minutes_left: float) -> None:
-        """One line on stderr and one point of each curve, of the mean since the last report."""
+        """Report the means since the last report."""
         now = time.monotonic()
         speed, self._since = self._count / (now - self._since), now
-        self.means = dict(zip(self._metrics, map(float, self._sums / self._count), strict=True))
-        self._sums, self._count = np.zeros(len(self._metrics)), 0
+        self.means = dict(zip(self.means, map(float, self._sums / self._count), strict=True))
+        self._sums, self._count = np.zeros(len(self.means)), 0
         text = " ".join(f"{name} {value:.4f}" for name, value in self.means.items())
         text = f"step {number} {text} lr {lr:.1e} | {speed:.1f} steps/s, {minutes_left:.0f} min left"
         print(text, file=sys.stderr, flush=True)
@@ -271,65 +269,64 @@ class Progress:
 def train(
     paths: list[str],
     run: str,
-    config: Any,
+    config: Architecture,
     options: Options,
-    start: dict[str, np.ndarray] | None = None,
+    start: Weights | None = None,
     save_every: float = 120.0,
     devices: int = 1,
 ) -> dict[str, float]:
-    """Trains into the folder `run`, resuming from its checkpoint where it has one; returns the last metrics.
+    """Train into the folder `run`, or resume from its checkpoint; return the last mean metrics.
 
-    Saves every `save_every` seconds, at the end, and when asked to stop (SIGINT, SIGTERM).  Batches are divided between
-    so many `devices` (see mirrored); checkpoints do not tell.  Raises CodecError when the loss is not finite; the last
-    good checkpoint is kept.
+    Args:
+        paths: what to train on; see datasets.batches.
+        run: folder of the checkpoint and logs.
+        config: the architecture.
+        options: how to train.
+        start: initial weights, if not random.
+        save_every: seconds between checkpoints.  One is also written at the end, and after SIGINT or SIGTERM.
+        devices: devices to divide each batch between; checkpoints do not depend on it.
+
+    Raises:
+        CodecError: the loss is not finite (the last good checkpoint is kept), or arguments do not fit each other.
     """
-    make = kind_of(config).make_step
-    if devices > 1:
-        from vaecodec.training.mirrored import mirrored
-
-        make = mirrored(config, options, devices)
-    os.makedirs(run, exist_ok=True)
-    if os.path.exists(os.path.join(run, "checkpoint.safetensors")):
-        found, _, state, before = load_checkpoint(run)
-        if found != config:
-            raise CodecError(f"{run}: holds a run of another architecture: {found}")
-    else:
-        state, before = initial_state(config, options.seed, start), {"seconds": 0.0, "steps": 0}
     kind = kind_of(config)
-    steps = [tf.function(make(config, options, hard)) for hard in (False, True)]
-    number, began, saved = int(before["steps"]), None, time.monotonic()
-    feed = iter(kind.batches(paths, config, options, options.seed + number))
-    tensors, points, progress = (
-        [tf.constant(value) for value in state],
-        np.array(SCHEDULE),
-        Progress(run, before, kind.metrics),
-    )
+    make_step = kind.make_step
+    if devices > 1:
+        if isinstance(config, Generative):
+            raise CodecError("a model of digits is trained on one device")
+        make_step = train_step.mirror_step(options, devices)
+    os.makedirs(run, exist_ok=True)
+    state, before = resume(run, config, options, start)
+    steps = [tf.function(make_step(config, options, hard)) for hard in (False, True)]
+    number, began, saved = int(before["steps"]), 0.0, time.monotonic()
+    batches = iter(kind.batches(paths, config, options, options.seed + number))
+    state = [tf.constant(value) for value in state]
+    points, progress = np.array(SCHEDULE), Progress(run, before, kind.metrics)
 
-    def spent() -> float:
+    def seconds() -> float:
         return before["seconds"] + (time.monotonic() - began if began else 0.0)
 
-    def save() -> None:
-        done = {"seconds": spent(), "steps": number, **progress.means}
-        save_checkpoint(run, config, options, tensors, done)
+    def checkpoint() -> None:
+        save_checkpoint(run, config, options, state, {"seconds": seconds(), "steps": number, **progress.means})
 
-    with Stop() as stop:
-        while not stop.wanted:
-            done = max(spent() / (60 * options.minutes), number / options.steps if options.steps else 0.0)
+    with StopRequest() as stop:
+        while not stop.requested:
+            done = max(seconds() / (60 * options.minutes), number / options.steps if options.steps else 0.0)
             if done >= 1:
                 break
             lr = options.rate * float(np.interp(done, points[:, 0], points[:, 1]))
             seed = tf.constant([options.seed, number], tf.int32)
             step = steps[done >= options.hard_from]
-            tensors, metrics = step(tensors, next(feed), tf.constant(lr, tf.float32), seed)
+            state, metrics = step(state, next(batches), tf.constant(lr, tf.float32), seed)
             number += 1
             if not progress.add(metrics.numpy()):
                 raise CodecError(f"the loss is not finite at step {number}; the last good checkpoint is kept in {run}")
-            began = began or time.monotonic()  # compiling does not count
+            began = began or time.monotonic()  # the first step compiles, and is not counted
             if number % 100 == 0:
-                progress.report(number, lr, (1 - done) / max(done, 1e-9) * spent() / 60)
+                progress.report(number, lr, (1 - done) / max(done, 1e-9) * seconds() / 60)
                 if time.monotonic() - saved > save_every:
-                    save()
+                    checkpoint()
                     saved = time.monotonic()
         if number > before["steps"]:
-            save()
+            checkpoint()
     return progress.means

@@ -23,7 +23,7 @@ SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 def model(request, tmp_path_factory):
     """(channels, path of a model that was trained for a few steps)."""
     pytest.importorskip("tensorflow")
-    from vaecodec.training import loop as training
+    from vaecodec.training import loop
     from vaecodec.training.freezing import freeze
 
     channels, folder = request.param, tmp_path_factory.mktemp("run")
@@ -33,9 +33,9 @@ def model(request, tmp_path_factory):
     else:
         np.save(folder / "bands.npy", synthetic_channels(90, 100, channels))
         np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is left out
-    options = training.Options(batch=2, crop=64, steps=4, minutes=1e9)
-    means = training.train([str(folder)], str(folder / "run"), config, options)
-    assert training.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
+    options = loop.Options(batch=2, crop=64, steps=4, minutes=1e9)
+    means = loop.train([str(folder)], str(folder / "run"), config, options)
+    assert loop.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
     freeze(str(folder / "run"), str(folder / "own.vcm"))
     return channels, str(folder / "own.vcm")
 
@@ -67,12 +67,11 @@ def test_symbols_and_pixels_are_the_reference_decoders(model):
 
 def test_it_is_trained_on_from_its_file(model, tmp_path):
     from vaecodec.model.file import load_model
-    from vaecodec.training.freezing import freeze
+    from vaecodec.training.freezing import freeze, unfreeze
     from vaecodec.training.loop import save_compact
-    from vaecodec.training.unfreezing import weights_of
 
     found = load_model(model[1])
-    config, weights = weights_of(found)
+    config, weights = unfreeze(found)
     save_compact(str(tmp_path / "again.safetensors"), config, weights, {})
     assert freeze(str(tmp_path / "again.safetensors"), str(tmp_path / "again.vcm")) == found.id
 

@@ -139,15 +139,15 @@ def test_the_lowest_are_all_in_one_part_and_lie_between_those_before(shape):
 @pytest.mark.parametrize("shape", [(2, 2), (3, 9), (6, 6), (9, 2)])
 def test_neighbours_of_the_lowest_are_those_of_training(shape):
     tf = pytest.importorskip("tensorflow")
-    from vaecodec.training import wavelet_layers
+    from vaecodec.training import wavelets
 
     levels = np.random.default_rng(0).normal(size=(*shape, 2))
-    masks = wavelet_layers.lowest_masks(*map(tf.constant, shape))
+    masks = wavelets.lowest_masks(*map(tf.constant, shape))
     for mask, here in zip(masks, lowest_places(*shape), strict=True):
         assert np.array_equal(np.flatnonzero(mask), here)
     parts = zip(LOWEST_DISTANCES, lowest_places(*shape)[1:], lowest_neighbours(*shape), strict=True)
     for (distance, corners), here, around in parts:
-        theirs = wavelet_layers.around(tf.constant(levels[None]), distance, corners)
+        theirs = wavelets.four_neighbours(tf.constant(levels[None]), distance, corners)
         for one, found in zip(theirs, around, strict=True):
             assert np.array_equal(one[0].numpy().reshape(-1, 2)[here], levels.reshape(-1, 2)[found])
 

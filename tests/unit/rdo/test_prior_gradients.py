@@ -34,7 +34,7 @@ from vaecodec.rdo.prior_gradients import (
     from_cells,
 )
 from vaecodec.rdo.refinement import ITERATIONS, Refiner, curvatures_of
-from vaecodec.training import vae, wavelet_layers
+from vaecodec.training import layers, vae
 from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.integer import INDEX_GAIN, LOC_GAIN
 from vaecodec.transforms.latents import values_of_latents
@@ -96,7 +96,7 @@ def test_slopes_of_bits_are_differences(codec):
     # Of 0s that are not coded bits grow with the row, too, however little.
     by_symbol, by_row = BitSlopes(tables, scales).slopes(np.zeros(1, int), np.zeros(1, int))
     assert by_symbol == 0 < by_row
-    assert prior_gradients.COMPANDED == wavelet_layers.COMPANDED
+    assert prior_gradients.COMPANDED == layers.COMPANDED
 
 
 def walked(model, cells, step, rng):

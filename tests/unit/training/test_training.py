@@ -16,9 +16,10 @@ from PIL import Image
 from support.images import synthetic_image
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
-from vaecodec.training import loop as training
-from vaecodec.training.datasets import batches, pictures, random_crops
-from vaecodec.training.loop import Options, train
+from vaecodec.training import loop, train_step
+from vaecodec.training.datasets import batches, encoded_images, random_crops
+from vaecodec.training.loop import train
+from vaecodec.training.train_step import Options
 from vaecodec.training.vae import VAE
 
 
@@ -36,25 +37,25 @@ def photos(tmp_path_factory):
 
 
 def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
-    found = list(pictures([str(photos)]))
+    found = list(encoded_images([str(photos)]))
     assert len(found) == 4
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for n, data in enumerate(found):
             member = tarfile.TarInfo(f"{n}.png")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    assert list(pictures([str(tmp_path / "shard.tar")])) == found
-    assert list(pictures([str(photos / "a.png")])) == [(photos / "a.png").read_bytes()]
+    assert list(encoded_images([str(tmp_path / "shard.tar")])) == found
+    assert list(encoded_images([str(photos / "a.png")])) == [(photos / "a.png").read_bytes()]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CodecError, match="no pictures"):
-        list(pictures([str(tmp_path / "empty")]))
+    with pytest.raises(CodecError, match="contains no images"):
+        list(encoded_images([str(tmp_path / "empty")]))
 
 
 def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
     x = tf.constant(synthetic_image(192, 192)[None])
     model, quality, seed = VAE(CONFIG), tf.constant([3.0]), tf.constant([1, 2])
     losses = []
-    for model.similar in (0.0, 0.5, 1.0):
+    for model.ms_ssim_share in (0.0, 0.5, 1.0):
         with tf.GradientTape() as tape:
             loss = model.loss(x, quality, seed)
         weights = [model.weights[name] for name in ("synthesis/fine/kernel", "band_gain")]
@@ -68,7 +69,7 @@ def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
 @pytest.mark.parametrize(("crop", "part", "message"), [(128, 0.5, "too small"), (192, 1.5, "expected 0 to 1")])
 def test_ms_ssim_is_refused_where_it_cannot_be(crop, part, message):
     with pytest.raises(CodecError, match=message):
-        training.make_step(CONFIG, Options(crop=crop, ms_ssim=part))
+        train_step.make_step(CONFIG, Options(crop=crop, ms_ssim=part))
 
 
 def test_crops_are_parts_of_the_picture_turned_or_not():
@@ -105,7 +106,7 @@ def test_enlarged_crops_are_smooth(channels):
 
 
 def test_a_part_of_crops_is_none(photos):
-    with pytest.raises(CodecError, match="part of enlarged crops is 1.5"):
+    with pytest.raises(CodecError, match="fraction of enlarged crops is 1.5"):
         batches([str(photos)], 2, 32, 0, 3, 1.5)
 
 
@@ -130,17 +131,17 @@ def test_headers_of_arrays_are_read_before_threads_begin(tmp_path, monkeypatch):
 def test_a_run_resumes_and_ends(photos, tmp_path, capfd):
     run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=3, minutes=10)
     train([str(photos)], run, CONFIG, options)
-    _, found, state, progress = training.load_checkpoint(run)
+    _, found, state, progress = loop.load_checkpoint(run)
     assert found == options and progress["steps"] == 3 and state[-1] == 3
     options.steps = 101
     means = train([str(photos)], run, CONFIG, options)
-    _, _, state, progress = training.load_checkpoint(run)
+    _, _, state, progress = loop.load_checkpoint(run)
     assert progress["steps"] == 101 and state[-1] == 101 and np.isfinite(means["loss"])
     assert "step 100 loss" in capfd.readouterr().err
     assert os.listdir(os.path.join(run, "logs"))
     before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
     train([str(photos)], run, CONFIG, options)  # is over: nothing more is done
-    assert training.load_checkpoint(run)[3]["steps"] == 101
+    assert loop.load_checkpoint(run)[3]["steps"] == 101
     assert os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns == before
     with pytest.raises(CodecError, match="another architecture"):
         train([str(photos)], run, Config(**{**CONFIG.to_dict(), "prior": 12}), options)
@@ -161,60 +162,56 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(photos, tmp_path):
 def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
     run = str(tmp_path / "run")
     train([str(photos)], run, CONFIG, Options(batch=2, crop=64, steps=2))
-    config, weights = training.averaged_weights(run)
+    config, weights = loop.averaged_weights(run)
     path = str(tmp_path / "compact.safetensors")
-    training.save_compact(path, config, weights, {"steps": 2})
-    again, loaded = training.averaged_weights(path)
+    loop.save_compact(path, config, weights, {"steps": 2})
+    again, loaded = loop.averaged_weights(path)
     assert again == CONFIG and loaded.keys() == weights.keys()
     assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
     (tmp_path / "foreign").write_bytes(b"12345678{}")
     with pytest.raises(CodecError, match="not a checkpoint"):
-        training.averaged_weights(str(tmp_path / "foreign"))
+        loop.averaged_weights(str(tmp_path / "foreign"))
 
 
 def test_the_exported_step_is_text_with_its_state(tmp_path):
-    from vaecodec.training.exporting import export_step, import_state, load_state
-
     options = Options(batch=2, crop=64)
-    export_step(CONFIG, options, str(tmp_path / "bundle"))
+    train_step.export_step(CONFIG, options, str(tmp_path / "bundle"), loop.initial_state(CONFIG))
     text = (tmp_path / "bundle" / "step.mlir").read_text()
-    state = load_state(str(tmp_path / "bundle"))
+    state = train_step.load_pieces(str(tmp_path / "bundle"))
     assert "stablehlo." in text
     # Each array of the state goes in and comes out, beside images, rate and seed, and metrics.
     (entry,) = [line for line in text.splitlines() if "func.func" in line and "private" not in line]
     assert entry.count("%arg") == len(state) + 3
-    import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
-    _, _, found, progress = training.load_checkpoint(str(tmp_path / "run"))
+    loop.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+    _, _, found, progress = loop.load_checkpoint(str(tmp_path / "run"))
     assert all(np.array_equal(a, b) for a, b in zip(found, state, strict=True)) and progress["steps"] == 0
     np.savez(tmp_path / "bundle" / "state-00.npz", **{f"{n:05d}": np.full_like(a, np.nan) for n, a in enumerate(state)})
     with pytest.raises(CodecError, match="not finite"):
-        import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
-    with pytest.raises(CodecError, match=r"no state-\*\.npz"):
-        load_state(str(tmp_path))
+        loop.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+    with pytest.raises(CodecError, match=r"contains no state-\*\.npz"):
+        train_step.load_pieces(str(tmp_path))
 
 
 def test_a_state_travels_in_pieces(monkeypatch):
-    from vaecodec.training import exporting
-
-    state = training.initial_state(CONFIG)
+    state = loop.initial_state(CONFIG)
     state = [vector + n for n, vector in enumerate(state)]
-    monkeypatch.setattr(exporting, "PIECE", len(state[0]) // 3 + 1)
-    pieces = exporting.cut(state)
-    assert len(pieces) == 4 * 3 + 1 and max(piece.size for piece in pieces) <= exporting.PIECE
-    assert all(np.array_equal(a, b) for a, b in zip(exporting.join(pieces, np.concatenate), state, strict=True))
+    monkeypatch.setattr(train_step, "PIECE_LENGTH", len(state[0]) // 3 + 1)
+    pieces = train_step.split_state(state)
+    assert len(pieces) == 4 * 3 + 1 and max(piece.size for piece in pieces) <= train_step.PIECE_LENGTH
+    assert all(np.array_equal(a, b) for a, b in zip(train_step.join_state(pieces, np.concatenate), state, strict=True))
 
 
 def test_a_batch_is_worked_on_in_towers_that_divide_it():
-    options = training.Options(batch=4, crop=64, towers=2)
-    state = [tf.constant(value) for value in training.initial_state(CONFIG)]
+    options = train_step.Options(batch=4, crop=64, towers=2)
+    state = [tf.constant(value) for value in loop.initial_state(CONFIG)]
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
-    after, metrics = training.make_step(CONFIG, options)(
+    after, metrics = train_step.make_step(CONFIG, options)(
         state, tf.constant(images), tf.constant(1e-3), tf.constant([0, 1])
     )
     assert np.isfinite(metrics.numpy()).all() and not np.array_equal(after[0], state[0])
     with pytest.raises(CodecError, match="a batch of 3 cannot be divided between 2 towers"):
-        training.make_step(CONFIG, training.Options(batch=3, towers=2))
-    training.spread(options)
+        train_step.make_step(CONFIG, train_step.Options(batch=3, towers=2))
+    train_step.spread(options)
     assert options.batch % options.towers == 0
 
 
@@ -225,6 +222,6 @@ def test_arrays_of_any_memory_order_are_saved_as_they_read(tmp_path):
     from vaecodec.model.file import pack_model
 
     scrambled = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    training.save_compact(str(tmp_path / "w"), CONFIG, {"a": scrambled}, {})
-    assert np.array_equal(training.averaged_weights(str(tmp_path / "w"))[1]["a"], scrambled)
+    loop.save_compact(str(tmp_path / "w"), CONFIG, {"a": scrambled}, {})
+    assert np.array_equal(loop.averaged_weights(str(tmp_path / "w"))[1]["a"], scrambled)
     assert np.array_equal(load(pack_model("name", CONFIG, {"a": scrambled}, {}))["a"], scrambled)

@@ -9,10 +9,9 @@ tf = pytest.importorskip("tensorflow")
 
 from support.images import synthetic_image
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
-from vaecodec.training.densities import bits, conditional, masses
+from vaecodec.training.densities import bits, latent_density, masses
 from vaecodec.training.layers import on_grid
-from vaecodec.training.quantization import add_noise
-from vaecodec.training.vae import VAE, centroid, lambda_of, specification
+from vaecodec.training.vae import VAE, add_noise, centroid, lambda_of, specification
 from vaecodec.transforms.integer import ACTIVATION_BITS
 
 CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
@@ -33,9 +32,9 @@ def test_loss_is_the_negative_elbo(vae):
     joint, total = vae.parts(gains, lmbda, tf.constant([1, 2, 4, 3])), 0.0
     density, index, where = next(joint)
     for target in vae.targets(scaled, gains):
-        symbols = vae.chosen(density, index, target)
-        rate = bits(density, density.base.loc + symbols)
-        value = density.base.loc + centroid(vae.weights["centroid"], symbols, index)
+        symbols = vae.choose_symbols(density, index, target)
+        rate = bits(density, density.loc + symbols)
+        value = density.loc + centroid(vae.weights["centroid"], symbols, index)
         value = on_grid(value, ACTIVATION_BITS)
         total += float(tf.reduce_sum(rate if where is None else tf.where(where, rate, 0.0)))
         density, index, where = joint.send(value if where is None else tf.where(where, value, 0.0))
@@ -49,7 +48,8 @@ def test_loss_is_the_negative_elbo(vae):
 
 
 def test_training_lowers_the_loss():
-    from vaecodec.training.loop import Options, initial_state, make_step
+    from vaecodec.training.loop import initial_state
+    from vaecodec.training.train_step import Options, make_step
 
     options = Options(batch=2, crop=64)
     step = tf.function(make_step(CONFIG, options))
@@ -77,7 +77,7 @@ def test_gains_are_log_linear_between_anchors(vae):
 def test_masses_of_densities_sum_to_one():
     ratios, weights = tf.constant([0.7, 1.8], tf.float64), tf.constant([0.6, 0.4], tf.float64)
     for rung in (0.0, 10.0, 40.0):
-        density = conditional(tf.constant(0.0, tf.float64), tf.constant(rung, tf.float64), ratios, weights)
+        density = latent_density(tf.constant(0.0, tf.float64), tf.constant(rung, tf.float64), ratios, weights)
         mass = masses(density, -400, 400)
         assert mass.sum() == pytest.approx(1, abs=1e-9) and np.allclose(mass, mass[::-1])
 
@@ -87,18 +87,17 @@ def test_likelihood_of_far_outliers_keeps_a_gradient():
         index = tf.constant([20.0])
         tape.watch(index)
         ratios, weights = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.5])
-        cost = bits(conditional(tf.constant([0.0]), index, ratios, weights), tf.constant([6.0]))
+        cost = bits(latent_density(tf.constant([0.0]), index, ratios, weights), tf.constant([6.0]))
     assert np.isfinite(cost.numpy()).all() and tape.gradient(cost, index).numpy()[0] < 0
 
 
-def test_sampling_matches_the_density():
+def test_moments_are_those_of_the_mixture_and_the_noise():
     ratios, weights = tf.constant([0.5, 3.0]), tf.constant([0.8, 0.2])
-    density = conditional(tf.constant(2.0), tf.constant(25.0), ratios, weights)
-    sample = density.sample(40000, seed=[1, 2]).numpy()
+    density = latent_density(tf.constant(2.0), tf.constant(25.0), ratios, weights)
     grid = np.linspace(-400, 400, 80001).astype(np.float32)
-    moments = np.trapezoid(density.prob(grid).numpy() * np.stack([grid, (grid - 2) ** 2]), grid)
-    assert sample.mean() == pytest.approx(moments[0], abs=0.2)
-    assert sample.var() == pytest.approx(moments[1], rel=0.1)
+    mean, variance = np.trapezoid(density.prob(grid).numpy() * np.stack([grid, (grid - 2) ** 2]), grid)
+    assert mean == pytest.approx(2, abs=1e-3)
+    assert variance == pytest.approx(float(density.scale) ** 2 * (0.8 * 0.5**2 + 0.2 * 3**2) + 1 / 12, rel=1e-3)
 
 
 def test_noise_is_uniform():
@@ -134,9 +133,9 @@ def test_macs_are_counted_as_by_hand():
 
 def test_freezing_keeps_the_transforms(tmp_path, vae):
     from vaecodec.model.file import load_model
-    from vaecodec.rdo.refinement import latents_of_values
     from vaecodec.training.freezing import freeze
     from vaecodec.training.loop import save_compact
+    from vaecodec.transforms.latents import values_of_latents
     from vaecodec.transforms.wavelet import quantisation_targets
 
     weights = {name: value.numpy() for name, value in vae.weights.items()}
@@ -145,10 +144,13 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     model = load_model(str(tmp_path / "m.vcm"))
     assert model.id == model_id and model.config == CONFIG
     pixels = synthetic_image(64, 96)
-    step = 400
-    gains = vae.gains(tf.constant([step / 128]))
-    [found] = model.transforms.analysis([pixels], step)
-    got = latents_of_values(quantisation_targets(found, model.gains.scaled(step)))
-    wanted = vae.analysis(tf.constant(pixels[None], tf.float32), gains) * gains.gain
-    assert np.allclose(got, wanted.numpy()[0], atol=0.02 * np.abs(got).max())
-    assert model.inverse_gain(step) == pytest.approx(gains.inverse_gain.numpy().ravel(), rel=2e-4)
+    quality_index = 400
+    gains = vae.gains(tf.constant([quality_index / 128]))
+    [coefficients] = model.transforms.analysis([pixels], quality_index)
+    targets = quantisation_targets(coefficients, model.gains.scaled(quality_index))
+    latents = vae.analysis(tf.constant(pixels[None], tf.float32), gains) * gains.gain
+    expected = values_of_latents(latents.numpy()[0])
+    tolerance = 0.02 * np.abs(latents).max()
+    for ours, theirs in zip((*targets.halves, (targets.low,)), (*expected.halves, (expected.low,)), strict=True):
+        assert all(np.allclose(*pair, atol=tolerance) for pair in zip(ours, theirs, strict=True))
+    assert model.inverse_gain(quality_index) == pytest.approx(gains.inverse_gain.numpy().ravel(), rel=2e-4)

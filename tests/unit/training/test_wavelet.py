@@ -27,12 +27,10 @@ from vaecodec.native.reference.prior import compand, details
 from vaecodec.prior.context_model import Distributions
 from vaecodec.prior.tile import choose_symbols, decode_tile
 from vaecodec.rdo import quantization
-from vaecodec.training import layers, vae, wavelet_layers
-from vaecodec.training import loop as training
+from vaecodec.training import layers, loop, train_step, vae, wavelets
 from vaecodec.training.densities import bits
-from vaecodec.training.freezing import at_quality, integer_weights
-from vaecodec.training.unfreezing import weights_of
-from vaecodec.training.vae import lambda_of, make
+from vaecodec.training.freezing import companding_thresholds, fixed_point, level_at, unfreeze
+from vaecodec.training.vae import VAE, lambda_of
 from vaecodec.transforms.tiling import Box, halo
 from vaecodec.transforms.wavelet import empty_coefficients, quantisation_targets
 
@@ -149,7 +147,7 @@ def test_training_graph_and_codec_agree(made, codec, monkeypatch):
     monkeypatch.setattr(coding, "choose_scale_offsets", lambda *_: None)
     x = synthetic_image(128, 192)
     step = 448
-    vae = make(CONFIG, {n: v for n, v in weights_of(codec.model)[1].items()})
+    vae = VAE(CONFIG, {n: v for n, v in unfreeze(codec.model)[1].items()})
     quality = tf.constant([step / 128])
     loss = vae.loss(tf.constant(x[None]), quality, tf.constant([1, 2]))
     q = next(q for q in np.arange(1, 100.0, 0.05) if quality_index_of(q) == step)
@@ -162,18 +160,17 @@ def test_training_graph_and_codec_agree(made, codec, monkeypatch):
 def test_integer_networks_equal_the_trained_ones():
     """Of inputs on the grid of activations: the core's integers are the training graph's float64."""
     from vaecodec.model import network
-    from vaecodec.training import wavelet_freezing
 
     weights = random_weights(seed=3)
-    ints = {name.removeprefix("prior/"): value for name, value in integer_weights(CONFIG, weights).items()}
-    level = wavelet_freezing.Level(*map(np.rint, wavelet_freezing.level(weights, lambda a: at_quality(a, 3.3))))
+    ints = {name: fixed_point(name, weights[name]) for name in vae.specification(CONFIG)["prior"].weights}
+    level = type(level := level_at(weights, 3.3))(*map(np.rint, level))
     double = {name: tf.constant(value, tf.float64) for name, value in weights.items()}
     ends = np.cumsum([CONFIG.prior, *[CONFIG.coarser] * 4])
     vectors = np.split(level.bias, ends[:-1])
     added = {f"context/{octave}": vector / 64 for octave, vector in enumerate(vectors)}
     added |= {f"lowest/{part}": vector / 64 for part, vector in enumerate(np.split(level.lowest, 4))}
-    trainer = wavelet_layers.Quantised(double, {name: tf.constant(value) for name, value in added.items()})
-    table, rng = companding_table(wavelet_freezing.companding()), np.random.default_rng(1)
+    trainer = layers.Quantised(double, {name: tf.constant(value) for name, value in added.items()})
+    table, rng = companding_table(companding_thresholds()), np.random.default_rng(1)
 
     def numbers(count):
         ours = rng.integers(-300, 301, (6, 5, count)).astype(np.int16)
@@ -219,22 +216,22 @@ def pyramid_shuffled(x):
 def test_companding_is_that_of_training(codec):
     values = np.arange(-20000, 20001)
     ours = compand(codec.model.prior.companding, values)
-    theirs = wavelet_layers.Quantised({}, {}).compand(tf.constant(values / 64, tf.float64)).numpy() * 64
+    theirs = layers.Quantised({}, {}).compand(tf.constant(values / 64, tf.float64)).numpy() * 64
     assert np.array_equal(ours[np.abs(values) <= 255 * 64], theirs[np.abs(values) <= 255 * 64])
     assert np.array_equal(ours, -ours[::-1]) and ours.max() == round(64 * math.log(256))
 
 
 def test_details_and_wavelets_are_those_of_training():
     low = np.random.default_rng(0).integers(-4000, 4000, (3, 12, 10)).astype(np.int32)
-    theirs = wavelet_layers.details(tf.constant(low.transpose(1, 2, 0)[None] / 64, tf.float64))[0].numpy()
+    theirs = wavelets.details(tf.constant(low.transpose(1, 2, 0)[None] / 64, tf.float64))[0].numpy()
     whole = details(low, slice(0, 12))
     assert np.abs(whole.transpose(1, 2, 0) - theirs * 64).max() <= 0.5
     for rows in (slice(0, 4), slice(4, 8), slice(8, 12), slice(11, 12)):
         assert np.array_equal(details(low, rows), whole[:, rows])
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (64, 96, 3)).astype(np.float32)
-    y = wavelet_layers.coefficients(tf.constant(x[None]))
+    y = layers.Float({}, {}).coefficients(tf.constant(x[None]))
     assert np.abs(y[0].numpy() - latents_of_pixels(x)).max() < 1e-5
-    assert np.abs(wavelet_layers.samples(y)[0].numpy() - x).max() < 1e-5
+    assert np.abs(layers.Float({}, {}).samples(y)[0].numpy() - x).max() < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 4)])
@@ -292,16 +289,16 @@ def test_rounding_picks_the_cheaper_of_two(codec):
 def test_loss_is_rate_and_distortion_of_what_is_coded(made):
     """bpp are the bits of symbols under the densities of `parts`, and what it ends with is p(x | y)."""
     x = synthetic_image(64, 128)[None]
-    model, quality = make(CONFIG, made[1]), tf.constant([3.0])
+    model, quality = VAE(CONFIG, made[1]), tf.constant([3.0])
     loss = model.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
     gains, lmbda = model.gains(quality), lambda_of(quality)
     scaled = model.analysis(tf.constant(x, tf.float32), gains) * gains.gain
     joint, total = model.parts(gains, lmbda, tf.constant([1, 2, 4, 3])), 0.0
     density, index, where = next(joint)
     for target in model.targets(scaled, gains):
-        symbols = model.chosen(density, index, target)
-        found = bits(density, density.base.loc + symbols)
-        value = layers.on_grid(density.base.loc + vae.centroid(made[1]["centroid"], symbols, index), 6)
+        symbols = model.choose_symbols(density, index, target)
+        found = bits(density, density.loc + symbols)
+        value = layers.on_grid(density.loc + vae.centroid(made[1]["centroid"], symbols, index), 6)
         if where is not None:
             found, value = tf.where(where, found, 0.0), tf.where(where, value, 0.0)
         total += float(tf.reduce_sum(found))
@@ -313,9 +310,9 @@ def test_loss_is_rate_and_distortion_of_what_is_coded(made):
 
 
 def test_training_lowers_the_loss():
-    options = training.Options(batch=2, crop=64)
-    step = tf.function(training.make_step(CONFIG, options))
-    state = [tf.constant(value) for value in training.initial_state(CONFIG)]
+    options = train_step.Options(batch=2, crop=64)
+    step = tf.function(train_step.make_step(CONFIG, options))
+    state = [tf.constant(value) for value in loop.initial_state(CONFIG)]
     images = tf.constant(np.stack([synthetic_image(64, 64), synthetic_image(64, 64)[::-1]]))
     found = []
     for n in range(12):
@@ -325,7 +322,7 @@ def test_training_lowers_the_loss():
 
 
 def test_weights_come_back_from_the_frozen_model(made, codec):
-    config, found = weights_of(codec.model)
+    config, found = unfreeze(codec.model)
     assert config == CONFIG and set(found) == set(made[1])
     for name, value in made[1].items():
         assert np.abs(found[name] - value).max() <= 2.0**-9 * max(1, np.abs(value).max()), name
