@@ -19,7 +19,7 @@ from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.files import manifest, workers
 from vaecodec.files.compression import compress_file, decompress_file
-from vaecodec.images.reading import trailing_bytes
+from vaecodec.images.inspection import trailing_bytes
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""Arrays of numbers <-> bytes, with a bound on the error of every value: docs/reference/array-chunks.md.
+"""Encode arrays of numbers with a bound on the error of every value, in chunks described by docs/arrays.md.
 
-    values --scaling--> integers --chains--> weights, words                                 mode planes
-                        integers --> picture --Codec--> .vae --fixed--> base of the same    mode vae
-                        integers --> steps --> Zstandard                                    mode grid
-    values --> Zstandard                                                                    mode stored
+    values -> scaling -> integers -> prediction -> residuals -> entropy coding              mode planes
+                         integers -> image -> Codec -> .vae, the base of a prediction       mode vae
+                         integers -> quantisation -> Zstandard                              mode grid
+    values -> Zstandard                                                                     mode stored
 
-The smallest is taken.  What a decoder computes is exact, so that the bound that was checked holds on every machine.
+The encoder takes the smallest.  Decoding is exact, so a bound that the encoder checks holds on every machine.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.arrays import chunks
-from vaecodec.arrays import modes as modes_of_arrays
-from vaecodec.arrays.chunks import BASED, CONSTANT, STORED
-from vaecodec.arrays.modes import Task
+from vaecodec.arrays import chunk as chunk_format
+from vaecodec.arrays import modes
 from vaecodec.codec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
@@ -33,21 +31,28 @@ MODES = ("auto", "planes", "vae", "grid", "stored")
 def encode(
     values: Any, max_error: float = 0, channels: bool | None = None, mode: str = "auto", model: str = "small"
 ) -> bytes:
-    """An array [..., H, W], or [..., H, W, C] with channels -> a chunk, bytes; u8 to u32, i8 to i32, f32 or f64.
+    """Encode an array [..., H, W], or [..., H, W, C] with channels, as a chunk.
 
-    Every value comes back within `max_error`, in the units of the data, NaNs and infinities as such; with 0 all bits
-    come back.  `channels` None counts a last axis of 2 to 4, of three or more, as channels.  `mode` is "auto", or one
-    of "planes", "vae" (a picture by `model` below), "grid" and "stored" (without loss).  Raises CodecError on an array
-    that it cannot take, ValueError on a bound or a mode that cannot be.
+    Args:
+        values: u8 to u32, i8 to i32, f32 or f64.
+        max_error: Bound on the error of each value, in the units of the data; 0 keeps all bits.  NaNs and infinities
+            come back as such.
+        channels: Whether the last axis is channels; None counts a last axis of 2 to 4, of three or more, as channels.
+        mode: "auto", "planes", "vae" (an image coded by `model`), "grid" or "stored" (lossless).
+        model: A shipped model or a .vcm file.
+
+    Raises:
+        CodecError: A chunk cannot hold the array.
+        ValueError: The bound or the mode is invalid.
     """
     check_options(max_error, mode)
     values = np.asarray(values)
     if channels is None:
         channels = values.ndim >= 3 and values.shape[-1] in (2, 3, 4)
-    chunks.check_array(values, channels)
-    layout = chunks.layout_of(values, channels)
+    chunk_format.check_array(values, channels)
+    layout = chunk_format.array_layout(values, channels)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(values.shape)
-    return min(_ways(Task(values, float(max_error), layout), mode, model), key=len)
+    return min(_candidates(modes.Task(values, float(max_error), layout), mode, model), key=len)
 
 
 def decode(
@@ -56,31 +61,37 @@ def decode(
     limits: Limits | None = DEFAULT,
     expected: tuple[tuple[int, ...], np.dtype] | None = None,
 ) -> np.ndarray:
-    """A chunk's bytes -> the array, the same bits on every machine, and the order in memory that it had.
+    """Decode a chunk to the array, with its order in memory; the same bits on every machine.
 
-    `limits.pixels` bounds how many values there are (limits=None: nothing does); `expected` is the (shape, dtype) that
-    they must have.  `model` is the .vcm file of a chunk whose model is not shipped.  Raises FormatError on damage,
-    LimitError beyond the limits, ModelError where the model is missing.
+    Args:
+        model: The .vcm file of a chunk whose model is not shipped.
+        limits: `limits.pixels` bounds the number of values; None sets no bound.
+        expected: The (shape, dtype) that the array must have.
+
+    Raises:
+        FormatError: The chunk is damaged or not as expected.
+        LimitError: It exceeds the limits.
+        ModelError: Its model is missing.
     """
-    chunk = chunks.parse(data)
+    chunk = chunk_format.parse(data)
     if expected is not None and (chunk.shape, chunk.dtype) != (tuple(expected[0]), expected[1].newbyteorder("<")):
         raise FormatError(f"the chunk is {chunk.dtype}{list(chunk.shape)}, expected {expected[1]}{list(expected[0])}")
     most = (limits or NONE).pixels
     if most is not None and chunk.size > most:
         raise LimitError(f"{chunk.size} values exceed the limit of {most}")
-    if chunk.mode == STORED:
-        flat = modes_of_arrays.read_stored(chunk)
-    elif chunk.mode == CONSTANT:
-        flat = modes_of_arrays.read_constant(chunk)
+    if chunk.mode == chunk_format.STORED:
+        values = chunk_format.unstore(chunk.parts[0], chunk.dtype, chunk.size)
+    elif chunk.mode == chunk_format.CONSTANT:
+        values = modes.decode_constant(chunk)
     else:
-        flat = modes_of_arrays.read_planes(chunk, model)
-    if chunks.checksum(flat) != chunk.crc:
+        values = modes.decode_planes(chunk, model)
+    if chunk_format.checksum(values) != chunk.crc:
         raise FormatError("the chunk is damaged (the CRC of its values does not match)")
-    return chunks.laid_out(flat, chunk)
+    return chunk_format.restore_layout(values, chunk)
 
 
 def check_options(max_error: float, mode: str) -> None:
-    """Raises ValueError on a bound or a mode that encode does not take."""
+    """Raise ValueError on a bound or a mode that encode refuses."""
     if not 0 <= max_error < math.inf:
         raise ValueError(f"max_error is {max_error!r}, expected a finite number, 0 or more")
     if mode not in MODES:
@@ -93,34 +104,39 @@ def options(codec: Any) -> dict[str, Any]:
 
 
 def model_path(model: str) -> str | None:
-    """What decode wants to be told of encode's model: a chunk names one of those here itself."""
+    """The `model` for decode, given that of encode: None for shipped and added ones, which chunks name themselves."""
     return None if model in shipped() + added() else model
 
 
 def info(data: bytes | memoryview) -> dict[str, Any]:
-    """What a chunk says of itself, JSON-ready: mode, dtype, shape, channels, bytes, and the model of a base."""
-    chunk = chunks.parse(data)
-    found: dict[str, Any] = {"mode": chunks.MODES[chunk.mode], "dtype": chunk.dtype.name, "shape": list(chunk.shape)}
-    found.update(channels=chunk.channels, bytes=len(data))
-    if chunk.mode == BASED:
-        found["model"] = image_file.parse(chunk.parts[-1]).header.model
-    return found
+    """Describe a chunk, JSON-ready: mode, dtype, shape, channels, bytes, and the model of a base."""
+    chunk = chunk_format.parse(data)
+    description: dict[str, Any] = {
+        "mode": chunk_format.MODES[chunk.mode],
+        "dtype": chunk.dtype.name,
+        "shape": list(chunk.shape),
+        "channels": chunk.channels,
+        "bytes": len(data),
+    }
+    if chunk.mode == chunk_format.BASED:
+        description["model"] = image_file.parse(chunk.parts[-1]).header.model
+    return description
 
 
-def _ways(task: Task, mode: str, model: str) -> Iterator[bytes]:
+def _candidates(task: modes.Task, mode: str, model: str) -> Iterator[bytes]:
     """The chunks that a mode allows, at least one."""
-    constant = modes_of_arrays.constant(task)
+    constant = modes.encode_constant(task)
     if constant is not None:
         yield constant
         return
-    prepared = None if mode == "stored" else modes_of_arrays.prepare(task)
-    found = []
-    if prepared is not None and mode in ("auto", "planes"):
-        found.append(modes_of_arrays.planes(task, prepared, None))
-    if prepared is not None and mode in ("auto", "grid"):
-        found.append(modes_of_arrays.grid(task, prepared))
-    if prepared is not None and (mode == "vae" or (mode == "auto" and modes_of_arrays.suits_a_base(task, prepared))):
-        found.append(modes_of_arrays.planes(task, prepared, cached_codec(load_model(model))))
-    yield from filter(None, found)
-    if mode in ("auto", "stored") or not any(found):
-        yield modes_of_arrays.stored(task)
+    source = None if mode == "stored" else modes.integer_planes(task)
+    chunks = []
+    if source is not None and mode in ("auto", "planes"):
+        chunks.append(modes.encode_planes(task, source, None))
+    if source is not None and mode in ("auto", "grid"):
+        chunks.append(modes.encode_grid(task, source))
+    if source is not None and (mode == "vae" or (mode == "auto" and modes.is_base_useful(source))):
+        chunks.append(modes.encode_planes(task, source, cached_codec(load_model(model))))
+    yield from filter(None, chunks)
+    if mode in ("auto", "stored") or not any(chunks):
+        yield modes.encode_stored(task)

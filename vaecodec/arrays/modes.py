@@ -1,4 +1,7 @@
-"""The modes of an array chunk, both ways: values [n], little-endian, in C order <-> the parts of a chunk."""
+"""Encode and decode arrays in each mode of a chunk: stored, constant, planes, vae and grid.
+
+Values are handled [n], little-endian, in C order.
+"""
 
 from __future__ import annotations
 
@@ -7,192 +10,222 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.arrays import chains, chunks, scaling
-from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
-from vaecodec.arrays.masks import apply_mask, apply_patches, missed, pack_mask, pack_patches, read_mask
+from vaecodec.arrays import planes
+from vaecodec.arrays.chunk import (
+    BASED,
+    CHANNELS,
+    CONSTANT,
+    GRID,
+    LARGE_PLANE,
+    PLANES,
+    STORED,
+    Chunk,
+    Coding,
+    apply_mask,
+    apply_patches,
+    checksum,
+    longest_chain,
+    pack,
+    pack_coding,
+    pack_mask,
+    pack_patches,
+    parse_coding,
+    parse_mask,
+    store,
+    unstore,
+)
+from vaecodec.arrays.scaling import Scale, choose_scale, ordered_scale, to_integers, to_values
 from vaecodec.codec.codec import Codec, codec_for
 from vaecodec.container import image_file
 from vaecodec.container.image_file import MAX_SIDE
 from vaecodec.errors import FormatError
 
-LEVELS_WHITE = 255 << 6  # white, less black, in the unit of levels
-PATCHED = 64  # at most one value in so many is kept by itself
-BASE_SIDE, BASE_PLANE = 64, 24  # least sides, in pixels, of a picture, and of a plane in it, for which a base is tried
-BASE_FROM = 4 / 255  # and the least bound, as a part of the range
-QUALITIES = ((8 / 255, 30.0), (16 / 255, 15.0), (math.inf, 5.0))  # of the base, up to these
+WHITE_LEVEL = 255 << 6  # white minus black in the codec's levels
+PATCH_LIMIT = 64  # at most one value in so many has a patch
+# A base is tried from these sides of its image and of a plane on, and from this bound on, as a fraction of the range.
+MIN_BASE_SIDE, MIN_BASE_PLANE_SIDE, MIN_BASE_BOUND = 64, 24, 4 / 255
+BASE_QUALITIES = ((8 / 255, 30.0), (16 / 255, 15.0), (math.inf, 5.0))  # up to these bounds
 
 
 class Task(NamedTuple):
-    """An array to be coded, little-endian, in C order."""
+    """An array to encode, little-endian, in C order."""
 
     values: np.ndarray
     max_error: float
-    layout: int  # that it had, and whether it has channels: flags of chunks
+    layout: int  # flags
 
     @property
     def channels(self) -> bool:
-        return bool(self.layout & chunks.CHANNELS)
+        """Whether the last axis is channels."""
+        return bool(self.layout & CHANNELS)
 
     @property
     def flat(self) -> np.ndarray:
+        """The values [n]."""
         return self.values.reshape(-1)
 
-    def chunk(self, mode: int, again: np.ndarray, parts: list[bytes]) -> bytes:
-        """The bytes of a chunk that decodes to `again`."""
-        values = self.values
-        return chunks.pack(Chunk(mode, values.dtype, values.shape, self.layout, chunks.checksum(again), parts))
+    def chunk(self, mode: int, decoded: np.ndarray, parts: list[bytes]) -> bytes:
+        """Pack a chunk that decodes to values [n]."""
+        return pack(Chunk(mode, self.values.dtype, self.values.shape, self.layout, checksum(decoded), parts))
 
 
-class Prepared(NamedTuple):
-    """A task as planes of integers i64[L, H, W], which of them are coded (None: all), and the bound on them."""
+class IntegerPlanes(NamedTuple):
+    """The values of a task as planes of integers."""
 
-    numbers: np.ndarray
-    valid: np.ndarray | None
-    scale: scaling.Scale
-    bound: int
+    numbers: np.ndarray  # i64[L, H, W]
+    valid: np.ndarray | None  # bool[L, H, W]: finite values; None if all are
+    scale: Scale
+    bound: int  # on the error of the integers
 
     @property
-    def part(self) -> float:
-        """The bound as a part of the range."""
+    def relative_bound(self) -> float:
+        """The bound as a fraction of the range."""
         return self.bound / max(1, self.scale.top)
 
 
-def stored(task: Task) -> bytes:
-    """A chunk of mode stored."""
-    return task.chunk(STORED, task.flat, [chunks.store(task.flat)])
+def encode_stored(task: Task) -> bytes:
+    """Encode the values by Zstandard, lossless."""
+    return task.chunk(STORED, task.flat, [store(task.flat)])
 
 
-def read_stored(chunk: Chunk) -> np.ndarray:
-    return chunks.unstore(chunk.parts[0], chunk.dtype, chunk.size)
-
-
-def constant(task: Task) -> bytes | None:
-    """A chunk of one value, if one is within the bound of all that are finite."""
-    some = task.flat[np.isfinite(task.flat)]
-    low, high = (float(some.min()), float(some.max())) if len(some) else (0.0, 0.0)
+def encode_constant(task: Task) -> bytes | None:
+    """Encode a single value, if one is within the bound of all finite ones."""
+    finite = task.flat[np.isfinite(task.flat)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     if not task.values.size or not high - low <= 2 * task.max_error:
         return None
-    # One value as it is, with the sign of its zero.
-    value = some[0] if low == high and len(some) else np.array(low + (high - low) / 2, task.values.dtype)
+    # A value that all share keeps its bits, and with them the sign of a zero.
+    value = finite[0] if low == high and len(finite) else np.array(low + (high - low) / 2, task.values.dtype)
     mask = pack_mask(task.flat)
-    again = _constant(value, mask, task.values.size)
-    if len(missed(task.flat, again, task.max_error)):
+    decoded = np.full(task.values.size, value)
+    apply_mask(decoded, parse_mask(mask, decoded.dtype, decoded.size))
+    if len(misses(task.flat, decoded, task.max_error)):
         return None
-    return task.chunk(CONSTANT, again, [value.tobytes(), mask])
+    return task.chunk(CONSTANT, decoded, [value.tobytes(), mask])
 
 
-def read_constant(chunk: Chunk) -> np.ndarray:
+def decode_constant(chunk: Chunk) -> np.ndarray:
+    """Decode the values of mode constant."""
     value, mask = chunk.parts
     if len(value) != chunk.dtype.itemsize:
         raise FormatError("the chunk's one value has another type")
-    return _constant(np.frombuffer(value, chunk.dtype)[0], mask, chunk.size)
+    decoded = np.full(chunk.size, np.frombuffer(value, chunk.dtype)[0])
+    apply_mask(decoded, parse_mask(mask, decoded.dtype, chunk.size))
+    return decoded
 
 
-def _constant(value: np.ndarray, mask: bytes, count: int) -> np.ndarray:
-    again = np.full(count, value)
-    apply_mask(again, read_mask(mask, again.dtype, count))
-    return again
-
-
-def prepare(task: Task) -> Prepared | None:
-    """The values as integers, or None where no scale suits them."""
-    finite = np.isfinite(task.flat)
-    some = task.flat[finite]
-    chosen = scaling.choose(some, task.max_error) if len(some) else None
-    if chosen is None:
+def integer_planes(task: Task) -> IntegerPlanes | None:
+    """The values as integers; None where no scale fits."""
+    is_finite = np.isfinite(task.flat)
+    finite = task.flat[is_finite]
+    choice = choose_scale(finite, task.max_error) if len(finite) else None
+    if choice is None:
         if task.values.dtype != np.float32 or not task.values.size:
             return None
-        scale = scaling.choose_ordered(task.flat)
-        return Prepared(to_planes(scaling.integers(task.values, scale), task.channels), None, scale, 0)
-    scale, bound = chosen[0], min(chosen[1], chosen[0].top)
+        scale = ordered_scale(task.flat)
+        return IntegerPlanes(to_planes(to_integers(task.values, scale), task.channels), None, scale, 0)
+    scale, bound = choice[0], min(choice[1], choice[0].top)
     numbers = np.empty(task.values.size, np.int64)
-    numbers[finite] = scaling.integers(some, scale)
-    if finite.all():
-        return Prepared(to_planes(numbers.reshape(task.values.shape), task.channels), None, scale, bound)
-    numbers[~finite] = int(numbers[finite].mean())
-    valid = to_planes(finite.reshape(task.values.shape), task.channels)
-    return Prepared(to_planes(numbers.reshape(task.values.shape), task.channels), valid, scale, bound)
+    numbers[is_finite] = to_integers(finite, scale)
+    valid = None
+    if not is_finite.all():
+        numbers[~is_finite] = int(numbers[is_finite].mean())
+        valid = to_planes(is_finite.reshape(task.values.shape), task.channels)
+    return IntegerPlanes(to_planes(numbers.reshape(task.values.shape), task.channels), valid, scale, bound)
 
 
-def planes(task: Task, prepared: Prepared, codec: Codec | None) -> bytes | None:
-    """A chunk of mode vae, with a base by this codec, or of mode planes; None where too many values miss the bound."""
-    shape, (numbers, valid, scale, bound) = task.values.shape, prepared
-    coding = Coding(scale, 2 * bound + 1, chain_of(task, numbers))
+def encode_planes(task: Task, source: IntegerPlanes, codec: Codec | None) -> bytes | None:
+    """Encode mode vae, with a base by this codec, or mode planes; None where too many values miss the bound."""
+    coding = Coding(source.scale, 2 * source.bound + 1, _choose_chain(task, source.numbers))
     base, file = None, []
     if codec is not None:
-        picture = _picture(numbers, scale.top, _colours(shape, task.channels))
-        file = [codec.encode_unfiltered(picture, _quality(prepared))]
-        base = _base(codec, file[0], numbers.shape, scale.top)
-    weights, data, found = chains.encode(numbers, valid, coding, base)
-    return _checked(task, prepared, coding, found, BASED if codec else PLANES, [weights, data, *file])
+        colours, (_, height, width) = _base_colours(task.values.shape, task.channels), source.numbers.shape
+        pixels = np.rint(source.numbers * (255.0 / max(1, source.scale.top))).astype(np.uint8)
+        pixels = pixels.reshape(-1, colours, height, width).transpose(0, 2, 3, 1).reshape(-1, width, colours)
+        rgb = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        quality = next(quality for most, quality in BASE_QUALITIES if source.relative_bound <= most)
+        file = [codec.encode_unfiltered(rgb, quality)]
+        base = _decode_base(codec, file[0], source.numbers.shape, source.scale.top)
+    weights, words, decoded = planes.encode(source.numbers, source.valid, coding, base)
+    return _checked(task, source, coding, decoded, BASED if codec else PLANES, [weights, words, *file])
 
 
-def _checked(
-    task: Task, prepared: Prepared, coding: Coding, found: np.ndarray, mode: int, more: list[bytes]
-) -> bytes | None:
-    """A chunk whose planes decode to `found`, with what they miss as patches; None where that is too much."""
-    found = from_planes(found, task.values.shape, task.channels)
-    again = scaling.values(found, coding.scale, task.values.dtype).reshape(-1)
-    mask = b"" if prepared.valid is None else pack_mask(task.flat)
-    apply_mask(again, read_mask(mask, again.dtype, again.size))
-    places = missed(task.flat, again, task.max_error)
-    if len(places) > task.values.size // PATCHED:
-        return None
-    again[places] = task.flat[places]
-    return task.chunk(mode, again, [chunks.pack_coding(coding), mask, pack_patches(task.flat, places), *more])
+def encode_grid(task: Task, source: IntegerPlanes) -> bytes | None:
+    """Encode mode grid, the quantised integers by Zstandard: for values that repeat rather than vary smoothly."""
+    coding = Coding(source.scale, 2 * source.bound + 1, 1)
+    quantised = (source.numbers + source.bound) // coding.step
+    if source.valid is not None:
+        quantised *= source.valid
+    content = store(quantised.astype(_quantised_type(coding)).reshape(-1))
+    return _checked(task, source, coding, _dequantise(quantised, coding), GRID, [content])
 
 
-def grid(task: Task, prepared: Prepared) -> bytes | None:
-    """A chunk of mode grid: the steps of the integers, stored; for what repeats rather than varies smoothly."""
-    coding = Coding(prepared.scale, 2 * prepared.bound + 1, 1)
-    steps = (prepared.numbers + prepared.bound) // coding.step
-    if prepared.valid is not None:
-        steps *= prepared.valid
-    content = chunks.store(steps.astype(_steps_type(coding)).reshape(-1))
-    return _checked(task, prepared, coding, _off_grid(steps, coding), GRID, [content])
-
-
-def _steps_type(coding: Coding) -> np.dtype:
-    """The smallest type that holds the steps."""
+def _quantised_type(coding: Coding) -> np.dtype:
+    """The smallest type that holds the quantised integers."""
     most = -(-coding.scale.top // coding.step)
     return np.dtype(f"<u{next(size for size in (1, 2, 4, 8) if most < 1 << 8 * size)}")
 
 
-def _off_grid(steps: np.ndarray, coding: Coding) -> np.ndarray:
-    """The integers that steps stand for."""
-    return np.minimum(steps.astype(np.float64) * coding.step, coding.scale.top)
+def _dequantise(quantised: np.ndarray, coding: Coding) -> np.ndarray:
+    return np.minimum(quantised.astype(np.float64) * coding.step, coding.scale.top)
 
 
-def read_planes(chunk: Chunk, model: str | None) -> np.ndarray:
-    """The values of modes planes, vae and grid; `model` is the .vcm file of a base, None a shipped one."""
-    coded, mask, patches, *more = chunk.parts
-    shape = planes_of(chunk.shape, chunk.channels)
+def _checked(
+    task: Task, source: IntegerPlanes, coding: Coding, decoded: np.ndarray, mode: int, parts: list[bytes]
+) -> bytes | None:
+    """Pack planes that decode to `decoded`, with patches for misses; None where these are too many."""
+    decoded = from_planes(decoded, task.values.shape, task.channels)
+    values = to_values(decoded, coding.scale, task.values.dtype).reshape(-1)
+    mask = b"" if source.valid is None else pack_mask(task.flat)
+    apply_mask(values, parse_mask(mask, values.dtype, values.size))
+    places = misses(task.flat, values, task.max_error)
+    if len(places) > task.values.size // PATCH_LIMIT:
+        return None
+    values[places] = task.flat[places]
+    return task.chunk(mode, values, [pack_coding(coding), mask, pack_patches(task.flat, places), *parts])
+
+
+def misses(values: np.ndarray, decoded: np.ndarray, max_error: float) -> np.ndarray:
+    """The places i64 where `decoded` [n] is not within the bound of values [n]; for 0, where bits differ."""
+    if max_error == 0:
+        bits = f"u{values.itemsize}"
+        return np.flatnonzero(values.view(bits) != decoded.view(bits))
+    with np.errstate(invalid="ignore"):
+        close = np.abs(decoded.astype(np.float64) - values.astype(np.float64)) <= max_error
+    # Infinities of one sign are equal; a NaN must be a NaN.
+    return np.flatnonzero(~(close | (decoded == values) | ((decoded != decoded) & (values != values))))
+
+
+def decode_planes(chunk: Chunk, model: str | None) -> np.ndarray:
+    """Decode the values of modes planes, vae and grid; `model` is the .vcm file of a base, None a shipped one."""
+    coding_part, mask_part, patches, *parts = chunk.parts
+    shape = planes_shape(chunk.shape, chunk.channels)
     if not chunk.size:
         raise FormatError("an empty chunk has planes")
-    coding = chunks.parse_coding(coded, chunk.dtype, shape)
-    special, base = read_mask(mask, chunk.dtype, chunk.size), None
-    valid = None if special is None else to_planes((special == 0).reshape(chunk.shape), chunk.channels)
+    coding = parse_coding(coding_part, chunk.dtype, shape)
+    mask, base = parse_mask(mask_part, chunk.dtype, chunk.size), None
+    valid = None if mask is None else to_planes((mask == 0).reshape(chunk.shape), chunk.channels)
     if chunk.mode == BASED:
-        header, colours = image_file.parse(more[2]).header, _colours(chunk.shape, chunk.channels)
+        header, colours = image_file.parse(parts[2]).header, _base_colours(chunk.shape, chunk.channels)
         if header.channels != 3:
             raise FormatError(f"the base has {header.channels} channels, expected 3")
         if (header.height, header.width) != (shape[0] // colours * shape[1], shape[2]):
             raise FormatError("the base has another size than the planes")
-        base = _base(codec_for(more[2], model), more[2], shape, coding.scale.top)
+        base = _decode_base(codec_for(parts[2], model), parts[2], shape, coding.scale.top)
     if chunk.mode == GRID:
         if coding.chain != 1:
             raise FormatError(f"a chunk of mode grid has chains of {coding.chain}, expected 1")
-        found = _off_grid(chunks.unstore(more[0], _steps_type(coding), chunk.size), coding).reshape(shape)
+        decoded = _dequantise(unstore(parts[0], _quantised_type(coding), chunk.size), coding).reshape(shape)
     else:
-        found = chains.decode(more[0], more[1], shape, valid, coding, base)
-    again = scaling.values(from_planes(found, chunk.shape, chunk.channels), coding.scale, chunk.dtype).reshape(-1)
-    apply_mask(again, special)
-    apply_patches(again, patches)
-    return again
+        decoded = planes.decode(parts[0], parts[1], shape, valid, coding, base)
+    values = to_values(from_planes(decoded, chunk.shape, chunk.channels), coding.scale, chunk.dtype).reshape(-1)
+    apply_mask(values, mask)
+    apply_patches(values, patches)
+    return values
 
 
-def planes_of(shape: tuple[int, ...], channels: bool) -> tuple[int, int, int]:
-    """[L, H, W] of an array's planes; one of one axis is a plane of one row."""
+def planes_shape(shape: tuple[int, ...], channels: bool) -> tuple[int, int, int]:
+    """[L, H, W] of an array's planes; an array of one axis is a plane of one row."""
     if channels:
         shape = (*shape[:-3], shape[-1], *shape[-3:-1])
     shape = (1, 1, 1, *shape)
@@ -200,62 +233,50 @@ def planes_of(shape: tuple[int, ...], channels: bool) -> tuple[int, int, int]:
 
 
 def to_planes(values: np.ndarray, channels: bool) -> np.ndarray:
-    """An array as planes [L, H, W], channels of a picture one after another."""
-    target = planes_of(values.shape, channels)
-    return np.ascontiguousarray(np.moveaxis(values, -1, -3) if channels else values).reshape(target)
+    """An array as planes [L, H, W], channels moved before rows."""
+    shape = planes_shape(values.shape, channels)
+    return np.ascontiguousarray(np.moveaxis(values, -1, -3) if channels else values).reshape(shape)
 
 
-def from_planes(found: np.ndarray, shape: tuple[int, ...], channels: bool) -> np.ndarray:
-    """The inverse of to_planes."""
+def from_planes(numbers: np.ndarray, shape: tuple[int, ...], channels: bool) -> np.ndarray:
+    """Planes [L, H, W] as an array of this shape; inverse of to_planes."""
     if not channels:
-        return found.reshape(shape)
-    return np.ascontiguousarray(np.moveaxis(found.reshape(*shape[:-3], shape[-1], *shape[-3:-1]), -3, -1))
+        return numbers.reshape(shape)
+    return np.ascontiguousarray(np.moveaxis(numbers.reshape(*shape[:-3], shape[-1], *shape[-3:-1]), -3, -1))
 
 
-def chain_of(task: Task, numbers: np.ndarray) -> int:
-    """How many planes to code one after another: channels, or slices that resemble each other."""
+def _choose_chain(task: Task, numbers: np.ndarray) -> int:
+    """The planes in a chain: the channels, or all slices if they resemble each other, or 1."""
     count, height, width = numbers.shape
     if task.channels:
-        return task.values.shape[-1] if task.values.shape[-1] <= chunks.longest_chain((count, height, width)) else 1
-    if count == 1 or width == 1 or height * width < chunks.LARGE_PLANE:
+        return task.values.shape[-1] if task.values.shape[-1] <= longest_chain((count, height, width)) else 1
+    if count == 1 or width == 1 or height * width < LARGE_PLANE:
         return 1
-    across = np.abs(np.diff(numbers[:: max(1, count // 8)][:8].astype(np.float64), axis=2)).mean()
-    some = np.arange(0, count - 1, max(1, count // 8))
-    along = np.abs((numbers[some + 1] - numbers[some]).astype(np.float64)).mean()
-    return count if along < 2 * across else 1
+    stride = max(1, count // 8)
+    within = np.abs(np.diff(numbers[::stride][:8].astype(np.float64), axis=2)).mean()
+    sampled = np.arange(0, count - 1, stride)
+    between = np.abs((numbers[sampled + 1] - numbers[sampled]).astype(np.float64)).mean()
+    return count if between < 2 * within else 1
 
 
-def suits_a_base(task: Task, prepared: Prepared) -> bool:
-    """Whether a picture below is worth a try."""
-    count, height, width = prepared.numbers.shape
-    large = min(height, width) >= BASE_PLANE and min(count * height, width) >= BASE_SIDE
-    return large and count * height <= MAX_SIDE and prepared.part >= BASE_FROM
+def is_base_useful(source: IntegerPlanes) -> bool:
+    """Whether a base may make the planes smaller."""
+    count, height, width = source.numbers.shape
+    is_large = min(height, width) >= MIN_BASE_PLANE_SIDE and min(count * height, width) >= MIN_BASE_SIDE
+    return is_large and count * height <= MAX_SIDE and source.relative_bound >= MIN_BASE_BOUND
 
 
-def _colours(shape: tuple[int, ...], channels: bool) -> int:
-    """Planes that are the colours of one picture."""
+def _base_colours(shape: tuple[int, ...], channels: bool) -> int:
+    """The number of planes that are the colours of a base, 1 or 3."""
     return 3 if channels and shape[-1] == 3 else 1
 
 
-def _quality(prepared: Prepared) -> float:
-    return next(quality for most, quality in QUALITIES if prepared.part <= most)
-
-
-def _picture(numbers: np.ndarray, top: int, colours: int) -> np.ndarray:
-    """u8[L / colours * H, W, 3] of planes i64[L, H, W], grey where there are no colours."""
-    pixels = np.rint(numbers * (255.0 / max(1, top))).astype(np.uint8)
-    pixels = pixels.reshape(-1, colours, *numbers.shape[1:]).transpose(0, 2, 3, 1)
-    pixels = pixels.reshape(-1, numbers.shape[2], colours)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-def _base(codec: Codec, file: bytes, shape: tuple[int, ...], top: int) -> np.ndarray:
-    """f64[L, H, W], integers in 0..top, of a base's file."""
-    pixels = codec.decode_levels(file, None).astype(np.int64) + LEVELS_WHITE // 2
-    colours = shape[0] * shape[1] // pixels.shape[0]
-    pixels = pixels.reshape(-1, shape[1], shape[2], 3).transpose(0, 3, 1, 2)
-    pixels = (pixels if colours == 3 else pixels[:, 1]).reshape(shape)
-    scaled = pixels * top
-    scaled += LEVELS_WHITE // 2
-    scaled //= LEVELS_WHITE
-    return np.clip(scaled, 0, top, out=scaled).astype(np.float64)
+def _decode_base(codec: Codec, file: bytes, shape: tuple[int, ...], top: int) -> np.ndarray:
+    """Decode a base's file: f64[L, H, W], integers in 0..top."""
+    levels = codec.decode_levels(file, None).astype(np.int64) + WHITE_LEVEL // 2
+    colours = shape[0] * shape[1] // levels.shape[0]
+    levels = levels.reshape(-1, shape[1], shape[2], 3).transpose(0, 3, 1, 2)
+    numbers = (levels if colours == 3 else levels[:, 1]).reshape(shape) * top
+    numbers += WHITE_LEVEL // 2
+    numbers //= WHITE_LEVEL
+    return np.clip(numbers, 0, top, out=numbers).astype(np.float64)

@@ -17,8 +17,8 @@ import numpy as np
 from vaecodec.config import QUALITY_INDICES
 from vaecodec.container.image_file import FallbackHeader, pack_fallback
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import avif
 from vaecodec.images.channels import count_channels
+from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.reading import bit_depth, read_16_bit
 from vaecodec.images.writing import encode_png16
 
@@ -145,7 +145,7 @@ def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
         raise CodecError("this file holds an AVIF, and this installation of Pillow was built without it")
     from PIL.AvifImagePlugin import AvifImageFile
 
-    avif.check_still(data, shape[1], shape[0])
+    check_still_avif(data, shape[1], shape[0])
     try:
         with AvifImageFile(io.BytesIO(data)) as image:
             if image.size != shape[::-1]:

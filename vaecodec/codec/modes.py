@@ -26,7 +26,6 @@ from vaecodec.images.channels import (
     clear_transparent,
     count_channels,
     downscale,
-    flatten_channels,
     join_alpha,
     split_alpha,
     to_model_channels,
@@ -75,7 +74,7 @@ def encode(
     def measure(data: bytes) -> float:
         if is_image:
             return psnr([(samples, reconstruct(data, samples, codec))])
-        return psnr([(flatten_channels(samples), flatten_channels(codec.decode(data, limits=None)))])
+        return psnr([(samples.reshape(len(samples), -1), codec.decode(data, limits=None).reshape(len(samples), -1))])
 
     def encode_at(trial: float, effort: int) -> bytes:
         return encode(codec, samples, trial, metadata, progress, effort)

@@ -23,7 +23,8 @@ from vaecodec.container.chunks import SUFFIX
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
 from vaecodec.files.sources import ByteCounter, Comparison, Source
-from vaecodec.images.reading import is_image, read_image, trailing_bytes
+from vaecodec.images.inspection import is_image, trailing_bytes
+from vaecodec.images.reading import read_image
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
 from vaecodec.images.writing import write_strips
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow

@@ -1,6 +1,6 @@
-"""How near a decoded picture is to the original: metrics of 8-bit RGB, each a record in METRICS.
+"""Measure the similarity of two 8-bit RGB images: PSNR, MS-SSIM and SSIMULACRA2.
 
-All take two u8[H, W, 3] of one shape and are larger where the pictures are more alike.
+All metrics take two arrays u8[H, W, 3] and are larger where the images are more alike.  METRICS describes them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003, from fine to coarse
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
-SSIM_LEAST = (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1)  # sides must be longer: at the coarsest scale a window must fit
+SSIM_LEAST = (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1)  # sides must be longer: a window must fit at the coarsest scale
 SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """dB, from the mean squared error over all pixels and the three channels; inf where nothing differs."""
+    """Peak signal-to-noise ratio in dB, from the mean squared error of all channels; inf for equal images."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else math.inf
 
 
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """MS-SSIM in [0, 1], the mean over the three channels, as tf.image.ssim_multiscale; nan below 161 pixels a side."""
+    """MS-SSIM in [0, 1], the mean over channels, as tf.image.ssim_multiscale; nan below 161 pixels a side."""
     if min(a.shape[:2]) <= SSIM_LEAST:
         return math.nan
     x, y = a.astype(np.float64), b.astype(np.float64)
@@ -33,34 +33,42 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
     for scale, weight in enumerate(SSIM_WEIGHTS):
         if scale:
             x, y = _halve(x), _halve(y)
-        luminance, contrast = _ssim(x, y)
-        last = scale == len(SSIM_WEIGHTS) - 1
-        product *= np.maximum((luminance * contrast if last else contrast).mean((0, 1)), 0) ** weight
+        mean_x, mean_y = _blur(x), _blur(y)
+        mean_xy, mean_squares = mean_x * mean_y, mean_x**2 + mean_y**2
+        luminance = (2 * mean_xy + SSIM_C1) / (mean_squares + SSIM_C1)
+        contrast = (2 * (_blur(x * y) - mean_xy) + SSIM_C2) / (_blur(x * x + y * y) - mean_squares + SSIM_C2)
+        is_last = scale == len(SSIM_WEIGHTS) - 1
+        product *= np.maximum((luminance * contrast if is_last else contrast).mean((0, 1)), 0) ** weight
     return float(product.mean())
 
 
 def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float:
-    """SSIMULACRA2 score, 100 where nothing differs, about 90 invisible, 70 high, 50 medium, 30 low quality."""
+    """SSIMULACRA2 score: 100 for equal images, about 90 invisible, 70 high, 50 medium, 30 low quality."""
+    from PIL import Image
     from ssimulacra2 import compute_ssimulacra2
 
-    return float(compute_ssimulacra2(_png(a), _png(b)))
+    files = io.BytesIO(), io.BytesIO()
+    for pixels, file in zip((a, b), files, strict=True):
+        Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+        file.seek(0)
+    return float(compute_ssimulacra2(*files))
 
 
 def decibels(similarity: float) -> float:
-    """A similarity in [0, 1], such as MS-SSIM, as dB: -10 log10(1 - x)."""
+    """A similarity in [0, 1], such as MS-SSIM, in dB: -10 log10(1 - x)."""
     return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
 
 
 class Metric(NamedTuple):
-    """A metric, its column in the results, and how it is shown and averaged over a range of qualities."""
+    """A metric, its name in results, and its axis in plots."""
 
     column: str
     json_name: str  # in CompressAI's results
     label: str
     unit: str
     measure: Callable[[np.ndarray, np.ndarray], float]
-    shown: Callable[[float], float]  # column's value -> value on the axis, in `unit`
-    window: tuple[float, float]  # of values on the axis, that Bjontegaard deltas are taken over
+    shown: Callable[[float], float]  # the column's value -> the value on the axis, in `unit`
+    window: tuple[float, float]  # on the axis: the range of Bjontegaard deltas
 
 
 METRICS = {
@@ -72,39 +80,22 @@ METRICS = {
 
 def gaussian() -> np.ndarray:
     """f64[SSIM_TAPS]: the window of SSIM along an axis, sum 1."""
-    taps = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
+    taps: np.ndarray = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
     return taps / taps.sum()
 
 
-def _ssim(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(luminance, contrast and structure) terms of SSIM, f64[H - 10, W - 10, 3]."""
-    mean_x, mean_y = _blur(x), _blur(y)
-    product = mean_x * mean_y
-    squares = mean_x**2 + mean_y**2
-    luminance = (2 * product + SSIM_C1) / (squares + SSIM_C1)
-    contrast = (2 * (_blur(x * y) - product) + SSIM_C2) / (_blur(x * x + y * y) - squares + SSIM_C2)
-    return luminance, contrast
-
-
 def _blur(x: np.ndarray) -> np.ndarray:
-    """Gaussian mean around each pixel that has a whole window."""
+    """Gaussian means around all pixels with a whole window."""
     from scipy.ndimage import correlate1d
 
     taps, edge = gaussian(), SSIM_TAPS // 2
     rows = correlate1d(x, taps, axis=0)[edge:-edge]
-    return correlate1d(rows, taps, axis=1)[:, edge:-edge]
+    blurred: np.ndarray = correlate1d(rows, taps, axis=1)[:, edge:-edge]
+    return blurred
 
 
 def _halve(x: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels, the last row and column repeated where a side is odd."""
+    """Means of 2 x 2 pixels; an odd last row or column is repeated."""
     x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), "symmetric")
-    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
-
-
-def _png(pixels: np.ndarray) -> io.BytesIO:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
-    file.seek(0)
-    return file
+    means: np.ndarray = (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+    return means

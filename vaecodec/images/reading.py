@@ -1,22 +1,31 @@
-"""Read image files into samples."""
+"""Read image files into arrays of samples and metadata.
+
+    file -> Pillow -> EXIF orientation applied -> grey or RGB, with or without alpha -> samples, metadata
+
+Samples are u8 or u16: [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA.  Palettes and CMYK become
+RGB, bilevel images become 8-bit grey.  Images that samples cannot represent (float, Lab, vector graphics, more than
+8 bits where Pillow delivers 8) are refused.  Metadata is a dict with some of these keys:
+
+    "icc"   the ICC profile
+    "exif"  EXIF data without orientation, from the TIFF header on
+    "xmp"   the XMP packet
+    "dpi"   RESOLUTION: horizontal and vertical pixels per metre
+"""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import struct
 import sys
-from mmap import mmap
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
-from vaecodec.images import avif
 from vaecodec.images.channels import check_array, split_alpha
-from vaecodec.images.metadata import EXIF_PREFIX, ORIENTATION, collect, directories_fit, upright
+from vaecodec.images.inspection import PNG_SIGNATURE, check_avif
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:
@@ -24,32 +33,25 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 GREY_MODES = ("1", "L", "LA", "La")
+GREY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
-LARGEST_TILE = 1 << 22  # pixels of a tile of a smaller image
-DRAWINGS = ("EPS", "WMF")  # rendering these runs other programs on what may be a hostile file
-UPRIGHT: dict[int, Any] = {  # by EXIF orientation
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
-}
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
-OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-# Formats that hold one picture (or frames of one) and say so in their first bytes.
-DETECTED_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "PCX", "SGI", "QOI")
-SUFFIXES = {".tga": "TGA"}  # what has no first bytes to tell it by
-# TIFF 6.0, section 8, and Supplement 1; DNG 1.7, chapter 4
-NEW_SUBFILE_TYPE, REDUCED = 254, 1
-SUB_IFDS, DNG_VERSION = 330, 50706
-NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-CANON_RAW = b"CR"  # in bytes 8 and 9 of what is else a TIFF
+VECTOR_FORMATS = ("EPS", "WMF")  # Pillow renders them with other programs, which a hostile file may exploit
+OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of Pillow's 16-bit raw modes
+SRGB_GAMMA = 0.45455  # of a PNG without a profile
+EXIF_PREFIX = b"Exif\0\0"  # in JPEG; Pillow returns it for some formats only
+RESOLUTION = struct.Struct("<II")
+INCH = 0.0254  # metres
+
+# TIFF tags: TIFF 6.0, section 15; EXIF 2.32, section 4.6
+ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323
+SUB_DIRECTORIES = (34665, 34853)  # EXIF and GPS
+# A TIFF keeps layout and EXIF in one directory.  These tags describe the image: description, make, model, software,
+# date, artist, computer, copyright, EXIF and GPS directories.
+DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432, *SUB_DIRECTORIES)
+# Bytes of a value, by type; types from 16 on are BigTIFF's.
+TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+MAX_TILE = 1 << 22  # pixels of a tile in an image smaller than that
 
 
 def read_image(
@@ -57,62 +59,57 @@ def read_image(
     name: str | None = None,
     left_out: list[str] | None = None,
 ) -> tuple[np.ndarray, dict[str, bytes]]:
-    """(samples, metadata) of a path, of an encoded image in bytes, of an array or of a Pillow image.
+    """Read the samples and metadata of an image; the module's docstring describes both.
 
-    Samples are u8 or u16: [H, W] grey, [H, W, 2] grey + alpha, [H, W, 3] RGB, [H, W, 4] RGBA, alpha straight.
-    Metadata has those of "icc", "exif" (from its TIFF header on), "xmp" and "dpi" that there are.  EXIF orientation
-    is applied and its tag dropped.  A CMYK profile is applied and dropped: the pixels are then sRGB.
-    `name` is what errors call a source that is not a path.  Messages on what is left out are appended to `left_out`, or
-    are issued as warnings without it.  Raises CodecError on anything that is not a whole image
-    of at most 16 bits a sample, LimitError beyond Pillow's limit on pixels.
+    EXIF orientation is applied.  A CMYK profile is applied and dropped: the samples are then sRGB.
+
+    Args:
+        source: A path, an encoded image, an array of samples (u8 or u16) or a Pillow image.
+        name: What messages call the source; its path by default.
+        left_out: Receives messages on what samples and metadata omit; without it they become warnings.
+
+    Raises:
+        CodecError: The source is not an undamaged image of at most 16 bits a sample.
+        LimitError: The image exceeds Pillow's limit on pixels.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, (str, os.PathLike)):
         name = name or os.fspath(source)
     elif not isinstance(source, (bytes, np.ndarray, Image.Image)):
         raise TypeError(f"an image is a path, bytes, an array or a Pillow image, not {type(source).__name__}")
-    name = name or "image"
-    if isinstance(source, np.ndarray):
-        return _array_samples(source, name), {}
+    name, notes = name or "image", list[str]()
     with collect_messages(left_out) as messages:
-        return _read(source, name, messages)
-
-
-def _read(
-    source: str | os.PathLike[str] | bytes | Image.Image, name: str, left_out: list[str]
-) -> tuple[np.ndarray, dict[str, bytes]]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if isinstance(source, Image.Image):
-            return _convert(source, b"", name, left_out)
-        if not isinstance(source, bytes):
-            with open(source, "rb") as file:
-                source = file.read()
-        with Image.open(io.BytesIO(source)) as image:
-            if image.format == "PNG":
-                with Image.open(io.BytesIO(source)) as again:
-                    again.verify()  # the CRCs of pixel data, which loading does not check
-            try:
+        try:
+            if isinstance(source, np.ndarray):
+                return _check_samples(source), {}
+            if isinstance(source, Image.Image):
+                return _convert(source, b"", notes)
+            if not isinstance(source, bytes):
+                with open(source, "rb") as file:
+                    source = file.read()
+            with Image.open(io.BytesIO(source)) as image:
+                if image.format == "PNG":
+                    with Image.open(io.BytesIO(source)) as copy:
+                        copy.verify()  # the CRCs of pixel data, which loading does not check
                 check_coded_size(image, source)
-            except CodecError as exc:
-                raise CodecError(f"{name}: {exc}") from exc
-            return _convert(image, source, name, left_out)
-    except CodecError:
-        raise
-    except UnidentifiedImageError as exc:
-        raise CodecError(f"{name}: not an image that Pillow can read") from exc
-    except Image.DecompressionBombError as exc:
-        raise LimitError(f"{name}: {exc}") from exc
-    except OSError as exc:
-        raise CodecError(f"{name}: {exc.strerror or exc}") from exc
-    except Exception as exc:  # on damaged files Pillow's readers raise nearly anything, struct.error to KeyError
-        raise CodecError(f"{name}: cannot be read as an image ({type(exc).__name__}: {exc})") from exc
+                return _convert(image, source, notes)
+        except CodecError as exc:
+            raise CodecError(f"{name}: {exc}") from exc
+        except UnidentifiedImageError as exc:
+            raise CodecError(f"{name}: not an image that Pillow can read") from exc
+        except Image.DecompressionBombError as exc:
+            raise LimitError(f"{name}: {exc}") from exc
+        except OSError as exc:
+            raise CodecError(f"{name}: {exc.strerror or exc}") from exc
+        except Exception as exc:  # on damaged files Pillow raises nearly anything, from struct.error to KeyError
+            raise CodecError(f"{name}: cannot be read as an image ({type(exc).__name__}: {exc})") from exc
+        finally:
+            messages += [f"{name}: {note}" for note in notes]
 
 
 def read_rgb(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
-    """u8[H, W, 3] of an opaque image of 8 bits, grey in all three channels; raises CodecError on others."""
+    """Read an opaque 8-bit image as u8[H, W, 3], grey in all three channels; raise CodecError on others."""
     name = name or ("image" if isinstance(source, bytes) else os.fspath(source))
     samples, _ = read_image(source, name)
     if samples.dtype != np.uint8:
@@ -123,128 +120,112 @@ def read_rgb(source: str | os.PathLike[str] | bytes, name: str | None = None) ->
     return rgb
 
 
-def _array_samples(array: np.ndarray, name: str) -> np.ndarray:
-    """An array as samples; [H, W, 1] is [H, W]."""
+def read_samples(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
+    """Read what a model of `channels` codes: an image, or an array u8[H, W, channels] without metadata."""
+    if channels in IMAGE_CHANNELS:
+        return read_image(image)
+    check_array(channels, image)
+    return image, {}
+
+
+def _check_samples(array: np.ndarray) -> np.ndarray:
+    """The array in native byte order, [H, W, 1] as [H, W]."""
     if array.dtype not in (np.uint8, np.uint16):
-        raise CodecError(f"{name}: pixels are {array.dtype}, expected uint8 in [0, 255] or uint16 in [0, 65535]")
+        raise CodecError(f"pixels are {array.dtype}, expected uint8 in [0, 255] or uint16 in [0, 65535]")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)) or not array.size:
-        raise CodecError(f"{name}: shape {array.shape}, expected [H, W] or [H, W, 1 to 4], none of them 0")
+        raise CodecError(f"shape {array.shape}, expected [H, W] or [H, W, 1 to 4], none of them 0")
     array = array[..., 0] if array.shape[2:] == (1,) else array
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def check_coded_size(image: Image.Image, data: bytes) -> None:
-    """Raise CodecError where a frame or a tile, which is decoded as a whole, is larger than the image says.
+    """Raise CodecError where an AVIF frame or a TIFF tile, which are decoded whole, exceeds the size of the image.
 
     The decoders of WebP, JPEG 2000, JPEG and PNG compare sizes before they allocate memory.
     """
     if image.format == "AVIF" and data:
-        avif.check_image(data, *image.size)
+        check_avif(data, *image.size)
     tags = getattr(image, "tag_v2", {})
     tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_LENGTH, 1)
-    if tile > max(image.width * image.height, LARGEST_TILE):
+    if tile > max(image.width * image.height, MAX_TILE):
         raise CodecError(f"a tile of {tile} pixels in an image of {image.width} x {image.height}")
 
 
-def _convert(image: Image.Image, data: bytes, name: str, left_out: list[str]) -> tuple[np.ndarray, dict[str, bytes]]:
-    """(samples, metadata) of an open image and its file; raises CodecError on what does not fit, Pillow's on damage."""
-    if image.format in DRAWINGS:
-        raise CodecError(f"{name}: {image.format} is a drawing; render it to pixels first, as a PNG")
-    bits, raw = bit_depth(image, data), raw_mode(image)
+def _convert(image: Image.Image, data: bytes, notes: list[str]) -> tuple[np.ndarray, dict[str, bytes]]:
+    """(samples, metadata) of an open image and its file; `notes` receives messages on what is left out."""
+    if image.format in VECTOR_FORMATS:
+        raise CodecError(f"{image.format} is vector graphics; render it to pixels first, as a PNG")
+    bits, raw = bit_depth(image, data), _raw_mode(image)
     if getattr(image, "is_animated", False):
-        left_out.append(f"{name}: more than one frame; only the first is kept")
-    elif image.format == "PNG" and has_frames(io.BytesIO(data)):
-        left_out.append(f"{name}: its animation is damaged; only the default image is kept")
-    samples = _deep_samples(image, data) if bits == 16 else None
-    if bits > 8 and samples is None:
-        raise CodecError(f"{name}: more than 8 bits a sample that cannot be read whole; save it as a 16-bit PNG")
-    if samples is None and image.mode not in (*GREY_MODES, *COLOUR_MODES):
-        raise CodecError(f"{name}: colour mode {image.mode}; convert it to 8-bit RGB first")
-    by_loading = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
+        notes.append("more than one frame; only the first is kept")
+    elif image.format == "PNG" and has_png_frames(io.BytesIO(data)):
+        notes.append("its animation is damaged; only the default image is kept")
+    deep_samples = _reread_16_bit(image, data) if bits == 16 else None
+    if bits > 8 and deep_samples is None:
+        raise CodecError("more than 8 bits a sample that cannot be read whole; save it as a 16-bit PNG")
+    if deep_samples is None and image.mode not in (*GREY_MODES, *COLOUR_MODES):
+        raise CodecError(f"colour mode {image.mode}; convert it to 8-bit RGB first")
+    orientation_in_tiff = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)  # Pillow applies it as it loads
     image.load()
-    turned, left, exif = upright(image, name, left_out)
-    if _exif_is_cut(image, left != 1, data):
-        left_out.append(f"{name}: some of its EXIF data is damaged and left out")
-    if samples is None:
-        samples, icc = _samples(turned, raw, name, left_out)
+    upright, orientation, exif = _apply_orientation(image, notes)
+    # Pillow writes the EXIF of TIFFs and of turned images anew, and skips values outside the file.
+    tiff = data if image.format == "TIFF" else image.info.get("exif") if orientation != 1 else b""
+    if isinstance(tiff, bytes) and tiff and not tiff_directories_fit(io.BytesIO(tiff.removeprefix(EXIF_PREFIX))):
+        notes.append("some of its EXIF data is damaged and left out")
+    if deep_samples is None:
+        samples, icc = _convert_8_bit(upright, raw, notes)
     else:
-        samples, icc = _keyed(UPRIGHT[left](samples), image.info.get("transparency")), image.info.get("icc_profile")
-    on_side = max(by_loading, left) > 4
-    return np.ascontiguousarray(samples), collect(turned, icc, exif, on_side, name, left_out)
+        deep_samples = deep_samples.swapaxes(0, 1) if orientation > 4 else deep_samples
+        rows, columns = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+        samples = _key_to_alpha(deep_samples[::rows, ::columns], image.info.get("transparency"))
+        icc = image.info.get("icc_profile")
+    sides_swapped = max(orientation_in_tiff, orientation) > 4
+    return np.ascontiguousarray(samples), _collect_metadata(upright, icc, exif, sides_swapped, notes)
 
 
-def _exif_is_cut(image: Image.Image, turned: bool, data: bytes) -> bool:
-    """Whether Pillow, which writes the EXIF of TIFFs and of turned images anew, has skipped some of its values."""
-    tiff = data if image.format == "TIFF" else image.info.get("exif") if turned else b""
-    if not isinstance(tiff, bytes) or not tiff:
-        return False
-    return not directories_fit(io.BytesIO(tiff.removeprefix(EXIF_PREFIX)))
-
-
-def _deep_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """All 16 bits of an open image, not turned; None where Pillow cannot give them."""
-    from PIL import Image
-
-    file = getattr(image, "fp", None)
-    if not data and file is not None:  # the caller's image, which is left as it is
-        position = file.tell()
-        file.seek(0)
-        data = file.read()
-        file.seek(position)
-    if not data:
-        return read_16_bit(image, image)  # type: ignore[arg-type]
-    with Image.open(io.BytesIO(data)) as one, Image.open(io.BytesIO(data)) as again:
-        return read_16_bit(one, again)
-
-
-def _samples(image: Image.Image, raw: str, name: str, left_out: list[str]) -> tuple[np.ndarray, bytes | None]:
-    """(u8 samples, ICC profile that they are in, None for sRGB) of a loaded image, whose file had `raw` samples."""
-    key, grey = image.info.get("transparency"), image.mode in GREY_MODES or _is_grey(image)
+def _convert_8_bit(image: Image.Image, raw: str, notes: list[str]) -> tuple[np.ndarray, bytes | None]:
+    """(u8 samples, their ICC profile or None for sRGB) of a loaded image whose file had `raw` samples."""
+    key, is_grey = image.info.get("transparency"), image.mode in GREY_MODES
+    if image.mode == "P":  # GIF, for one, has grey images only as palettes
+        palette = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+        is_grey = len(palette) > 0 and bool((palette == palette[:, :1]).all())
     if image.mode in ALPHA_MODES or (image.mode == "P" and key is not None):
-        straight = image.convert("LA") if image.mode == "La" else image  # the only way that Pillow has
-        samples = np.asarray(straight.convert("RGBA"))[..., 2 * grey :]
-        if image.mode == "P" and samples[..., -1].min() == 255:  # no pixel has the colours that are transparent
+        straight = image.convert("LA") if image.mode == "La" else image  # Pillow converts La to LA only
+        samples = np.asarray(straight.convert("RGBA"))[..., 2 * is_grey :]
+        if image.mode == "P" and samples[..., -1].min() == 255:  # no pixel has a transparent colour
             samples = samples[..., :-1]
         samples = samples[..., 0] if samples.shape[2] == 1 else samples
-    elif grey:
+    elif is_grey:
         if isinstance(key, int):
-            key *= {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow spreads these samples over 8 bits, but not the key
-        samples = _keyed(np.asarray(image.convert("L")), key)
+            key *= {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow scales these samples to 8 bits, but not the key
+        samples = _key_to_alpha(np.asarray(image.convert("L")), key)
     else:
-        rgb, icc = _to_rgb(image, name, left_out)
-        return _keyed(np.asarray(rgb), key), icc
-    return samples, _fitting_profile(image, (b"GRAY", b"RGB ") if grey else (b"RGB ",), name, left_out)
+        rgb, icc = convert_to_rgb(image, notes)
+        return _key_to_alpha(np.asarray(rgb), key), icc
+    return samples, _profile_in(image, (b"GRAY", b"RGB ") if is_grey else (b"RGB ",), notes)
 
 
-def _is_grey(image: Image.Image) -> bool:
-    """Whether a palette holds shades of grey alone: what there is in place of grey in a GIF."""
-    if image.mode != "P":
-        return False
-    colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
-    return len(colours) > 0 and (colours == colours[:, :1]).all()
-
-
-def _keyed(samples: np.ndarray, key: Any) -> np.ndarray:
-    """Opaque samples with an alpha of 0 where they are of the colour `key`, if there is one and any pixel has it."""
+def _key_to_alpha(samples: np.ndarray, key: Any) -> np.ndarray:
+    """Opaque samples with an alpha of 0 at pixels of the colour `key`, if there are any."""
     if not isinstance(key, (int, tuple)):
         return samples
     colours = samples[..., None] if samples.ndim == 2 else samples
-    seen = (colours != np.asarray(key, np.int64)).any(axis=-1)
-    alpha = (seen * np.iinfo(samples.dtype).max).astype(samples.dtype)
-    return samples if seen.all() else np.dstack([samples, alpha])
+    opaque = (colours != np.asarray(key, np.int64)).any(axis=-1)
+    alpha = (opaque * np.iinfo(samples.dtype).max).astype(samples.dtype)
+    return samples if opaque.all() else np.dstack([samples, alpha])
 
 
-def _fitting_profile(image: Image.Image, spaces: tuple[bytes, ...], name: str, left_out: list[str]) -> bytes | None:
+def _profile_in(image: Image.Image, spaces: tuple[bytes, ...], notes: list[str]) -> bytes | None:
     """The image's ICC profile if it is of one of the colour spaces (ICC.1:2022, 7.2.6)."""
     icc = image.info.get("icc_profile")
     if icc and icc[16:20] not in spaces:
-        left_out.append(f"{name}: its colour profile cannot be applied and is left out")
+        notes.append("its colour profile cannot be applied and is left out")
         return None
     return icc or None
 
 
-def _to_rgb(image: Image.Image, name: str, left_out: list[str]) -> tuple[Image.Image, bytes | None]:
-    """(RGB image, ICC profile that its values are in, None for sRGB); CMYK, and grey, through their profile."""
+def convert_to_rgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
+    """(RGB image, its ICC profile or None for sRGB); profiles of CMYK and grey images are applied."""
     from PIL import ImageCms
 
     icc = image.info.get("icc_profile")
@@ -257,32 +238,21 @@ def _to_rgb(image: Image.Image, name: str, left_out: list[str]) -> tuple[Image.I
         if rgb is not None:
             return rgb, None
     spaces = (b"RGB ",) if image.mode != "CMYK" else ()
-    return image.convert("RGB"), _fitting_profile(image, spaces, name, left_out)
+    return image.convert("RGB"), _profile_in(image, spaces, notes)
 
 
-def has_frames(file: BinaryIO) -> bool:
-    """Whether frames of an animation follow the default image: chunks fdAT (PNG 3rd edition, section 11.3.6.3)."""
-    file.seek(len(SIGNATURE))
-    while len(head := file.read(8)) == 8:
-        length, tag = struct.unpack(">I4s", head)
-        if tag in (b"fdAT", b"IEND"):
-            return bool(tag == b"fdAT")
-        file.seek(length + 4, 1)
-    return False
-
-
-def raw_mode(image: Image.Image) -> str:
-    """How samples lie in the file, in Pillow's words ("L;4", "RGB;16B"); "" once loaded, or where it does not say."""
-    for _, _, _, arguments in getattr(image, "tile", ()):
-        for value in arguments if isinstance(arguments, tuple) else (arguments,):
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name for the layout of samples in the file ("L;4", "RGB;16B"); "" once loaded, or if unknown."""
+    for tile in getattr(image, "tile", ()):
+        for value in tile.args if isinstance(tile.args, tuple) else (tile.args,):
             if isinstance(value, str):
                 return value
     return ""
 
 
 def bit_depth(image: Image.Image, data: bytes = b"") -> int:
-    """Bits a sample in the file `data`: where more than 8, Pillow's own pixels may be less than that."""
-    raw = raw_mode(image)
+    """Bits a sample in the file `data`; above 8, Pillow's pixels may have fewer."""
+    raw = _raw_mode(image)
     if image.mode in GREY_16_MODES or (";16" in raw and not raw.startswith("BGR")):  # BGR;16 is 16 bits a pixel
         return 16
     if image.mode[0] in "IF":
@@ -291,36 +261,53 @@ def bit_depth(image: Image.Image, data: bytes = b"") -> int:
         maxima = [tile.args[-1] for tile in getattr(image, "tile", ()) if tile.codec_name.startswith("ppm")]
         return 16 if max(maxima, default=255) > 255 else 8
     if image.format == "AVIF":  # AV1 Codec ISO Media File Format Binding 1.2, 2.3.3
-        at = data.find(b"av1C")
-        flags = data[at + 6] if 0 <= at < len(data) - 6 else 0
+        box = data.find(b"av1C")
+        flags = data[box + 6] if 0 <= box < len(data) - 6 else 0
         return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
     if image.format == "JPEG2000":  # ISO/IEC 15444-1, A.5.1
-        at = data.find(b"\xff\x4f\xff\x51")
-        return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
+        box = data.find(b"\xff\x4f\xff\x51")
+        return (data[box + 42] & 0x7F) + 1 if 0 <= box < len(data) - 42 else 8
     return 8
 
 
-def read_16_bit(image: ImageFile, again: ImageFile) -> np.ndarray | None:
-    """u16[H, W] or u16[H, W, 2, 3 or 4] of a file that was opened twice; None where Pillow cannot give 16 bits.
+def _reread_16_bit(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """Call read_16_bit on the image's file, opened anew."""
+    from PIL import Image
 
-    Loads both; raises Pillow's errors on damage.
+    file = getattr(image, "fp", None)
+    if not data and file is not None:  # the caller's image, which must stay as it is
+        position = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(position)
+    if not data:
+        return read_16_bit(image, image)  # type: ignore[arg-type]
+    with Image.open(io.BytesIO(data)) as high, Image.open(io.BytesIO(data)) as low:
+        return read_16_bit(high, low)
+
+
+def read_16_bit(image: ImageFile, copy: ImageFile) -> np.ndarray | None:
+    """Samples u16 of a file that is open twice, in file orientation, or None where Pillow has no 16 bits.
+
+    Pillow's PNG and TIFF readers decompress all bytes and then keep one of each colour sample, which the raw mode
+    selects: `image` delivers the high bytes and `copy` the low ones.  Raises Pillow's errors on damage.
     """
-    raw, maximum = raw_mode(image), 65535
+    raw, maximum = _raw_mode(image), 65535
     if image.mode in GREY_16_MODES or image.mode == "I":
         return np.asarray(image).astype(np.uint16)
-    if raw == "LA;16B":  # a pixel has as many bits as one of RGBA, so that all come at once
+    if raw == "LA;16B":  # a pixel has as many bits as one of RGBA: all come at once
         _set_raw_mode(image, "RGBA")
-        wide = np.asarray(image).astype(np.uint16)
-        return wide[..., 0::2] << 8 | wide[..., 1::2]
+        rgba = np.asarray(image).astype(np.uint16)
+        return rgba[..., 0::2] << 8 | rgba[..., 1::2]
     if raw == "RGB" and image.tile[0].codec_name == "ppm":
         arguments = image.tile[0].args
         raw, maximum = "RGB;16B", int(arguments[1]) if isinstance(arguments, tuple) else maximum
-        image.tile = again.tile = [image.tile[0]._replace(codec_name="raw", args=(raw, 0, 1))]
+        image.tile = copy.tile = [image.tile[0]._replace(codec_name="raw", args=(raw, 0, 1))]
     if raw[:-1] not in ("RGB;16", "RGBA;16"):
         return None
-    _set_raw_mode(again, raw[:-1] + OTHER_BYTE[raw[-1]])
+    _set_raw_mode(copy, raw[:-1] + OTHER_BYTE[raw[-1]])
     samples = np.asarray(image).astype(np.uint16) << 8
-    samples |= np.asarray(again)
+    samples |= np.asarray(copy)
     if maximum != 65535:
         samples = ((samples.astype(np.uint32) * 65535 + maximum // 2) // maximum).astype(np.uint16)
     return samples
@@ -332,84 +319,84 @@ def _set_raw_mode(image: ImageFile, raw: str) -> None:
     ]
 
 
-def is_image(file: BinaryIO, name: str = "") -> bool:
-    """Whether a seekable binary file, from its start, is a picture that may be coded as one; reads only its head.
+def _apply_orientation(image: Image.Image, notes: list[str]) -> tuple[Image.Image, int, bytes | None]:
+    """(image turned as its EXIF says, orientation, 1 for TIFFs as Pillow has turned them, EXIF without it)."""
+    from PIL import Image, ImageOps
 
-    Says nothing on whether it is a whole or an undamaged one.
-    """
-    from PIL import Image
+    try:
+        tags = image.getexif()
+        orientation = tags.get(ORIENTATION, 1)
+        upright = ImageOps.exif_transpose(image)
+        exif = upright.info.get("exif")
+        if exif is None and "Raw profile type exif" in upright.info:  # PNGs of before 2017
+            exif = upright.getexif().tobytes()
+        elif exif is None and hasattr(image, "tag_v2"):
+            descriptive = Image.Exif()
+            for tag in DESCRIPTIVE_TAGS:
+                if tag in tags:
+                    descriptive[tag] = tags.get_ifd(tag) if tag in SUB_DIRECTORIES else tags[tag]
+            exif = descriptive.tobytes() if len(descriptive) else None
+        return upright, orientation if orientation in range(1, 9) else 1, exif and exif.removeprefix(EXIF_PREFIX)
+    except Exception:  # Pillow parses EXIF without checks: any error means damage
+        notes.append("its EXIF data is damaged and left out")
+        return image, 1, None
 
-    head = _head(file)
-    suffix = SUFFIXES.get(os.path.splitext(name)[1].lower())
-    for load in (Image.preinit, Image.init):  # the usual formats; all there are, which takes a while
-        load()
-        formats = [format for format in (*DETECTED_FORMATS, suffix) if format in Image.OPEN]
-        try:
-            with Image.open(file, formats=formats) as image:
-                return image.format != "TIFF" or (head[8:10] != CANON_RAW and not _is_preview(image))
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return True  # too large to be decoded, but a picture
-        except Exception:  # on what is not theirs Pillow's readers raise nearly anything
-            continue
-        finally:
-            file.seek(0)
+
+def tiff_directories_fit(file: BinaryIO) -> bool:
+    """Whether all values of a TIFF's first, EXIF and GPS directories lie in the file (TIFF 6.0, section 2; BigTIFF)."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    header = file.read(16)
+    order = "<" if header[:2] == b"II" else ">"
+    is_big = header[2:4] in (b"+\0", b"\0+")
+    count, entry, offset = (struct.Struct(order + x) for x in (("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")))
+    if len(header) < 16:
+        return False
+    pending = [offset.unpack_from(header, 8 if is_big else 4)[0]]
+    visited = {*pending}
+    while pending:
+        file.seek(pending.pop())
+        prefix = file.read(count.size)
+        if len(prefix) < count.size:
+            return False
+        length = count.unpack(prefix)[0] * entry.size
+        entries = file.read(min(length, size))
+        if len(entries) < length:
+            return False
+        for tag, kind, number, value in entry.iter_unpack(entries):
+            length = number * TYPE_SIZES.get(kind, 0)
+            position = offset.unpack(value)[0]
+            if length > offset.size and position + length > size:
+                return False
+            if tag in SUB_DIRECTORIES and position not in visited:
+                pending.append(position)
+                visited.add(position)
+    return True
+
+
+def _collect_metadata(
+    image: Image.Image, icc: bytes | None, exif: bytes | None, sides_swapped: bool, notes: list[str]
+) -> dict[str, bytes]:
+    """The metadata that an image has; `sides_swapped` if orientation swapped its width and height."""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    metadata = {"icc": icc, "exif": exif, "xmp": xmp.encode() if isinstance(xmp, str) else xmp}
+    try:
+        x, y = (round(float(value) / INCH) for value in image.info["dpi"])
+        metadata["dpi"] = RESOLUTION.pack(*((y, x) if sides_swapped else (x, y))) if min(x, y) > 0 else None
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError, struct.error):
+        pass  # no resolution, or one that makes no sense
+    gamma = image.info.get("gamma")
+    if gamma and not icc and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > 0.005:
+        notes.append(f"its gamma of {gamma:g} is left out")
+    return {key: value for key, value in metadata.items() if isinstance(value, bytes) and value}
+
+
+def has_png_frames(file: BinaryIO) -> bool:
+    """Whether frames of an animation, chunks fdAT, follow the default image (PNG 3rd edition, section 11.3.6.3)."""
+    file.seek(len(PNG_SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, tag = struct.unpack(">I4s", head)
+        if tag in (b"fdAT", b"IEND"):
+            return bool(tag == b"fdAT")
+        file.seek(length + 4, 1)
     return False
-
-
-def trailing_bytes(data: bytes | mmap) -> int:
-    """How many bytes follow the end of a JPEG or PNG file, padding aside: phones append films to photographs."""
-    end = len(data)
-    if data[:2] == b"\xff\xd8":
-        end = _jpeg_end(data)
-    elif data[:4] == b"\x89PNG":
-        end = _png_end(data)
-    return len(data[end:].strip(b"\0\t\r\n "))
-
-
-def _png_end(data: bytes | mmap) -> int:
-    """Where IEND ends, or the end of the data where there is none (PNG 3rd edition, section 5)."""
-    position, tag = 8, b""
-    while tag != b"IEND" and position + 12 <= len(data):
-        tag = data[position + 4 : position + 8]
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-    return position if tag == b"IEND" else len(data)
-
-
-def _jpeg_end(data: bytes | mmap) -> int:
-    """Where the end of image lies, or the end of the data where there is none (ITU-T T.81, B.1.1)."""
-    position = 2
-    while position + 2 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xD9:  # EOI
-            return position + 2
-        if marker == 0xFF:  # fill
-            position += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # those without a length
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xDA:  # SOS: compressed data up to the next marker that is no restart
-            following = NEXT_MARKER.search(data, position)
-            position = following.start() if following else len(data)
-    return len(data)
-
-
-def _head(file: BinaryIO) -> bytes:
-    file.seek(0)
-    head = file.read(16)
-    file.seek(0)
-    return head
-
-
-def _is_preview(image: Image.Image) -> bool:
-    """Whether a TIFF's first picture stands for another one in the same file."""
-    tags = getattr(image, "tag_v2", {})
-    return bool(tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED) or SUB_IFDS in tags or DNG_VERSION in tags
-
-
-def read_samples(channels: int, image: Any) -> tuple[np.ndarray, dict[str, bytes]]:
-    """(samples, metadata) of what a model of so many channels is to code; raises CodecError, or as check_array does."""
-    if channels in IMAGE_CHANNELS:
-        return read_image(image)
-    check_array(channels, image)
-    return image, {}

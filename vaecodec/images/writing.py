@@ -1,4 +1,4 @@
-"""Write images to files."""
+"""Write samples and metadata to image files: the inverse of reading."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import numpy as np
 from vaecodec.container.chunks import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import alpha_channel, count_channels
-from vaecodec.images.metadata import EXIF_PREFIX, INCH, RESOLUTION, TIFF_XMP
-from vaecodec.images.reading import _to_rgb
-from vaecodec.images.strips import chunk, gather, read_layout
+from vaecodec.images.reading import EXIF_PREFIX, INCH, RESOLUTION, convert_to_rgb
+from vaecodec.images.strips import gather, png_chunk, read_png_layout
 from vaecodec.progress import collect_messages
 
-# Written once and kept, so as near to the pixels as the format goes.
+# Decoded images are written once and kept, so options favour quality.
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 4},  # a third of the time of the usual 6, and files of photographs 1.6 % larger
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -28,99 +27,85 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
 WITH_ALPHA = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG2000", "TGA", "ICO", "DDS")
+WITH_16_BIT_GREY = ("PNG", "TIFF", "PPM", "JPEG2000")  # 16-bit colour: PNG alone
 WITHOUT_GREY = ("WEBP", "AVIF")
-DEEP = ("PNG", "TIFF", "PPM", "JPEG2000")  # colour of 16 bits: PNG alone
-METADATA_IN = {
+METADATA_KEYS = {
     **{format: {"icc", "exif", "xmp", "dpi"} for format in ("PNG", "JPEG", "TIFF")},
     **{format: {"icc", "exif", "xmp"} for format in ("WEBP", "AVIF")},
     "BMP": {"dpi"},
 }
-COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of a PNG, by channels (ISO/IEC 15948, 11.2.1)
-BLOCK = 1 << 24  # bytes of pixels written at a time
+TIFF_XMP = 700
+PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels (ISO/IEC 15948, 11.2.1)
+PNG_BLOCK = 1 << 24  # bytes of pixels filtered at a time
 
 
 def write_image(
     samples: np.ndarray,
     destination: str | os.PathLike[str] | BinaryIO,
-    kept: dict[str, bytes] | None = None,
+    metadata: dict[str, bytes] | None = None,
     format: str | None = None,
     left_out: list[str] | None = None,
 ) -> None:
-    """Writes samples and metadata as `format`, else by the path's suffix, else as PNG; the inverse of read_image.
+    """Write samples and metadata as `format`, by default that of the path's suffix, or PNG.
 
-    Raises CodecError where the format is unknown or cannot hold the samples or the metadata.  A path is written in
-    place; files.decompress_file is the way that a crash cannot leave half a file of.  `left_out` as in read_image.
+    A path is written in place, not atomically.  `left_out` is that of read_image.  Raises CodecError where the format
+    is unknown or cannot hold the samples.
     """
+    from PIL import Image
+
     name = os.fspath(destination) if isinstance(destination, (str, os.PathLike)) else "image"
-    format = format or format_of(name)
-    samples = _fit(samples, format, name)
-    with collect_messages(left_out) as messages:
-        _write(samples, destination, kept or {}, format, name, messages)
-
-
-def _write(
-    samples: np.ndarray,
-    destination: str | os.PathLike[str] | BinaryIO,
-    kept: dict[str, bytes],
-    format: str,
-    name: str,
-    left_out: list[str],
-) -> None:
-    from PIL import Image
-
-    try:
-        options = {**SAVE_OPTIONS.get(format, {}), **save_options(format, kept, name, left_out)}
-        if samples.dtype == np.uint16 and format == "PNG":
-            data = encode_png16(samples, options)
-            if isinstance(destination, (str, os.PathLike)):
-                with open(destination, "wb") as file:
-                    file.write(data)
-            else:
-                destination.write(data)
-            return
-        image = Image.fromarray(samples)
-        if image.mode == "L" and format in WITHOUT_GREY and "icc_profile" in options:
-            image.info["icc_profile"] = options.pop("icc_profile")
-            image, options["icc_profile"] = _to_rgb(image, name, left_out)
-        image.save(destination, format, **options)
-    except OSError as exc:
-        raise CodecError(f"{name}: {exc.strerror or exc}") from exc
-    except Exception as exc:  # as in reading: Pillow's writers raise what they meet
-        raise CodecError(f"{name}: cannot be written as {format} ({exc})") from exc
-
-
-def format_of(path: str | os.PathLike[str]) -> str:
-    """Pillow's name of the format that a path's suffix stands for, PNG where it has none; raises CodecError."""
-    from PIL import Image
-
-    suffix = os.path.splitext(path)[1].lower() or ".png"
-    Image.preinit()  # the usual formats; to load all of Pillow's takes as long as to decode an image
-    format = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
-    if format not in Image.SAVE or suffix == SUFFIX:  # which vaecodec.integrations.pillow may have made one of Pillow's
-        raise CodecError(f"{os.fspath(path)}: no image format to write has the suffix {suffix}; try .png")
-    return format
-
-
-def _fit(samples: np.ndarray, format: str, name: str) -> np.ndarray:
-    """The samples as the format takes them; raises CodecError where that would lose something."""
+    format, notes = format or format_of(name), list[str]()
     alpha = alpha_channel(samples)
     if alpha is not None and format not in WITH_ALPHA:
         if alpha.min() < np.iinfo(samples.dtype).max:
             raise CodecError(f"{name}: {format} cannot hold transparency; write a PNG and flatten that")
         samples = samples[..., 0] if count_channels(samples) == 2 else np.ascontiguousarray(samples[..., :3])
-    if samples.dtype == np.uint16 and format != "PNG" and (samples.ndim > 2 or format not in DEEP):
+    if samples.dtype == np.uint16 and format != "PNG" and (samples.ndim > 2 or format not in WITH_16_BIT_GREY):
         raise CodecError(f"{name}: {format} cannot hold 16 bits a sample; write a PNG")
-    return samples
+    with collect_messages(left_out) as messages:
+        try:
+            options = {**SAVE_OPTIONS.get(format, {}), **_metadata_options(format, metadata or {}, notes)}
+            if samples.dtype == np.uint16 and format == "PNG":
+                data = encode_png16(samples, options)
+                if isinstance(destination, (str, os.PathLike)):
+                    with open(destination, "wb") as file:
+                        file.write(data)
+                else:
+                    destination.write(data)
+                return
+            image = Image.fromarray(samples)
+            if image.mode == "L" and format in WITHOUT_GREY and "icc_profile" in options:
+                image.info["icc_profile"] = options.pop("icc_profile")
+                image, options["icc_profile"] = convert_to_rgb(image, notes)
+            image.save(destination, format, **options)
+        except OSError as exc:
+            raise CodecError(f"{name}: {exc.strerror or exc}") from exc
+        except Exception as exc:  # Pillow's writers raise nearly anything
+            raise CodecError(f"{name}: cannot be written as {format} ({exc})") from exc
+        finally:
+            messages += [f"{name}: {note}" for note in notes]
 
 
-def save_options(format: str, metadata: dict[str, bytes], name: str, left_out: list[str]) -> dict[str, Any]:
-    """Pillow's options to save metadata with; appends to `left_out` what the format has no place for."""
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Pillow's name for the format of a path's suffix, PNG without one; raises CodecError on unknown suffixes."""
+    from PIL import Image
+
+    suffix = os.path.splitext(path)[1].lower() or ".png"
+    Image.preinit()  # the usual formats; to load all of Pillow's takes as long as to decode an image
+    format = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
+    if format not in Image.SAVE or suffix == SUFFIX:  # integrations.pillow registers .vae with Pillow
+        raise CodecError(f"{os.fspath(path)}: no image format to write has the suffix {suffix}; try .png")
+    return format
+
+
+def _metadata_options(format: str, metadata: dict[str, bytes], notes: list[str]) -> dict[str, Any]:
+    """Pillow's options to save metadata; `notes` receives a message on what the format has no place for."""
     from PIL import Image, PngImagePlugin
 
-    missing = sorted(set(metadata) - METADATA_IN.get(format, set()))
+    missing = sorted(set(metadata) - METADATA_KEYS.get(format, set()))
     if missing:
-        left_out.append(f"{name}: {format} has no place for {', '.join(missing)}")
-        metadata = {kind: value for kind, value in metadata.items() if kind not in missing}
+        notes.append(f"{format} has no place for {', '.join(missing)}")
+        metadata = {key: value for key, value in metadata.items() if key not in missing}
     options: dict[str, Any] = {}
     if "icc" in metadata:
         options["icc_profile"] = metadata["icc"]
@@ -142,99 +127,79 @@ def save_options(format: str, metadata: dict[str, bytes], name: str, left_out: l
 
 
 def encode_png16(samples: np.ndarray, options: dict[str, Any] | None = None) -> bytes:
-    """u16[H, W] or u16[H, W, 2, 3 or 4] -> a PNG, bytes; `options` are those of Pillow, for metadata."""
+    """Encode u16[H, W] or u16[H, W, 2, 3 or 4] as a PNG; `options` are Pillow's, for metadata.
+
+    Pillow writes 16-bit PNGs of grey images only.  Each row has the filter with the least sum of absolute values
+    (ISO/IEC 15948, sections 9 and 12.7).
+    """
     from PIL import Image
 
     height, width = samples.shape[:2]
-    channels = samples.size // (height * width)
-    frame = io.BytesIO()
-    Image.new("L", (1, 1)).save(frame, "PNG", **(options or {}))
-    chunks = frame.getvalue()
-    out, at = [chunks[:8]], 8
-    while at < len(chunks):
-        (length,) = struct.unpack_from(">I", chunks, at)
-        tag, payload = chunks[at + 4 : at + 8], chunks[at + 8 : at + 8 + length]
-        at += 12 + length
-        if tag == b"IHDR":
-            payload = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
-        elif tag == b"IDAT":
-            payload = _compressed(samples.reshape(height, -1), 2 * channels)
-        out += [struct.pack(">I", len(payload)), tag, payload, struct.pack(">I", zlib.crc32(tag + payload))]
-    return b"".join(out)
-
-
-def _compressed(samples: np.ndarray, step: int) -> bytes:
-    """The rows u16[H, W * channels], each with the filter of the least sum (ISO/IEC 15948, 9 and 12.7), deflated."""
+    template = io.BytesIO()
+    Image.new("L", (1, 1)).save(template, "PNG", **(options or {}))
     deflate, parts = zlib.compressobj(6), []
-    above = np.zeros(2 * samples.shape[1], np.int16)
-    for line in samples:
-        row = line.astype(">u2").view(np.uint8).astype(np.int16)
-        left, corner = (np.concatenate([np.zeros(step, np.int16), whole[:-step]]) for whole in (row, above))
-        guess = left + above - corner
-        to_left, to_above, to_corner = (abs(guess - near) for near in (left, above, corner))
+    pixel_bytes, above = 2 * count_channels(samples), np.zeros(2 * samples[0].size, np.int16)
+    for samples_of_row in samples.reshape(height, -1):
+        row = samples_of_row.astype(">u2").view(np.uint8).astype(np.int16)
+        left, corner = (np.concatenate([np.zeros(pixel_bytes, np.int16), x[:-pixel_bytes]]) for x in (row, above))
+        gradient = left + above - corner
+        to_left, to_above, to_corner = (abs(gradient - x) for x in (left, above, corner))
         paeth = np.where(to_above <= to_corner, above, corner)
         paeth = np.where((to_left <= to_above) & (to_left <= to_corner), left, paeth)
-        guesses = np.stack([np.zeros_like(row), left, above, (left + above) >> 1, paeth])
-        filtered = (row - guesses).astype(np.uint8)
+        filtered = (row - np.stack([np.zeros_like(row), left, above, (left + above) >> 1, paeth])).astype(np.uint8)
         best = int(np.abs(filtered.view(np.int8).astype(np.int16)).sum(axis=1).argmin())
         parts.append(deflate.compress(bytes([best]) + filtered[best].tobytes()))
         above = row
-    return b"".join([*parts, deflate.flush()])
-
-
-def write_rows(file: BinaryIO, like: bytes, height: int, strips: Iterator[np.ndarray]) -> None:
-    """Writes a PNG of the rows u8[n, W, 3] of `strips`, `height` in all, with the metadata of `like`, a PNG as wide."""
-    layout = read_layout(io.BytesIO(like))
-    empty = layout.build(height, b"")
-    file.write(empty[: empty.index(b"IDAT") - 4])
-    # As Pillow compresses, so that the file has the same size.
-    deflate = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
-    context: list[np.ndarray] = []
-    for strip in strips:
-        size = max(1, BLOCK // strip[0].nbytes)
-        for top in range(0, len(strip), size):
-            block = strip[top : top + size]
-            rows = _filtered(np.concatenate([*context, block]))
-            known = len(rows) // (len(block) + len(context)) * len(context)
-            file.write(chunk(b"IDAT", deflate.compress(memoryview(rows)[known:])))
-            context = [block[-1:].copy()]
-    file.write(chunk(b"IDAT", deflate.flush()) + layout.after + chunk(b"IEND", b""))
-
-
-def _filtered(rows: np.ndarray) -> bytes:
-    """The rows with PNG's filters applied, each behind the byte that names its filter."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(rows).save(file, "PNG", compress_level=0)
-    data = file.getbuffer()
-    return zlib.decompress(b"".join(data[at : at + length] for at, length in read_layout(file).data))
+    ihdr = struct.pack(">IIBBBBB", width, height, 16, PNG_COLOUR_TYPES[count_channels(samples)], 0, 0, 0)
+    layout = read_png_layout(template, 1 << 31)._replace(ihdr=ihdr)
+    return layout.build(height, b"".join([*parts, deflate.flush()]), layout.after)
 
 
 def write_strips(
     shape: tuple[int, ...],
     strips: Iterator[np.ndarray],
     file: BinaryIO,
-    kept: dict[str, bytes],
+    metadata: dict[str, bytes],
     format: str,
     left_out: list[str] | None = None,
 ) -> None:
-    """Writes the rows of `strips`, [n, W] or [n, W, C], `shape` in all, as write_image would.
+    """Write an image of this shape from strips of its rows, to the effect of write_image.
 
-    PNG, and PPM without alpha, as they come, if they come one by one: `file` is only ever written to.  `left_out` as in
-    write_image.
+    PNG, and PPM without alpha, are written strip by strip.  `file` need not be seekable.
     """
     first = next(strips)
-    strips, row, whole = chain([first], strips), io.BytesIO(), io.BytesIO()
-    in_parts = first.shape != shape
-    if in_parts and format == "PNG":
-        write_image(np.zeros_like(first[:1]), row, kept, format, left_out)
-        write_rows(file, row.getvalue(), shape[0], strips)
-    elif in_parts and format == "PPM" and shape[2:] in ((), (3,)):
-        write_image(np.zeros_like(first[:1]), row, kept, format, left_out)  # for what there is no place for
+    strips, whole = chain([first], strips), io.BytesIO()
+    if first.shape == shape or not (format == "PNG" or (format == "PPM" and shape[2:] in ((), (3,)))):
+        write_image(gather(shape, strips), whole, metadata, format, left_out)
+        file.write(whole.getbuffer())
+        return
+    write_image(np.zeros_like(first[:1]), whole, metadata, format, left_out)  # one row, with the metadata
+    if format == "PPM":
         file.write(b"P%d\n%d %d\n255\n" % (6 if shape[2:] else 5, shape[1], shape[0]))
         for strip in strips:
             file.write(np.ascontiguousarray(strip).data.cast("B"))
-    else:
-        write_image(gather(shape, strips), whole, kept, format, left_out)
-        file.write(whole.getbuffer())
+        return
+    layout = read_png_layout(whole)
+    header = layout.build(shape[0], b"")
+    file.write(header[: header.index(b"IDAT") - 4])
+    deflate = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)  # as Pillow compresses
+    context: list[np.ndarray] = []  # the row before the block, from which its first row may be predicted
+    for strip in strips:
+        block_rows = max(1, PNG_BLOCK // strip[0].nbytes)
+        for top in range(0, len(strip), block_rows):
+            block = strip[top : top + block_rows]
+            rows = _filter_png_rows(np.concatenate([*context, block]))
+            context_bytes = len(rows) // (len(block) + len(context)) * len(context)
+            file.write(png_chunk(b"IDAT", deflate.compress(memoryview(rows)[context_bytes:])))
+            context = [block[-1:].copy()]
+    file.write(png_chunk(b"IDAT", deflate.flush()) + layout.after + png_chunk(b"IEND", b""))
+
+
+def _filter_png_rows(rows: np.ndarray) -> bytes:
+    """The rows with Pillow's choice of PNG filters, each after its filter's byte."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(rows).save(file, "PNG", compress_level=0)
+    data = file.getbuffer()
+    return zlib.decompress(b"".join(data[begin : begin + length] for begin, length in read_png_layout(file).data))

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
 from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, quality_of, read_preamble
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images.metadata import EXIF_PREFIX, INCH, RESOLUTION
+from vaecodec.images.reading import EXIF_PREFIX, INCH, RESOLUTION
 
 FORMAT, MIME = "VAE", "image/x-vaecodec"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by channels

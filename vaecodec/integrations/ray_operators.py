@@ -39,7 +39,7 @@ from vaecodec.files.outputs import (
 )
 from vaecodec.files.runs import JobRunner, Outcome, compress_job
 from vaecodec.files.sources import Source
-from vaecodec.images.reading import is_image
+from vaecodec.images.inspection import is_image
 from vaecodec.images.strips import is_large
 from vaecodec.limits import NONE, for_pillow
 

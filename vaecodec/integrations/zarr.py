@@ -15,7 +15,7 @@ from zarr.core.common import parse_named_configuration
 from zarr.registry import register_codec
 
 from vaecodec import arrays
-from vaecodec.arrays import chunks
+from vaecodec.arrays.chunk import check_array
 
 NAME = "vaecodec"
 
@@ -49,7 +49,7 @@ class VaeCodec(ArrayBytesCodec):
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         """Raises CodecError on an array whose type or axes it cannot take."""
-        chunks.check_array(np.empty((0,) * len(shape), dtype.to_native_dtype()), bool(self.channels))
+        check_array(np.empty((0,) * len(shape), dtype.to_native_dtype()), bool(self.channels))
 
     def _encode_sync(self, chunk_data: Any, chunk_spec: Any) -> Any:
         values = chunk_data.as_numpy_array()

@@ -141,7 +141,7 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
     Image.fromarray(synthetic_image(40, 50)).save(tmp_path / "photo.png")
     assert cli.main(["compress", "-m", path, str(tmp_path / "photo.png")]) == 1
     assert "not for uint8[40, 50, 3]" in capsys.readouterr().err and not (tmp_path / "photo.vae").exists()
-    with pytest.raises(CodecError, match="not for a picture"):
+    with pytest.raises(CodecError, match="not for an image"):
         vaecodec.sample(1, model=path)
 
 

@@ -16,8 +16,9 @@ from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
 from vaecodec.images import strips, writing
 from vaecodec.images.channels import split_alpha
+from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import read_image
-from vaecodec.images.strips import open_strips
+from vaecodec.images.strips import open_strips, png_chunk
 from vaecodec.images.writing import write_image, write_strips
 from vaecodec.limits import Limits
 
@@ -28,7 +29,7 @@ HEIGHT, WIDTH = 150, 117
 def everything_is_large(monkeypatch):
     monkeypatch.setattr(strips, "LARGE", 1)
     monkeypatch.setattr(strips, "STRIP_BYTES", 3 * WIDTH * 7)
-    monkeypatch.setattr(writing, "BLOCK", 3 * WIDTH * 11)
+    monkeypatch.setattr(writing, "PNG_BLOCK", 3 * WIDTH * 11)
 
 
 def exif():
@@ -48,8 +49,8 @@ def rows_of(large, step=50, overlap=13):
 
 
 KINDS = {
-    "png": ("a.png", {}, strips.Reader),
-    "png with metadata": ("a.png", {"exif": exif()}, strips.Reader),
+    "png": ("a.png", {}, strips.PngStripReader),
+    "png with metadata": ("a.png", {"exif": exif()}, strips.PngStripReader),
     "ppm": ("a.ppm", {}, None),
     "bmp": ("a.bmp", {}, None),
     "tga": ("a.tga", {}, None),
@@ -99,7 +100,7 @@ def test_a_tiff_of_many_strips_and_a_bmp_from_the_bottom_are_read_row_by_row(tmp
         Image.fromarray(pixels).save(path, **({"tiffinfo": {278: 9}} if name == "a.tif" else {}))
         with Image.open(path) as image:
             assert strips._has_raw_rows(image)
-            piece = strips._raw_piece(path, 31, 57)
+            piece = strips._raw_strip(path, 31, 57)
             assert piece.size == (WIDTH, 26)
             np.testing.assert_array_equal(np.asarray(piece.convert("RGB")), pixels[31:57])
 
@@ -134,15 +135,19 @@ def interlaced(pixels):
         data += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::right])
     data += b"".join(b"\0" + row.tobytes() for row in pixels[1::2])
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
-    parts = (strips.chunk(b"IHDR", ihdr), strips.chunk(b"IDAT", zlib.compress(data)), strips.chunk(b"IEND", b""))
-    return strips.SIGNATURE + b"".join(parts)
+    parts = (
+        png_chunk(b"IHDR", ihdr),
+        png_chunk(b"IDAT", zlib.compress(data)),
+        png_chunk(b"IEND", b""),
+    )
+    return PNG_SIGNATURE + b"".join(parts)
 
 
 def test_an_interlaced_png_is_decoded_whole(tmp_path):
     pixels = synthetic_image(HEIGHT, WIDTH)
     (tmp_path / "a.png").write_bytes(interlaced(pixels))
     with open(tmp_path / "a.png", "rb") as file:
-        assert not strips.Reader.fits(strips.read_layout(file))
+        assert not strips.PngStripReader.supports(strips.read_png_layout(file))
     np.testing.assert_array_equal(rows_of(open_strips(tmp_path / "a.png")[0]), pixels)
 
 
@@ -160,8 +165,11 @@ def test_every_filter_of_png_is_read(tmp_path):
     )
     ihdr = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
     data = zlib.compress(rows)
-    parts = [strips.chunk(b"IHDR", ihdr), *(strips.chunk(b"IDAT", data[n : n + 99]) for n in range(0, len(data), 99))]
-    (tmp_path / "a.png").write_bytes(strips.SIGNATURE + b"".join(parts) + strips.chunk(b"IEND", b""))
+    parts = [
+        png_chunk(b"IHDR", ihdr),
+        *(png_chunk(b"IDAT", data[n : n + 99]) for n in range(0, len(data), 99)),
+    ]
+    (tmp_path / "a.png").write_bytes(PNG_SIGNATURE + b"".join(parts) + png_chunk(b"IEND", b""))
     np.testing.assert_array_equal(rows_of(open_strips(tmp_path / "a.png")[0]), pixels)
 
 

@@ -14,7 +14,7 @@ from support.images import synthetic_image
 from vaecodec.codec import fallback
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import avif
+from vaecodec.images import inspection
 from vaecodec.images.reading import read_image
 
 AvifImagePlugin = pytest.importorskip("PIL.AvifImagePlugin")
@@ -71,37 +71,37 @@ def test_an_image_file_whose_frame_is_larger_is_refused_before_decoding(mode, no
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 77)])
 def test_the_size_of_a_frame_is_found(size, options):
     data = encoded(*size, **options)
-    avif.check_still(data, *size)
-    avif.check_image(data, *size)
+    inspection.check_still_avif(data, *size)
+    inspection.check_avif(data, *size)
     for less in ((size[0] - 1, size[1]), (size[0], size[1] - 1)):
         with pytest.raises(FormatError, match="not of the size"):
-            avif.check_still(data, *less)
+            inspection.check_still_avif(data, *less)
 
 
 def test_the_alpha_of_an_image_counts_too(monkeypatch):
     data = encoded(512, 80, "RGBA")
-    items = avif._items(data)
+    items = inspection._items(data)
     assert len(items.needed()) == 2
-    avif.check_image(data, 512, 80)
+    inspection.check_avif(data, 512, 80)
     (alpha,) = items.needed() - {items.primary}
-    large = items._replace(data=items.data | {alpha: avif._items(encoded(512, 96)).data[1]})
+    large = items._replace(data=items.data | {alpha: inspection._items(encoded(512, 96)).data[1]})
     with monkeypatch.context() as patch:
-        patch.setattr(avif, "_items", lambda _: large)
+        patch.setattr(inspection, "_items", lambda _: large)
         with pytest.raises(FormatError, match="a frame of 512 x 96 pixels in an image of 512 x 80"):
-            avif.check_image(data, 512, 80)
+            inspection.check_avif(data, 512, 80)
     with pytest.raises(FormatError, match="other things than one image"):
-        avif.check_still(data, 512, 80)
+        inspection.check_still_avif(data, 512, 80)
 
 
 def test_a_sequence_is_judged_by_its_first_image():
     frames = [Image.fromarray(synthetic_image(48, 64, seed)) for seed in range(3)]
     file = io.BytesIO()
     frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:], speed=10)
-    avif.check_image(file.getvalue(), 64, 48)
+    inspection.check_avif(file.getvalue(), 64, 48)
     with pytest.raises(FormatError, match="a frame of 64 x 48 pixels in an image of 63 x 48"):
-        avif.check_image(file.getvalue(), 63, 48)
+        inspection.check_avif(file.getvalue(), 63, 48)
     with pytest.raises(FormatError, match="other things than one image"):
-        avif.check_still(file.getvalue(), 64, 48)
+        inspection.check_still_avif(file.getvalue(), 64, 48)
 
 
 class Bits:
@@ -137,22 +137,22 @@ def sequence_header(width, height, bits, timing=False, ids=False):
     if ids:
         out.put((2, 4), (1, 3))  # 6 bits
     out.put((0, 3), (0, 4), (1, 1), (0, 2), (1, 1), (1, 1), (5, 3), (0, 3), (0, 1))
-    return out.obu(avif.SEQUENCE_HEADER)
+    return out.obu(inspection.SEQUENCE_HEADER)
 
 
 def frame_header(override, timing=False, ids=False):
-    out = Bits().put((0, 1), (avif.KEY_FRAME, 2), (1, 1))
+    out = Bits().put((0, 1), (inspection.KEY_FRAME, 2), (1, 1))
     out.put(*[(99, 7)] * timing).put((0, 1), (1, 1), (0, 1)).put(*[(33, 6)] * ids)
-    return out.put((int(override), 1)).obu(avif.FRAME)
+    return out.put((int(override), 1)).obu(inspection.FRAME)
 
 
 @pytest.mark.parametrize("timing", [False, True])
 @pytest.mark.parametrize("ids", [False, True])
 def test_a_frame_that_overrides_its_size_counts_as_the_largest_that_it_can_be(timing, ids):
     sequence = sequence_header(64, 48, 16, timing, ids)
-    plain = [*avif._frames(sequence + frame_header(False, timing, ids))]
-    assert plain == [avif.Frame(64, 48, False)] * 2
-    *_, overriding = avif._frames(sequence + frame_header(True, timing, ids))
+    plain = [*inspection._frames(sequence + frame_header(False, timing, ids))]
+    assert plain == [(64, 48, False)] * 2
+    *_, overriding = inspection._frames(sequence + frame_header(True, timing, ids))
     assert overriding == (1 << 16, 1 << 16, False)
 
 
@@ -162,7 +162,7 @@ def test_damage_is_a_format_error():
         bad = bytearray(data[: rng.integers(1, len(data))] if n % 3 == 0 else data)
         for at in rng.integers(0, len(bad), rng.integers(0, 4)):
             bad[at] = rng.integers(256)
-        for check in (avif.check_still, avif.check_image):
+        for check in (inspection.check_still_avif, inspection.check_avif):
             with contextlib.suppress(FormatError):
                 check(bytes(bad), 64, 48)
 

@@ -324,7 +324,7 @@ def test_lab_is_refused():
 
 def test_vector_drawings_are_refused_before_anything_renders_them():
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
-    with pytest.raises(CodecError, match="drawing"):
+    with pytest.raises(CodecError, match="vector graphics"):
         read_image(eps)
 
 

@@ -11,8 +11,7 @@ from support.damage import flipped, mutate, truncations, with_right_crc
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
-from vaecodec.arrays import chunks, lattice, masks
-from vaecodec.arrays import weights as weighing
+from vaecodec.arrays import chunk, planes, prediction
 from vaecodec.arrays.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.limits import Limits
@@ -22,8 +21,8 @@ TINY = str(GOLDEN / "tiny.vcm")
 
 def with_part(data: bytes, index: int, part: bytes) -> bytes:
     """A chunk with one part exchanged, its CRC right."""
-    chunk = chunks.parse(data)
-    return chunks.pack(chunk._replace(parts=[part if n == index else old for n, old in enumerate(chunk.parts)]))
+    parsed = chunk.parse(data)
+    return chunk.pack(parsed._replace(parts=[part if n == index else old for n, old in enumerate(parsed.parts)]))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_mutants_of_parts_are_decoded_or_refused(some):
     rng, outcomes = random.Random(5), []
     for _ in range(500):
         data = rng.choice(some)
-        parts = chunks.parse(data).parts
+        parts = chunk.parse(data).parts
         index = rng.randrange(len(parts))
         part = parts[index]
         if part[:1] == b"\x78" and rng.random() < 0.8:  # deflated
@@ -106,22 +105,22 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
     import tracemalloc
 
     def claim(mode: int, kind: str, shape: tuple[int, ...], *parts: bytes) -> bytes:
-        return chunks.pack(chunks.Chunk(mode, np.dtype(kind), shape, 0, 0, list(parts)))
+        return chunk.pack(chunk.Chunk(mode, np.dtype(kind), shape, 0, 0, list(parts)))
 
-    coding = chunks.pack_coding(chunks.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1))
-    long = chunks.pack_coding(chunks.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1 << 27))
+    coding = chunk.pack_coding(chunk.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1))
+    long = chunk.pack_coding(chunk.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1 << 27))
     zeros = zlib.compress(bytes(1 << 24), 9)
     hostile = [
-        claim(chunks.STORED, "u1", (1 << 16, 1 << 12), b""),
-        claim(chunks.STORED, "<f8", (1 << 29, 3), b"\0(\xb5/\xfd"),
-        claim(chunks.GRID, "<u2", (9, 9), coding, b"", b"", b"\2(\xb5/\xfd\xa0\0\0\0\x40"),
-        claim(chunks.CONSTANT, "u1", (1 << 31, 1), b"\0", b""),
-        claim(chunks.PLANES, "u1", (9, 9), coding, zeros, b"", b"", b""),
-        claim(chunks.PLANES, "<f4", (9, 9), coding, zeros, b"", b"", b""),
-        claim(chunks.PLANES, "u1", (9, 9), coding, b"", zeros, zeros, b""),
-        claim(chunks.PLANES, "u1", (9, 9), coding, b"", b"", zeros, b""),
-        claim(chunks.PLANES, "u1", (1 << 27, 1, 1), long, b"", b"", b"", b""),
-        claim(chunks.PLANES, "u1", (0, 9), coding, b"", b"", b"", b""),
+        claim(chunk.STORED, "u1", (1 << 16, 1 << 12), b""),
+        claim(chunk.STORED, "<f8", (1 << 29, 3), b"\0(\xb5/\xfd"),
+        claim(chunk.GRID, "<u2", (9, 9), coding, b"", b"", b"\2(\xb5/\xfd\xa0\0\0\0\x40"),
+        claim(chunk.CONSTANT, "u1", (1 << 31, 1), b"\0", b""),
+        claim(chunk.PLANES, "u1", (9, 9), coding, zeros, b"", b"", b""),
+        claim(chunk.PLANES, "<f4", (9, 9), coding, zeros, b"", b"", b""),
+        claim(chunk.PLANES, "u1", (9, 9), coding, b"", zeros, zeros, b""),
+        claim(chunk.PLANES, "u1", (9, 9), coding, b"", b"", zeros, b""),
+        claim(chunk.PLANES, "u1", (1 << 27, 1, 1), long, b"", b"", b"", b""),
+        claim(chunk.PLANES, "u1", (0, 9), coding, b"", b"", b"", b""),
     ]
     for data in hostile:
         tracemalloc.start()
@@ -147,7 +146,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
         ("<f4", Scale(AFFINE, np.nan, 1, 9), 1, 1),
         ("<f4", Scale(AFFINE, 0, 0, 9), 1, 1),
         ("<f4", Scale(QUOTIENTS, 0, -1, 9), 1, 1),
-        ("<f4", Scale(QUOTIENTS, 0, 1, lattice.TOP_MAX + 1), 1, 1),
+        ("<f4", Scale(QUOTIENTS, 0, 1, prediction.TOP_MAX + 1), 1, 1),
         ("<f4", Scale(ORDERED, -(2**31) - 1, 1, 9), 1, 1),
         ("<f8", Scale(ORDERED, 0, 1, 9), 1, 1),
         ("<f8", Scale(4, 0, 1, 9), 1, 1),
@@ -155,7 +154,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
 )
 def test_scales_that_cannot_be_are_refused(kind, scale, step, chain):
     with pytest.raises(FormatError):
-        chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
+        chunk.parse_coding(chunk.pack_coding(chunk.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
 
 
 def test_weights_that_could_be_rounded_are_refused(some):
@@ -163,36 +162,38 @@ def test_weights_that_could_be_rounded_are_refused(some):
         with pytest.raises(FormatError):
             arrays.decode(with_part(some[0], 3, zlib.compress(weights)))
 
-    stages = len(list(lattice.stages((1, 40, 36))))
-    (predict, expect), own = lattice.sizes(0, []), bytes([weighing.OWN])
-    for values in ([lattice.PREDICT_MAX + 1] + [0] * (predict + expect - 1), [0] * predict + [-1] + [0] * (expect - 1),
-                   [0] * predict + [lattice.EXPECT_MAX + 1] + [0] * (expect - 1)):  # fmt: skip
+    stages = len(list(prediction.stages((1, 40, 36))))
+    (predict, expect), own = prediction.weight_counts(0, []), bytes([planes.OWN])
+    too_large = [prediction.PREDICT_MAX + 1] + [0] * (predict + expect - 1)
+    negative = [0] * predict + [-1] + [0] * (expect - 1)
+    too_large_expectation = [0] * predict + [prediction.EXPECT_MAX + 1] + [0] * (expect - 1)
+    for values in (too_large, negative, too_large_expectation):
         refused(own + bytes(stages - 1) + np.array(values, "<i2").tobytes())
     refused(own + bytes(stages - 1))
     refused(bytes(stages - 1))
     refused(bytes(stages) + b"\0\0")
     refused(bytes([9]) + bytes(stages - 1))
-    refused(bytes([weighing.FOLLOW]) + bytes(stages - 1))
+    refused(bytes([planes.FOLLOW]) + bytes(stages - 1))
 
 
 def test_patches_and_masks_fit_or_are_refused():
     values = np.arange(9, dtype="<f4")
     places = np.array([2, 5])
     again = np.zeros(9, "<f4")
-    masks.apply_patches(again, masks.pack_patches(values, places))
+    chunk.apply_patches(again, chunk.pack_patches(values, places))
     assert np.array_equal(np.flatnonzero(again), places) and (again[places] == places).all()
     twice, beyond = struct.pack("<IIff", 5, 5, 0, 0), struct.pack("<If", 9, 0)
     for wrong in (b"x", zlib.compress(beyond), zlib.compress(b"abc"), zlib.compress(twice)):
         with pytest.raises(FormatError):
-            masks.apply_patches(again, wrong)
+            chunk.apply_patches(again, wrong)
     for wrong in (bytes(8), bytes(10), b"\4" + bytes(8)):
         with pytest.raises(FormatError):
-            masks.read_mask(zlib.compress(wrong), np.dtype("<f4"), 9)
+            chunk.parse_mask(zlib.compress(wrong), np.dtype("<f4"), 9)
 
 
 @pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 0, 2)])
 def test_the_other_sides_of_an_empty_array_are_bounded(shape):
-    data = chunks.pack(chunks.Chunk(chunks.STORED, np.dtype("u1"), shape, 0, 0, [chunks.store(np.zeros(0, np.uint8))]))
+    data = chunk.pack(chunk.Chunk(chunk.STORED, np.dtype("u1"), shape, 0, 0, [chunk.store(np.zeros(0, np.uint8))]))
     with pytest.raises(FormatError, match="claims the shape"):
         arrays.decode(data)
     with pytest.raises(CodecError, match="beyond what a chunk can hold"):

@@ -1,10 +1,20 @@
-"""The walk over a lattice: exact sums, tokens of every size, both directions alike."""
+"""Prediction from coarse to fine is exact; residuals of every size are coded; both directions agree."""
 
 import numpy as np
 import pytest
 
-from vaecodec.arrays import lattice
-from vaecodec.arrays.lattice import KINDS, Guide, Scene, Weights, answer, points, sizes, stages, walk
+from vaecodec.arrays import prediction
+from vaecodec.arrays.prediction import (
+    KINDS,
+    Guide,
+    Stage,
+    Weights,
+    code_plane,
+    predict,
+    stage_shape,
+    stages,
+    weight_counts,
+)
 from vaecodec.entropy import adaptive
 from vaecodec.entropy.coding import reader, words, writer
 
@@ -16,11 +26,11 @@ def test_stages_visit_every_point_once(shape):
     seen = np.zeros(shape, int)
     seen[:, 0, 0] += 1
     for level, kind in stages(shape):
-        scene = Scene(Guide(np.zeros(shape), np.zeros(shape)), [], level, kind, 1, 9)
-        for band in scene.bands():
-            seen[scene.where(band)] += 1
+        stage = Stage(Guide(np.zeros(shape), np.zeros(shape)), [], level, kind, 1, 9)
+        for strip in stage.strips():
+            seen[stage.where(strip)] += 1
     assert (seen == 1).all()
-    assert sum(np.prod(points(shape, *stage)) for stage in stages(shape)) == (np.prod(shape[1:]) - 1) * shape[0]
+    assert sum(np.prod(stage_shape(shape, *stage)) for stage in stages(shape)) == (np.prod(shape[1:]) - 1) * shape[0]
 
 
 def test_only_known_points_are_looked_at():
@@ -34,36 +44,39 @@ def test_only_known_points_are_looked_at():
             grid[:, odd[0] << level :: 2 << level, odd[1] << level :: 2 << level] = 1
         if 1 in grid[:, :: 1 << level, :: 1 << level].shape[1:]:
             continue  # a single row: its own points are filled in first
-        stage = (scene := Scene(Guide(grid, grid), [], level, kind, 1, 9)).look(next(scene.bands()))
-        assert all(np.isfinite(part).all() for part in (*stage.differences, *stage.magnitudes))
+        stage = Stage(Guide(grid, grid), [], level, kind, 1, 9)
+        features = stage.features(next(stage.strips()))
+        assert all(np.isfinite(part).all() for part in (*features.differences, *features.magnitudes))
 
 
-@pytest.mark.parametrize("top", [255, lattice.TOP_MAX])
+@pytest.mark.parametrize("top", [255, prediction.TOP_MAX])
 def test_sums_are_exact_at_their_bounds(top):
     """Against integers of Python, with the largest weights and values that there can be."""
-    dtype = np.float32 if top <= lattice.SMALL_TOP else np.float64
+    dtype = np.float32 if top <= prediction.FLOAT32_TOP else np.float64
     shape, kind = (1, 16, 16), 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
         planes = [np.where(rng.random(shape) < 0.5, 0, top).astype(dtype) for _ in range(6)]
         planes[0] = rng.integers(0, top + 1, shape).astype(dtype) if seed % 2 else planes[0]
         guides = [Guide(planes[2], planes[3]), Guide(planes[4], planes[5]), Guide(planes[1])]
-        scene = Scene(Guide(planes[0], planes[3]), guides, 0, kind, 1, top)
-        stage = scene.look(next(scene.bands()))
+        stage = Stage(Guide(planes[0], planes[3]), guides, 0, kind, 1, top)
+        features = stage.features(next(stage.strips()))
         weights = []
-        for size, most in zip(sizes(kind, guides), (lattice.PREDICT_MAX, lattice.EXPECT_MAX), strict=True):
+        for size, most in zip(
+            weight_counts(kind, guides), (prediction.PREDICT_MAX, prediction.EXPECT_MAX), strict=True
+        ):
             split = rng.multinomial(most, rng.dirichlet(np.full(size, 0.1)))
-            signs = rng.choice([-1, 1], size) if most == lattice.PREDICT_MAX else 1
+            signs = rng.choice([-1, 1], size) if most == prediction.PREDICT_MAX else 1
             weights.append((split * signs).astype(np.int16))
-        predicted, rows = answer(stage, Weights(*weights), 1, top)
+        predicted, rows = predict(features, Weights(*weights), 1, top)
         for n in range(0, predicted.size, 7):
-            total = 1024 * int(stage.mean.flat[n]) + 2048
-            total += sum(int(w) * int(d.flat[n]) for w, d in zip(weights[0], stage.differences, strict=True))
+            total = 1024 * int(features.mean.flat[n]) + 2048
+            total += sum(int(w) * int(d.flat[n]) for w, d in zip(weights[0], features.differences, strict=True))
             assert predicted.flat[n] == min(max(total >> 12, 0), top)
-            sizes_here = [int(m.flat[n] if m.ndim else m) for m in stage.magnitudes]
+            sizes_here = [int(m.flat[n] if m.ndim else m) for m in features.magnitudes]
             whole = sum(int(w) * size for w, size in zip(weights[1], sizes_here, strict=True))
             assert rows[n] == context(whole // 512)
-            assert all(m.flat[n if m.ndim else 0] <= 16 * top for m in stage.magnitudes)
+            assert all(m.flat[n if m.ndim else 0] <= 16 * top for m in features.magnitudes)
 
 
 def context(expected: int) -> int:
@@ -126,12 +139,18 @@ def test_tables_learn():
     assert len(words(coder)) < 1.03 * entropy
 
 
-def test_a_walk_gives_back_what_it_was_sent():
-    exact = RNG.integers(0, 1000, (2, 13, 22))
-    steps = walk(exact.shape, 1000, 7, [], lambda scene: lattice.default(scene.kind, [], False))
-    question = next(steps)
-    with pytest.raises(StopIteration) as end:
-        while True:
-            error = exact[question.where] - question.predicted.astype(int)
-            question = steps.send(((error + 3) // 7).ravel())
-    assert np.abs(end.value.value.values - exact).max() <= 3
+def test_planes_decode_to_what_was_encoded():
+    exact, sent = RNG.integers(0, 1000, (2, 13, 22)), []
+
+    def default_weights(stage):
+        return prediction.default_weights(stage.kind, [], False)
+
+    def encode(where, predicted, contexts):
+        sent.append(((exact[where] - predicted.astype(int) + 3) // 7).ravel())
+        return sent[-1]
+
+    encoded = code_plane(exact.shape, 1000, 7, [], default_weights, encode)
+    assert np.abs(encoded.values - exact).max() <= 3
+    residuals = iter(sent)
+    decoded = code_plane(exact.shape, 1000, 7, [], default_weights, lambda *_: next(residuals))
+    assert np.array_equal(decoded.values, encoded.values)
