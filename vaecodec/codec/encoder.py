@@ -45,9 +45,7 @@ from vaecodec.transforms.wavelet import Coefficients, dequantise, quantisation_t
 
 FIT_SAMPLES, MAX_SPARSITY = 1 << 17, 5  # fit a filter to this many samples of a tile, at least one in MAX_SPARSITY
 
-PIXELS = pixels_of(
-    np.arange(1 << 16, dtype=np.uint16).view(np.int16)
-)  # u8[65536]: the pixel of each level, by its bits
+PIXELS = pixels_of(np.arange(1 << 16, dtype=np.uint16).view(np.int16))
 
 
 class EncodedTile(NamedTuple):
@@ -262,7 +260,7 @@ class Encoder:
         if not count:
             return EncodedTile(coded.payload, coded.crc)
         every = min(max(1, count // FIT_SAMPLES), MAX_SPARSITY)
-        coefficients = dequantise(coded.values, self.model.gains.scaled(quality_index))
+        coefficients = dequantise(coded.values, self.model.gains.scaled(quality_index), "decoded")
         [levels] = self._transforms.levels([coefficients], quality_index, threads)
         pixels = task.pixels[pixel_box(task.inner).slices()]
         if effort == 1:
@@ -298,7 +296,7 @@ class Encoder:
             data = pack(header, [(part.payload, part.symbol_crc, 0) for part in tiles], metadata)
             return with_pixel_crcs(data, self._decoder.pixel_crcs(data, None))
         if chosen is None:
-            pixels = PIXELS.take(levels.view(np.uint16))
+            pixels = pixels_of(levels)
         else:
             low = model.gains.low_logarithm(quality_index)
             pixels = restore(levels, chosen.weights(model.transforms.synthesis.colors, low))

@@ -84,19 +84,22 @@ def inverse_dwt(
     return out
 
 
-def forward_dwt(samples: np.ndarray, scratch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def forward_dwt(
+    samples: np.ndarray, scratch: np.ndarray | None = None, bands: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(low i32[C, h, w], bands i32[3C, h, w]) of samples i32[C, H, W]: the exact inverse of inverse_dwt.
 
-    The last row or column is repeated where their number is odd.
+    The last row or column is repeated where their number is odd.  `bands` may be given, to write into.
     """
     channels, height, width = samples.shape
     h, w = half((height, width))
-    low, bands = np.empty((channels, h, w), np.int32), np.empty((3 * channels, h, w), np.int32)
+    low, bands = np.empty((channels, h, w), np.int32), _output(bands, (3 * channels, h, w), samples)
     strides = strides_of("samples", samples, (channels, height, width))
+    bands_strides = strides_of("bands", bands, (3 * channels, h, w))
     if library.in_numpy():
         low[...], bands[...] = reference.forward_dwt(samples)
     elif low.size:
-        arrays = (samples, *strides, low, h * w, w, bands, h * w, w, _scratch(scratch, width))
+        arrays = (samples, *strides, low, h * w, w, bands, *bands_strides, _scratch(scratch, width))
         library.call("forward_dwt", "iiipqqpqqpqqp", channels, height, width, *arrays)
     return low, bands
 

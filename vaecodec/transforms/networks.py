@@ -18,6 +18,7 @@ from vaecodec.config import ANCHORS, CELL, STRIDE, Config
 from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
+from vaecodec.native.library import reused
 from vaecodec.native.networks import Block, Dense, Depthwise
 from vaecodec.native.transforms import FilterWeights, restore
 from vaecodec.threads import ONE_THREAD, Threads
@@ -178,7 +179,7 @@ class Analysis:
 
     def linear(self, pixels: np.ndarray, threads: Threads = ONE_THREAD) -> Coefficients:
         """Coefficients of u8[16h, 16w, C], unit 2**-14, without the residual of the network."""
-        planes = np.empty((self.channels, *pixels.shape[:2]), np.int32)
+        planes = reused("planes", (self.channels, *pixels.shape[:2]), np.int32)
         threads.over_rows(len(pixels), lambda rows: kernels.forward_colors(pixels, self.colors, planes, rows))
         return wavelet.forward_dwt(planes, threads)
 
@@ -220,8 +221,13 @@ class Synthesis:
 
     def linear(self, coefficients: Coefficients, threads: Threads = ONE_THREAD) -> np.ndarray:
         """Samples i16[16h, 16w, C], unit 2**-14, without the residual of the network."""
-        planes = wavelet.inverse_dwt(coefficients, threads)
-        samples = np.empty(self._shape(coefficients), np.int16)
+        return self._linear(coefficients, np.empty(self._shape(coefficients), np.int16), threads)
+
+    def _linear(self, coefficients: Coefficients, samples: np.ndarray, threads: Threads) -> np.ndarray:
+        """Fill and return the samples."""
+        h, w = coefficients.cells
+        planes = reused("planes", (self.channels, STRIDE * h, STRIDE * w), np.int32)
+        wavelet.inverse_dwt(coefficients, threads, planes)
         threads.over_rows(len(samples), lambda rows: kernels.inverse_colors(planes, self.colors, samples, rows))
         return samples
 
@@ -238,7 +244,8 @@ class Synthesis:
         pixels: np.ndarray | None,
     ) -> None:
         """Fill either `levels` or `pixels`."""
-        samples, (h, w) = self.linear(coefficients, threads), coefficients.cells
+        h, w = coefficients.cells
+        samples = self._linear(coefficients, reused("samples", self._shape(coefficients), np.int16), threads)
         x = np.empty((h, w, self.latents.channels), np.int16)
         threads.over_rows(h, lambda rows: kernels.synthesis_coarse(self.latents, *coefficients, x, rows))
         x = run_blocks(self.coarse_blocks, x, threads)

@@ -8,6 +8,7 @@ import numpy as np
 
 from vaecodec.config import STRIDE
 from vaecodec.native import wavelet as kernels
+from vaecodec.native.library import reused
 from vaecodec.threads import ONE_THREAD, Threads
 
 OCTAVES = 4  # of the transforms; the prior splits the low-pass image of a tile once more
@@ -56,11 +57,17 @@ class Values(NamedTuple):
     low: np.ndarray
 
 
-def empty_coefficients(channels: int, cells: tuple[int, int], dtype: type = np.int32) -> Coefficients:
-    """Uninitialised planes of an image of (h, w) cells."""
+def empty_coefficients(
+    channels: int, cells: tuple[int, int], dtype: type = np.int32, name: str | None = None
+) -> Coefficients:
+    """Uninitialised planes of an image of (h, w) cells; with a name, for the use of one call (library.reused)."""
     counts = [SUBBANDS * channels] * OCTAVES + [channels]
     shapes = [(count, side * cells[0], side * cells[1]) for count, side in zip(counts, SIDES, strict=True)]
-    planes: list[np.ndarray] = [np.empty(shape, dtype) for shape in shapes]
+    planes: list[np.ndarray]
+    if name is None:
+        planes = [np.empty(shape, dtype) for shape in shapes]
+    else:
+        planes = [reused(f"{name}{n}", shape, dtype) for n, shape in enumerate(shapes)]
     return Coefficients(planes[:-1], planes[-1])
 
 
@@ -72,34 +79,34 @@ def forward_dwt(planes: np.ndarray, threads: Threads = ONE_THREAD) -> Coefficien
     def transform(channel: int) -> None:
         low = planes[channel : channel + 1]
         for octave in out.subbands:
-            low, octave[channel::channels] = kernels.forward_dwt(low)
+            low, _ = kernels.forward_dwt(low, bands=octave[channel::channels])
         out.low[channel] = low[0]
 
     threads.run(transform, range(channels))
     return out
 
 
-def inverse_dwt(coefficients: Coefficients, threads: Threads = ONE_THREAD) -> np.ndarray:
-    """The inverse of forward_dwt."""
+def inverse_dwt(coefficients: Coefficients, threads: Threads = ONE_THREAD, out: np.ndarray | None = None) -> np.ndarray:
+    """The inverse of forward_dwt; returns `out`, or a new array."""
     channels, h, w = coefficients.low.shape
-    planes = np.empty((channels, STRIDE * h, STRIDE * w), np.int32)
+    planes = np.empty((channels, STRIDE * h, STRIDE * w), np.int32) if out is None else out
 
     def transform(channel: int) -> None:
         low = coefficients.low[channel : channel + 1]
         for octave in range(OCTAVES - 1, -1, -1):
-            out = None if octave else planes[channel : channel + 1]
-            low = kernels.inverse_dwt(low, coefficients.subbands[octave][channel::channels], out=out)
+            target = None if octave else planes[channel : channel + 1]
+            low = kernels.inverse_dwt(low, coefficients.subbands[octave][channel::channels], out=target)
 
     threads.run(transform, range(channels))
     return planes
 
 
-def dequantise(values: Values, gains: ScaledGains) -> Coefficients:
-    """Coefficients, unit 2**-14, of the values of a tile."""
+def dequantise(values: Values, gains: ScaledGains, name: str | None = None) -> Coefficients:
+    """Coefficients, unit 2**-14, of the values of a tile; with a name, for the use of one call (library.reused)."""
     mantissas, shifts = gains
     channels, h, w = values.low.shape
     width = SUBBANDS * channels
-    out = empty_coefficients(channels, (h, w))
+    out = empty_coefficients(channels, (h, w), name=name)
     for octave, planes in enumerate(out.subbands):
         span = slice(octave * width, (octave + 1) * width)
         kernels.octave_planes(*values.halves[octave], planes.shape[1:], mantissas[span], shifts[span], out=planes)

@@ -174,7 +174,7 @@ def synthesis_levels(layer: Dense, x: np.ndarray, samples: np.ndarray) -> np.nda
 
 def pixels_of(levels: np.ndarray) -> np.ndarray:
     """u8: levels, rounded and clipped."""
-    return np.clip((levels.astype(np.int32) + 8192) >> 6, 0, 255).astype(np.uint8)
+    return (np.clip(levels >> 6, -128, 127) + 128).astype(np.uint8)
 
 
 def analysis_fine(layer: Dense, pixels: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
