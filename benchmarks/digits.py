@@ -28,7 +28,7 @@ from vaecodec.generative import bitsback, image_sets, scoring
 from vaecodec.generative.image_sets import read_set
 from vaecodec.model import discrete
 from vaecodec.model.file import load_generator
-from vaecodec.model.generator import Generator
+from vaecodec.model.generative import Generator
 
 WIDE = 100  # pictures in a row of the one picture, whose sides WebP limits to 16383
 

@@ -23,3 +23,9 @@ class TargetError(CodecError):
 
 class SkippedError(CodecError):
     """The input is left alone because the caller asked for that, which is no failure."""
+
+
+def require(condition: object, message: str) -> None:
+    """Raise ModelError with `message` unless `condition` is true."""
+    if not condition:
+        raise ModelError(message)

@@ -112,7 +112,7 @@ def trained(tmp_path_factory):
 
 def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     from vaecodec.model.file import load_model, pack_model
-    from vaecodec.model.floats import transform_weights
+    from vaecodec.model.weights import transform_weights
     from vaecodec.training.freezing import freeze, unfreeze
     from vaecodec.training.loop import save_compact
 

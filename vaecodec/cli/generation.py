@@ -21,7 +21,7 @@ from vaecodec.generative.scoring import Score
 from vaecodec.images.channels import to_model_channels
 from vaecodec.images.reading import read_rgb
 from vaecodec.images.writing import format_of, write_image
-from vaecodec.model.generator import Generator
+from vaecodec.model.generative import Generator
 
 Report = tuple[dict[str, Any], str]
 THUMBNAIL, DIGIT = 192, 84  # sides of the cells of a sheet

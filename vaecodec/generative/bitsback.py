@@ -20,7 +20,7 @@ from vaecodec.entropy import coding
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.model import discrete, generative
 from vaecodec.model.generative import ORDER, PHASES
-from vaecodec.model.generator import Generator as Model
+from vaecodec.model.generative import Generator as Model
 
 MAX_BATCH = 64  # images
 SPARE = 8  # initial words below those that coding has touched, which a decoder puts on the stack to check the end

@@ -20,13 +20,13 @@ from vaecodec.errors import CodecError
 from vaecodec.generative import bitsback
 from vaecodec.images.channels import check_array, count_channels, split_alpha, to_model_channels
 from vaecodec.images.reading import read_image
+from vaecodec.model.exact import ACTIVATION_MAX
 from vaecodec.model.file import load_any
-from vaecodec.model.generator import Generator
+from vaecodec.model.generative import Generator
 from vaecodec.native.symbols import symbol_values
 from vaecodec.prior.context_model import PARTS_BY_OCTAVE, Distributions
 from vaecodec.prior.tile import Chooser, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
-from vaecodec.transforms.integer import ACTIVATION_MAX
 from vaecodec.transforms.wavelet import Values, dequantise
 
 SIZE = (256, 256)  # of photographs

@@ -21,7 +21,7 @@ from vaecodec.entropy.tables import TOTAL
 from vaecodec.generative import bitsback, generation
 from vaecodec.model import discrete
 from vaecodec.model.file import Model, pack_model
-from vaecodec.model.generator import Generator
+from vaecodec.model.generative import Generator
 
 QUALITY = 50.0  # of photographs
 QUANTILES = 101

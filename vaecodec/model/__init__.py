@@ -1,1 +1,1 @@
-"""Model files: their tensors, what they must be, and how trained weights become integers."""
+"""Models: architecture, file format, weights, and the library of shipped and added models."""

@@ -1,10 +1,10 @@
-"""Densities as integer frequencies that sum to 2**24, computed exactly: what `bitsback` codes with.
+"""Compute densities as integer frequencies that sum to 2**24, exactly: the models of `generative.bitsback`.
 
     posterior(means, scales)   Normal over bins of equal mass under N(0, 1)   (Townsend et al. 2019, section 2.5.1)
     ink(odds)                  whether a pixel is not 0
-    values(natural)            which value, if it is not
+    values(natural)            the value of a pixel that is not 0
 
-All that is not a power of two comes from tables in the model file, made once in `generative_freezing`.
+All factors but powers of two come from tables in the model file (`training.generative_freezing`).
 """
 
 from __future__ import annotations
@@ -14,49 +14,59 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.entropy.tables import PRECISION, TOTAL
-from vaecodec.model.generative import VALUES
-from vaecodec.transforms.integer import Layer
+from vaecodec.model.exact import ACTIVATION_MAX, Layer
 
+VALUES = 255  # of a pixel that is not 0
 BINS = 10
 COUNT = 1 << BINS
 EDGE_BITS = 16  # edges of bins are in units of 2**-16
 REACH, KNOT_BITS = 6, 6  # the cumulative Normal is tabulated within +-6, at steps of 2**-6
 INVERSE_BITS = 10
-RUNGS = 449  # scales 2**-6 .. 2**1, at steps of 2**(1/64)
-RUNG_OFFSET = 384 - 64  # from an activation, whose 64 stands for 2**0
+SCALE_COUNT = 449  # scales 2**-6 .. 2**1, at steps of 2**(1/64)
+SCALE_OFFSET = 384 - 64  # index of a scale, less the activation for its logarithm: 64 stands for 2**0
 ODDS_MAX = 1023
 EXP_BITS, EXP_ENTRIES = 7, 24 * 128 + 1  # powers of two at steps of 2**-7, down to 2**-24
 LOGIT_BITS = 15
 
 
 class Tables(NamedTuple):
-    """Of one model; also the names and types of arrays in its file, after discrete/."""
+    """Tables of a model; fields are the names of arrays in its file, after discrete/."""
 
-    edges: np.ndarray  # i32[COUNT - 1], unit 2**-16: between bins
-    centres: np.ndarray  # i16[COUNT], unit 2**-8: the latent that a bin stands for
-    cumulative: np.ndarray  # i32[769]: 2**24 times the Normal's cdf at the knots
-    inverse: np.ndarray  # i32[RUNGS], unit 2**-10: 1 / scale
-    ink: np.ndarray  # i32[2 * ODDS_MAX + 1]: frequency of not 0
-    exp: np.ndarray  # i32[EXP_ENTRIES]: 2**(24 - n / 128)
-
-
-SHAPES = Tables(
-    *[(COUNT - 1,), (COUNT,), (2 * REACH * 2**KNOT_BITS + 1,), (RUNGS,), (2 * ODDS_MAX + 1,), (EXP_ENTRIES,)]  # type: ignore[arg-type]
-)
+    edges: np.ndarray  # between bins, unit 2**-16
+    centres: np.ndarray  # the latent that a bin stands for, unit 2**-8
+    cumulative: np.ndarray  # 2**24 times the Normal's cdf at the knots
+    inverse: np.ndarray  # 1 / scale, unit 2**-10
+    ink: np.ndarray  # frequency of not 0
+    exp: np.ndarray  # 2**(24 - n / 128)
 
 
-def rungs(log_scales: np.ndarray) -> np.ndarray:
-    """Activations that stand for logarithms of scales -> i64 indices into `inverse`."""
-    return np.clip(log_scales.astype(np.int64) + RUNG_OFFSET, 0, RUNGS - 1)
+class TableFormat(NamedTuple):
+    """Length, type and range of a table: within it all results stay below 2**53, and no sum of weights is 0."""
+
+    length: int
+    dtype: str
+    low: int
+    high: int
+
+
+FORMATS = {
+    "edges": TableFormat(COUNT - 1, "<i4", -(8 << EDGE_BITS), 8 << EDGE_BITS),
+    "centres": TableFormat(COUNT, "<i2", -ACTIVATION_MAX, ACTIVATION_MAX),
+    "cumulative": TableFormat(2 * REACH * 2**KNOT_BITS + 1, "<i4", 0, TOTAL),
+    "inverse": TableFormat(SCALE_COUNT, "<i4", 1, 1 << 20),
+    "ink": TableFormat(2 * ODDS_MAX + 1, "<i4", 1, TOTAL - 1),
+    "exp": TableFormat(EXP_ENTRIES, "<i4", 1, TOTAL),
+}
 
 
 def posterior(tables: Tables, means: np.ndarray, log_scales: np.ndarray) -> np.ndarray:
-    """Frequencies i64[n, COUNT] of a Normal's bins; means, unit 2**-8, and log-scales are activations [n].
+    """Frequencies i64[n, COUNT] of the bins of Normals; means, unit 2**-8, and log-scales are activations [n].
 
-    Between knots the cdf is a straight line; every bin keeps at least 1.
+    The cdf is linear between knots, and every bin keeps at least 1.
     """
     place = tables.edges.astype(np.int64) - (means.astype(np.int64)[:, None] << (EDGE_BITS - 8))
-    place *= tables.inverse[rungs(log_scales)].astype(np.int64)[:, None]
+    scale_indices = np.clip(log_scales.astype(np.int64) + SCALE_OFFSET, 0, SCALE_COUNT - 1)
+    place *= tables.inverse[scale_indices].astype(np.int64)[:, None]
     place >>= INVERSE_BITS
     np.clip(place, -REACH << EDGE_BITS, (REACH << EDGE_BITS) - 1, out=place)
     place += REACH << EDGE_BITS
@@ -82,7 +92,7 @@ def ink(tables: Tables, odds: np.ndarray) -> np.ndarray:
 def values(tables: Tables, layer: Layer, natural: np.ndarray) -> np.ndarray:
     """Frequencies i64[n, VALUES] of 1, 2, ...; natural parameters are activations [n, K].
 
-    A product and a quotient of doubles are rounded alike by all machines of IEEE 754; floors keep the sum in bounds.
+    All IEEE 754 machines round a product and a quotient of doubles alike; floors keep the sum within 2**24.
     """
     logits = layer.product(natural).astype(np.float64, copy=False)
     np.subtract(logits.max(1, keepdims=True), logits, out=logits)

@@ -1,7 +1,7 @@
-"""Models by name: those that come with the package, and those that a user has added to a folder.
+"""Find models by name: those shipped with the package, and those that a user has added to a folder.
 
-vaecodec/model/shipped/*.vcm                      shipped; their names are theirs
-$VAECODEC_MODELS, or the system's place for data  added; a name stands for a file there
+vaecodec/model/shipped/*.vcm                                 shipped; their names are reserved
+$VAECODEC_MODELS, or a folder in the user's data directory   added
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 def folder() -> str:
-    """Where added models are, whether there is such a folder or not."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return given
+    """The folder of added models, which may not exist."""
+    if from_environment := os.environ.get(VARIABLE):
+        return from_environment
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
     elif sys.platform == "darwin":
@@ -39,13 +38,13 @@ def shipped() -> list[str]:
 
 
 def added() -> list[str]:
-    """Names of the models that were added, without those that shipped ones have by now."""
-    taken = shipped()
-    return [name for name in _names(folder()) if name not in taken]
+    """Names of the added models, without those of shipped models."""
+    reserved = shipped()
+    return [name for name in _names(folder()) if name not in reserved]
 
 
 def path_of(name_or_path: str | os.PathLike[str]) -> str:
-    """The file of a model; what ends in .vcm is a path already.  Raises ModelError on a name that nothing has."""
+    """The path of a model; a name that ends in .vcm is a path.  Raises ModelError if no model has the name."""
     path = os.fspath(name_or_path)
     if path.endswith(SUFFIX):
         return path
@@ -56,12 +55,12 @@ def path_of(name_or_path: str | os.PathLike[str]) -> str:
 
 
 def add(name: str, data: bytes, overwrite: bool = False) -> str:
-    """Keeps a model's file, whole or not at all; its path.
+    """Write the file of a model atomically and return its path.
 
-    Raises ModelError on a name that is none or is a shipped model's, FileExistsError on one that is taken.
+    Raises ModelError if the name is not valid or belongs to a shipped model, FileExistsError if it is taken.
     """
     if not NAME.fullmatch(name) or name.endswith(SUFFIX):
-        raise ModelError(f"{name!r} is no name for a model: letters, digits and . _ + -, at most 64")
+        raise ModelError(f"{name!r} is not a name for a model: letters, digits and . _ + -, at most 64")
     if name in shipped():
         raise ModelError(f"{name!r} is the name of a shipped model; --name gives another")
     path = os.path.join(folder(), name + SUFFIX)
@@ -71,9 +70,9 @@ def add(name: str, data: bytes, overwrite: bool = False) -> str:
 
 
 def remove(name: str) -> str:
-    """Deletes an added model; the path that it had.  Raises ModelError where there is none of this name."""
+    """Delete an added model and return its path.  Raises ModelError if there is none of this name."""
     if name in shipped():
-        raise ModelError(f"{name!r} is shipped with the package and stays")
+        raise ModelError(f"{name!r} is shipped with the package and cannot be removed")
     path = path_of(name)
     if path == name:
         raise ModelError(f"{name!r} is a path; models are removed by name")
@@ -84,6 +83,6 @@ def remove(name: str) -> str:
 def _names(place: str) -> list[str]:
     try:
         names = os.listdir(place)
-    except OSError:  # there is none, or it is nobody's to read
+    except OSError:  # the folder does not exist or is not readable
         names = []
     return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))

@@ -22,6 +22,7 @@ from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT
 from vaecodec.entropy.coding import ZERO_TABLE
 from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.model import network
+from vaecodec.model.exact import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, shuffle
 from vaecodec.model.file import Model
 from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
 from vaecodec.native.reference.transforms import octave_halves  # of any float type
@@ -29,7 +30,6 @@ from vaecodec.prior.context_model import LOWEST_PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
 from vaecodec.transforms import float_wavelet, latents
-from vaecodec.transforms.integer import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, shuffle
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 UNIT = 64  # of values, activations and means

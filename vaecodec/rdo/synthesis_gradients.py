@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.model import network
+from vaecodec.model.exact import depthwise
 from vaecodec.model.file import Model
-from vaecodec.model.floats import multiplier
+from vaecodec.model.weights import multiplier
 from vaecodec.transforms import latents
-from vaecodec.transforms.integer import depthwise
 
 CONDITIONS = ("synthesis/fine", "synthesis/out")
 Backward = Callable[[np.ndarray], np.ndarray]  # gradient of an output to that of an input
@@ -129,7 +129,7 @@ class Reverse:
         slot = x.slot
         return self._record(unshuffle(x.value, r), lambda g: slot.add(shuffle(g, r)))
 
-    def samples(self, y: Node) -> Node:
+    def inverse_dwt(self, y: Node) -> Node:
         slot = y.slot
         return self._record(latents.inverse_dwt(y.value), lambda g: slot.add(latents.inverse_dwt_adjoint(g)))
 

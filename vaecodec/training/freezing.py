@@ -25,11 +25,18 @@ from vaecodec.entropy.tables import PRECISION, TOTAL, Tables, build, integer_fre
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.model import discrete
 from vaecodec.model.discrete import COUNT, EXP_BITS, KNOT_BITS, ODDS_MAX, REACH
+from vaecodec.model.exact import (
+    ACTIVATION_BITS,
+    ACTIVATION_MAX,
+    GAIN_BITS,
+    INDEX_GAIN,
+    LOC_GAIN,
+    PRODUCT_BITS,
+    WEIGHT_BITS,
+)
 from vaecodec.model.file import Model, identify, pack_model
-from vaecodec.model.floats import transform_weights
 from vaecodec.model.generative import LATENT_BITS, Generative
-from vaecodec.model.generator import KINDS
-from vaecodec.model.transforms import transform_arrays
+from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.prior.context_model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
@@ -46,15 +53,6 @@ from vaecodec.training.vae import (
 )
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.gains import LOG_BITS
-from vaecodec.transforms.integer import (
-    ACTIVATION_BITS,
-    ACTIVATION_MAX,
-    GAIN_BITS,
-    INDEX_GAIN,
-    LOC_GAIN,
-    PRODUCT_BITS,
-    WEIGHT_BITS,
-)
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 TAIL = 2.0**-21  # a table ends where less mass than this is left on a side; the escape covers the rest
@@ -237,8 +235,9 @@ def discrete_tables() -> discrete.Tables:
         edges=normal.quantile(np.arange(1, COUNT) / COUNT).numpy() * 2**discrete.EDGE_BITS,
         centres=np.clip(centres, -ACTIVATION_MAX, ACTIVATION_MAX),
         cumulative=cumulative,
-        inverse=2.0 ** (discrete.INVERSE_BITS + 6 - np.arange(discrete.RUNGS) / 2**ACTIVATION_BITS),
+        inverse=2.0 ** (discrete.INVERSE_BITS + 6 - np.arange(discrete.SCALE_COUNT) / 2**ACTIVATION_BITS),
         ink=np.clip(np.rint(TOTAL * odds / (1 + odds)), 1, TOTAL - 1),
         exp=2.0 ** (PRECISION - np.arange(discrete.EXP_ENTRIES) / 2**EXP_BITS),
     )
-    return discrete.Tables(*(np.rint(table).astype(kind) for table, kind in zip(tables, KINDS, strict=True)))
+    dtypes = [discrete.FORMATS[name].dtype for name in discrete.Tables._fields]
+    return discrete.Tables(*(np.rint(table).astype(dtype) for table, dtype in zip(tables, dtypes, strict=True)))

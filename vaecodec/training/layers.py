@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from vaecodec.config import CELL
+from vaecodec.model.exact import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.rdo.prior_gradients import COMPANDED
 from vaecodec.training import wavelets
-from vaecodec.transforms.integer import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.wavelet import OCTAVES
 
@@ -97,14 +97,14 @@ class Shapes:
     def unshuffle(self, x: Shape, r: int) -> Shape:
         return (*x[:-3], x[-3] // r, x[-2] // r, x[-1] * r * r)
 
-    def coefficients(self, x: Shape) -> Shape:
+    def forward_dwt(self, x: Shape) -> Shape:
         samples = math.prod(x)
         self.macs["wavelet"] = wavelets.dwt_macs(samples, range(OCTAVES)) + samples * x[-1]  # and the colour transform
         return (x[-3] // 16, x[-2] // 16, CELL * x[-1])
 
-    def samples(self, y: Shape) -> Shape:
+    def inverse_dwt(self, y: Shape) -> Shape:
         x = (y[-3] * 16, y[-2] * 16, y[-1] // CELL)
-        self.coefficients(x)
+        self.forward_dwt(x)
         return x
 
 
@@ -171,11 +171,11 @@ class Float:
     def unshuffle(self, x: Tensor, r: int) -> Tensor:
         return tf.nn.space_to_depth(x, r)
 
-    def coefficients(self, x: Tensor) -> Tensor:
+    def forward_dwt(self, x: Tensor) -> Tensor:
         """Colour transform and wavelet of f[B, H, W, C]: y f[B, h, w, 256 C]."""
         return wavelets.forward_dwt(pointwise(x, tf.constant(color_transform(x.shape[3]).T, x.dtype)))
 
-    def samples(self, y: Tensor) -> Tensor:
+    def inverse_dwt(self, y: Tensor) -> Tensor:
         """The inverse of coefficients."""
         x = wavelets.inverse_dwt(y)
         return pointwise(x, tf.constant(color_transform(x.shape[3]), y.dtype))
@@ -184,7 +184,7 @@ class Float:
 class Quantised(Float):
     """The integers of the codec carried in floats: activations are multiples of 2**-6, weights of 2**-9.
 
-    Gradients are straight-through.  In float64 every value equals that of `transforms.integer` or `model.grids`.
+    Gradients are straight-through.  In float64 every value equals that of `model.exact`.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], conditions: Mapping[str, Tensor] | None = None) -> None:

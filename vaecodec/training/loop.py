@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save, save_file
 from vaecodec.atomic import write_atomic
 from vaecodec.config import PRESETS, Config, without_retired_fields
 from vaecodec.errors import CodecError
-from vaecodec.model.generative import GENERATIVE, Generative, read_config
+from vaecodec.model.file import read_config
+from vaecodec.model.generative import GENERATIVE, Generative
 from vaecodec.training import datasets, generative_vae, train_step, vae
 from vaecodec.training.train_step import GROUPS, SCHEDULE, Layout, Options
 

@@ -32,12 +32,12 @@ from vaecodec.config import (
 )
 from vaecodec.images.metrics import SSIM_C1, SSIM_C2, SSIM_TAPS, SSIM_WEIGHTS, gaussian
 from vaecodec.model import network
+from vaecodec.model.exact import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.training import wavelets
 from vaecodec.training.densities import bits, distributions, latent_density
 from vaecodec.training.layers import Float, Quantised, Shapes, on_grid, straight_through
 from vaecodec.training.wavelets import details, from_halves, to_halves, with_magnitudes
-from vaecodec.transforms.integer import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.transforms.latents import subband_of
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 

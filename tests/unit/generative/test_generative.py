@@ -9,9 +9,8 @@ from vaecodec.entropy.tables import TOTAL
 from vaecodec.generative import bitsback, scoring
 from vaecodec.model import (
     discrete,
+    exact,
     generative,
-    generator,
-    grids,
 )
 from vaecodec.model.generative import PHASES, VALUES, Generative
 from vaecodec.training.densities import Hurdle, distributions
@@ -29,8 +28,8 @@ def random_weights(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
     return {name: (v + scale * rng.normal(0, 0.3, v.shape)).astype(np.float32) for name, v in start.items()}
 
 
-def frozen(weights: dict[str, np.ndarray]) -> generator.Generator:
-    return generator.make("random", "0" * 16, CONFIG, generative_arrays(weights), {})
+def frozen(weights: dict[str, np.ndarray]) -> generative.Generator:
+    return generative.build_generator("random", "0" * 16, CONFIG, generative_arrays(weights), {})
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -144,7 +143,7 @@ def test_training_learns_and_resumes(tmp_path, capfd):
 
 def test_neighbours_and_shuffles_agree():
     x = np.random.default_rng(0).integers(-9, 9, (2, 4, 4, 8)).astype(np.float32)
-    ops, tensors = grids.Exact({}), Quantised({})
+    ops, tensors = exact.Exact({}), Quantised({})
     assert np.array_equal(ops.neighbours(x), tensors.neighbours(tf.constant(x)))
     assert np.array_equal(ops.shuffle(x, 2), tensors.shuffle(tf.constant(x), 2))
     assert np.array_equal(ops.unshuffle(x, 2), tensors.unshuffle(tf.constant(x), 2))

@@ -19,7 +19,7 @@ from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.generative import bitsback, image_sets, scoring
 from vaecodec.model import discrete
 from vaecodec.model.file import load_any, load_generator, pack_model, parse_model
-from vaecodec.model.generator import Generator
+from vaecodec.model.generative import Generator
 
 TEST_SET = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"
 needs_mnist = needs_data(TEST_SET, "MNIST")

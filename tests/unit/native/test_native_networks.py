@@ -1,4 +1,4 @@
-"""Layers of integer networks: NumPy does what `integer.Exact` does in floats, and every kind equals it."""
+"""Layers of integer networks: NumPy does what `exact.Exact` does in floats, and every kind equals it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from support.native import SIZES, WIDTHS, random_block, random_dense, random_depthwise, random_int16
-from vaecodec.model import network
+from vaecodec.model import exact, network
 from vaecodec.native import library
 from vaecodec.native.networks import Block, Dense, Depthwise, block, dense, depthwise
-from vaecodec.transforms import integer
 
 
 def expect_equal(kinds: tuple[str, ...], compute) -> None:  # type: ignore[no-untyped-def]
@@ -97,14 +96,14 @@ def test_strips_make_the_whole(kinds):
 
 
 def test_a_block_is_that_of_exact_floats():
-    """As integer.Exact computes it: all shifts are 9."""
+    """As exact.Exact computes it: all shifts are 9."""
     rng, channels = np.random.default_rng(0), 32
     dense_layers, weights = random_block(rng, channels, 1023), {}
     layers = Block(*(replace(layer, shifts=np.array(9), **_six(layer)) for layer in dense_layers))
     for name, layer in zip(("in", "space", "out", "gate", "mix"), layers, strict=True):
         weights[f"block/{name}/kernel"], weights[f"block/{name}/bias"] = layer.kernel, layer.bias
     x = random_int16(rng, (6, 7, channels), 1023)
-    ops = integer.Exact(integer.prepare(weights))
+    ops = exact.Exact(exact.prepare(weights))
     np.testing.assert_array_equal(block(layers, x), network.block(ops, "block", x.astype(np.float32)))
 
 

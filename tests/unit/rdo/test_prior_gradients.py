@@ -16,6 +16,7 @@ from support.rdo import check_gradients, rd_cost
 from support.wavelets import inverse_dwt
 from vaecodec.codec.codec import Codec
 from vaecodec.container.image_file import parse, quality_index_of
+from vaecodec.model.exact import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import load_model
 from vaecodec.native.prior import lowest_neighbours, lowest_places
 from vaecodec.native.reference.prior import details as details_exactly
@@ -36,7 +37,6 @@ from vaecodec.rdo.prior_gradients import (
 from vaecodec.rdo.refinement import ITERATIONS, Refiner, curvatures_of
 from vaecodec.training import layers, vae
 from vaecodec.transforms import float_wavelet, latents
-from vaecodec.transforms.integer import INDEX_GAIN, LOC_GAIN
 from vaecodec.transforms.latents import values_of_latents
 from vaecodec.transforms.tiling import Box
 

@@ -9,10 +9,10 @@ tf = pytest.importorskip("tensorflow")
 
 from support.images import synthetic_image
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
+from vaecodec.model.exact import ACTIVATION_BITS
 from vaecodec.training.densities import bits, latent_density, masses
 from vaecodec.training.layers import on_grid
 from vaecodec.training.vae import VAE, add_noise, centroid, lambda_of, specification
-from vaecodec.transforms.integer import ACTIVATION_BITS
 
 CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
 

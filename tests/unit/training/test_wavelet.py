@@ -229,9 +229,9 @@ def test_details_and_wavelets_are_those_of_training():
     for rows in (slice(0, 4), slice(4, 8), slice(8, 12), slice(11, 12)):
         assert np.array_equal(details(low, rows), whole[:, rows])
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (64, 96, 3)).astype(np.float32)
-    y = layers.Float({}, {}).coefficients(tf.constant(x[None]))
+    y = layers.Float({}, {}).forward_dwt(tf.constant(x[None]))
     assert np.abs(y[0].numpy() - latents_of_pixels(x)).max() < 1e-5
-    assert np.abs(layers.Float({}, {}).samples(y)[0].numpy() - x).max() < 1e-5
+    assert np.abs(layers.Float({}, {}).inverse_dwt(y)[0].numpy() - x).max() < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 4)])

@@ -12,7 +12,7 @@ tf = pytest.importorskip("tensorflow")
 
 from vaecodec.config import PRESETS, Config
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model.transforms import block_layers, transform_arrays
+from vaecodec.model.weights import block_layers, transform_arrays
 from vaecodec.native import networks
 from vaecodec.native.transforms import FilterWeights
 from vaecodec.transforms import tensorflow as tensors

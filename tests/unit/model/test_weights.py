@@ -5,15 +5,24 @@ import pytest
 
 from vaecodec.config import ANCHORS, INDICES_PER_ANCHOR, QUALITY_INDICES, Config
 from vaecodec.errors import ModelError
-from vaecodec.model import floats
-from vaecodec.model.quantization import ACTIVATION_MAX, SHIFT_MAX, SUM_MAX, WEIGHT_MAX, integer_layer
-from vaecodec.model.transforms import subband_scales, transform_arrays
+from vaecodec.model.weights import (
+    ACTIVATION_MAX,
+    SHIFT_MAX,
+    SUM_MAX,
+    WEIGHT_MAX,
+    integer_layer,
+    inverse_gain,
+    multiplier,
+    subband_scales,
+    transform_arrays,
+    transform_weights,
+)
 from vaecodec.native.networks import Dense, Depthwise, dense
 from vaecodec.transforms import gains
 from vaecodec.transforms.latents import subband_of
 
 
-def weights(rng, shape):
+def random_weights(rng, shape):
     """Of every magnitude: large outputs, tiny ones, and one that is 0."""
     found = rng.normal(0, 1, shape) * 2.0 ** rng.uniform(-20, 1, shape[-1])
     found[..., 0] = 0
@@ -24,7 +33,7 @@ def weights(rng, shape):
 @pytest.mark.parametrize("bits", [(11, 11), (14, 11), (11, 14), (15, 11)])
 def test_no_sum_can_overflow(shape, bits):
     rng = np.random.default_rng(len(shape))
-    kernel, bias = weights(rng, shape), rng.normal(0, 3, shape[-1])
+    kernel, bias = random_weights(rng, shape), rng.normal(0, 3, shape[-1])
     layer = integer_layer(kernel, bias, *bits)
     assert [array.dtype for array in layer] == [np.int16, np.int32, np.uint8]
     flat = np.abs(layer.kernel.reshape(-1, shape[-1]).astype(np.int64))
@@ -153,7 +162,7 @@ def test_float_weights_come_back_from_integers(channels):
         anchors[f"{side}/fine"] = rng.normal(0, 0.5, (ANCHORS, fine))
         anchors[f"{side}/out"] = rng.normal(0, 0.5, (ANCHORS, last))
     arrays = transform_arrays(config, given, anchors)
-    back = floats.transform_weights(config, arrays)
+    back = transform_weights(config, arrays)
     assert set(back) == set(given)
     for name, array in given.items():
         most = np.abs(array).max()
@@ -161,9 +170,7 @@ def test_float_weights_come_back_from_integers(channels):
     for number in (0, 3, ANCHORS - 1):
         index = number * INDICES_PER_ANCHOR
         np.testing.assert_allclose(
-            floats.inverse_gain(config, arrays, index), np.exp(anchors["inverse_gain"][number]), rtol=2e-4
+            inverse_gain(config, arrays, index), np.exp(anchors["inverse_gain"][number]), rtol=2e-4
         )
         for place in ("synthesis/fine", "analysis/out"):
-            np.testing.assert_allclose(
-                floats.multiplier(arrays, place, index), np.exp(anchors[place][number]), rtol=2e-4
-            )
+            np.testing.assert_allclose(multiplier(arrays, place, index), np.exp(anchors[place][number]), rtol=2e-4)

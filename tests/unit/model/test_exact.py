@@ -5,7 +5,7 @@ import pytest
 
 from vaecodec.config import LEVELS
 from vaecodec.errors import ModelError
-from vaecodec.transforms.integer import Exact, Layer, prepare
+from vaecodec.model.exact import Exact, Layer, prepare
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -27,7 +27,7 @@ def test_outputs_beyond_float32_are_exact_too(size):
     rng = np.random.default_rng(size)
     kernel = rng.integers(-300, 300, (size, 7)) * np.array([1, 100, 1, 1, 100, 1, 1])
     layer = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 7)})["a"]
-    assert layer.beyond is not None and layer.beyond.tolist() == [1, 4]
+    assert layer.wide is not None and layer.wide.tolist() == [1, 4]
     x = rng.choice([-1023.0, 1023.0], (50, size)).astype(np.float32)
     wanted = x.astype(np.int64) @ kernel + layer.bias.astype(np.int64)
     assert np.array_equal(layer.product(x), wanted)
