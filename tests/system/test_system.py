@@ -16,7 +16,7 @@ import pytest
 from support.paths import GOLDEN, ROOT
 from vaecodec import cli
 from vaecodec.cli import help_texts
-from vaecodec.cli.completion import SHELLS, grammar, script
+from vaecodec.cli.info import SHELLS, completion_script, list_commands
 
 STORED = next((GOLDEN / "stored").glob("*.vae"))
 
@@ -71,7 +71,7 @@ def test_desktops_know_vae_files(tmp_path, capsys):
 
 def completed(shell: str, line: str, folder: pathlib.Path) -> set[str]:
     """What a shell offers at the end of a line."""
-    text = script(shell, cli.make_parser())
+    text = completion_script(shell)
     if shell == "bash":
         words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
         array = " ".join(map(shlex.quote, words))
@@ -85,7 +85,7 @@ def completed(shell: str, line: str, folder: pathlib.Path) -> set[str]:
 @pytest.mark.parametrize("shell", ["bash", "fish"])
 def test_completion_offers_what_fits(shell, tmp_path):
     (tmp_path / "photo.vae").touch()
-    names = {command.name for command in grammar(cli.make_parser())}
+    names = {command.name for command in list_commands()}
     assert {"compress", "decompress", "info", "verify"} <= names <= completed(shell, "vaecodec ", tmp_path)
     assert completed(shell, "vaecodec deco", tmp_path) == {"decompress"}
     assert completed(shell, "vaecodec decompress --red", tmp_path) == {"--reduce"}
@@ -95,13 +95,13 @@ def test_completion_offers_what_fits(shell, tmp_path):
 
 
 def test_bash_completes_files(tmp_path):
-    assert "complete -o bashdefault -o default" in script("bash", cli.make_parser())
+    assert "complete -o bashdefault -o default" in completion_script("bash")
     assert not completed("bash", "vaecodec compress ph", tmp_path)  # so that bash offers files itself
 
 
 def test_zsh_takes_its_script(tmp_path):
     zsh = needs("zsh")
-    (tmp_path / "_vaecodec").write_text(script("zsh", cli.make_parser()))
+    (tmp_path / "_vaecodec").write_text(completion_script("zsh"))
     assert run([zsh, "-f", "-n", str(tmp_path / "_vaecodec")]) == ""
     (tmp_path / "photo.vae").touch()
     pid, terminal = pty.fork()  # the completion system wants a terminal
@@ -125,18 +125,19 @@ def test_zsh_takes_its_script(tmp_path):
     assert b"--reduce" in said and b"photo.vae" in said and b"--window" in said
 
 
-def test_completion_follows_the_grammar():
-    commands = {command.name: command for command in grammar(cli.make_parser())}
+def test_completion_follows_the_parser():
+    commands = {command.name: command for command in list_commands()}
     compress = {name: option for option in commands["compress"].options for name in option.names}
-    assert compress["--quality"].argument and not compress["--force"].argument and compress["-q"].help == "default: 50"
+    assert compress["--quality"].has_argument and not compress["--force"].has_argument
+    assert compress["-q"].help == "of images (default: 50)"
     assert set(SHELLS) == set(commands["completion"].values)
     for shell in SHELLS:
-        text = script(shell, cli.make_parser())
+        text = completion_script(shell)
         assert all(command in text and "only-images" in text for command in commands)
 
 
 def test_examples_in_the_help_are_commands():
-    text = "\n".join([help_texts.PROGRAM, *help_texts.EXAMPLES.values()])
+    text = "\n".join([help_texts.PROGRAM, *help_texts.COMMANDS.values()])
     lines = re.findall(r"^  (vaecodec .*?)(?:   .*| [>]+ .*)?$", text, re.M)
     assert len(lines) > 20
     for line in lines:
@@ -144,16 +145,16 @@ def test_examples_in_the_help_are_commands():
         assert cli.make_parser().parse_args(arguments).command == arguments[0], line
 
 
-@pytest.mark.parametrize("name", sorted(help_texts.EXAMPLES))
-def test_help_ends_with_examples_and_exit_codes(name, capsys):
+@pytest.mark.parametrize("name", sorted(help_texts.COMMANDS))
+def test_help_ends_with_examples_and_exit_status(name, capsys):
     said = printed(capsys, name, "--help")
-    assert f"usage: vaecodec {name}" in said and "examples:\n  vaecodec" in said and "exit codes: 0" in said
+    assert f"usage: vaecodec {name}" in said and "examples:\n  vaecodec" in said and "exit status: 0" in said
     assert max(map(len, said.splitlines())) <= 120
 
 
 def test_the_program_says_its_units_and_its_version(capsys):
     said = printed(capsys, "--help")
-    assert all(word in said for word in ("units:", "bpp", "VAECODEC_THREADS", "exit codes: 0", "examples:"))
+    assert all(word in said for word in ("units:", "bpp", "VAECODEC_THREADS", "exit status: 0", "examples:"))
     import vaecodec
 
     assert printed(capsys, "--version") == f"vaecodec {vaecodec.__version__}\n"

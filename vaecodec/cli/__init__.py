@@ -1,7 +1,12 @@
-"""The command line: its exit codes.  Standard library only; what a command needs loads with it."""
+"""Run the command line: parse it, call the command, and return the exit status.
+
+Exit status: 0 success; 1 at least one file failed, the others were processed; 2 usage error; 130 interrupted;
+143 terminated.  Only the standard library is imported here; a command's module imports what the command needs.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -9,44 +14,80 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vaecodec.cli.parser import make_parser
+from vaecodec.console import Console
+from vaecodec.errors import CodecError
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+COMMANDS = {
+    "compression": ("compress", "decompress", "verify"),
+    "info": ("info", "completion", "filetype"),
+    "models": ("models", "train", "freeze", "bench"),
+    "generation": ("pack", "unpack", "sample", "vary", "interpolate", "score", "calibrate"),
+}
+MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
+EXTRAS = {"train": "train", "freeze": "train", "bench": "bench"}  # optional dependencies of commands
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line and returns its exit code; never raises for what a user, a file or a signal does."""
+    """Run one command line; raises nothing for errors of users, files or signals."""
     with _standard_error():
         return _main(argv)
 
 
 def _main(argv: list[str] | None) -> int:
-    with suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is shown escaped
+    with suppress(AttributeError, ValueError):  # show names that the terminal's encoding lacks escaped
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    before, code = signal.getsignal(signal.SIGTERM), 0
-    with suppress(ValueError):  # outside of the main thread signals are somebody else's
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # unwinds, so that no temporary file stays
+    handler, code = signal.getsignal(signal.SIGTERM), 0
+    with suppress(ValueError):  # only the main thread may set handlers
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that temporary files are removed
     try:
-        code = _run(argv)
+        code = _run_command(argv)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here and not at exit, where a failure would be a traceback
+            sys.stdout.flush()  # a failure at exit would print a traceback
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as exc:  # files have their own handler, so this is standard output
-        if not isinstance(exc, BrokenPipeError) and not code:  # its reader had enough, or the file's line told it
+    except OSError as exc:  # of standard output: commands report errors of files
+        if not isinstance(exc, BrokenPipeError) and not code:  # no message if the reader has left or a file has failed
             print(f"vaecodec: standard output: {exc.strerror or exc}", file=sys.stderr)
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     finally:
         with suppress(ValueError, TypeError):
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _run_command(argv: list[str] | None) -> int:
+    try:
+        args = make_parser().parse_args(argv)
+        console, name = Console(args.json, args.quiet, args.verbose), args.command
+        extra = EXTRAS.get(name)
+        if extra != "train":  # OpenBLAS threads slow the codec down; set before NumPy is imported
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        try:
+            command = getattr(importlib.import_module(f"vaecodec.cli.{MODULES[name]}"), name)
+            return int(command(args, console))
+        except ImportError as exc:
+            if extra is None or (exc.name or "").startswith("vaecodec"):
+                raise
+            console.fail(name, CodecError(f"needs more packages: pip install 'vaecodec[{extra}]' ({exc})"))
+            return FAILED
+    except SystemExit as exc:  # --help, usage errors, SIGTERM
+        return exc.code if isinstance(exc.code, int) else 0
 
 
 @contextmanager
 def _standard_error() -> Iterator[None]:
-    """Give a process without a standard error one that goes nowhere."""
-    _open_standard_descriptors()
+    """Open closed standard descriptors on the null device, and give a process without sys.stderr one.
+
+    Otherwise the next file to be opened would get the number 2, and libraries would write messages into it.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
     if sys.stderr is not None:
         yield
         return
@@ -55,25 +96,3 @@ def _standard_error() -> Iterator[None]:
             yield
         finally:
             sys.stderr = None  # type: ignore[assignment]
-
-
-def _open_standard_descriptors() -> None:
-    """Open each of the descriptors 0, 1 and 2 that is closed, on the null device.
-
-    The next file that is opened would get its number otherwise, and libraries write messages to number 2.
-    """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        os.set_inheritable(descriptor, True)
-        descriptor = os.dup(descriptor)
-    os.close(descriptor)
-
-
-def _run(argv: list[str] | None) -> int:
-    try:
-        args = make_parser().parse_args(argv)
-        from vaecodec.cli import commands
-
-        return getattr(commands, args.command)(args)
-    except SystemExit as exc:  # --help, wrong usage, SIGTERM
-        return exc.code if isinstance(exc.code, int) else 0

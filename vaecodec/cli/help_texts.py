@@ -1,64 +1,64 @@
-"""What --help says below the options: units, files, examples.  Text only; every example is parsed by the tests."""
+"""Texts that --help shows below the options: units, files, examples.  Tests parse every example."""
 
 from __future__ import annotations
 
-EXIT_CODES = """\
-exit codes: 0 all files done, 1 some file failed (the others are done), 2 wrong usage, 130 interrupted (Control-C),
-143 terminated.  Messages go to standard error, one line a file; with --json standard output has one JSON object a
-file and nothing else."""
+EXIT_STATUS = """\
+exit status: 0 success; 1 at least one file failed, the others were processed; 2 usage error; 130 interrupted
+(Control-C); 143 terminated.  Messages go to standard error, one line per file.  With --json, standard output has one
+JSON object per file and nothing else."""
 
 PROGRAM = f"""\
 examples:
-  vaecodec compress photo.jpg                     photo.vae beside it
-  vaecodec decompress photo.vae                   photo.png beside it
-  vaecodec info photo.vae                         size, quality and model, without decoding
-  vaecodec compress -r album --output-dir out     a folder; the same line again resumes
+  vaecodec compress photo.jpg                     write photo.vae beside it
+  vaecodec decompress photo.vae                   write photo.png beside it
+  vaecodec info photo.vae                         show size, quality and model without decoding
+  vaecodec compress -r album --output-dir out     compress a folder; repeat the command to resume
 
-units: sizes in bytes, rates in bits per pixel (bpp: 8 * bytes of the whole file / pixels), pictures in pixels,
-megapixels of 10^6, times in seconds; quality 1..100, larger is better and takes more bits.
+units: sizes in bytes; rates in bits per pixel (bpp: 8 * bytes of the whole file / pixels); dimensions of images in
+pixels; megapixels of 10^6 pixels; times in seconds; quality 1..100, where higher is better and larger.
 
-environment: VAECODEC_THREADS, cores to use where --threads is not given.
+environment: VAECODEC_THREADS is the number of cores to use without --threads.
 
-{EXIT_CODES}
-`vaecodec COMMAND --help` says more about a command.  - stands for standard input or output."""
+{EXIT_STATUS}
+`vaecodec COMMAND --help` describes a command.  The name - is standard input or output."""
 
-EXAMPLES = {
+COMMANDS = {
     "compress": """\
-A picture is coded lossily, or without loss where that costs less (screenshots, drawings; 16 bits always); any other
-file is stored without loss.  Sources are kept, and nothing is overwritten without -f.
+Images are compressed lossily, or losslessly if that needs fewer bits (screenshots, drawings) or if they have 16 bits
+per sample.  Any other file is stored losslessly.  Inputs are kept, and nothing is overwritten without -f.
 
 examples:
-  vaecodec compress photo.jpg                     photo.vae beside it, at quality 50
-  vaecodec compress -q 80 a.png b.tif -o out/     into a folder that is there
-  vaecodec compress -o - photo.png                to standard output
-  vaecodec compress -r album --output-dir out     out/album/...; the same line again resumes
-  vaecodec compress -r album --rm                 in place; each source goes once its output is verified
-  vaecodec compress -m my.vcm photo.png           with a model of one's own""",
+  vaecodec compress photo.jpg                     write photo.vae beside it, at quality 50
+  vaecodec compress -q 80 a.png b.tif -o out/     write into an existing folder
+  vaecodec compress -o - photo.png                write to standard output
+  vaecodec compress -r album --output-dir out     write out/album/...; repeat the command to resume
+  vaecodec compress -r album --rm                 replace each file, once its output is verified
+  vaecodec compress -m my.vcm photo.png           use another model""",
     "decompress": """\
-A picture becomes a PNG, or what OUT's suffix says; a stored file gets its name, permissions and time back.
+An image becomes a PNG, or has the format of OUT's suffix.  A stored file gets its name, permissions and time back.
 
 examples:
-  vaecodec decompress photo.vae                   photo.png beside it
-  vaecodec decompress photo.vae -o photo.webp     any format that Pillow writes
+  vaecodec decompress photo.vae                   write photo.png beside it
+  vaecodec decompress photo.vae -o photo.webp     write any format that Pillow writes
   vaecodec decompress --reduce 8 photo.vae -o small.png
   vaecodec decompress --window 0,0,512,768 photo.vae -o part.png
-  vaecodec decompress -r out --output-dir back    all below a folder""",
+  vaecodec decompress -r out --output-dir back    decompress a folder""",
     "info": """\
-Reads headers and checks that the file is whole: no model is needed and nothing is decoded.
+Reads the headers and checks that the file is complete.  Needs no model and decodes nothing.
 
 examples:
   vaecodec info photo.vae
-  vaecodec info --json *.vae                      one JSON object a file""",
+  vaecodec info --json *.vae                      print one JSON object per file""",
     "verify": """\
-Decodes every symbol and byte, writes nothing.  With -r the manifest of the run that wrote the folder is held against
-it: what is missing or exchanged is a failure.
+Decodes every symbol and byte and writes nothing.  With -r, it also compares the files with the manifest of the run
+that wrote the folder, and reports missing and exchanged files.
 
 examples:
   vaecodec verify *.vae
   vaecodec verify -r out""",
     "models": """\
-Shipped models keep their names; added ones are files in $VAECODEC_MODELS, or else in the system's folder for data
-(~/.local/share/vaecodec/models on Linux).  A .vae file names its model, and finds it in either place.
+Shipped models keep their names.  Added models are files in $VAECODEC_MODELS or, by default, in the system's data
+folder (~/.local/share/vaecodec/models on Linux).  A .vae file names its model, which is looked up in both places.
 
 examples:
   vaecodec models
@@ -66,13 +66,13 @@ examples:
   vaecodec models add my.vcm --name mine
   vaecodec models remove mine""",
     "train": """\
-Rates are in bits per pixel, distortions 255^2 * MSE; times in minutes.
+Rates are in bits per pixel, distortions are 255^2 * MSE, times are in minutes.
 
 examples:
-  vaecodec train pictures/ more.tar --out my.run --minutes 90
-  vaecodec train pictures/ --out my.run           goes on with it
-  vaecodec train pictures/ --out my.run --from small --config my.toml
-  vaecodec train bands/ --out bands.run --channels 5     .npy files, u8[H, W, 5]""",
+  vaecodec train images/ more.tar --out my.run --minutes 90
+  vaecodec train images/ --out my.run             resume the run
+  vaecodec train images/ --out my.run --from small --config my.toml
+  vaecodec train arrays/ --out five.run --channels 5     train on .npy files, u8[H, W, 5]""",
     "freeze": """\
 examples:
   vaecodec freeze my.run -o my.vcm""",
@@ -83,7 +83,7 @@ examples:
     "unpack": """\
 examples:
   vaecodec unpack digits.vae -o digits.npy
-  vaecodec unpack digits.vae -o folder            one PNG a picture""",
+  vaecodec unpack digits.vae -o folder            write one PNG per image""",
     "sample": """\
 examples:
   vaecodec sample -n 64 -o sheet.png
@@ -95,36 +95,36 @@ examples:
 examples:
   vaecodec interpolate one.png seven.png -n 10 -o sheet.png""",
     "score": """\
-Scores are in bits per dimension (pixels times channels); percentiles are those of the training pictures.
+Scores are in bits per dimension (pixels times channels).  Percentiles are those of the training images.
 
 examples:
-  vaecodec score scans/ -o scores.csv --sheet strangest.png
+  vaecodec score scans/ -o scores.csv --sheet unusual.png
   vaecodec score -m small --by corrected photos/""",
     "calibrate": """\
 examples:
-  vaecodec calibrate my.vcm pictures/ -o calibrated.vcm""",
+  vaecodec calibrate my.vcm images/ -o calibrated.vcm""",
     "bench": """\
-OUT gets results.csv, tables.md, summary.json and report.html: rates in bpp of whole files, PSNR in dB, speeds in
-megapixels a second.
+Writes results.csv, tables.md, summary.json and report.html to OUT.  Rates are in bpp of whole files, PSNR is in dB,
+speeds are in megapixels per second.
 
 examples:
-  vaecodec bench pictures/ --quick                a look in a minute
-  vaecodec bench pictures/ -o out --codecs vaecodec,vaecodec:my.vcm,avif --metrics psnr""",
+  vaecodec bench images/ --quick                  take a first look in a minute
+  vaecodec bench images/ -o out --codecs vaecodec,vaecodec:my.vcm,avif --metrics psnr""",
     "completion": """\
 examples:
   vaecodec completion bash > ~/.local/share/bash-completion/completions/vaecodec
-  vaecodec completion zsh > ~/.zfunc/_vaecodec    a folder on the fpath
+  vaecodec completion zsh > ~/.zfunc/_vaecodec    for zsh, into a folder on the fpath
   vaecodec completion fish > ~/.config/fish/completions/vaecodec.fish""",
     "filetype": """\
-`magic` is a rule for file(1), `xml` one for desktops (freedesktop.org's shared MIME database).
+`magic` is a rule for file(1), `xml` is one for desktops (the shared MIME database of freedesktop.org).
 
 examples:
-  vaecodec filetype magic >> ~/.magic             file photo.vae
+  vaecodec filetype magic >> ~/.magic             then try: file photo.vae
   vaecodec filetype xml > ~/.local/share/mime/packages/vaecodec.xml
   update-mime-database ~/.local/share/mime""",
 }
 
 
-def below(command: str) -> str:
-    """What stands below the options of a command."""
-    return "\n\n".join(part for part in (EXAMPLES.get(command, ""), EXIT_CODES) if part)
+def epilog(command: str) -> str:
+    """Return the text below the options of a command."""
+    return f"{COMMANDS[command]}\n\n{EXIT_STATUS}"

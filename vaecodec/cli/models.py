@@ -1,25 +1,30 @@
-"""The models command: lists, shows, adds and removes them."""
+"""Commands on models: list, show, add and remove them, train and freeze them, and compare codecs with them."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from vaecodec.console import Console
+from vaecodec.atomic import check_target, write_atomic
+from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.model import library
-from vaecodec.model.file import MAX_BYTES, load_any, parse_model
+from vaecodec.model.file import MAX_BYTES, load_any, load_model, parse_model
+from vaecodec.model.generative import Generative
 
-Said = tuple[dict[str, Any], str]
+Report = tuple[dict[str, Any], str]  # for --json, and as text
 
 
 def models(args: argparse.Namespace, console: Console) -> int:
-    """Runs what was asked for on each model; an exit code."""
+    """List, show, add or remove models."""
     action = args.action or "list"
-    works: dict[str, Callable[[str], Said]] = {
+    works: dict[str, Callable[[str], Report]] = {
         "list": _list,
         "show": _show,
         "add": partial(_add, args),
@@ -27,21 +32,23 @@ def models(args: argparse.Namespace, console: Console) -> int:
     }
     names = library.shipped() + library.added() if action == "list" else args.names
     if action == "add" and args.name is not None and len(names) > 1:
-        args.usage("--name is for one model at a time")
+        args.usage("--name goes with one model at a time")
     for name in names:
         console.attempt(name, partial(works[action], name), product=action in ("list", "show"))
     return int(console.failures > 0)
 
 
-def _list(name: str) -> Said:
+def _list(name: str) -> Report:
     model = load_any(name)
-    where = "shipped" if model.shipped else "added"
-    return {"name": name, "model": model.id, "from": where}, f"{name}  {model.id}" + "  added" * (not model.shipped)
+    origin = "shipped" if model.shipped else "added"
+    return {"name": name, "model": model.id, "from": origin}, f"{name}  {model.id}" + "  added" * (not model.shipped)
 
 
-def _show(name: str) -> Said:
+def _show(name: str) -> Report:
     model, path = load_any(name), library.path_of(name)
-    sizes, count = model.config.to_dict(), sum(array.size for array in _weights(model.arrays))
+    networks = ("prior/", "synthesis/", "analysis/", "integer/")
+    weights = [a for key, a in model.arrays.items() if key.startswith(networks) and not key.endswith("/shift")]
+    sizes, count = model.config.to_dict(), sum(array.size for array in weights)
     record = {
         "name": model.name,
         "model": model.id,
@@ -51,31 +58,119 @@ def _show(name: str) -> Said:
         "config": sizes,
         "notes": model.notes,
     }
-    text = f"{model.name}  {model.id}, {record['bytes']} bytes, {count} parameters, {path}"
-    parts = [f"{key} {value}" for key, value in {**sizes, **model.notes}.items()]
-    return record, "; ".join([text, ", ".join(parts)])
+    text = f"{model.name}  {model.id}, {record['bytes']} bytes, {count} parameters, {path}; "
+    return record, text + ", ".join(f"{key} {value}" for key, value in {**sizes, **model.notes}.items())
 
 
-def _weights(arrays: dict[str, Any]) -> list[Any]:
-    """Kernels and biases of networks."""
-    parts = ("prior/", "synthesis/", "analysis/", "integer/")
-    return [array for name, array in arrays.items() if name.startswith(parts) and not name.endswith("/shift")]
-
-
-def _add(args: argparse.Namespace, source: str) -> Said:
+def _add(args: argparse.Namespace, source: str) -> Report:
     try:
         with open(source, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as exc:
         raise CodecError(exc.strerror or str(exc)) from exc
     if len(data) > MAX_BYTES:
-        raise ModelError(f"larger than a model may be ({MAX_BYTES} bytes)")
+        raise ModelError(f"larger than the limit for models of {MAX_BYTES} bytes")
     model = parse_model(data, source)
     name = os.path.basename(source).removesuffix(library.SUFFIX) if args.name is None else args.name
     path = library.add(name, data, args.force)
     return {"name": name, "model": model.id, "path": path}, f"{source}: added as {name}, {path}"
 
 
-def _remove(name: str) -> Said:
+def _remove(name: str) -> Report:
     path = library.remove(name)
     return {"name": name, "path": path}, f"{name}: removed, {path}"
+
+
+def train(args: argparse.Namespace, console: Console) -> int:
+    """Train a model, or exchange its training step and state with another machine."""
+    if bool(args.paths) == bool(args.export_step or args.import_state):
+        args.usage("give the PATHs to train on, or --export-step or --import-state")
+    if args.start is not None and args.import_state:
+        args.usage("--from does not go with --import-state")
+    if args.hard and not args.export_step:
+        args.usage("--hard needs --export-step; training here reaches that phase by itself")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    console.progress = False  # training shows its own
+    console.attempt(args.out, partial(_train, args))
+    return console.failures
+
+
+def _train(args: argparse.Namespace) -> Report:
+    from vaecodec.training import loop, train_step
+
+    config: Any
+    config, recipe = loop.read_recipe(args.config) if args.config is not None else (None, {})
+    chosen = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
+    chosen = recipe | {name: value for name, value in chosen.items() if value is not None}
+    config, weights = loop.preset(args.preset) if args.preset is not None else config, None
+    if args.channels is not None:
+        config = loop.with_channels(config or loop.preset("small"), args.channels)
+    if args.start is not None:
+        start_config, weights = _load_weights(args.start)
+        if config not in (None, start_config):
+            name = args.preset or (f"in {args.config}" if args.config else "small")
+            name += f" with {args.channels} channels" if args.channels is not None else ""
+            raise CodecError(f"{args.start} does not have the architecture {name}")
+        config = start_config
+    config = config or loop.preset("small")
+    options = train_step.Options(**{**loop.kind_of(config).defaults, **chosen})
+    if isinstance(config, Generative) and (args.export_step or args.import_state):
+        raise CodecError("the step of a generative model cannot be exported; it trains in minutes on a CPU")
+    if args.export_step is not None:
+        state, _ = loop.resume(args.out, config, options, weights)
+        train_step.export_step(config, options, args.export_step, state, args.hard)
+        return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
+    if args.import_state is not None:
+        loop.import_state(args.import_state, args.out, config, options)
+        return {"run": args.out, "imported": args.import_state}, f"{args.out}: has the state of {args.import_state}"
+    train_step.spread(options, args.devices)
+    os.makedirs(args.out, exist_ok=True)
+    write_atomic(os.path.join(args.out, "config.toml"), loop.format_recipe(config, options).encode(), overwrite=True)
+    metrics = loop.train(args.paths, args.out, config, options, weights, devices=args.devices)
+    metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # JSON has no NaN
+    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return {"run": args.out, **metrics}, f"{args.out}: {text or 'the run was too short for metrics'}"
+
+
+def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
+    """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path."""
+    is_named = source in library.shipped() + library.added() and not os.path.exists(source)
+    if is_named or source.endswith(library.SUFFIX):
+        from vaecodec.training.freezing import unfreeze
+
+        return unfreeze(load_model(source))
+    from vaecodec.training import loop
+
+    return loop.averaged_weights(source)
+
+
+def freeze(args: argparse.Namespace, console: Console) -> int:
+    """Make a model file from a training run."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def work() -> Report:
+        from vaecodec.training import freezing
+
+        check_target(args.run, args.output, args.force)
+        model = freezing.freeze(args.run, args.output, name=args.name)
+        return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
+
+    console.progress = False
+    with hushed(args.verbose):
+        console.attempt(args.output, work)
+    return console.failures
+
+
+def bench(args: argparse.Namespace, console: Console) -> int:
+    """Measure rate, distortion and time of codecs on images, and write a report."""
+    from vaecodec.bench import command
+
+    try:
+        with hushed(args.verbose), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", category=UserWarning, module="vaecodec")  # not those of the libraries
+            warnings.showwarning = lambda message, *_: console.note(f"warning: {message}")  # type: ignore[assignment]
+            command.bench(args, console)
+    except (CodecError, OSError) as exc:
+        console.fail(args.output, exc)
+    return int(console.failures > 0)

@@ -261,7 +261,7 @@ def test_the_command_trains_for_channels(tmp_path, capsys):
     assert cli.main([*line[:-1], str(tmp_path / "other"), "--channels", "5"]) == 1
     assert "at least 64 x 64 and 5 channels" in capsys.readouterr().err
     assert cli.main([*line[:-1], str(tmp_path / "grey"), "--channels", "1", "--from", "small"]) == 1
-    assert "small is not of the architecture" in capsys.readouterr().err
+    assert "small does not have the architecture" in capsys.readouterr().err
     assert cli.main(["train", str(tmp_path), "--out", "x", "--preset", "digits", "--channels", "2"]) == 1
     assert cli.main(["train", str(tmp_path), "--out", "x", "--channels", "17"]) == 1
     assert "integer in 1..16" in capsys.readouterr().err

@@ -225,10 +225,10 @@ def test_pack_and_unpack(tmp_path, capsys):
     np.save(tmp_path / "x.npy", x)
     packed, back = str(tmp_path / "x.vae"), str(tmp_path / "back.npy")
     assert cli.main(["pack", str(tmp_path / "x.npy"), "-o", packed]) == 0
-    assert "12 pictures" in capsys.readouterr().err
+    assert "12 images" in capsys.readouterr().err
     assert cli.main(["pack", str(tmp_path / "x.npy"), "-o", packed]) == 1
     assert "exists already" in capsys.readouterr().err
-    assert cli.main(["info", packed]) == 0 and "12 pictures of 28 x 28" in capsys.readouterr().out
+    assert cli.main(["info", packed]) == 0 and "12 images of 28 x 28" in capsys.readouterr().out
     assert cli.main(["verify", packed]) == 0 and "ok" in capsys.readouterr().err
     assert cli.main(["unpack", packed, "-o", back]) == 0 and np.array_equal(np.load(back), x)
     assert cli.main(["unpack", packed, "-o", str(tmp_path / "folder")]) == 0
