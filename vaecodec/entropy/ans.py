@@ -1,4 +1,4 @@
-"""Asymmetric numeral systems (Duda 2013) as a stack of symbols: section 4 of docs/reference/format.md.
+"""Code symbols by asymmetric numeral systems (ANS, Duda 2013), on a stack: section 4 of docs/reference/format.md.
 
     coder = AnsCoder()                    coder = AnsCoder(words)
     coder.encode_reverse(b, model)        a = coder.decode(model, len(a))
@@ -21,7 +21,7 @@ FIRST_ROOM = 1 << 10  # words
 
 
 class Categorical:
-    """Symbols 0..n-1 with frequencies u32[n], at least 1 each, sum 2**24; raises ValueError on others."""
+    """Symbols 0..n-1 with frequencies u32[n], at least 1 each, sum 2**24; raises ValueError otherwise."""
 
     def __init__(self, freq: np.ndarray) -> None:
         self.tables = native.ans_tables(freq, np.array([0, len(freq)]))
@@ -40,7 +40,7 @@ class CategoricalFamily:
     """Symbol k of n with frequencies freq[k] of i64[n, K], at least 1 each, of sum 2**24."""
 
     def bounds(self, freq: np.ndarray) -> np.ndarray:
-        """u32[n, K + 1]; raises ValueError on frequencies that are no distribution."""
+        """Cumulative frequencies u32[n, K + 1]; raises ValueError where they are not distributions."""
         bounds = np.zeros((len(freq), freq.shape[1] + 1), np.int64)
         np.cumsum(freq, axis=1, out=bounds[:, 1:])
         if (freq < 1).any() or (bounds[:, -1] != 1 << ANS_BITS).any():
@@ -52,10 +52,10 @@ Model = Categorical | Uniform | CategoricalFamily
 
 
 class AnsCoder:
-    """A stack of symbols; what was encoded last is decoded first."""
+    """A stack of symbols: the last one encoded is decoded first."""
 
     def __init__(self, compressed: np.ndarray | None = None) -> None:
-        """Empty, or with compressed words u32[n]; raises ValueError where the last of these is 0."""
+        """An empty stack, or one of compressed words u32[n]; raises ValueError where the last of these is 0."""
         words = np.zeros(FIRST_ROOM, np.uint32) if compressed is None else np.array(compressed, np.uint32)
         count = 0 if compressed is None else len(words)
         if count and words[-1] == 0:
@@ -69,7 +69,7 @@ class AnsCoder:
     def encode_reverse(self, symbols: np.ndarray, model: Model, freq: np.ndarray | None = None) -> None:
         """Put symbols i32[n] on the stack, the last one first, so that they are decoded in order.
 
-        `freq` i64[n, K] goes with a CategoricalFamily.  Raises ValueError where a symbol is not in the model.
+        `freq` i64[n, K] belongs to a CategoricalFamily.  Raises ValueError where a symbol is not in the model.
         """
         symbols = np.ascontiguousarray(symbols, np.int32)
         if isinstance(model, Categorical):
@@ -119,7 +119,7 @@ class AnsCoder:
         return self.num_words() == 0
 
     def _make_room(self, count: int) -> None:
-        """Room for `count` more symbols, each of which adds a word at most."""
+        """Make room for `count` more symbols, each of which adds a word at most."""
         memory, words = self._stack
         needed = int(memory[1]) + count
         if needed > len(words):

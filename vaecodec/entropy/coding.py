@@ -1,10 +1,10 @@
-"""Symbols and their table rows <-> 32-bit words, by asymmetric numeral systems.
+"""Code symbols under frequency tables by asymmetric numeral systems (ANS, Duda 2013), with outliers and scale offsets.
 
-    push: symbols ---> words        a stack: what was pushed last is popped first, so that encoding
-    pop:  symbols <--- words        walks backwards over what decoding walks forwards
+    push: symbols ---> words        a stack: the last symbol pushed is popped first, so encoding goes
+    pop:  symbols <--- words        backwards over what decoding goes through forwards
 
-The only file that imports constriction (Bamler 2022, arXiv:2201.01741).  Symbols of equal rows are coded together: one
-call a row.  Where constriction has no wheel, or VAECODEC_CODER=core is set, the coder of the native core writes and
+The only file that imports constriction (Bamler 2022, arXiv:2201.01741).  Symbols of one table are coded together, in
+one call.  Where constriction has no wheel, or VAECODEC_CODER=core is set, the coder of the native core writes and
 reads the same words.
 """
 
@@ -13,32 +13,58 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from vaecodec.entropy import ans
 from vaecodec.entropy.tables import Tables
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.native.symbols import AnsTables, ans_tables, count_symbols, gather_symbols, place_symbols, sort_by_table
+from vaecodec.native.symbols import (
+    AnsTables,
+    ans_tables,
+    count_symbols,
+    gather_symbols,
+    place_symbols,
+    sort_by_table,
+)
 
-ZERO_TABLE = 0  # this row's symbols are 0 and take no part in coding
-NUMBER_BYTES = 4  # of an escaped symbol, and of others that have no row
+ZERO_TABLE = 0  # symbols under this table are 0 and are not coded
+OUTLIER_FLAG = 1  # table of the symbol that tells whether outliers follow
+NUMBER_BYTES = 4  # of an escaped symbol, and of other numbers without a table
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
-OUTLIER_FLAG = 1  # table of the symbol that says whether outliers follow
 OUTLIERS_AT_ONCE = 1 << 16  # taken off together: a file may claim as many as there are places
 OFFSET_BITS = 4
 MIN_OFFSET, MAX_OFFSET = -8, 7  # scale offsets
 SMALL, SAMPLE = 24, 1024  # magnitudes that are counted, and how many larger ones of a part are sampled
+VARIABLE = "VAECODEC_CODER"
 
+EntropyModel = Any  # of constriction or of ans.py
 Part = tuple[np.ndarray, np.ndarray]  # symbols i32[n], table indices u8[n]
 
-VARIABLE = "VAECODEC_CODER"
+
+class Coder(Protocol):
+    """A stack of symbols: an AnsCoder of constriction or of ans.py."""
+
+    def encode_reverse(self, symbols: Any, model: EntropyModel, /, *parameters: Any) -> None:
+        """Push symbols i32[n], the last one first."""
+
+    def decode(self, model: EntropyModel, count_or_parameters: Any, /) -> Any:
+        """Pop a number of symbols, or one for each row of parameters."""
+
+    def get_compressed(self) -> Any:
+        """The stack as words u32[n]."""
+
+    def num_words(self) -> int:
+        """The number of these words."""
+
+    def is_empty(self) -> bool:
+        """Whether there are none."""
 
 
 @lru_cache(maxsize=1)
 def _constriction() -> Any:
-    """constriction's stream coders; None where the core is to code, or constriction is not installed."""
+    """constriction's stream coders; None where the native core is to code, or constriction is not installed."""
     if os.environ.get(VARIABLE) == "core":
         return None
     try:
@@ -48,11 +74,11 @@ def _constriction() -> Any:
     return constriction.stream
 
 
-def categorical(freq: np.ndarray):  # type: ignore[no-untyped-def]
-    """An entropy model with exactly these integer frequencies, u32[n], sum 2**24.
+def categorical(freq: np.ndarray) -> EntropyModel:
+    """The entropy model with exactly these integer frequencies, u32[n], sum 2**24.
 
     constriction scales floats so that every entry keeps at least 1; given freq - 1, its scale is exactly 1
-    (guarded by tests/test_coding.py).
+    (tests/unit/entropy/test_coding.py checks that).
     """
     if _constriction() is None:
         return ans.Categorical(freq)
@@ -60,38 +86,38 @@ def categorical(freq: np.ndarray):  # type: ignore[no-untyped-def]
 
 
 @lru_cache(maxsize=32)
-def uniform(bits: int):  # type: ignore[no-untyped-def]
-    """An entropy model of integers below 2**bits, all alike; exact, as they divide 2**24."""
+def uniform(bits: int) -> EntropyModel:
+    """The entropy model of equally likely integers below 2**bits; exact, as they divide 2**24."""
     return ans.Uniform(1 << bits) if _constriction() is None else _constriction().model.Uniform(1 << bits)
 
 
 class Models:
-    """Entropy models of the rows of `tables`, made when first used."""
+    """Entropy models of frequency tables, created on first use."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.low = np.ascontiguousarray(tables.low, np.int32)
         self.last = tables.last
-        self._models: dict[int, object] = {}
+        self._models: dict[int, EntropyModel] = {}
 
-    def __getitem__(self, row: int):  # type: ignore[no-untyped-def]
-        if row not in self._models:
-            self._models[row] = categorical(self.tables.row(row))
-        return self._models[row]
+    def __getitem__(self, index: int) -> EntropyModel:
+        if index not in self._models:
+            self._models[index] = categorical(self.tables.row(index))
+        return self._models[index]
 
     @cached_property
-    def runs(self) -> AnsTables:
-        """The rows as the core's coder takes them."""
+    def ans_tables(self) -> AnsTables:
+        """The tables in the form of the native coder."""
         return ans_tables(self.tables.freq, self.tables.start)
 
     @property
-    def byte_row(self) -> int:
-        """The last row is uniform over bytes: escaped symbols go through it."""
-        return len(self.tables.low) - 1
+    def bytes(self) -> EntropyModel:
+        """The model of the last table, which is uniform over bytes: escaped symbols go through it."""
+        return self[len(self.tables.low) - 1]
 
 
 class Runs(NamedTuple):
-    """Coded symbols sorted by table index: where each is, u32[m], and how many there are of each index, i32[256]."""
+    """Coded symbols sorted by table index: their places, u32[m], and the number under each index, i32[256]."""
 
     order: np.ndarray
     counts: np.ndarray
@@ -102,15 +128,21 @@ def by_table(indices: np.ndarray) -> Runs:
     return Runs(*sort_by_table(indices))
 
 
-Moved = Callable[[np.ndarray], np.ndarray]  # table indices -> those of the tables that their symbols are coded with
+Shift = Callable[[np.ndarray], np.ndarray]  # table indices -> those of the tables that code their symbols
+_SAME = np.arange(256, dtype=np.uint8)
 
 
-def push(  # type: ignore[no-untyped-def]
-    coder,
+def _tables(shift: Shift | None) -> np.ndarray:
+    """u8[256]: the table that codes the symbols of each index."""
+    return _SAME if shift is None else shift(_SAME).astype(np.uint8)
+
+
+def push(
+    coder: Coder,
     symbols: np.ndarray,
     indices: np.ndarray,
     models: Models,
-    moved: Moved | None = None,
+    shift: Shift | None = None,
     runs: Runs | None = None,
 ) -> None:
     """Put symbols i32[n] of table indices u8[n] on the stack; inverse of pop.
@@ -118,15 +150,14 @@ def push(  # type: ignore[no-untyped-def]
     Raises CodecError where a symbol of index 0 is not 0 or a symbol is out of range.
     """
     runs = runs or by_table(indices)
-    tables = _tables(moved)
+    tables, used = _tables(shift), np.flatnonzero(runs.counts)
     positions, escapes, uncodable = gather_symbols(symbols, *runs, models.low, models.last, tables)
     if uncodable:
-        raise CodecError("a symbol cannot be coded in its row")
+        raise CodecError("a symbol cannot be coded under its table")
     if len(escapes):
         push_numbers(coder, symbols[runs.order[escapes]], models)
-    used = np.flatnonzero(runs.counts)
     if isinstance(coder, ans.AnsCoder):
-        coder.encode_runs(models.runs, positions, tables[used].astype(np.int32), runs.counts[used])
+        coder.encode_runs(models.ans_tables, positions, tables[used].astype(np.int32), runs.counts[used])
         return
     end = len(positions)
     for table, count in zip(tables[used[::-1]].tolist(), runs.counts[used[::-1]].tolist(), strict=True):
@@ -134,16 +165,16 @@ def push(  # type: ignore[no-untyped-def]
         end -= count
 
 
-def pop(  # type: ignore[no-untyped-def]
-    coder, indices: np.ndarray, models: Models, moved: Moved | None = None, runs: Runs | None = None
+def pop(
+    coder: Coder, indices: np.ndarray, models: Models, shift: Shift | None = None, runs: Runs | None = None
 ) -> np.ndarray:
     """Take symbols i32[n] of table indices u8[n] off the stack; raises FormatError on a symbol out of range."""
     runs = runs or by_table(indices)
-    tables, used = _tables(moved), np.flatnonzero(runs.counts)
+    tables, used = _tables(shift), np.flatnonzero(runs.counts)
     if not len(used):
         return np.zeros(len(indices), np.int32)
     if isinstance(coder, ans.AnsCoder):
-        positions = coder.decode_runs(models.runs, tables[used].astype(np.int32), runs.counts[used])
+        positions = coder.decode_runs(models.ans_tables, tables[used].astype(np.int32), runs.counts[used])
     else:
         pairs = zip(tables[used].tolist(), runs.counts[used].tolist(), strict=True)
         positions = np.concatenate([coder.decode(models[table], count) for table, count in pairs])
@@ -156,68 +187,51 @@ def pop(  # type: ignore[no-untyped-def]
     return symbols
 
 
-_SAME = np.arange(256, dtype=np.uint8)
+def push_numbers(coder: Coder, numbers: np.ndarray, models: Models) -> None:
+    """Put i32[n] on the stack, four bytes each; inverse of pop_numbers."""
+    coder.encode_reverse(numbers.astype("<i4").view(np.uint8).astype(np.int32), models.bytes)
 
 
-def _tables(moved: Moved | None) -> np.ndarray:
-    """u8[256]: which table each index is coded with."""
-    return _SAME if moved is None else moved(_SAME).astype(np.uint8)
+def pop_numbers(coder: Coder, count: int, models: Models) -> np.ndarray:
+    """Take i32[count] off the stack."""
+    return np.asarray(coder.decode(models.bytes, NUMBER_BYTES * count), np.uint8).view("<i4")
 
 
-def pop_one(coder, row: int, models: Models) -> int:  # type: ignore[no-untyped-def]
-    """Takes a symbol under a row off the stack."""
-    position = int(coder.decode(models[row], 1)[0])
-    if position == models.tables.last[row]:
-        return int(pop_numbers(coder, 1, models)[0])
-    return position + int(models.tables.low[row])
+@lru_cache(maxsize=1)
+def _family() -> EntropyModel:
+    """The entropy models whose frequencies come with each symbol, as in `categorical`."""
+    return ans.CategoricalFamily() if _constriction() is None else _constriction().model.Categorical(perfect=False)
 
 
-def push_numbers(coder, numbers: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
-    """Puts i32[n] on the stack, four bytes each; inverse of pop_numbers."""
-    coder.encode_reverse(numbers.astype("<i4").view(np.uint8).astype(np.int32), models[models.byte_row])
+def _parameters(freq: np.ndarray) -> np.ndarray:
+    """Frequencies in the form that the family takes."""
+    return freq if _constriction() is None else (freq - 1).astype(np.float64)
 
 
-def pop_numbers(coder, count: int, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Takes i32[count] off the stack."""
-    data = np.asarray(coder.decode(models[models.byte_row], NUMBER_BYTES * count), np.uint8)
-    return data.view("<i4")
-
-
-def push_each(coder, symbols: np.ndarray, freq: np.ndarray) -> None:  # type: ignore[no-untyped-def]
-    """Puts symbol n of i32[n] under frequencies freq[n], i64[n, K] of sum 2**24, on the stack; inverse of pop_each."""
+def push_each(coder: Coder, symbols: np.ndarray, freq: np.ndarray) -> None:
+    """Put symbols i32[n] on the stack, each under its own frequencies i64[n, K] of sum 2**24; inverse of pop_each."""
     if len(symbols):
         coder.encode_reverse(symbols.astype(np.int32, copy=False), _family(), _parameters(freq))
 
 
-def pop_each(coder, freq: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Takes i32[n] symbols off the stack, one for each row of frequencies i64[n, K] of sum 2**24."""
+def pop_each(coder: Coder, freq: np.ndarray) -> np.ndarray:
+    """Take symbols i32[n] off the stack, one for each row of frequencies i64[n, K] of sum 2**24."""
     if not len(freq):
         return np.zeros(0, np.int32)
     return np.asarray(coder.decode(_family(), _parameters(freq)), np.int32)
 
 
-@lru_cache(maxsize=1)
-def _family():  # type: ignore[no-untyped-def]
-    """Entropy models whose frequencies come with each symbol, as in `categorical`."""
-    return ans.CategoricalFamily() if _constriction() is None else _constriction().model.Categorical(perfect=False)
-
-
-def _parameters(freq: np.ndarray) -> np.ndarray:
-    """Frequencies as the family takes them."""
-    return freq if _constriction() is None else (freq - 1).astype(np.float64)
-
-
-def writer():  # type: ignore[no-untyped-def]
+def writer() -> Coder:
     """An empty stack."""
     return ans.AnsCoder() if _constriction() is None else _constriction().stack.AnsCoder()
 
 
-def words(coder) -> bytes:  # type: ignore[no-untyped-def]
+def words(coder: Coder) -> bytes:
     """The stack as little-endian 32-bit words."""
-    return coder.get_compressed().astype("<u4").tobytes()
+    return bytes(coder.get_compressed().astype("<u4").tobytes())
 
 
-def reader(data: bytes):  # type: ignore[no-untyped-def]
+def reader(data: bytes) -> Coder:
     """A stack over `data`; raises FormatError unless it is whole words, the last one not zero."""
     if len(data) % 4:
         raise FormatError(f"{len(data)} bytes are not whole 32-bit words")
@@ -233,7 +247,7 @@ def reader(data: bytes):  # type: ignore[no-untyped-def]
 #     a symbol of table OUTLIER_FLAG, 0 where there are none; else their number, then place and value of each, 4 bytes
 
 
-def push_outliers(coder, symbols: np.ndarray, indices: np.ndarray, models: Models) -> np.ndarray:  # type: ignore[no-untyped-def]
+def push_outliers(coder: Coder, symbols: np.ndarray, indices: np.ndarray, models: Models) -> np.ndarray:
     """Put the symbols i32[n] under ZERO_TABLE that are not 0 on the stack; the others, with 0 in their places."""
     places = np.flatnonzero(symbols != 0)
     places = places[indices[places] == ZERO_TABLE]
@@ -245,9 +259,9 @@ def push_outliers(coder, symbols: np.ndarray, indices: np.ndarray, models: Model
     return symbols
 
 
-def pop_outliers(coder, symbols: np.ndarray, indices: np.ndarray, models: Models) -> None:  # type: ignore[no-untyped-def]
+def pop_outliers(coder: Coder, symbols: np.ndarray, indices: np.ndarray, models: Models) -> None:
     """Take outliers off the stack and put them in their places of symbols i32[n]; raises FormatError on damage."""
-    flag = pop_one(coder, OUTLIER_FLAG, models)
+    flag = int(pop(coder, np.array([OUTLIER_FLAG], np.uint8), models)[0])
     if flag not in (0, 1):
         raise FormatError(f"the flag for outliers is {flag}, expected 0 or 1")
     if not flag:
@@ -302,7 +316,7 @@ def scale_offset_costs(
     scales = len(bits_of_small)
     counts, large = count_symbols(symbols, indices, scales)
     shifted = np.clip(np.arange(scales) + np.arange(MIN_OFFSET, MAX_OFFSET + 1)[:, None], 1, scales - 1)
-    costs = (bits_of_small @ counts.T.astype(np.float64))[shifted, np.arange(scales)].sum(1)
+    costs: np.ndarray = (bits_of_small @ counts.T.astype(np.float64))[shifted, np.arange(scales)].sum(1)
     sample = large[:: max(1, len(large) // SAMPLE)]
     if len(sample):
         bits = tables.bits_of_each(symbols[sample], shifted[:, indices[sample]])
@@ -317,18 +331,18 @@ def shift_tables(indices: np.ndarray, offset: int, scales: int) -> np.ndarray:
     return np.where(indices == ZERO_TABLE, indices, np.clip(indices.astype(np.int16) + offset, 1, scales - 1))
 
 
-def push_scale_offsets(coder, offsets: Sequence[int] | None) -> None:  # type: ignore[no-untyped-def]
+def push_scale_offsets(coder: Coder, offsets: Sequence[int] | None) -> None:
     """Put the scale offsets of all parts on the stack; inverse of pop_scale_offsets."""
     if offsets is not None:
         coder.encode_reverse(np.array(offsets, np.int32) - MIN_OFFSET, uniform(OFFSET_BITS))
     coder.encode_reverse(np.array([offsets is not None], np.int32), uniform(1))
 
 
-def pop_scale_offsets(coder, count: int) -> list[int]:  # type: ignore[no-untyped-def]
+def pop_scale_offsets(coder: Coder, count: int) -> list[int]:
     """Take the scale offsets of `count` parts off the stack."""
     if not int(coder.decode(uniform(1), 1)[0]):
         return [0] * count
-    return (coder.decode(uniform(OFFSET_BITS), count) + MIN_OFFSET).tolist()
+    return [int(offset) + MIN_OFFSET for offset in coder.decode(uniform(OFFSET_BITS), count)]
 
 
 def scale_offset_bits(offsets: Sequence[int] | None) -> int:

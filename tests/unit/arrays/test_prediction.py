@@ -121,7 +121,7 @@ def test_residuals_of_every_size_are_coded():
 
 def test_tables_are_whole_and_sum_up():
     for row in range(1, adaptive.CONTEXTS + 1):
-        counts = adaptive.beginning(row)
+        counts = adaptive.initial_counts(row)
         assert (counts >= 0).all() and counts.sum() > 0 and np.array_equal(counts, counts[::-1])
         tables = adaptive.Adaptive()
         tables.model(row)

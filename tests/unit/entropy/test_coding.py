@@ -68,7 +68,7 @@ def test_an_escape_far_out_of_range_is_refused():
     models = coding.Models(tables)
     coder = coding.writer()
     far = np.array([2**30], "<i4").view(np.uint8).astype(np.int32)
-    coder.encode_reverse(far, models[models.byte_row])
+    coder.encode_reverse(far, models.bytes)
     coder.encode_reverse(np.array([tables.last[1]], np.int32), models[1])
     with pytest.raises(FormatError):
         coding.pop(coding.reader(coding.words(coder)), np.array([1], np.uint8), models)
