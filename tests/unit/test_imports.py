@@ -33,7 +33,7 @@ ALLOWED = {
     "bjontegaard": ("bench.curves",),
     "matplotlib": ("bench.report",),
     "tqdm": ("bench.command",),
-    "backports": ("container.zstd",),
+    "backports": ("container.chunks",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),
     "pyarrow": ("integrations.ray_operators",),

@@ -14,6 +14,7 @@ import numpy as np
 
 from vaecodec.arrays.prediction import TOP_MAX
 from vaecodec.arrays.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
+from vaecodec.container.chunks import zstandard
 from vaecodec.errors import CodecError, FormatError
 
 MAGIC = b"\x89VAA"
@@ -174,8 +175,7 @@ def parse_coding(data: bytes, dtype: np.dtype, shape: tuple[int, int, int]) -> C
 
 def store(values: np.ndarray) -> bytes:
     """Compress values [n] by Zstandard, in the order that is smallest; inverse of unstore."""
-    from vaecodec.container import zstd
-
+    zstd = zstandard()
     rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
     bits = np.packbits(np.unpackbits(rows, axis=1).T, axis=1) if values.size else rows
     level = ZSTD_LEVEL if values.nbytes <= ZSTD_FAST_FROM else ZSTD_FAST_LEVEL
@@ -185,8 +185,7 @@ def store(values: np.ndarray) -> bytes:
 
 def unstore(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
     """Decompress [count] values of this type; raise FormatError on visible damage."""
-    from vaecodec.container import zstd
-
+    zstd = zstandard()
     width, size = dtype.itemsize, count * dtype.itemsize
     order = data[0] if data else None
     if order == BIT_PLANES:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
+from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 from vaecodec.errors import FormatError
@@ -49,7 +51,7 @@ class UnknownChunks:
     def skip(self, tag: bytes) -> None:
         """Raise FormatError if a chunk must not be skipped, or is one too many."""
         if not 97 <= tag[0] <= 122:
-            raise FormatError(f"chunk {tag!r} is needed to decode this file, and this version does not know it")
+            raise FormatError(f"chunk {tag!r} is out of place, or this version does not know it")
         self._count += 1
         if self._count > MAX_UNKNOWN:
             raise FormatError(f"the file has more than {MAX_UNKNOWN} chunks that this version does not know")
@@ -169,3 +171,12 @@ def inflate_metadata(name: str, payload: bytes | memoryview) -> bytes:
     if not inflate.eof or inflate.unused_data:
         raise FormatError(f"{name} metadata is damaged or larger than {MAX_METADATA} bytes")
     return value
+
+
+def zstandard() -> ModuleType:
+    """The module of Zstandard (RFC 8878): the standard library's, or before Python 3.14 its backport."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd

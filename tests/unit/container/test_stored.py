@@ -13,11 +13,13 @@ import vaecodec
 from reference import reference_decoder
 from support.paths import GOLDEN
 from vaecodec.atomic import Attributes
-from vaecodec.container import stored, zstd
-from vaecodec.container.chunks import MAGIC, pack_chunk
+from vaecodec.container import stored
+from vaecodec.container.chunks import MAGIC, pack_chunk, zstandard
 from vaecodec.container.stored import Stored
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files.compression import decompress_file
+
+zstd = zstandard()
 
 ABOUT = Stored(b"notes.txt", Attributes(0o640, 1_700_000_000_123_456_789))
 
