@@ -134,7 +134,7 @@ class Decoder:
         with Schedule.of_grids([(task.plan.grid, task.tile_count)], self._threads) as schedule:
             for place, outer, coefficients in self._with_halo(schedule, task, margin):
                 [levels] = self._transforms.levels([coefficients], quality_index, schedule.inner)
-                out[place.slices()] = levels[place.inside(pixel_box(outer)).slices()]
+                out[place.slices()] = levels[place.relative_to(pixel_box(outer)).slices()]
         return out
 
     def symbol_crcs(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> list[int]:
@@ -205,7 +205,7 @@ class Decoder:
             coefficients, weights = [tile[3] for tile in tiles], self._filter_weights(header)
             images = self._transforms.pixels(coefficients, header.quality_index, weights, schedule.inner)
             return [
-                (place, image[place.inside(pixel_box(outer)).slices()])
+                (place, image[place.relative_to(pixel_box(outer)).slices()])
                 for (_, place, outer, _), image in zip(tiles, images, strict=True)
             ]
 
@@ -225,7 +225,7 @@ class Decoder:
         for place, outer, coefficients in self._with_halo(schedule, task, halo(self.model.config)):
             samples = self.model.transforms.synthesis.linear(coefficients, schedule.inner)
             pixels = reduce_samples(samples, factor)
-            yield place, pixels[place.inside(pixel_box(outer).reduce(factor)).slices()]
+            yield place, pixels[place.relative_to(pixel_box(outer).reduce(factor)).slices()]
 
     def _with_halo(self, schedule: Schedule, task: DecodeTask, margin: int) -> Iterator[tuple[Box, Box, Coefficients]]:
         """Yield (place in the output, cells, their coefficients) of each tile with a margin of cells."""
@@ -233,19 +233,19 @@ class Decoder:
         needed = plan.cells.grow(margin, grid.cells)
         decoded = self._coefficients(schedule, task, needed)
         known: dict[int, Coefficients] = {}
-        for index in grid.touching(plan.cells):
+        for index in grid.overlapping(plan.cells):
             box = grid.box(index)
-            outer = box.grow(margin, grid.cells).meet(needed)
+            outer = box.grow(margin, grid.cells).intersection(needed)
             if grid.total == 1 and outer == box:
                 yield plan.output_of(box), outer, next(decoded)[1]
                 return
             whole = empty_coefficients(self.model.config.channels, outer.shape)
-            for other in grid.touching(outer):
+            for other in grid.overlapping(outer):
                 while other not in known:
                     known.update([next(decoded)])
                 place = grid.box(other)
-                shared = place.meet(outer)
-                target, source = whole.crop(*shared.inside(outer)), known[other].crop(*shared.inside(place))
+                shared = place.intersection(outer)
+                target, source = whole.crop(*shared.relative_to(outer)), known[other].crop(*shared.relative_to(place))
                 for into, plane in zip(target.planes(), source.planes(), strict=True):
                     into[...] = plane
             rows = -(-margin * STRIDE // grid.tile)  # a margin may be wider than a tile
@@ -269,7 +269,7 @@ class Decoder:
                 raise FormatError(f"{task.name}tile {index} is damaged: {exc}") from exc
             return index, dequantise(values, gains)
 
-        return schedule.map(decode, ((index,) for index in grid.touching(cells)))
+        return schedule.map(decode, ((index,) for index in grid.overlapping(cells)))
 
 
 def pixel_crc(pixels: np.ndarray) -> int:
@@ -280,8 +280,8 @@ def pixel_crc(pixels: np.ndarray) -> int:
 def _checked(task: DecodeTask, tiles: Iterator[PlacedTile]) -> Iterator[PlacedTile]:
     """Compare tiles that are decoded as a whole with their CRCs; raises FormatError."""
     grid, target = task.plan.grid, task.plan.target
-    for index, (place, pixels) in zip(grid.touching(task.plan.cells), tiles, strict=True):
-        whole = pixel_box(grid.box(index)).meet(Box(0, 0, grid.height, grid.width))
-        if whole.meet(target) == whole and pixel_crc(pixels) != task.parsed.tiles[index].pixels:
+    for index, (place, pixels) in zip(grid.overlapping(task.plan.cells), tiles, strict=True):
+        whole = pixel_box(grid.box(index)).intersection(Box(0, 0, grid.height, grid.width))
+        if whole.intersection(target) == whole and pixel_crc(pixels) != task.parsed.tiles[index].pixels:
             raise FormatError(f"{task.name}tile {index} is damaged: the CRC of its pixels does not match")
         yield place, pixels

@@ -168,9 +168,9 @@ class Encoder:
             for column in range(grid.columns):
                 box = grid.box(row * grid.columns + column)
                 outer = box.grow(margin, grid.cells)
-                within = pixel_box(outer).meet(Box(0, 0, grid.height, grid.width)).shape
-                padded = np.ascontiguousarray(cut_padded(rows, outer.inside(strip)))
-                yield EncodeTask(padded, box.inside(outer), within)
+                within = pixel_box(outer).intersection(Box(0, 0, grid.height, grid.width)).shape
+                padded = np.ascontiguousarray(cut_padded(rows, outer.relative_to(strip)))
+                yield EncodeTask(padded, box.relative_to(outer), within)
 
     def _groups(self, tasks: Iterable[EncodeTask]) -> Iterator[tuple[EncodeTask, ...]]:
         return group_consecutive(tasks, lambda task: (task.pixels.shape, task.inner), self._transforms.batch)

@@ -46,7 +46,7 @@ class DecodePlan(NamedTuple):
 
     def output_of(self, cells: Box) -> Box:
         """The part of these cells in the output, in reduced pixels."""
-        return pixel_box(cells).meet(self.target).reduce(self.reduce)
+        return pixel_box(cells).intersection(self.target).reduce(self.reduce)
 
 
 class DecodeTask(NamedTuple):
@@ -60,7 +60,7 @@ class DecodeTask(NamedTuple):
     @property
     def tile_count(self) -> int:
         """Tiles to decode."""
-        return sum(1 for _ in self.plan.grid.touching(self.plan.cells))
+        return sum(1 for _ in self.plan.grid.overlapping(self.plan.cells))
 
 
 class EncodeTask(NamedTuple):
@@ -143,7 +143,7 @@ def pixel_box(cells: Box) -> Box:
 def cut_padded(pixels: np.ndarray, cells: Box) -> np.ndarray:
     """u8[H', W', C] of these cells; the last row and column are repeated where the image ends inside a cell."""
     height, width = pixels.shape[:2]
-    part = pixels[pixel_box(cells).meet(Box(0, 0, height, width)).slices()]
+    part = pixels[pixel_box(cells).intersection(Box(0, 0, height, width)).slices()]
     missing = [STRIDE * cell_count - length for cell_count, length in zip(cells.shape, part.shape[:2], strict=True)]
     return np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge") if any(missing) else part
 
@@ -161,7 +161,7 @@ def halo_free_area(tile: Box, cells: tuple[int, int], image: tuple[int, int], re
     bottom = tile.shape[0] - reach * (tile.bottom < cells[0])
     right = tile.shape[1] - reach * (tile.right < cells[1])
     inside = Box(0, 0, image[0] - STRIDE * tile.top, image[1] - STRIDE * tile.left)
-    area = pixel_box(Box(top, left, bottom, right)).meet(inside)
+    area = pixel_box(Box(top, left, bottom, right)).intersection(inside)
     return area if min(area.shape) > 0 else Box(0, 0, 0, 0)
 
 

@@ -154,7 +154,7 @@ class Refiner:
         latents = self._latents.copy()
         latents[self._inner.slices()] = values
         image, back = self._synthesis.forward(latents)
-        area = Box(*(STRIDE * edge for edge in self._inner)).meet(Box(0, 0, *self._within))
+        area = Box(*(STRIDE * edge for edge in self._inner)).intersection(Box(0, 0, *self._within))
         equations = fit_classes(image, self._pixels, area, self._step_size)
         weights = equations.best_filter(self._lambda)
         if weights is None:

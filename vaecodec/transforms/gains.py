@@ -1,8 +1,7 @@
-"""Interpolate a model's gains between its anchors, in integers.
+"""Interpolate the gains of a model between its quality anchors, in integers, so that all machines have the same gains.
 
-A model gives the base-2 logarithm of each gain at 8 anchors of quality, in units of 2**-12.  At a quality index in
-between, the logarithm is interpolated linearly and rounded; the gain itself is 2 to that power, from a table of
-mantissas.  So every machine has the same gains.
+A model stores the base-2 logarithm of each gain at 8 anchors, in units of 2**-12.  At a quality index between them the
+logarithm is interpolated linearly and rounded; the gain is 2 to that power, by a table of mantissas.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ def mantissas() -> np.ndarray:
 def interpolate(anchors: np.ndarray, quality_index: int) -> np.ndarray:
     """Logarithms i64[n], unit 2**-12, at a quality index, from those at the anchors, i32[8, n]."""
     first = min(quality_index // INDICES_PER_ANCHOR, ANCHORS - 2)
-    part = quality_index - first * INDICES_PER_ANCHOR
+    distance = quality_index - first * INDICES_PER_ANCHOR
     low, high = anchors[first].astype(np.int64), anchors[first + 1].astype(np.int64)
-    return (low * (INDICES_PER_ANCHOR - part) + high * part + INDICES_PER_ANCHOR // 2) // INDICES_PER_ANCHOR
+    return (low * (INDICES_PER_ANCHOR - distance) + high * distance + INDICES_PER_ANCHOR // 2) // INDICES_PER_ANCHOR
 
 
 def scaled_gains(logarithms: np.ndarray, output_bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,8 +41,6 @@ def scaled_gains(logarithms: np.ndarray, output_bits: int) -> tuple[np.ndarray, 
 def multipliers(logarithms: np.ndarray) -> np.ndarray:
     """i32[n], unit 2**-12, at most 32767: 2**log, rounded halves up."""
     mantissa = mantissas()[logarithms & ((1 << LOG_BITS) - 1)].astype(np.int64)
-    down = MANTISSA_BITS - MULTIPLIER_BITS - (logarithms >> LOG_BITS)
-    up = np.maximum(-down, 0)
-    down = np.clip(down, 0, 30)
-    found = ((mantissa << np.minimum(up, 20)) + (1 << down >> 1)) >> down
-    return np.minimum(found, MULTIPLIER_MAX).astype(np.int32)
+    shift = MANTISSA_BITS - MULTIPLIER_BITS - (logarithms >> LOG_BITS)
+    left, right = np.clip(-shift, 0, 20), np.clip(shift, 0, 30)
+    return np.minimum(((mantissa << left) + (1 << right >> 1)) >> right, MULTIPLIER_MAX).astype(np.int32)

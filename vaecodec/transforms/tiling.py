@@ -1,8 +1,8 @@
-"""Where tiles lie, in latent cells, and the halo that hides their seams.
+"""Divide an image into tiles of latent cells, and compute the halo that hides their seams.
 
-+-------+-------+--+      A tile's symbols depend on its own cells alone.  The transforms see it with a
-|       |       |  |      halo of `halo` cells from its neighbours, as far as they reach, so that the
-+-------+-------+--+      tiles join as if the picture had been transformed whole.
++-------+-------+--+      The symbols of a tile depend on its own cells alone.  The transforms also see a halo of
+|       |       |  |      cells of its neighbours, as wide as they reach, so tiles join as if the image had been
++-------+-------+--+      transformed whole.
 |       |       |  |
 +-------+-------+--+
 """
@@ -15,10 +15,11 @@ from typing import NamedTuple
 from vaecodec.config import FILTER_REACH, STRIDE, Config
 
 DEFAULT_TILE = 1024  # pixels
+FORWARD_REACH, INVERSE_REACH = 4, 46  # of four octaves of the wavelet: cells, and pixels
 
 
 class Box(NamedTuple):
-    """A rectangle, ends exclusive; in cells unless it says pixels."""
+    """A rectangle, ends exclusive, in cells unless stated otherwise."""
 
     top: int
     left: int
@@ -31,55 +32,51 @@ class Box(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
     def slices(self) -> tuple[slice, slice]:
-        """To index an array [height, width, ...] with."""
+        """Index of an array [height, width, ...]."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
-    def inside(self, outer: Box) -> Box:
+    def relative_to(self, outer: Box) -> Box:
         """The same rectangle in the coordinates of `outer`."""
         return Box(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
 
-    def meet(self, other: Box) -> Box:
-        """What both cover."""
-        begins, ends = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
-        return Box(*begins, *ends)
+    def intersection(self, other: Box) -> Box:
+        """The rectangle that both cover."""
+        return Box(*map(max, self[:2], other[:2]), *map(min, self[2:], other[2:]))
 
     def reduce(self, factor: int) -> Box:
-        """At 1/factor of the size; the squares that it cuts count."""
+        """The rectangle at 1/factor of the size, rounded outwards."""
         return Box(self.top // factor, self.left // factor, -(-self.bottom // factor), -(-self.right // factor))
 
     def grow(self, margin: int, limit: tuple[int, int]) -> Box:
-        """Widened by `margin` on each side, within (height, width)."""
-        return Box(
-            max(0, self.top - margin),
-            max(0, self.left - margin),
-            min(limit[0], self.bottom + margin),
-            min(limit[1], self.right + margin),
-        )
+        """The rectangle with a margin on each side, within (height, width)."""
+        grown = Box(self.top - margin, self.left - margin, self.bottom + margin, self.right + margin)
+        return grown.intersection(Box(0, 0, *limit))
 
 
-def window_box(window: tuple[int, int, int, int] | None, picture: tuple[int, int]) -> Box:
-    """The pixels of a (top, left, height, width) window, None for all, of a picture of (height, width).
+def window_box(window: tuple[int, int, int, int] | None, image: tuple[int, int]) -> Box:
+    """The pixels of a (top, left, height, width) window, None for all, of an image of (height, width).
 
-    Raises ValueError where it does not lie within the picture.
+    Raises ValueError if the window does not lie within the image.
     """
-    top, left, height, width = window or (0, 0, *picture)
-    if min(top, left) < 0 or min(height, width) < 1 or top + height > picture[0] or left + width > picture[1]:
-        raise ValueError(f"window {window} does not lie within the picture of {picture[1]} x {picture[0]}")
+    top, left, height, width = window or (0, 0, *image)
+    if min(top, left) < 0 or min(height, width) < 1 or top + height > image[0] or left + width > image[1]:
+        raise ValueError(f"window {window} does not lie within the image of {image[1]} x {image[0]}")
     return Box(top, left, top + height, left + width)
 
 
 def halo(config: Config, filtered: bool = False) -> int:
-    """Cells that either transform reaches beyond a cell: one a coarse block, half of one a fine block.
+    """Cells that the transforms reach beyond a cell.
 
-    Wavelets of four octaves reach four cells when they are taken, and 46 pixels when samples are made of them, which
-    fine blocks see; a filter sees what those make.
+    A coarse block reaches one cell and a fine block half a cell.  Fine blocks see the result of the inverse wavelet,
+    and a restoration filter sees that of the fine blocks.
     """
-    reach = config.coarse_blocks + (config.fine_blocks + 1) // 2
-    return max(reach, 4, -(-(46 + 8 * config.fine_blocks + FILTER_REACH * filtered) // STRIDE))
+    blocks = config.coarse_blocks + (config.fine_blocks + 1) // 2
+    pixels = INVERSE_REACH + STRIDE // 2 * config.fine_blocks + FILTER_REACH * filtered
+    return max(blocks, FORWARD_REACH, -(-pixels // STRIDE))
 
 
 class Grid(NamedTuple):
-    """The tiles of a picture, numbered in rows from the top left."""
+    """The tiles of an image, numbered in rows from the top left."""
 
     height: int  # pixels
     width: int
@@ -87,7 +84,7 @@ class Grid(NamedTuple):
 
     @property
     def cells(self) -> tuple[int, int]:
-        """Latent cells (h, w) of the whole picture."""
+        """Latent cells (h, w) of the whole image."""
         return -(-self.height // STRIDE), -(-self.width // STRIDE)
 
     @property
@@ -100,7 +97,7 @@ class Grid(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many tiles there are."""
+        """Number of tiles."""
         return self.rows * self.columns
 
     def row(self, index: int) -> Box:
@@ -112,10 +109,11 @@ class Grid(NamedTuple):
         """The cells of one tile."""
         row, column = divmod(index, self.columns)
         side = self.tile // STRIDE
-        h, w = self.cells
-        return Box(row * side, column * side, min(row * side + side, h), min(column * side + side, w))
+        return Box(row * side, column * side, row * side + side, column * side + side).intersection(
+            Box(0, 0, *self.cells)
+        )
 
-    def touching(self, box: Box) -> Iterator[int]:
+    def overlapping(self, box: Box) -> Iterator[int]:
         """The tiles that share cells with `box`, in order."""
         side = self.tile // STRIDE
         for row in range(box.top // side, -(-box.bottom // side)):

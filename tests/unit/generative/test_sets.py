@@ -160,7 +160,7 @@ def test_other_pictures_and_other_models_are_refused():
             vaecodec.encode_set(bad)
     with pytest.raises(ModelError, match="photographs"):
         vaecodec.encode_set(pictures(1, "blank"), "small")
-    with pytest.raises(ModelError, match="sets of small pictures"):
+    with pytest.raises(ModelError, match="sets of small images"):
         vaecodec.encode(pictures(1, "blank")[0], model="digits")
 
 
