@@ -11,6 +11,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
+from support.training import eager
 from vaecodec import cli
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.model import library
@@ -123,7 +124,8 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     shutil.copy(trained / "first.vcm", "here.vcm")
     assert cli.main(["models", "add", "here.vcm"]) == 0
     line = ["train", str(trained / "a.png"), "--steps", "2", "--batch", "1", "--crop", "64", "--rate", "1e-9"]
-    assert cli.main([*line, "--out", "run", "--from", "here"]) == 0
+    with eager():
+        assert cli.main([*line, "--out", "run", "--from", "here"]) == 0
     assert cli.main(["freeze", "run", "-o", "run.vcm"]) == 0
     assert load_model("run.vcm").config == first.config
     models = [load_model(path) for path in ("run.vcm", "here.vcm")]
@@ -155,7 +157,8 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
     with open("b.toml", "w") as file:
         file.write(f"[model]\n{sizes}")
         file.write("[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
-    assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
+    with eager():
+        assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
     config, options, _, progress = load_checkpoint("run")
     assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)
     assert loop.read_recipe("run/config.toml")[0] == CONFIG

@@ -47,6 +47,10 @@ EXPECTED = [
         "The report is opened in a browser, which few CI images have.",
     ),
     ExpectedSkip(
+        "test_documentation.py", "mkdocs", lambda: importlib.util.find_spec("mkdocs") is None,
+        "The site is built with packages of the extra docs.",
+    ),
+    ExpectedSkip(
         "", r"(file|update-mime-database|fish|zsh) is not installed", lambda: True,
         "These programs of the system are optional; `needs` looks for them.",
     ),

@@ -21,6 +21,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_channels, synthetic_image
 from support.paths import ROOT
+from support.training import shell_functions
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OPTIONAL = ("tensorflow", "torch", "ray", "zarr", "numcodecs", "xarray", "dask", "imageio", "av")
@@ -109,8 +110,7 @@ def script(code: str) -> str:
     lines = [line for line in code.splitlines() if not line.startswith(INSTALLS)]
     lacking = tuple(tool for tool in TOOLS if not shutil.which(tool.strip()))
     lines = [line for line in lines if not line.startswith(lacking)]
-    start = f'set -e\nvaecodec() {{ "{sys.executable}" -m vaecodec "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
-    return start + "\n".join(lines)
+    return shell_functions(sys.executable) + "\n".join(lines)
 
 
 @pytest.mark.parametrize("page", runnable())

@@ -9,6 +9,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
+from support.training import eager
 from vaecodec import cli
 from vaecodec.config import PRESETS, Config
 from vaecodec.container import chunks, image_file
@@ -34,7 +35,8 @@ def model(request, tmp_path_factory):
         np.save(folder / "bands.npy", synthetic_channels(90, 100, channels))
         np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is left out
     options = loop.Options(batch=2, crop=64, steps=4, minutes=1e9)
-    means = loop.train([str(folder)], str(folder / "run"), config, options)
+    with eager():
+        means = loop.train([str(folder)], str(folder / "run"), config, options)
     assert loop.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
     freeze(str(folder / "run"), str(folder / "own.vcm"))
     return channels, str(folder / "own.vcm")
@@ -256,7 +258,8 @@ def test_the_command_trains_for_channels(tmp_path, capsys):
     )
     line = ["train", str(tmp_path), "--config", str(tmp_path / "tiny.toml"), "--steps", "1", "--batch", "1"]
     line += ["--crop", "64", "--out", str(tmp_path / "run")]
-    assert cli.main([*line, "--channels", "4"]) == 0
+    with eager():
+        assert cli.main([*line, "--channels", "4"]) == 0
     assert "channels = 4" in (tmp_path / "run" / "config.toml").read_text()
     assert cli.main([*line[:-1], str(tmp_path / "other"), "--channels", "5"]) == 1
     assert "at least 64 x 64 and 5 channels" in capsys.readouterr().err
