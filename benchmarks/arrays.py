@@ -1,8 +1,8 @@
-"""Array chunks by vaecodec.arrays and by blosc, zfp, SZ3, SPERR and the image codecs that can bound an error.
+"""Compare array chunks of vaecodec.arrays with blosc, zfp, SZ3, SPERR and image codecs that bound the error.
 
 python benchmarks/arrays.py [--data ../shared/data] [-o benchmarks/results/arrays/arrays.json]
 
-Arrays that scikit-image and scikit-learn have in their packages, and MNIST and a photograph where --data has them.
+The arrays come with scikit-image and scikit-learn; MNIST and a photograph are added where --data has them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from collections.abc import Callable, Iterator
 
 import imagecodecs
 import numpy as np
-from table import publish
+from common import publish
 
 from vaecodec import arrays
 
-SIDE = 256  # a usual chunk
-SAFE = 0.9998  # of a step, so that rounding to f32 keeps the bound
-PARTS = (0, 1 / 255, 0.02, 0.05)  # bounds, as parts of an array's range
+SIDE = 256  # of a chunk
+SAFE = 0.9998  # of a step, so rounding to f32 keeps the bound
+BOUNDS = (0, 1 / 255, 0.02, 0.05)  # relative to an array's range
 Codec = tuple[Callable[[np.ndarray, float], bytes], Callable[[bytes, np.ndarray], np.ndarray]]
 
 
-def middle(values: np.ndarray) -> np.ndarray:
-    """The middle [SIDE, SIDE] of a picture, or all of what is smaller."""
+def center(values: np.ndarray) -> np.ndarray:
+    """The centre [SIDE, SIDE] of an image, or all of a smaller one."""
     top, left = (max(0, side - SIDE) // 2 for side in values.shape[:2])
     return np.ascontiguousarray(values[top : top + SIDE, left : left + SIDE])
 
 
 def samples(data: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) of each."""
+    """(name, array) pairs."""
     import skimage
     from PIL import Image
     from skimage.color import rgb2lab
@@ -43,12 +43,12 @@ def samples(data: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
 
     folder = pathlib.Path(skimage.__file__).parent / "data"
     for name in ("camera", "cell", "page", "brick"):
-        yield f"{name}, u8", middle(np.asarray(Image.open(folder / f"{name}.png").convert("L")))
-    yield "astronaut, u8 RGB", middle(np.asarray(Image.open(folder / "astronaut.png").convert("RGB")))
+        yield f"{name}, u8", center(np.asarray(Image.open(folder / f"{name}.png").convert("L")))
+    yield "astronaut, u8 RGB", center(np.asarray(Image.open(folder / "astronaut.png").convert("RGB")))
     flower = datasets.load_sample_image("flower.jpg")
-    yield "flower, lightness, f32", middle(rgb2lab(flower)[..., 0].astype(np.float32))
+    yield "flower, lightness, f32", center(rgb2lab(flower)[..., 0].astype(np.float32))
     disparity = np.load(folder / "motorcycle_disp.npz")
-    yield "disparity with holes, f32", middle(disparity[disparity.files[0]].astype(np.float32))
+    yield "disparity with holes, f32", center(disparity[disparity.files[0]].astype(np.float32))
     yield "faces, 100 x 25 x 25, f64", np.load(folder / "lfw_subset.npy")[:100]
     yield "digits, 500 x 8 x 8, f64", datasets.load_digits().images[:500]
     yield "breast cancer, 569 x 30, f64", datasets.load_breast_cancer().data
@@ -59,24 +59,24 @@ def samples(data: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
         with tarfile.open(data / "train" / "train_heldout.tar") as tar:
             files = [member for member in tar.getmembers() if member.isfile()]
             pixels = np.asarray(Image.open(io.BytesIO(tar.extractfile(files[7]).read())).convert("RGB"))  # type: ignore[union-attr]
-        yield "photograph, u8 RGB", middle(pixels)
+        yield "photograph, u8 RGB", center(pixels)
         pixels = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2].astype(np.uint16)
         sums = [pixels[a::2, b::2].sum(2, dtype=np.uint16) for a in (0, 1) for b in (0, 1)]
-        yield "photograph, sums of 2 x 2 x RGB, u16", middle(np.sum(sums, 0, dtype=np.uint16))
+        yield "photograph, sums of 2 x 2 x RGB, u16", center(np.sum(sums, 0, dtype=np.uint16))
 
 
 def floating(values: np.ndarray, max_error: float) -> tuple[np.ndarray, float]:
-    """What codecs of floats take; integers are rounded afterwards, which leaves them half a unit more."""
+    """(values, bound) for a codec of floats; integers are rounded afterwards, so their bound grows by half a unit."""
     if values.dtype.kind == "f":
         return values, max_error
     return values.astype(np.float32), max_error + 0.49
 
 
-def restored(found: np.ndarray, like: np.ndarray) -> np.ndarray:
+def restored(decoded: np.ndarray, like: np.ndarray) -> np.ndarray:
     if like.dtype.kind == "f":
-        return found.reshape(like.shape)
+        return decoded.reshape(like.shape)
     limits = np.iinfo(like.dtype)
-    return np.clip(np.rint(found.reshape(like.shape)), limits.min, limits.max).astype(like.dtype)
+    return np.clip(np.rint(decoded.reshape(like.shape)), limits.min, limits.max).astype(like.dtype)
 
 
 def of_floats(encode: Callable[[np.ndarray, float], bytes], decode: Callable[..., np.ndarray]) -> Codec:
@@ -94,7 +94,7 @@ def blosc(values: np.ndarray) -> bytes:
 
 
 def quantised(values: np.ndarray, max_error: float) -> bytes:
-    """Blosc after rounding to a grid of the bound, the usual way to use it with loss."""
+    """Blosc after rounding to a grid of the bound, the usual lossy use."""
     if not max_error:
         return b"\0" + blosc(values)
     low, step = float(values.min()), 2 * max_error * SAFE if values.dtype.kind == "f" else 2 * max_error + 1
@@ -138,7 +138,7 @@ CODECS: dict[str, Codec] = {
 
 
 def layouts(name: str, values: np.ndarray) -> list[list[np.ndarray]]:
-    """How a codec may see an array: whole, in planes, or as a tall picture; the smallest counts."""
+    """The layouts that a codec tries: the whole array, its planes, or one tall image; the smallest counts."""
     if name in ("vaecodec", "blosc-zstd") or values.ndim == 2:
         return [[values]]
     colour = values.shape[-1] == 3
@@ -149,31 +149,31 @@ def layouts(name: str, values: np.ndarray) -> list[list[np.ndarray]]:
 
 
 def measure(name: str, values: np.ndarray, max_error: float) -> tuple[int, float, float, float, bytes] | None:
-    """(bytes, CPU seconds to encode, to decode, largest error, data) of the smallest layout; None if it cannot."""
+    """(bytes, CPU seconds to encode, to decode, largest error, data) of the smallest layout; None if unsupported."""
     encode, decode = CODECS[name]
-    found = []
+    results = []
     for parts in layouts(name, values):
-        began = time.process_time()
+        started = time.process_time()
         try:
             data = [encode(part, max_error) for part in parts]
-        except RuntimeError:  # too small for it, or another type
+        except RuntimeError:  # too small, or of an unsupported type
             continue
-        middle_time = time.process_time()
+        encoded_time = time.process_time()
         if not all(data):
             continue
-        again = [decode(one, part) for one, part in zip(data, parts, strict=True)]
-        ended = time.process_time()
+        decoded = [decode(chunk, part) for chunk, part in zip(data, parts, strict=True)]
+        decoded_time = time.process_time()
         errors = []
-        for one, part in zip(again, parts, strict=True):
+        for values_back, part in zip(decoded, parts, strict=True):
             with np.errstate(invalid="ignore"):
-                gap = np.abs(one.astype(np.float64) - part.astype(np.float64))
+                gap = np.abs(values_back.astype(np.float64) - part.astype(np.float64))
             errors.append(float(gap[np.isfinite(part)].max()))
-        found.append((sum(map(len, data)), middle_time - began, ended - middle_time, max(errors), data[0]))
-    return min(found, key=lambda result: (result[3] > max_error, result[0]), default=None)
+        results.append((sum(map(len, data)), encoded_time - started, decoded_time - encoded_time, max(errors), data[0]))
+    return min(results, key=lambda result: (result[3] > max_error, result[0]), default=None)
 
 
 def filled(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """For codecs that take finite values alone: the mean in their place, and the bytes of a mask beside it."""
+    """(values with the mean in place of those that are not finite, bytes of a deflated mask), for other codecs."""
     finite = np.isfinite(values) if values.dtype.kind == "f" else np.ones(1, bool)
     if finite.all():
         return values, 0
@@ -195,7 +195,7 @@ def main() -> None:
             continue
         whole, mask = filled(values)
         span = float(whole.max()) - float(whole.min())
-        for part in PARTS:
+        for part in BOUNDS:
             max_error = part * span if values.dtype.kind == "f" else float(int(part * span))
             if part and not max_error:
                 continue

@@ -1,6 +1,6 @@
-"""A folder of pictures by the folder mode and by Ray on this machine: start, time, and processor time of all processes.
+"""Measure a folder of images by folder mode and by Ray on this machine: seconds and CPU seconds of all processes.
 
-On Linux, where /proc has it.
+Linux only: CPU seconds are read from /proc.
 
 python benchmarks/bulk.py PICTURES [--copies 4] [--jobs 2] [-o benchmarks/results/bulk.json]
 """
@@ -18,17 +18,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from table import publish
+from common import publish
 
 
-def spent() -> float:
-    """Seconds of processor time of this process and all below it, those that have ended included."""
+def cpu_seconds() -> float:
+    """CPU seconds of this process and its descendants, ended ones included."""
     times: dict[int, tuple[int, float]] = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path) as file:
                 fields = file.read().rpartition(")")[2].split()
-        except OSError:  # gone meanwhile
+        except OSError:  # the process has ended
             continue
         times[int(path.split("/")[2])] = int(fields[1]), sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     total, waiting = 0.0, [os.getpid()]
@@ -40,16 +40,16 @@ def spent() -> float:
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float]:
-    """(seconds, seconds of processor time)"""
-    began, before = time.perf_counter(), spent()
+    """(seconds, CPU seconds) of a call."""
+    started, before = time.perf_counter(), cpu_seconds()
     work()
-    return round(time.perf_counter() - began, 2), round(spent() - before, 2)
+    return round(time.perf_counter() - started, 2), round(cpu_seconds() - before, 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", help="a folder")
-    parser.add_argument("--copies", type=int, default=4, help="of each picture")
+    parser.add_argument("images", help="a folder")
+    parser.add_argument("--copies", type=int, default=4, help="of each image")
     parser.add_argument("--jobs", type=int, default=2, help="cores to use")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("-o", "--output", help="the table as JSON")
@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as here:
         source = os.path.join(here, "in")
         for copy in range(args.copies):
-            shutil.copytree(args.pictures, os.path.join(source, str(copy)))
+            shutil.copytree(args.images, os.path.join(source, str(copy)))
         count = sum(len(names) for _, _, names in os.walk(source))
 
         def imported() -> None:
@@ -76,10 +76,10 @@ def main() -> None:
             work = [*command, "--output-dir", out[0]]
             rows.append(["folder mode", count, *measured(lambda work=work: subprocess.run(work, check=True))])
             rows.append(["Ray", count, *measured(lambda to=out[1]: compress(source, to))])
-            first = os.path.join(source, "0", sorted(os.listdir(args.pictures))[0])
-            rows.append(["Ray, one file", 1, *measured(lambda to=out[2], one=first: compress(one, to))])
+            first = os.path.join(source, "0", sorted(os.listdir(args.images))[0])
+            rows.append(["Ray, one file", 1, *measured(lambda to=out[2], path=first: compress(path, to))])
         ray.shutdown()
-    about = f"{count} pictures at quality 50, {args.jobs} cores; processor time is that of all processes."
+    about = f"{count} images at quality 50, {args.jobs} cores; processor time is that of all processes."
     publish(about, ["what", "files", "seconds", "processor seconds"], rows, args.output)
 
 

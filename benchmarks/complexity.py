@@ -1,8 +1,8 @@
-"""What the networks cost by count: multiply-accumulates a pixel and parameters, from the architecture alone.
+"""Count multiply-accumulates per pixel and parameters of the networks, from the architecture alone.
 
     python benchmarks/complexity.py [--model my.vcm | --preset base] [-o benchmarks/results/kodak/complexity.json]
 
-Needs vaecodec[train]: the counts come from the very functions that build the networks.
+Needs vaecodec[train]: the functions that build the networks count them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import math
 
-from table import publish
+from common import publish
 
 from vaecodec.config import PRESETS
 from vaecodec.model.file import load_model
 from vaecodec.training.vae import specification
 
-SIZE = 512  # pixels a side: a multiple of every stride, so that no padding is counted
+SIZE = 512  # pixels per side: a multiple of every stride, so no padding is counted
 ENCODER, DECODER = ("analysis", "prior"), ("prior", "synthesis")
 
 

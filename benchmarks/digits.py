@@ -1,9 +1,9 @@
-"""Lossless coding of MNIST's test set: bits-back coding by a generative model, beside general coders, as JSON.
+"""Compare lossless coding of MNIST's test set: bits-back coding with a generative model, and general coders.
 
     python benchmarks/digits.py ../shared/data/mnist -m digits -o benchmarks/results/digits/lossless.json
 
-Every file is decoded again and compared.  Peers get each picture in a file of its own, or all of them as one: the bytes
-end to end for gzip, bzip2 and xz, and one tall picture for PNG and WebP.
+Every file is decoded and compared. Peers get each image in its own file, or all as one: concatenated bytes for gzip,
+bzip2 and xz, and one large image for PNG and WebP.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from vaecodec.model import discrete
 from vaecodec.model.file import load_generator
 from vaecodec.model.generative import Generator
 
-WIDE = 100  # pictures in a row of the one picture, whose sides WebP limits to 16383
+COLUMNS = 100  # images in a row of the large image, whose sides WebP limits to 16383
 
 
 def saved(pixels: np.ndarray, format: str, **options: object) -> bytes:
-    """An image file of u8[H, W], which must give the same again."""
+    """An image file of u8[H, W], checked to decode to the same."""
     file = io.BytesIO()
     image = Image.fromarray(pixels)
     (image if format == "PNG" else image.convert("RGB")).save(file, format, **options)
-    with Image.open(io.BytesIO(file.getvalue())) as again:
-        assert np.array_equal(np.asarray(again.convert("L")), pixels)
+    with Image.open(io.BytesIO(file.getvalue())) as decoded:
+        assert np.array_equal(np.asarray(decoded.convert("L")), pixels)
     return file.getvalue()
 
 
@@ -60,56 +60,56 @@ PEERS: dict[str, Callable[[np.ndarray], bytes]] = {
 }
 
 
-def tiled(pictures: np.ndarray) -> np.ndarray:
-    """One picture of all: u8[N, S, S] -> u8[N / WIDE * S, WIDE * S]."""
-    count, side, _ = pictures.shape
-    return pictures.reshape(count // WIDE, WIDE, side, side).transpose(0, 2, 1, 3).reshape(-1, WIDE * side)
+def tiled(images: np.ndarray) -> np.ndarray:
+    """One image of all: u8[N, S, S] as u8[N / COLUMNS * S, COLUMNS * S]."""
+    count, side, _ = images.shape
+    return images.reshape(count // COLUMNS, COLUMNS, side, side).transpose(0, 2, 1, 3).reshape(-1, COLUMNS * side)
 
 
-def ours(pictures: np.ndarray, name: str) -> dict[str, object]:
-    """The set as one .vae file, which must give the same again, and what the model says it should cost."""
+def ours(images: np.ndarray, name: str) -> dict[str, object]:
+    """Code the set as one .vae file, check it, and compare its size with the model's negative ELBO."""
     model = load_generator(name)
-    began = time.process_time()
-    data = image_sets.encode(pictures, name)
-    middle = time.process_time()
-    assert np.array_equal(vaecodec.decode_set(data, name), pictures)
-    ended = time.process_time()
+    started = time.process_time()
+    data = image_sets.encode(images, name)
+    encoded = time.process_time()
+    assert np.array_equal(vaecodec.decode_set(data, name), images)
+    decoded = time.process_time()
     header, words = image_sets.parse(data)
-    elbo, initial = scoring.negative_elbo(model, pictures, draws=1).sum(), 32 * header.consumed
-    alone = np.mean([len(image_sets.encode(one[None], name)) for one in pictures[:100]])
+    elbo, initial = scoring.negative_elbo(model, images, draws=1).sum(), 32 * header.consumed
+    alone = np.mean([len(image_sets.encode(image[None], name)) for image in images[:100]])
     return {
-        "pictures": len(pictures),
+        "pictures": len(images),
         "model": model.id,
         "bytes": len(data),
         "initial_bytes": initial // 8,
-        "bpd": 8 * len(data) / pictures.size,
-        "bpd_without_initial": (8 * len(words) - initial) / pictures.size,
-        "negative_elbo_bpd": elbo / pictures.size,
-        "kl_bpd": kl_bits(model, pictures[:1000]) / pictures[0].size,
+        "bpd": 8 * len(data) / images.size,
+        "bpd_without_initial": (8 * len(words) - initial) / images.size,
+        "negative_elbo_bpd": elbo / images.size,
+        "kl_bpd": kl_bits(model, images[:1000]) / images[0].size,
         "over_negative_elbo": 8 * len(data) / elbo - 1,
-        "alone_bpd": 8 * alone / pictures[0].size,
-        "encode_seconds": middle - began,
-        "decode_seconds": ended - middle,
+        "alone_bpd": 8 * alone / images[0].size,
+        "encode_seconds": encoded - started,
+        "decode_seconds": decoded - encoded,
         "machine": platform.processor() or platform.machine(),
     }
 
 
-def kl_bits(model: Generator, pictures: np.ndarray) -> float:
-    """Mean divergence of q(z | x) from p(z), over bins."""
+def kl_bits(model: Generator, images: np.ndarray) -> float:
+    """Mean divergence of q(z | x) from p(z) in bits, over bins."""
     total = 0.0
-    for one in np.array_split(pictures, max(1, len(pictures) // 50)):
-        mass = bitsback.posterior(model, one) / TOTAL
+    for batch in np.array_split(images, max(1, len(images) // 50)):
+        mass = bitsback.posterior(model, batch) / TOTAL
         total += float((mass * np.log2(mass * discrete.COUNT)).sum())
-    return total / len(pictures)
+    return total / len(images)
 
 
-def peers(pictures: np.ndarray) -> dict[str, dict[str, float]]:
-    """Bits a pixel of each coder: all pictures in one file, and each of 100 in a file of its own."""
+def peers(images: np.ndarray) -> dict[str, dict[str, float]]:
+    """Bits per pixel of each coder: all images in one file, and each of 100 in its own file."""
     out = {}
     for name, coder in PEERS.items():
-        whole = tiled(pictures) if name.startswith(("PNG", "WebP")) else pictures
-        each = sum(len(coder(one)) for one in pictures[:100]) / pictures[:100].size
-        out[name] = {"one_file_bpd": 8 * len(coder(whole)) / pictures.size, "each_bpd": 8 * each}
+        whole = tiled(images) if name.startswith(("PNG", "WebP")) else images
+        separate = sum(len(coder(image)) for image in images[:100]) / images[:100].size
+        out[name] = {"one_file_bpd": 8 * len(coder(whole)) / images.size, "each_bpd": 8 * separate}
     return out
 
 
@@ -118,18 +118,18 @@ def main() -> None:
     parser.add_argument("mnist")
     parser.add_argument("-m", "--model", default="digits")
     parser.add_argument("-o", "--output", required=True)
-    parser.add_argument("--parts", default="model,peers", help="what to do; the rest stays as it is in OUTPUT")
-    parser.add_argument("--most", type=int, default=10000, help="pictures, a multiple of 100")
+    parser.add_argument("--parts", default="model,peers", help="what to measure; the rest of OUTPUT is kept")
+    parser.add_argument("--most", type=int, default=10000, help="images, a multiple of 100")
     args = parser.parse_args()
-    pictures = read_set(os.path.join(args.mnist, "t10k-images-idx3-ubyte.gz"))[0][: args.most]
+    images = read_set(os.path.join(args.mnist, "t10k-images-idx3-ubyte.gz"))[0][: args.most]
     result = {}
     if os.path.exists(args.output):
         with open(args.output) as file:
             result = json.load(file)
     if "model" in args.parts:
-        result |= ours(pictures, args.model)
+        result |= ours(images, args.model)
     if "peers" in args.parts:
-        result["peers"] = peers(pictures)
+        result["peers"] = peers(images)
     with open(args.output, "w") as file:
         json.dump(result, file, indent=1)
     print(json.dumps(result, indent=1))

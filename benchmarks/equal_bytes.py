@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vaecodec.bench.gallery import largest_within
 from vaecodec.bench.peers import Options, Peer, open_peer
 
 CODECS = ("avif", "jxl", "vaecodec")
@@ -21,18 +22,11 @@ GAP, CAPTION = 8, 66  # pixels
 
 
 def largest_file(peer: Peer, pixels: np.ndarray, target: int) -> bytes:
-    """Return the largest file of at most `target` bytes, by bisection of the codec's own setting."""
-    scale = peer.scale
-    below, above = (scale.low, scale.high) if scale.rising else (scale.high, scale.low)
-    best = peer.encode(pixels, below)
-    for _ in range(12):
-        setting = round((below + above) / 2 / scale.step) * scale.step
-        data = peer.encode(pixels, setting)
-        if len(data) <= target:
-            below, best = setting, max(best, data, key=len)
-        else:
-            above = setting
-    return best
+    """Return the largest file of at most `target` bytes; exit where all are larger."""
+    best = largest_within(peer.scale, target, lambda setting: peer.encode(pixels, setting))
+    if best is None:
+        raise SystemExit(f"{peer.name}: no file is as small as {target} bytes")
+    return best[1]
 
 
 def draw(pixels: np.ndarray, target: int, box: tuple[int, int, int, int]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Time, and peak memory of all processes together, of compressing and decompressing one huge picture.  Linux only.
+"""Measure seconds and peak memory of all processes for commands on one huge image. Linux only.
 
 python benchmarks/huge.py --side 20000 --format ppm
 """
@@ -16,25 +16,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from common import PARROTS, publish
 from PIL import Image
-from table import publish
 
 from vaecodec import limits
 from vaecodec.images.writing import write_strips
 
-PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
 
-
-def picture(side: int) -> Iterator[np.ndarray]:
-    """A photograph again and again, each time turned or mirrored in another way, in strips as high as it is."""
-    photo = np.asarray(Image.open(PICTURE).convert("RGB"))
+def strips(side: int) -> Iterator[np.ndarray]:
+    """Strips u8[h, side, 3] of copies of a photograph, mirrored in turn, as high as the photograph."""
+    photo = np.asarray(Image.open(PARROTS).convert("RGB"))
     for top in range(0, side, len(photo)):
         parts = [photo[:: (-1) ** n, :: (-1) ** (n // 2 + top)] for n in range(-(-side // photo.shape[1]))]
         yield np.ascontiguousarray(np.concatenate(parts, 1)[: side - top, :side])
 
 
 def resident(root: int) -> int:
-    """Bytes that a process and all below it have in memory; what they share is counted once (Pss)."""
+    """Bytes in memory of a process and its descendants; shared pages count once (Pss)."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -56,21 +54,21 @@ def resident(root: int) -> int:
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """(seconds, peak MiB) of one run of the command line."""
-    began, peak = time.perf_counter(), 0
+    """(seconds, peak MiB) of one command."""
+    started, peak = time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, "-m", "vaecodec", *arguments])
     while process.poll() is None:
         peak = max(peak, resident(process.pid))
         time.sleep(0.2)
     if process.returncode:
         sys.exit(f"vaecodec {' '.join(arguments)}: exit code {process.returncode}")
-    return time.perf_counter() - began, peak / 2**20
+    return time.perf_counter() - started, peak / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--side", type=int, default=20_000, help="pixels")
-    parser.add_argument("--format", default="ppm", help="of the picture: ppm, png, bmp, tif, jpg")
+    parser.add_argument("--format", default="ppm", help="of the image: ppm, png, bmp, tif, jpg")
     parser.add_argument("--threads", default=str(os.cpu_count()))
     parser.add_argument("--folder", help="for the files (default: a temporary one)")
     parser.add_argument("-o", "--output", help="JSON file")
@@ -82,7 +80,7 @@ def main() -> None:
         if not source.exists():
             with open(source, "wb") as file, limits.for_pillow(limits.NONE):
                 format = {"ppm": "PPM", "png": "PNG", "jpg": "JPEG", "tif": "TIFF", "bmp": "BMP"}[options.format]
-                write_strips((side, side, 3), picture(side), file, {}, format)
+                write_strips((side, side, 3), strips(side), file, {}, format)
         window = f"{side // 2},{side // 3},{min(512, side // 2)},{min(512, side // 2)}"
         runs = {
             f"compress {options.format}": ["compress", str(source), "-o", coded],
@@ -98,9 +96,7 @@ def main() -> None:
             seconds, peak = measure([*arguments, *extra])
             rows.append([name, seconds, side * side / seconds / 1e6, peak])
             print(f"{name}: {seconds:.1f} s, {peak:.0f} MiB", flush=True)
-    about = (
-        f"{side} x {side} pixels, --threads {options.threads}; memory of all processes, what they share counted once."
-    )
+    about = f"{side} x {side} pixels, --threads {options.threads}; memory of all processes, shared pages counted once."
     publish(about, ["command", "seconds", "MP/s", "MiB"], rows, options.output)
 
 

@@ -1,9 +1,9 @@
-"""Screenshots, drawings, text, noise and photographs beside AVIF and WebP at equal bytes: the worst of them.
+"""Find the images of a mixed set that compare worst with AVIF and WebP at equal bytes.
 
-python benchmarks/mixed.py PICTURE_OR_FOLDER... [--qualities 25,50,75] [--worst 10]
+python benchmarks/mixed.py IMAGE_OR_FOLDER... [--qualities 25,50,75] [--worst 10]
 
-A peer's PSNR at our bytes is interpolated, linearly in the logarithm of bytes, between its two settings around them.
-PSNR is over the colours, 60 dB where there is no error or less than that.
+A peer's PSNR at our bytes is interpolated between its two nearest settings, linearly in the logarithm of bytes. PSNR is
+over the colours, and 60 dB at most.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def at_bytes(peer: Peer, rgb: np.ndarray, size: int) -> float | None:
-    """PSNR of a peer at `size` bytes, or of its best where that is smaller; None where its smallest file is larger."""
-    found = largest_within(peer.scale, size, lambda setting: peer.encode(rgb, setting))
-    if found is None:
+    """PSNR of a peer at `size` bytes, or of its largest file if smaller; None where its smallest file is larger."""
+    best = largest_within(peer.scale, size, lambda setting: peer.encode(rgb, setting))
+    if best is None:
         return None
-    setting, below = found
+    setting, below = best
     quality = psnr(peer.decode(below), rgb)
     if setting + peer.scale.step > peer.scale.high:
         return quality
@@ -67,7 +67,7 @@ def main() -> None:
             theirs = [at_bytes(peer, rgb, len(data)) for peer in peers]
             worst = min((ours - value for value in theirs if value is not None), default=LIMIT)
             rows.append((worst, name, quality, image_file.info(data), ours, theirs))
-    print("| picture | quality | coding | bpp | PSNR | AVIF | WebP |\n|---|---|---|---|---|---|---|")
+    print("| image | quality | coding | bpp | PSNR | AVIF | WebP |\n|---|---|---|---|---|---|---|")
     for _, name, quality, info, ours, theirs in sorted(rows, key=lambda row: row[0])[: options.worst]:
         beside = " | ".join("-" if value is None else f"{value - ours:+.1f}" for value in theirs)
         print(f"| {name} | {quality:g} | {info['coding']} | {info['bpp']:.3f} | {ours:.1f} | {beside} |", flush=True)

@@ -1,8 +1,8 @@
-"""The full run on Kodak's 24 pictures: every codec at hand, the lossless ones too, and the published curves.
+"""Run the full benchmark on Kodak's 24 images: all available codecs, lossless ones too, and published curves.
 
     python benchmarks/rate_distortion.py KODAK [--model my.vcm] [-o benchmarks/results/kodak]
 
-It is `vaecodec bench` with its options written down, and goes on where an earlier run stopped.
+This is `vaecodec bench` with fixed options; it resumes an earlier run.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from vaecodec.bench.programs import PROGRAMS
 
 HERE = pathlib.Path(__file__).parent
 LOSSLESS = ("png", "webp-lossless", "jxl-lossless")
-MOST_EFFORT, AT = "vaecodec@9", "15,30,50,70,85"  # half a minute a megapixel, so at few qualities
+MOST_EFFORT, AT = "vaecodec@9", "15,30,50,70,85"  # half a minute per megapixel, so at few qualities
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", help="Kodak's pictures, kodim01.png to kodim24.png")
+    parser.add_argument("folder", help="Kodak's images, kodim01.png to kodim24.png")
     parser.add_argument("-o", "--output", default=str(HERE / "results" / "kodak"))
     parser.add_argument("--model", default="", help="instead of the shipped model")
     parser.add_argument("--threads", default="2")

@@ -1,4 +1,4 @@
-"""What a cold start costs: seconds of whole commands and imports, and the memory they hold at their largest.
+"""Measure cold starts: seconds and peak memory of whole commands and imports.
 
 python benchmarks/startup.py [--model my.vcm] [--repeat 5] [-o benchmarks/results/kodak/startup.json]
 """
@@ -17,13 +17,13 @@ PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.
 
 
 def measure(arguments: list[str], repeat: int) -> tuple[float, float]:
-    """(least seconds, MiB resident at most) of a command, over `repeat` processes; ends where it fails."""
+    """(least seconds, peak MiB) of a command, over `repeat` processes; exits if one fails."""
     seconds, memory = [], []
     for _ in range(repeat):
-        began = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         _, status, usage = os.wait4(process.pid, 0)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
         if status:
             raise SystemExit(f"{' '.join(arguments)}: {process.stderr.read().decode()}")
         memory.append(usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10))
@@ -53,7 +53,7 @@ def main() -> None:
             "vaecodec decompress, 768 x 512": [*command, "decompress", packed, "-f", "-o", restored, *other],
         }
         rows = [[name, *measure(case, options.repeat)] for name, case in cases.items()]
-    from table import publish  # now: a child begins with the largest memory of its parent, so this one stays small
+    from common import publish  # late: a child starts with its parent's peak memory, so the parent stays small
 
     about = f"Whole processes, the fastest of {options.repeat} each; memory is the largest resident set."
     publish(about, ["what", "seconds", "memory, MiB"], rows, options.output)

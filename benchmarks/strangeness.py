@@ -1,8 +1,8 @@
-"""Does a score tell strange pictures from usual ones?  AUROC of the negative ELBO and of its corrected form, as JSON.
+"""Measure how well a score finds out-of-distribution images: AUROC of the negative ELBO and its corrected form.
 
     python benchmarks/strangeness.py ../shared/data --without 4 without4.vcm -o benchmarks/results/digits/auroc.json
 
-An AUROC is the chance that a strange picture scores higher than a usual one: 1 always, 0.5 no better than a coin.
+An AUROC is the probability that an out-of-distribution image scores higher than another: 1 always, 0.5 by chance.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ Sets = dict[str, np.ndarray]
 
 
 def auroc(usual: np.ndarray, strange: np.ndarray) -> float:
-    """Mann-Whitney's U over the number of pairs, ties for a half."""
+    """Mann-Whitney's U divided by the number of pairs; ties count one half."""
     order = np.sort(usual)
     below, upto = np.searchsorted(order, strange, "left"), np.searchsorted(order, strange, "right")
     return float((below + upto).mean() / 2 / len(usual))
 
 
 def table(usual: list[Score], strange: dict[str, list[Score]]) -> dict[str, dict[str, float]]:
-    """AUROCs by set; `complexity` is that of PNG alone."""
+    """AUROCs and mean scores by set; `complexity` is the size of a PNG file."""
     out = {}
-    for name, found in strange.items():
+    for name, scores in strange.items():
         fields = ("bpd", "corrected", "complexity")
-        values = {field: [np.array([getattr(s, field) for s in one]) for one in (usual, found)] for field in fields}
+        values = {
+            field: [np.array([getattr(s, field) for s in group]) for group in (usual, scores)] for field in fields
+        }
         out[name] = {field: round(auroc(*both), 4) for field, both in values.items()}
         out[name] |= {f"mean_{field}": round(float(both[1].mean()), 4) for field, both in values.items()}
     return out
 
 
 def strange_digits(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator) -> Sets:
-    """Other sets of as many pictures of the same size."""
+    """Other sets of as many images of the same size."""
     count, side = len(digits), digits.shape[1]
     patches = []
     while len(patches) < count:
@@ -65,7 +67,7 @@ def strange_digits(digits: np.ndarray, photographs: list[np.ndarray], rng: np.ra
 
 
 def corruptions(pixels: np.ndarray, rng: np.random.Generator) -> Sets:
-    """A photograph in other states."""
+    """Corruptions of a photograph."""
     image = Image.fromarray(pixels)
     jpeg = io.BytesIO()
     image.save(jpeg, "JPEG", quality=10)
@@ -84,7 +86,7 @@ def corruptions(pixels: np.ndarray, rng: np.random.Generator) -> Sets:
 
 
 def shuffled_blocks(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Its blocks in another order."""
+    """The image with its blocks in random order."""
     height, width = (extent // side for extent in pixels.shape[:2])
     blocks = pixels.reshape(height, side, width, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
     blocks = rng.permutation(blocks).reshape(height, width, side, side, 3)
@@ -92,7 +94,7 @@ def shuffled_blocks(pixels: np.ndarray, side: int, rng: np.random.Generator) -> 
 
 
 def held_out(path: str, most: int) -> list[np.ndarray]:
-    """Middles of the pictures in a tar, u8[CROP, CROP, 3]."""
+    """Centre crops u8[CROP, CROP, 3] of the images in a .tar file."""
     out = []
     with tarfile.open(path) as tar:
         for member in tar:
@@ -112,7 +114,7 @@ def main() -> None:
     parser.add_argument("--without", nargs=2, metavar=("DIGIT", "MODEL"), help="trained without that digit")
     parser.add_argument("--most", type=int, default=1000, help="digits of each kind")
     parser.add_argument("--photographs", type=int, default=100)
-    parser.add_argument("--parts", default="digits,photographs", help="what to do; the rest stays as it is in OUTPUT")
+    parser.add_argument("--parts", default="digits,photographs", help="what to measure; the rest of OUTPUT is kept")
     parser.add_argument("-o", "--output", required=True)
     args = parser.parse_args()
     rng, result = np.random.default_rng(0), {}
@@ -120,28 +122,28 @@ def main() -> None:
         with open(args.output) as file:
             result = json.load(file)
     mnist = os.path.join(args.data, "mnist")
-    pictures = read_set(os.path.join(mnist, "t10k-images-idx3-ubyte.gz"))[0]
+    images = read_set(os.path.join(mnist, "t10k-images-idx3-ubyte.gz"))[0]
     photographs = held_out(os.path.join(args.data, "train", "train_heldout.tar"), args.photographs)
     most = args.most
     if "digits" in args.parts:
         model = generation.load(args.model)
-        usual = scoring.score_images(model, pictures[:most])
-        others = {"other test digits": pictures[-most:], **strange_digits(pictures[most : 2 * most], photographs, rng)}
-        found = {name: scoring.score_images(model, np.ascontiguousarray(one)) for name, one in others.items()}
-        result["digits"] = table(usual, found)
+        usual = scoring.score_images(model, images[:most])
+        others = {"other test digits": images[-most:], **strange_digits(images[most : 2 * most], photographs, rng)}
+        scores = {name: scoring.score_images(model, np.ascontiguousarray(other)) for name, other in others.items()}
+        result["digits"] = table(usual, scores)
     if args.without:
         digit, model = int(args.without[0]), generation.load(args.without[1])
         with gzip.open(os.path.join(mnist, "t10k-labels-idx1-ubyte.gz")) as file:
             labels = np.frombuffer(file.read(), np.uint8, offset=8)
-        left_out = scoring.score_images(model, pictures[labels == digit][:most])
-        usual = scoring.score_images(model, pictures[labels != digit][:most])
+        left_out = scoring.score_images(model, images[labels == digit][:most])
+        usual = scoring.score_images(model, images[labels != digit][:most])
         result[f"digit {digit} left out"] = table(usual, {f"digit {digit}": left_out})
     if "photographs" in args.parts:
         codec = generation.load("small")
         clean = scoring.score_images(codec, photographs)
-        states = [corruptions(one, rng) for one in photographs]
-        found = {name: scoring.score_images(codec, [state[name] for state in states]) for name in states[0]}
-        result["photographs"] = table(clean, found)
+        states = [corruptions(photo, rng) for photo in photographs]
+        scores = {name: scoring.score_images(codec, [state[name] for state in states]) for name in states[0]}
+        result["photographs"] = table(clean, scores)
     with open(args.output, "w") as file:
         json.dump(result, file, indent=1)
     print(json.dumps(result, indent=1))

@@ -1,4 +1,4 @@
-"""Warm speed in one process: against picture size, threads and pictures at once, and where the time goes.
+"""Measure warm speed in one process, by image size, threads and images at once, and where the time goes.
 
 python benchmarks/throughput.py [--model my.vcm] [--device gpu] [-o benchmarks/results/kodak/throughput.json]
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,41 +15,40 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from common import PARROTS, least_seconds, publish
 from PIL import Image
-from table import publish
 
-from vaecodec.codec.codec import Codec, decoder, encoder
+from vaecodec.codec import decoder, encoder
+from vaecodec.codec.codec import Codec
 from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library
-from vaecodec.rdo import filtering
 from vaecodec.transforms import networks
 
-PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "parrots.png"
 PARTS = ("analysis", "synthesis", "filter", "prior", "sorting", "coding", "other")
 
 
 @contextmanager
 def clocked(codec: Codec) -> Iterator[dict[str, float]]:
-    """Seconds by part of what the codec does within, in the thread that asks: not what others do for it meanwhile."""
+    """Seconds that the calling thread spends in each part of the codec; what other threads do is not counted."""
     spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     restore: list[tuple[Any, str, Any]] = []
-    asking, within = threading.get_ident(), [0.0]  # of each call that goes on, what was spent in clocked calls of its
+    caller, nested = threading.get_ident(), [0.0]  # seconds of nested clocked calls, for each open call
 
     def clock(owner: Any, name: str, part: str) -> None:
         function = getattr(owner, name)
 
-        def timed(*arguments: Any) -> Any:
-            if threading.get_ident() != asking:
-                return function(*arguments)
-            began = time.perf_counter()
-            within.append(0.0)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if threading.get_ident() != caller:
+                return function(*arguments, **options)
+            started = time.perf_counter()
+            nested.append(0.0)
             try:
-                return function(*arguments)
+                return function(*arguments, **options)
             finally:
-                seconds = time.perf_counter() - began
-                spent[part] += seconds - within.pop()
-                within[-1] += seconds
+                seconds = time.perf_counter() - started
+                spent[part] += seconds - nested.pop()
+                nested[-1] += seconds
 
         restore.append((owner, name, function))
         setattr(owner, name, timed)
@@ -58,7 +56,7 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
     clock(codec.transforms, "analysis", "analysis")
     for name in ("levels", "pixels"):
         clock(codec.transforms, name, "synthesis")
-    clock(filtering, "of_one_class", "filter")
+    clock(encoder, "fit_one_class", "filter")
     clock(encoder, "restore", "filter")
     clock(networks, "restored", "filter")
     for name in ("push", "pop"):
@@ -73,24 +71,13 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
             setattr(owner, name, function)
 
 
-def best(work: Callable[[], Any], repeat: int) -> float:
-    """Least seconds of `repeat` calls, after one that is not counted."""
-    work()
-    seconds = []
-    for _ in range(repeat):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
-
-
 def parts_of(codec: Codec, work: Callable[[], Any], repeat: int) -> list[Any]:
-    """Percent of the time in each of PARTS; dashes where the thread that asks leaves all of it to others."""
-    began = time.perf_counter()
+    """Percent of the time in each of PARTS; dashes where the calling thread leaves all of it to others."""
+    started = time.perf_counter()
     with clocked(codec) as spent:
         for _ in range(repeat):
             work()
-    total = time.perf_counter() - began
+    total = time.perf_counter() - started
     if not any(spent.values()):
         return ["-"] * len(PARTS)
     spent["other"] = total - sum(spent.values())
@@ -105,15 +92,15 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=8)
     parser.add_argument("--sizes", default="256x256,768x512,1536x1024,2048x1536", help="widths x heights in pixels")
     parser.add_argument("--threads", default=f"1,{os.cpu_count()}", help="of one call")
-    parser.add_argument("--at-once", default=f"1,{2 * (os.cpu_count() or 1)}", help="pictures, each in a thread")
+    parser.add_argument("--at-once", default=f"1,{2 * (os.cpu_count() or 1)}", help="images, each in a thread")
     parser.add_argument("-o", "--output", help="JSON file")
     options = parser.parse_args()
     sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",")]
-    model, picture = load_model(options.model), Image.open(PICTURE).convert("RGB")
+    model, photo = load_model(options.model), Image.open(PARROTS).convert("RGB")
     rows: list[list[Any]] = []
 
     def add(codec: Codec, size: tuple[int, ...], threads: int, at_once: int) -> None:
-        pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+        pixels = np.asarray(photo.resize(size, Image.Resampling.LANCZOS))
         data = codec.encode(pixels, options.quality)
         directions = {
             "encode": lambda: codec.encode(pixels, options.quality),
@@ -121,7 +108,7 @@ def main() -> None:
         }
         for direction, work in directions.items():
             if at_once == 1:
-                seconds, parts = best(work, options.repeat), parts_of(codec, work, options.repeat)
+                seconds, parts = least_seconds(work, options.repeat), parts_of(codec, work, options.repeat)
             else:
                 with ThreadPoolExecutor(at_once) as pool:
                     barrier = threading.Barrier(at_once)
@@ -131,7 +118,7 @@ def main() -> None:
                         work()
 
                     jobs = range(at_once)
-                    seconds = best(lambda: list(pool.map(lambda _: together(), jobs)), options.repeat)  # noqa: B023
+                    seconds = least_seconds(lambda: list(pool.map(lambda _: together(), jobs)), options.repeat)  # noqa: B023
                 parts = ["-"] * len(PARTS)
             speed = at_once * size[0] * size[1] / seconds / 1e6
             rows.append([direction, f"{size[0]} x {size[1]}", threads, at_once, speed, *parts])
@@ -145,7 +132,7 @@ def main() -> None:
                 add(codec, sizes[min(1, len(sizes) - 1)], threads, at_once)
     about = (
         f"Warm, the fastest of {options.repeat}; one photograph resampled, quality {options.quality:g}, "
-        f"model {model.name} {model.id}, device {options.device}, core {library.kind()}; MP/s of all pictures; "
+        f"model {model.name} {model.id}, device {options.device}, core {library.kind()}; MP/s of all images; "
         "parts in percent."
     )
     head = ["direction", "picture, pixels", "threads", "pictures at once", "MP/s", *(f"{part}, %" for part in PARTS)]

@@ -1,21 +1,20 @@
-"""Speed of the transforms alone, in the native core and in TensorFlow, in batches, on whatever device that uses.
+"""Measure the transforms alone, in batches: in the native core, and in TensorFlow on the device it uses.
 
     python benchmarks/transforms.py [--model my.vcm] [--devices cpu,tensorflow] [-o OUT/transforms.json]
 
-Both give the same integers.  The floor is the time that the multiply-accumulates would take at the largest rate of a
-float32 matrix product that NumPy, or TensorFlow on its device, was measured at.
+Both give the same integers. The floor is the time of the multiply-accumulates at the rate of a large float32 matrix
+product, by NumPy or by TensorFlow on its device.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from table import publish
+from common import least_seconds, publish
 
 from vaecodec.config import QUALITY_INDICES
 from vaecodec.model.file import Model, load_model
@@ -25,19 +24,8 @@ from vaecodec.training.vae import specification
 from vaecodec.transforms.backends import Transforms, load_transforms
 
 
-def seconds_of(work: Callable[[], Any], repeat: int) -> float:
-    """Least seconds of a call, after one that is not counted."""
-    work()
-    spent = []
-    for _ in range(repeat):
-        began = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - began)
-    return min(spent)
-
-
 def calls(transforms: Transforms, images: list[np.ndarray], threads: Threads) -> dict[str, Callable[[], Any]]:
-    """Both transforms of these images at the middle quality."""
+    """Both transforms of the images at the middle quality, as functions to call."""
     index = QUALITY_INDICES // 2
     coefficients = transforms.analysis(images, index, threads)
     return {
@@ -47,18 +35,18 @@ def calls(transforms: Transforms, images: list[np.ndarray], threads: Threads) ->
 
 
 def peak(device: str, repeat: int, side: int) -> float:
-    """FLOP/s of the largest matrix product, f32."""
+    """FLOP/s of a product of two f32[side, side]."""
     if device == "cpu":
         matrix = np.ones((side, side), np.float32)
-        return 2 * side**3 / seconds_of(lambda: matrix @ matrix, repeat)
+        return 2 * side**3 / least_seconds(lambda: matrix @ matrix, repeat)
     import tensorflow as tf
 
     tensor = tf.ones((side, side))
-    return 2 * side**3 / seconds_of(lambda: tf.matmul(tensor, tensor).numpy(), repeat)
+    return 2 * side**3 / least_seconds(lambda: tf.matmul(tensor, tensor).numpy(), repeat)
 
 
 def rows_of(model: Model, device: str, options: argparse.Namespace) -> list[list[Any]]:
-    """A row for each transform and size of a batch."""
+    """A row for each transform and batch size."""
     width, height = map(int, options.size.split("x"))
     networks = specification(model.config, 512)
     macs = {name: sum(networks[name].macs.values()) / 512**2 for name in ("analysis", "synthesis")}
@@ -69,7 +57,7 @@ def rows_of(model: Model, device: str, options: argparse.Namespace) -> list[list
         for batch in map(int, options.batches.split(",")):
             images = [rng.integers(0, 256, (height, width, model.config.channels), np.uint8) for _ in range(batch)]
             for name, work in calls(transforms, images, threads).items():
-                seconds, pixels = seconds_of(work, options.repeat), batch * height * width
+                seconds, pixels = least_seconds(work, options.repeat), batch * height * width
                 floor = 2 * macs[name] * pixels / rate
                 rows.append([device, name, f"{width} x {height}", batch, pixels / seconds / 1e6, 100 * floor / seconds])
     return rows

@@ -1,6 +1,7 @@
 """Models of other channels than RGB: trained on grey or on arrays, and frozen."""
 
 import io
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,26 +21,48 @@ from vaecodec.images.channels import read_training_image
 SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 
 
-@pytest.fixture(scope="module", params=[1, 2, 5])
-def model(request, tmp_path_factory):
-    """(channels, path of a model that was trained for a few steps)."""
+@pytest.fixture(scope="module")
+def train_model(tmp_path_factory):
+    """A function that returns the path of a model of some channels, trained for a few steps."""
     pytest.importorskip("tensorflow")
     from vaecodec.training import loop
     from vaecodec.training.freezing import freeze
 
-    channels, folder = request.param, tmp_path_factory.mktemp("run")
-    config = Config.from_dict({**SIZES.to_dict(), "channels": channels})
-    if channels == 1:
-        Image.fromarray(synthetic_image(90, 100, 5)).save(folder / "colour.png")  # is made grey
-    else:
-        np.save(folder / "bands.npy", synthetic_channels(90, 100, channels))
-        np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is left out
-    options = loop.Options(batch=2, crop=64, steps=4, minutes=1e9)
-    with eager():
-        means = loop.train([str(folder)], str(folder / "run"), config, options)
-    assert loop.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
-    freeze(str(folder / "run"), str(folder / "own.vcm"))
-    return channels, str(folder / "own.vcm")
+    @cache
+    def train(channels):
+        folder = tmp_path_factory.mktemp("run")
+        config = Config.from_dict({**SIZES.to_dict(), "channels": channels})
+        if channels == 1:
+            Image.fromarray(synthetic_image(90, 100, 5)).save(folder / "colour.png")  # is made grey
+        else:
+            np.save(folder / "bands.npy", synthetic_channels(90, 100, channels))
+            np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is left out
+        options = loop.Options(batch=2, crop=64, steps=4, minutes=1e9)
+        with eager():
+            means = loop.train([str(folder)], str(folder / "run"), config, options)
+        assert loop.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
+        freeze(str(folder / "run"), str(folder / "own.vcm"))
+        return str(folder / "own.vcm")
+
+    return train
+
+
+@pytest.fixture(scope="module", params=[1, 2, 5])
+def model(request, train_model):
+    """(channels, path of a model)."""
+    return request.param, train_model(request.param)
+
+
+@pytest.fixture(scope="module", params=[2, 5])
+def array_model(request, train_model):
+    """(channels, path of a model) of arrays."""
+    return request.param, train_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def grey_model(train_model):
+    """The path of a model of grey images."""
+    return train_model(1)
 
 
 def test_symbols_and_pixels_are_the_reference_decoders(model):
@@ -106,10 +129,8 @@ def test_other_pixels_are_refused_in_words(model):
                 vaecodec.encode(image, model=path)
 
 
-def test_arrays_go_through_the_package(model):
-    channels, path = model
-    if channels == 1:
-        pytest.skip("has a test of its own")
+def test_arrays_go_through_the_package(array_model):
+    channels, path = array_model
     image = synthetic_channels(70, 90, channels)
     image[:8, :8, -1] = 0  # no alpha: what lies below it is kept
     data = vaecodec.encode(image, quality=80, model=path)
@@ -121,13 +142,11 @@ def test_arrays_go_through_the_package(model):
     assert 10 * np.log10(255**2 / np.square(vaecodec.decode(fine, model=path).astype(float) - image).mean()) >= 22
 
 
-def test_their_files_are_no_pictures(model, tmp_path, capsys):
+def test_their_files_are_no_pictures(array_model, tmp_path, capsys):
     import vaecodec.integrations.pillow
     from vaecodec.integrations.tfdata import Decoder
 
-    channels, path = model
-    if channels == 1:
-        pytest.skip("are pictures")
+    channels, path = array_model
     file = tmp_path / "bands.vae"
     file.write_bytes(vaecodec.encode(synthetic_channels(70, 90, channels), model=path))
     why = f"holds {channels} channels, which no image has"
@@ -147,41 +166,35 @@ def test_their_files_are_no_pictures(model, tmp_path, capsys):
         vaecodec.sample(1, model=path)
 
 
-def test_a_grey_model_codes_grey_pictures(model, tmp_path):
+def test_a_grey_model_codes_grey_pictures(grey_model, tmp_path):
     import vaecodec.integrations.pillow
 
-    channels, path = model
-    if channels != 1:
-        pytest.skip("is not grey")
     grey = synthetic_image(100, 130)[..., 1]
     alpha = np.where(np.arange(130) < 60, 0, 255).astype(np.uint8) * np.ones((100, 1), np.uint8)
-    data = vaecodec.load(path).encode(grey[..., None], 70)
-    assert vaecodec.info(data)["channels"] == 1 and vaecodec.decode(data, model=path).shape == grey.shape
+    data = vaecodec.load(grey_model).encode(grey[..., None], 70)
+    assert vaecodec.info(data)["channels"] == 1 and vaecodec.decode(data, model=grey_model).shape == grey.shape
     for samples in (grey, np.dstack([grey, alpha])):
-        data = vaecodec.encode(samples, quality=70, model=path)
-        again = vaecodec.decode(data, model=path)
+        data = vaecodec.encode(samples, quality=70, model=grey_model)
+        again = vaecodec.decode(data, model=grey_model)
         assert again.shape == samples.shape and vaecodec.info(data)["channels"] == samples.shape[2:].count(2) + 1
         if samples.ndim == 3:
             assert np.array_equal(again[..., 1], alpha) and not again[:, :60, 0].any()
     deep = np.full((40, 50, 3), 300, np.uint16)  # no model has a part in it
-    assert np.array_equal(vaecodec.decode(vaecodec.encode(deep, model=path)), deep)
+    assert np.array_equal(vaecodec.decode(vaecodec.encode(deep, model=grey_model)), deep)
     Image.fromarray(grey).save(tmp_path / "a.png")
-    assert cli.main(["compress", "-m", path, str(tmp_path / "a.png")]) == 0
-    assert cli.main(["decompress", "-f", "-m", path, str(tmp_path / "a.vae")]) == 0
+    assert cli.main(["compress", "-m", grey_model, str(tmp_path / "a.png")]) == 0
+    assert cli.main(["decompress", "-f", "-m", grey_model, str(tmp_path / "a.vae")]) == 0
     assert Image.open(tmp_path / "a.png").mode == "L"
-    assert vaecodec.sample(2, model=path, size=(32, 48)).shape == (2, 32, 48)
-    assert np.isfinite(vaecodec.score(grey, model=path).corrected)
+    assert vaecodec.sample(2, model=grey_model, size=(32, 48)).shape == (2, 32, 48)
+    assert np.isfinite(vaecodec.score(grey, model=grey_model).corrected)
 
 
-def test_large_grey_pictures_go_through_in_strips(model, monkeypatch):
+def test_large_grey_pictures_go_through_in_strips(grey_model, monkeypatch):
     from vaecodec.codec import modes
     from vaecodec.images.strips import Strips
 
-    channels, path = model
-    if channels != 1:
-        pytest.skip("is not grey")
     rgb = np.repeat(synthetic_image(200, 96)[..., :1], 3, 2)
-    codec = vaecodec.load(path)
+    codec = vaecodec.load(grey_model)
     data = modes.encode_rows(codec, lambda: Strips(rgb.shape, iter(np.split(rgb, 8)), True), True, 60)
     assert data == codec.encode(rgb[..., :1], 60)
     with pytest.raises(CodecError, match="in colour"):
