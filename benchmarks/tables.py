@@ -247,7 +247,9 @@ def plot() -> str:
     left, right, top, bottom, widest, low, high = 56, 624, 14, 350, 1.2, 24, 40
     across = lambda bpp: left + (right - left) * bpp / widest  # noqa: E731
     up = lambda psnr: bottom - (bottom - top) * (psnr - low) / (high - low)  # noqa: E731
-    head = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 410" font-family="sans-serif" font-size="15"'
+    head = (
+        'xmlns="http://www.w3.org/2000/svg" width="640" viewBox="0 0 640 410" font-family="sans-serif" font-size="15"'
+    )
     out = [f'<svg {head} fill="#222222">', '<rect width="640" height="410" fill="#ffffff"/>']
     for psnr in range(low, high + 1, 2):
         out.append(f'<path d="M{left} {up(psnr):.1f}H{right}" stroke="#dddddd"/>')

@@ -75,6 +75,7 @@ EXPECTED = [
     ExpectedSkip("", "has a GPU", lambda: True, "The test is of machines without a GPU."),
     ExpectedSkip("", "no (fork|SIGKILL)|Windows|/proc", lambda: sys.platform != "linux", "Features of Linux."),
     ExpectedSkip("", "tomllib|zarr", lambda: sys.version_info < (3, 11), "Zarr 3 and tomllib need Python 3.11."),
+    ExpectedSkip("", "qualified names", lambda: sys.version_info < (3, 11), "Code has them from Python 3.11 on."),
 ]  # fmt: skip
 
 

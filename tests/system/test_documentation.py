@@ -196,6 +196,36 @@ def test_the_command_line_page_names_every_option() -> None:
         assert {option for option in options - general if option not in page} == set(), command
 
 
+# Print the functions of this package that a command calls, in the order of their first calls.
+TRACE = """
+import sys, threading
+from vaecodec.cli import main
+def profile(frame, event, _):
+    if event == "call" and (function := (frame.f_code.co_filename, frame.f_code.co_qualname)) not in calls:
+        calls[function] = None
+calls = {}
+threading.setprofile(profile)
+sys.setprofile(profile)
+main(["compress", "--quiet", "--threads", "1", "photo.jpg"])
+sys.setprofile(None)
+for path, name in calls:
+    print(path, name)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="functions have qualified names from Python 3.11 on")
+def test_the_walk_from_pixels_to_bytes_names_functions_in_the_order_of_their_calls(folder: Path) -> None:
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "explanation" / "how-it-works.md").read_text())
+    steps = re.findall(r"\d+\. `([\w.]+)` in `(vaecodec/[\w/]+\.py)`", page)
+    assert 15 <= len(steps) <= 25
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", TRACE]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    calls = [tuple(call.split(" ", 1)) for call in done.stdout.splitlines()]
+    places = [calls.index((str(ROOT / path), name)) for name, path in steps]
+    assert places == sorted(places)
+
+
 def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
