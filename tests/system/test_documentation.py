@@ -178,6 +178,13 @@ def test_links_and_paths_lead_to_something(page: Path) -> None:
             assert (ROOT / path).exists(), path
 
 
+def test_the_sources_name_pages_that_exist() -> None:
+    sources = [path for suffix in ("py", "h", "c", "md") for path in (ROOT / "vaecodec").rglob(f"*.{suffix}")]
+    sources += [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    named = {(path, page) for path in sources for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text())}
+    assert {(path, page) for path, page in named if not (ROOT / page).exists()} == set()
+
+
 def test_tables_agree_with_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)

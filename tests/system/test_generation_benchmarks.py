@@ -1,4 +1,4 @@
-"""The scripts that docs/generation.md has its figures from, run small."""
+"""The scripts behind docs/results/digits.md run on small data."""
 
 import gzip
 import json

@@ -1,4 +1,6 @@
-"""Encode arrays of numbers with a bound on the error of every value, in chunks described by docs/arrays.md.
+"""Encode arrays of numbers with a bound on the error of every value, in chunks.
+
+docs/reference/array-chunks.md describes the chunks.
 
     values -> scaling -> integers -> prediction -> residuals -> entropy coding              mode planes
                          integers -> image -> Codec -> .vae, the base of a prediction       mode vae

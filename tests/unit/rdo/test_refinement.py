@@ -1,7 +1,6 @@
 """Effort: latents refined for one picture, which any decoder takes and which cost less."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -143,9 +142,3 @@ def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
 def test_one_thread_is_left_behind(small):
     small.encode(synthetic_image(32, 32), effort=2)
     assert single_threaded_blas._users == 0
-
-
-def test_the_example_of_the_documentation_runs(request):
-    text = (request.config.rootpath / "docs" / "effort.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(compile(block, "effort.md", "exec"), {})
