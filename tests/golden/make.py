@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from support.images import synthetic_image
 from vaecodec import arrays
-from vaecodec.arrays import chunk as array_chunk
+from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
 from vaecodec.codec import fallback, modes
 from vaecodec.codec.codec import Codec
@@ -258,7 +258,7 @@ def make_arrays() -> None:
     for name, data in made.items():
         (HERE / "arrays" / f"{name}.chunk").write_bytes(data)
         lines.append(f"{name}.chunk {zlib.crc32(arrays.decode(data, model).tobytes()):08x}")
-    assert {array_chunk.parse(data).mode for data in made.values()} == set(range(len(array_chunk.MODES)))
+    assert {chunks.parse(data).mode for data in made.values()} == set(range(len(chunks.MODES)))
     (HERE / "arrays" / "crc32.txt").write_text("\n".join(lines) + "\n")
 
 

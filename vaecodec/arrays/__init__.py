@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.arrays import chunk as chunk_format
-from vaecodec.arrays import modes
+from vaecodec.arrays import chunks, modes
 from vaecodec.codec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
@@ -51,8 +50,8 @@ def encode(
     values = np.asarray(values)
     if channels is None:
         channels = values.ndim >= 3 and values.shape[-1] in (2, 3, 4)
-    chunk_format.check_array(values, channels)
-    layout = chunk_format.array_layout(values, channels)
+    chunks.check_array(values, channels)
+    layout = chunks.array_layout(values, channels)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(values.shape)
     return min(_candidates(modes.Task(values, float(max_error), layout), mode, model), key=len)
 
@@ -75,21 +74,21 @@ def decode(
         LimitError: It exceeds the limits.
         ModelError: Its model is missing.
     """
-    chunk = chunk_format.parse(data)
+    chunk = chunks.parse(data)
     if expected is not None and (chunk.shape, chunk.dtype) != (tuple(expected[0]), expected[1].newbyteorder("<")):
         raise FormatError(f"the chunk is {chunk.dtype}{list(chunk.shape)}, expected {expected[1]}{list(expected[0])}")
     most = (limits or NONE).pixels
     if most is not None and chunk.size > most:
         raise LimitError(f"{chunk.size} values exceed the limit of {most}")
-    if chunk.mode == chunk_format.STORED:
-        values = chunk_format.unstore(chunk.parts[0], chunk.dtype, chunk.size)
-    elif chunk.mode == chunk_format.CONSTANT:
+    if chunk.mode == chunks.STORED:
+        values = chunks.unstore(chunk.parts[0], chunk.dtype, chunk.size)
+    elif chunk.mode == chunks.CONSTANT:
         values = modes.decode_constant(chunk)
     else:
         values = modes.decode_planes(chunk, model)
-    if chunk_format.checksum(values) != chunk.crc:
+    if chunks.checksum(values) != chunk.crc:
         raise FormatError("the chunk is damaged (the CRC of its values does not match)")
-    return chunk_format.restore_layout(values, chunk)
+    return chunks.restore_layout(values, chunk)
 
 
 def check_options(max_error: float, mode: str) -> None:
@@ -112,15 +111,15 @@ def model_path(model: str) -> str | None:
 
 def info(data: bytes | memoryview) -> dict[str, Any]:
     """Describe a chunk, JSON-ready: mode, dtype, shape, channels, bytes, and the model of a base."""
-    chunk = chunk_format.parse(data)
+    chunk = chunks.parse(data)
     description: dict[str, Any] = {
-        "mode": chunk_format.MODES[chunk.mode],
+        "mode": chunks.MODES[chunk.mode],
         "dtype": chunk.dtype.name,
         "shape": list(chunk.shape),
         "channels": chunk.channels,
         "bytes": len(data),
     }
-    if chunk.mode == chunk_format.BASED:
+    if chunk.mode == chunks.BASED:
         description["model"] = image_file.parse(chunk.parts[-1]).header.model
     return description
 
@@ -132,13 +131,13 @@ def _candidates(task: modes.Task, mode: str, model: str) -> Iterator[bytes]:
         yield constant
         return
     source = None if mode == "stored" else modes.integer_planes(task)
-    chunks = []
+    candidates = []
     if source is not None and mode in ("auto", "planes"):
-        chunks.append(modes.encode_planes(task, source, None))
+        candidates.append(modes.encode_planes(task, source, None))
     if source is not None and mode in ("auto", "grid"):
-        chunks.append(modes.encode_grid(task, source))
+        candidates.append(modes.encode_grid(task, source))
     if source is not None and (mode == "vae" or (mode == "auto" and modes.is_base_useful(source))):
-        chunks.append(modes.encode_planes(task, source, cached_codec(load_model(model))))
-    yield from filter(None, chunks)
-    if mode in ("auto", "stored") or not any(chunks):
+        candidates.append(modes.encode_planes(task, source, cached_codec(load_model(model))))
+    yield from filter(None, candidates)
+    if mode in ("auto", "stored") or not any(candidates):
         yield modes.encode_stored(task)

@@ -10,30 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.arrays import planes
-from vaecodec.arrays.chunk import (
-    BASED,
-    CHANNELS,
-    CONSTANT,
-    GRID,
-    LARGE_PLANE,
-    PLANES,
-    STORED,
-    Chunk,
-    Coding,
-    apply_mask,
-    apply_patches,
-    checksum,
-    longest_chain,
-    pack,
-    pack_coding,
-    pack_mask,
-    pack_patches,
-    parse_coding,
-    parse_mask,
-    store,
-    unstore,
-)
+from vaecodec.arrays import chunks, planes
+from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.arrays.scaling import Scale, choose_scale, ordered_scale, to_integers, to_values
 from vaecodec.codec.codec import Codec, codec_for
 from vaecodec.container import image_file
@@ -57,7 +35,7 @@ class Task(NamedTuple):
     @property
     def channels(self) -> bool:
         """Whether the last axis is channels."""
-        return bool(self.layout & CHANNELS)
+        return bool(self.layout & chunks.CHANNELS)
 
     @property
     def flat(self) -> np.ndarray:
@@ -66,7 +44,8 @@ class Task(NamedTuple):
 
     def chunk(self, mode: int, decoded: np.ndarray, parts: list[bytes]) -> bytes:
         """Pack a chunk that decodes to values [n]."""
-        return pack(Chunk(mode, self.values.dtype, self.values.shape, self.layout, checksum(decoded), parts))
+        chunk = Chunk(mode, self.values.dtype, self.values.shape, self.layout, chunks.checksum(decoded), parts)
+        return chunks.pack(chunk)
 
 
 class IntegerPlanes(NamedTuple):
@@ -85,7 +64,7 @@ class IntegerPlanes(NamedTuple):
 
 def encode_stored(task: Task) -> bytes:
     """Encode the values by Zstandard, lossless."""
-    return task.chunk(STORED, task.flat, [store(task.flat)])
+    return task.chunk(STORED, task.flat, [chunks.store(task.flat)])
 
 
 def encode_constant(task: Task) -> bytes | None:
@@ -96,9 +75,9 @@ def encode_constant(task: Task) -> bytes | None:
         return None
     # A value that all share keeps its bits, and with them the sign of a zero.
     value = finite[0] if low == high and len(finite) else np.array(low + (high - low) / 2, task.values.dtype)
-    mask = pack_mask(task.flat)
+    mask = chunks.pack_mask(task.flat)
     decoded = np.full(task.values.size, value)
-    apply_mask(decoded, parse_mask(mask, decoded.dtype, decoded.size))
+    chunks.apply_mask(decoded, chunks.parse_mask(mask, decoded.dtype, decoded.size))
     if len(misses(task.flat, decoded, task.max_error)):
         return None
     return task.chunk(CONSTANT, decoded, [value.tobytes(), mask])
@@ -110,7 +89,7 @@ def decode_constant(chunk: Chunk) -> np.ndarray:
     if len(value) != chunk.dtype.itemsize:
         raise FormatError("the chunk's one value has another type")
     decoded = np.full(chunk.size, np.frombuffer(value, chunk.dtype)[0])
-    apply_mask(decoded, parse_mask(mask, decoded.dtype, chunk.size))
+    chunks.apply_mask(decoded, chunks.parse_mask(mask, decoded.dtype, chunk.size))
     return decoded
 
 
@@ -156,7 +135,7 @@ def encode_grid(task: Task, source: IntegerPlanes) -> bytes | None:
     quantised = (source.numbers + source.bound) // coding.step
     if source.valid is not None:
         quantised *= source.valid
-    content = store(quantised.astype(_quantised_type(coding)).reshape(-1))
+    content = chunks.store(quantised.astype(_quantised_type(coding)).reshape(-1))
     return _checked(task, source, coding, _dequantise(quantised, coding), GRID, [content])
 
 
@@ -176,13 +155,13 @@ def _checked(
     """Pack planes that decode to `decoded`, with patches for misses; None where these are too many."""
     decoded = from_planes(decoded, task.values.shape, task.channels)
     values = to_values(decoded, coding.scale, task.values.dtype).reshape(-1)
-    mask = b"" if source.valid is None else pack_mask(task.flat)
-    apply_mask(values, parse_mask(mask, values.dtype, values.size))
+    mask = b"" if source.valid is None else chunks.pack_mask(task.flat)
+    chunks.apply_mask(values, chunks.parse_mask(mask, values.dtype, values.size))
     places = misses(task.flat, values, task.max_error)
     if len(places) > task.values.size // PATCH_LIMIT:
         return None
     values[places] = task.flat[places]
-    return task.chunk(mode, values, [pack_coding(coding), mask, pack_patches(task.flat, places), *parts])
+    return task.chunk(mode, values, [chunks.pack_coding(coding), mask, chunks.pack_patches(task.flat, places), *parts])
 
 
 def misses(values: np.ndarray, decoded: np.ndarray, max_error: float) -> np.ndarray:
@@ -202,8 +181,8 @@ def decode_planes(chunk: Chunk, model: str | None) -> np.ndarray:
     shape = planes_shape(chunk.shape, chunk.channels)
     if not chunk.size:
         raise FormatError("an empty chunk has planes")
-    coding = parse_coding(coding_part, chunk.dtype, shape)
-    mask, base = parse_mask(mask_part, chunk.dtype, chunk.size), None
+    coding = chunks.parse_coding(coding_part, chunk.dtype, shape)
+    mask, base = chunks.parse_mask(mask_part, chunk.dtype, chunk.size), None
     valid = None if mask is None else to_planes((mask == 0).reshape(chunk.shape), chunk.channels)
     if chunk.mode == BASED:
         header, colours = image_file.parse(parts[2]).header, _base_colours(chunk.shape, chunk.channels)
@@ -215,12 +194,12 @@ def decode_planes(chunk: Chunk, model: str | None) -> np.ndarray:
     if chunk.mode == GRID:
         if coding.chain != 1:
             raise FormatError(f"a chunk of mode grid has chains of {coding.chain}, expected 1")
-        decoded = _dequantise(unstore(parts[0], _quantised_type(coding), chunk.size), coding).reshape(shape)
+        decoded = _dequantise(chunks.unstore(parts[0], _quantised_type(coding), chunk.size), coding).reshape(shape)
     else:
         decoded = planes.decode(parts[0], parts[1], shape, valid, coding, base)
     values = to_values(from_planes(decoded, chunk.shape, chunk.channels), coding.scale, chunk.dtype).reshape(-1)
-    apply_mask(values, mask)
-    apply_patches(values, patches)
+    chunks.apply_mask(values, mask)
+    chunks.apply_patches(values, patches)
     return values
 
 
@@ -249,8 +228,8 @@ def _choose_chain(task: Task, numbers: np.ndarray) -> int:
     """The planes in a chain: the channels, or all slices if they resemble each other, or 1."""
     count, height, width = numbers.shape
     if task.channels:
-        return task.values.shape[-1] if task.values.shape[-1] <= longest_chain((count, height, width)) else 1
-    if count == 1 or width == 1 or height * width < LARGE_PLANE:
+        return task.values.shape[-1] if task.values.shape[-1] <= chunks.longest_chain((count, height, width)) else 1
+    if count == 1 or width == 1 or height * width < chunks.LARGE_PLANE:
         return 1
     stride = max(1, count // 8)
     within = np.abs(np.diff(numbers[::stride][:8].astype(np.float64), axis=2)).mean()
@@ -279,4 +258,5 @@ def _decode_base(codec: Codec, file: bytes, shape: tuple[int, ...], top: int) ->
     numbers = (levels if colours == 3 else levels[:, 1]).reshape(shape) * top
     numbers += WHITE_LEVEL // 2
     numbers //= WHITE_LEVEL
-    return np.clip(numbers, 0, top, out=numbers).astype(np.float64)
+    base: np.ndarray = np.clip(numbers, 0, top, out=numbers).astype(np.float64)
+    return base

@@ -16,24 +16,9 @@ from typing import Protocol
 
 import numpy as np
 
-from vaecodec.arrays.chunk import Coding, inflate
-from vaecodec.arrays.prediction import (
-    EXPECT_BITS,
-    EXPECT_MAX,
-    FLOAT32_TOP,
-    PREDICT_BITS,
-    PREDICT_MAX,
-    Features,
-    Guide,
-    Index,
-    Stage,
-    Weights,
-    code_plane,
-    default_weights,
-    predict,
-    stages,
-    weight_counts,
-)
+from vaecodec.arrays import prediction
+from vaecodec.arrays.chunks import Coding, inflate
+from vaecodec.arrays.prediction import Features, Guide, Index, Stage, Weights, predict, stages, weight_counts
 from vaecodec.entropy import adaptive
 from vaecodec.entropy.coding import reader, words, writer
 from vaecodec.errors import FormatError
@@ -104,7 +89,7 @@ def _code_chains(
 ) -> np.ndarray:
     """Code all planes in groups; returns what they decode to, float[L, H, W]."""
     top = coding.scale.top
-    decoded = _chained(np.empty(shape, np.float32 if top <= FLOAT32_TOP else np.float64), coding)
+    decoded = _chained(np.empty(shape, np.float32 if top <= prediction.FLOAT32_TOP else np.float64), coding)
     masks, bases = (None if planes is None else _chained(planes, coding) for planes in (valid, base))
 
     def residuals(group: Group, where: Index, predicted: np.ndarray, contexts: np.ndarray) -> np.ndarray:
@@ -118,7 +103,7 @@ def _code_chains(
             group = (slice(first, first + together), position)
             guides = previous[-GUIDES:] + ([] if bases is None else [Guide(bases[group])])
             weights, code = partial(coder.weights, group), partial(residuals, group)
-            previous.append(code_plane(decoded[group].shape, top, coding.step, guides, weights, code))
+            previous.append(prediction.code_plane(decoded[group].shape, top, coding.step, guides, weights, code))
             decoded[group] = previous[-1].values
     return decoded.reshape(shape)
 
@@ -141,9 +126,9 @@ class _History:
 
     def options(self, stage: Stage) -> dict[int, Weights]:
         """Weights by choice, but for OWN."""
-        options = {DEFAULT: default_weights(stage.kind, stage.guides, False)}
+        options = {DEFAULT: prediction.default_weights(stage.kind, stage.guides, False)}
         if stage.guides:
-            options[FOLLOW] = default_weights(stage.kind, stage.guides, True)
+            options[FOLLOW] = prediction.default_weights(stage.kind, stage.guides, True)
         for choice, key in self._keys(stage).items():
             if key in self._last:
                 options[choice] = self._last[key]
@@ -184,7 +169,7 @@ class _Decoder:
         weights, self._own = np.frombuffer(self._own[:size], "<i2"), self._own[size:]
         own = Weights(weights[:predict_count], weights[predict_count:])
         predict_sum, expect_sum = (np.abs(part.astype(np.int64)).sum() for part in own)
-        if predict_sum > PREDICT_MAX or expect_sum > EXPECT_MAX or own.expect.min() < 0:
+        if predict_sum > prediction.PREDICT_MAX or expect_sum > prediction.EXPECT_MAX or own.expect.min() < 0:
             raise FormatError("the weights of a stage are out of range")
         return own
 
@@ -262,8 +247,8 @@ def fit_weights(features: Features, target: np.ndarray, step: int, top: int) -> 
     columns = np.stack(features.differences, 1).astype(np.float64)
     activity = (features.magnitudes[1] + features.magnitudes[3]) / 16.0 + step / 2
     solved = _solve(columns / activity[:, None], (4 * target - features.mean) / activity, 0.01)
-    prediction = _to_integers(solved, PREDICT_BITS, PREDICT_MAX)
-    predicted, _ = predict(features, Weights(prediction, np.zeros(len(features.magnitudes), np.int16)), step, top)
+    predict_weights = _to_integers(solved, prediction.PREDICT_BITS, prediction.PREDICT_MAX)
+    predicted, _ = predict(features, Weights(predict_weights, np.zeros(len(features.magnitudes), np.int16)), step, top)
     errors = np.abs(target - predicted) / activity
     columns = np.stack([np.broadcast_to(x, errors.shape).astype(np.float64) for x in features.magnitudes], 1)
     columns /= activity[:, None]
@@ -274,7 +259,7 @@ def fit_weights(features: Features, target: np.ndarray, step: int, top: int) -> 
             expectation[kept] = solved
             break
         kept = kept[solved > 0]
-    return Weights(prediction, _to_integers(expectation, EXPECT_BITS, EXPECT_MAX))
+    return Weights(predict_weights, _to_integers(expectation, prediction.EXPECT_BITS, prediction.EXPECT_MAX))
 
 
 def _solve(columns: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray:

@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     """One of the three stages of a level: the parity of its points, and the offsets of known points, nearest first."""
 
     parity: Offset
-    around: tuple[Offset, ...]
+    neighbours: tuple[Offset, ...]
 
 
 def _all_signs(*offsets: Offset) -> tuple[Offset, ...]:
@@ -115,8 +115,8 @@ class Stage:
             rows, columns = (slice(a + 2 * s.start, a + 2 * s.stop - 1, 2) for a, s in axes)
             return padded[strip[0], rows, columns]
 
-        around = KINDS[self.kind].around
-        known = [at(self._values[0], offset) for offset in around]
+        neighbours = KINDS[self.kind].neighbours
+        known = [at(self._values[0], offset) for offset in neighbours]
         mean = _sum(known[:4])
         differences = [4 * value - mean for value in known]
         own_errors = self._errors[0]
@@ -125,11 +125,11 @@ class Stage:
             np.asarray(min(self.step, 16 * self.top), mean.dtype),
             _sum([np.abs(difference) for difference in differences[:4]]),
             _sum([np.abs(difference) for difference in differences[4:8]]),
-            4 * _sum([at(own_errors, offset) for offset in around[:4]]),
-            4 * _sum([at(own_errors, offset) for offset in around[4:8]]),
+            4 * _sum([at(own_errors, offset) for offset in neighbours[:4]]),
+            4 * _sum([at(own_errors, offset) for offset in neighbours[4:8]]),
         ]
         for values, errors in zip(self._values[1:], self._errors[1:], strict=True):
-            nearest = [at(values, offset) for offset in around[:4]]
+            nearest = [at(values, offset) for offset in neighbours[:4]]
             guide_mean = _sum(nearest)
             square = [4 * at(values, offset) - guide_mean for offset in SQUARE]
             differences += square
@@ -138,24 +138,24 @@ class Stage:
                 differences.append(4 * at(values, (0, 0)) - mean)
                 magnitudes.append(4 * np.abs(differences[-1]))
             else:
-                magnitudes += [16 * at(errors, (0, 0)), 4 * _sum([at(errors, offset) for offset in around[:4]])]
+                magnitudes += [16 * at(errors, (0, 0)), 4 * _sum([at(errors, offset) for offset in neighbours[:4]])]
         return Features(mean, differences, magnitudes)
 
 
 def weight_counts(kind: int, guides: list[Guide]) -> tuple[int, int]:
     """The numbers of weights (predict, expect) of a stage."""
     bases = sum(guide.errors is None for guide in guides)
-    return len(KINDS[kind].around) + len(SQUARE) * len(guides) + bases, 5 + 4 * len(guides) - bases
+    return len(KINDS[kind].neighbours) + len(SQUARE) * len(guides) + bases, 5 + 4 * len(guides) - bases
 
 
 def default_weights(kind: int, guides: list[Guide], follow: bool) -> Weights:
     """Approximately cubic interpolation; with `follow` the mean, and the last guide's difference from its own mean."""
     predict, expect = (np.zeros(count, np.int16) for count in weight_counts(kind, guides))
     if follow:
-        centre = len(KINDS[kind].around) + len(SQUARE) * (len(guides) - 1) + CENTRE
+        centre = len(KINDS[kind].neighbours) + len(SQUARE) * (len(guides) - 1) + CENTRE
         predict[centre + sum(guide.errors is None for guide in guides[:-1])] = 1 << PREDICT_BITS
     else:
-        predict[[n for n, at in enumerate(KINDS[kind].around) if {*map(abs, at)} in ({0, 3}, {1, 3})]] = -32
+        predict[[n for n, at in enumerate(KINDS[kind].neighbours) if {*map(abs, at)} in ({0, 3}, {1, 3})]] = -32
     expect[:5] = 400, 30, 0, 70, 30
     return Weights(predict, expect)
 

@@ -80,8 +80,9 @@ METRICS = {
 
 def gaussian() -> np.ndarray:
     """f64[SSIM_TAPS]: the window of SSIM along an axis, sum 1."""
-    taps: np.ndarray = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
-    return taps / taps.sum()
+    taps = np.exp(-((np.arange(SSIM_TAPS) - SSIM_TAPS // 2) ** 2) / (2 * SSIM_SIGMA**2))
+    window: np.ndarray = taps / taps.sum()
+    return window
 
 
 def _blur(x: np.ndarray) -> np.ndarray:

@@ -40,16 +40,14 @@ VECTOR_FORMATS = ("EPS", "WMF")  # Pillow renders them with other programs, whic
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of Pillow's 16-bit raw modes
 SRGB_GAMMA = 0.45455  # of a PNG without a profile
 EXIF_PREFIX = b"Exif\0\0"  # in JPEG; Pillow returns it for some formats only
-RESOLUTION = struct.Struct("<II")
-INCH = 0.0254  # metres
+RESOLUTION, INCH = struct.Struct("<II"), 0.0254  # pixels per metre; metres
 
 # TIFF tags: TIFF 6.0, section 15; EXIF 2.32, section 4.6
 ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323
 SUB_DIRECTORIES = (34665, 34853)  # EXIF and GPS
-# A TIFF keeps layout and EXIF in one directory.  These tags describe the image: description, make, model, software,
-# date, artist, computer, copyright, EXIF and GPS directories.
+# Tags that describe the image and not the file: description, make, model, software, date, artist, computer, copyright.
 DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432, *SUB_DIRECTORIES)
-# Bytes of a value, by type; types from 16 on are BigTIFF's.
+# Bytes of a value, by type
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MAX_TILE = 1 << 22  # pixels of a tile in an image smaller than that
 
@@ -111,7 +109,7 @@ def read_image(
 def read_rgb(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
     """Read an opaque 8-bit image as u8[H, W, 3], grey in all three channels; raise CodecError on others."""
     name = name or ("image" if isinstance(source, bytes) else os.fspath(source))
-    samples, _ = read_image(source, name)
+    samples = read_image(source, name)[0]
     if samples.dtype != np.uint8:
         raise CodecError(f"{name}: more than 8 bits a sample; convert it to 8 bits first")
     rgb, alpha = split_alpha(samples)
@@ -175,8 +173,8 @@ def _convert(image: Image.Image, data: bytes, notes: list[str]) -> tuple[np.ndar
     if deep_samples is None:
         samples, icc = _convert_8_bit(upright, raw, notes)
     else:
-        deep_samples = deep_samples.swapaxes(0, 1) if orientation > 4 else deep_samples
         rows, columns = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+        deep_samples = deep_samples.swapaxes(0, 1) if orientation > 4 else deep_samples
         samples = _key_to_alpha(deep_samples[::rows, ::columns], image.info.get("transparency"))
         icc = image.info.get("icc_profile")
     sides_swapped = max(orientation_in_tiff, orientation) > 4

@@ -15,7 +15,7 @@ from zarr.core.common import parse_named_configuration
 from zarr.registry import register_codec
 
 from vaecodec import arrays
-from vaecodec.arrays.chunk import check_array
+from vaecodec.arrays.chunks import check_array
 
 NAME = "vaecodec"
 

@@ -12,7 +12,7 @@ import pytest
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
-from vaecodec.arrays import chunk, scaling
+from vaecodec.arrays import chunks, scaling
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.limits import Limits
 
@@ -242,4 +242,4 @@ def test_scales_say_what_they_can():
     assert scaling.choose_scale(np.array([np.pi, 1.0]), 0) is None
     scale, bound = scaling.choose_scale(np.array([np.pi, 1.0, 2.0]), 0.1)
     assert scale.kind == scaling.AFFINE and bound == 127
-    assert chunk.TYPES.index(np.dtype("<f4")) == 6
+    assert chunks.TYPES.index(np.dtype("<f4")) == 6

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
-from vaecodec.codec import modes
+from vaecodec.container.chunks import insert_chunks
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
 from vaecodec.images import strips, writing
@@ -233,7 +233,7 @@ def test_files_are_the_same_in_strips_and_whole(tmp_path, monkeypatch, name):
 
 def tiled(pixels, grey=False):
     """A file of more rows of tiles than one, so that it is decoded in strips."""
-    return modes.chunks.insert_chunks(vaecodec.load().encode(pixels, tile=64), [(b"grey", b"")] * grey)
+    return insert_chunks(vaecodec.load().encode(pixels, tile=64), [(b"grey", b"")] * grey)
 
 
 @pytest.mark.parametrize("grey", [False, True])

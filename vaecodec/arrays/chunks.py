@@ -120,7 +120,8 @@ def check_array(values: np.ndarray, channels: bool) -> None:
 
 def _extent(shape: tuple[int, ...]) -> int:
     """The number of values, sides of 0 counted as 1: NumPy bounds the sides of empty arrays too."""
-    return math.prod(max(side, 1) for side in shape)
+    values: int = math.prod(max(side, 1) for side in shape)
+    return values
 
 
 def array_layout(values: np.ndarray, channels: bool) -> int:

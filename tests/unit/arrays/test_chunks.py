@@ -11,7 +11,7 @@ from support.damage import flipped, mutate, truncations, with_right_crc
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
-from vaecodec.arrays import chunk, planes, prediction
+from vaecodec.arrays import chunks, planes, prediction
 from vaecodec.arrays.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.limits import Limits
@@ -21,8 +21,8 @@ TINY = str(GOLDEN / "tiny.vcm")
 
 def with_part(data: bytes, index: int, part: bytes) -> bytes:
     """A chunk with one part exchanged, its CRC right."""
-    parsed = chunk.parse(data)
-    return chunk.pack(parsed._replace(parts=[part if n == index else old for n, old in enumerate(parsed.parts)]))
+    chunk = chunks.parse(data)
+    return chunks.pack(chunk._replace(parts=[part if n == index else old for n, old in enumerate(chunk.parts)]))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_mutants_of_parts_are_decoded_or_refused(some):
     rng, outcomes = random.Random(5), []
     for _ in range(500):
         data = rng.choice(some)
-        parts = chunk.parse(data).parts
+        parts = chunks.parse(data).parts
         index = rng.randrange(len(parts))
         part = parts[index]
         if part[:1] == b"\x78" and rng.random() < 0.8:  # deflated
@@ -105,22 +105,22 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
     import tracemalloc
 
     def claim(mode: int, kind: str, shape: tuple[int, ...], *parts: bytes) -> bytes:
-        return chunk.pack(chunk.Chunk(mode, np.dtype(kind), shape, 0, 0, list(parts)))
+        return chunks.pack(chunks.Chunk(mode, np.dtype(kind), shape, 0, 0, list(parts)))
 
-    coding = chunk.pack_coding(chunk.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1))
-    long = chunk.pack_coding(chunk.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1 << 27))
+    coding = chunks.pack_coding(chunks.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1))
+    long = chunks.pack_coding(chunks.Coding(Scale(INTEGERS, 0, 1, 255), 1, 1 << 27))
     zeros = zlib.compress(bytes(1 << 24), 9)
     hostile = [
-        claim(chunk.STORED, "u1", (1 << 16, 1 << 12), b""),
-        claim(chunk.STORED, "<f8", (1 << 29, 3), b"\0(\xb5/\xfd"),
-        claim(chunk.GRID, "<u2", (9, 9), coding, b"", b"", b"\2(\xb5/\xfd\xa0\0\0\0\x40"),
-        claim(chunk.CONSTANT, "u1", (1 << 31, 1), b"\0", b""),
-        claim(chunk.PLANES, "u1", (9, 9), coding, zeros, b"", b"", b""),
-        claim(chunk.PLANES, "<f4", (9, 9), coding, zeros, b"", b"", b""),
-        claim(chunk.PLANES, "u1", (9, 9), coding, b"", zeros, zeros, b""),
-        claim(chunk.PLANES, "u1", (9, 9), coding, b"", b"", zeros, b""),
-        claim(chunk.PLANES, "u1", (1 << 27, 1, 1), long, b"", b"", b"", b""),
-        claim(chunk.PLANES, "u1", (0, 9), coding, b"", b"", b"", b""),
+        claim(chunks.STORED, "u1", (1 << 16, 1 << 12), b""),
+        claim(chunks.STORED, "<f8", (1 << 29, 3), b"\0(\xb5/\xfd"),
+        claim(chunks.GRID, "<u2", (9, 9), coding, b"", b"", b"\2(\xb5/\xfd\xa0\0\0\0\x40"),
+        claim(chunks.CONSTANT, "u1", (1 << 31, 1), b"\0", b""),
+        claim(chunks.PLANES, "u1", (9, 9), coding, zeros, b"", b"", b""),
+        claim(chunks.PLANES, "<f4", (9, 9), coding, zeros, b"", b"", b""),
+        claim(chunks.PLANES, "u1", (9, 9), coding, b"", zeros, zeros, b""),
+        claim(chunks.PLANES, "u1", (9, 9), coding, b"", b"", zeros, b""),
+        claim(chunks.PLANES, "u1", (1 << 27, 1, 1), long, b"", b"", b"", b""),
+        claim(chunks.PLANES, "u1", (0, 9), coding, b"", b"", b"", b""),
     ]
     for data in hostile:
         tracemalloc.start()
@@ -154,7 +154,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
 )
 def test_scales_that_cannot_be_are_refused(kind, scale, step, chain):
     with pytest.raises(FormatError):
-        chunk.parse_coding(chunk.pack_coding(chunk.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
+        chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
 
 
 def test_weights_that_could_be_rounded_are_refused(some):
@@ -180,20 +180,20 @@ def test_patches_and_masks_fit_or_are_refused():
     values = np.arange(9, dtype="<f4")
     places = np.array([2, 5])
     again = np.zeros(9, "<f4")
-    chunk.apply_patches(again, chunk.pack_patches(values, places))
+    chunks.apply_patches(again, chunks.pack_patches(values, places))
     assert np.array_equal(np.flatnonzero(again), places) and (again[places] == places).all()
     twice, beyond = struct.pack("<IIff", 5, 5, 0, 0), struct.pack("<If", 9, 0)
     for wrong in (b"x", zlib.compress(beyond), zlib.compress(b"abc"), zlib.compress(twice)):
         with pytest.raises(FormatError):
-            chunk.apply_patches(again, wrong)
+            chunks.apply_patches(again, wrong)
     for wrong in (bytes(8), bytes(10), b"\4" + bytes(8)):
         with pytest.raises(FormatError):
-            chunk.parse_mask(zlib.compress(wrong), np.dtype("<f4"), 9)
+            chunks.parse_mask(zlib.compress(wrong), np.dtype("<f4"), 9)
 
 
 @pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 0, 2)])
 def test_the_other_sides_of_an_empty_array_are_bounded(shape):
-    data = chunk.pack(chunk.Chunk(chunk.STORED, np.dtype("u1"), shape, 0, 0, [chunk.store(np.zeros(0, np.uint8))]))
+    data = chunks.pack(chunks.Chunk(chunks.STORED, np.dtype("u1"), shape, 0, 0, [chunks.store(np.zeros(0, np.uint8))]))
     with pytest.raises(FormatError, match="claims the shape"):
         arrays.decode(data)
     with pytest.raises(CodecError, match="beyond what a chunk can hold"):
