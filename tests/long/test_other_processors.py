@@ -1,21 +1,25 @@
-"""The kernels of processors that this machine emulates make what the plain kernels make here.
+"""Kernels on processors that this machine emulates write what the plain kernels write here.
 
 Calls of kernels are recorded with what they wrote, and repeated by a C program that Zig compiles for the other
-processor: AArch64 under qemu-aarch64, WebAssembly under Node.
+processor: AArch64 under qemu-aarch64, WebAssembly under Node.  Whatever a decoder or an encoder does between kernels is
+exact integer arithmetic in Python, so equal results of all kernels mean equal pixels and equal bytes.
 
     pip install ziglang; apt-get install qemu-user nodejs; pytest -m long tests/long/test_other_processors.py
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import pathlib
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from support.native import (
     SHAPES,
@@ -30,6 +34,11 @@ from support.native import (
     random_octave,
     run_octave,
 )
+from support.paths import GOLDEN, MODELS, ROOT
+from vaecodec.codec.codec import Codec
+from vaecodec.container import image_file
+from vaecodec.entropy import coding
+from vaecodec.model.file import Model, parse_model
 from vaecodec.native import build, library
 from vaecodec.native.networks import block, dense, depthwise
 from vaecodec.native.prior import cells_of
@@ -48,8 +57,18 @@ class Recorder:
     """library.call, with all that goes in and comes out written to a file."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.file, self.signatures, self._call = path.open("wb"), list[str](), library.call
-        self._kept: list[np.ndarray] = []  # an address names one memory only
+        self.file, self.signatures = path.open("wb"), list[str]()
+        self._call, self._memory = library.call, library.memory
+        # By address: each names one array only, since all are kept.
+        self._kept: dict[int, np.ndarray] = {}
+        self._lists: dict[int, np.ndarray] = {}
+
+    def memory(self, lines: int) -> np.ndarray:
+        """library.memory, zero at first."""
+        memory = self._memory(lines)
+        memory[:] = 0
+        self._kept[library.pointer(memory)] = memory
+        return memory
 
     def __call__(self, name: str, signature: str, *arguments: object) -> int:
         if signature not in self.signatures:
@@ -60,9 +79,19 @@ class Recorder:
             self._put(letter, argument)
         result = self._call(name, signature, *arguments)
         for argument in arguments:
-            if isinstance(argument, np.ndarray) and _form(argument) == GIVEN:
-                self.file.write(argument.tobytes())
+            if isinstance(argument, np.ndarray) and self._form(argument) == GIVEN:
+                self.file.write(_span(argument))
         return result
+
+    def addresses(self, pointers: Sequence[int]) -> np.ndarray:
+        """library.addresses."""
+        array = np.array(pointers, np.uintp)
+        self._lists[library.pointer(array)] = array
+        return array
+
+    def _form(self, array: np.ndarray) -> int:
+        place = library.pointer(array)
+        return MEMORY if place in self._kept else ADDRESSES if place in self._lists else GIVEN
 
     def _put(self, letter: str, argument: object) -> None:
         if letter != "p":
@@ -70,14 +99,14 @@ class Recorder:
         elif not isinstance(argument, np.ndarray):
             # None, or the address of a packed layer
             self._numbers(*((GIVEN, -1) if not argument else (MEMORY, argument, 0)))
-        elif _form(argument) == ADDRESSES:
+        elif self._form(argument) == ADDRESSES:
             self._numbers(ADDRESSES, len(argument), *argument.tolist())
-        elif _form(argument) == MEMORY:
-            self._kept.append(argument)
+        elif self._form(argument) == MEMORY:
             self._numbers(MEMORY, library.pointer(argument), argument.nbytes)
         else:
-            self._numbers(GIVEN, argument.nbytes)
-            self.file.write(argument.tobytes())
+            span = _span(argument)
+            self._numbers(GIVEN, len(span))
+            self.file.write(span)
 
     def _numbers(self, *values: int) -> None:
         self.file.write(struct.pack(f"<{len(values)}q", *values))
@@ -98,10 +127,13 @@ class Recorder:
         return "\n".join([*lines, "}", ""])
 
 
-def _form(array: np.ndarray) -> int:
-    if array.dtype == np.uintp:
-        return ADDRESSES
-    return MEMORY if array.dtype == np.uint8 and array.ndim == 1 else GIVEN
+def _span(array: np.ndarray) -> bytes:
+    """All bytes from the first element to the last, of a view those between its rows, too."""
+    if array.flags.c_contiguous:
+        return array.tobytes()
+    assert array.size and min(array.strides) > 0
+    size = sum((count - 1) * stride for count, stride in zip(array.shape, array.strides, strict=True)) + array.itemsize
+    return ctypes.string_at(library.pointer(array), size)
 
 
 def every_kernel(rng: np.random.Generator) -> None:
@@ -129,15 +161,52 @@ def every_kernel(rng: np.random.Generator) -> None:
             run_octave(networks, vector, before, known)
 
 
+def random_calls(tmp_path: pathlib.Path) -> None:
+    every_kernel(np.random.default_rng(0))
+
+
+def new_codec(path: pathlib.Path) -> Codec:
+    """A codec whose layers are not packed yet, so that the recording contains that."""
+    model = parse_model(path.read_bytes(), path.stem)
+    assert isinstance(model, Model)
+    return Codec(model, threads=1)
+
+
+def golden_files(tmp_path: pathlib.Path) -> None:
+    """Decode all golden files of latents with the decoder of the core, and encode their images again."""
+    codec = new_codec(GOLDEN / "tiny.vcm")
+    for path in sorted(GOLDEN.glob("*.vae")):
+        data = path.read_bytes()
+        if image_file.parse(data).header.model == codec.model.id:
+            codec.encode(codec.decode(data, check=True), 50, tile=64)
+
+
+def photographs(tmp_path: pathlib.Path) -> None:
+    """Encode and decode a photograph with the shipped model at three qualities."""
+    codec = new_codec(MODELS / "small.vcm")
+    pixels = np.asarray(Image.open(ROOT / "docs" / "examples" / "parrots.png").convert("RGB"))[128:384, 256:640]
+    for quality in (20, 50, 85):
+        codec.decode(codec.encode(pixels, quality), check=True)
+
+
+@pytest.mark.parametrize("calls", [random_calls, golden_files, photographs])
 @pytest.mark.parametrize("kind", TARGETS)
-def test_kernels_are_those_of_this_machine(kind, kinds, tmp_path, monkeypatch):
+def test_other_processors_write_the_same(kind, calls, kinds, tmp_path, monkeypatch):
     target, architecture, runner = TARGETS[kind]
     if importlib.util.find_spec("ziglang") is None or (runner and shutil.which(runner[0]) is None):
         pytest.skip("needs ziglang and " + " ".join(runner[:1]))
     recorder = Recorder(tmp_path / "calls")
     monkeypatch.setattr(library, "call", recorder)
-    with library.use("plain"):
-        every_kernel(np.random.default_rng(0))
+    monkeypatch.setattr(library, "memory", recorder.memory)
+    monkeypatch.setattr(library, "addresses", recorder.addresses)
+    monkeypatch.setenv("VAECODEC_CODER", "core")
+    coding._constriction.cache_clear()
+    try:
+        with library.use("plain"):
+            calls(tmp_path)
+    finally:
+        monkeypatch.undo()
+        coding._constriction.cache_clear()
     recorder.file.close()
     (tmp_path / "calls.h").write_text(recorder.calls())
     program = tmp_path / f"replay{'.wasm' if architecture == 'wasm32' else ''}"

@@ -33,7 +33,7 @@ def scratch_size(width: int) -> int:
 
 def _scratch(scratch: np.ndarray | None, width: int) -> np.ndarray:
     if scratch is None:
-        return np.empty(scratch_size(width), np.int32)
+        return library.memory(-(-scratch_size(width) // 16)).view(np.int32)
     check_writable("scratch", scratch, np.int32, (scratch.size,))
     if scratch.size < scratch_size(width):
         raise ValueError(f"scratch holds {scratch.size} numbers, expected {scratch_size(width)}")
