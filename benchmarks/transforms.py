@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from common import least_seconds, publish
 from vaecodec.config import QUALITY_INDICES
 from vaecodec.model.file import Model, load_model
 from vaecodec.native import library
-from vaecodec.threads import Threads, pool_of
+from vaecodec.threads import Threads
 from vaecodec.training.vae import specification
 from vaecodec.transforms.backends import Transforms, load_transforms
 
@@ -53,7 +54,8 @@ def rows_of(model: Model, device: str, options: argparse.Namespace) -> list[list
     transforms = load_transforms(model.config, model.arrays, model.name, device)
     rate = peak(device, options.repeat, 2048)
     rng, rows = np.random.default_rng(0), []
-    with pool_of(options.threads) as threads:
+    with ThreadPoolExecutor(options.threads) as pool:
+        threads = Threads(options.threads, pool if options.threads > 1 else None)
         for batch in map(int, options.batches.split(",")):
             images = [rng.integers(0, 256, (height, width, model.config.channels), np.uint8) for _ in range(batch)]
             for name, work in calls(transforms, images, threads).items():

@@ -1,4 +1,4 @@
-"""How a file is written so that neither a crash, nor a full disk, nor another writer can spoil it.
+"""Write files so that neither a crash, nor a full disk, nor another writer can damage them.
 
 bytes -> .vaecodec-*.tmp beside the target -> mode and time -> the disk -> the target's name, in one step
 """
@@ -20,33 +20,33 @@ from vaecodec.errors import CodecError
 
 Path = str | os.PathLike[str]
 PATH_TYPES = (str, os.PathLike)  # `Path`, as isinstance takes it
-TEMPORARY = re.compile(r"\.vaecodec-[0-9a-f]{16}\.tmp")  # what a killed writer leaves behind
+TEMPORARY = re.compile(r"\.vaecodec-[0-9a-f]{16}\.tmp")  # left behind by a killed writer
 
 
 class Attributes(NamedTuple):
-    """What a file takes over from the one that it was made of; None is what nobody knows."""
+    """The attributes that a file takes over from its source; None where they are unknown."""
 
     mode: int | None = None  # permission bits
     mtime_ns: int | None = None  # nanoseconds since 1970-01-01 UTC
 
 
 def attributes_of(info: os.stat_result) -> Attributes:
-    """Permissions and time; set-user-id and its like do not go over to a file that somebody else made."""
+    """Permissions and time of a regular file; set-user-id and the like must not pass to another user's file."""
     return Attributes(info.st_mode & 0o777, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else Attributes()
 
 
 def name_of(file: Path | BinaryIO) -> str:
-    """What messages call a file."""
+    """The name of a file in messages."""
     return os.fspath(file) if isinstance(file, PATH_TYPES) else "-"
 
 
 def check_target(
     src: Path | BinaryIO, dst: Path | BinaryIO, overwrite: bool, taken: Mapping[str, str] | None = None
 ) -> None:
-    """Raises now what would otherwise be raised after the work: `dst` is `src`, exists, or has no folder.
+    """Raise before the work what would be raised after it: `dst` is `src`, exists, or has no folder.
 
-    `taken` has the outputs of this run by their real paths, and the inputs they were made of: not even `overwrite`
-    makes one of them the output of another input, which would be lost.
+    `taken` maps the real paths of this run's outputs to their inputs: even with `overwrite`, none of them may be the
+    output of another input, which would be lost.
     """
     if not isinstance(dst, PATH_TYPES):
         return
@@ -69,11 +69,15 @@ def write_atomic(
     adopt: bool = False,
     attributes: Attributes | None = None,
 ) -> None:
-    """Writes all of `data` (or what it writes, called with a binary file) to `path`, or leaves `path` as it was.
+    """Write all of `data` to `path`, or leave `path` as it was.
 
-    On return it is on the disk, with `attributes` where the file system takes them.  A link is followed; a device or
-    pipe is written straight to.  Raises FileExistsError unless `overwrite`, also where another writer came first only
-    just now; with `adopt` not where the file that exists holds the same bytes already.
+    On return the bytes are on the disk, with `attributes` where the file system takes them.  A link is followed; a
+    device or pipe is written to directly.
+
+    Args:
+        data: bytes, or a function that writes them to a binary file.
+        overwrite: replace a file that exists; else raise FileExistsError, even if it appears during the work.
+        adopt: accept a file that exists and holds the same bytes.
     """
     write = data if callable(data) else lambda file: file.write(data)
     if _is_device(path):
@@ -83,17 +87,17 @@ def write_atomic(
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".vaecodec-{secrets.token_hex(8)}.tmp")
-    # Permissions are those of the umask, or nobody else's until they are those of `attributes`.
+    # Without `attributes`, the umask gives the permissions; else only the owner has access until they are set.
     mode = 0o666 if attributes is None or attributes.mode is None else 0o600
     try:
         descriptor, here = _create(folder, temporary, mode)
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
-            _give(here, attributes, path)
+            _set_attributes(here, attributes, path)
             os.fsync(descriptor)
             if here != temporary:
-                os.link(here, temporary, src_dir_fd=descriptor)  # which makes it follow /proc to the file
+                os.link(here, temporary, src_dir_fd=descriptor)  # src_dir_fd makes it follow /proc to the file
         try:
             if overwrite:
                 os.replace(temporary, path)
@@ -103,7 +107,7 @@ def write_atomic(
             if not adopt or not os.path.isfile(path) or not filecmp.cmp(temporary, path, shallow=False):
                 raise
         _sync_folder(folder)
-    except OSError as exc:  # in the name that the caller knows; writing to a full disk has none
+    except OSError as exc:  # under the caller's name for the file; writing to a full disk gives none
         raise OSError(exc.errno, exc.strerror or str(exc), path) from exc
     finally:
         if os.path.lexists(temporary):
@@ -111,17 +115,17 @@ def write_atomic(
 
 
 def _create(folder: str, name: str, mode: int) -> tuple[int, str]:
-    """(descriptor, path) of a new file: without a name where the system can, so that a killed writer leaves nothing."""
+    """(descriptor, path) of a new file: without a name where possible, so that a killed writer leaves nothing."""
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
         with suppress(OSError):  # not every file system has it
             descriptor = os.open(folder, os.O_WRONLY | os.O_TMPFILE, mode)
             return descriptor, f"/proc/self/fd/{descriptor}"
-    # O_EXCL follows no link that someone planted.
+    # O_EXCL follows no planted link.
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode), name
 
 
-def _give(temporary: str, attributes: Attributes | None, path: str) -> None:
-    """Sets what is known of mode and time; a file system that has none of them is no reason to fail."""
+def _set_attributes(temporary: str, attributes: Attributes | None, path: str) -> None:
+    """Set the known mode and time; warn where the file system does not take them."""
     if attributes is None:
         return
     try:
@@ -134,7 +138,7 @@ def _give(temporary: str, attributes: Attributes | None, path: str) -> None:
 
 
 def _rename_to_new(temporary: str, path: str) -> None:
-    """Moves a file to a name that nobody has; raises FileExistsError where somebody does."""
+    """Move a file to a new name; raise FileExistsError where the name is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -145,7 +149,7 @@ def _rename_to_new(temporary: str, path: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Puts a folder's names on the disk, where the system can: without it a crash may lose the new name."""
+    """Write a folder's names to the disk, where the system can: else a crash may lose the new name."""
     if os.name != "posix":
         return
     try:
@@ -162,7 +166,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether `path` is there to be written to, not to be replaced: /dev/null, a terminal, a named pipe."""
+    """Whether `path` must be written to, not replaced: /dev/null, a terminal, a named pipe."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

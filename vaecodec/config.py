@@ -1,4 +1,4 @@
-"""The sizes that define a model: plain numbers, no arrays, shared by training and deployment."""
+"""Define the sizes of models: plain numbers, no arrays, shared by training and deployment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMITS = {"channels": (1, MAX_CHANNELS)}  # of fields that are not within 1..409
 
 @dataclass(frozen=True)
 class Config:
-    """Widths and depths of one model; two models with equal fields have the same architecture."""
+    """Widths and depths of one model: models with equal fields have the same architecture."""
 
     fine: int = 80  # width of the transforms at 1/8
     fine_blocks: int = 2
@@ -42,7 +42,7 @@ class Config:
     prior: int = 32  # width of the entropy network for the finest octave
     coarser: int = 96  # width of those for the other octaves
     hyper_width: int = 32  # width of the networks for the lowest coefficients
-    channels: int = 3  # C, samples of a pixel: 1 grey, 3 RGB, else whatever they are
+    channels: int = 3  # C, samples of a pixel: 1 grey, 3 RGB, 2 and 4 to 16 any
 
     def to_dict(self) -> dict[str, int]:
         """The fields as a JSON-ready mapping."""
@@ -62,16 +62,16 @@ class Config:
 
     @property
     def latents(self) -> int:
-        """M, channels of y at 1/16: a wavelet coefficient for each sample of a cell."""
+        """M, the number of latents of a cell: a wavelet coefficient for each of its samples."""
         return CELL * self.channels
 
     def prior_of(self, octave: int) -> int:
-        """Width of the network for one of the octaves, which are numbered from the finest."""
+        """Width of the entropy network of an octave; 0 is the finest."""
         return self.coarser if octave else self.prior
 
     @property
     def lambda_channels(self) -> int:
-        """Channels that lambda's mean is taken over: a sample of more than 3 weighs as much as one of a colour."""
+        """Channels that lambda averages over: a sample of more than 3 channels weighs as much as one of a colour."""
         return min(self.channels, 3)
 
     def lambda_of_sum(self, quality_index: int) -> float:
@@ -81,25 +81,25 @@ class Config:
 
 def lambda_at(quality_index: int) -> float:
     """Lambda, in bits a pixel: the rate-distortion trade-off against 255^2 * MSE, the squared error of a sample."""
-    return LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (quality_index / (QUALITY_INDICES - 1))
+    return float(LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** (quality_index / (QUALITY_INDICES - 1)))
 
 
 PRESETS = {
     "small": Config(),
-    "base": Config(prior=80, coarser=128, hyper_width=64),  # the transforms of small: capacity counts in the prior
+    "base": Config(prior=80, coarser=128, hyper_width=64),  # transforms of small: capacity pays in the prior
 }
 
 
 def without_retired_fields(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a Config from those of a checkpoint that was written when there were other families of models.
+    """The fields of a Config from those of a checkpoint of the first format, which had several families of models.
 
-    Such a checkpoint leaves `channels` out where it is 3.  Its fields `latents`, `hyper`, `lapped` and `wavelet` say
-    which family it is of, and are dropped for wavelet models.  Raises ValueError on another family.
+    Such a checkpoint leaves `channels` out where it is 3.  Its fields `latents`, `hyper`, `lapped` and `wavelet` name
+    the family, and are dropped for wavelet models.  Raises ValueError on another family.
     """
     if "wavelet" not in values and "latents" not in values:
         return values
-    found = {"channels": 3, **values}
-    family = [found.pop(name, 0) for name in ("wavelet", "hyper", "lapped", "latents")]
-    if family != [1, 0, 0, CELL * found["channels"]]:
-        raise ValueError("the checkpoint is not of a wavelet model, and there are no others")
-    return found
+    kept = {"channels": 3, **values}
+    family = [kept.pop(name, 0) for name in ("wavelet", "hyper", "lapped", "latents")]
+    if family != [1, 0, 0, CELL * kept["channels"]]:
+        raise ValueError("the checkpoint is not of a wavelet model, the only family that is supported")
+    return kept

@@ -1,4 +1,4 @@
-"""What a command says and where: its product and JSON on stdout, everything else on stderr, one line a file."""
+"""Print the results of commands: products and JSON on stdout, everything else on stderr, one line a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLEAR = "\r\x1b[K"  # start of the line, erase to its end
 
 
 class Console:
-    """One run of a command; `failed` has a line for each file that something went wrong with."""
+    """The output of one run of a command; `failed` has a line for each file that failed."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
@@ -26,14 +26,14 @@ class Console:
 
     @property
     def failures(self) -> int:
-        """How many there are."""
+        """The number of files that failed."""
         return len(self.failed)
 
     def attempt(self, name: str, work: Callable[[], tuple[dict[str, Any], str]], product: bool = False) -> bool:
-        """Does the work on one file and says how it went; whether it went well.
+        """Work on one file and report the result; whether it succeeded.
 
-        `work` returns the record for --json and the prose for people, which goes to stdout where it is the
-        command's product.  What a user can cause is reported in one line; anything else is a bug and passes.
+        `work` returns the record for --json and the text for people, which goes to stdout if it is the command's
+        product.  Errors that a user can cause are reported in one line; any other exception is a bug and passes.
         """
         self.working(name)
         try:
@@ -53,7 +53,7 @@ class Console:
         return True
 
     def say(self, record: dict[str, Any], text: str, product: bool = False) -> None:
-        """What became of a file: the record on stdout for --json, else the prose."""
+        """Report a file: the record on stdout for --json, else the text."""
         if self.as_json:
             self.product(json.dumps(record))
         elif product:
@@ -62,30 +62,30 @@ class Console:
             self.note(text)
 
     def skip(self, name: str, why: str) -> None:
-        """Reports a file that is left alone, as it was asked for."""
+        """Report a file that is skipped, as requested."""
         self.say({"input": name, "skipped": why}, f"{name}: {why}, left alone")
 
     def working(self, name: str) -> None:
-        """Shows what is being done, on a terminal only."""
+        """Show the name of the current file, on a terminal only."""
         if self.progress:
             print(CLEAR + one_line(name)[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)
 
     def product(self, text: str) -> None:
-        """One line on stdout, seen at once by whoever reads it."""
+        """Print one line to stdout and flush it."""
         print(one_line(text), flush=True)
 
     def note(self, text: str) -> None:
-        """One line on stderr, unless quiet."""
+        """Print one line to stderr, unless quiet."""
         if not self.quiet:
             self.error(text)
 
     def detail(self, text: str) -> None:
-        """One line on stderr where asked for with -v."""
+        """Print one line to stderr if verbose."""
         if self.verbose:
             self.error(text)
 
     def fail(self, name: str, exc: BaseException) -> None:
-        """Counts and reports a failure: a line on stderr, and with --json one on stdout too."""
+        """Record and report a failure: a line on stderr, and with --json one on stdout too."""
         message = explain(name, exc)
         self.failed.append(f"vaecodec: {name}: {message}")
         self.error(self.failed[-1])
@@ -93,14 +93,14 @@ class Console:
             self.product(json.dumps({"input": name, "error": message}))
 
     def error(self, text: str) -> None:
-        """One line on stderr, if anyone can see it: print to a stream of None would go to stdout."""
+        """Print one line to stderr, if there is one: print to a stream of None would go to stdout."""
         self.clear()
         if sys.stderr is not None:
             with suppress(OSError):
                 print(one_line(text), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Takes the progress back."""
+        """Erase the progress line."""
         if self.progress:
             print(CLEAR, end="", file=sys.stderr, flush=True)
 
@@ -126,7 +126,7 @@ def shown_warnings(name: str, show: Callable[[str], Any]) -> Iterator[None]:
 
 @contextmanager
 def hushed(verbose: bool = False) -> Iterator[None]:
-    """Keeps the chatter of libraries off stderr, unless verbose: ours is one line a file.
+    """Keep the messages of libraries off stderr, unless verbose: ours are one line a file.
 
     libtiff writes to descriptor 2 and cannot be told not to, so Python's stderr moves to a copy of it.
     """
@@ -134,7 +134,7 @@ def hushed(verbose: bool = False) -> Iterator[None]:
 
     own, copy = sys.stderr, -1
     if not verbose and own is not None:
-        with suppress(OSError):  # where descriptor 2 is closed there is nothing to keep quiet
+        with suppress(OSError):  # descriptor 2 may be closed
             copy = os.dup(2)
     if copy < 0:
         yield
@@ -154,7 +154,7 @@ def hushed(verbose: bool = False) -> Iterator[None]:
 
 
 def explain(name: str, exc: BaseException) -> str:
-    """An error in the words of a user who has been told `name` already."""
+    """The message of an error, for a line that begins with `name`."""
     if isinstance(exc, MemoryError):
         return "not enough memory"
     if isinstance(exc, FileExistsError):
@@ -168,10 +168,10 @@ def explain(name: str, exc: BaseException) -> str:
 
 
 def about(name: str, message: object) -> str:
-    """A message without the name that it may begin with."""
+    """The message without the name that it may begin with."""
     return str(message).removeprefix(f"{name}: ")
 
 
 def one_line(text: str) -> str:
-    """Text that stays on its line and cannot steer the terminal, whatever a file is called."""
+    """The text with control characters escaped: file names must not break lines or steer the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

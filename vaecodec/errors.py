@@ -1,8 +1,8 @@
-"""What can go wrong, in the words a caller can act on."""
+"""Define the exceptions of the package."""
 
 
 class CodecError(Exception):
-    """Any input that cannot be coded or decoded; the message says which part and what was expected."""
+    """An input cannot be coded or decoded; the message names the part and what was expected."""
 
 
 class FormatError(CodecError):
@@ -10,7 +10,7 @@ class FormatError(CodecError):
 
 
 class ModelError(CodecError):
-    """A model file is missing, damaged, or not the one that a .vae file was made with."""
+    """A model file is missing, damaged, or not the one that encoded a .vae file."""
 
 
 class LimitError(CodecError):
@@ -18,11 +18,11 @@ class LimitError(CodecError):
 
 
 class TargetError(CodecError):
-    """No quality gives the size or the fidelity that was asked for."""
+    """No quality gives the requested size or fidelity."""
 
 
 class SkippedError(CodecError):
-    """The input is left alone because the caller asked for that, which is no failure."""
+    """The input is skipped because the caller asked for that, which is no failure."""
 
 
 def require(condition: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""How large a picture may be before it is refused: judged by what its header says, before anything is allocated."""
+"""Limit the size of an image, as its header gives it, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ PILLOW_WARNING_PIXELS = 89_478_485  # pixels from which Pillow warns: 256 MiB of
 
 
 class Limits(NamedTuple):
-    """What a decoder agrees to; None lifts a limit.  Of a window, its own size counts."""
+    """The largest image that a decoder accepts; None lifts a limit.  Of a window, its own size counts."""
 
     pixels: int | None = 2 * PILLOW_WARNING_PIXELS  # above half of it a RuntimeWarning, as in Pillow
     side: int | None = 65_535  # pixels, as in JPEG
 
     def refuse(self, width: int, height: int) -> None:
-        """Raises LimitError on a picture that is too large."""
+        """Raise LimitError on an image that is too large."""
         if self.side is not None and max(width, height) > self.side:
             raise LimitError(f"{width} x {height} pixels: a side exceeds the limit of {self.side}")
         if self.pixels is not None and width * height > self.pixels:
             raise LimitError(f"{width} x {height} pixels exceed the limit of {self.pixels}")
 
     def check(self, width: int, height: int) -> None:
-        """Raises LimitError on a picture that is too large; warns of one that is more than half of that."""
+        """Raise LimitError on an image that is too large; warn of one above half of the limit."""
         self.refuse(width, height)
         if self.pixels is not None and 2 * width * height > self.pixels:
             warnings.warn(f"{width} x {height} pixels are more than half of the limit", RuntimeWarning, stacklevel=3)
@@ -36,18 +36,18 @@ class Limits(NamedTuple):
 DEFAULT = Limits()
 NONE = Limits(None, None)
 
-_patched = threading.RLock()
+_pillow_lock = threading.RLock()
 
 
 @contextmanager
 def for_pillow(limits: Limits) -> Iterator[None]:
-    """Within it Pillow, too, opens what `limits` allows; its own limit is one for the whole process."""
+    """Make Pillow, whose own limit is one for the whole process, open what `limits` allow."""
     if limits.pixels == DEFAULT.pixels:
         yield
         return
     from PIL import Image
 
-    with _patched:
+    with _pillow_lock:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None if limits.pixels is None else max(1, limits.pixels // 2)
         try:

@@ -7,45 +7,43 @@ between them, and hold the cores.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-Each = Callable[..., Iterable[Any]]  # map, or the map of an executor
 
-STRIPS_EACH = 2  # strips of a thread, so that one that is late leaves some of its own to another
-LEAST_ROWS = 4  # of a strip: its neighbours' first rows are computed twice
+STRIPS_PER_THREAD = 2  # so that a late thread leaves strips to another
+LEAST_ROWS = 4  # of a strip: the rows next to it are computed twice
 
 
 def available_cores() -> int:
-    """Cores to use: $VAECODEC_THREADS, else those that this process may run on."""
-    asked = os.environ.get("VAECODEC_THREADS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
+    """The number of cores to use: $VAECODEC_THREADS, else those that this process may run on."""
+    value = os.environ.get("VAECODEC_THREADS", "")
+    if value.isdecimal() and int(value):
+        return int(value)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:
-    """A number of threads, the calling one among them; with one, everything happens in it."""
+    """A number of threads, including the calling one; one thread runs all work itself."""
 
     def __init__(self, count: int = 1, pool: ThreadPoolExecutor | None = None) -> None:
         self.count = count if pool is not None else 1
         self._pool = pool
 
     def run(self, work: Callable[[Item], Any], items: Iterable[Item]) -> None:
-        """Call work(item) for each item, in any order; raises what the first call to fail raised."""
-        todo = list(items)
-        if self._pool is None or len(todo) < 2:
-            for item in todo:
+        """Call work(item) for each item, in any order; raises the exception of the first call that fails."""
+        items = list(items)
+        if self._pool is None or len(items) < 2:
+            for item in items:
                 work(item)
             return
-        rest, lock = iter(todo), Lock()
+        rest, lock = iter(items), Lock()
 
         def take() -> None:
             while True:
@@ -55,12 +53,12 @@ class Threads:
                         return
                 work(item)
 
-        others = [self._pool.submit(take) for _ in range(min(self.count, len(todo)) - 1)]
+        others = [self._pool.submit(take) for _ in range(min(self.count, len(items)) - 1)]
         try:
             take()
         finally:
             with lock:
-                for _ in rest:  # after a failure: nobody begins another
+                for _ in rest:  # after a failure no thread begins another item
                     pass
             for other in others:
                 if not other.cancel():
@@ -70,41 +68,21 @@ class Threads:
                 other.result()
 
     def strips(self, rows: int) -> list[tuple[int, int]]:
-        """(first row, row beyond the last) of strips that all threads have a share of."""
-        count = 1 if self._pool is None else max(1, min(STRIPS_EACH * self.count, rows // LEAST_ROWS))
+        """(first row, row beyond the last) of strips of so many rows, some for each thread."""
+        count = 1 if self._pool is None else max(1, min(STRIPS_PER_THREAD * self.count, rows // LEAST_ROWS))
         edges = [rows * n // count for n in range(count + 1)]
         return list(pairwise(edges))
 
     def over_rows(self, rows: int, work: Callable[[tuple[int, int]], Any]) -> None:
-        """Call work((top, bottom)) for strips of so many rows."""
+        """Call work((top, bottom)) for each of these strips."""
         self.run(work, self.strips(rows))
 
 
 ONE_THREAD = Threads()
 
 
-@contextmanager
-def pool_of(count: int) -> Iterator[Threads]:
-    """So many threads for the time of a `with` block."""
-    if count < 2:
-        yield ONE_THREAD
-        return
-    with ThreadPoolExecutor(count - 1, "vaecodec") as pool:
-        yield Threads(count, pool)
-
-
-def run(each: Each, work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    """Call work(item) for all items by `each`, which may be as lazy as map is."""
-    deque(each(work, items), maxlen=0)
-
-
-def half_slices(length: int) -> list[slice]:
-    """Halves of a range, for two threads."""
-    return [slice(0, length // 2), slice(length // 2, length)]
-
-
 class SingleThreadedBlas:
-    """Within it, matrix products run on the calling thread alone; for any number of threads at once."""
+    """A context in which matrix products run on the calling thread alone; any number of threads may enter it."""
 
     def __init__(self) -> None:
         self._lock, self._users, self._limit = Lock(), 0, nullcontext()
@@ -124,10 +102,11 @@ class SingleThreadedBlas:
                 self._limit = nullcontext()
 
     def hold(self) -> None:
-        """Lets no thread begin or end, until let_go."""
+        """Let no thread enter or leave, until `release`."""
         self._lock.acquire()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
+        """End `hold`."""
         self._lock.release()
 
 
@@ -141,9 +120,9 @@ def _controller() -> Any:
 single_threaded_blas = SingleThreadedBlas()
 
 if hasattr(os, "register_at_fork"):
-    # Not while some thread tells BLAS how many it may use: the child would wait for ever for the lock that takes.
+    # A fork while a thread sets the number of BLAS threads would leave BLAS's lock taken in the child for ever.
     os.register_at_fork(
         before=single_threaded_blas.hold,
-        after_in_parent=single_threaded_blas.let_go,
+        after_in_parent=single_threaded_blas.release,
         after_in_child=lambda: single_threaded_blas.__init__(),  # type: ignore[misc]
     )
