@@ -237,7 +237,8 @@ def _check(flat: np.ndarray, bias: np.ndarray, shifts: np.ndarray, limit: int, r
 
 
 def _in_range(name: str, values: np.ndarray | int, least: int, most: int) -> None:
-    if np.min(values) < least or np.max(values) > most:
+    low, high = (values, values) if isinstance(values, int) else (values.min(), values.max())
+    if low < least or high > most:
         raise ValueError(f"{name} must be {least} to {most}")
 
 

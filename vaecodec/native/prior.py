@@ -129,7 +129,7 @@ def load_block(weights: Weights, name: str) -> Block:
 
 def companding_table(steps: np.ndarray) -> np.ndarray:
     """i16[n] of magnitudes 0 to n - 1, from the rising magnitudes at which one more is reached."""
-    return np.searchsorted(steps, np.arange(int(steps[-1]) + 1), side="right").astype(np.int16)
+    return np.bincount(steps).cumsum().astype(np.int16)
 
 
 def cells_of(shape: tuple[int, ...]) -> tuple[int, int]:

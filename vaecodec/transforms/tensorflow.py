@@ -1,7 +1,7 @@
-"""Both transforms in TensorFlow, a batch of images at a time: for GPUs, with the integers of the native core.
+"""Run both transforms in TensorFlow, a batch of images at a time, for GPUs: the same integers as the native core.
 
 Integers are carried in float64, which is exact up to 2**53; a shift is a multiplication by a power of two and a floor.
-They are not int32 because TensorFlow adds and multiplies int32 on the host, even where a graph runs on a GPU.
+They are not int32 because TensorFlow adds and multiplies int32 on the host, even if a graph runs on a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vaecodec.transforms.networks import LIMIT, Analysis, Arrays, Synthesis, res
 from vaecodec.transforms.wavelet import OCTAVES, SIDES, SUBBANDS, Coefficients
 
 REAL = tf.float64
-WORD = 32  # bits, which the arithmetic of coefficients wraps in
+WORD = 32  # bits of coefficients, whose arithmetic wraps
 BYTE = 256.0
 # Compute capabilities of GPUs that compute in float64 at half the rate of float32; others at a 32nd or a 64th.
 FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
@@ -33,7 +33,7 @@ Product = Callable[[tf.Tensor, np.ndarray], tf.Tensor]  # [..., inputs] and i16[
 
 
 def constant(values: np.ndarray) -> tf.Tensor:
-    """Made while a function is traced, so that its graph holds the weights and can be exported."""
+    """A constant of the traced graph, which thereby holds the weights and can be exported."""
     return tf.constant(np.asarray(values, np.float64))
 
 
@@ -43,29 +43,29 @@ def rounded(x: tf.Tensor, bits: np.ndarray | int) -> tf.Tensor:
 
 
 def wrapped(x: tf.Tensor, bits: int = WORD) -> tf.Tensor:
-    """x modulo 2**bits, from -2**(bits - 1) on.
+    """x modulo 2**bits, at least -2**(bits - 1).
 
-    Of an int32 that wraps, round(x, b) is wrapped(rounded(x, b), 32 - b).
+    For an int32 that wraps, round(x, b) is wrapped(rounded(x, b), 32 - b).
     """
     return x - tf.floor(x * 2.0**-bits + 0.5) * 2.0**bits
 
 
 def narrow(x: tf.Tensor, low: int = -LIMIT) -> tf.Tensor:
-    """x within low and 32767."""
+    """x clipped to low..32767."""
     return tf.clip_by_value(x, float(low), float(LIMIT))
 
 
 def float64_product(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:
-    """x times a layer's kernel: exact, because a layer refuses weights whose sums could reach 2**31."""
+    """x times the kernel of a layer; exact, because a layer refuses weights whose sums could reach 2**31."""
     return tf.tensordot(x, constant(kernel), 1)
 
 
 def bytes_product(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:
-    """The same by products in float32, of factors that are split into two bytes each, -128 to 128.
+    """float64_product by products in float32 of bytes, -128 to 128, two for each factor.
 
-    Bytes stay exact where a library rounds the factors of a float32 product to TF32 or bfloat16.  Sums are exact
-    because they stay below 2**24.  The sums of a layer are below 2**31 for inputs of 32767, so the magnitudes of the
-    weights of an output sum to 65538 at most; no byte is larger than its weight; and 128 * 65538 is below 2**24.
+    Bytes stay exact in libraries that round the factors of a float32 product to TF32 or bfloat16.  Sums stay below
+    2**24 and are exact: the sums of a layer are below 2**31 for inputs of 32767, so the magnitudes of the weights of an
+    output sum to at most 65538; no byte is larger than its weight; and 128 * 65538 is below 2**24.
     """
     outputs = kernel.shape[1]
     weights = kernel.astype(np.float64)
@@ -96,7 +96,7 @@ class Layers:
         return t if multiplier is None else narrow(rounded(t * multiplier, MULTIPLIER_BITS))
 
     def depthwise(self, layer: Depthwise, x: tf.Tensor) -> tf.Tensor:
-        """In float64 with either product: no library does that by a transform (Winograd, FFT), which would round."""
+        """Always in float64, for which no library uses a transform that would round (Winograd, FFT)."""
         taps = constant(layer.kernel)[..., None]
         sums = tf.nn.depthwise_conv2d(x, taps, [1, 1, 1, 1], "SAME") + constant(layer.bias)
         return narrow(rounded(sums, layer.shifts))
@@ -107,14 +107,14 @@ class Layers:
         return self.dense(block.mix, self.dense(block.gate, x), residual=x, multiplier=multiplier)
 
     def blocks(self, blocks: list[Block], x: tf.Tensor, multiplier: tf.Tensor | None = None) -> tf.Tensor:
-        """Blocks, the last of which multiplies its result."""
+        """Run blocks, the last of which multiplies its result."""
         for number, block in enumerate(blocks):
             x = self.block(block, x, multiplier if number == len(blocks) - 1 else None)
         return x
 
 
 def unshuffle(x: tf.Tensor, side: int) -> tf.Tensor:
-    """[B, h * side, w * side, C] -> [B, h, w, side * side * C]: positions of a cell in rows, channels innermost."""
+    """[B, h * side, w * side, C] -> [B, h, w, side * side * C]: positions of a cell by row, channels innermost."""
     shape, channels = tf.shape(x), x.shape[3]
     h, w = shape[1] // side, shape[2] // side
     x = tf.reshape(x, [-1, h, side, w, side, channels])
@@ -130,7 +130,7 @@ def shuffle(x: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def cells_of(planes: tf.Tensor, side: int) -> tf.Tensor:
-    """[B, P, h * side, w * side] -> [B, h, w, P * side * side], plane by plane, each in rows."""
+    """[B, P, h * side, w * side] -> [B, h, w, P * side * side], plane by plane, each by row."""
     shape, count = tf.shape(planes), planes.shape[1]
     h, w = shape[2] // side, shape[3] // side
     x = tf.reshape(planes, [-1, count, h, side, w, side])
@@ -145,7 +145,7 @@ def planes_of(cells: tf.Tensor, side: int) -> tf.Tensor:
     return tf.reshape(tf.transpose(x, [0, 3, 1, 4, 2, 5]), [-1, count, h * side, w * side])
 
 
-def _part(x: tf.Tensor, axis: int, first: int | None, last: int | None, step: int | None = None) -> tf.Tensor:
+def _slice(x: tf.Tensor, axis: int, first: int | None, last: int | None, step: int | None = None) -> tf.Tensor:
     """x[first:last:step] along an axis."""
     return x[(slice(None),) * axis + (slice(first, last, step),)]
 
@@ -154,9 +154,9 @@ def _lift(even: tf.Tensor, odd: tf.Tensor, axis: int, step: int, sign: int) -> t
     """Lifting step 0 to 3 along an axis, or its inverse where sign is -1; edges are mirrored."""
     factor, bits, direction = STEPS[step]
     if step % 2 == 0:  # an even coefficient lies between odd ones, the first beside one
-        other = odd + tf.concat([_part(odd, axis, None, 1), _part(odd, axis, None, -1)], axis)
+        other = odd + tf.concat([_slice(odd, axis, None, 1), _slice(odd, axis, None, -1)], axis)
     else:
-        other = even + tf.concat([_part(even, axis, 1, None), _part(even, axis, -1, None)], axis)
+        other = even + tf.concat([_slice(even, axis, 1, None), _slice(even, axis, -1, None)], axis)
     change = sign * direction * wrapped(rounded(other * float(factor), bits), WORD - bits)
     return (even + change, odd) if step % 2 == 0 else (even, odd + change)
 
@@ -174,29 +174,29 @@ def _join(even: tf.Tensor, odd: tf.Tensor, axis: int) -> tf.Tensor:
 
 def _split(samples: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The inverse of _join."""
-    even, odd = _part(samples, axis, 0, None, 2), _part(samples, axis, 1, None, 2)
+    even, odd = _slice(samples, axis, 0, None, 2), _slice(samples, axis, 1, None, 2)
     for step in (3, 2, 1, 0):
         even, odd = _lift(even, odd, axis, step, -1)
     return even, odd
 
 
-def inverse_wavelet(bands: Sequence[tf.Tensor], low: tf.Tensor) -> tf.Tensor:
-    """Planes [B, C, 16h, 16w] of the coefficients of each octave and of the low-pass image, not yet wrapped."""
+def inverse_dwt(subbands: Sequence[tf.Tensor], low: tf.Tensor) -> tf.Tensor:
+    """Planes [B, C, 16h, 16w] of the subbands of each octave and of the low-pass image, not yet wrapped."""
     channels = low.shape[1]
-    for band in reversed(bands):
-        columns = _join(tf.concat([low, band[:, :channels]], 1), band[:, channels:], 2)
+    for octave in reversed(subbands):
+        columns = _join(tf.concat([low, octave[:, :channels]], 1), octave[:, channels:], 2)
         low = _join(columns[:, :channels], columns[:, channels:], 3)
     return low
 
 
-def forward_wavelet(low: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The inverse of inverse_wavelet."""
-    bands, channels = [], low.shape[1]
+def forward_dwt(low: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The inverse of inverse_dwt."""
+    subbands, channels = [], low.shape[1]
     for _ in range(OCTAVES):
         even, odd = _split(tf.concat(_split(low, 3), 1), 2)
         low = even[:, :channels]
-        bands.append(tf.concat([even[:, channels:], odd], 1))
-    return bands, low
+        subbands.append(tf.concat([even[:, channels:], odd], 1))
+    return subbands, low
 
 
 def synthesis_levels(
@@ -204,22 +204,22 @@ def synthesis_levels(
 ) -> tf.Tensor:
     """Planes i32 of each octave and of the low-pass image -> levels [B, 16h, 16w, C], unit 2**-6.
 
-    `fine` and `out` are i32[fine]: what the activations of a quality index are multiplied by.
+    `fine` and `out` i32[fine] are the multipliers of activations at the quality index.
     """
     planes = [tf.cast(plane, REAL) for plane in coefficients]
-    rotated = tf.transpose(inverse_wavelet(planes[:-1], planes[-1]), [0, 2, 3, 1])
+    rotated = tf.transpose(inverse_dwt(planes[:-1], planes[-1]), [0, 2, 3, 1])
     samples = narrow(wrapped(rounded(tf.tensordot(rotated, constant(model.colors), 1), 14), WORD - 14))
     cells = tf.concat([cells_of(plane, side) for plane, side in zip(planes, SIDES, strict=True)], -1)
     x = layers.dense(model.latents, narrow(wrapped(rounded(cells, 3), WORD - 3)))
     x = shuffle(layers.dense(model.coarse, layers.blocks(model.coarse_blocks, x)), 2)
     x = layers.dense(model.skip, unshuffle(samples, FINE_CELL), residual=x, multiplier=tf.cast(fine, REAL))
     x = layers.blocks(model.fine_blocks, x, tf.cast(out, REAL))
-    added = shuffle(layers.dense(model.fine, x), FINE_CELL)
-    return narrow(rounded(255.0 * (samples + added), 8))
+    residual = shuffle(layers.dense(model.fine, x), FINE_CELL)
+    return narrow(rounded(255.0 * (samples + residual), 8))
 
 
 def pixels_of(levels: tf.Tensor) -> tf.Tensor:
-    """Levels, 0 of which is a level of 127.5 -> u8, rounded and clipped."""
+    """Levels, of which 0 stands for 127.5 -> u8, rounded and clipped."""
     return tf.cast(tf.clip_by_value(tf.floor(levels / 64.0) + 128.0, 0.0, 255.0), tf.uint8)
 
 
@@ -228,21 +228,21 @@ def analysis_coefficients(
 ) -> list[tf.Tensor]:
     """u8[B, 16h, 16w, C] -> planes i32 of each octave and of the low-pass image.
 
-    `fine` i32[fine] and `out` i32[coarse] are what the activations of a quality index are multiplied by.
+    `fine` i32[fine] and `out` i32[coarse] are the multipliers of activations at the quality index.
     """
     centred = 2.0 * tf.cast(pixels, REAL) - 255.0
     rotated = 257.0 * tf.tensordot(centred, constant(model.colors.T), 1)
-    bands, low = forward_wavelet(tf.transpose(rounded(rotated, 17), [0, 3, 1, 2]))
+    subbands, low = forward_dwt(tf.transpose(rounded(rotated, 17), [0, 3, 1, 2]))
     x = layers.dense(model.fine, unshuffle(64.0 * centred, FINE_CELL), multiplier=tf.cast(fine, REAL))
     x = layers.dense(model.coarse, unshuffle(layers.blocks(model.fine_blocks, x), 2))
-    made = layers.dense(model.latents, layers.blocks(model.coarse_blocks, x, tf.cast(out, REAL)))
+    residual = layers.dense(model.latents, layers.blocks(model.coarse_blocks, x, tf.cast(out, REAL)))
     counts = [SUBBANDS * model.channels * side * side for side in SIDES[:-1]] + [model.channels]
-    planes = zip((*bands, low), tf.split(made, counts, -1), SIDES, strict=True)
+    planes = zip((*subbands, low), tf.split(residual, counts, -1), SIDES, strict=True)
     return [tf.cast(wrapped(plane + planes_of(cells, side)), tf.int32) for plane, cells, side in planes]
 
 
 class TensorFlowTransforms:
-    """Transforms of one model in TensorFlow, on a GPU where there is one."""
+    """Transforms of a model in TensorFlow, on a GPU if there is one.  Implements backends.Transforms."""
 
     batch = 16  # tiles of 512 x 512: enough to fill a GPU
 
@@ -254,9 +254,18 @@ class TensorFlowTransforms:
         device: str = "tensorflow",
         product: Product | None = None,
     ) -> None:
-        """Raises CodecError where device is "gpu" and TensorFlow sees none, ModelError where tensors do not fit.
+        """Build the functions of the synthesis.
 
-        `product` is that of dense layers, by default the faster one.
+        Args:
+            config: sizes of the model.
+            arrays: tensors of the model.
+            name: name of the model, for messages.
+            device: "gpu" or "tensorflow".
+            product: product of dense layers; by default the faster one.
+
+        Raises:
+            CodecError: `device` is "gpu" and TensorFlow finds none.
+            ModelError: tensors do not fit.
         """
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
@@ -284,7 +293,7 @@ class TensorFlowTransforms:
 
     @cached_property
     def analysis_function(self) -> Callable[..., list[tf.Tensor]]:
-        """(u8[B, 16h, 16w, C], multipliers i32[fine] and i32[coarse]) -> planes; raises ModelError without one."""
+        """(u8[B, 16h, 16w, C], multipliers i32[fine] and i32[coarse]) -> planes; raises ModelError as load_analysis."""
         config, model = self._config, self._analysis
         images = tf.TensorSpec([None, None, None, config.channels], tf.uint8)
         fine, coarse = (tf.TensorSpec([width], tf.int32) for width in (config.fine, config.coarse))
@@ -300,7 +309,7 @@ class TensorFlowTransforms:
     ) -> list[Coefficients]:
         of = self._analysis.multipliers.at
         planes = self.analysis_function(np.stack(images), of("fine", quality_index), of("out", quality_index))
-        return [Coefficients(list(bands), low) for *bands, low in zip(*(p.numpy() for p in planes), strict=True)]
+        return [Coefficients(list(subbands), low) for *subbands, low in zip(*(p.numpy() for p in planes), strict=True)]
 
     def levels(
         self, coefficients: Sequence[Coefficients], quality_index: int, threads: Threads = ONE_THREAD
@@ -320,13 +329,13 @@ class TensorFlowTransforms:
         return [restored(levels, weights, threads) for levels in self.levels(coefficients, quality_index)]
 
     def _levels(self, coefficients: Sequence[Coefficients], quality_index: int) -> tf.Tensor:
-        planes = [np.stack(parts) for parts in zip(*(each.planes() for each in coefficients), strict=True)]
+        planes = [np.stack(parts) for parts in zip(*(image.planes() for image in coefficients), strict=True)]
         of = self._synthesis.multipliers.at
         return self.level_function(planes, of("fine", quality_index), of("out", quality_index))
 
 
 def fast_product(gpus: Sequence[tf.config.PhysicalDevice]) -> Product:
-    """float64 where that is fast: on CPUs, twice as fast as bytes (measured), and on GPUs for scientific computing."""
+    """float64_product if float64 is fast: on CPUs, where it takes half the time, and on scientific GPUs."""
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    fast = all(each.get("compute_capability") in FAST_FLOAT64 for each in details)
+    fast = all(gpu.get("compute_capability") in FAST_FLOAT64 for gpu in details)
     return float64_product if fast else bytes_product

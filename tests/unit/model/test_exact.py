@@ -29,9 +29,9 @@ def test_outputs_beyond_float32_are_exact_too(size):
     layer = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 7)})["a"]
     assert layer.wide is not None and layer.wide.tolist() == [1, 4]
     x = rng.choice([-1023.0, 1023.0], (50, size)).astype(np.float32)
-    wanted = x.astype(np.int64) @ kernel + layer.bias.astype(np.int64)
-    assert np.array_equal(layer.product(x), wanted)
-    assert np.array_equal(layer.product(x, slice(2, 5)), wanted[:, 2:5])
+    expected = x.astype(np.int64) @ kernel + layer.bias.astype(np.int64)
+    assert np.array_equal(layer.product(x), expected)
+    assert np.array_equal(layer.product(x, slice(2, 5)), expected[:, 2:5])
     assert layer.product(x, slice(2, 4)).dtype == np.float32
 
 
