@@ -1,4 +1,4 @@
-"""Files and pixels are the same, to the last bit, whoever computes them: kinds of processors, threads, windows."""
+"""Files and pixels are the same to the last bit on every kind of processor, with any threads, and in windows."""
 
 import hashlib
 
@@ -45,14 +45,14 @@ def test_every_kind_makes_the_same_file_and_pixels(kinds, codec, shape, quality)
 
 
 def test_every_kind_makes_the_same_tiles(kinds, tiny):
-    """Of several tiles, the last ones cut off, at another quality; and the levels before rounding."""
-    pixels, found = synthetic_image(70, 90, seed=6), set()
+    """Several tiles, the last ones cropped, at another quality; and the levels before rounding."""
+    pixels, results = synthetic_image(70, 90, seed=6), set()
     for kind in (library.REFERENCE, *kinds):
         with library.use(kind):
             fresh = Codec(tiny.model, threads=1)
             data = fresh.encode(pixels, 30, tile=64)
-            found.add((sha(data), sha(fresh.decode(data)), sha(fresh.decode_levels(data))))
-    assert len(found) == 1
+            results.add((sha(data), sha(fresh.decode(data)), sha(fresh.decode_levels(data))))
+    assert len(results) == 1
 
 
 def test_refined_files_are_decoded_alike_by_every_kind(kinds, tiny):
@@ -67,26 +67,28 @@ def test_refined_files_are_decoded_alike_by_every_kind(kinds, tiny):
 @pytest.mark.parametrize("tile", [64, 128, 1024])
 @pytest.mark.parametrize("effort", [1, 2])
 def test_threads_make_the_same(codec, tile, effort):
-    pixels, found = synthetic_image(150, 210, seed=8), set()
+    pixels, results = synthetic_image(150, 210, seed=8), set()
     for threads in THREADS:
-        one = with_threads(codec, threads)
-        data = one.encode(pixels, 55, tile=tile, effort=effort)
-        one.verify(data)
-        found.add((sha(data), sha(one.decode(data)), sha(one.decode_levels(data)), sha(one.decode(data, reduce=2))))
-    assert len(found) == 1
+        fresh = with_threads(codec, threads)
+        data = fresh.encode(pixels, 55, tile=tile, effort=effort)
+        fresh.verify(data)
+        results.add(
+            (sha(data), sha(fresh.decode(data)), sha(fresh.decode_levels(data)), sha(fresh.decode(data, reduce=2)))
+        )
+    assert len(results) == 1
 
 
-def test_tiles_of_threads_of_their_own_are_the_same(tiny, monkeypatch):
-    """Where there are many tiles each thread takes some, and else all share each: by sizes, which are small here."""
-    pixels, found, apart = synthetic_image(260, 300, seed=9), set(), set()
+def test_tiles_are_the_same_however_threads_share_them(tiny, monkeypatch):
+    """Threads take whole tiles if these are large enough, and share each tile otherwise."""
+    pixels, results, parallel = synthetic_image(260, 300, seed=9), set(), set()
     for least in (1, 1 << 30):
         monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", least)
         with Schedule(25, 260 * 300, 3) as schedule:
-            apart.add(schedule.inner.count == 1)
-        one = with_threads(tiny, 3)
-        data = one.encode(pixels, 55, tile=64)
-        found.add((sha(data), sha(one.decode(data))))
-    assert len(found) == 1 and apart == {True, False}
+            parallel.add(schedule.inner.count == 1)
+        fresh = with_threads(tiny, 3)
+        data = fresh.encode(pixels, 55, tile=64)
+        results.add((sha(data), sha(fresh.decode(data))))
+    assert len(results) == 1 and parallel == {True, False}
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
@@ -103,7 +105,7 @@ def test_strips_of_any_height_make_the_same(tiny, rows, monkeypatch):
 def test_windows_are_parts_of_the_whole(codec, tile):
     data, rng = codec.encode(synthetic_image(170, 230, seed=11), 70, tile=tile), np.random.default_rng(0)
     whole = codec.decode(data)
-    small_of = codec.decode(data, reduce=4)
+    reduced = codec.decode(data, reduce=4)
     for _ in range(8):
         top, left = int(rng.integers(169)), int(rng.integers(229))
         height, width = int(rng.integers(1, 171 - top)), int(rng.integers(1, 231 - left))
@@ -111,7 +113,7 @@ def test_windows_are_parts_of_the_whole(codec, tile):
         np.testing.assert_array_equal(part, whole[top : top + height, left : left + width])
         part = codec.decode(data, (top, left, height, width), reduce=4)
         bottom, right = -(-(top + height) // 4), -(-(left + width) // 4)
-        np.testing.assert_array_equal(part, small_of[top // 4 : bottom, left // 4 : right])
+        np.testing.assert_array_equal(part, reduced[top // 4 : bottom, left // 4 : right])
 
 
 def test_strips_and_batches_are_parts_of_the_whole(codec):
@@ -120,11 +122,11 @@ def test_strips_and_batches_are_parts_of_the_whole(codec):
     shape, strips = codec.decode_strips(data)
     assert shape == whole.shape
     np.testing.assert_array_equal(np.concatenate(list(strips)), whole)
-    for found in codec.decode_batch([data, data]):
-        np.testing.assert_array_equal(found, whole)
+    for decoded in codec.decode_batch([data, data]):
+        np.testing.assert_array_equal(decoded, whole)
 
 
-def test_levels_become_pixels_where_there_is_no_filter(tiny):
+def test_levels_become_pixels_if_there_is_no_filter(tiny):
     data = tiny.encode_unfiltered(synthetic_image(70, 90, seed=13), 70, tile=64)
     levels = tiny.decode_levels(data)
     assert levels.dtype == np.int16
@@ -134,7 +136,7 @@ def test_levels_become_pixels_where_there_is_no_filter(tiny):
 @pytest.mark.parametrize("tile", [64, 1024])
 def test_crcs_of_pixels_are_checked_on_request(tiny, tile):
     data = tiny.encode(synthetic_image(70, 90, seed=14), 70, tile=tile)
-    crcs = [one.pixels for one in parse(data).tiles]
+    crcs = [tile.pixels for tile in parse(data).tiles]
     assert crcs == tiny.decoder.pixel_crcs(data)
     whole = tiny.decode(data, check=True)
     for index in range(len(crcs)):
@@ -149,7 +151,7 @@ def test_crcs_of_pixels_are_checked_on_request(tiny, tile):
 
 def test_a_window_checks_the_tiles_that_are_whole_in_it(tiny):
     data = tiny.encode(synthetic_image(128, 192, seed=15), 70, tile=64)
-    crcs = [one.pixels for one in parse(data).tiles]
+    crcs = [tile.pixels for tile in parse(data).tiles]
     damaged = with_pixel_crcs(data, [crcs[0] ^ 1, *crcs[1:]])
     with pytest.raises(FormatError, match="tile 0"):
         tiny.decode(damaged, window=(0, 0, 70, 64), check=True)
@@ -158,7 +160,7 @@ def test_a_window_checks_the_tiles_that_are_whole_in_it(tiny):
 
 
 def test_pixels_of_another_synthesis_are_noticed(tiny):
-    """The CRC of symbols does not see the synthesis; that of pixels does."""
+    """The CRC of symbols does not depend on the synthesis, and that of pixels does."""
     bias = tiny.model.arrays["synthesis/fine/bias"]
     other = Codec(reload(tiny.model, **{"synthesis/fine/bias": bias + np.int32(1 << 20)}), threads=1)
     data = tiny.encode(synthetic_image(40, 50, seed=16), 70)

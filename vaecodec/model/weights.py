@@ -29,9 +29,7 @@ from vaecodec.model.exact import PRODUCT_BITS, WEIGHT_BITS
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.gains import LOG_BITS, interpolate
 from vaecodec.transforms.latents import file_order, subband_of, subbands_in_file_order
-from vaecodec.transforms.networks import GATE_BITS as ACTIVATION_BITS
-from vaecodec.transforms.networks import LIMIT as ACTIVATION_MAX
-from vaecodec.transforms.networks import PIXEL_BITS
+from vaecodec.transforms.networks import ACTIVATION_BITS, ACTIVATION_MAX, PIXEL_BITS
 from vaecodec.transforms.wavelet import OCTAVES
 
 WEIGHT_MAX = 32767

@@ -26,8 +26,8 @@ from vaecodec.transforms import wavelet
 from vaecodec.transforms.gains import LOG_BITS, interpolate, multipliers, scaled_gains
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS, VALUE_BITS, Coefficients
 
-LIMIT = 32767  # of activations
-GATE_BITS = 11  # unit of activations: the product of a gate is shifted by it
+ACTIVATION_MAX = 32767
+ACTIVATION_BITS = 11  # unit of activations: 2**-11, by which the product of a gate is shifted
 PIXEL_BITS = 14  # unit of samples and of coefficients
 LOG_MIN, LOG_MAX = -26 << LOG_BITS, (6 << LOG_BITS) - 1  # of gains: keeps the shifts of scaled_gains in 0..31
 
@@ -74,7 +74,7 @@ def load_dense(arrays: Arrays, name: str, inputs: int, outputs: int, form: str =
     """A dense layer; raises ModelError if its shape differs or its sums could overflow."""
     kernel, bias, shift = read_layer(arrays, name, (inputs, outputs))
     try:
-        return Dense(kernel, bias, shift, form, LIMIT, GATE_BITS)
+        return Dense(kernel, bias, shift, form, ACTIVATION_MAX, ACTIVATION_BITS)
     except ValueError as exc:
         raise ModelError(f"layer {name}: {exc}") from exc
 
@@ -83,7 +83,7 @@ def load_block(arrays: Arrays, name: str, channels: int) -> Block:
     """The five layers of a residual block; raises ModelError as load_dense does."""
     taps, bias, shift = read_layer(arrays, f"{name}/space", (3, 3, channels))
     try:
-        space = Depthwise(taps, bias, shift, LIMIT)
+        space = Depthwise(taps, bias, shift, ACTIVATION_MAX)
     except ValueError as exc:
         raise ModelError(f"layer {name}/space: {exc}") from exc
     return Block(

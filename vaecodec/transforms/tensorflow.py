@@ -20,7 +20,7 @@ from vaecodec.native.reference.transforms import FINE_CELL, STEPS
 from vaecodec.native.transforms import FilterWeights
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.backends import load_analysis
-from vaecodec.transforms.networks import LIMIT, Analysis, Arrays, Synthesis, restored
+from vaecodec.transforms.networks import ACTIVATION_MAX, Analysis, Arrays, Synthesis, restored
 from vaecodec.transforms.wavelet import OCTAVES, SIDES, SUBBANDS, Coefficients
 
 REAL = tf.float64
@@ -50,9 +50,9 @@ def wrapped(x: tf.Tensor, bits: int = WORD) -> tf.Tensor:
     return x - tf.floor(x * 2.0**-bits + 0.5) * 2.0**bits
 
 
-def narrow(x: tf.Tensor, low: int = -LIMIT) -> tf.Tensor:
+def narrow(x: tf.Tensor, low: int = -ACTIVATION_MAX) -> tf.Tensor:
     """x clipped to low..32767."""
-    return tf.clip_by_value(x, float(low), float(LIMIT))
+    return tf.clip_by_value(x, float(low), float(ACTIVATION_MAX))
 
 
 def float64_product(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:
@@ -90,7 +90,7 @@ class Layers:
         if layer.form == "gate":
             a, b = tf.split(t, [layer.channels, layer.channels], -1)
             t = rounded(narrow(a, 0) * narrow(b), layer.gate)
-        t = narrow(t, 0 if layer.form == "relu" else -LIMIT)
+        t = narrow(t, 0 if layer.form == "relu" else -ACTIVATION_MAX)
         if residual is not None:
             t = narrow(t + residual)
         return t if multiplier is None else narrow(rounded(t * multiplier, MULTIPLIER_BITS))
