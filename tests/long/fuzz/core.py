@@ -72,7 +72,7 @@ class Files:
         """Decode one; raises CodecError as decoding does."""
         from vaecodec.container.chunks import MAGIC
         from vaecodec.container.image_file import HEAD, parse
-        from vaecodec.entropy import tile
+        from vaecodec.prior import tile
 
         data = bytearray(rng.choice(self._files))
         parsed = parse(bytes(data))
@@ -88,12 +88,12 @@ class Files:
                 mutated(data, rng, parsed.tiles[0].offset, last.offset + last.length)
         refixed(data)
         # The CRC of the symbols, and words that are left over, would end most mutants before the synthesis.
-        joined, reader = tile._joined, tile.coding.reader
-        tile._joined, tile.coding.reader = lambda crcs: Any(), lambda payload: Loose(reader(payload))  # type: ignore
+        checksum, reader = tile.tile_checksum, tile.coding.reader
+        tile.tile_checksum, tile.coding.reader = lambda crcs: Any(), lambda payload: Loose(reader(payload))  # type: ignore
         try:
             self._codec.decode(bytes(data))
         finally:
-            tile._joined, tile.coding.reader = joined, reader
+            tile.tile_checksum, tile.coding.reader = checksum, reader
 
 
 class Loose:

@@ -120,7 +120,7 @@ def test_bits_are_the_negative_elbo():
 
 def test_training_learns_and_resumes(tmp_path, capfd):
     from vaecodec.cli import main
-    from vaecodec.model.generative import read_config
+    from vaecodec.model.file import read_config
     from vaecodec.training.loop import load_checkpoint
 
     np.save(tmp_path / "set.npy", np.tile(np.pad(pictures(1), ((0, 0), (10, 10), (10, 10))), (20, 1, 1)))
