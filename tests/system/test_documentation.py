@@ -185,6 +185,13 @@ def test_the_sources_name_pages_that_exist() -> None:
     assert {(path, page) for path, page in named if not (ROOT / page).exists()} == set()
 
 
+def test_the_tree_of_packages_is_that_of_the_order_of_imports() -> None:
+    tree = re.findall(r"^  (\w+)/ ", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    order = (ROOT / "tests" / "unit" / "test_imports.py").read_text().split('ORDER = """')[1].split('"""')[0].split()
+    assert tree == [package for package in order if (ROOT / "vaecodec" / package).is_dir()]
+    assert set(tree) == {path.parent.name for path in (ROOT / "vaecodec").glob("*/__init__.py")}
+
+
 def test_tables_agree_with_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
