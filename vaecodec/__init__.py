@@ -8,6 +8,7 @@ Modules that take time to import are imported on first use.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from vaecodec.codec.codec import Codec
     from vaecodec.generative.scoring import Score
+
+    StrPath = str | os.PathLike[str]
+    Buffer = bytes | bytearray | memoryview
 
 __all__ = [
     "CodecError",
@@ -47,10 +51,18 @@ __all__ = [
 ]
 
 
+def _to_bytes(data: Buffer) -> bytes:
+    return data if isinstance(data, bytes) else memoryview(data).tobytes()
+
+
+def _to_path(model: StrPath | None) -> str | None:
+    return None if model is None else os.fspath(model)
+
+
 def encode(
     image: Any,
     quality: float = 50,
-    model: str = "small",
+    model: StrPath = "small",
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     target_size: int | None = None,
@@ -91,10 +103,10 @@ def encode(
 
 
 def decode(
-    data: bytes,
+    data: Buffer,
     window: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
-    model: str | None = None,
+    model: StrPath | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     check: bool = False,
@@ -118,13 +130,13 @@ def decode(
     """
     from vaecodec.codec import modes
 
-    return modes.decode(data, window, reduce, model, limits, threads, check=check)
+    return modes.decode(_to_bytes(data), window, reduce, _to_path(model), limits, threads, check=check)
 
 
 def encode_batch(
     images: Sequence[Any],
     quality: float = 50,
-    model: str = "small",
+    model: StrPath = "small",
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     effort: int = 1,
@@ -145,10 +157,10 @@ def encode_batch(
 
 
 def decode_batch(
-    files: Sequence[bytes],
+    files: Sequence[Buffer],
     window: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
-    model: str | None = None,
+    model: StrPath | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
 ) -> list[np.ndarray]:
@@ -158,10 +170,10 @@ def decode_batch(
     """
     from vaecodec.codec import modes
 
-    return modes.decode_batch(files, window, reduce, model, limits, threads)
+    return modes.decode_batch(list(map(_to_bytes, files)), window, reduce, _to_path(model), limits, threads)
 
 
-def info(data: bytes) -> dict[str, Any]:
+def info(data: Buffer) -> dict[str, Any]:
     """Describe a .vae file by its header, without its model: size in pixels, quality, model id, bits per pixel.
 
     `kind` is "picture", "array" (an image with other channels than images have), "file" (a stored file: name,
@@ -169,10 +181,10 @@ def info(data: bytes) -> dict[str, Any]:
     """
     from vaecodec.generative.info import info
 
-    return info(data)
+    return info(_to_bytes(data))
 
 
-def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
+def load(name_or_path: StrPath = "small", device: str = "cpu", threads: int | None = None) -> Codec:
     """Load the codec of an installed model, by name, or of a .vcm file, by path.
 
     Args:
@@ -185,27 +197,27 @@ def load(name_or_path: str = "small", device: str = "cpu", threads: int | None =
     """
     from vaecodec.codec import codec
 
-    return codec.load(name_or_path, device, threads)
+    return codec.load(os.fspath(name_or_path), device, threads)
 
 
-def compress_file(source: str, target: str, quality: float = 50, **options: Any) -> dict[str, Any]:
+def compress_file(source: StrPath, target: StrPath, quality: float = 50, **options: Any) -> dict[str, Any]:
     """Compress any file to a .vae file, images lossily; see vaecodec.files.compression.compress_file.
 
     Returns a report with bytes, bits per pixel and seconds.
     """
     from vaecodec.files import compression
 
-    return compression.compress_file(source, target, quality, **options)
+    return compression.compress_file(os.fspath(source), os.fspath(target), quality, **options)
 
 
-def decompress_file(source: str, target: str, **options: Any) -> dict[str, Any]:
+def decompress_file(source: StrPath, target: StrPath, **options: Any) -> dict[str, Any]:
     """Decompress a .vae file to an image file, in the format of its suffix, or to the stored file.
 
     See vaecodec.files.compression.decompress_file.
     """
     from vaecodec.files import compression
 
-    return compression.decompress_file(source, target, **options)
+    return compression.decompress_file(os.fspath(source), os.fspath(target), **options)
 
 
 def register_pillow() -> None:
@@ -213,7 +225,7 @@ def register_pillow() -> None:
     import vaecodec.integrations.pillow  # noqa: F401
 
 
-def encode_set(images: np.ndarray, model: str = "digits") -> bytes:
+def encode_set(images: np.ndarray, model: StrPath = "digits") -> bytes:
     """Encode a set of small grey images losslessly to one .vae file, by bits-back coding.
 
     Source: Townsend, Bird and Barber 2019, Practical lossless compression with latent variables using bits back coding.
@@ -228,10 +240,10 @@ def encode_set(images: np.ndarray, model: str = "digits") -> bytes:
     """
     from vaecodec.generative import image_sets
 
-    return image_sets.encode(images, model)
+    return image_sets.encode(images, os.fspath(model))
 
 
-def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
+def decode_set(data: Buffer, model: StrPath | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
     """Decode a .vae file of encode_set to u8[N, S, S], bit for bit.
 
     Raises FormatError on damage, ModelError where its model is not installed, LimitError where its images together
@@ -239,12 +251,12 @@ def decode_set(data: bytes, model: str | None = None, limits: Limits | None = DE
     """
     from vaecodec.generative import image_sets
 
-    return image_sets.decode(data, model, limits)
+    return image_sets.decode(_to_bytes(data), _to_path(model), limits)
 
 
 def sample(
     n: int,
-    model: str = "digits",
+    model: StrPath = "digits",
     seed: int = 0,
     size: tuple[int, int] = (256, 256),
     quality: float = 50,
@@ -269,11 +281,11 @@ def sample(
     """
     from vaecodec.generative import generation
 
-    return generation.sample(n, model, seed, size, quality, noisy)
+    return generation.sample(n, os.fspath(model), seed, size, quality, noisy)
 
 
 def vary(
-    image: Any, strength: float, n: int = 1, model: str = "digits", seed: int = 0, quality: float = 50
+    image: Any, strength: float, n: int = 1, model: StrPath = "digits", seed: int = 0, quality: float = 50
 ) -> np.ndarray:
     """Vary an image (array, PIL image or path) in the latent space; returns and raises as `sample` does.
 
@@ -282,20 +294,20 @@ def vary(
     """
     from vaecodec.generative import generation
 
-    return generation.vary(image, strength, n, model, seed, quality)
+    return generation.vary(image, strength, n, os.fspath(model), seed, quality)
 
 
-def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = 50) -> np.ndarray:
+def interpolate(a: Any, b: Any, n: int, model: StrPath = "digits", quality: float = 50) -> np.ndarray:
     """Interpolate between two images of one size in the latent space, in n images; returns as `sample` does.
 
     Raises CodecError on images that the model does not take, or of two sizes.
     """
     from vaecodec.generative import generation
 
-    return generation.interpolate(a, b, n, model, quality)
+    return generation.interpolate(a, b, n, os.fspath(model), quality)
 
 
-def score(image: Any, model: str = "digits") -> Score:
+def score(image: Any, model: StrPath = "digits") -> Score:
     """Score how unusual an image is for a model: its negative ELBO in bits per dimension, and percentiles.
 
     Percentiles are among training images.  `corrected` subtracts the bits per dimension of a PNG file (Serra et al.
@@ -304,4 +316,4 @@ def score(image: Any, model: str = "digits") -> Score:
     """
     from vaecodec.generative import scoring
 
-    return scoring.score(image, model)
+    return scoring.score(image, os.fspath(model))

@@ -95,4 +95,4 @@ def _standard_error() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stderr = None  # type: ignore[assignment]
+            sys.stderr = None

@@ -169,7 +169,7 @@ def bench(args: argparse.Namespace, console: Console) -> int:
         with hushed(args.verbose), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", category=UserWarning, module="vaecodec")  # not those of the libraries
-            warnings.showwarning = lambda message, *_: console.note(f"warning: {message}")  # type: ignore[assignment]
+            warnings.showwarning = lambda message, *_: console.note(f"warning: {message}")
             command.bench(args, console)
     except (CodecError, OSError) as exc:
         console.fail(args.output, exc)

@@ -19,8 +19,8 @@ from vaecodec.codec import fallback
 from vaecodec.codec.codec import Codec
 from vaecodec.config import lambda_at
 from vaecodec.container import image_file
-from vaecodec.container.chunks import insert_chunks
-from vaecodec.container.image_file import ALPHA, FallbackHeader, pack_fallback, quality_index_of
+from vaecodec.container.chunks import ALPHA, insert_chunks
+from vaecodec.container.image_file import FallbackHeader, pack_fallback, quality_index_of
 from vaecodec.images.channels import alpha_channel, count_channels, join_alpha
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192

@@ -18,8 +18,8 @@ from vaecodec.codec.rate_control import Target, meet
 from vaecodec.codec.tiles import Latents, check_reduction
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import image_file
-from vaecodec.container.chunks import insert_chunks
-from vaecodec.container.image_file import ALPHA, GREY, Contents, FallbackHeader, quality_index_of
+from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
+from vaecodec.container.image_file import Contents, FallbackHeader, quality_index_of
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import (
     check_array,

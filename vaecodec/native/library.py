@@ -148,7 +148,7 @@ def addresses(pointers: Sequence[int]) -> np.ndarray:
 
 def pointer(array: np.ndarray) -> int:
     """Address of the first element; the caller keeps the array alive."""
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    return array.__array_interface__["data"][0]
 
 
 def check(name: str, array: np.ndarray, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:

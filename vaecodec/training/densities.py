@@ -15,7 +15,7 @@ LOG2 = 0.6931471805599453
 Tensor = Any
 
 
-class Scalar(distributions.Distribution):  # type: ignore[misc]
+class Scalar(distributions.Distribution):
     """Base of distributions with scalar events and without samples that have a gradient."""
 
     def __init__(self, **parameters: Tensor) -> None:

@@ -164,7 +164,7 @@ class Loss(NamedTuple):
     lowest_bpp: Tensor
 
 
-class Weighted(tf.Module):  # type: ignore[misc]
+class Weighted(tf.Module):
     """A model of an architecture; `weights` maps names to variables, or to tensors after `bind`."""
 
     def __init__(self, name: str, config: Any, weights: Weights) -> None:
