@@ -41,7 +41,7 @@ def bulk():
 
 
 def settings_of(quality=50, **options):
-    operators = pytest.importorskip("vaecodec.integrations.ray_operators", exc_type=ImportError)
+    operators = pytest.importorskip("vaecodec.integrations.ray", exc_type=ImportError)
     options = {"quality": quality, "model": "small", "strip": False, "remove": False, "only_images": False} | options
     options = {"effort": 1, "limits": vaecodec.Limits(), "threads": 1} | options
     return operators.Settings(quality, options, vaecodec.load("small").model.id, "compress")
@@ -49,7 +49,7 @@ def settings_of(quality=50, **options):
 
 def through(settings, jobs, device="cpu"):
     """Outcomes of jobs by the operators, one after the other, in this process."""
-    from vaecodec.integrations import ray_operators as operators
+    from vaecodec.integrations import ray as operators
 
     outcomes = {}
     analyse, finish = operators.Analyse(settings, device), operators.Finish(settings)
@@ -103,7 +103,7 @@ def test_operators_make_what_one_file_at_a_time_makes_of_every_kind(tmp_path, mo
 
 def test_what_changes_between_reading_and_coding_is_read_again(tmp_path, monkeypatch):
     settings = settings_of()
-    from vaecodec.integrations import ray_operators as operators
+    from vaecodec.integrations import ray as operators
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(synthetic_image(40, 50)).save("photo.png")
@@ -219,7 +219,7 @@ def test_a_file_that_kills_whoever_takes_it_is_named_and_its_neighbours_are_done
         Image.fromarray(synthetic_image(20, 20, number)).save(f"{number}.png")
     jobs = [Job(f"{number}.png", stat=os.stat(f"{number}.png")) for number in range(20)]
     jobs[13] = jobs[13]._replace(whole_name=Deadly())
-    found = {job.path: outcome for job, outcome in bulk._each(jobs, settings_of(), "cpu", None, None)}
+    found = {job.path: outcome for job, outcome in bulk._map_jobs(jobs, settings_of(), "cpu", None, None)}
     assert [path for path, outcome in found.items() if outcome is None] == ["13.png"] and len(found) == 20
     assert all(outcome.report["kind"] == "picture" for outcome in found.values() if outcome)
 

@@ -36,7 +36,7 @@ ALLOWED = {
     "backports": ("container.chunks",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),
-    "pyarrow": ("integrations.ray_operators",),
+    "pyarrow": ("integrations.ray",),
     "ray": ("integrations.ray",),
 }
 

@@ -16,6 +16,10 @@ from typing import BinaryIO, NamedTuple
 
 from vaecodec.errors import FormatError
 
+EXIF_PREFIX = b"Exif\0\0"  # in JPEG; Pillow returns it for some formats only
+RESOLUTION = struct.Struct("<II")  # horizontal and vertical pixels per metre
+INCH = 0.0254  # metres
+
 # Formats that is_image detects: they hold one image, or its frames, and begin with a signature.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "PCX", "SGI", "QOI")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -25,7 +25,7 @@ import numpy as np
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.images.channels import check_array, split_alpha
-from vaecodec.images.inspection import PNG_SIGNATURE, check_avif
+from vaecodec.images.inspection import EXIF_PREFIX, INCH, PNG_SIGNATURE, RESOLUTION, check_avif
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 VECTOR_FORMATS = ("EPS", "WMF")  # Pillow renders them with other programs, which a hostile file may exploit
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of Pillow's 16-bit raw modes
 SRGB_GAMMA = 0.45455  # of a PNG without a profile
-EXIF_PREFIX = b"Exif\0\0"  # in JPEG; Pillow returns it for some formats only
-RESOLUTION, INCH = struct.Struct("<II"), 0.0254  # pixels per metre; metres
 
 # TIFF tags: TIFF 6.0, section 15; EXIF 2.32, section 4.6
 ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323

@@ -1,4 +1,4 @@
-"""`vaecodec.arrays` as a codec of numcodecs (entry point in the group numcodecs.codecs), and so of zarr's format 2.
+"""Use `vaecodec.arrays` as a codec of numcodecs (entry point group numcodecs.codecs) and so of zarr format 2.
 
 zarr.create_array(..., zarr_format=2, compressors=VaeCodec(max_error=0.01))
 """
@@ -15,9 +15,9 @@ from vaecodec import arrays
 
 
 class VaeCodec(Codec):
-    """Arrays with a bound on the error of every value; the parameters are those of `arrays.encode`.
+    """Codec for arrays with a bound on the error of every value; the parameters are those of `arrays.encode`.
 
-    Raises ValueError on a bound or a mode that it does not take.
+    Raises ValueError on an invalid bound or mode.
     """
 
     codec_id = "vaecodec"
@@ -29,16 +29,16 @@ class VaeCodec(Codec):
         self.max_error, self.channels, self.mode, self.model = max_error, channels, mode, model
 
     def encode(self, buf: Any) -> bytes:
-        """An array -> a chunk; raises CodecError on one that it cannot take."""
+        """Encode an array; raises CodecError on an array that is not supported."""
         return arrays.encode(ensure_ndarray(buf), self.max_error, self.channels, self.mode, self.model)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """A chunk -> the array, in `out` where that is given; raises CodecError on damage."""
-        found = arrays.decode(ensure_contiguous_ndarray(buf).view("u1").data, arrays.model_path(self.model))
-        return found if out is None else ndarray_copy(found, out)
+        """Decode a chunk, into `out` if given; raises CodecError on damage."""
+        values = arrays.decode(ensure_contiguous_ndarray(buf).view("u1").data, arrays.model_path(self.model))
+        return values if out is None else ndarray_copy(values, out)
 
     def get_config(self) -> dict[str, Any]:
-        """What numcodecs.get_codec makes this codec from again, JSON-ready."""
+        """Return the configuration for numcodecs.get_codec, JSON-ready."""
         return {"id": self.codec_id, **arrays.options(self)}
 
 

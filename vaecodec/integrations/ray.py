@@ -1,61 +1,107 @@
-"""`vaecodec compress -r` by Ray Data, on one machine or on many that share a file system.
+"""Compress folders with Ray Data, on one machine or on several that share a file system.
 
-files --read: tasks, CPUs--> pictures --Analyse: actors, GPUs or CPUs--> latents --Finish: actors, CPUs--> files
+files --read: tasks, CPUs--> images --Analyse: actors, GPUs or CPUs--> latents --Finish: actors, CPUs--> files
 
-What there is to do, names of outputs and the manifest are those of the command: each resumes what the other began.
-Only the process that this is called from appends to the manifest; to do so from several machines is not safe on network
-file systems.
+Jobs, names of outputs and the manifest are those of `vaecodec compress -r`, and each resumes a run of the other.
+Operators pass on tables of rows: the number of a job and a pickled Task or Outcome.  If one fails on a job, Finish
+compresses the file as the command does.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import pickle
+import platform
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from vaecodec.codec import modes
+from vaecodec.codec.codec import Codec, load
 from vaecodec.codec.rate_control import Target
-from vaecodec.console import Console, explain
+from vaecodec.codec.tiles import Latents
+from vaecodec.console import Console, explain, hushed
 from vaecodec.container.image_file import quality_index_of
-from vaecodec.errors import CodecError
+from vaecodec.errors import CodecError, ModelError
+from vaecodec.files.compression import convert_file
 from vaecodec.files.folders import FolderWalk, Job, compress_jobs
 from vaecodec.files.manifest import append
-from vaecodec.files.runs import Outcome, Outcomes, Run, compress_settings, format_report
-from vaecodec.limits import DEFAULT, Limits
+from vaecodec.files.outputs import (
+    ChooseTarget,
+    ImageContent,
+    Output,
+    Resources,
+    encode_image,
+    encode_source,
+    read_source_image,
+    store_file,
+)
+from vaecodec.files.runs import JobRunner, Outcome, Outcomes, Run, compress_job, compress_settings, format_report
+from vaecodec.files.sources import Source
+from vaecodec.images.inspection import is_image
+from vaecodec.images.strips import is_large
+from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.model.file import load_model
 from vaecodec.model.library import SUFFIX
 from vaecodec.rdo.refinement import check_effort
 
 try:
+    import pyarrow as pa
     import ray
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
     from ray.util.annotations import RayDeprecationWarning
-
-    from vaecodec.integrations import ray_operators as operators
 except ImportError as exc:
-    raise ImportError(
-        f"vaecodec.integrations.ray needs Ray: pip install 'vaecodec[ray]' ({exc})", name=exc.name
-    ) from exc
+    message = f"vaecodec.integrations.ray needs Ray: pip install 'vaecodec[ray]' ({exc})"
+    raise ImportError(message, name=exc.name) from exc
 
-# Shares of a core: there are as many of each as cores, and what has nothing to do leaves it to the others.
-READ, ANALYSE, FINISH = 0.1, 0.4, 0.5
-TRIES = 2  # more, of what was being done when its process died; then each file has another, alone
-STARTS = 3  # of Ray, before it is given up
-ARROW: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}  # tables whole, as they come
-GROUP, GROUP_BYTES = 16, 1 << 23  # files that go together: at most so many, or of so many bytes
+# CPUs of a task or actor: each operator has one per core, and an idle one leaves the core to the others.
+READ_CPUS, ANALYSE_CPUS, FINISH_CPUS = 0.1, 0.4, 0.5
+RETRIES = 2  # of the work of a process that died; a job that is lost after that has one more try, alone
+START_TRIES = 3
+BATCH_OPTIONS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}  # whole tables
+GROUP_FILES, GROUP_BYTES = 16, 1 << 23  # limits of the files that one task reads
+SCHEMA = pa.schema([("number", pa.int64()), ("content", pa.large_binary())])
 
 
 class Summary(NamedTuple):
-    """How a run went: numbers of files, and a line for each that failed."""
+    """The counts of a run, and a message for each file that failed."""
 
     done: int
-    unchanged: int  # done before
+    unchanged: int  # done by an earlier run
     skipped: int
     failed: list[str]
+
+
+class Settings(NamedTuple):
+    """The settings of a run; `options` are those of compress_file, `model_id` is the model's id."""
+
+    quality: float | Target
+    options: dict[str, Any]
+    model_id: str
+    how: str  # for manifests
+
+    def load(self, device: str = "cpu") -> Codec:
+        """Load the codec; raises ModelError if the model of that name differs on this machine."""
+        codec = load(self.options["model"], device, threads=1)
+        if codec.model.id != self.model_id:
+            raise ModelError(f"{platform.node()} has model {codec.model.id}, but the run started with {self.model_id}")
+        return codec
+
+
+class Task(NamedTuple):
+    """A job with its image and latents, if they are made by now."""
+
+    job: Job
+    image: ImageContent | None = None
+    version: tuple[int, int] = (0, 0)  # of the file that was read
+    latents: list[Latents] | None = None
 
 
 def compress(
@@ -77,175 +123,141 @@ def compress(
     finishers: int | None = None,
     verbose: bool = False,
 ) -> Summary:
-    """Files and folders -> .vae files below `output_dir`, or beside their sources where that is None.
+    """Compress files and folders to .vae files below `output_dir`, or beside their sources if that is None.
 
-    Names, bytes, what is stored and what is left alone are those of `vaecodec compress -r`; the options are those of
-    compress_file.  `device` is where the transforms run: "cpu", "gpu" or "tensorflow", as for vaecodec.load; with the
-    last two, bytes may differ in what a last bit of rounding decides.  At most so many `analysers` and `finishers` work
-    at once (default: a GPU each, or a core).  Ray is started on this machine where it runs nowhere; on a cluster all
-    paths must be the same files everywhere.  A line on stderr for each file that fails, and with `verbose` for all.
-    Raises ImportError without Ray, ModelError, CodecError where Ray gives up or has no such device, ValueError on an
-    option out of range, OSError where nothing can be written to `output_dir`.  The same call again resumes.
+    The options are those of compress_file; the same call again resumes a run.  Ray is started on this machine unless
+    it runs already; on a cluster all paths must be the same files on every machine.
+
+    Args:
+        device: for the transforms, "cpu", "gpu" or "tensorflow" as in vaecodec.load; with the last two, rounding
+            differences may change bytes.
+        analysers: the largest number of actors for the analysis (default: one per GPU, or per core).
+        finishers: the largest number of actors for entropy coding (default: one per core).
+        verbose: print a line for each file, not only for those that fail.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ModelError: the model cannot be loaded.
+        CodecError: Ray gives up, or has no such device.
+        ValueError: an option is out of range.
+        OSError: `output_dir` cannot be written to.
     """
-    wanted = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
+    target = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
     check_effort(effort)
-    if not isinstance(wanted, Target):
-        quality_index_of(wanted)
+    if not isinstance(target, Target):
+        quality_index_of(target)
     options = {"quality": quality, "model": model, "strip": strip, "remove": remove, "only_images": only_images}
     options |= {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, "effort": effort}
-    identity = load_model(model).id
+    model_id = load_model(model).id
     options["model"] = os.path.abspath(model) if model.endswith(SUFFIX) else model
-    how = f"compress {identity} {compress_settings(wanted, effort, strip, only_images)}"
-    settings = operators.Settings(wanted, {**options, "limits": limits, "threads": 1}, identity, how)
+    how = f"compress {model_id} {compress_settings(target, effort, strip, only_images)}"
+    settings = Settings(target, {**options, "limits": limits, "threads": 1}, model_id, how)
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
 
     console = Console(quiet=not verbose)
     run = Run(console, how, repeat=remove)
     walk = FolderWalk(console, None if output_dir is None else os.fspath(output_dir))
-    jobs = list(
-        run.jobs(walk.listings([os.fspath(path) for path in paths]), partial(compress_jobs, overwrite=overwrite))
-    )
-    for job, outcome in run.successes(_each(jobs, settings, device, analysers, finishers)):
+    plan = partial(compress_jobs, overwrite=overwrite)
+    jobs = list(run.jobs(walk.listings([os.fspath(path) for path in paths]), plan))
+    for job, outcome in run.successes(_map_jobs(jobs, settings, device, analysers, finishers)):
         run.report(*format_report("compress", job.path, outcome.report))
     run.finish()
     return Summary(run.done, run.unchanged, run.skipped, [line.removeprefix("vaecodec: ") for line in console.failed])
 
 
-def _each(
-    jobs: list[Job], settings: operators.Settings, device: str, analysers: int | None, finishers: int | None
-) -> Outcomes:
-    """(job, what became of it) as they are done, in any order; None for a job whose process died every time."""
-    if not jobs:
-        return
-    start()
-    waiting = {number: _everywhere(job) for number, job in enumerate(jobs)}
-    with _calm():
-        try:
-            for number, outcome in _outcomes(waiting, settings, device, analysers, finishers):
-                if waiting.pop(number, None):
-                    yield jobs[number], _noted(jobs[number], outcome)
-            lost = {number: _alone.remote(job, settings) for number, job in waiting.items()}
-            for number, found in lost.items():
-                yield jobs[number], _noted(jobs[number], _result(found))
-        except ray.exceptions.RayError as exc:
-            why = str(exc).strip().splitlines()
-            raise CodecError(f"Ray gave up: {why[-1] if why else type(exc).__name__}") from exc
-
-
-def _outcomes(
-    jobs: dict[int, Job], settings: operators.Settings, device: str, analysers: int | None, finishers: int | None
-) -> Iterator[tuple[int, Outcome]]:
-    """(number of a job, what became of it), but for those that were lost with a process."""
-    there = ray.cluster_resources()
-    cores, gpus = max(1, int(there.get("CPU", 1))), int(there.get("GPU", 0))
-    if device == "gpu" and not gpus:
-        raise CodecError("device is 'gpu', and Ray knows of no GPU")
-    analysers = analysers or (gpus if device == "gpu" else cores)
-    data: ray.data.Dataset = ray.data.from_arrow([operators.table_of([(0, group)]) for group in _groups(jobs, cores)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RayDeprecationWarning)  # nothing else bounds how often a task is tried again
-        data = data.map_batches(
-            partial(operators.read, settings=settings),
-            compute=TaskPoolStrategy(),
-            num_cpus=READ,
-            ray_remote_args_fn=lambda: {"max_retries": TRIES},
-            **ARROW,
-        )
-        if not isinstance(settings.wanted, Target) and settings.options["effort"] == 1:
-            data = data.map_batches(
-                operators.Analyse,
-                fn_constructor_args=(settings, device),
-                compute=_pool(analysers),
-                num_cpus=ANALYSE,
-                num_gpus=int(device == "gpu"),
-                ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
-                **ARROW,
-            )
-        data = data.map_batches(
-            operators.Finish,
-            fn_constructor_args=(settings,),
-            compute=_pool(finishers or cores),
-            num_cpus=FINISH,
-            ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
-            **ARROW,
-        )
-    for table in data.iter_batches(**ARROW):
-        yield from operators.rows_of(table)
-
-
-def _pool(most: int) -> ActorPoolStrategy:
-    """Actors that wait for little: what they hold when they die is to be done again."""
-    return ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=2)
-
-
-@ray.remote(max_retries=0)
-def _alone(job: Job, settings: operators.Settings) -> Outcome:
-    """A job that was lost, in a process that does nothing else meanwhile."""
-    return operators.alone(job, settings)
-
-
-def _result(found: Any) -> Outcome | None:
-    try:
-        return ray.get(found)
-    except ray.exceptions.RayError:
-        return None
-
-
-def _noted(job: Job, outcome: Outcome | None) -> Outcome | None:
-    """What became of a job, once it is in the manifest."""
-    if outcome is not None and outcome.entry is not None and job.manifest is not None:
-        try:
-            append(job.manifest, outcome.entry)
-        except OSError as exc:
-            return Outcome(error=explain(job.path, exc), warnings=outcome.warnings)
-    return outcome
-
-
-def _everywhere(job: Job) -> Job:
-    """A job with full paths, as other processes have other working folders."""
-    folder, manifest = (None if path is None else os.path.abspath(path) for path in (job.folder, job.manifest))
-    return job._replace(path=os.path.abspath(job.path), folder=folder, manifest=manifest)
-
-
-def _groups(jobs: dict[int, Job], cores: int) -> Iterator[list[tuple[int, Job]]]:
-    """What one task reads: few files where they are large, or where there are few."""
-    most, size = min(GROUP, -(-len(jobs) // (4 * cores))), 0
-    group: list[tuple[int, Job]] = []
-    for number, job in jobs.items():
-        found = job.stat.st_size if job.stat else 0
-        if group and (len(group) == most or size + found > GROUP_BYTES):
-            yield group
-            group, size = [], 0
-        group.append((number, job))
-        size += found
-    if group:
-        yield group
-
-
 def start(**options: Any) -> None:
-    """Finds a cluster as Ray does (RAY_ADDRESS), or starts one here, which goes on until this process ends.
+    """Connect to a cluster as Ray does (RAY_ADDRESS), or start Ray here until this process ends.
 
-    `options` are those of ray.init.  Raises CodecError where Ray does not start.
+    `options` are those of ray.init.  Raises CodecError if Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     tries = 0
     while not ray.is_initialized():
         try:
             ray.init(**{"logging_level": logging.ERROR, **options})
-        except Exception as exc:  # it has no better class; a busy machine may take longer than the 30 s it is given
+        except Exception as exc:  # Ray gives itself 30 s, which a busy machine may exceed, and raises no special class
             ray.shutdown()
             tries += 1
-            if tries == STARTS:
+            if tries == START_TRIES:
                 raise CodecError(f"Ray does not start: {exc}") from exc
 
 
+def _map_jobs(
+    jobs: list[Job], settings: Settings, device: str, analysers: int | None, finishers: int | None
+) -> Outcomes:
+    """Yield jobs with their outcomes in order of completion; None if the process of a job died at every try."""
+    if not jobs:
+        return
+    start()
+    waiting = {number: _with_full_paths(job) for number, job in enumerate(jobs)}
+    with _quiet_data_context():
+        try:
+            for number, outcome in _run_pipeline(waiting, settings, device, analysers, finishers):
+                if waiting.pop(number, None):
+                    yield jobs[number], _record(jobs[number], outcome)
+            lost = {number: _run_alone.remote(job, settings) for number, job in waiting.items()}
+            for number, reference in lost.items():
+                result: Outcome | None = None
+                with suppress(ray.exceptions.RayError):
+                    result = ray.get(reference)
+                yield jobs[number], _record(jobs[number], result)
+        except ray.exceptions.RayError as exc:
+            lines = str(exc).strip().splitlines()
+            raise CodecError(f"Ray gave up: {lines[-1] if lines else type(exc).__name__}") from exc
+
+
+def _run_pipeline(
+    jobs: dict[int, Job], settings: Settings, device: str, analysers: int | None, finishers: int | None
+) -> Iterator[tuple[int, Outcome]]:
+    """Yield (number of a job, outcome), without the jobs that were lost with a process."""
+    cluster = ray.cluster_resources()
+    cores, gpus = max(1, int(cluster.get("CPU", 1))), int(cluster.get("GPU", 0))
+    if device == "gpu" and not gpus:
+        raise CodecError("device is 'gpu', but Ray has no GPU")
+    analysers = analysers or (gpus if device == "gpu" else cores)
+    data: ray.data.Dataset = ray.data.from_arrow([table_of([(0, group)]) for group in _group_jobs(jobs, cores)])
+    actor_options = {"ray_remote_args_fn": lambda: {"max_task_retries": RETRIES}, **BATCH_OPTIONS}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # ray_remote_args_fn alone bounds retries
+        data = data.map_batches(
+            partial(read, settings=settings),
+            compute=TaskPoolStrategy(),
+            num_cpus=READ_CPUS,
+            ray_remote_args_fn=lambda: {"max_retries": RETRIES},
+            **BATCH_OPTIONS,
+        )
+        if not isinstance(settings.quality, Target) and settings.options["effort"] == 1:
+            data = data.map_batches(
+                Analyse,
+                fn_constructor_args=(settings, device),
+                compute=_actor_pool(analysers),
+                num_cpus=ANALYSE_CPUS,
+                num_gpus=int(device == "gpu"),
+                **actor_options,
+            )
+        data = data.map_batches(
+            Finish,
+            fn_constructor_args=(settings,),
+            compute=_actor_pool(finishers or cores),
+            num_cpus=FINISH_CPUS,
+            **actor_options,
+        )
+    for table in data.iter_batches(**BATCH_OPTIONS):
+        yield from rows_of(table)
+
+
+def _actor_pool(size: int) -> ActorPoolStrategy:
+    # A short queue per actor, as the queue of an actor that dies must be processed again.
+    return ActorPoolStrategy(min_size=1, max_size=size, max_tasks_in_flight_per_actor=2)
+
+
 @contextmanager
-def _calm() -> Iterator[None]:
-    """Ray Data without its bars and reports, and with patience: a process that dies is no reason to end the run."""
+def _quiet_data_context() -> Iterator[None]:
+    """Run Ray Data without progress bars and reports, and tolerate processes that die."""
     context, logger = DataContext.get_current().copy(), logging.getLogger("ray.data")
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1
-    context.max_consecutive_actor_init_deaths = TRIES
+    context.max_consecutive_actor_init_deaths = RETRIES
     context.execution_no_progress_timeout_s = -1  # a single file may take hours
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -254,3 +266,136 @@ def _calm() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _with_full_paths(job: Job) -> Job:
+    """Return a job for processes with other working folders."""
+    folder, manifest = (None if path is None else os.path.abspath(path) for path in (job.folder, job.manifest))
+    return job._replace(path=os.path.abspath(job.path), folder=folder, manifest=manifest)
+
+
+def _group_jobs(jobs: dict[int, Job], cores: int) -> Iterator[list[tuple[int, Job]]]:
+    """Group the files that one task reads: few if they are large, or if there are few in all."""
+    most, group_bytes = min(GROUP_FILES, -(-len(jobs) // (4 * cores))), 0
+    group: list[tuple[int, Job]] = []
+    for number, job in jobs.items():
+        size = job.stat.st_size if job.stat else 0
+        if group and (len(group) == most or group_bytes + size > GROUP_BYTES):
+            yield group
+            group, group_bytes = [], 0
+        group.append((number, job))
+        group_bytes += size
+    if group:
+        yield group
+
+
+def _record(job: Job, outcome: Outcome | None) -> Outcome | None:
+    """Append a finished output to the manifest; return the outcome."""
+    if outcome is not None and outcome.entry is not None and job.manifest is not None:
+        try:
+            append(job.manifest, outcome.entry)
+        except OSError as exc:
+            return Outcome(error=explain(job.path, exc), warnings=outcome.warnings)
+    return outcome
+
+
+def table_of(rows: Iterable[tuple[int, Any]]) -> pa.Table:
+    """Make a table of (number, object) rows; rows_of inverts it."""
+    numbers, contents = zip(*((number, pickle.dumps(content, 5)) for number, content in rows), strict=True)
+    return pa.table({"number": numbers, "content": contents}, SCHEMA)
+
+
+def rows_of(table: pa.Table) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a table of table_of."""
+    for number, content in zip(table["number"], table["content"], strict=True):
+        yield number.as_py(), pickle.loads(content.as_buffer())
+
+
+def read(table: pa.Table, settings: Settings) -> Iterator[pa.Table]:
+    """Read the images of lists of jobs; a large image, which is read in strips, is left to Finish."""
+    for _, jobs in rows_of(table):
+        for number, job in jobs:
+            task, limits = Task(job), settings.options["limits"] or NONE
+            with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(limits):
+                if is_image(source.rewind(), source.name) and not _is_large(source):
+                    task = Task(job, read_source_image(source), _version(source))
+            yield table_of([(number, task)])
+
+
+def _is_large(source: Source) -> bool:
+    from PIL import Image
+
+    with Image.open(source.rewind()) as image:
+        return is_large(image.height, image.width)
+
+
+def _version(source: Source) -> tuple[int, int]:
+    stat = os.fstat(source.file.fileno())
+    return stat.st_size, stat.st_mtime_ns
+
+
+class Analyse:
+    """Add latents to tasks, for several images at once if that is faster."""
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        assert not isinstance(settings.quality, Target)
+        self._codec, self._quality = settings.load(device), settings.quality
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        rows = rows_of(table)
+        while tasks := dict(islice(rows, self._codec.transforms.batch)):
+            images = {n: task.image.samples for n, task in tasks.items() if task.image is not None}
+            images = {n: samples for n, samples in images.items() if samples.dtype == np.uint8}
+            with suppress(CodecError, MemoryError), hushed():
+                latents = modes.analyse_batch(self._codec, list(images.values()), self._quality)
+                tasks |= {n: tasks[n]._replace(latents=tiles) for n, tiles in zip(images, latents, strict=True)}
+            yield table_of(tasks.items())
+
+
+class Finish:
+    """Entropy code and write the outputs of tasks, and verify those whose sources are to be removed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._codec, self._settings = settings.load(), settings
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        for number, task in rows_of(table):
+            if task.image is None:
+                outcome = run_alone(task.job, self._settings)
+            else:
+                with hushed():
+                    run_job = JobRunner(self._compress, {"task": task}, self._settings.how, is_remote=True)
+                    outcome = run_job(task.job)
+            yield table_of([(number, outcome)])
+
+    def _compress(self, job: Job, task: Task) -> dict[str, Any]:
+        """Do the rest of what compress_job does."""
+        options, encode = self._settings.options, partial(self._encode, task=task)
+
+        def make_output(source: Source, choose_target: ChooseTarget) -> Output:
+            arguments = options["model"], options["only_images"], job.whole_name, Resources(options["limits"], 1)
+            return encode_image(source, choose_target, encode, *arguments) or store_file(source, choose_target)
+
+        return convert_file(job.path, job.folder, make_output, options["remove"], job.overwrite, adopt=True)
+
+    def _encode(self, source: Source, task: Task) -> bytes:
+        quality, options = self._settings.quality, self._settings.options
+        image, strip, effort = task.image, options["strip"], options["effort"]
+        assert image is not None
+        if _version(source) != task.version:  # the file has changed since it was read
+            return encode_source(source, quality, options["model"], strip, Resources(options["limits"], 1), effort)
+        source.left_out += image.left_out
+        metadata = None if strip else image.metadata
+        if task.latents is None:
+            return modes.encode(self._codec, image.samples, quality, metadata, None, effort)
+        assert not isinstance(quality, Target)
+        return modes.encode_latents(self._codec, image.samples, task.latents, quality, metadata)
+
+
+def run_alone(job: Job, settings: Settings) -> Outcome:
+    """Compress the file of a job as `vaecodec compress -r` does."""
+    with hushed():
+        return JobRunner(compress_job, settings.options, settings.how, is_remote=True)(job)
+
+
+_run_alone = ray.remote(max_retries=0)(run_alone)  # in a process of its own

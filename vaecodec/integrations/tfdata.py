@@ -1,9 +1,8 @@
-""".vae files -> tf.data, for training: pictures decoded on the CPU, by threads of TensorFlow's own.
+"""Read .vae files with tf.data for training: decode images on the CPU, in TensorFlow's threads.
 
-paths --read--> bytes --decode, a codec to each thread--> u8[H, W, C] --batch, prefetch--> a training step
+    paths --read--> bytes --decode, one codec per thread--> u8[H, W, C] --batch, prefetch--> training step
 
-Neither the transforms nor TensorFlow hold Python's lock; entropy coding does, for about a sixth of a picture's time, so
-that some six cores can be kept busy.
+Only entropy coding holds the GIL, for about a sixth of the time of an image, so about six cores can be used.
 """
 
 from __future__ import annotations
@@ -39,40 +38,47 @@ def dataset(
     model: str | None = None,
     limits: Limits | None = DEFAULT,
 ) -> tf.data.Dataset:
-    """u8[H, W, channels] of each .vae file, in order, or in another one each time through with `shuffle`.
+    """Make a dataset of the images in .vae files, u8[H, W, channels]; alpha is left out.
 
-    `crop` takes a random (height, width) of each, at full size, and decodes little more than that; `reduce` a preview
-    at 1/2 to 1/16 of the sides.  `seed` settles crops and order; every pass draws anew.  The shape is static where
-    `crop` gives it or all files are of one size, by their headers.  `workers` files at once (default: all cores);
-    `deterministic` False gives them as they come.  Grey becomes RGB with 3 channels; alpha is left out.
+    The shape is static with `crop`, or if the headers of all files give the same size.
 
-    Raises CodecError where there are no files or, without `crop`, on a damaged header.  What is found wrong with a
-    file while decoding is TensorFlow's InvalidArgumentError; `.ignore_errors()` leaves such files out.
+    Args:
+        crop: (height, width) of a random crop of each image; little more than the crop is decoded.
+        reduce: 2, 4, 8 or 16 decodes previews at that fraction of the sides.
+        channels: 1 or 3; with 3, grey becomes RGB.
+        shuffle: shuffle the files, in a new order in each pass.
+        seed: of crops and order.
+        workers: files to decode at once (default: one per core).
+        deterministic: keep the order; False is faster.
+
+    Raises:
+        CodecError: there are no files or, without `crop`, a header is damaged.  Errors of decoding are TensorFlow's
+            InvalidArgumentError; `.ignore_errors()` skips such files.
     """
     if crop and reduce != 1:
-        raise ValueError("a crop is taken at full size: it does not go with reduce")
+        raise ValueError("crop does not go with reduce")
     paths = [os.fspath(file) for file in files]
     shape = (*(crop or _size(paths, reduce)), channels)
     decode, workers = Decoder(channels, model, limits), workers or available_cores()
 
-    def work(path: bytes, data: bytes, draw: np.int64) -> np.ndarray:
+    def decode_path(path: bytes, data: bytes, draw: np.int64) -> np.ndarray:
         return decode(data, path.decode(errors="replace"), crop, reduce, np.random.default_rng([seed, int(draw)]))
 
-    def one(path: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        pixels = tf.numpy_function(work, [path, tf.io.read_file(path), draw], tf.uint8)
+    def load_image(path: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        pixels = tf.numpy_function(decode_path, [path, tf.io.read_file(path), draw], tf.uint8)
         return tf.ensure_shape(pixels, shape)
 
     order = tf.data.Dataset.from_tensor_slices(paths)
     if shuffle:
         order = order.shuffle(len(paths), seed=seed, reshuffle_each_iteration=True)
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    return tf.data.Dataset.zip(order, draws).map(one, num_parallel_calls=workers, deterministic=deterministic)
+    return tf.data.Dataset.zip(order, draws).map(load_image, num_parallel_calls=workers, deterministic=deterministic)
 
 
 def decode_image(contents: tf.Tensor, channels: int = 3) -> tf.Tensor:
-    """string[] with the bytes of a .vae file -> u8[H, W, channels], in a graph; to stand where tf.io.decode_jpeg does.
+    """Decode the bytes of a .vae file, string[], to u8[H, W, channels] in a graph, like tf.io.decode_jpeg.
 
-    Grey becomes RGB with 3 channels; alpha is left out.  Damage is an error of TensorFlow's.
+    With 3 channels, grey becomes RGB; alpha is left out.  Damage raises an error of TensorFlow.
     """
     decode = _decoders.setdefault(channels, Decoder(channels))
     pixels = tf.numpy_function(lambda data: decode(data, "image"), [contents], tf.uint8)
@@ -80,13 +86,13 @@ def decode_image(contents: tf.Tensor, channels: int = 3) -> tf.Tensor:
 
 
 class Decoder:
-    """Decodes for several threads: each call has a codec to itself, of one thread, as calls of one take turns."""
+    """Decode in several threads: each call uses a codec of its own, as calls of one codec take turns."""
 
     def __init__(self, channels: int = 3, model: str | None = None, limits: Limits | None = DEFAULT) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels are {channels!r}, expected 1 or 3")
         self._channels, self._model, self._limits = channels, model, limits
-        self._idle: defaultdict[str, deque[Codec]] = defaultdict(deque)  # by the model's id; no more than calls at once
+        self._idle: defaultdict[str, deque[Codec]] = defaultdict(deque)  # by model id
 
     def __call__(
         self,
@@ -96,7 +102,7 @@ class Decoder:
         reduce: int = 1,
         rng: np.random.Generator | None = None,
     ) -> np.ndarray:
-        """u8[H, W, channels], all of a file or a random crop; raises ValueError, which TensorFlow makes its own."""
+        """Decode a file or a random crop of it to u8[H, W, channels]; raises ValueError, for TensorFlow."""
         try:
             head = image_file.contents(data, check_data=False).header
             image_file.check_is_image(head)
@@ -104,7 +110,7 @@ class Decoder:
             if crop is not None and rng is not None:
                 if head.height < crop[0] or head.width < crop[1]:
                     raise ValueError(
-                        f"{head.width} x {head.height} pixels are less than the crop of {crop[1]} x {crop[0]}"
+                        f"{head.width} x {head.height} pixels are smaller than the crop of {crop[1]} x {crop[0]}"
                     )
                 corner = rng.integers((head.height - crop[0] + 1, head.width - crop[1] + 1)).tolist()
                 window = (*corner, *crop)
@@ -116,7 +122,7 @@ class Decoder:
 
     @contextmanager
     def _codec(self, head: Header | FallbackHeader) -> Iterator[Codec | None]:
-        """One that nobody else uses now; none for what needs none."""
+        """Lend an idle codec, or a new one; None for a fallback coding, which needs none."""
         if isinstance(head, FallbackHeader):
             yield None
             return
@@ -132,11 +138,11 @@ class Decoder:
 
     def _fit(self, samples: np.ndarray) -> np.ndarray:
         if samples.dtype != np.uint8:
-            raise CodecError("has 16 bits a sample")
+            raise CodecError("has 16 bits per sample")
         if self._channels == 3:
             return split_alpha(samples)[0]
         if count_channels(samples) > 2:
-            raise CodecError("has colours, and 1 channel is asked for")
+            raise CodecError("has colours, which 1 channel cannot hold")
         return samples.reshape(*samples.shape[:2], -1)[..., :1]
 
 
@@ -144,7 +150,7 @@ _decoders: dict[int, Decoder] = {}
 
 
 def _size(paths: list[str], reduce: int) -> tuple[int | None, int | None]:
-    """(height, width) that all files give, None where they differ; raises CodecError on what has none."""
+    """Return the (height, width) that all headers give, or (None, None); raises CodecError on a damaged header."""
     if not paths:
         raise CodecError("no files to make a dataset of")
     sizes = set()

@@ -1,4 +1,4 @@
-"""`vaecodec.arrays` as a codec of zarr's format 3 (entry point in the group zarr.codecs), in place of `bytes`.
+"""Use `vaecodec.arrays` as a codec of zarr format 3 (entry point group zarr.codecs), in place of `bytes`.
 
 zarr.create_array(..., serializer=VaeCodec(max_error=0.01), compressors=None)
 """
@@ -22,9 +22,9 @@ NAME = "vaecodec"
 
 @dataclass(frozen=True)
 class VaeCodec(ArrayBytesCodec):
-    """Chunks with a bound on the error of every value; the parameters are those of `arrays.encode`.
+    """Codec for chunks with a bound on the error of every value; the parameters are those of `arrays.encode`.
 
-    Raises ValueError on a bound or a mode that it does not take.
+    Raises ValueError on an invalid bound or mode.
     """
 
     is_fixed_size = False
@@ -39,16 +39,16 @@ class VaeCodec(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> VaeCodec:
-        """The codec of an array's metadata."""
+        """Make the codec that an array's metadata describe."""
         _, configuration = parse_named_configuration(data, NAME, require_configuration=False)
         return cls(**(configuration or {}))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """What an array's metadata hold of the codec."""
+        """Describe the codec for an array's metadata."""
         return {"name": NAME, "configuration": arrays.options(self)}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Raises CodecError on an array whose type or axes it cannot take."""
+        """Raise CodecError on an array whose dtype or axes are not supported."""
         check_array(np.empty((0,) * len(shape), dtype.to_native_dtype()), bool(self.channels))
 
     def _encode_sync(self, chunk_data: Any, chunk_spec: Any) -> Any:
@@ -68,7 +68,7 @@ class VaeCodec(ArrayBytesCodec):
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
-        """Not known before encoding: raises NotImplementedError."""
+        """Raise NotImplementedError: the size is not known before encoding."""
         raise NotImplementedError
 
 

@@ -106,7 +106,7 @@ def test_16_bits_are_exact_in_grey_and_said_to_be_cut_in_colour():
     grey = opened(saved(Image.fromarray(samples[..., 0])))
     assert grey.mode == "I;16" and grey.info["coding"] == "lossless"
     np.testing.assert_array_equal(np.asarray(grey), samples[..., 0])
-    with pytest.warns(UserWarning, match="16 bits a sample, of which Pillow gets the upper 8"):
+    with pytest.warns(UserWarning, match="16 bits per sample are reduced to the upper 8"):
         colour = opened(vaecodec.encode(samples))
     np.testing.assert_array_equal(np.asarray(colour), samples >> 8)
 
@@ -283,7 +283,7 @@ def test_the_front_says_what_the_whole_file_says(path):
 def test_one_frame_only(tmp_path):
     image = photograph()
     assert saved(image, save_all=True) == saved(image)
-    with pytest.raises(OSError, match="cannot write 2 frames as VAE: a .vae file holds one picture"):
+    with pytest.raises(OSError, match="cannot write 2 frames as VAE: a .vae file holds one image"):
         saved(image, save_all=True, append_images=[image])
     image.save(tmp_path / "two.gif", save_all=True, append_images=[image.rotate(90)])
     with Image.open(tmp_path / "two.gif") as gif:

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said_with_the_name(files, tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"cut\.vae: the file is cut off"):
         all_of(tfdata.dataset(mixed))
     assert len(all_of(tfdata.dataset(mixed).ignore_errors())) == 2
-    with pytest.raises(tf.errors.InvalidArgumentError, match="64 x 48 pixels are less than the crop of 65 x 48"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="64 x 48 pixels are smaller than the crop of 65 x 48"):
         all_of(tfdata.dataset(paths[:1], crop=(48, 65)))
     with pytest.raises(vaecodec.CodecError, match=r"none\.vae: not a \.vae file"):
         tfdata.dataset([tmp_path / "none.vae"])
