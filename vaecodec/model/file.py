@@ -183,16 +183,16 @@ def _check_calibration(arrays: dict[str, np.ndarray]) -> None:
 
 def _read_tables(arrays: dict[str, np.ndarray]) -> Tables:
     """Frequency tables: one for each scale, the lowest of which is not coded, and the uniform one of bytes."""
-    found = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
-    tables.check(found)
-    count, least = len(found.low), OUTLIER_FLAG + 2
+    stored = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
+    tables.check(stored)
+    count, least = len(stored.low), OUTLIER_FLAG + 2
     require(least <= count <= MAX_SCALES + 1, f"it has {count} tables, expected {least} to {MAX_SCALES + 1}")
-    low = found.low.astype(np.int64)
-    reach = max(-low.min(), (low + found.last - 1).max())
+    low = stored.low.astype(np.int64)
+    reach = max(-low.min(), (low + stored.last - 1).max())
     require(reach <= SYMBOL_MAX, f"its tables reach to symbol {reach}, expected at most {SYMBOL_MAX}")
-    uniform = found.row(count - 1)
+    uniform = stored.row(count - 1)
     require(low[-1] == 0 and len(uniform) == 256 and (uniform == 1 << 16).all(), "the last table is not that of bytes")
-    return found
+    return stored
 
 
 def load_model(name_or_path: str) -> Model:

@@ -15,7 +15,7 @@ Tensors of levels/ have a row for every eighth quality index.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from vaecodec.native import prior as kernels
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import context_low
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.networks import read_tensor
+from vaecodec.transforms.networks import Arrays, read_tensor
 from vaecodec.transforms.wavelet import SUBBANDS, Half, Values
 
 OCTAVES = 4  # the coarsest octave of a tile: it splits the low-pass image of the transforms
@@ -39,8 +39,6 @@ PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in r
 LEVEL_BIAS_MAX, START_MAX, GAIN_MAX = 1 << 20, 1 << 16, 1 << 14
 COMPANDED_MAX, ACTIVATION_MAX = 1 << 16, 1023
 PREFIX = "prior/"
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class Distributions(NamedTuple):
@@ -76,19 +74,16 @@ class Prior:
             if array.dtype != (np.int32 if name.endswith("/bias") else np.int16):
                 raise ModelError(f"{PREFIX}{name} has type {array.dtype}")
         try:
-            self.octaves = [
-                kernels.load_octave(weights, octave, self.companding, scales) for octave in range(OCTAVES + 1)
-            ]
+            octaves = (kernels.load_octave(weights, octave, self.companding, scales) for octave in range(OCTAVES + 1))
+            self.octaves = list(octaves)
             self.lowest = kernels.load_lowest(weights, self.companding, scales)
         except KeyError as exc:
             raise ModelError(f"the prior has no {PREFIX}{exc.args[0]}") from exc
         except ValueError as exc:
             raise ModelError(f"the prior's layers: {exc}") from exc
-        octave_widths = [(layers.colours, layers.features) for layers in self.octaves]
-        lowest_shape = self.lowest.parts[0].enter.kernel.shape
-        if octave_widths != [(self.channels, width) for width in widths] or (
-            lowest_shape != (10 * self.channels, config.hyper_width)
-        ):
+        shapes = [(layers.colours, layers.features) for layers in self.octaves]
+        shapes.append(self.lowest.parts[0].enter.kernel.shape)
+        if shapes != [*((self.channels, width) for width in widths), (10 * self.channels, config.hyper_width)]:
             raise ModelError("the prior's layers have other widths than its configuration")
 
     def bias(self, octave: int, level: int) -> np.ndarray:
@@ -171,9 +166,8 @@ def _code_octave(
     threads.over_rows(cells[0], lambda rows: kernels.first_half(layers, vector, before, first, rows))
     first_values = yield from _code_part(prior, first.indices, first.loc)
     second = kernels.empty_second(layers, cells)
-    threads.over_rows(
-        cells[0], lambda rows: kernels.second_half(layers, shape, first.features, first_values, second, rows)
-    )
+    known = first.features, first_values
+    threads.over_rows(cells[0], lambda rows: kernels.second_half(layers, shape, *known, second, rows))
     second_values = yield from _code_part(prior, second.indices, second.loc)
     return (first_values, second_values), second.passed
 

@@ -254,19 +254,7 @@ class TensorFlowTransforms:
         device: str = "tensorflow",
         product: Product | None = None,
     ) -> None:
-        """Build the functions of the synthesis.
-
-        Args:
-            config: sizes of the model.
-            arrays: tensors of the model.
-            name: name of the model, for messages.
-            device: "gpu" or "tensorflow".
-            product: product of dense layers; by default the faster one.
-
-        Raises:
-            CodecError: `device` is "gpu" and TensorFlow finds none.
-            ModelError: tensors do not fit.
-        """
+        """See backends.load_transforms; `product` is that of dense layers, by default the faster one."""
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
             raise CodecError("device is 'gpu', and TensorFlow sees no GPU on this machine")
