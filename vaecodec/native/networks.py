@@ -1,4 +1,4 @@
-"""Layers of integer networks: dense, depthwise, and the residual block, on int16 activations.
+"""Compute layers of integer networks: dense, depthwise, and the residual block, on int16 activations.
 
     layer = Dense(kernel, bias, shifts, form="relu", limit=1023)
     y = dense(layer, x)                                     # i16[..., inputs] -> i16[..., channels]
@@ -26,7 +26,7 @@ MULTIPLIER_MAX, SHIFT_MAX, LIMIT_MAX = 32767, 30, 32767
 
 
 class _Packed:
-    """The packed form of a layer for each kind, made when it is first used."""
+    """The packed form of a layer for each kind, created on first use."""
 
     def __init__(self, size: Callable[[], int], pack: Callable[[np.ndarray], int]) -> None:
         self._size, self._pack, self._memory = size, pack, dict[str, np.ndarray]()
@@ -36,7 +36,7 @@ class _Packed:
         if kind not in self._memory:
             memory = library.memory(self._size())
             self._pack(memory)
-            # Complete, so that another thread may use it at once; and the first one stays, which one may use already.
+            # Stored when complete, and never replaced: other threads may use it at once.
             self._memory.setdefault(kind, memory)
         return library.pointer(self._memory[kind])
 
@@ -71,7 +71,7 @@ class Dense:
     @cached_property
     def channels(self) -> int:
         """Of the result."""
-        return self.kernel.shape[1] // 2 if self.form == "gate" else self.kernel.shape[1]
+        return int(self.kernel.shape[1] // 2 if self.form == "gate" else self.kernel.shape[1])
 
     @property
     def packed(self) -> int:

@@ -48,7 +48,7 @@ class Octave(NamedTuple):
 
     @property
     def colours(self) -> int:
-        return self.known.kernel.shape[0] // 12
+        return int(self.known.kernel.shape[0] // 12)
 
     @property
     def features(self) -> int:

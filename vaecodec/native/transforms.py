@@ -284,7 +284,8 @@ def fit_sums(
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
     """The symmetric matrix, or stack of matrices, with this upper triangle."""
     upper = np.triu(matrix)
-    return upper + np.triu(upper, 1).swapaxes(-1, -2)
+    result: np.ndarray = upper + np.triu(upper, 1).swapaxes(-1, -2)
+    return result
 
 
 def _check_samples(samples: np.ndarray, rotation: np.ndarray) -> None:

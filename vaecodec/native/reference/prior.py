@@ -20,7 +20,8 @@ MULTIPLIER_BITS = 12
 
 def rounded(x: np.ndarray, bits: np.ndarray | int) -> np.ndarray:
     """round(x / 2**bits), halves up, of integers."""
-    return (x + ((np.int64(1) << bits) >> 1)) >> bits
+    result: np.ndarray = (x + ((np.int64(1) << bits) >> 1)) >> bits
+    return result
 
 
 def dense(
@@ -33,7 +34,7 @@ def dense(
     """i16[..., inputs] -> i16[..., channels], or i32 of the form "sums"."""
     limit = layer.limit
     # Products of int16 and their sums are exact in float64, whose matrix product is far faster than that of int64.
-    sums = (x.astype(np.float64) @ layer.kernel.astype(np.float64)).astype(np.int64) + layer.bias
+    sums: np.ndarray = (x.astype(np.float64) @ layer.kernel.astype(np.float64)).astype(np.int64) + layer.bias
     if layer.form == "sums":
         return sums.astype(np.int32)
     t = rounded(sums, layer.shifts)
@@ -47,7 +48,8 @@ def dense(
         t = np.clip(t + residual, -limit, limit)
     if multiplier is not None:
         t = rounded(t * multiplier, MULTIPLIER_BITS)
-    return np.clip(t, -limit, limit).astype(np.int16)
+    result: np.ndarray = np.clip(t, -limit, limit).astype(np.int16)
+    return result
 
 
 def depthwise(layer: Depthwise, x: np.ndarray) -> np.ndarray:
@@ -57,15 +59,16 @@ def depthwise(layer: Depthwise, x: np.ndarray) -> np.ndarray:
     sums = np.zeros(x.shape, np.int64) + layer.bias
     for row, column in np.ndindex(3, 3):
         sums += wide[row : row + height, column : column + width] * taps[row, column]
-    return np.clip(rounded(sums, layer.shifts), -layer.limit, layer.limit).astype(np.int16)
+    result: np.ndarray = np.clip(rounded(sums, layer.shifts), -layer.limit, layer.limit).astype(np.int16)
+    return result
 
 
 def block(layers: Block, x: np.ndarray, strip: tuple[int, int], multiplier: np.ndarray | None = None) -> np.ndarray:
     """Rows `strip` of the block of i16[h, w, C]."""
     top, bottom = strip
     above = int(top > 0)
-    seen = x[top - above : bottom + 1]  # a row of either side, where there is one
-    spread = depthwise(layers.space, dense(layers.enter, seen))[above : above + bottom - top]
+    context = x[top - above : bottom + 1]  # with a row of either side, where there is one
+    spread = depthwise(layers.space, dense(layers.enter, context))[above : above + bottom - top]
     x = dense(layers.out, spread, residual=x[top:bottom])
     return dense(layers.mix, dense(layers.gate, x), residual=x, multiplier=multiplier)
 
@@ -79,7 +82,7 @@ Strip = tuple[int, int]
 def first_half(networks: Octave, vector: np.ndarray, before: Before, strip: Strip) -> list[np.ndarray]:
     """Rows `strip` of features, loc and table indices."""
     shape, local = before.low.shape[1:], Local(strip, before.low.shape)
-    x = dense(networks.enter, _inputs(networks, before, local.seen), vector)
+    x = dense(networks.enter, _inputs(networks, before, local.context), vector)
     features = block(networks.before, x, local.strip)
     return [features, *_distribution(networks, networks.first, 0, features, shape, strip)]
 
@@ -89,27 +92,28 @@ def second_half(
 ) -> list[np.ndarray | None]:
     """Rows `strip` of what is passed on, loc and table indices."""
     local = Local(strip, shape)
-    x = _with_magnitudes(compand(networks.companding, values[local.seen]))
-    x = dense(networks.known, x, residual=features[local.seen])
+    x = _with_magnitudes(compand(networks.companding, values[local.context]))
+    x = dense(networks.known, x, residual=features[local.context])
     x = block(networks.after, x, local.strip)
     passed = dense(networks.passing, x) if networks.passing else None
     return [passed, *_distribution(networks, networks.second, 1, x, shape, strip)]
 
 
 class Local:
-    """A strip of rows of cells with a row of either side, where there is one: `seen`; and the strip within that."""
+    """A `strip` of rows of cells within its `context`: itself and a row of either side, where there is one."""
 
     def __init__(self, strip: Strip, shape: tuple[int, ...]) -> None:
         top, bottom = strip
         above, height = int(top > 0), -(-shape[-2] // 2)
-        self.seen = slice(top - above, min(bottom + 1, height))
+        self.context = slice(top - above, min(bottom + 1, height))
         self.strip = above, above + bottom - top
 
 
 def compand(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     """i16: the table's entry for each magnitude, with the value's sign."""
     magnitudes = np.minimum(np.abs(values.astype(np.int64)), len(table) - 1)
-    return table[magnitudes] * np.sign(values).astype(np.int16)
+    result: np.ndarray = table[magnitudes] * np.sign(values).astype(np.int16)
+    return result
 
 
 def details(low: np.ndarray, rows: slice) -> np.ndarray:
@@ -133,7 +137,8 @@ def to_cells(planes: np.ndarray) -> np.ndarray:
     wide = np.pad(planes, [(0, 0), (0, planes.shape[1] % 2), (0, planes.shape[2] % 2)])
     count, height, width = wide.shape
     cells = wide.reshape(count, height // 2, 2, width // 2, 2).transpose(1, 3, 2, 4, 0)
-    return cells.reshape(height // 2, width // 2, 4 * count)
+    result: np.ndarray = cells.reshape(height // 2, width // 2, 4 * count)
+    return result
 
 
 def _inputs(networks: Octave, before: Before, rows: slice) -> np.ndarray:
@@ -148,16 +153,17 @@ def _inputs(networks: Octave, before: Before, rows: slice) -> np.ndarray:
         for half, numbers in zip(before.parents, octave_order(networks.colours), strict=True):
             joined[..., numbers] = half
         parents = compand(networks.companding, _by_places(joined)[rows, :width])
-    seen = np.concatenate([hidden, parents], -1)
+    signed = np.concatenate([hidden, parents], -1)
     passed = [] if before.passed is None else [_by_places(before.passed)[rows, :width]]
-    return np.concatenate([seen, *passed, np.abs(seen)], -1)
+    return np.concatenate([signed, *passed, np.abs(signed)], -1)
 
 
 def _by_places(cells: np.ndarray) -> np.ndarray:
     """[h, w, 4 n] -> [2 h, 2 w, n]."""
     height, width, count = *cells.shape[:2], cells.shape[2] // 4
     places = cells.reshape(height, width, 2, 2, count).transpose(0, 2, 1, 3, 4)
-    return places.reshape(2 * height, 2 * width, count)
+    result: np.ndarray = places.reshape(2 * height, 2 * width, count)
+    return result
 
 
 def _with_magnitudes(x: np.ndarray) -> np.ndarray:
@@ -171,14 +177,14 @@ def _distribution(
     sums = dense(layer, x)
     count = sums.shape[-1] // 2
     loc = rounded(sums[..., :count], LOC_SHIFT).astype(np.int32)
-    rows = np.clip(rounded(sums[..., count:], INDEX_SHIFT), 0, networks.scales - 1).astype(np.uint8)
+    indices = np.clip(rounded(sums[..., count:], INDEX_SHIFT), 0, networks.scales - 1).astype(np.uint8)
     place = octave_order(networks.colours)[half] // (SUBBANDS * networks.colours)
     for axis, odd in ((0, place // 2), (1, place % 2)):
         if shape[axis] % 2 and (axis == 1 or strip[1] == -(-shape[0] // 2)):
-            for array in (loc, rows):
+            for array in (loc, indices):
                 last = array[-1:] if axis == 0 else array[:, -1:]
                 last[..., odd == 1] = 0
-    return loc, rows
+    return loc, indices
 
 
 INDICES = 256
@@ -202,18 +208,18 @@ def place_symbols(
     counts: np.ndarray,
     low: np.ndarray,
     last: np.ndarray,
-    moved: np.ndarray,
+    table_of: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    tables = np.repeat(moved, counts)
+    tables = np.repeat(table_of, counts)
     symbols = np.zeros(size, np.int32)
     symbols[order] = positions + low[tables]
     return symbols, np.flatnonzero(positions == last[tables]).astype(np.uint32)
 
 
 def gather_symbols(
-    symbols: np.ndarray, order: np.ndarray, counts: np.ndarray, low: np.ndarray, last: np.ndarray, moved: np.ndarray
+    symbols: np.ndarray, order: np.ndarray, counts: np.ndarray, low: np.ndarray, last: np.ndarray, table_of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    tables, coded = np.repeat(moved, counts), symbols[order].astype(np.int64)
+    tables, coded = np.repeat(table_of, counts), symbols[order].astype(np.int64)
     positions = coded - low[tables]
     outside = (positions < 0) | (positions >= last[tables])
     positions[outside] = last[tables][outside]
@@ -224,7 +230,8 @@ def gather_symbols(
 def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     further = (np.abs(symbols) != 1).astype(np.intp)
     nudge = np.sign(symbols) * centroids[indices, further]
-    return np.clip(UNIT * symbols + nudge + loc, -VALUE_MAX, VALUE_MAX)
+    result: np.ndarray = np.clip(UNIT * symbols + nudge + loc, -VALUE_MAX, VALUE_MAX)
+    return result
 
 
 def quantise(target: np.ndarray, indices: np.ndarray, loc: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -232,13 +239,13 @@ def quantise(target: np.ndarray, indices: np.ndarray, loc: np.ndarray, threshold
     places = np.flatnonzero(np.abs(residual) > 0.5)  # the symbols of all others are 0
     residual, indices = residual[places], indices[places]
     size = np.abs(residual)
-    found = np.rint(size)
-    near = np.minimum(found, LEVELS - 1)
+    chosen = np.rint(size)
+    near = np.minimum(chosen, LEVELS - 1)
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        found -= size - (found - near) < thresholds[indices, near.astype(np.intp)]
-    found[(indices == 0) & (size < OUTLIER)] = 0
+        chosen -= size - (chosen - near) < thresholds[indices, near.astype(np.intp)]
+    chosen[(indices == 0) & (size < OUTLIER)] = 0
     symbols = np.zeros(target.shape, np.int32)
-    symbols[places] = np.copysign(np.minimum(found, SYMBOL_MAX), residual)
+    symbols[places] = np.copysign(np.minimum(chosen, SYMBOL_MAX), residual)
     return symbols
 
 

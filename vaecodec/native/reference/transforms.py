@@ -95,7 +95,8 @@ def octave_planes(
     product = planes * mantissa[:, None, None]
     # Halves up without adding 2**(shift - 1), which might wrap.
     scaled = (product >> shift) + (product >> np.maximum(shift - 1, 0) & (shift > 0))
-    return np.clip(scaled, -limit, limit) if limit else scaled
+    result: np.ndarray = np.clip(scaled, -limit, limit) if limit else scaled
+    return result
 
 
 def octave_halves(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +114,8 @@ CELL, FINE_CELL = 16, 8
 
 def narrow(x: np.ndarray) -> np.ndarray:
     """i16 within +-32767."""
-    return np.clip(x, -LIMIT, LIMIT).astype(np.int16)
+    result: np.ndarray = np.clip(x, -LIMIT, LIMIT).astype(np.int16)
+    return result
 
 
 def inverse_colors(planes: np.ndarray, rotation: np.ndarray) -> np.ndarray:
@@ -124,31 +126,40 @@ def inverse_colors(planes: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 def forward_colors(pixels: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """u8[H, W, C] -> i32[C, H, W] of rotated colours; 257 / 8 is 2**14 / 510, all but."""
     sums = np.einsum("hwc,kc->khw", 2 * pixels.astype(np.int64) - 255, rotation)
-    return ((257 * sums + (1 << 16)) >> 17).astype(np.int32)
+    result: np.ndarray = ((257 * sums + (1 << 16)) >> 17).astype(np.int32)
+    return result
 
 
 def unshuffle(x: np.ndarray, side: int) -> np.ndarray:
     """[h * side, w * side, C] -> [h, w, side * side * C]: each cell's positions in rows, channels innermost."""
     h, w, channels = x.shape[0] // side, x.shape[1] // side, x.shape[2]
-    return x.reshape(h, side, w, side, channels).transpose(0, 2, 1, 3, 4).reshape(h, w, -1)
+    result: np.ndarray = x.reshape(h, side, w, side, channels).transpose(0, 2, 1, 3, 4).reshape(h, w, -1)
+    return result
 
 
 def shuffle(x: np.ndarray, side: int) -> np.ndarray:
     """The inverse of unshuffle."""
     h, w, channels = x.shape[0], x.shape[1], x.shape[2] // (side * side)
-    return x.reshape(h, w, side, side, channels).transpose(0, 2, 1, 3, 4).reshape(h * side, w * side, channels)
+    result: np.ndarray = (
+        x.reshape(h, w, side, side, channels).transpose(0, 2, 1, 3, 4).reshape(h * side, w * side, channels)
+    )
+    return result
 
 
 def cells_of(planes: np.ndarray, side: int) -> np.ndarray:
     """[P, h * side, w * side] -> [h, w, P * side * side], plane by plane, each in rows."""
     count, h, w = planes.shape[0], planes.shape[1] // side, planes.shape[2] // side
-    return planes.reshape(count, h, side, w, side).transpose(1, 3, 0, 2, 4).reshape(h, w, -1)
+    result: np.ndarray = planes.reshape(count, h, side, w, side).transpose(1, 3, 0, 2, 4).reshape(h, w, -1)
+    return result
 
 
 def planes_of(cells: np.ndarray, side: int) -> np.ndarray:
     """The inverse of cells_of."""
     h, w, count = cells.shape[0], cells.shape[1], cells.shape[2] // (side * side)
-    return cells.reshape(h, w, count, side, side).transpose(2, 0, 3, 1, 4).reshape(count, h * side, w * side)
+    result: np.ndarray = (
+        cells.reshape(h, w, count, side, side).transpose(2, 0, 3, 1, 4).reshape(count, h * side, w * side)
+    )
+    return result
 
 
 def synthesis_coarse(layer: Dense, bands: Sequence[np.ndarray], low: np.ndarray) -> np.ndarray:
@@ -174,7 +185,8 @@ def synthesis_levels(layer: Dense, x: np.ndarray, samples: np.ndarray) -> np.nda
 
 def pixels_of(levels: np.ndarray) -> np.ndarray:
     """u8: levels, rounded and clipped."""
-    return (np.clip(levels >> 6, -128, 127) + 128).astype(np.uint8)
+    result: np.ndarray = (np.clip(levels >> 6, -128, 127) + 128).astype(np.uint8)
+    return result
 
 
 def analysis_fine(layer: Dense, pixels: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
@@ -191,11 +203,11 @@ def analysis_coarse(layer: Dense, x: np.ndarray) -> np.ndarray:
 
 def analysis_latents(layer: Dense, x: np.ndarray, bands: Sequence[np.ndarray], low: np.ndarray) -> None:
     """i16[h, w, coarse] through the last layer, added to the coefficients in place."""
-    made, first = dense(layer, x), 0
+    residual, first = dense(layer, x), 0
     for octave, plane in enumerate((*bands, low)):
         side = FINE_CELL >> octave if octave < len(bands) else 1
         count = len(plane) * side * side
-        plane += planes_of(made[..., first : first + count], side)
+        plane += planes_of(residual[..., first : first + count], side)
         first += count
 
 
@@ -231,7 +243,8 @@ def sums_around(plane: np.ndarray, far: int) -> list[np.ndarray]:
 def mean9(plane: np.ndarray, far: int) -> np.ndarray:
     """16 times the mean of nine samples that far from each other, weighted 1, 2, 1 both ways; smaller by `far`."""
     rows = plane[: -2 * far] + 2 * plane[far:-far] + plane[2 * far :]
-    return rows[:, : -2 * far] + 2 * rows[:, far:-far] + rows[:, 2 * far :]
+    result: np.ndarray = rows[:, : -2 * far] + 2 * rows[:, far:-far] + rows[:, 2 * far :]
+    return result
 
 
 def activity(plane: np.ndarray) -> np.ndarray:
@@ -243,7 +256,8 @@ def activity(plane: np.ndarray) -> np.ndarray:
 def class_part(active: np.ndarray, ramp: int) -> np.ndarray:
     """i32[h, w], 0 to 256: how far a sample belongs to the class above a limit, by its activity."""
     busy = np.minimum(active >> 8, 32767).astype(np.uint32)
-    return np.clip(((busy * np.uint32(ramp)) >> 12).astype(np.int32) - 256, 0, 256)
+    result: np.ndarray = np.clip(((busy * np.uint32(ramp)) >> 12).astype(np.int32) - 256, 0, 256)
+    return result
 
 
 def restore(
@@ -256,11 +270,11 @@ def restore(
 ) -> np.ndarray:
     """Levels i16[H, W, C], unit 2**-6, 0 in the middle of the range -> pixels u8[H, W, C]; arrays as in vc_filter."""
     planes = rotate(samples, rotation)
-    basis = [each for far in DISTANCES for each in sums_around(planes[0], far)]
+    basis = [sums for far in DISTANCES for sums in sums_around(planes[0], far)]
     active = activity(planes[0]) if len(first) > 1 else None
     total = before = np.zeros(0, np.int32)
     for k, (weights, shift) in enumerate(zip(first, shifts - 7, strict=True)):
-        weighted = sum(w * each for w, each in zip(weights, basis, strict=True))
+        weighted = sum(w * sums for w, sums in zip(weights, basis, strict=True))
         here = (weighted + (1 << shift >> 1)) >> shift if shift > 0 else weighted << -shift
         if active is None or not k:
             total = (here << 8) + 128
@@ -273,28 +287,29 @@ def restore(
         sums = others[0] * (row + column) + others[1] * corners
         sums = sums + others[2 * k] * (basis[0] + basis[1]) + others[2 * k + 1] * basis[2]
         added.append(np.clip((sums + 2) >> 2, -ADDED_MAX, ADDED_MAX))
-    turned = np.einsum("khw,kc->hwc", np.stack(added).astype(np.int32), rotation).astype(np.int32) + (1 << 17)
-    return np.clip((samples + (turned >> 18) + 8192) >> 6, 0, 255).astype(np.uint8)
+    rotated = np.einsum("khw,kc->hwc", np.stack(added).astype(np.int32), rotation).astype(np.int32) + (1 << 17)
+    result: np.ndarray = np.clip((samples + (rotated >> 18) + 8192) >> 6, 0, 255).astype(np.uint8)
+    return result
 
 
 def fit_sums(
-    samples: np.ndarray, wanted: np.ndarray, box: tuple[int, int, int, int], every: int, rotation: np.ndarray
+    samples: np.ndarray, original: np.ndarray, box: tuple[int, int, int, int], every: int, rotation: np.ndarray
 ) -> np.ndarray:
     """i64[90 + 20 (C - 1)]: what native.transforms.fit_sums returns."""
     top, left, bottom, right = box
     inside = slice(top, bottom, every), slice(left, right)
     planes = rotate(samples, rotation)
-    lack = 64 * wanted.astype(np.int32) - 8160 - samples
+    lack = 64 * original.astype(np.int32) - 8160 - samples
     lack = np.einsum("hwc,kc->khw", lack[inside], rotation).astype(np.int32) + (1 << 16)
     lack = np.clip(lack >> 17, -COLOR_MAX, COLOR_MAX).astype(np.int64).reshape(len(planes), -1)
 
     def chosen(sums: list[np.ndarray]) -> np.ndarray:
-        return np.stack([each[inside].ravel() for each in sums]).astype(np.int64)
+        return np.stack([plane[inside].ravel() for plane in sums]).astype(np.int64)
 
-    basis = chosen([each for far in DISTANCES for each in sums_around(planes[0], far)])
-    found = [np.triu(basis @ basis.T).ravel(), basis @ lack[0]]
+    basis = chosen([sums for far in DISTANCES for sums in sums_around(planes[0], far)])
+    products = [np.triu(basis @ basis.T).ravel(), basis @ lack[0]]
     for k in range(1, len(planes)):
         row, column, corners = chosen(sums_around(planes[k], 1))
         four = np.stack([row + column, corners, basis[0] + basis[1], basis[2]])
-        found += [np.triu(four @ four.T).ravel(), four @ lack[k]]
-    return np.concatenate(found)
+        products += [np.triu(four @ four.T).ravel(), four @ lack[k]]
+    return np.concatenate(products)
