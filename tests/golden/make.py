@@ -42,35 +42,35 @@ from vaecodec.prior.context_model import Distributions
 from vaecodec.prior.tile import encode_tile
 
 MODEL = HERE / "tiny.vcm"
-CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # widths that cannot be mistaken
+CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # no two widths are equal by accident
 
-SCALES = 72  # fewer than other models have: the tables are most of the file
+SCALES = 72  # fewer than other models have, because the tables are most of the file
 
 # Activations added to the scale indices of each octave, finest first: symbols of all magnitudes are as likely as the
-# tables say, and many of the finest octave belong to the row whose symbols are not coded.
+# tables say, and many of the finest octave have table index 0, whose symbols are not coded.
 INDEX_OFFSETS = (-0.8, 0.8, 1.8, 2.2, 2.7)
 
 
-def weights() -> dict[str, np.ndarray]:
+def random_weights() -> dict[str, np.ndarray]:
     """Initial weights with seeded noise, so that the output of every network depends on its input."""
     from vaecodec.training import vae
 
     rng = np.random.default_rng(0)
-    found = vae.initial_weights(CONFIG, 0)
+    weights = vae.initial_weights(CONFIG, 0)
     for name in vae.specification(CONFIG)["prior"].weights:
-        found[name] += rng.normal(0, 0.05, found[name].shape).astype(np.float32)
+        weights[name] += rng.normal(0, 0.05, weights[name].shape).astype(np.float32)
     for octave, offset in enumerate(INDEX_OFFSETS):
         for half in ("first", "second"):
-            bias = found[f"context/{octave}/{half}/bias"]
+            bias = weights[f"context/{octave}/{half}/bias"]
             bias[len(bias) // 2 :] += offset
     for name in ("analysis/latents/kernel", "synthesis/fine/kernel"):
-        found[name] += rng.normal(0, 0.002, found[name].shape).astype(np.float32)
-    found["band_gain"] += rng.normal(0, 0.1, found["band_gain"].shape).astype(np.float32)
-    found["centroid"][:] = (0.08, -0.05)
-    for name in found:
+        weights[name] += rng.normal(0, 0.002, weights[name].shape).astype(np.float32)
+    weights["band_gain"] += rng.normal(0, 0.1, weights["band_gain"].shape).astype(np.float32)
+    weights["centroid"][:] = (0.08, -0.05)
+    for name in weights:
         if name.startswith(("context/", "lowest/")) and name.endswith("/condition"):
-            found[name] += rng.normal(0, 0.2, found[name].shape).astype(np.float32)
-    return found
+            weights[name] += rng.normal(0, 0.2, weights[name].shape).astype(np.float32)
+    return weights
 
 
 def make_model() -> None:
@@ -81,7 +81,7 @@ def make_model() -> None:
     fewer = mock.patch("vaecodec.training.freezing.SCALES", SCALES)
     with tempfile.TemporaryDirectory() as folder, fewer:
         checkpoint, out = (os.path.join(folder, name) for name in ("tiny.safetensors", "tiny.vcm"))
-        save_compact(checkpoint, CONFIG, weights(), {})
+        save_compact(checkpoint, CONFIG, random_weights(), {})
         freeze(checkpoint, out, "tiny", {"purpose": "tests and golden files; not for pictures"})
         # safetensors orders its metadata at random: a model with the same id is kept as it is.
         if not MODEL.exists() or stated_id(MODEL) != stated_id(out):
@@ -155,7 +155,7 @@ IMAGES = {
 
 
 def make_images(codec: Codec) -> None:
-    """Write the pictures' files, with and without a filter, and one whose symbols are random."""
+    """Write the files of the images, with and without a filter, and one whose symbols are random."""
     names = ["escapes", "filtered", *IMAGES]
     for name, (pixels, quality, tile) in IMAGES.items():
         metadata = METADATA if name in ("metadata", "photo") else None
@@ -200,7 +200,7 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
 
 
 def sample(channels: int, height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
-    """A picture of 1 to 4 channels; alpha has a hole, a soft edge and an opaque part."""
+    """An image of 1 to 4 channels; alpha has a hole, a soft edge and an opaque part."""
     colour = synthetic_image(height, width, 20 + channels)[..., : 1 if channels < 3 else 3]
     if channels in (2, 4):
         alpha = np.clip(8 * (np.arange(width) - width // 3), 0, 255)
@@ -276,7 +276,7 @@ def make_set() -> None:
 
 
 def write(path: pathlib.Path, data: bytes, pixels: np.ndarray | None = None) -> None:
-    """Write a file, and beside it what it decodes to."""
+    """Write a file, and the pixels it decodes to beside it."""
     path.write_bytes(data)
     if pixels is not None:
         np.save(path.with_suffix(".npy"), pixels)
