@@ -23,7 +23,9 @@ from support.images import synthetic_channels, synthetic_image
 from support.paths import ROOT
 from support.training import shell_functions
 
+READMES = sorted(path for folder in ("benchmarks", "tests") for path in (ROOT / folder).rglob("README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES += READMES
 OPTIONAL = ("tensorflow", "torch", "ray", "zarr", "numcodecs", "xarray", "dask", "imageio", "av")
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.S | re.M)
 TOOLS = ("file ", "update-mime-database")  # programs that a machine may lack
@@ -174,8 +176,9 @@ def test_links_and_paths_lead_to_something(page: Path) -> None:
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
     if "decisions" not in page.parts:  # records name the files of their day
-        for path in re.findall(r"`((?:vaecodec|tests|docs|benchmarks)/[\w./-]+)`", text):
-            assert (ROOT / path).exists(), path
+        paths = re.findall(r"`((?:vaecodec|tests|docs|benchmarks)/[\w./-]+)`", text)
+        paths += re.findall(r"(?<![\w/.])((?:vaecodec|tests|docs|benchmarks)/[\w./-]+\.(?:py|md|json|h|c))\b", text)
+        assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_sources_name_pages_that_exist() -> None:
