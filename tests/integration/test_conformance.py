@@ -66,22 +66,22 @@ def test_the_table_has_files_of_every_outcome():
 @needs_files
 @pytest.mark.parametrize("suite", ["fuzzed", "image-rs", "pillow", "pngsuite"])
 def test_each_file_gives_its_samples_or_its_error(suite):
-    wanted = {name: (kind, check) for name, kind, check in rows() if name.startswith(suite)}
-    for name, (kind, check) in wanted.items():
-        found, measured = outcome(FILES / name)
+    expected = {name: (kind, check) for name, kind, check in rows() if name.startswith(suite)}
+    for name, (kind, check) in expected.items():
+        result, measured = outcome(FILES / name)
         if kind == "error":  # in the words of Pillow, which may change
-            assert found == "error", name
+            assert result == "error", name
         elif "." in check:
-            assert found == kind, name
+            assert result == kind, name
             np.testing.assert_allclose(
                 [*map(float, measured.split())], [*map(float, check.split())], atol=1, err_msg=name
             )
         else:
-            assert (found, measured) == (kind, check), name
+            assert (result, measured) == (kind, check), name
 
 
 @needs_files
-def test_each_picture_is_coded_in_its_kind_and_no_larger_than_without_loss(small):
+def test_each_image_is_coded_and_no_larger_than_lossless(small):
     counts = {"vae": 0, "lossless": 0, "avif": 0}
     for name, kind, _ in rows():
         if kind == "error":
@@ -110,7 +110,7 @@ def test_each_picture_is_coded_in_its_kind_and_no_larger_than_without_loss(small
 
 
 def make_table() -> None:
-    """Writes the table from what happens now."""
+    """Write the table anew."""
     files = sorted(path for path in FILES.glob("*/*") if path.name not in ("LICENSE", "README"))
     lines = ["\t".join((str(path.relative_to(FILES)), *outcome(path))) for path in files]
     TABLE.write_text("\n".join(lines) + "\n")

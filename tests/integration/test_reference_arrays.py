@@ -1,4 +1,4 @@
-"""tests/reference_arrays.py, written from docs/reference/array-chunks.md, finds in chunks what the package does."""
+"""The reference decoder, written from docs/reference/array-chunks.md, decodes chunks to the same bits."""
 
 import zlib
 
@@ -20,18 +20,18 @@ def tiny_model():
     return reference_arrays.read_model(TINY)
 
 
-def walk(*shape, seed=0):
+def random_walk(*shape, seed=0):
     """Integers that wander along the last axis."""
     return np.cumsum(np.random.default_rng(seed).integers(-9, 10, shape), -1)
 
 
 def assert_agrees(values, max_error, reference, **options):
-    """Codes values, and compares what both decoders make of the chunk, which is returned, to the bit."""
+    """Encode values, and compare the results of both decoders bit by bit; returns the chunk."""
     options = {"model": TINY} | options
     data = arrays.encode(values, max_error, **options)
-    wanted, found = arrays.decode(data, options["model"]), reference_arrays.decode(data, reference)
-    assert found.shape == wanted.shape
-    assert found.tobytes() == wanted.astype(wanted.dtype.newbyteorder("<")).tobytes()
+    expected, decoded = arrays.decode(data, options["model"]), reference_arrays.decode(data, reference)
+    assert decoded.shape == expected.shape
+    assert decoded.tobytes() == expected.astype(expected.dtype.newbyteorder("<")).tobytes()
     return data
 
 
@@ -39,15 +39,15 @@ def test_the_golden_chunks(tiny_model):
     folder = GOLDEN / "arrays"
     for line in (folder / "crc32.txt").read_text().splitlines():
         name, crc = line.split()
-        found = reference_arrays.decode((folder / name).read_bytes(), tiny_model)
-        assert f"{zlib.crc32(found.tobytes()):08x}" == crc, name
+        decoded = reference_arrays.decode((folder / name).read_bytes(), tiny_model)
+        assert f"{zlib.crc32(decoded.tobytes()):08x}" == crc, name
 
 
 @pytest.mark.parametrize("mode", ["planes", "vae", "grid", "stored"])
 @pytest.mark.parametrize("kind", ["u1", "u4", "i2", "i4", "f4", "f8", ">f4"])
 @pytest.mark.parametrize("max_error", [0, 3])
 def test_every_mode_and_type(tiny_model, mode, kind, max_error):
-    values = (walk(30, 44) % 120).astype(kind)
+    values = (random_walk(30, 44) % 120).astype(kind)
     data = assert_agrees(values, max_error, tiny_model, mode=mode)
     assert arrays.info(data)["mode"] == mode
 
@@ -59,13 +59,15 @@ def test_every_mode_and_type(tiny_model, mode, kind, max_error):
     + [(2, 9, 10, 4), (33, 17, 2), (2, 1, 1, 1, 5, 5), (1500, 3, 3), (20, 20, 3), (2, 24, 24, 3), (20, 6, 6)],
 )
 def test_every_shape(tiny_model, mode, shape):
-    values = np.add.outer(walk(int(np.prod(shape[:-1]))), walk(*shape[-1:], seed=1) if shape else 5).reshape(shape)
+    values = np.add.outer(
+        random_walk(int(np.prod(shape[:-1]))), random_walk(*shape[-1:], seed=1) if shape else 5
+    ).reshape(shape)
     for channels in {None, len(shape) > 2}:
         assert_agrees(values.astype("i4"), 1, tiny_model, mode=mode, channels=channels)
 
 
-def test_what_is_not_finite_and_what_is_kept(tiny_model):
-    values = (walk(60, 50, 3) / 7).astype("f4")
+def test_values_that_are_not_finite_and_patches(tiny_model):
+    values = (random_walk(60, 50, 3) / 7).astype("f4")
     values[3:20, 10:30] = np.nan
     values[50, 6], values[51, 6] = np.inf, -np.inf
     values[5, 40] = 1e30  # beyond what the grid reaches
@@ -82,14 +84,14 @@ def test_large_residuals_have_low_bits(tiny_model):
 
 
 @pytest.mark.parametrize("shape", [(1, 150_000), (400, 700), (5000, 3, 4), (64, 30, 31)])
-def test_bands_blocks_chains_and_counts_that_are_halved(tiny_model, shape):
-    assert_agrees((walk(*shape) % 251).astype("u1"), 0, tiny_model, mode="planes")
+def test_strips_blocks_chains_and_halved_counts(tiny_model, shape):
+    assert_agrees((random_walk(*shape) % 251).astype("u1"), 0, tiny_model, mode="planes")
 
 
 def test_bases_of_the_shipped_model():
     reference = reference_arrays.read_model(SMALL)
     assert_agrees(synthetic_image(100, 130), 20, reference, mode="vae", model="small")
-    assert_agrees(walk(3, 70, 80).astype("f4"), 30, reference, mode="vae", model="small")
+    assert_agrees(random_walk(3, 70, 80).astype("f4"), 30, reference, mode="vae", model="small")
 
 
 def test_damage_is_refused_by_both(tiny_model):
@@ -100,9 +102,9 @@ def test_damage_is_refused_by_both(tiny_model):
             mutant[place] ^= 1 << place % 8
             mutant = bytes(mutant) + zlib.crc32(mutant).to_bytes(4, "little")
             try:
-                wanted = arrays.decode(mutant, TINY)
+                expected = arrays.decode(mutant, TINY)
             except CodecError:
                 with pytest.raises(Exception):  # noqa: B017 - a reference need not say what is wrong
                     reference_arrays.decode(mutant, tiny_model)
             else:
-                assert reference_arrays.decode(mutant, tiny_model).tobytes() == wanted.tobytes()
+                assert reference_arrays.decode(mutant, tiny_model).tobytes() == expected.tobytes()

@@ -1,7 +1,7 @@
 """A second decoder of chunks of arrays, written from docs/reference/array-chunks.md and docs/reference/format.md alone.
 
-It shows that they suffice, is plain before it is fast, and shares no code with the package.  Names of one letter are
-those of the document.
+It shows that the documents suffice, prefers simplicity to speed, and shares no code with the package.  Names of one
+letter are those of the document.
 
     python tests/reference_arrays.py CHUNK OUT.npy [MODEL.vcm]
 """
@@ -108,7 +108,7 @@ def read_mask(part, dtype, count):
 
 
 def mark(values, mask):
-    """Values with those that are not finite."""
+    """Set the values that are not finite."""
     bits = values.view(f"<u{values.itemsize}").copy()
     for code, special in enumerate(SPECIAL.get(values.dtype.str[1:], ()), 1):
         bits[mask == code] = special
@@ -116,7 +116,7 @@ def mark(values, mask):
 
 
 def patch(values, part):
-    """Values with those that stand in their places whatever the rest says."""
+    """Set the values that have patches."""
     if part:
         content = inflate(part)
         count, rest = divmod(len(content), 4 + values.itemsize)
@@ -179,9 +179,9 @@ def take_block(stack, contexts, counts):
         if k >= 16:
             low.setdefault((k - 16) // 2 + 3, []).append(place)
     for bits, places in sorted(low.items()):
-        for shift, some in ((0, min(bits, 16)), (16, bits - 16)):
-            for place in places if some > 0 else ():
-                residuals[place] += stack.take(equal(some)) << shift
+        for shift, width in ((0, min(bits, 16)), (16, bits - 16)):
+            for place in places if width > 0 else ():
+                residuals[place] += stack.take(equal(width)) << shift
     for place in order:
         residuals[place] *= 1 if tokens[place] >= CENTRE else -1
         counts[contexts[place]][tokens[place]] += 256
@@ -242,7 +242,7 @@ def mirrored(places, count):
 
 
 class Planes:
-    """What the modes planes and vae walk over."""
+    """Decode the planes of modes planes and vae."""
 
     def __init__(self, coding, mask, base, weights, words):
         self.coding, self.mask, self.stack = coding, mask, Stack(words)
@@ -275,7 +275,7 @@ class Planes:
             for begin in range(0, chains, group):
                 heads = np.arange(begin, min(begin + group, chains)) * chain
                 for place in range(chain):
-                    self.walk(heads + place, min(place, 2), stages)
+                    self.traverse(heads + place, min(place, 2), stages)
             require(not self.own, "weights are left")
         require(self.stack.state == 0 and not self.stack.words, "the stack is not empty at the end")
         return self.values
@@ -291,8 +291,8 @@ class Planes:
         ]
         return counts if all(counts) else None
 
-    def walk(self, places, past, stages):
-        """The planes of a group at one place of their chains, with `past` planes before them as guides."""
+    def traverse(self, places, past, stages):
+        """Decode the planes of a group at one place of their chains; the guides are `past` planes before them."""
         guides = [(self.values[places - n], self.errors[places - n]) for n in range(past, 0, -1)]
         guides += [] if self.base is None else [(self.base[places], None)]
         values, errors, mask = self.values[places], self.errors[places], self.mask[places]
@@ -301,14 +301,14 @@ class Planes:
         values[:, 0, 0] = self.take(first, np.where(mask[:, 0, 0], 0, contexts))
         for level, kind in stages:
             h = 1 << level
-            views = [one[:, ::h, ::h] for one in (values, errors, mask)]
+            views = [array[:, ::h, ::h] for array in (values, errors, mask)]
             self.stage(
                 kind, level, *views, [(v[:, ::h, ::h], None if e is None else e[:, ::h, ::h]) for v, e in guides]
             )
         self.values[places], self.errors[places] = values, errors
 
     def stage(self, kind, level, values, errors, mask, guides):
-        """The new points of one kind, in place; everything [planes, rows, columns] of the level."""
+        """Decode the points of a stage in place; all arrays are [planes, rows, columns] of the level."""
         fill(kind, values)
         with_base = self.base is not None
         predict, expect = self.weights_of(kind, level, len(guides) - with_base, with_base)
@@ -316,15 +316,15 @@ class Planes:
         rows = max(1, 2**16 // width)
         planes = max(1, rows // height)
         for plane in range(0, len(values), planes):
-            some = slice(plane, plane + planes)
+            part = slice(plane, plane + planes)
             for top in range(0, height, rows):
                 row = FIRST[kind][0] + 2 * np.arange(top, min(top + rows, height))[:, None]
                 column = FIRST[kind][1] + 2 * np.arange(width)
-                near = [(v[some], None if e is None else e[some]) for v, e in guides]
-                self.band(kind, values[some], errors[some], mask[some], near, row, column, predict, expect)
+                near = [(v[part], None if e is None else e[part]) for v, e in guides]
+                self.decode_strip(kind, values[part], errors[part], mask[part], near, row, column, predict, expect)
 
-    def band(self, kind, values, errors, mask, guides, row, column, predict, expect):
-        """Some of the points of a stage: those at `row` [n, 1] and `column` [m] of some planes."""
+    def decode_strip(self, kind, values, errors, mask, guides, row, column, predict, expect):
+        """Decode the points of a strip: those at `row` [n, 1] and `column` [m] of some planes."""
 
         def around(array, offsets):
             height, width = array.shape[1:]
@@ -353,11 +353,11 @@ class Planes:
         prediction = np.clip((2**10 * m + 2**11 + terms) >> 12, 0, top)
         expectation = sum(w * d for w, d in zip(expect, magnitudes, strict=True)) // (512 * step)
         contexts = np.where(mask[:, row, column], 0, context_of(expectation))
-        found = self.take(prediction.ravel(), contexts.ravel()).reshape(m.shape)
-        values[:, row, column], errors[:, row, column] = found, abs(found - prediction)
+        decoded = self.take(prediction.ravel(), contexts.ravel()).reshape(m.shape)
+        values[:, row, column], errors[:, row, column] = decoded, abs(decoded - prediction)
 
     def take(self, prediction, contexts):
-        """The values [n] of a band."""
+        """The values [n] of a strip."""
         residuals, contexts = [], contexts.tolist()
         while len(residuals) < len(contexts):
             size = max(512, min(2**15, self.before // 4))

@@ -1,4 +1,4 @@
-"""Arrays come back within their bound, bit for bit the same everywhere."""
+"""Arrays are decoded within their bound, and to the same bits everywhere."""
 
 import hashlib
 import os
@@ -21,13 +21,13 @@ RNG = np.random.default_rng(5)
 
 
 def scene(kind: str = "u1", height: int = 70, width: int = 90) -> np.ndarray:
-    """A picture in values of a type."""
+    """A grey image in values of a type."""
     pixels = synthetic_image(height, width)[..., 0]
     return pixels.astype(kind) if np.dtype(kind).kind == "u" else (pixels.astype(kind) - 100) * np.dtype(kind).type(3)
 
 
 def assert_bound(values: np.ndarray, max_error: float, **options) -> bytes:
-    """Codes an array there and back, and looks at every value."""
+    """Encode and decode an array, and check every value."""
     data = arrays.encode(values, max_error, **options)
     again = arrays.decode(data)
     assert again.shape == values.shape and again.dtype == values.dtype
@@ -69,7 +69,7 @@ def test_every_shape_comes_back(shape):
         assert_bound(values.astype(kind), max_error)
 
 
-def test_what_is_not_finite_comes_back():
+def test_values_that_are_not_finite_are_kept():
     values = scene("f4") / np.float32(7)
     values[3:20, 10:40] = np.nan
     values[50, 60], values[51, 60] = np.inf, -np.inf
@@ -173,7 +173,7 @@ def test_a_base_is_taken_where_it_is_smaller(small):
 
 
 def test_the_bytes_and_the_values_do_not_depend_on_threads_or_kernels(tmp_path):
-    """The libraries' own ways to sum, seen from other processes, change nothing."""
+    """Other processes, whose libraries sum in other orders, decode to the same bits."""
     values = scene("f4") / np.float32(7)
     np.save(tmp_path / "values.npy", values)
     script = (
@@ -182,19 +182,19 @@ def test_the_bytes_and_the_values_do_not_depend_on_threads_or_kernels(tmp_path):
         "print(*(hashlib.sha256(arrays.decode(x, sys.argv[2]).tobytes()).hexdigest() for x in d));"
         "open(sys.argv[3], 'wb').write(b'|||'.join(d))"
     )
-    found = set()
+    hashes = set()
     others = ({}, {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3", "VAECODEC_THREADS": "1"})
     for n, extra in enumerate(others):
         args = [sys.executable, "-c", script, str(tmp_path / "values.npy"), TINY, str(tmp_path / f"{n}.bin")]
         run = subprocess.run(args, env={**os.environ, **extra}, capture_output=True, text=True, check=True)
         # The chunks of the first process, decoded here.
-        found.add(run.stdout.strip())
+        hashes.add(run.stdout.strip())
         here = [arrays.decode(part, TINY) for part in (tmp_path / f"{n}.bin").read_bytes().split(b"|||")]
-        found.add(" ".join(hashlib.sha256(part.tobytes()).hexdigest() for part in here))
-    assert len(found) == 1
+        hashes.add(" ".join(hashlib.sha256(part.tobytes()).hexdigest() for part in here))
+    assert len(hashes) == 1
 
 
-def test_golden_chunks_decode_as_ever():
+def test_golden_chunks_decode_to_their_checksums():
     folder = GOLDEN / "arrays"
     listed = dict(line.split() for line in (folder / "crc32.txt").read_text().splitlines())
     assert {path.name for path in folder.glob("*.chunk")} == set(listed) and len(listed) >= 8
@@ -221,7 +221,7 @@ def test_limits_and_expectations_are_checked_before_anything_is_allocated():
 
     data = arrays.encode(np.zeros((4000, 4000), "u1"))
     wrong = ((4000, 4001), np.dtype("u1")), ((4000, 4000), np.dtype("u2"))
-    for refuse in ({"limits": Limits(pixels=10**6)}, *({"expected": one} for one in wrong)):
+    for refuse in ({"limits": Limits(pixels=10**6)}, *({"expected": pair} for pair in wrong)):
         tracemalloc.start()
         with pytest.raises((LimitError, FormatError)):
             arrays.decode(data, **refuse)
@@ -237,7 +237,7 @@ def test_a_model_that_is_not_at_hand_is_named():
     assert np.abs(arrays.decode(data, TINY).astype(int) - scene()).max() <= 12
 
 
-def test_scales_say_what_they_can():
+def test_scales_are_chosen_by_the_values():
     assert scaling.choose_scale(np.array([1.0, 2.5, 7.25]), 0)[0].unit == 4
     assert scaling.choose_scale(np.array([np.pi, 1.0]), 0) is None
     scale, bound = scaling.choose_scale(np.array([np.pi, 1.0, 2.0]), 0.1)

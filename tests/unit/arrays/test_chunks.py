@@ -20,13 +20,13 @@ TINY = str(GOLDEN / "tiny.vcm")
 
 
 def with_part(data: bytes, index: int, part: bytes) -> bytes:
-    """A chunk with one part exchanged, its CRC right."""
+    """Exchange a part of a chunk and update its CRC."""
     chunk = chunks.parse(data)
     return chunks.pack(chunk._replace(parts=[part if n == index else old for n, old in enumerate(chunk.parts)]))
 
 
 @pytest.fixture(scope="module")
-def some() -> list[bytes]:
+def valid_chunks() -> list[bytes]:
     grey = synthetic_image(40, 36)[..., 0]
     holes = np.where(grey > 200, np.nan, grey / 3).astype("f4")
     return [
@@ -41,8 +41,8 @@ def some() -> list[bytes]:
     ]
 
 
-def test_every_truncation_and_every_bit_is_noticed(some):
-    for data in some:
+def test_every_truncation_and_every_bit_is_noticed(valid_chunks):
+    for data in valid_chunks:
         for damaged in truncations(data):
             with pytest.raises(FormatError):
                 arrays.decode(damaged, TINY)
@@ -53,24 +53,24 @@ def test_every_truncation_and_every_bit_is_noticed(some):
                 arrays.decode(damaged, TINY)
 
 
-def test_every_bit_is_noticed_without_the_crc_of_the_chunk(some):
-    """By what is checked of each part, and by the CRC of the values."""
+def test_every_bit_is_noticed_without_the_crc_of_the_chunk(valid_chunks):
+    """The checks of each part and the CRC of the values notice it."""
     rng = random.Random(3)
-    for data in some:
+    for data in valid_chunks:
         before = arrays.decode(data, TINY)
         for damaged in flipped(data, rng.sample(range(8 * (len(data) - 4)), 40)):
             try:
                 again = arrays.decode(with_right_crc(damaged), TINY)
             except CodecError:
                 continue
-            # What is left: bits that say nothing about the values, as those that pad a stream.
+            # The bit does not affect the values, as in the padding of a stream.
             assert again.tobytes() == before.tobytes() or again.shape != before.shape or again.dtype != before.dtype
 
 
-def test_mutants_are_decoded_or_refused(some):
+def test_mutants_are_decoded_or_refused(valid_chunks):
     rng, outcomes = random.Random(4), set()
     for number in range(1000):
-        mutant = mutate(rng, rng.choice(some), some)
+        mutant = mutate(rng, rng.choice(valid_chunks), valid_chunks)
         mutant = with_right_crc(mutant) if number % 4 and len(mutant) > 4 else mutant
         try:
             arrays.info(mutant)
@@ -81,11 +81,11 @@ def test_mutants_are_decoded_or_refused(some):
     assert outcomes >= {str, FormatError}
 
 
-def test_mutants_of_parts_are_decoded_or_refused(some):
-    """Behind a right header, where most mutants of a whole chunk do not come."""
+def test_mutants_of_parts_are_decoded_or_refused(valid_chunks):
+    """The header is valid, which it is in few mutants of whole chunks."""
     rng, outcomes = random.Random(5), []
     for _ in range(500):
-        data = rng.choice(some)
+        data = rng.choice(valid_chunks)
         parts = chunks.parse(data).parts
         index = rng.randrange(len(parts))
         part = parts[index]
@@ -157,10 +157,10 @@ def test_scales_that_cannot_be_are_refused(kind, scale, step, chain):
         chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
 
 
-def test_weights_that_could_be_rounded_are_refused(some):
+def test_weights_that_could_be_rounded_are_refused(valid_chunks):
     def refused(weights: bytes) -> None:
         with pytest.raises(FormatError):
-            arrays.decode(with_part(some[0], 3, zlib.compress(weights)))
+            arrays.decode(with_part(valid_chunks[0], 3, zlib.compress(weights)))
 
     stages = len(list(prediction.stages((1, 40, 36))))
     (predict, expect), own = prediction.weight_counts(0, []), bytes([planes.OWN])

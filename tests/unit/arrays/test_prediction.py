@@ -23,18 +23,18 @@ RNG = np.random.default_rng(1)
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (2, 9, 1), (1, 2, 2), (3, 5, 4), (1, 33, 64), (1, 65, 17)])
 def test_stages_visit_every_point_once(shape):
-    seen = np.zeros(shape, int)
-    seen[:, 0, 0] += 1
+    visits = np.zeros(shape, int)
+    visits[:, 0, 0] += 1
     for level, kind in stages(shape):
         stage = Stage(Guide(np.zeros(shape), np.zeros(shape)), [], level, kind, 1, 9)
         for strip in stage.strips():
-            seen[stage.where(strip)] += 1
-    assert (seen == 1).all()
+            visits[stage.where(strip)] += 1
+    assert (visits == 1).all()
     assert sum(np.prod(stage_shape(shape, *stage)) for stage in stages(shape)) == (np.prod(shape[1:]) - 1) * shape[0]
 
 
-def test_only_known_points_are_looked_at():
-    """Points of a stage and of later ones are not a number: none of them may show."""
+def test_features_depend_on_known_points_only():
+    """Points of a stage and of later ones are NaN; features must not depend on them."""
     shape = (2, 24, 37)
     for level, kind in stages(shape):
         grid = np.full(shape, np.nan)
@@ -51,7 +51,7 @@ def test_only_known_points_are_looked_at():
 
 @pytest.mark.parametrize("top", [255, prediction.TOP_MAX])
 def test_sums_are_exact_at_their_bounds(top):
-    """Against integers of Python, with the largest weights and values that there can be."""
+    """Compare with Python integers, at the largest weights and values."""
     dtype = np.float32 if top <= prediction.FLOAT32_TOP else np.float64
     shape, kind = (1, 16, 16), 0
     for seed in range(20):
@@ -130,7 +130,7 @@ def test_tables_are_whole_and_sum_up():
 
 
 def test_tables_learn():
-    """A source of two values costs little more than its entropy."""
+    """The cost of a source of two values approaches its entropy."""
     numbers = np.where(RNG.random(60_000) < 0.1, 3, 0)
     out, coder = adaptive.Encoder(), writer()
     out.put(numbers, np.full(60_000, 5, np.uint8))

@@ -1,4 +1,4 @@
-"""Sizes of AV1 frames: read before a decoder sees the file, and never larger than what the container gives."""
+"""AV1 frames larger than the container states, and TIFF tiles larger than the image, are refused before decoding."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ def encoded(width, height, mode="RGB", **options):
 
 
 def claiming(data, width, height):
-    """The file with another size in its container; its frame stays as it is."""
+    """Change the size that the container states, but not the frame."""
     out = bytearray(data)
     struct.pack_into(">II", out, out.index(b"ispe") + 8, width, height)
     return bytes(out)
@@ -44,7 +44,7 @@ def in_vae(data, width, height):
 
 @pytest.fixture
 def no_decoder(monkeypatch):
-    """Fails the test where a file reaches Pillow's decoder."""
+    """Fail the test if Pillow's decoder starts."""
 
     def refuse(*_, **__):
         pytest.fail("a decoder was started")
@@ -78,7 +78,7 @@ def test_the_size_of_a_frame_is_found(size, options):
             inspection.check_still_avif(data, *less)
 
 
-def test_the_alpha_of_an_image_counts_too(monkeypatch):
+def test_frames_of_alpha_are_checked(monkeypatch):
     data = encoded(512, 80, "RGBA")
     items = inspection._items(data)
     assert len(items.needed()) == 2
@@ -93,7 +93,7 @@ def test_the_alpha_of_an_image_counts_too(monkeypatch):
         inspection.check_still_avif(data, 512, 80)
 
 
-def test_a_sequence_is_judged_by_its_first_image():
+def test_the_first_image_of_a_sequence_is_checked():
     frames = [Image.fromarray(synthetic_image(48, 64, seed)) for seed in range(3)]
     file = io.BytesIO()
     frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:], speed=10)
@@ -105,7 +105,7 @@ def test_a_sequence_is_judged_by_its_first_image():
 
 
 class Bits:
-    """Fields of a header -> bytes."""
+    """Write the fields of a header."""
 
     def __init__(self):
         self.text = ""
@@ -122,7 +122,7 @@ class Bits:
 
 
 def sequence_header(width, height, bits, timing=False, ids=False):
-    """A header that is not that of a still picture (AV1, 5.5.1)."""
+    """A header that is not that of a reduced still picture (AV1, 5.5.1)."""
     out = Bits().put((0, 3), (0, 1), (0, 1), (int(timing), 1))
     if timing:  # with a decoder model, of 7 bits for the time
         out.put((1, 32), (30, 32), (0, 1), (1, 1), (4, 5), (9, 32), (5, 5), (6, 5))

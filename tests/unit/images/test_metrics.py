@@ -18,9 +18,9 @@ def test_psnr_is_what_its_formula_gives():
     a = np.zeros((4, 5, 3), np.uint8)
     assert psnr(a, a) == math.inf
     assert psnr(a, a + 5) == pytest.approx(20 * math.log10(255 / 5))
-    one = a.copy()
-    one[0, 0, 0] = 255  # one of 60 sub-pixels is as wrong as can be
-    assert psnr(a, one) == pytest.approx(10 * math.log10(60))
+    changed = a.copy()
+    changed[0, 0, 0] = 255  # one of 60 sub-pixels is as wrong as can be
+    assert psnr(a, changed) == pytest.approx(10 * math.log10(60))
 
 
 @pytest.mark.parametrize("shape", [(161, 200), (163, 321)])  # the smallest side, and odd sides at each scale

@@ -1,4 +1,4 @@
-"""Every kind of image becomes samples, is turned upright, keeps its metadata, or is refused in one line."""
+"""Images of all kinds are read, turned upright and written with their metadata, or refused with one line."""
 
 import io
 import struct
@@ -123,7 +123,7 @@ def test_benchmarks_read_opaque_images_of_8_bits_only():
         (np.zeros((1, 4, 4, 3), np.uint8), "shape"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(array, message):
+def test_arrays_that_are_not_images_are_refused(array, message):
     with pytest.raises(CodecError, match=message):
         read_image(array, "plane")
 
@@ -159,11 +159,11 @@ def transparent_images():
     yield "TIFF", encoded(rgba, "TIFF"), np.asarray(rgba)
 
 
-@pytest.mark.parametrize(("kind", "data", "wanted"), list(transparent_images()))
-def test_transparency_becomes_straight_alpha(kind, data, wanted):
+@pytest.mark.parametrize(("kind", "data", "expected"), list(transparent_images()))
+def test_transparency_becomes_straight_alpha(kind, data, expected):
     samples = read_image(data)[0]
-    assert samples.shape == wanted.shape and samples.dtype == np.uint8
-    np.testing.assert_array_equal(samples, wanted)
+    assert samples.shape == expected.shape and samples.dtype == np.uint8
+    np.testing.assert_array_equal(samples, expected)
 
 
 @pytest.mark.parametrize(("bits", "spread"), [(1, 255), (2, 85), (4, 17)])
@@ -172,11 +172,11 @@ def test_a_colour_key_of_few_bits_is_spread_as_its_samples_are(bits, spread):
     line = b"\0" + bytes([0b10010011])
     data = png(IHDR=head, tRNS=struct.pack(">H", 1), IDAT=zlib.compress(line), IEND=b"")
     values = np.unpackbits(np.frombuffer(line[1:], np.uint8)).reshape(-1, bits) @ (1 << np.arange(bits)[::-1])
-    wanted = np.stack([values * spread, np.where(values == 1, 0, 255)], -1)[None]
-    np.testing.assert_array_equal(read_image(data)[0], wanted if 1 in values else wanted[..., 0])
+    expected = np.stack([values * spread, np.where(values == 1, 0, 255)], -1)[None]
+    np.testing.assert_array_equal(read_image(data)[0], expected if 1 in values else expected[..., 0])
 
 
-def test_transparency_that_no_pixel_has_is_no_transparency():
+def test_unused_transparency_gives_no_alpha():
     grey = np.full((3, 3), 9, np.uint8)
     np.testing.assert_array_equal(read_image(encoded(Image.fromarray(grey), transparency=200))[0], grey)
     palette = Image.fromarray(synthetic_image(24, 40)).quantize(8)
@@ -184,7 +184,7 @@ def test_transparency_that_no_pixel_has_is_no_transparency():
 
 
 def png(**chunks):
-    """A PNG of these chunks."""
+    """Build a PNG of these chunks."""
     out = b"\x89PNG\r\n\x1a\n"
     for tag, data in chunks.items():
         tag = tag.encode()
@@ -192,46 +192,46 @@ def png(**chunks):
     return out
 
 
-def deep_samples(channels, maximum=65535):
+def random_16_bit(channels, maximum=65535):
     samples = np.random.default_rng(channels).integers(0, maximum + 1, (9, 13, channels)).astype(np.uint16)
     return samples[..., 0] if channels == 1 else samples
 
 
-def deep_images():
+def images_of_16_bits():
     for channels in (1, 2, 3, 4):
-        samples = deep_samples(channels)
+        samples = random_16_bit(channels)
         yield f"PNG of {channels}", imagecodecs.png_encode(samples), samples
         yield f"PNG of {channels}, our own", encode_png16(samples), samples
     for channels in (1, 3, 4):
         for compression in ("none", "deflate", "lzw"):
-            samples = deep_samples(channels)
+            samples = random_16_bit(channels)
             yield (
                 f"TIFF of {channels}, {compression}",
                 imagecodecs.tiff_encode(samples, compression=compression),
                 samples,
             )
-    big_endian = Image.frombytes("I;16B", (13, 9), deep_samples(1).astype(">u2").tobytes())
-    yield "big-endian TIFF", encoded(big_endian, "TIFF"), deep_samples(1)
+    big_endian = Image.frombytes("I;16B", (13, 9), random_16_bit(1).astype(">u2").tobytes())
+    yield "big-endian TIFF", encoded(big_endian, "TIFF"), random_16_bit(1)
     for channels, kind in ((1, b"P5"), (3, b"P6")):
         for maximum in (65535, 4095, 300):
-            samples = deep_samples(channels, maximum)
+            samples = random_16_bit(channels, maximum)
             data = kind + b" 13 9 %d\n" % maximum + samples.astype(">u2").tobytes()
             yield f"PPM of {channels} to {maximum}", data, samples / maximum * 65535
 
 
-@pytest.mark.parametrize(("kind", "data", "wanted"), list(deep_images()))
-def test_16_bits_are_read_whole(kind, data, wanted, tmp_path):
+@pytest.mark.parametrize(("kind", "data", "expected"), list(images_of_16_bits()))
+def test_16_bits_are_read_whole(kind, data, expected, tmp_path):
     (tmp_path / "a").write_bytes(data)
     with Image.open(tmp_path / "a") as image:
         for source in (data, image):
             samples = read_image(source)[0]
-            assert samples.dtype == np.uint16 and samples.shape == wanted.shape
-            assert np.abs(samples - wanted.astype(float)).max() <= 0.5
+            assert samples.dtype == np.uint16 and samples.shape == expected.shape
+            assert np.abs(samples - expected.astype(float)).max() <= 0.5
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_deep_colour_key_becomes_alpha(channels):
-    samples = deep_samples(channels)
+    samples = random_16_bit(channels)
     key = samples[4, 6].reshape(-1)
     chunks = encode_png16(samples)
     at = chunks.index(b"IDAT") - 4
@@ -244,7 +244,7 @@ def test_a_deep_colour_key_becomes_alpha(channels):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_deep_image_is_turned_upright(orientation):
-    samples = deep_samples(3)
+    samples = random_16_bit(3)
     again, metadata = read_image(
         encode_png16(samples, {"exif": exif_bytes(orientation=orientation), "dpi": (254, 508)})
     )
@@ -252,17 +252,17 @@ def test_a_deep_image_is_turned_upright(orientation):
     assert struct.unpack("<II", metadata["dpi"]) == ((10000, 20000) if orientation < 5 else (20000, 10000))
 
 
-def too_deep_images():
+def unreadable_deep_images():
     ramp = np.arange(64).reshape(8, 8)
     yield "int32 TIFF", encoded(Image.fromarray(ramp.astype(np.int32)), "TIFF")
     yield "float TIFF", encoded(Image.fromarray(ramp.astype(np.float32)), "TIFF")
-    yield "16-bit CMYK TIFF", imagecodecs.tiff_encode(deep_samples(4), photometric="separated")
-    yield "10-bit AVIF", imagecodecs.avif_encode(deep_samples(3, 1023), bitspersample=10)
-    yield "12-bit AVIF", imagecodecs.avif_encode(deep_samples(3, 4095), bitspersample=12)
-    yield "16-bit colour JPEG 2000", imagecodecs.jpeg2k_encode(deep_samples(3), level=0)
+    yield "16-bit CMYK TIFF", imagecodecs.tiff_encode(random_16_bit(4), photometric="separated")
+    yield "10-bit AVIF", imagecodecs.avif_encode(random_16_bit(3, 1023), bitspersample=10)
+    yield "12-bit AVIF", imagecodecs.avif_encode(random_16_bit(3, 4095), bitspersample=12)
+    yield "16-bit colour JPEG 2000", imagecodecs.jpeg2k_encode(random_16_bit(3), level=0)
 
 
-@pytest.mark.parametrize(("kind", "data"), list(too_deep_images()))
+@pytest.mark.parametrize(("kind", "data"), list(unreadable_deep_images()))
 def test_more_bits_than_can_be_read_are_refused(kind, data):
     with pytest.raises(CodecError, match="more than 8 bits"):
         read_image(data)
@@ -276,7 +276,7 @@ def test_8_bits_are_not_taken_for_more():
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_16_bits_are_written_whole_with_metadata(channels, tmp_path):
     metadata = {"icc": SRGB, "exif": exif_bytes().removeprefix(b"Exif\0\0"), "xmp": XMP, "dpi": DPI}
-    samples = deep_samples(channels)
+    samples = random_16_bit(channels)
     for destination in (tmp_path / "a.png", io.BytesIO()):
         write_image(samples, destination, metadata)
         data = destination.read_bytes() if destination == tmp_path / "a.png" else destination.getvalue()
@@ -362,7 +362,7 @@ def test_orientation_in_xmp_goes_too():
     assert b"Orientation" not in metadata["xmp"] and b"rdf:D" in metadata["xmp"]
 
 
-def test_damaged_exif_does_not_cost_the_picture():
+def test_damaged_exif_is_left_out():
     data = encoded(Image.fromarray(synthetic_image(24, 40)), exif=b"Exif\0\0not a TIFF directory")
     with pytest.warns(UserWarning, match="EXIF data is damaged"):
         pixels, metadata = read_image(data)
@@ -380,7 +380,7 @@ def test_metadata_survives_every_format_that_holds_it(format):
     assert read_image(file.getvalue())[1] == metadata
 
 
-def test_metadata_alone_can_be_missing():
+def test_each_kind_of_metadata_is_kept_alone():
     for kind, value in (("icc", SRGB), ("exif", exif_bytes()[6:]), ("xmp", XMP), ("dpi", DPI)):
         for format in ("PNG", "JPEG", "TIFF"):
             file = io.BytesIO()
@@ -469,7 +469,7 @@ def test_a_still_image_gives_no_warning():
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89VAE\r\n\x1a\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-def test_what_is_no_image_is_refused_by_name(tmp_path, content):
+def test_other_files_are_refused_by_name(tmp_path, content):
     path = tmp_path / "holiday.png"
     path.write_bytes(content)
     with pytest.raises(CodecError) as caught:
@@ -526,7 +526,7 @@ def test_decompression_bomb_is_a_limit_error(monkeypatch):
         read_image(encoded(Image.fromarray(synthetic_image(24, 40))))
 
 
-def test_the_callers_image_stays_as_it_was():
+def test_the_callers_image_is_not_changed():
     image = Image.open(io.BytesIO(encoded(Image.fromarray(synthetic_image(24, 40)), exif=exif_bytes(orientation=6))))
     read_image(image)
     assert image.size == (40, 24) and image.getexif()[ORIENTATION] == 6

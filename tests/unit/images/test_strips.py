@@ -1,4 +1,4 @@
-"""A picture in strips is the picture: pixels, metadata, refusals and files are those of the whole."""
+"""Reading and writing in strips is equivalent to reading and writing whole images."""
 
 import io
 import struct
@@ -33,18 +33,18 @@ def everything_is_large(monkeypatch):
 
 
 def exif():
-    found = Image.Exif()
-    found[0x010F] = "Acme"
-    return found
+    tags = Image.Exif()
+    tags[0x010F] = "Acme"
+    return tags
 
 
 def rows_of(large, step=50, overlap=13):
-    """All rows, asked for as a codec asks: bands that overlap."""
+    """All rows, requested as a codec does: in strips that overlap."""
     out = []
     for top in range(0, HEIGHT, step):
         first = max(0, top - overlap)
-        band = large[first : min(HEIGHT, top + step + overlap)]
-        out.append(band[top - first :][:step].copy())
+        strip = large[first : min(HEIGHT, top + step + overlap)]
+        out.append(strip[top - first :][:step].copy())
     return np.concatenate(out)
 
 
@@ -76,7 +76,7 @@ MODES = [(kind, mode) for kind in KINDS for mode in ("RGB", "P", "CMYK", "L", "1
 
 
 @pytest.mark.parametrize(("kind", "mode"), MODES)
-def test_strips_are_the_picture(tmp_path, kind, mode):
+def test_strips_equal_the_whole_image(tmp_path, kind, mode):
     name, options, _ = KINDS[kind]
     path = tmp_path / name
     Image.fromarray(synthetic_image(HEIGHT, WIDTH)).convert(mode).save(path, **options)
@@ -93,7 +93,7 @@ def test_strips_are_the_picture(tmp_path, kind, mode):
 
 
 def test_a_tiff_of_many_strips_and_a_bmp_from_the_bottom_are_read_row_by_row(tmp_path):
-    """Their rows are found in the file: nothing is decoded whole."""
+    """Their rows are located in the file; the image is not decoded whole."""
     pixels = synthetic_image(HEIGHT, WIDTH)
     for name in ("a.bmp", "a.tif", "a.ppm"):
         path = tmp_path / name
@@ -110,7 +110,7 @@ def saved(tmp_path, image, name="a.png", **options):
     return tmp_path / name
 
 
-def test_what_strips_cannot_do_is_left_to_reading_it_whole(tmp_path, monkeypatch):
+def test_unsupported_images_are_left_to_read_image(tmp_path, monkeypatch):
     rgb = Image.fromarray(synthetic_image(HEIGHT, WIDTH))
     turned = exif()
     turned[0x0112] = 6
@@ -120,7 +120,7 @@ def test_what_strips_cannot_do_is_left_to_reading_it_whole(tmp_path, monkeypatch
     assert open_strips(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)))) is None
     assert open_strips(saved(tmp_path, Image.fromarray(np.zeros((9, 9), np.uint16)), "a.tif")) is None
     assert open_strips(saved(tmp_path, rgb, "a.gif")) is None
-    (tmp_path / "a.txt").write_text("no picture")
+    (tmp_path / "a.txt").write_text("not an image")
     assert open_strips(tmp_path / "a.txt") is None
     assert open_strips(tmp_path / "missing.png") is None
     monkeypatch.setattr(strips, "LARGE", HEIGHT * WIDTH + 1)
@@ -152,7 +152,7 @@ def test_an_interlaced_png_is_decoded_whole(tmp_path):
 
 
 def test_every_filter_of_png_is_read(tmp_path):
-    """Rows of each filter in turn, made by hand (PNG 3rd edition, section 9)."""
+    """The rows have each filter in turn (PNG 3rd edition, section 9)."""
     pixels = synthetic_image(HEIGHT, WIDTH)
     flat = pixels.reshape(HEIGHT, -1).astype(int)
     left, above = np.pad(flat, ((0, 0), (3, 0)))[:, :-3], np.pad(flat, ((1, 0), (0, 0)))[:-1]
@@ -173,7 +173,7 @@ def test_every_filter_of_png_is_read(tmp_path):
     np.testing.assert_array_equal(rows_of(open_strips(tmp_path / "a.png")[0]), pixels)
 
 
-def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
+def test_damage_is_an_error_that_names_the_file(tmp_path):
     whole = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH))).read_bytes()
     at = whole.index(b"IDAT")
     for damaged in (
@@ -182,8 +182,8 @@ def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
     ):
         (tmp_path / "b.png").write_bytes(damaged)
         with pytest.raises(CodecError, match=r"b\.png"):
-            found = open_strips(tmp_path / "b.png")
-            rows_of(found[0]) if found else read_image(tmp_path / "b.png")
+            large = open_strips(tmp_path / "b.png")
+            rows_of(large[0]) if large else read_image(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(whole[:-500])
     assert open_strips(tmp_path / "c.png") is None  # and read_image says why
     path = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH)), "d.ppm")
@@ -194,7 +194,7 @@ def test_damage_is_an_error_in_the_name_of_the_file(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("format", ["PNG", "PPM", "BMP", "TIFF"])
-def test_what_strips_write_is_read_as_what_a_whole_picture_writes(format, channels):
+def test_strips_are_written_as_whole_images_are(format, channels):
     pixels = synthetic_image(HEIGHT, WIDTH)
     if channels == 1:
         pixels = pixels[..., 0].copy()
@@ -204,8 +204,8 @@ def test_what_strips_write_is_read_as_what_a_whole_picture_writes(format, channe
     whole, parts = io.BytesIO(), io.BytesIO()
     write_image(pixels, whole, metadata, format)
     write_strips(pixels.shape, iter([pixels[:60], pixels[60:61], pixels[61:]]), parts, metadata, format)
-    found, kept = read_image(parts.getvalue())
-    np.testing.assert_array_equal(found, pixels)
+    samples, kept = read_image(parts.getvalue())
+    np.testing.assert_array_equal(samples, pixels)
     assert kept == read_image(whole.getvalue())[1] and (kept or not metadata)
     assert abs(len(parts.getvalue()) - len(whole.getvalue())) < 0.02 * len(whole.getvalue()) + 500
 
@@ -232,19 +232,19 @@ def test_files_are_the_same_in_strips_and_whole(tmp_path, monkeypatch, name):
 
 
 def tiled(pixels, grey=False):
-    """A file of more rows of tiles than one, so that it is decoded in strips."""
+    """Encode an image with several rows of tiles, which is decoded in strips."""
     return insert_chunks(vaecodec.load().encode(pixels, tile=64), [(b"grey", b"")] * grey)
 
 
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("suffix", [".png", ".ppm", ".tif"])
-def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, monkeypatch, suffix, grey):
+def test_output_in_strips_is_verified_before_the_source_is_removed(tmp_path, monkeypatch, suffix, grey):
     source, back = tmp_path / "a.vae", tmp_path / f"a{suffix}"
     source.write_bytes(tiled(synthetic_image(HEIGHT, WIDTH), grey))
-    wanted = vaecodec.decode(source.read_bytes())
+    expected = vaecodec.decode(source.read_bytes())
     report = vaecodec.decompress_file(source, back)
     assert report["image_bytes"] == back.stat().st_size
-    np.testing.assert_array_equal(read_image(back)[0], wanted)
+    np.testing.assert_array_equal(read_image(back)[0], expected)
     write_atomic = compression.write_atomic
 
     def damaging(path, *more):
@@ -259,10 +259,10 @@ def test_what_is_written_in_strips_is_verified_before_the_source_goes(tmp_path, 
     assert source.exists()
     vaecodec.decompress_file(source, back, overwrite=True, remove=True)
     assert not source.exists()
-    np.testing.assert_array_equal(read_image(back)[0], wanted)
+    np.testing.assert_array_equal(read_image(back)[0], expected)
 
 
-def test_films_behind_large_photographs_are_seen(tmp_path):
+def test_bytes_after_large_images_are_reported(tmp_path):
     for name in ("a.jpg", "a.png"):
         path = saved(tmp_path, Image.fromarray(synthetic_image(HEIGHT, WIDTH)), name)
         path.write_bytes(path.read_bytes() + b"a film" * 9)
@@ -287,15 +287,15 @@ def test_limits_of_files(tmp_path):
         vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "b.png", limits=None, window=(0, 0, 9, 9))
 
 
-def test_a_damaged_file_leaves_no_picture_behind(tmp_path):
-    """The first strips are written by the time that the damage is found."""
+def test_a_damaged_file_leaves_no_output(tmp_path):
+    """The first strips are written before the damage is detected."""
     data = bytearray(vaecodec.load().encode(synthetic_image(HEIGHT, WIDTH), tile=64))
     from vaecodec.container import image_file
 
     parsed = image_file.parse(bytes(data))
-    payloads = [bytes(data[one.offset : one.offset + one.length]) for one in parsed.tiles]
+    payloads = [bytes(data[tile.offset : tile.offset + tile.length]) for tile in parsed.tiles]
     pairs = enumerate(zip(payloads, parsed.tiles, strict=True))
-    crcs = [(payload, one.crc ^ (n == 5), one.pixels) for n, (payload, one) in pairs]
+    crcs = [(payload, tile.crc ^ (n == 5), tile.pixels) for n, (payload, tile) in pairs]
     (tmp_path / "a.vae").write_bytes(image_file.pack(parsed.header, crcs))
     with pytest.raises(CodecError, match="tile 5"):
         vaecodec.decompress_file(tmp_path / "a.vae", tmp_path / "a.png")
