@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 import vaecodec
+from vaecodec.container.image_set import parse
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.generative import bitsback, image_sets, scoring
 from vaecodec.generative.image_sets import read_set
@@ -74,7 +75,7 @@ def ours(images: np.ndarray, name: str) -> dict[str, object]:
     encoded = time.process_time()
     assert np.array_equal(vaecodec.decode_set(data, name), images)
     decoded = time.process_time()
-    header, words = image_sets.parse(data)
+    header, words = parse(data)
     elbo, initial = scoring.negative_elbo(model, images, draws=1).sum(), 32 * header.consumed
     alone = np.mean([len(image_sets.encode(image[None], name)) for image in images[:100]])
     return {

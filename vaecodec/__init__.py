@@ -179,7 +179,7 @@ def info(data: Buffer) -> dict[str, Any]:
     `kind` is "picture", "array" (an image with other channels than images have), "file" (a stored file: name,
     permissions, time, size) or "set" (of encode_set).  The file is checked to be complete.  Raises FormatError.
     """
-    from vaecodec.generative.info import info
+    from vaecodec.container.info import info
 
     return info(_to_bytes(data))
 

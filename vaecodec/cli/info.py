@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from vaecodec.cli.parser import make_parser
 from vaecodec.console import Console
 from vaecodec.container import stored
-from vaecodec.generative.info import info as describe
+from vaecodec.container.info import info as describe
 
 CHANNELS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}
 

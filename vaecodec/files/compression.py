@@ -11,6 +11,7 @@ from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomi
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import stored
+from vaecodec.container.image_set import is_image_set
 from vaecodec.errors import CodecError
 from vaecodec.files.outputs import (
     ChooseTarget,
@@ -25,7 +26,6 @@ from vaecodec.files.outputs import (
     store_file,
 )
 from vaecodec.files.sources import Source
-from vaecodec.generative import image_sets
 from vaecodec.images.writing import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.progress import Progress, warn
@@ -146,7 +146,9 @@ def verify_file(
             return {"kind": "file", "bytes": source.size()}
         refuse_large(source, None, limits)
         data = source.read()
-        if image_sets.is_set(data[:16]):
+        if is_image_set(data[:16]):
+            from vaecodec.generative import image_sets
+
             image_sets.decode(data, model, limits)
             return {"kind": "set", "bytes": len(data)}
         modes.verify(data, model, limits, threads, progress)

@@ -29,8 +29,6 @@ from vaecodec.prior.tile import Chooser, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.transforms.wavelet import Values, dequantise
 
-SIZE = (256, 256)  # of photographs
-QUALITY = 50.0
 BATCH = 256  # images rendered at once
 LATENT_UNIT = 2.0**8  # latents are activations in units of 2**-8
 TILE = 4096  # the largest tile, so a photograph is a single one
@@ -68,14 +66,7 @@ def squeeze_grey(images: np.ndarray) -> np.ndarray:
     return images[..., 0] if images.shape[-1] == 1 else images
 
 
-def sample(
-    n: int,
-    model: str = "digits",
-    seed: int = 0,
-    size: tuple[int, int] = SIZE,
-    quality: float = QUALITY,
-    noisy: bool = False,
-) -> np.ndarray:
+def sample(n: int, model: str, seed: int, size: tuple[int, int], quality: float, noisy: bool) -> np.ndarray:
     """Draw n images from a model's prior; see vaecodec.sample."""
     loaded = load(model)
     if n < 1:
@@ -86,9 +77,7 @@ def sample(
     return render(loaded, z, seed if noisy else None)
 
 
-def vary(
-    image: Any, strength: float, n: int = 1, model: str = "digits", seed: int = 0, quality: float = QUALITY
-) -> np.ndarray:
+def vary(image: Any, strength: float, n: int, model: str, seed: int, quality: float) -> np.ndarray:
     """Draw n images near an image; see vaecodec.vary.
 
     The latent vector of a digit becomes sqrt(1 - s^2) z + s noise, which keeps its distribution for any strength s.
@@ -103,7 +92,7 @@ def vary(
     return render(loaded, np.sqrt(1 - strength**2) * posterior_means(loaded, pixels[None]) + strength * noise)
 
 
-def interpolate(a: Any, b: Any, n: int, model: str = "digits", quality: float = QUALITY) -> np.ndarray:
+def interpolate(a: Any, b: Any, n: int, model: str, quality: float) -> np.ndarray:
     """Generate n images from a to b; see vaecodec.interpolate.
 
     The latent vectors of digits follow the great circle between both (White 2016, section 2.1).

@@ -1,11 +1,4 @@
-"""Sets of small grey images of one size: read them, code them in one .vae file, show them on a contact sheet.
-
-    magic    89 56 41 45 0D 0A 1A 0A
-    PSET     version, model, number of images, side, initial words consumed, CRC-32 of all pixels
-    DATA     words of the stack of `bitsback` (docs/reference/sets.md)
-
-NumPy is imported where it is needed, because `vaecodec info` reads headers without it.
-"""
+"""Sets of small grey images of one size: code them losslessly, read them, show them on a contact sheet."""
 
 from __future__ import annotations
 
@@ -16,68 +9,36 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vaecodec.container.chunks import MAGIC, VERSION, pack_chunk
+import numpy as np
+from PIL import Image
+
+from vaecodec.container.image_set import Header, pack, parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
+from vaecodec.generative import bitsback
 from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.model.file import find_generator, load_generator
 
-if TYPE_CHECKING:
-    import numpy as np
-
-TAG = b"PSET"
-HEADER = struct.Struct("<BB16sIHII")  # version, reserved, model, count, side, consumed, CRC-32
-MAX_CONSUMED = 1 << 20
-MIN_BITS = 1.0 / 64  # no image costs less, even if the model predicts every pixel of it
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_BYTES = 1 << 31  # of an idx or .npy file
 MARGIN = 2  # pixels between the images of a contact sheet
 BACKGROUND = 128
 
 
-class Header(NamedTuple):
-    """The fields of PSET; `model` is 32 hexadecimal digits."""
-
-    model: str
-    images: int
-    side: int
-    consumed: int
-    crc: int
-
-
-def is_set(head: bytes) -> bool:
-    """Whether a file that begins with these bytes, 16 or more, holds a set of images."""
-    return head[:8] == MAGIC and head[12:16] == TAG
-
-
 def encode(images: np.ndarray, model: str = "digits") -> bytes:
-    """Code u8[N, S, S] losslessly as a .vae file; raises CodecError for another shape or type."""
-    from vaecodec.generative import bitsback
-    from vaecodec.model.file import load_generator
-
+    """Code u8[N, S, S] as a .vae file; raises CodecError for another shape or type."""
     generator = load_generator(model)
     words, consumed = bitsback.encode(generator, images)
-    fields = (len(images), generator.config.side, consumed, zlib.crc32(images.tobytes()))
-    header = HEADER.pack(VERSION, 0, bytes.fromhex(generator.id), *fields)
-    return MAGIC + pack_chunk(TAG, header) + pack_chunk(b"DATA", words)
+    crc = zlib.crc32(images.tobytes())
+    return pack(Header(generator.id, len(images), generator.config.side, consumed, crc), words)
 
 
 def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT) -> np.ndarray:
-    """Decode a .vae file to u8[N, S, S].
+    """Decode a .vae file to u8[N, S, S], with a model by name or path, or else the known one of the id in the header.
 
-    Args:
-        data: the file.
-        model: name or path of its model; by default the shipped or added model with the id in the header.
-        limits: the most pixels to decode; None for no limit.
-
-    Raises:
-        FormatError: the file is damaged.
-        ModelError: the model is not available, or is not the one that made the file.
-        LimitError: the header announces more pixels than `limits` allow.
+    Raises FormatError on damage, ModelError if the model is unknown or another one, and LimitError if the header
+    announces more pixels than `limits` allow (None: any number).
     """
-    from vaecodec.generative import bitsback
-    from vaecodec.model.file import find_generator, load_generator
-
     header, words = parse(data)
     pixels, limit = header.images * header.side**2, (limits or NONE).pixels
     if limit is not None and pixels > limit:
@@ -93,73 +54,13 @@ def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAUL
     return images
 
 
-def parse(data: bytes) -> tuple[Header, bytes]:
-    """Split a file into its header and the words of its stack; raises FormatError on damage."""
-    if not is_set(data[:16]):
-        raise FormatError("not a .vae file of a set of images" if data[:8] == MAGIC else "not a .vae file")
-    payloads, position = [], len(MAGIC)
-    for expected in (TAG, b"DATA"):
-        if len(data) - position < 12:
-            raise FormatError("the file is cut off")
-        length = int.from_bytes(data[position : position + 4], "little")
-        tag, end = data[position + 4 : position + 8], position + 8 + length
-        if end + 4 > len(data):
-            raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
-        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "little"):
-            raise FormatError(f"chunk {tag!r} is damaged (its CRC does not match)")
-        if tag != expected:
-            raise FormatError(f"chunk {tag!r} is in the place of {expected!r}")
-        payloads.append(data[position + 8 : end])
-        position = end + 4
-    if position != len(data):
-        raise FormatError(f"{len(data) - position} bytes follow the end of the file")
-    header, words = payloads
-    return _parse_header(header, len(words)), words
-
-
-def _parse_header(payload: bytes, data_size: int) -> Header:
-    if payload and payload[0] != VERSION:
-        raise FormatError(f"file version {payload[0]} is not supported (this reader supports version {VERSION})")
-    if len(payload) != HEADER.size:
-        raise FormatError(f"the header is {len(payload)} bytes long, expected {HEADER.size}")
-    _, reserved, model, count, side, consumed, crc = HEADER.unpack(payload)
-    if reserved:
-        raise FormatError("the header sets flags that are unknown in this version")
-    if not count or not side or consumed > MAX_CONSUMED:
-        raise FormatError(f"the header gives {count} images of side {side}, and {consumed} initial words")
-    if count * MIN_BITS > 8 * (data_size + 4 * consumed + 4):
-        raise FormatError(f"the header gives {count} images, more than {data_size} bytes can hold")
-    return Header(model.hex(), count, side, consumed, crc)
-
-
-def info(data: bytes) -> dict[str, Any]:
-    """Describe a file of a set by its header, JSON-ready; raises FormatError on damage."""
-    header, _ = parse(data)
-    return {
-        "kind": "set",
-        "version": VERSION,
-        "coding": "bits back",
-        "model": header.model,
-        "count": header.images,
-        "height": header.side,
-        "width": header.side,
-        "bytes": len(data),
-        "bpp": 8 * len(data) / (header.images * header.side**2),
-    }
-
-
 def read_set(path: str) -> tuple[np.ndarray, list[str]]:
     """Read a set of images as u8[N, H, W], and a name for each of them.
 
-    Args:
-        path: an idx file (the format of MNIST), plain or gzipped; a .npy array u8[N, H, W] or u8[H, W]; an image file;
-            or a folder of image files, read in order of name.  Images are converted to grey.
-
-    Raises:
-        CodecError: the images differ in size, or a file cannot be read as any of these.
+    `path` is an idx file (the format of MNIST), plain or gzipped; a .npy array u8[N, H, W] or u8[H, W]; an image; or a
+    folder of images, read in order of name and converted to grey.  Raises CodecError if the images differ in size, or
+    a file cannot be read as any of these.
     """
-    import numpy as np
-
     if os.path.isdir(path):
         paths = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.lower().endswith(IMAGE_SUFFIXES)]
         if not paths:
@@ -181,13 +82,11 @@ def read_set(path: str) -> tuple[np.ndarray, list[str]]:
             raise CodecError(f"{path}: damaged gzip ({exc})") from exc
     if len(data) > MAX_BYTES:
         raise CodecError(f"{path}: larger than {MAX_BYTES} bytes")
-    array = _parse_idx_or_npy(data, path)
+    array = _parse_npy_or_idx(data, path)
     return array, [f"{path}[{n}]" for n in range(len(array))]
 
 
-def _parse_idx_or_npy(data: bytes, path: str) -> np.ndarray:
-    import numpy as np
-
+def _parse_npy_or_idx(data: bytes, path: str) -> np.ndarray:
     from vaecodec.images.channels import NPY_MAGIC, read_npy
 
     if data.startswith(NPY_MAGIC):
@@ -208,9 +107,6 @@ def _parse_idx_or_npy(data: bytes, path: str) -> np.ndarray:
 
 
 def _read_grey(path: str) -> np.ndarray:
-    import numpy as np
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("L"))
@@ -219,17 +115,11 @@ def _read_grey(path: str) -> np.ndarray:
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int = 0, cell: int = 0) -> np.ndarray:
-    """Place images, u8[h, w] or u8[h, w, 3], on a grid in rows: u8[H, W], or u8[H, W, 3] if any has colour.
+    """Place images u8[h, w] or u8[h, w, 3] on a grid: u8[H, W], or u8[H, W, 3] if any has colour.
 
-    Args:
-        images: the images, of any sizes.
-        columns: columns of the grid; 0 for an approximately square sheet.
-        cell: side of a cell in pixels; 0 for the largest side of an image.  Larger images are reduced, smaller ones
-            are enlarged by the largest whole factor that fits.
+    `columns` 0 gives an approximately square sheet.  `cell` is the side of a cell in pixels, 0 for the largest side of
+    an image; larger images are reduced, smaller ones enlarged by the largest whole factor that fits.
     """
-    import numpy as np
-    from PIL import Image
-
     columns = columns or math.ceil(math.sqrt(len(images)))
     cell = cell or max(max(image.shape[:2]) for image in images)
     fitted = []
@@ -247,6 +137,6 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 0, cell: int = 0)
     sheet = np.full(shape if grey else (*shape, 3), BACKGROUND, np.uint8)
     for n, image in enumerate(fitted):
         top, left = n // columns * height + MARGIN, n % columns * width + MARGIN
-        cell_pixels = image if image.ndim == sheet.ndim else image[..., None]
-        sheet[top : top + image.shape[0], left : left + image.shape[1]] = cell_pixels
+        place = sheet[top : top + image.shape[0], left : left + image.shape[1]]
+        place[...] = image if image.ndim == sheet.ndim else image[..., None]
     return sheet

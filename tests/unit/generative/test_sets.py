@@ -13,6 +13,7 @@ from support.models import with_entry
 from support.paths import DATA, GOLDEN, MODELS
 from support.skips import needs_data
 from vaecodec import cli
+from vaecodec.container.image_set import HEADER
 from vaecodec.entropy import coding
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
@@ -130,9 +131,9 @@ def test_damage_gives_an_error_or_the_same_pictures(fixed):
 def changed(data: bytes, **fields: int) -> bytes:
     """With other values in PSET, and right CRCs."""
     names = ("version", "reserved", "model", "count", "side", "consumed", "crc")
-    values = dict(zip(names, image_sets.HEADER.unpack_from(data, 16), strict=True)) | fields
+    values = dict(zip(names, HEADER.unpack_from(data, 16), strict=True)) | fields
     out = bytearray(data)
-    image_sets.HEADER.pack_into(out, 16, *values.values())
+    HEADER.pack_into(out, 16, *values.values())
     return with_right_crcs(bytes(out))
 
 
