@@ -204,7 +204,5 @@ def test_files_cost_what_training_thought(quality, small):
     photo = np.ascontiguousarray(photo[:256, :256])
     config, weights = unfreeze(small.model)
     at = tf.constant([min(quality_index_of(quality), QUALITY_INDICES - 1) / INDICES_PER_ANCHOR], tf.float32)
-    loss = VAE(config, {name: tf.constant(value) for name, value in weights.items()}).loss(
-        tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True
-    )
+    loss = VAE(config, weights).loss(tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True)
     assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.02)

@@ -96,7 +96,7 @@ def prior(model: Model, count: int) -> np.ndarray:
 
 def bin_centres(model: Model, bins: np.ndarray) -> np.ndarray:
     """The latents f32[B, L], as activations, that bins i32[B * L] represent."""
-    return model.tables.centres[bins].astype(np.float32).reshape(-1, model.config.latents)
+    return np.asarray(model.tables.centres[bins], np.float32).reshape(-1, model.config.latents)
 
 
 def batch_sizes(count: int) -> Iterator[int]:

@@ -119,14 +119,14 @@ def random_symbols(rng: np.random.Generator) -> bitsback.Chooser:
 
     def choose(frequencies: np.ndarray) -> np.ndarray:
         place = rng.integers(TOTAL, size=(len(frequencies), 1))
-        return (np.cumsum(frequencies, 1) <= place).sum(1).astype(np.int32)
+        return np.asarray((np.cumsum(frequencies, 1) <= place).sum(1), np.int32)
 
     return choose
 
 
 def median_symbols(frequencies: np.ndarray) -> np.ndarray:
     """The median of each distribution: at least half of the mass lies on either side."""
-    return (np.cumsum(frequencies, 1) < TOTAL // 2).sum(1).astype(np.int32)
+    return np.asarray((np.cumsum(frequencies, 1) < TOTAL // 2).sum(1), np.int32)
 
 
 def render(model: Generator, z: np.ndarray, seed: int | None = None) -> np.ndarray:
@@ -160,7 +160,7 @@ def sample_photographs(codec: Codec, n: int, size: tuple[int, int], quality: flo
         low, high = (
             np.trunc((bound - distributions.loc) / quantization.UNIT) for bound in (-bounds[part], bounds[part])
         )
-        return np.clip(symbols, low, high).astype(np.int32)
+        return np.asarray(np.clip(symbols, low, high), np.int32)
 
     return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])
 

@@ -84,7 +84,7 @@ def negative_elbo(model: Generator, images: np.ndarray, draws: int = 4, seed: in
 def _negative_elbo(model: Generator, images: np.ndarray, choose: bitsback.Chooser) -> np.ndarray:
     frequencies, count = bitsback.posterior(model, images), len(images)
     bins = choose(frequencies)
-    total = discrete.BINS * model.config.latents - _information(bins, frequencies).reshape(count, -1).sum(1)
+    total: np.ndarray = discrete.BINS * model.config.latents - _information(bins, frequencies).reshape(count, -1).sum(1)
     stages = bitsback.pixel_stages(model, images, bitsback.bin_centres(model, bins))
     for (nonzero, ink), (values, frequencies) in zip(stages[::2], stages[1::2], strict=True):
         total += _information(nonzero, ink).reshape(count, -1).sum(1)
@@ -95,7 +95,7 @@ def _negative_elbo(model: Generator, images: np.ndarray, choose: bitsback.Choose
 
 def _information(symbols: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """Information content f64[n] of each symbol, in bits."""
-    return np.log2(TOTAL) - np.log2(frequencies[np.arange(len(frequencies)), symbols])
+    return np.asarray(np.log2(TOTAL) - np.log2(frequencies[np.arange(len(frequencies)), symbols]))
 
 
 def photograph_bpd(codec: Codec, pixels: np.ndarray) -> float:

@@ -23,34 +23,19 @@ from vaecodec.config import (
 )
 from vaecodec.entropy.tables import PRECISION, TOTAL, Tables, build, integer_frequencies
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import discrete
+from vaecodec.model import discrete, exact
 from vaecodec.model.discrete import COUNT, EXP_BITS, KNOT_BITS, ODDS_MAX, REACH
-from vaecodec.model.exact import (
-    ACTIVATION_BITS,
-    ACTIVATION_MAX,
-    GAIN_BITS,
-    INDEX_GAIN,
-    LOC_GAIN,
-    PRODUCT_BITS,
-    WEIGHT_BITS,
-)
+from vaecodec.model.exact import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import Model, identify, pack_model
 from vaecodec.model.generative import LATENT_BITS, Generative
 from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.prior.context_model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
+from vaecodec.training import vae
 from vaecodec.training.densities import distributions, latent_density, masses
 from vaecodec.training.loop import averaged_weights
-from vaecodec.training.vae import (
-    ALL_OCTAVES,
-    KNOTS,
-    Weights,
-    gain_of_latent,
-    initial_weights,
-    log_step_sizes,
-    specification,
-)
+from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.gains import LOG_BITS
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
@@ -93,7 +78,7 @@ def unfreeze(model: Model) -> tuple[Config, Weights]:
     weights |= {name: model.array(f"start/{name}") for name in TABULATED}
     for name, gain in TRANSFORM_CONDITIONS.items():
         weights[name] = (model.array(f"gains/{gain}") * (math.log(2) / (1 << LOG_BITS))).astype(np.float32)
-    expected = initial_weights(model.config)
+    expected = vae.initial_weights(model.config)
     for name, value in expected.items():
         if name not in weights or weights[name].shape != value.shape:
             shape = weights[name].shape if name in weights else "missing"
@@ -106,13 +91,13 @@ def photograph_arrays(config: Config, weights: Weights) -> Weights:
     start = {f"start/{name}": weights[name].astype("<f4") for name in TABULATED}
     first = first_coded_scale(weights)
     weights = lower_indices(config, weights, first)
-    prior = {name: fixed_point(name, weights[name]) for name in specification(config)["prior"].weights}
+    prior = {name: fixed_point(name, weights[name]) for name in vae.specification(config)["prior"].weights}
     arrays = {f"prior/{name}": value for name, value in prior.items()}
     arrays |= {f"levels/{name}": array for name, array in levels(weights)._asdict().items()}
     # The subbands of the coarsest octave are not of y: its low-pass image has a gain of 1.
     relative = weights["band_gain"].copy()
     relative[:, OCTAVES * SUBBANDS * config.channels :] = 0
-    gain = relative[:, gain_of_latent(config.channels)] - log_step_sizes(config)[:, None]
+    gain = relative[:, vae.gain_of_latent(config.channels)] - vae.log_step_sizes(config)[:, None]
     anchors = {"inverse_gain": -gain, **{anchor: weights[name] for name, anchor in TRANSFORM_CONDITIONS.items()}}
     arrays |= transform_arrays(config, weights, anchors)
     arrays |= {f"tables/{name}": array for name, array in frequency_tables(weights, first)._asdict().items()}
@@ -122,11 +107,11 @@ def photograph_arrays(config: Config, weights: Weights) -> Weights:
 
 def fixed_point(name: str, weight: np.ndarray) -> np.ndarray:
     """A kernel as i16 in units of 2**-9, or a bias as i32 in units of 2**-15; raises CodecError beyond their range."""
-    dtype, bits = (np.int32, PRODUCT_BITS) if name.endswith("/bias") else (np.int16, WEIGHT_BITS)
+    dtype, bits = (np.int32, exact.PRODUCT_BITS) if name.endswith("/bias") else (np.int16, exact.WEIGHT_BITS)
     value = np.floor(weight.astype(np.float64) * 2**bits + 0.5)
     if not (np.abs(value) <= np.iinfo(dtype).max).all():
         raise CodecError(f"weight {name} reaches {np.abs(weight).max():.3g}, beyond fixed point")
-    return value.astype(dtype)
+    return np.asarray(value, dtype)
 
 
 def first_coded_scale(weights: Weights) -> int:
@@ -174,7 +159,7 @@ def level_at(weights: Weights, quality: float) -> Level:
 
     def at(name: str) -> np.ndarray:
         anchors = weights[name]
-        return anchors[first].astype(np.float64) * (1 - fraction) + anchors[first + 1] * fraction
+        return np.asarray(anchors[first].astype(np.float64) * (1 - fraction) + anchors[first + 1] * fraction)
 
     loc, index = np.split(at("start"), 2)
     gain = np.exp(-at("band_gain")).reshape(ALL_OCTAVES, SUBBANDS, -1)
@@ -183,7 +168,7 @@ def level_at(weights: Weights, quality: float) -> Level:
         np.clip(np.concatenate([at(name) for name in CONTEXT_CONDITIONS]), -limit, limit) * UNIT,
         np.clip(np.concatenate([at(name) for name in LOWEST_CONDITIONS]), -limit, limit) * UNIT,
         np.concatenate([LOC_GAIN * UNIT * loc, np.clip(INDEX_GAIN * index, 0, SCALES - 1)]),
-        np.clip(gain.ravel() * 2**GAIN_BITS, 1, GAIN_MAX),
+        np.clip(gain.ravel() * 2**exact.GAIN_BITS, 1, GAIN_MAX),
     )
 
 
@@ -207,9 +192,9 @@ def frequency_tables(weights: Weights, first: int = 0) -> Tables:
 
 def centroids(weights: Weights, first: int) -> np.ndarray:
     """vae.centroid at each scale index from `first` on: i8[scales, 2] in units of 2**-6."""
-    place = np.clip(np.arange(first, SCALES) / 2, 0, KNOTS - 2)
-    values = [np.interp(place, np.arange(KNOTS), column) for column in weights["centroid"].T]
-    return np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1).astype(np.int8)
+    place = np.clip(np.arange(first, SCALES) / 2, 0, vae.KNOTS - 2)
+    values = [np.interp(place, np.arange(vae.KNOTS), column) for column in weights["centroid"].T]
+    return np.asarray(np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1), np.int8)
 
 
 def companding_thresholds() -> np.ndarray:

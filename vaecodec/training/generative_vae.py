@@ -8,7 +8,8 @@ The likelihood is p(x_1 | z) p(x_2 | x_1, z) ... over the phases of `model.gener
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from vaecodec.model.generative import LATENT_BITS, ORDER, PHASES, Generative
 from vaecodec.training.densities import LOG2, Hurdle, distributions
 from vaecodec.training.layers import Quantised, Shapes, exact_activation, on_grid
 from vaecodec.training.train_step import Layout, Options, update
-from vaecodec.training.vae import Weighted, Weights
+from vaecodec.training.vae import Weights
 
 Tensor = Any
 LATENT_GAIN = 2.0 ** (LATENT_BITS - ACTIVATION_BITS)
@@ -73,11 +74,12 @@ class Loss(NamedTuple):
     kl_bpd: Tensor
 
 
-class GenerativeVAE(Weighted):
-    """A VAE to sample from."""
+@dataclass
+class GenerativeVAE:
+    """A VAE to sample from, over weights by name."""
 
-    def __init__(self, config: Generative, weights: Weights | None = None, seed: int = 0) -> None:
-        super().__init__("generative_vae", config, initial_weights(config, seed) if weights is None else weights)
+    config: Generative
+    weights: Mapping[str, Tensor]
 
     def posterior(self, x: Tensor) -> distributions.Distribution:
         """q(z | x) for f[B, S, S, 1] in [0, 255]: Normal, with parameters on the grids of `model.discrete`."""
@@ -126,13 +128,13 @@ class GenerativeVAE(Weighted):
 
 def make_step(config: Generative, options: Options, hard: bool = False) -> Callable[..., Any]:
     """The pure training step over (state, images u8[B, S, S, 1], lr, seed); `hard` has no effect."""
-    model, layout = GenerativeVAE(config, {}), Layout(initial_weights(config))
+    layout = Layout(initial_weights(config))
 
     def step(state: list[Tensor], images: Tensor, lr: Tensor, seed: Tensor) -> tuple[list[Tensor], Tensor]:
         kl_weight = tf.minimum(1.0, INITIAL_KL_WEIGHT + state[-1] / WARM_UP_STEPS)
         with tf.GradientTape() as tape:
             tape.watch(state[0])
-            loss = model.bind(layout.unpack(state[0])).loss(images, kl_weight, seed)
+            loss = GenerativeVAE(config, layout.unpack(state[0])).loss(images, kl_weight, seed)
         return update(state, tape.gradient(loss.loss, state[0]), lr), tf.stack(loss)
 
     return step

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -295,7 +296,9 @@ def train(
     if devices > 1:
         if isinstance(config, Generative):
             raise CodecError("a model of digits is trained on one device")
-        make_step = train_step.mirror_step(options, devices)
+        if options.batch % devices:
+            raise CodecError(f"a batch of {options.batch} cannot be divided between {devices} devices")
+        make_step = partial(train_step.make_step, strategy=train_step.strategy_for(devices))
     os.makedirs(run, exist_ok=True)
     state, before = resume(run, config, options, start)
     steps = [tf.function(make_step(config, options, hard)) for hard in (False, True)]

@@ -124,79 +124,63 @@ def make_tower(config: Config, options: Options, hard: bool) -> Callable[..., tu
         raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {SSIM_LEAST}")
     if options.batch % max(options.towers, 1):
         raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
-    model, layout = VAE(config, {}), Layout(initial_weights(config))
-    model.operands = tf.bfloat16 if options.bfloat16 else tf.float32
-    model.ms_ssim_share = options.ms_ssim
+    operands, layout = tf.bfloat16 if options.bfloat16 else tf.float32, Layout(initial_weights(config))
 
     def tower(weights: Tensor, x: Tensor, quality: Tensor, seed: Tensor, number: Any) -> tuple[Tensor, Tensor]:
         seed += [0, (number + 1) * TOWER_SEED_DISTANCE]
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            loss = model.bind(layout.unpack(weights)).loss(x, quality, seed, hard)
+            loss = VAE(config, layout.unpack(weights), operands, options.ms_ssim).loss(x, quality, seed, hard)
         return tape.gradient(loss.loss, weights), tf.stack([getattr(loss, name) for name in METRICS])
 
     return tower
 
 
-def _draw_quality(options: Options, seed: Tensor) -> Tensor:
-    """A uniform quality f32[B] for each example."""
-    return tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
-
-
-def make_step(config: Config, options: Options, hard: bool = False) -> Step:
-    """The pure training step over (state, images, lr, seed).
-
-    The batch is divided between `options.towers` parts that share nothing but the sum of their gradients.  Each can
-    occupy a core, because small operations parallelise badly inside.
-    """
-    tower, towers = make_tower(config, options, hard), max(options.towers, 1)
-
-    def step(state: list[Tensor], images: Tensor, lr: Tensor, seed: Tensor) -> tuple[list[Tensor], Tensor]:
-        parts = zip(tf.split(images, towers), tf.split(_draw_quality(options, seed), towers), strict=True)
-        results = [tower(state[0], x, quality, seed, number) for number, (x, quality) in enumerate(parts)]
-        gradient, metrics = (tf.add_n([value / towers for value in values]) for values in zip(*results, strict=True))
-        return update(state, gradient, lr), metrics
-
-    return step
-
-
-def mirror_step(options: Options, devices: int) -> Callable[[Config, Options, bool], Step]:
-    """A make_step that divides each batch between devices: GPUs, or logical CPUs if there are none.
-
-    Weights go to each device, and the sum of its gradients comes back to the first, once a step.  Towers keep the seeds
-    that they have on one device, so results differ by the order of sums alone.  Raises CodecError if the batch cannot
-    be divided or there are too few devices.
-    """
-    if options.batch % devices:
-        raise CodecError(f"a batch of {options.batch} cannot be divided between {devices} devices")
+def strategy_for(devices: int) -> tf.distribute.Strategy:
+    """Mirror weights on GPUs, or logical CPUs if there are none; raises CodecError if there are too few."""
     available = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(available) < devices:
         kind = available[0].device_type
         raise CodecError(f"{devices} devices are requested, but TensorFlow has {len(available)} of type {kind}")
-    strategy = tf.distribute.MirroredStrategy([device.name for device in available[:devices]])
+    return tf.distribute.MirroredStrategy([device.name for device in available[:devices]])
 
-    def make_mirrored(config: Config, options: Options, hard: bool) -> Step:
-        share = max(options.towers // devices if options.towers % devices == 0 else 1, 1)  # towers of a device
-        towers = share * devices
-        tower, size = make_tower(config, replace(options, towers=towers), hard), options.batch // towers
 
-        def replica(weights: Tensor, images: Tensor, quality: Tensor, seed: Tensor) -> list[Tensor]:
-            results = []
-            for n in range(share):
-                number = tf.distribute.get_replica_context().replica_id_in_sync_group * share + n
-                x = tf.ensure_shape(images[number * size : (number + 1) * size], [size, *images.shape[1:]])
-                q = tf.ensure_shape(quality[number * size : (number + 1) * size], [size])
-                results.append(tower(weights, x, q, seed, number))
-            return [tf.add_n(values) / towers for values in zip(*results, strict=True)]
+def make_step(
+    config: Config, options: Options, hard: bool = False, strategy: tf.distribute.Strategy | None = None
+) -> Step:
+    """The pure training step over (state, images, lr, seed).
 
-        def step(state: list[Tensor], images: Tensor, lr: Tensor, seed: Tensor) -> tuple[list[Tensor], Tensor]:
-            results = strategy.run(replica, args=(state[0], images, _draw_quality(options, seed), seed))
+    The batch is divided between `options.towers` towers that share nothing but the sum of their gradients.  Each can
+    occupy a core, because small operations parallelise badly inside.  With a strategy, the towers are divided between
+    its devices, at least one on each: weights go to each device and the sum of its gradients comes back to the first.
+    Results differ by the order of sums alone.
+    """
+    devices = strategy.num_replicas_in_sync if strategy else 1
+    share = max(options.towers // devices if options.towers % devices == 0 else 1, 1)  # towers of a device
+    towers = share * devices
+    tower, size = make_tower(config, replace(options, towers=towers), hard), options.batch // towers
+
+    def run_share(weights: Tensor, images: Tensor, quality: Tensor, seed: Tensor) -> list[Tensor]:
+        device = tf.distribute.get_replica_context().replica_id_in_sync_group if strategy else 0
+        results = []
+        for n in range(share):
+            number = device * share + n
+            x = tf.ensure_shape(images[number * size : (number + 1) * size], [size, *images.shape[1:]])
+            q = tf.ensure_shape(quality[number * size : (number + 1) * size], [size])
+            results.append(tower(weights, x, q, seed, number))
+        return [tf.add_n([value / towers for value in values]) for values in zip(*results, strict=True)]
+
+    def step(state: list[Tensor], images: Tensor, lr: Tensor, seed: Tensor) -> tuple[list[Tensor], Tensor]:
+        quality = tf.random.stateless_uniform([options.batch], seed, 0.0, ANCHORS - 1.0)
+        arguments = state[0], images, quality, seed
+        if strategy is None:
+            gradient, metrics = run_share(*arguments)
+        else:
+            results = strategy.run(run_share, args=arguments)
             gradient, metrics = (strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for x in results)
-            return update(state, gradient, lr), metrics
+        return update(state, gradient, lr), metrics
 
-        return step
-
-    return make_mirrored
+    return step
 
 
 def split_state(state: list[Any]) -> list[Any]:
@@ -225,7 +209,7 @@ def export_step(config: Config, options: Options, folder: str, state: list[np.nd
     step, pieces = make_step(config, options, hard), split_state(state)
     count = len(pieces)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
     def flat(*arguments: Tensor) -> list[Tensor]:
         after, metrics = step(join_state(list(arguments[:count]), tf.concat), *arguments[count:])
         return [*split_state(after), metrics]

@@ -11,10 +11,10 @@ Letters: B batch; H W pixels of C samples; h w latent cells; A anchors of qualit
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -40,9 +40,6 @@ from vaecodec.training.layers import Float, Quantised, Shapes, on_grid, straight
 from vaecodec.training.wavelets import details, from_halves, to_halves, with_magnitudes
 from vaecodec.transforms.latents import subband_of
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Tensor = Any
 Weights = dict[str, np.ndarray]
@@ -101,7 +98,7 @@ def initial_weights(config: Config, seed: int = 0) -> Weights:
 
 def gain_of_latent(channels: int) -> np.ndarray:
     """The place i64[256 C] in `band_gain` of the gain of each latent; that of the low-pass image is 1, at the end."""
-    return np.minimum(subband_of(channels), OCTAVES * SUBBANDS * channels)
+    return np.asarray(np.minimum(subband_of(channels), OCTAVES * SUBBANDS * channels))
 
 
 def log_step_sizes(config: Config) -> np.ndarray:
@@ -164,28 +161,14 @@ class Loss(NamedTuple):
     lowest_bpp: Tensor
 
 
-class Weighted(tf.Module):
-    """A model of an architecture; `weights` maps names to variables, or to tensors after `bind`."""
+@dataclass
+class VAE:
+    """One model for all qualities, over weights by name."""
 
-    def __init__(self, name: str, config: Any, weights: Weights) -> None:
-        super().__init__(name=name)
-        self.config = config
-        self.weights: dict[str, Any] = {key: tf.Variable(value, name=key) for key, value in weights.items()}
-
-    def bind(self, weights: dict[str, Tensor]) -> Self:
-        """The same model with other weights, which makes a training step a pure function of them."""
-        other = copy.copy(self)
-        other.weights = weights
-        return other
-
-
-class VAE(Weighted):
-    """One model for all qualities."""
-
-    def __init__(self, config: Config, weights: Weights | None = None, seed: int = 0) -> None:
-        super().__init__("vae", config, initial_weights(config, seed) if weights is None else weights)
-        self.operands = tf.float32
-        self.ms_ssim_share = 0.0  # of the distortion: 1 - MS-SSIM in place of squared error
+    config: Config
+    weights: Mapping[str, Tensor]
+    operands: tf.DType = tf.float32  # of the dense layers of the transforms
+    ms_ssim_share: float = 0.0  # of the distortion: 1 - MS-SSIM in place of squared error
 
     def gains(self, quality: Tensor) -> Gains:
         """Interpolate all vectors that depend on quality f32[B] in [0, A - 1], log-linearly between anchors."""
@@ -199,13 +182,14 @@ class VAE(Weighted):
         log_step = 0.5 * tf.math.log(squared_step) - math.log(255.0)
         relative = tf.concat([subbands[..., : OCTAVES * SUBBANDS * channels], 0 * subbands[..., :1]], -1)
         gain = tf.gather(relative, gain_of_latent(channels), axis=-1) - log_step[:, None, None, None]
-        return Gains(tf.exp(gain), tf.exp(-gain), tf.exp(subbands), {"start": at("start"), **self._conditions(at)})
-
-    def _conditions(self, at: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        """Conditioning vectors by name: factors for the transforms, terms for the prior."""
-        names = [name[: -len("/condition")] for name in self.weights if name.endswith("/condition")]
-        vectors = {name: at(f"{name}/condition") for name in names}
-        return {n: tf.exp(v) if n.startswith(("analysis/", "synthesis/")) else v for n, v in vectors.items()}
+        conditions = {"start": at("start")}
+        for name in self.weights:
+            if name.endswith("/condition"):
+                vector = at(name)
+                # Factors for the transforms, terms for the prior.
+                vector = tf.exp(vector) if name.startswith(("analysis/", "synthesis/")) else vector
+                conditions[name.removesuffix("/condition")] = vector
+        return Gains(tf.exp(gain), tf.exp(-gain), tf.exp(subbands), conditions)
 
     def analysis(self, x: Tensor, gains: Gains) -> Tensor:
         """f32[B, H, W, C] in [0, 255] -> y f32[B, h, w, 256 C], before the gain."""
@@ -315,7 +299,7 @@ class VAE(Weighted):
         scaled = self.analysis(x, gains) * gains.gain
         if hard:
             scaled = tf.stop_gradient(scaled)
-        frozen = self.bind({name: tf.stop_gradient(value) for name, value in self.weights.items()})
+        frozen = replace(self, weights={name: tf.stop_gradient(value) for name, value in self.weights.items()})
         rates, noisy_rates = [], []
         parts = self.parts(gains, lmbda, tf.shape(scaled) // [1, 2, 2, CELL])
         density, index, mask = next(parts)

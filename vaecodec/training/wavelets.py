@@ -136,10 +136,11 @@ def unpack(y: Tensor) -> tuple[Tensor, list[Tensor]]:
     return low, octaves
 
 
-def to_halves(subbands: Tensor) -> list[Tensor]:
+def to_halves(subbands: Tensor) -> tuple[Tensor, Tensor]:
     """Split the coefficients f[B, H, W, 3 C] of an octave into halves f[B, H/2, W/2, 6 C]."""
     order = np.concatenate(octave_order(subbands.shape[3] // SUBBANDS))
-    return tf.split(_permute(tf.nn.space_to_depth(subbands, 2), order), 2, -1)
+    first, second = tf.split(_permute(tf.nn.space_to_depth(subbands, 2), order), 2, -1)
+    return first, second
 
 
 def from_halves(first: Tensor, second: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def _permute(x: Tensor, order: np.ndarray) -> Tensor:
     """Reorder channels; the gradient is the inverse permutation, so that TensorFlow does not scatter and add."""
     inverse = np.argsort(order)
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def gather(x: Tensor) -> Any:
         return tf.gather(x, order, axis=-1), lambda gradient: tf.gather(gradient, inverse, axis=-1)
 

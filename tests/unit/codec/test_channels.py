@@ -229,13 +229,14 @@ def test_architectures_have_channels():
 def test_quality_means_the_same_error():
     """A grey picture comes out as well from a grey model at its start as from one for colours, at every quality."""
     tf = pytest.importorskip("tensorflow")
-    from vaecodec.training.vae import VAE
+    from vaecodec.training.vae import VAE, initial_weights
 
     grey = synthetic_image(128, 128)[None, ..., :1]
     for quality in (0.0, 3.5, 6.0):
         found = []
         for channels in (1, 3):
-            model = VAE(Config(8, 1, 8, 1, prior=8, coarser=8, hyper_width=8, channels=channels))
+            config = Config(8, 1, 8, 1, prior=8, coarser=8, hyper_width=8, channels=channels)
+            model = VAE(config, initial_weights(config))
             x = tf.constant(np.repeat(grey, channels, 3))
             found.append(float(model.loss(x, tf.constant([quality]), tf.constant([0, 1])).psnr))
         assert abs(found[0] - found[1]) < 1.5, found  # symbols are chosen by rate, and colours have more of them

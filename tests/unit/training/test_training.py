@@ -21,7 +21,7 @@ from vaecodec.training import loop, train_step
 from vaecodec.training.datasets import batches, encoded_images, random_crops
 from vaecodec.training.loop import train
 from vaecodec.training.train_step import Options
-from vaecodec.training.vae import VAE
+from vaecodec.training.vae import VAE, initial_weights
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
 
 def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
     x = tf.constant(synthetic_image(192, 192)[None])
-    model, quality, seed = VAE(CONFIG), tf.constant([3.0]), tf.constant([1, 2])
+    model = VAE(CONFIG, {name: tf.Variable(value) for name, value in initial_weights(CONFIG).items()})
+    quality, seed = tf.constant([3.0]), tf.constant([1, 2])
     losses = []
     for model.ms_ssim_share in (0.0, 0.5, 1.0):
         with tf.GradientTape() as tape:

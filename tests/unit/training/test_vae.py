@@ -12,14 +12,14 @@ from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
 from vaecodec.model.exact import ACTIVATION_BITS
 from vaecodec.training.densities import bits, latent_density, masses
 from vaecodec.training.layers import on_grid
-from vaecodec.training.vae import VAE, add_noise, centroid, lambda_of, specification
+from vaecodec.training.vae import VAE, add_noise, centroid, initial_weights, lambda_of, specification
 
 CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
 
 
 @pytest.fixture(scope="module")
 def vae():
-    return VAE(CONFIG, seed=1)
+    return VAE(CONFIG, initial_weights(CONFIG, 1))
 
 
 def test_loss_is_the_negative_elbo(vae):
@@ -138,8 +138,7 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     from vaecodec.transforms.latents import values_of_latents
     from vaecodec.transforms.wavelet import quantisation_targets
 
-    weights = {name: value.numpy() for name, value in vae.weights.items()}
-    save_compact(str(tmp_path / "w.safetensors"), CONFIG, weights, {})
+    save_compact(str(tmp_path / "w.safetensors"), CONFIG, vae.weights, {})
     model_id = freeze(str(tmp_path / "w.safetensors"), str(tmp_path / "m.vcm"))
     model = load_model(str(tmp_path / "m.vcm"))
     assert model.id == model_id and model.config == CONFIG

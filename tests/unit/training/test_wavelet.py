@@ -147,7 +147,7 @@ def test_training_graph_and_codec_agree(made, codec, monkeypatch):
     monkeypatch.setattr(coding, "choose_scale_offsets", lambda *_: None)
     x = synthetic_image(128, 192)
     step = 448
-    vae = VAE(CONFIG, {n: v for n, v in unfreeze(codec.model)[1].items()})
+    vae = VAE(*unfreeze(codec.model))
     quality = tf.constant([step / 128])
     loss = vae.loss(tf.constant(x[None]), quality, tf.constant([1, 2]))
     q = next(q for q in np.arange(1, 100.0, 0.05) if quality_index_of(q) == step)
