@@ -8,6 +8,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from support.images import synthetic_image
+from support.models import random_weights
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
 from vaecodec.model.exact import ACTIVATION_BITS
 from vaecodec.training.densities import bits, latent_density, masses
@@ -22,29 +23,32 @@ def vae():
     return VAE(CONFIG, initial_weights(CONFIG, 1))
 
 
-def test_loss_is_the_negative_elbo(vae):
-    """rate + lambda * 255^2 * MSE = -log2 p(y) p(x | y) a pixel, up to the Normal's constant; the posterior is 1."""
-    x = synthetic_image(64, 128)[None]
-    quality = tf.constant([3.0])
-    loss = vae.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
-    gains, lmbda = vae.gains(quality), lambda_of(quality)
-    scaled = vae.analysis(tf.constant(x, tf.float32), gains) * gains.gain
-    joint, total = vae.parts(gains, lmbda, tf.constant([1, 2, 4, 3])), 0.0
-    density, index, where = next(joint)
-    for target in vae.targets(scaled, gains):
-        symbols = vae.choose_symbols(density, index, target)
+@pytest.mark.parametrize("random", [False, True])
+def test_loss_is_the_negative_elbo(vae, random):
+    """rate + lambda * 255^2 * MSE = -log2 p(y) p(x | y) a pixel, apart from the Normal's constant; q(y | x) is 1."""
+    model = VAE(CONFIG, random_weights(CONFIG)) if random else vae
+    x, quality = synthetic_image(64, 128)[None], tf.constant([3.0])
+    loss = model.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
+    gains, lmbda = model.gains(quality), lambda_of(quality)
+    scaled = model.analysis(tf.constant(x, tf.float32), gains) * gains.gain
+    parts, bits_of_latents = model.parts(gains, lmbda, tf.constant([1, 2, 4, 3])), 0.0
+    density, index, mask = next(parts)
+    for target in model.targets(scaled, gains):
+        symbols = model.choose_symbols(density, index, target)
         rate = bits(density, density.loc + symbols)
-        value = density.loc + centroid(vae.weights["centroid"], symbols, index)
-        value = on_grid(value, ACTIVATION_BITS)
-        total += float(tf.reduce_sum(rate if where is None else tf.where(where, rate, 0.0)))
-        density, index, where = joint.send(value if where is None else tf.where(where, value, 0.0))
-    total += float(tf.reduce_sum(bits(density, tf.constant(x, tf.float32))))
-    s2 = 3.0 / (2.0 * math.log(2.0) * float(lmbda[0]))
-    constant = x.size * 0.5 * math.log2(2 * math.pi * s2)
+        value = on_grid(density.loc + centroid(model.weights["centroid"], symbols, index), ACTIVATION_BITS)
+        if mask is not None:
+            rate, value = tf.where(mask, rate, 0.0), tf.where(mask, value, 0.0)
+        bits_of_latents += float(tf.reduce_sum(rate))
+        density, index, mask = parts.send(value)
+    bits_of_pixels = float(tf.reduce_sum(bits(density, tf.constant(x, tf.float32))))
+    variance = 3.0 / (2.0 * math.log(2.0) * float(lmbda[0]))
+    constant = x.size * 0.5 * math.log2(2 * math.pi * variance)
     mse = float(tf.reduce_mean((x - density.loc) ** 2))
     objective = float(loss.bpp) + float(lmbda[0]) * mse
+    assert bits_of_latents / (64 * 128) == pytest.approx(float(loss.bpp), rel=1e-3)
     assert float(loss.loss) * math.sqrt(float(lmbda[0])) == pytest.approx(objective, rel=1e-4)
-    assert (total - constant) / (64 * 128) == pytest.approx(objective, rel=1e-3)
+    assert (bits_of_latents + bits_of_pixels - constant) / (64 * 128) == pytest.approx(objective, rel=1e-3)
 
 
 def test_training_lowers_the_loss():

@@ -1,0 +1,186 @@
+"""A codec of a model that training froze, which is not one of the shipped ones."""
+
+import math
+
+import numpy as np
+import pytest
+
+from support.images import synthetic_image
+from support.models import SMALL_CONFIG as CONFIG
+from support.models import freeze_weights, random_weights
+
+pytest.importorskip("tensorflow")
+
+from vaecodec.codec.codec import Codec
+from vaecodec.config import QUALITY_INDICES, SQUARED_STEPS_PER_BIT, Config
+from vaecodec.container.image_file import parse, quality_index_of
+from vaecodec.generative import generation
+from vaecodec.images.channels import downscale
+from vaecodec.model.file import load_model
+from vaecodec.prior.context_model import Distributions
+from vaecodec.prior.tile import choose_symbols, decode_tile
+from vaecodec.rdo import quantization
+from vaecodec.threads import Threads
+from vaecodec.transforms.tiling import Box, halo
+from vaecodec.transforms.wavelet import empty_coefficients, quantisation_targets
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory):
+    model = load_model(freeze_weights(tmp_path_factory.mktemp("run"), CONFIG, random_weights(CONFIG)))
+    assert not model.shipped and model.config == CONFIG
+    return Codec(model)
+
+
+def psnr(x, y):
+    return 10 * np.log10(255**2 / np.square(x.astype(np.float64) - y).mean())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (16, 16), (33, 48), (200, 333)])
+def test_quality_improves_with_bits(codec, shape):
+    x = synthetic_image(*shape)
+    files = [codec.encode(x, quality) for quality in (20, 60, 100)]
+    decoded = [codec.decode(data) for data in files]
+    assert [y.shape for y in decoded] == [x.shape] * 3
+    assert psnr(x, decoded[2]) > 29 and psnr(x, decoded[2]) > psnr(x, decoded[0])
+    # An image of one pixel takes almost no bits at any quality.
+    assert len(files[0]) <= len(files[1]) <= len(files[2]) or x.shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_decoded_values_are_close_to_their_targets(codec, quality):
+    x, quality_index, model = synthetic_image(130, 170), quality_index_of(quality), codec.model
+    [tile] = parse(data := codec.encode(x, quality)).tiles
+    payload = data[tile.offset : tile.offset + tile.length]
+    values = decode_tile(model.prior, model.models, (9, 11), quality_index, payload, tile.crc)
+    targets = quantisation_targets(codec.analyse_batch([x], quality)[0][0], model.gains.scaled(quality_index))
+    for halves, expected in zip((*values.halves, (values.low,)), (*targets.halves, (targets.low,)), strict=True):
+        for half, target in zip(halves, expected, strict=True):
+            # Within one step, and two for the fifth octave, which is rounded twice.
+            assert np.abs(half / quantization.UNIT - target).max() < 2.5
+
+
+def test_windows_of_tiled_images_are_crops(codec):
+    x = synthetic_image(190, 260)
+    tiled = codec.encode(x, 70, tile=64)
+    whole = codec.decode(tiled)
+    assert psnr(x, whole) > 25
+    assert np.array_equal(codec.decode(tiled, window=(50, 70, 90, 120)), whole[50:140, 70:190])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 16])
+def test_previews_are_means_of_the_decoded_image(codec, factor):
+    x = synthetic_image(190, 260)
+    data = codec.encode(x, 95, tile=64)
+    whole, small = codec.decode(data), codec.decode(data, reduce=factor)
+    assert psnr(downscale(whole, Box(0, 0, 190, 260), factor), small) > 35
+    window = codec.decode(data, window=(32, 64, 100, 90), reduce=factor)
+    box = Box(32, 64, 132, 154).reduce(factor)
+    assert np.array_equal(window, small[box.slices()])
+
+
+def test_images_are_sampled_varied_and_interpolated(codec):
+    x = synthetic_image(64, 96)
+    near, far = (generation.vary_photograph(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
+    assert np.array_equal(near, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, far) < psnr(x, near)
+    between = generation.interpolate_photographs(codec, x, x[::-1].copy(), 3, 90)
+    assert np.array_equal(between[0], near) and between.shape == (3, 64, 96, 3)
+    drawn = generation.sample_photographs(codec, 2, (40, 56), 50)
+    assert drawn.shape == (2, 40, 56, 3) and (drawn[0] != drawn[1]).any()
+
+
+def test_halo_is_as_far_as_the_transforms_reach(codec):
+    """A changed cell leaves pixels beyond the halo as they are, to the last bit, and a smaller halo would not do.
+
+    Networks often round the far end of the wavelet to 0, so they may reach less far.
+    """
+    quality_index, rng = quality_index_of(80), np.random.default_rng(0)
+    side, reach = 19, halo(CONFIG)
+    before, after = empty_coefficients(3, (side, side)), empty_coefficients(3, (side, side))
+    for plane, copy in zip(before.planes(), after.planes(), strict=True):
+        plane[...] = rng.normal(0, 500, plane.shape)
+        copy[...] = plane
+    for plane in after.crop(9, 9, 10, 10).planes():
+        plane += rng.normal(0, 2**26, plane.shape).astype(np.int32)
+
+    def distance(x, y):
+        """Pixels from the cell to the furthest one that differs."""
+        places = np.argwhere((x != y).any(2))
+        return int(np.maximum(144 - places, places - 159).max())
+
+    assert distance(*(codec.transforms.synthesis.linear(coefficients) for coefficients in (before, after))) == 46
+    pixels = [codec.transforms.pixels([coefficients], quality_index)[0] for coefficients in (before, after)]
+    furthest = 46 + 8 * CONFIG.fine_blocks
+    assert 30 < distance(*pixels) <= furthest and 16 * (reach - 1) < furthest <= 16 * reach
+    x = rng.integers(0, 256, (16 * side, 16 * side, 3), np.uint8)
+    inverted = x.copy()
+    inverted[144:160, 144:160] = 255 - inverted[144:160, 144:160]
+    before, after = (codec.transforms.analysis([image], quality_index)[0] for image in (x, inverted))
+    furthest = 0
+    for plane, changed in zip(before.planes(), after.planes(), strict=True):
+        cells = np.argwhere((plane != changed).any(0)) // (plane.shape[1] // side)
+        furthest = max(furthest, int(np.abs(cells - 9).max()))
+    assert furthest == reach
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 4)])
+def test_strips_of_rows_do_not_change_the_prior(codec, shape, monkeypatch):
+    results = []
+    for count in (1, 3, 10**6):
+        rows = [(n, n + count) for n in range(0, 200, count)]
+        monkeypatch.setattr(Threads, "strips", lambda _, h, rows=rows: [(a, min(b, h)) for a, b in rows if a < h])
+        rng, distributions = np.random.default_rng(2), []
+
+        def choose(part, distribution, rng=rng, distributions=distributions):
+            distributions += distribution
+            symbols = rng.integers(-3, 4, distribution.indices.shape) * (distribution.indices > 0)
+            return symbols.astype(np.int32)
+
+        _, values = choose_symbols(codec.model.prior, shape, 300, choose)
+        results.append([*distributions, values.low, *(half for pair in values.halves for half in pair)])
+    for result in results[1:]:
+        assert all(np.array_equal(*pair) for pair in zip(results[0], result, strict=True))
+
+
+def test_tensorflow_codes_the_same_bytes(codec):
+    pytest.importorskip("vaecodec.transforms.tensorflow")
+    other, x = Codec(codec.model, "tensorflow"), synthetic_image(96, 130)
+    data = codec.encode(x, 70)
+    assert np.array_equal(codec.decode(data), other.decode(data)) and other.encode(x, 70) == data
+
+
+def test_quantizer_chooses_the_cheaper_of_two_symbols(codec):
+    """Compare with the costs themselves, for several tables and many residuals."""
+    prior, tables = codec.model.prior, codec.model.models.tables
+    quantize = quantization.quantizer(prior, tables)
+    residual = np.linspace(-6, 6, 2001, dtype=np.float32)
+    for index in range(1, prior.scales, 7):
+        indices = np.full(residual.shape, index, np.uint8)
+        symbols = quantize(residual + np.float32(0.25), Distributions(indices, np.full(residual.shape, 16, np.int32)))
+        bits, size = quantization.symbol_bits(tables, index), np.abs(residual)
+        shifts = prior.centroids[index] / quantization.UNIT
+
+        def cost(n, bits=bits, size=size, shifts=shifts):
+            value = n + np.where(n == 0, 0, np.where(n == 1, shifts[0], shifts[1]))
+            return np.square(size - value) + SQUARED_STEPS_PER_BIT * bits[n]
+
+        near = np.rint(size).astype(int)
+        best = np.where((near > 0) & (cost(np.maximum(near - 1, 0)) < cost(near)), near - 1, near)
+        assert (np.abs(np.abs(symbols) - best) * (np.abs(cost(best) - cost(np.abs(symbols))) > 1e-4)).max() == 0
+        assert (np.sign(symbols) * np.sign(residual) >= 0).all()
+    zeros = Distributions(np.zeros(residual.shape, np.uint8), np.zeros(residual.shape, np.int32))
+    assert np.array_equal(quantize(residual, zeros), np.rint(residual) * (np.abs(residual) >= quantization.OUTLIER))
+
+
+def test_step_sizes_follow_lambda(codec):
+    sizes = np.array([codec.model.step_size(quality_index) for quality_index in (0, 448, QUALITY_INDICES - 1)])
+    lambdas = np.array([0.0006, math.sqrt(0.0006 * 0.18), 0.18])
+    assert sizes == pytest.approx(np.sqrt(3 / (SQUARED_STEPS_PER_BIT * lambdas)), rel=2e-4)
+
+
+def test_models_of_one_channel_code_grey(tmp_path):
+    config = Config(16, 1, 16, 1, prior=16, coarser=20, hyper_width=8, channels=1)
+    codec = Codec(load_model(freeze_weights(tmp_path, config, random_weights(config))))
+    grey = synthetic_image(70, 90)[..., :1].copy()
+    decoded = codec.decode(codec.encode(grey, 90))
+    assert decoded.shape == grey.shape and psnr(grey, decoded) > 28
