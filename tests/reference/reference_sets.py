@@ -1,6 +1,6 @@
-"""A second decoder of sets of small pictures, written from docs/reference/sets.md alone, to show that it suffices.
+"""A second decoder of sets of small images, written from docs/reference/sets.md alone, to show that it suffices.
 
-python tests/reference_sets.py SET.vae MODEL.vcm OUT.npy
+python tests/reference/reference_sets.py SET.vae MODEL.vcm OUT.npy
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from reference.reference_decoder import MAGIC, UNIT, Layers, Stack, read_tensors, require
 
 
-class Both(Stack):
+class ReversibleStack(Stack):
     """The stack of format.md, section 4, with what undoes `take`."""
 
     def put(self, bounds, entry):
@@ -35,8 +35,8 @@ class Both(Stack):
         return words + top
 
 
-def beginning(count):
-    """Words 0, 1, 2, ... of the beginning."""
+def initial_words(count):
+    """Words 0, 1, 2, ... of the stack before coding."""
     return struct.unpack(f"<{count}I", hashlib.shake_256(b"vaecodec bits back").digest(4 * count))
 
 
@@ -57,13 +57,13 @@ def neighbours(x):
 
 
 class Model:
-    """Networks and frequencies, of one picture at a time."""
+    """Networks and frequencies, of one image at a time."""
 
     def __init__(self, path):
-        found = read_tensors(path)
-        self.id, self.config = found["id"], found["config"]
-        self.net = Layers(found, "integer/")
-        self.table = {k[9:]: v.astype(np.int64) for k, v in found["tensors"].items() if k.startswith("discrete/")}
+        tensors = read_tensors(path)
+        self.id, self.config = tensors["id"], tensors["config"]
+        self.net = Layers(tensors, "integer/")
+        self.table = {k[9:]: v.astype(np.int64) for k, v in tensors["tensors"].items() if k.startswith("discrete/")}
 
     def residual(self, name, x, mixing):
         t = self.net.dense(f"{name}/in", x, relu=True)
@@ -73,9 +73,9 @@ class Model:
             t = self.net.depthwise(f"{name}/space", t)
         return self.net.add(x, self.net.dense(f"{name}/out", t))
 
-    def posterior(self, picture):
+    def posterior(self, image):
         """Bounds of q(z | x) for each latent."""
-        t = self.net.dense("encoder/in", unshuffle(picture[..., None].astype(np.int64), 4))
+        t = self.net.dense("encoder/in", unshuffle(image[..., None].astype(np.int64), 4))
         for n in range(self.config["blocks"]):
             t = self.residual(f"encoder/block{n}", t, n % 2 == 1)
         t = self.net.dense("encoder/squeeze", t, relu=True)
@@ -129,36 +129,36 @@ def decode(data, model):
         at += length + 12
     version, reserved, name, count, side, consumed, crc = struct.unpack("<BB16sIHII", payloads[0])
     require((version, reserved, name, side) == (1, 0, model.id, model.config["side"]), "the header")
-    words = beginning(consumed + 8)
-    stack = Both(struct.pack("<8I", *words[: consumed - 1 : -1] if consumed else words[::-1]) + payloads[1])
-    pictures, end, sizes = np.zeros((count, side, side), np.uint8), count, []
+    words = initial_words(consumed + 8)
+    stack = ReversibleStack(struct.pack("<8I", *words[: consumed - 1 : -1] if consumed else words[::-1]) + payloads[1])
+    images, end, sizes = np.zeros((count, side, side), np.uint8), count, []
     while sum(sizes) < count:
         sizes.append(min(2 ** len(sizes), 64, count - sum(sizes)))
     uniform = [n << 14 for n in range(2**10 + 1)]
     for size in reversed(sizes):
         bins = [[stack.take(uniform) for _ in range(model.config["latents"])] for _ in range(size)]
-        features, before = [model.features(one) for one in bins], [[] for _ in range(size)]
+        features, earlier = [model.features(latent) for latent in bins], [[] for _ in range(size)]
         for n in range(4):
-            found = [model.phase(n, *one) for one in zip(features, before, strict=True)]
-            odds = [int(model.table["ink"][one + 1023]) for t in found for one in t[:, 0]]
-            ink = np.array([stack.take([0, UNIT - one, UNIT]) for one in odds])
-            rows = np.concatenate(found)[:, 1:]
-            values = np.zeros(len(ink), np.int64)
-            for place in np.flatnonzero(ink):
-                values[place] = stack.take(model.values(rows[place])) + 1
-            for picture, corner in zip(before, values.reshape(size, side // 2, side // 2), strict=True):
-                picture.append(corner)
+            outputs = [model.phase(n, *inputs) for inputs in zip(features, earlier, strict=True)]
+            inked = [int(model.table["ink"][odds + 1023]) for t in outputs for odds in t[:, 0]]
+            nonzero = np.array([stack.take([0, UNIT - frequency, UNIT]) for frequency in inked])
+            natural = np.concatenate(outputs)[:, 1:]
+            values = np.zeros(len(nonzero), np.int64)
+            for place in np.flatnonzero(nonzero):
+                values[place] = stack.take(model.values(natural[place])) + 1
+            for image, corner in zip(earlier, values.reshape(size, side // 2, side // 2), strict=True):
+                image.append(corner)
         begin = end - size
-        for n, corners in enumerate(before):
+        for n, corners in enumerate(earlier):
             for (i, j), corner in zip(((0, 0), (1, 1), (0, 1), (1, 0)), corners, strict=True):
-                pictures[begin + n, i::2, j::2] = corner
-        bounds = [one for picture in pictures[begin:end] for one in model.posterior(picture)]
+                images[begin + n, i::2, j::2] = corner
+        bounds = [row for image in images[begin:end] for row in model.posterior(image)]
         for row, entry in reversed(list(zip(bounds, np.ravel(bins).tolist(), strict=True))):
             stack.put(row, entry)
         end = begin
     require(stack.contents() == list(words[::-1]), "the stack does not end as it began")
-    require(zlib.crc32(pictures.tobytes()) == crc, "the CRC of the pixels")
-    return pictures
+    require(zlib.crc32(images.tobytes()) == crc, "the CRC of the pixels")
+    return images
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a VAE does besides: sample, vary, interpolate and score, and that the scores tell what they should."""
+"""Sample, vary, interpolate and score images, through the API and the commands."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ needs_mnist = needs_data(MNIST, "MNIST")
 
 @pytest.fixture(scope="module")
 def drawn() -> np.ndarray:
-    """Pictures that a model draws are digits of a sort."""
+    """Digits drawn from the shipped model."""
     return vaecodec.sample(6, seed=3)
 
 
@@ -49,11 +49,11 @@ def test_variations_go_from_the_picture_to_any(drawn):
         vaecodec.vary(drawn[0], 1.5)
 
 
-def test_interpolation_begins_and_ends_with_the_pictures(drawn):
-    found = vaecodec.interpolate(drawn[0], drawn[1], 5)
-    assert found.shape == (5, 28, 28)
-    assert np.array_equal(found[0], vaecodec.vary(drawn[0], 0)[0])
-    assert np.array_equal(found[-1], vaecodec.vary(drawn[1], 0)[0])
+def test_interpolation_begins_and_ends_with_the_images(drawn):
+    images = vaecodec.interpolate(drawn[0], drawn[1], 5)
+    assert images.shape == (5, 28, 28)
+    assert np.array_equal(images[0], vaecodec.vary(drawn[0], 0)[0])
+    assert np.array_equal(images[-1], vaecodec.vary(drawn[1], 0)[0])
     same = vaecodec.interpolate(drawn[0], drawn[0], 3)
     assert (same == same[0]).all()
 
@@ -67,14 +67,14 @@ def test_photographs_are_drawn_varied_and_joined():
     assert np.array_equal(vaecodec.vary(a, 0, model="small")[0], decoded)
     near, far = (np.abs(vaecodec.vary(a, s, model="small")[0] - decoded.astype(float)).mean() for s in (0.05, 1.0))
     assert 0 < near < far
-    found = vaecodec.interpolate(a, b, 3, model="small")
-    assert np.array_equal(found[0], decoded) and found.shape == (3, 40, 56, 3)
+    images = vaecodec.interpolate(a, b, 3, model="small")
+    assert np.array_equal(images[0], decoded) and images.shape == (3, 40, 56, 3)
     with pytest.raises(CodecError, match="one size"):
         vaecodec.interpolate(a, b[:-1], 3, model="small")
 
 
 @needs_mnist
-def test_scores_rank_what_is_no_digit(drawn):
+def test_images_that_are_no_digits_score_higher(drawn):
     x = image_sets.read_set(str(MNIST))[0][:40]
     model = generation.load("digits")
     rng = np.random.default_rng(0)
@@ -82,8 +82,8 @@ def test_scores_rank_what_is_no_digit(drawn):
     shuffled = rng.permuted(x.reshape(40, -1), axis=1).reshape(x.shape)
     usual = scoring.score_images(model, x)
     for other in (noise, shuffled, 255 - x):
-        assert min(one.bpd for one in scoring.score_images(model, other)) > max(one.bpd for one in usual)
-    assert 25 < np.mean([one.percentile for one in usual]) < 75
+        assert min(score.bpd for score in scoring.score_images(model, other)) > max(score.bpd for score in usual)
+    assert 25 < np.mean([score.percentile for score in usual]) < 75
     blank = vaecodec.score(np.zeros((28, 28), np.uint8))
     # Likelihood alone takes a blank picture for the most usual of all; less its complexity it is the strangest.
     assert blank.percentile < 1 and blank.corrected_percentile > 95
@@ -96,9 +96,9 @@ def test_scores_of_photographs():
     assert strange.bpd > usual.bpd and usual.percentile is not None and strange.percentile > 90
 
 
-def test_pictures_that_a_model_does_not_take():
+def test_unsuitable_images_are_refused():
     grey = np.zeros((28, 28), np.uint8)
-    assert vaecodec.score(np.repeat(grey[..., None], 3, 2)) == vaecodec.score(grey)  # grey in colour's clothes
+    assert vaecodec.score(np.repeat(grey[..., None], 3, 2)) == vaecodec.score(grey)  # grey samples in three channels
     for bad in (np.zeros((28, 27), np.uint8), synthetic_image(28, 28), np.zeros((28, 28), np.uint16)):
         with pytest.raises(CodecError):
             vaecodec.score(bad)

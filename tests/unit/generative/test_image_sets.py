@@ -1,4 +1,4 @@
-"""Sets of small pictures: lossless, at the price of the negative ELBO, and damage gives an error and no picture."""
+"""Sets of small images: lossless, at the cost of the negative ELBO; damage gives an error and no image."""
 
 import gzip
 import struct
@@ -32,7 +32,7 @@ def digits() -> Generator:
     return load_generator("digits")
 
 
-def pictures(count: int, kind: str) -> np.ndarray:
+def images_of(count: int, kind: str) -> np.ndarray:
     """u8[count, 28, 28] of one kind."""
     rng = np.random.default_rng(count)
     if kind == "noise":
@@ -43,7 +43,7 @@ def pictures(count: int, kind: str) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 2, 3, 70])
 @pytest.mark.parametrize("kind", ["noise", "blank", "white"])
 def test_any_set_comes_back(count, kind):
-    x = pictures(count, kind)
+    x = images_of(count, kind)
     data = vaecodec.encode_set(x)
     assert np.array_equal(vaecodec.decode_set(data), x)
     info = vaecodec.info(data)
@@ -86,7 +86,7 @@ def test_symbols_with_frequencies_of_their_own():
 
 
 def test_a_file_is_the_same_everywhere():
-    """Made once and kept: whoever codes these pictures must get these bytes, and the pictures again."""
+    """A golden file: these images must always be coded to these bytes, and decoded from them."""
     model, x = str(GOLDEN / "sets" / "tiny.vcm"), np.load(GOLDEN / "sets" / "tiny.npy")
     data = (GOLDEN / "sets" / "tiny.vae").read_bytes()
     assert vaecodec.encode_set(x, model) == data
@@ -94,7 +94,7 @@ def test_a_file_is_the_same_everywhere():
 
 
 def test_the_second_decoder_agrees():
-    """tests/reference_sets.py, written from docs/reference/sets.md."""
+    """tests/reference/reference_sets.py, written from docs/reference/sets.md."""
     from reference import reference_sets
 
     x, data = np.load(GOLDEN / "sets" / "tiny.npy"), (GOLDEN / "sets" / "tiny.vae").read_bytes()
@@ -116,7 +116,7 @@ def test_batches_double_up_to_the_largest():
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_damage_gives_an_error_or_the_same_pictures(fixed):
+def test_damage_gives_an_error_or_the_same_images(fixed):
     """The stack must end as it began and the pixels have their CRC, whatever the CRCs of the chunks say."""
     model = str(GOLDEN / "sets" / "tiny.vcm")
     data, x = (GOLDEN / "sets" / "tiny.vae").read_bytes(), np.load(GOLDEN / "sets" / "tiny.npy")
@@ -138,7 +138,7 @@ def changed(data: bytes, **fields: int) -> bytes:
 
 
 def test_headers_that_lie_are_refused():
-    data = vaecodec.encode_set(pictures(3, "noise"))
+    data = vaecodec.encode_set(images_of(3, "noise"))
     cases = {"version 2": {"version": 2}, "flags": {"reserved": 1}, "0 images": {"count": 0}, "side 0": {"side": 0}}
     cases |= {"more than": {"count": 2**32 - 1}, "words": {"consumed": 2**31}, "side 32": {"side": 32}}
     cases |= {"CRC": {"crc": 5}, "does not end": {"consumed": 3}}
@@ -155,14 +155,14 @@ def test_headers_that_lie_are_refused():
         vaecodec.decode_set((GOLDEN / "photo.vae").read_bytes())
 
 
-def test_other_pictures_and_other_models_are_refused():
+def test_other_images_and_other_models_are_refused():
     for bad in (np.zeros((0, 28, 28), np.uint8), np.zeros((2, 28, 27), np.uint8), np.zeros((2, 28, 28), np.uint16)):
         with pytest.raises(CodecError, match="expected uint8"):
             vaecodec.encode_set(bad)
     with pytest.raises(ModelError, match="photographs"):
-        vaecodec.encode_set(pictures(1, "blank"), "small")
+        vaecodec.encode_set(images_of(1, "blank"), "small")
     with pytest.raises(ModelError, match="sets of small images"):
-        vaecodec.encode(pictures(1, "blank")[0], model="digits")
+        vaecodec.encode(images_of(1, "blank")[0], model="digits")
 
 
 CASES = {
@@ -201,7 +201,7 @@ def test_the_shipped_model_is_small_and_keeps_its_id(digits):
 
 
 def test_sets_are_read_from_all_they_come_in(tmp_path):
-    x = pictures(3, "noise")
+    x = images_of(3, "noise")
     idx = struct.pack(">4BIII", 0, 0, 8, 3, 3, 28, 28) + x.tobytes()
     (tmp_path / "idx").write_bytes(idx)
     (tmp_path / "idx.gz").write_bytes(gzip.compress(idx))

@@ -1,4 +1,4 @@
-"""The generative VAE: its densities, and that what is trained is what codes, value for value."""
+"""The generative VAE: its densities, and value for value the same networks and frequencies in the codec."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from vaecodec.model import (
     exact,
     generative,
 )
-from vaecodec.model.generative import PHASES, VALUES, Generative
+from vaecodec.model.discrete import VALUES
+from vaecodec.model.generative import PHASES, Generative
 from vaecodec.training.densities import Hurdle, distributions
 from vaecodec.training.freezing import discrete_tables, generative_arrays
 from vaecodec.training.generative_vae import GenerativeVAE, initial_weights, phases_of
@@ -32,7 +33,7 @@ def frozen(weights: dict[str, np.ndarray]) -> generative.Generator:
     return generative.build_generator("random", "0" * 16, CONFIG, generative_arrays(weights), {})
 
 
-def pictures(count: int, seed: int = 0) -> np.ndarray:
+def random_images(count: int, seed: int = 0) -> np.ndarray:
     """u8[count, 8, 8]: half of the pixels 0, the others anything."""
     rng = np.random.default_rng(seed)
     return (rng.integers(0, 256, (count, 8, 8)) * rng.integers(0, 2, (count, 8, 8))).astype(np.uint8)
@@ -43,20 +44,20 @@ def test_trained_graph_equals_integer_network(seed):
     weights, rng = random_weights(seed), np.random.default_rng(seed)
     model = frozen(weights)
     quantised = Quantised({name: tf.constant(value, tf.float64) for name, value in weights.items()})
-    x = pictures(3, seed)[..., None].astype(np.float64)
+    x = random_images(3, seed)[..., None].astype(np.float64)
     got = generative.encoder(model.ops, CONFIG, x.astype(np.float32))
-    wanted = generative.encoder(quantised, CONFIG, tf.constant(x / 64))
-    assert np.array_equal(got, wanted.numpy() * 64)
+    expected = generative.encoder(quantised, CONFIG, tf.constant(x / 64))
+    assert np.array_equal(got, expected.numpy() * 64)
     z = rng.integers(-1000, 1000, (3, 1, 1, CONFIG.latents)).astype(np.float64)
     features = generative.decoder(model.ops, CONFIG, z.astype(np.float32))
-    wanted = generative.decoder(quantised, CONFIG, tf.constant(z / 64))
-    assert np.array_equal(features, wanted.numpy() * 64) and np.abs(features).max() > 500
+    expected = generative.decoder(quantised, CONFIG, tf.constant(z / 64))
+    assert np.array_equal(features, expected.numpy() * 64) and np.abs(features).max() > 500
     corners = [part.numpy() for part in phases_of(tf.constant(x))]
     for number in range(PHASES):
         before = np.concatenate(corners[:number], -1) if number else None
         got = generative.phase(model.ops, CONFIG, number, features, before)
         before = tf.constant(before / 64) if number else None
-        assert np.array_equal(got, generative.phase(quantised, CONFIG, number, wanted, before).numpy() * 64)
+        assert np.array_equal(got, generative.phase(quantised, CONFIG, number, expected, before).numpy() * 64)
 
 
 def test_the_fused_activation_is_the_plain_one():
@@ -102,19 +103,21 @@ def test_pixel_frequencies_are_those_of_the_density():
     hurdle = Hurdle(
         tf.constant(t[:, 0] / 64.0, tf.float64), tf.constant(t[:, 1:] / 64.0, tf.float64), hurdle.kernel, hurdle.bias
     )
-    wanted = hurdle.values(hurdle.natural).probs_parameter().numpy()
-    assert np.abs(values / TOTAL - wanted).max() < 0.01
+    expected = hurdle.values(hurdle.natural).probs_parameter().numpy()
+    assert np.abs(values / TOTAL - expected).max() < 0.01
     assert np.allclose(ink[:, 1] / TOTAL, 1 / (1 + 2.0 ** (-t[:, 0] / 64)), atol=1e-6)
 
 
 def test_bits_are_the_negative_elbo():
     weights = random_weights(2, 0.3)
-    model, x = frozen(weights), pictures(40, 2)
+    model, x = frozen(weights), random_images(40, 2)
     vae = GenerativeVAE(CONFIG, {name: value.astype(np.float64) for name, value in weights.items()})
-    wanted = [vae.loss(x[..., None], tf.constant(1.0, tf.float64), tf.constant([n, 0])).bpd.numpy() for n in range(20)]
-    assert scoring.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(wanted), rel=0.005)
+    expected = [
+        vae.loss(x[..., None], tf.constant(1.0, tf.float64), tf.constant([n, 0])).bpd.numpy() for n in range(20)
+    ]
+    assert scoring.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(expected), rel=0.005)
     data, consumed = bitsback.encode(model, x)
-    assert 8 * len(data) / x.size == pytest.approx(np.mean(wanted), rel=0.02)  # 40 pictures, and the first bits
+    assert 8 * len(data) / x.size == pytest.approx(np.mean(expected), rel=0.02)  # 40 images, and the initial bits
     assert np.array_equal(bitsback.decode(model, data, consumed, len(x)), x)
 
 
@@ -123,7 +126,7 @@ def test_training_learns_and_resumes(tmp_path, capfd):
     from vaecodec.model.file import read_config
     from vaecodec.training.loop import load_checkpoint
 
-    np.save(tmp_path / "set.npy", np.tile(np.pad(pictures(1), ((0, 0), (10, 10), (10, 10))), (20, 1, 1)))
+    np.save(tmp_path / "set.npy", np.tile(np.pad(random_images(1), ((0, 0), (10, 10), (10, 10))), (20, 1, 1)))
     command = ["train", str(tmp_path / "set.npy"), "--out", str(tmp_path / "run"), "--preset", "digits", "--batch", "4"]
     for steps in (2, 101):
         assert main([*command, "--steps", str(steps)]) == 0
@@ -136,7 +139,7 @@ def test_training_learns_and_resumes(tmp_path, capfd):
 
     data = vaecodec.encode_set(found, str(tmp_path / "m.vcm"))
     assert np.array_equal(vaecodec.decode_set(data, str(tmp_path / "m.vcm")), found)
-    np.save(tmp_path / "other.npy", pictures(4))
+    np.save(tmp_path / "other.npy", random_images(4))
     command[1] = str(tmp_path / "other.npy")
     assert main(command) == 1 and "expected 28" in capfd.readouterr().err
 

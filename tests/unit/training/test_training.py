@@ -1,4 +1,4 @@
-"""Training: it reads what people have, resumes where it was, and stops before it spoils a checkpoint."""
+"""Training reads images, resumes from checkpoints, and never replaces a good checkpoint by a bad one."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
+def test_folders_and_shards_give_the_same_images(photos, tmp_path):
     found = list(encoded_images([str(photos)]))
     assert len(found) == 4
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
@@ -52,7 +52,7 @@ def test_folders_and_shards_give_the_same_pictures(photos, tmp_path):
         list(encoded_images([str(tmp_path / "empty")]))
 
 
-def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
+def test_ms_ssim_replaces_a_share_of_the_distortion():
     x = tf.constant(synthetic_image(192, 192)[None])
     model = VAE(CONFIG, {name: tf.Variable(value) for name, value in initial_weights(CONFIG).items()})
     quality, seed = tf.constant([3.0]), tf.constant([1, 2])
@@ -69,12 +69,12 @@ def test_pictures_that_look_alike_are_what_a_part_of_the_distortion_asks_for():
 
 
 @pytest.mark.parametrize(("crop", "part", "message"), [(128, 0.5, "too small"), (192, 1.5, "expected 0 to 1")])
-def test_ms_ssim_is_refused_where_it_cannot_be(crop, part, message):
+def test_unsuitable_ms_ssim_is_refused(crop, part, message):
     with pytest.raises(CodecError, match=message):
         train_step.make_step(CONFIG, Options(crop=crop, ms_ssim=part))
 
 
-def test_crops_are_parts_of_the_picture_turned_or_not():
+def test_crops_are_rotated_and_flipped_parts_of_the_image():
     pixels = synthetic_image(40, 50)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -107,7 +107,7 @@ def test_enlarged_crops_are_smooth(channels):
     assert (random_crops(files[1].getvalue(), 64, 5, rng, channels, 1.0) == 77).all()
 
 
-def test_a_part_of_crops_is_none(photos):
+def test_the_fraction_of_enlarged_crops_is_checked(photos):
     with pytest.raises(CodecError, match="fraction of enlarged crops is 1.5"):
         batches([str(photos)], 2, 32, 0, 3, 1.5)
 
