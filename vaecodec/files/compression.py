@@ -186,6 +186,7 @@ def convert_file(
         choose_target("")  # before the source is read
     with Source(src) as source:
         output = make_output(source, choose_target)
+        source.check_size()
         assert dst is not None
         if isinstance(dst, PATH_TYPES):
             write_atomic(dst, output.data, overwrite, adopt, output.attributes)

@@ -9,7 +9,6 @@ import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -159,8 +158,7 @@ def encode_source(
         return strips[0]
 
     data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
-    with mmap(source.file.fileno(), 0, access=ACCESS_READ) as whole:
-        source.left_out += _trailing_message(source, trailing_bytes(whole))
+    source.left_out += _trailing_message(source, trailing_bytes(source.file))
     return data
 
 
@@ -169,7 +167,7 @@ def read_source_image(source: Source) -> ImageContent:
     data = source.read()
     left_out: list[str] = []
     samples, metadata = read_image(data, source.name, left_out)
-    return ImageContent(samples, metadata, (*left_out, *_trailing_message(source, trailing_bytes(data))))
+    return ImageContent(samples, metadata, (*left_out, *_trailing_message(source, trailing_bytes(io.BytesIO(data)))))
 
 
 def _trailing_message(source: Source, count: int) -> list[str]:

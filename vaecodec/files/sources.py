@@ -65,6 +65,11 @@ class Source:
         """Return the size of the file in bytes."""
         return self.file.seek(0, os.SEEK_END)
 
+    def check_size(self) -> None:
+        """Raise CodecError if the file has become smaller since it was opened."""
+        if self.path is not None and os.stat(self.path).st_size < self._opened.st_size:
+            raise CodecError(f"{self.name}: became smaller while it was read")
+
     def remove(self, dst: Path | BinaryIO) -> None:
         """Delete the source; raises CodecError if it has changed or if `dst` does not hold all of it."""
         assert self.path is not None

@@ -8,10 +8,10 @@ Sources: AVIF 1.1 and ISO/IEC 23008-12 (HEIF), items; ISO/IEC 14496-12, boxes; A
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
-from mmap import mmap
 from typing import BinaryIO, NamedTuple
 
 from vaecodec.errors import FormatError
@@ -66,21 +66,29 @@ def is_image(file: BinaryIO, name: str = "") -> bool:
     return False
 
 
-def trailing_bytes(data: bytes | mmap) -> int:
-    """Count the bytes after the end of a JPEG or PNG file, padding aside: phones append videos to photographs."""
-    end = len(data)
-    if data[:2] == b"\xff\xd8":
-        end = _jpeg_end(data)
-    elif data[:4] == PNG_SIGNATURE[:4]:  # PNG 3rd edition, section 5
+def trailing_bytes(file: BinaryIO) -> int:
+    """Count the bytes after the end of a JPEG or PNG file, padding aside: phones append videos to photographs.
+
+    The file is not mapped: access to a mapped file that another process cuts off ends this process.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head, end = file.read(4), size
+    file.seek(0)
+    if head[:2] == b"\xff\xd8":
+        end = _jpeg_end(file.read())
+    elif head == PNG_SIGNATURE[:4]:  # PNG 3rd edition, section 5
         position, tag = len(PNG_SIGNATURE), b""
-        while tag != b"IEND" and position + 12 <= len(data):
-            tag = data[position + 4 : position + 8]
-            position += 12 + int.from_bytes(data[position : position + 4], "big")
+        while tag != b"IEND" and position + 12 <= size:
+            file.seek(position)
+            length, tag = file.read(4), file.read(4)
+            position += 12 + int.from_bytes(length, "big")
         end = position if tag == b"IEND" else end
-    return len(data[end:].strip(b"\0\t\r\n "))
+    file.seek(end)
+    return len(file.read().strip(b"\0\t\r\n "))
 
 
-def _jpeg_end(data: bytes | mmap) -> int:
+def _jpeg_end(data: bytes) -> int:
     """The position after the end-of-image marker, or the length of the data without one (ITU-T T.81, B.1.1)."""
     position = 2
     while position + 2 <= len(data) and data[position] == 0xFF:

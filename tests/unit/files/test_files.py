@@ -17,13 +17,14 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from vaecodec.atomic import Attributes, write_atomic
-from vaecodec.codec import fallback
+from vaecodec.codec import fallback, modes
 from vaecodec.codec.codec import Codec
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files import compression
 from vaecodec.files.compression import compress_file, decompress_file
 from vaecodec.files.outputs import compressed_name, decompressed_name
+from vaecodec.images import strips
 from vaecodec.images.reading import read_image
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
@@ -352,6 +353,22 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
     with pytest.raises(CodecError, match="not removed"):
         decompress_file(photo.with_suffix(".vae"), photo.with_name("back.png"), remove=True)
     assert photo.exists() and photo.with_suffix(".vae").exists()
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_source_that_shrinks_while_it_is_read_is_an_error(photo, monkeypatch, size):
+    encode_rows = modes.encode_rows
+
+    def shrink(*arguments, **options):
+        data = encode_rows(*arguments, **options)
+        os.truncate(photo, size)
+        return data
+
+    monkeypatch.setattr(strips, "LARGE", 1)
+    monkeypatch.setattr(modes, "encode_rows", shrink)
+    with pytest.raises(CodecError, match="became smaller while it was read"):
+        compress_file(photo)
+    assert names(photo.parent) == ["photo.png"]
 
 
 def films(folder, count):
