@@ -19,7 +19,7 @@ import numpy as np
 from common import center_crops, publish
 
 from vaecodec.cli.parser import numbers
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model
 from vaecodec.rdo.refinement import ITERATIONS

@@ -18,7 +18,7 @@ import numpy as np
 from common import publish
 from PIL import Image
 
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.model.file import load_model
 from vaecodec.training.datasets import SUFFIXES
 

@@ -18,8 +18,7 @@ import numpy as np
 from common import PARROTS, least_seconds, publish
 from PIL import Image
 
-from vaecodec.codec import decoder, encoder
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, decoder, encoder
 from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library

@@ -9,7 +9,7 @@ import pytest
 
 from support.paths import GOLDEN
 from support.skips import fail_unexpected
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.model.file import load_model
 from vaecodec.native import build, library
 

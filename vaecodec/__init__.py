@@ -20,7 +20,7 @@ from vaecodec.version import __version__ as __version__
 if TYPE_CHECKING:
     import numpy as np
 
-    from vaecodec.codec.codec import Codec
+    from vaecodec.codec import Codec
     from vaecodec.generative.scoring import Score
 
     StrPath = str | os.PathLike[str]
@@ -195,7 +195,7 @@ def load(name_or_path: StrPath = "small", device: str = "cpu", threads: int | No
     Raises:
         ModelError: there is no such model, or the file is damaged.
     """
-    from vaecodec.codec import codec
+    from vaecodec import codec
 
     return codec.load(os.fspath(name_or_path), device, threads)
 

@@ -28,8 +28,7 @@ from support.images import synthetic_image
 from vaecodec import arrays
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
-from vaecodec.codec import fallback, modes
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, fallback, modes
 from vaecodec.config import Config
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks

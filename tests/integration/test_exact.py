@@ -8,7 +8,7 @@ import pytest
 from support.damage import with_right_crcs
 from support.images import synthetic_image
 from support.models import reload
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.codec.tiles import Schedule
 from vaecodec.container.image_file import parse, with_pixel_crcs
 from vaecodec.errors import FormatError

@@ -11,7 +11,7 @@ from support.models import freeze_weights, random_weights
 
 pytest.importorskip("tensorflow")
 
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.config import QUALITY_INDICES, SQUARED_STEPS_PER_BIT, Config
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.generative import generation

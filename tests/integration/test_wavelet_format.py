@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow")
 from reference import reference_decoder
 from support.models import DISTINCT_CONFIG, load_bytes, random_model, with_arrays, with_entry, with_filter
 from support.symbols import INVALID_OUTLIERS, outlier_stack
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header, parse
 from vaecodec.entropy import coding

@@ -35,7 +35,7 @@ from support.native import (
     run_octave,
 )
 from support.paths import GOLDEN, MODELS, ROOT
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container import image_file
 from vaecodec.entropy import coding
 from vaecodec.model.file import Model, parse_model

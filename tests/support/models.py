@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.container.image_file import pack, parse, with_pixel_crcs
 from vaecodec.errors import ModelError

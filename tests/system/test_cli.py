@@ -19,7 +19,7 @@ from support.commands import COMMAND, ENVIRONMENT
 from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.cli.info import list_commands
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.config import PRESETS
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vaecodec.arrays import chunks, modes
-from vaecodec.codec.codec import cached_codec
+from vaecodec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.limits import DEFAULT, NONE, Limits

@@ -13,7 +13,7 @@ import numpy as np
 from vaecodec.arrays import chunks, planes
 from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.arrays.scaling import Scale, choose_scale, ordered_scale, to_integers, to_values
-from vaecodec.codec.codec import Codec, codec_for
+from vaecodec.codec import Codec, codec_for
 from vaecodec.container import image_file
 from vaecodec.container.image_file import MAX_SIDE
 from vaecodec.errors import FormatError

@@ -63,7 +63,7 @@ SWEEP = (1, 8, 15, 22, 30, 40, 50, 60, 70, 80, 90, 100)
 
 def _open_vaecodec(options: Options, model: str = "", effort: str = "1") -> Peer:
     """This package with a model by name or path; above effort 1 the sweep has half of the settings."""
-    from vaecodec.codec.codec import Codec
+    from vaecodec.codec import Codec
     from vaecodec.model.file import load_model
     from vaecodec.rdo.refinement import check_effort
     from vaecodec.version import __version__

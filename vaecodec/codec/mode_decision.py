@@ -15,8 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vaecodec.codec import fallback
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, fallback
 from vaecodec.config import lambda_at
 from vaecodec.container import image_file
 from vaecodec.container.chunks import ALPHA, insert_chunks

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec.codec import fallback
-from vaecodec.codec.codec import Codec, codec_for
+from vaecodec.codec import Codec, codec_for, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.rate_control import Target, meet
 from vaecodec.codec.tiles import Latents, check_reduction

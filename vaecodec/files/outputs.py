@@ -14,8 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 import numpy as np
 
 from vaecodec.atomic import Attributes, Path
-from vaecodec.codec import modes
-from vaecodec.codec.codec import load
+from vaecodec.codec import load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import SUFFIX

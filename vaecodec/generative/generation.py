@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.codec.codec import Codec, cached_codec
+from vaecodec.codec import Codec, cached_codec
 from vaecodec.config import IMAGE_CHANNELS, STRIDE
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.entropy.tables import TOTAL, Tables

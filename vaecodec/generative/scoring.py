@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.config import lambda_at
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.entropy.tables import TOTAL

@@ -146,8 +146,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     Image.Exif), `xmp` and `dpi`, which default to those of image.info and are left out if None or empty.  The EXIF
     orientation is applied.  Raises OSError on a mode that is not supported, ValueError on a quality out of range.
     """
-    from vaecodec.codec import modes
-    from vaecodec.codec.codec import load
+    from vaecodec.codec import load, modes
     from vaecodec.images.reading import COLOUR_MODES, GREY_16_MODES, GREY_MODES, read_image
 
     if image.mode not in (*GREY_MODES, *COLOUR_MODES, *GREY_16_MODES):

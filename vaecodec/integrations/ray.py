@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec.codec import modes
-from vaecodec.codec.codec import Codec, load
+from vaecodec.codec import Codec, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.codec.tiles import Latents
 from vaecodec.console import Console, explain, hushed

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from vaecodec.codec import modes
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, modes
 from vaecodec.container import image_file
 from vaecodec.container.image_file import FallbackHeader, Header, read_preamble
 from vaecodec.errors import CodecError

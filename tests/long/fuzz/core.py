@@ -54,7 +54,7 @@ class Files:
     """Mutants of the golden files."""
 
     def __init__(self) -> None:
-        from vaecodec.codec.codec import Codec
+        from vaecodec.codec import Codec
         from vaecodec.container.image_file import parse
         from vaecodec.errors import CodecError
         from vaecodec.model.file import load_model
@@ -153,7 +153,7 @@ class Models:
         """Load one and use it; raises CodecError as that does."""
         import numpy as np
 
-        from vaecodec.codec.codec import Codec
+        from vaecodec.codec import Codec
         from vaecodec.config import Config
         from vaecodec.errors import ModelError
         from vaecodec.model.file import pack_model, parse_model

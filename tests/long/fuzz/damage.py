@@ -14,7 +14,7 @@ TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS))
 
 from support.damage import flipped, truncations
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError
 from vaecodec.model.file import load_model

@@ -25,7 +25,7 @@ import vaecodec
 from support.damage import mutants, mutate, with_right_crc
 from support.images import synthetic_image
 from vaecodec import arrays
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError

@@ -14,7 +14,7 @@ TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS))
 
 from support.images import synthetic_image
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.model.file import load_model
 
 

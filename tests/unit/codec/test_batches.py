@@ -9,8 +9,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from support.paths import GOLDEN
-from vaecodec.codec import modes
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, modes
 from vaecodec.errors import FormatError, LimitError, ModelError
 from vaecodec.images.writing import encode_png16
 from vaecodec.limits import Limits

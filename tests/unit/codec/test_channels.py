@@ -67,7 +67,7 @@ def grey_model(train_model):
 
 def test_symbols_and_pixels_are_the_reference_decoders(model):
     from reference import reference_decoder
-    from vaecodec.codec.codec import Codec
+    from vaecodec.codec import Codec
     from vaecodec.model.file import load_model
 
     channels, path = model

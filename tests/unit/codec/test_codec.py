@@ -11,7 +11,7 @@ from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from support.symbols import decoding_inverts_encoding
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.codec.tiles import join_tiles
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError

@@ -15,7 +15,7 @@ import pytest
 
 from support.images import synthetic_image
 from support.paths import GOLDEN
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.codec.tiles import OWN_TILE_PIXELS, Schedule
 from vaecodec.container.image_file import parse
 from vaecodec.errors import FormatError

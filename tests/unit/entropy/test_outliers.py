@@ -11,7 +11,7 @@ from support.damage import mutants, truncations
 from support.images import synthetic_image
 from support.models import reload
 from support.symbols import INVALID_OUTLIERS, outlier_stack
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse
 from vaecodec.entropy import coding
 from vaecodec.entropy.coding import pop_outliers, push_outliers

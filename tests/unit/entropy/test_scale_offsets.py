@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_image
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse
 from vaecodec.entropy import coding
 from vaecodec.errors import FormatError

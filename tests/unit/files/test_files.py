@@ -17,8 +17,7 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from vaecodec.atomic import Attributes, write_atomic
-from vaecodec.codec import fallback, modes
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, fallback, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files import compression

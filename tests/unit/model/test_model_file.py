@@ -11,7 +11,7 @@ from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
 from support.models import assert_refused, reload, with_arrays, with_entry
 from support.paths import GOLDEN
-from vaecodec.codec.codec import Codec, cached_codec
+from vaecodec.codec import Codec, cached_codec
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import MAX_HEADER, identify, load_model, parse_model
 

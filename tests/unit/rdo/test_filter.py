@@ -9,8 +9,7 @@ from PIL import Image
 from reference import reference_decoder
 from support.models import with_filter
 from vaecodec.cli import main
-from vaecodec.codec import tiles
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, tiles
 from vaecodec.container import chunks, image_file
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError

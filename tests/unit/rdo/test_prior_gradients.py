@@ -14,7 +14,7 @@ from support.models import SMALL_CONFIG as CONFIG
 from support.models import freeze_weights
 from support.rdo import check_gradients, rd_cost
 from support.wavelets import inverse_dwt
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.model.exact import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import load_model

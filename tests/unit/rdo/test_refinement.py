@@ -10,8 +10,7 @@ import vaecodec
 from support.images import synthetic_image
 from support.rdo import check_gradients, rd_cost
 from vaecodec.cli import main
-from vaecodec.codec import modes
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec, modes
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.rdo.prior_gradients import SymbolBits

@@ -10,7 +10,7 @@ tf = pytest.importorskip("tensorflow")
 from support.images import synthetic_image
 from support.models import SMALL_CONFIG as CONFIG
 from support.models import freeze_weights, random_weights
-from vaecodec.codec.codec import Codec
+from vaecodec.codec import Codec
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.entropy import coding
 from vaecodec.model import network
