@@ -7,24 +7,15 @@ import sys
 import time
 
 import pytest
-from PIL import Image
 
-from support.images import synthetic_image
-from support.paths import GOLDEN
+from support.bench import COMMON, OURS, write_images
 from vaecodec.bench import measure
 from vaecodec.cli import main
-
-OURS = f"vaecodec:{GOLDEN / 'tiny.vcm'}"
-COMMON = ["--quick", "--codecs", f"{OURS},jpeg,webp", "--threads", "2", "--show", "1"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three images, large enough for MS-SSIM."""
-    path = tmp_path_factory.mktemp("images")
-    for seed in range(3):
-        Image.fromarray(synthetic_image(176, 192, seed)).save(path / f"{seed}.png")
-    return path
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def rows(out) -> list[dict[str, str]]:

@@ -8,22 +8,16 @@ import sys
 import pytest
 from PIL import Image
 
+from support.bench import COMMON, OURS, write_images
 from support.images import synthetic_image
-from support.paths import GOLDEN, ROOT
+from support.paths import ROOT
 from vaecodec.bench import command, measure, peers
 from vaecodec.cli import main
-
-OURS = f"vaecodec:{GOLDEN / 'tiny.vcm'}"
-COMMON = ["--quick", "--codecs", f"{OURS},jpeg,webp", "--threads", "2", "--show", "1"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three images, large enough for MS-SSIM."""
-    path = tmp_path_factory.mktemp("images")
-    for seed in range(3):
-        Image.fromarray(synthetic_image(176, 192, seed)).save(path / f"{seed}.png")
-    return path
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
