@@ -200,24 +200,26 @@ def load(name_or_path: StrPath = "small", device: str = "cpu", threads: int | No
     return codec.load(os.fspath(name_or_path), device, threads)
 
 
-def compress_file(source: StrPath, target: StrPath, quality: float = 50, **options: Any) -> dict[str, Any]:
+def compress_file(source: StrPath, target: StrPath | None, quality: float = 50, **options: Any) -> dict[str, Any]:
     """Compress any file to a .vae file, images lossily; see vaecodec.files.compression.compress_file.
 
-    Returns a report with bytes, bits per pixel and seconds.
+    `target` None is a file beside `source`.  Returns a report with bytes, bits per pixel and seconds.
     """
     from vaecodec.files import compression
 
-    return compression.compress_file(os.fspath(source), os.fspath(target), quality, **options)
+    return compression.compress_file(
+        os.fspath(source), None if target is None else os.fspath(target), quality, **options
+    )
 
 
-def decompress_file(source: StrPath, target: StrPath, **options: Any) -> dict[str, Any]:
+def decompress_file(source: StrPath, target: StrPath | None, **options: Any) -> dict[str, Any]:
     """Decompress a .vae file to an image file, in the format of its suffix, or to the stored file.
 
-    See vaecodec.files.compression.decompress_file.
+    `target` None is a file beside `source`; see vaecodec.files.compression.decompress_file.
     """
     from vaecodec.files import compression
 
-    return compression.decompress_file(os.fspath(source), os.fspath(target), **options)
+    return compression.decompress_file(os.fspath(source), None if target is None else os.fspath(target), **options)
 
 
 def register_pillow() -> None:

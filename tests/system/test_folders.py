@@ -221,7 +221,7 @@ def test_verify_finds_what_is_damaged_missing_or_exchanged(tree, capsys):
     assert code == 1 and lines[-4] == "2 done, 3 failed:"
     assert "damaged" in "".join(lines[-3:]) or "does not match" in "".join(lines[-3:])
     assert "vaecodec: out/in/photo.vae: is missing" in lines[-3:]
-    assert "vaecodec: out/in/sub/nothing.vae: is whole, but not what was written there" in lines[-3:]
+    assert "vaecodec: out/in/sub/nothing.vae: is undamaged, but is not the file that was written there" in lines[-3:]
 
 
 def without_root():
