@@ -35,7 +35,7 @@ from vaecodec.progress import Progress, counted, named
 from vaecodec.transforms import restoration
 from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import Box, Grid, halo, window_box
-from vaecodec.transforms.wavelet import Coefficients, dequantise, empty_coefficients
+from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, empty_coefficients
 
 PlacedTile = tuple[Box, np.ndarray]  # place in the output, and pixels
 
@@ -144,9 +144,12 @@ class Decoder:
             decoded = self._coefficients(schedule, task, task.plan.cells)
             return [task.parsed.tiles[index].crc for index, _ in counted(decoded, task.tile_count, progress)]
 
-    def pixel_crcs(self, data: bytes, limits: Limits | None = DEFAULT) -> list[int]:
-        """CRC-32 of the decoded pixels of each tile; raises as `decode` does."""
-        task = self._task(data, None, 1, limits)
+    def pixel_crcs(self, data: bytes, limits: Limits | None = DEFAULT, values: Sequence[Values] = ()) -> list[int]:
+        """CRC-32 of the decoded pixels of each tile; raises as `decode` does.
+
+        An encoder knows the values of all tiles, so that their symbols need not be decoded.
+        """
+        task = self._task(data, None, 1, limits)._replace(values=values)
         with Schedule.of_grids([(task.plan.grid, task.tile_count)], self._threads) as schedule:
             return [pixel_crc(pixels) for _, pixels in self._tiles(schedule, [task])]
 
@@ -259,6 +262,9 @@ class Decoder:
         data, parsed, grid = memoryview(task.data), task.parsed, task.plan.grid
         quality_index, prior, models = parsed.header.quality_index, self.model.prior, self.model.models
         gains = self.model.gains.scaled(quality_index)
+        if task.values:
+            known = ((index, task.values[index]) for index in grid.overlapping(cells))
+            return schedule.map(lambda index, values: (index, dequantise(values.widened(), gains)), known)
 
         def decode(index: int) -> tuple[int, Coefficients]:
             tile, cells = parsed.tiles[index], grid.box(index).shape

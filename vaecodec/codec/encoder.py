@@ -41,20 +41,27 @@ from vaecodec.rdo.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
-from vaecodec.transforms.wavelet import Coefficients, dequantise, quantisation_targets
+from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets
 
 FIT_SAMPLES, MAX_SPARSITY = 1 << 17, 5  # fit a filter to this many samples of a tile, at least one in MAX_SPARSITY
 
 PIXELS = pixels_of(np.arange(1 << 16, dtype=np.uint16).view(np.int16))
 
 
+KEPT_SAMPLES = 1 << 24  # of an image whose values are kept: 32 MiB
+
+
 class EncodedTile(NamedTuple):
-    """A coded tile and the equations of its filter; levels i16[H, W, C] only where the tile is the whole image."""
+    """A coded tile, the equations of its filter, and what the CRC of its pixels follows from.
+
+    That is levels i16[H, W, C] where the tile is the whole image, and values where the image is not too large.
+    """
 
     payload: bytes
     symbol_crc: int
     equations: Equations | None = None
     levels: np.ndarray | None = None
+    values: Values | None = None
 
 
 def _ignore() -> None:
@@ -193,13 +200,15 @@ class Encoder:
         iterations = _iterations(effort) or 1
         tick = ticker(iterations * sum(grid.total for grid in grids), progress)
         refining = threading.Semaphore(self._threads)  # a refinement takes a core and much memory
+        samples = self.model.config.channels * sum(grid.height * grid.width for grid in grids)
+        keep = samples <= KEPT_SAMPLES and any(grid.total > 1 for grid in grids)
         with Schedule.of_grids(((grid, grid.total) for grid in grids), self._threads, iterations) as schedule:
 
             def encode(*tasks: EncodeTask) -> list[EncodedTile]:
                 pixels = [task.pixels for task in tasks]
                 analysed = self._transforms.analysis(pixels, quality_index, schedule.inner)
                 return [
-                    self._encode_tile(task, part, quality_index, effort, schedule.inner, tick, refining, observe)
+                    self._encode_tile(task, part, quality_index, effort, schedule.inner, tick, refining, observe, keep)
                     for task, part in zip(tasks, analysed, strict=True)
                 ]
 
@@ -218,8 +227,9 @@ class Encoder:
         tick: Callable[[], None] = _ignore,
         refining: threading.Semaphore | None = None,
         observe: Callable[[CodedTile], None] | None = None,
+        keep: bool = False,
     ) -> EncodedTile:
-        """Encode one tile, given its coefficients with or without those of its halo."""
+        """Encode one tile, given its coefficients with or without those of its halo; `keep` its values, too."""
         model, refiner = self.model, None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         gains = model.gains.scaled(quality_index)
@@ -244,11 +254,10 @@ class Encoder:
             tick()
         if observe is not None:
             observe(coded)
-        if refiner is not None:
-            return EncodedTile(coded.payload, coded.crc, refiner.equations)
-        if not effort:
-            return EncodedTile(coded.payload, coded.crc)
-        return self._fit_filter(task, coded, quality_index, effort, threads)
+        encoded = EncodedTile(coded.payload, coded.crc, refiner.equations if refiner else None)
+        if refiner is None and effort:
+            encoded = self._fit_filter(task, coded, quality_index, effort, threads)
+        return encoded._replace(values=coded.values.narrowed()) if keep else encoded
 
     def _fit_filter(
         self, task: EncodeTask, coded: CodedTile, quality_index: int, effort: int, threads: Threads
@@ -294,7 +303,9 @@ class Encoder:
         if levels is None:
             # The pixels of a tile depend on its neighbours, and all pixels on the filter, which depends on all tiles.
             data = pack(header, [(part.payload, part.symbol_crc, 0) for part in tiles], metadata)
-            return with_pixel_crcs(data, self._decoder.pixel_crcs(data, None))
+            values = [part.values for part in tiles if part.values is not None]
+            crcs = self._decoder.pixel_crcs(data, None, values if len(values) == len(tiles) else ())
+            return with_pixel_crcs(data, crcs)
         if chosen is None:
             pixels = pixels_of(levels)
         else:

@@ -7,7 +7,7 @@ A tile takes a few hundred calls of kernels and of the entropy coder, which rele
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +18,7 @@ from vaecodec.config import STRIDE
 from vaecodec.container.image_file import Parsed
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.tiling import Box, Grid
-from vaecodec.transforms.wavelet import Coefficients
+from vaecodec.transforms.wavelet import Coefficients, Values
 
 T = TypeVar("T")
 Latents = Coefficients  # of a tile, as the analysis returns them
@@ -56,6 +56,7 @@ class DecodeTask(NamedTuple):
     parsed: Parsed
     plan: DecodePlan
     name: str = ""
+    values: Sequence[Values] = ()  # of all tiles, where they are known already
 
     @property
     def tile_count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,18 @@ class Values(NamedTuple):
 
     halves: list[tuple[Half, Half]]
     low: np.ndarray
+
+    def narrowed(self) -> Values:
+        """A copy in i16 where that holds all values, for keeping."""
+        arrays = [*chain.from_iterable(self.halves), self.low]
+        if any(max(array.max(initial=0), -array.min(initial=0)) > np.iinfo(np.int16).max for array in arrays):
+            return self
+        return Values([(a.astype(np.int16), b.astype(np.int16)) for a, b in self.halves], self.low.astype(np.int16))
+
+    def widened(self) -> Values:
+        """The same in i32."""
+        halves = [(a.astype(np.int32, copy=False), b.astype(np.int32, copy=False)) for a, b in self.halves]
+        return Values(halves, self.low.astype(np.int32, copy=False))
 
 
 def empty_coefficients(

@@ -11,7 +11,7 @@ from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from support.symbols import decoding_inverts_encoding
-from vaecodec.codec import Codec
+from vaecodec.codec import Codec, encoder
 from vaecodec.codec.tiles import join_tiles
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
@@ -75,6 +75,15 @@ def test_synthesis_with_a_halo_is_synthesis_of_the_whole(tiny):
         height, width = int(rng.integers(1, 200 - top + 1)), int(rng.integers(1, 330 - left + 1))
         part = tiny.decode(data, window=(top, left, height, width))
         np.testing.assert_array_equal(part, whole[top : top + height, left : left + width])
+
+
+@pytest.mark.parametrize("effort", [1, 2, 3])
+def test_values_that_are_kept_for_checksums_change_nothing(tiny, monkeypatch, effort):
+    pixels = synthetic_image(150, 200)
+    data = tiny.encode(pixels, 60, tile=64, effort=effort)
+    monkeypatch.setattr(encoder, "KEPT_SAMPLES", 0)
+    assert tiny.encode(pixels, 60, tile=64, effort=effort) == data
+    tiny.decode(data, check=True)
 
 
 def test_a_window_decodes_only_the_tiles_it_needs(tiny):
