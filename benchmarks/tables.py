@@ -35,7 +35,7 @@ LABELS = {
     "vaecodec@9": "vaecodec, effort 9",
     "jpeg": "JPEG",
     "webp": "WebP, method 6",
-    "avif": "AVIF 4:4:4, speed 6",
+    "avif": "AVIF 4:4:4, speed 6, tune=iq",
     "jxl": "JPEG XL, effort 7",
     "jpeg2000": "JPEG 2000",
     "hevc": "HEVC intra (x265 slow)",

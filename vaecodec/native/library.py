@@ -123,7 +123,7 @@ def memory(lines: int) -> np.ndarray:
     return np.empty(64 * lines, np.uint8)
 
 
-REUSED_BYTES = 1 << 23  # of the largest array that a thread keeps
+REUSED_BYTES = 5 << 20  # of the largest array that a thread keeps: planes of 768 x 512
 _arrays = local()
 
 
