@@ -33,6 +33,7 @@ from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
+from vaecodec.prior.context_model import Distributions
 from vaecodec.prior.tile import CodedTile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
@@ -44,9 +45,6 @@ from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets
 
 FIT_SAMPLES, MAX_SPARSITY = 1 << 17, 5  # fit a filter to this many samples of a tile, at least one in MAX_SPARSITY
-
-PIXELS = pixels_of(np.arange(1 << 16, dtype=np.uint16).view(np.int16))
-
 
 KEPT_SAMPLES = 1 << 24  # of an image whose values are kept: 32 MiB
 
@@ -201,7 +199,7 @@ class Encoder:
         tick = ticker(iterations * sum(grid.total for grid in grids), progress)
         refining = threading.Semaphore(self._threads)  # a refinement takes a core and much memory
         samples = self.model.config.channels * sum(grid.height * grid.width for grid in grids)
-        keep = samples <= KEPT_SAMPLES and any(grid.total > 1 for grid in grids)
+        keep = samples <= KEPT_SAMPLES
         with Schedule.of_grids(((grid, grid.total) for grid in grids), self._threads, iterations) as schedule:
 
             def encode(*tasks: EncodeTask) -> list[EncodedTile]:
@@ -232,32 +230,32 @@ class Encoder:
         """Encode one tile, given its coefficients with or without those of its halo; `keep` its values, too."""
         model, refiner = self.model, None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
-        gains = model.gains.scaled(quality_index)
         if iterations := _iterations(effort):
             with refining or threading.Semaphore(), single_threaded_blas:
                 refiner = Refiner(model, task.pixels, task.within, coefficients, task.inner, quality_index)
                 symbols = refiner(iterations, tick)
-            coded = encode_tile(
-                model.prior, model.models, inner.cells, quality_index, lambda part, _: symbols[part], threads
-            )
+
+            def choose(part: int, distributions: Distributions) -> np.ndarray:
+                return symbols[part]
+
         else:
-            parts = targets(model.prior, quantisation_targets(inner, gains), quality_index)
+            parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
             quantise = quantizer(model.prior, model.models.tables)
-            coded = encode_tile(
-                model.prior,
-                model.models,
-                inner.cells,
-                quality_index,
-                lambda part, distributions: quantise(parts[part], distributions),
-                threads,
-            )
+
+            def choose(part: int, distributions: Distributions) -> np.ndarray:
+                return quantise(parts[part], distributions)
+
+        coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
+        if refiner is None:
             tick()
         if observe is not None:
             observe(coded)
         encoded = EncodedTile(coded.payload, coded.crc, refiner.equations if refiner else None)
         if refiner is None and effort:
             encoded = self._fit_filter(task, coded, quality_index, effort, threads)
-        return encoded._replace(values=coded.values.narrowed()) if keep else encoded
+        if keep and encoded.levels is None:  # the CRC of its pixels follows from the values
+            return encoded._replace(values=coded.values.narrowed())
+        return encoded
 
     def _fit_filter(
         self, task: EncodeTask, coded: CodedTile, quality_index: int, effort: int, threads: Threads
