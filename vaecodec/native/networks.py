@@ -29,7 +29,8 @@ class _Packed:
     """The packed form of a layer for each kind, created on first use."""
 
     def __init__(self, size: Callable[[], int], pack: Callable[[np.ndarray], int]) -> None:
-        self._size, self._pack, self._memory = size, pack, dict[str, np.ndarray]()
+        self._size, self._pack = size, pack
+        self._memory: dict[str, tuple[int, np.ndarray]] = {}  # by kind: the address of an array, and the array
 
     def pointer(self) -> int:
         kind = library.kind()
@@ -37,8 +38,8 @@ class _Packed:
             memory = library.memory(self._size())
             self._pack(memory)
             # Stored when complete, and never replaced: other threads may use it at once.
-            self._memory.setdefault(kind, memory)
-        return library.pointer(self._memory[kind])
+            self._memory.setdefault(kind, (library.pointer(memory), memory))
+        return self._memory[kind][0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class Dense:
         return self._packed.pointer()
 
     def _size(self) -> int:
-        return library.call("dense_size", "iii", *self.kernel.shape, FORMS.index(self.form))
+        return library.size("dense_size", *self.kernel.shape, FORMS.index(self.form))
 
     def _pack(self, memory: np.ndarray) -> int:
         numbers = (*self.kernel.shape, FORMS.index(self.form), self.limit, self.gate)
@@ -116,7 +117,7 @@ class Depthwise:
         return self._packed.pointer()
 
     def _size(self) -> int:
-        return library.call("depthwise_size", "i", self.channels)
+        return library.size("depthwise_size", self.channels)
 
     def _pack(self, memory: np.ndarray) -> int:
         arrays = (self.kernel, self.bias, self.shifts, memory)
@@ -174,7 +175,7 @@ def dense(
     x = np.ascontiguousarray(x)
     residual = None if residual is None else np.ascontiguousarray(residual)
     out = np.empty(shape, np.int32 if layer.form == "sums" else np.int16)
-    scratch = library.memory(library.call("dense_scratch", "ii", inputs, channels))
+    scratch = library.memory(library.size("dense_scratch", inputs, channels))
     cells = x.size // inputs
     library.call("dense", "pipppppp", layer.packed, cells, x, vector, residual, multiplier, out, scratch)
     return out
@@ -188,7 +189,7 @@ def depthwise(layer: Depthwise, x: np.ndarray) -> np.ndarray:
         return reference.depthwise(layer, x)
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
-    scratch = library.memory(library.call("block_scratch", "ii", x.shape[1], layer.channels))
+    scratch = library.memory(library.size("block_scratch", x.shape[1], layer.channels))
     library.call("depthwise", "piippp", layer.packed, *x.shape[:2], x, out, scratch)
     return out
 
@@ -219,7 +220,7 @@ def block(
     if library.in_numpy():
         out[top:bottom] = reference.block(layers, x, (top, bottom), multiplier)
         return out
-    scratch = library.memory(library.call("block_scratch", "ii", x.shape[1], channels))
+    scratch = library.memory(library.size("block_scratch", x.shape[1], channels))
     packed = library.addresses(layers.packed)
     library.call("block", "piiiipppp", packed, *x.shape[:2], top, bottom, x, multiplier, out, scratch)
     return out

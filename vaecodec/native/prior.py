@@ -216,7 +216,7 @@ def _numbers(networks: Octave, shape: tuple[int, ...]) -> tuple[object, ...]:
 
 
 def _scratch(networks: Octave, across: int) -> np.ndarray:
-    return library.memory(library.call("prior_scratch", "iii", across, networks.colours, networks.features))
+    return library.memory(library.size("prior_scratch", across, networks.colours, networks.features))
 
 
 def _check_before(networks: Octave, before: Before, cells: tuple[int, int]) -> int:

@@ -178,7 +178,7 @@ def _lines(rows: Rows, factor: int) -> slice:
 
 
 def _scratch(w: int, channels: int, coarse: int, fine: int) -> np.ndarray:
-    return library.memory(library.call("transform_scratch", "iiii", w, channels, coarse, fine))
+    return library.memory(library.size("transform_scratch", w, channels, coarse, fine))
 
 
 def _check_coefficients(bands: Sequence[np.ndarray], low: np.ndarray) -> tuple[int, int, int]:
@@ -240,7 +240,7 @@ def restore(
     if library.in_numpy():
         out[top:bottom] = reference.restore(samples, *arrays)[top:bottom]
         return out
-    scratch = library.memory(-(-library.call("restoration_scratch", "ii", width, channels) // 64))
+    scratch = library.memory(-(-library.size("restoration_scratch", width, channels) // 64))
     numbers = height, width, channels, top, bottom, classes
     library.call("restore", "iiiiii" + "p" * 8, *numbers, *arrays, samples, scratch, out)
     return out
@@ -273,7 +273,7 @@ def fit_sums(
         sums = reference.fit_sums(samples, pixels, box, every, rotation)
     else:
         sums = np.zeros(90 + 20 * (channels - 1), np.int64)
-        scratch = library.memory(-(-library.call("fit_scratch", "ii", width, channels) // 64))
+        scratch = library.memory(-(-library.size("fit_scratch", width, channels) // 64))
         numbers = height, width, channels, top, left, bottom, right, every
         library.call("fit_sums", "iiiiiiii" + "p" * 5, *numbers, rotation, samples, pixels, scratch, sums)
     first, others = sums[:81].reshape(9, 9), sums[90:].reshape(channels - 1, 20)
