@@ -11,7 +11,7 @@ reads the same words.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -128,13 +128,7 @@ def by_table(indices: np.ndarray) -> Runs:
     return Runs(*sort_by_table(indices))
 
 
-Shift = Callable[[np.ndarray], np.ndarray]  # table indices -> those of the tables that code their symbols
 _SAME = np.arange(256, dtype=np.uint8)
-
-
-def _tables(shift: Shift | None) -> np.ndarray:
-    """u8[256]: the table that codes the symbols of each index."""
-    return _SAME if shift is None else shift(_SAME).astype(np.uint8)
 
 
 def push(
@@ -142,43 +136,44 @@ def push(
     symbols: np.ndarray,
     indices: np.ndarray,
     models: Models,
-    shift: Shift | None = None,
+    table_of: np.ndarray = _SAME,
     runs: Runs | None = None,
 ) -> None:
     """Put symbols i32[n] of table indices u8[n] on the stack; inverse of pop.
 
-    Raises CodecError where a symbol of index 0 is not 0 or a symbol is out of range.
+    `table_of` u8[256] is the table that codes the symbols of each index, as shifted_tables returns it.  Raises
+    CodecError where a symbol of index 0 is not 0 or a symbol is out of range.
     """
     runs = runs or by_table(indices)
-    tables, (used,) = _tables(shift), runs.counts.nonzero()
-    positions, escapes, uncodable = gather_symbols(symbols, *runs, models.low, models.last, tables)
+    (used,) = runs.counts.nonzero()
+    positions, escapes, uncodable = gather_symbols(symbols, *runs, models.low, models.last, table_of)
     if uncodable:
         raise CodecError("a symbol cannot be coded under its table")
     if len(escapes):
         push_numbers(coder, symbols[runs.order[escapes]], models)
     if isinstance(coder, ans.AnsCoder):
-        coder.encode_runs(models.ans_tables, positions, tables[used].astype(np.int32), runs.counts[used])
+        coder.encode_runs(models.ans_tables, positions, table_of[used].astype(np.int32), runs.counts[used])
         return
     end = len(positions)
-    for table, count in zip(tables[used[::-1]].tolist(), runs.counts[used[::-1]].tolist(), strict=True):
+    for table, count in zip(table_of[used[::-1]].tolist(), runs.counts[used[::-1]].tolist(), strict=True):
         coder.encode_reverse(positions[end - count : end], models[table])
         end -= count
 
 
 def pop(
-    coder: Coder, indices: np.ndarray, models: Models, shift: Shift | None = None, runs: Runs | None = None
+    coder: Coder, indices: np.ndarray, models: Models, table_of: np.ndarray = _SAME, runs: Runs | None = None
 ) -> np.ndarray:
     """Take symbols i32[n] of table indices u8[n] off the stack; raises FormatError on a symbol out of range."""
     runs = runs or by_table(indices)
-    tables, (used,) = _tables(shift), runs.counts.nonzero()
+    (used,) = runs.counts.nonzero()
     if not len(used):
         return np.zeros(len(indices), np.int32)
     if isinstance(coder, ans.AnsCoder):
-        positions = coder.decode_runs(models.ans_tables, tables[used].astype(np.int32), runs.counts[used])
+        positions = coder.decode_runs(models.ans_tables, table_of[used].astype(np.int32), runs.counts[used])
     else:
-        pairs = zip(tables[used].tolist(), runs.counts[used].tolist(), strict=True)
+        pairs = zip(table_of[used].tolist(), runs.counts[used].tolist(), strict=True)
         positions = np.concatenate([coder.decode(models[table], count) for table, count in pairs])
-    symbols, escapes = place_symbols(len(indices), positions, *runs, models.low, models.last, tables)
+    symbols, escapes = place_symbols(len(indices), positions, *runs, models.low, models.last, table_of)
     if len(escapes):
         numbers = pop_numbers(coder, len(escapes), models)
         if np.abs(numbers.astype(np.int64)).max() > SYMBOL_MAX:
@@ -347,6 +342,12 @@ def shift_tables(indices: np.ndarray, offset: int, scales: int) -> np.ndarray:
     if not offset:
         return indices
     return np.where(indices == ZERO_TABLE, indices, np.clip(indices.astype(np.int16) + offset, 1, scales - 1))
+
+
+@lru_cache(maxsize=64)
+def shifted_tables(offset: int, scales: int) -> np.ndarray:
+    """u8[256], not to be changed: the table that codes the symbols of each index under a scale offset."""
+    return shift_tables(_SAME, offset, scales).astype(np.uint8)
 
 
 def push_scale_offsets(coder: Coder, offsets: Sequence[int] | None) -> None:

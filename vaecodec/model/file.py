@@ -42,6 +42,7 @@ MAX_HEADER = 1 << 20  # bytes of a model file's JSON
 MAX_GAIN = 20 << 12  # of a logarithm, unit 2**-12
 PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "analysis/", "gains/", "calibration/", "start/")
 SINGLE_NAMES = ("companding", "centroids")
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # of contents of wrong forms
 NOT_IN_ID = ("analysis/", "gains/analysis/", "calibration/", "start/")  # decoders do not need these
 
 
@@ -142,15 +143,27 @@ def parse_model(data: bytes, source: str, shipped: bool = False) -> Model | Gene
         arrays = load(data)
         matches = identify(config.to_dict(), arrays) == fields["id"]
         require(matches, "the model is damaged (its contents do not match its id)")
-        _check_calibration(arrays)
-        if isinstance(config, Generative):
-            return build_generator(name, fields["id"], config, arrays, notes)
-        _check_tensors(arrays)
-        return Model(name, fields["id"], config, arrays, notes, shipped)
+        return build_model(name, fields["id"], config, arrays, notes, shipped)
     except ModelError as exc:
         raise ModelError(f"{source}: {exc}") from exc
-    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
+    except (SafetensorError, *MALFORMED) as exc:
         raise ModelError(f"{source}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
+
+
+def build_model(
+    name: str,
+    model_id: str,
+    config: Config | Generative,
+    arrays: dict[str, np.ndarray],
+    notes: dict[str, Any],
+    shipped: bool = False,
+) -> Model | Generator:
+    """A model of either kind from what its file contains; raises ModelError or one of MALFORMED if it does not fit."""
+    _check_calibration(arrays)
+    if isinstance(config, Generative):
+        return build_generator(name, model_id, config, arrays, notes)
+    _check_tensors(arrays)
+    return Model(name, model_id, config, arrays, notes, shipped)
 
 
 def read_config(values: dict[str, Any]) -> Config | Generative:

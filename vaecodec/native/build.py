@@ -81,7 +81,7 @@ def build(
     flags: Sequence[str] = (),
     shared: Sequence[str] = ("-shared",),
 ) -> None:
-    """Compile the library into `output`; `flags` are added to each call of the compiler.
+    """Compile the library into `output`; `flags` come last in each call of the compiler, so that they count.
 
     Raises RuntimeError where there is no compiler or it fails.
     """
@@ -98,7 +98,7 @@ def build(
             environment.setdefault(name, os.path.join(folder, "zig"))
 
         def run(*arguments: str) -> None:
-            done = subprocess.run([*compiler, *flags, *arguments], env=environment, capture_output=True, text=True)
+            done = subprocess.run([*compiler, *arguments, *flags], env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"{compiler[0]} failed:\n{done.stderr.strip()}")
 

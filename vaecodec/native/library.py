@@ -118,7 +118,7 @@ def call(name: str, signature: str, *arguments: Any) -> int:
         return kernel(*[pointer(value) if isinstance(value, np.ndarray) else value for value in arguments])
 
 
-# A ctypes array of no elements at the address of a buffer, which is found in a quarter of the time that `pointer` takes.
+# A ctypes array of no elements at the address of a buffer: found in a quarter of the time that `pointer` takes.
 _view: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +43,10 @@ def encode_tile(
     offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales)
     coder, crcs = coding.writer(), []
     for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
-        runs, shift = coding.by_table(indices), partial(coding.shift_tables, offset=offset, scales=prior.scales)
+        runs, tables = coding.by_table(indices), coding.shifted_tables(offset, prior.scales)
         crcs.append(part_checksum(symbols, indices, runs))
         inliers = coding.push_outliers(coder, symbols, indices, models)
-        coding.push(coder, inliers, indices, models, shift, runs)
+        coding.push(coder, inliers, indices, models, tables, runs)
     coding.push_scale_offsets(coder, offsets)
     return CodedTile(coding.words(coder), tile_checksum(crcs[::-1]), parts, values)
 
@@ -84,8 +83,8 @@ def decode_tile(
     distributions = next(part_coder)
     for offset in offsets:
         indices = distributions.indices
-        runs, shift = coding.by_table(indices), partial(coding.shift_tables, offset=offset, scales=prior.scales)
-        symbols = coding.pop(coder, indices, models, shift, runs)
+        runs, tables = coding.by_table(indices), coding.shifted_tables(offset, prior.scales)
+        symbols = coding.pop(coder, indices, models, tables, runs)
         coding.pop_outliers(coder, symbols, indices, models)
         crcs.append(part_checksum(symbols, indices, runs))
         if observe is not None:

@@ -2,16 +2,16 @@
 
     python tests/long/fuzz/core.py --minutes 10 --seed 1
 
-Compiles the core with AddressSanitizer and UndefinedBehaviorSanitizer into a folder of its own, and runs itself again
-with that library.  Of each golden file and of the model it makes mutants whose CRCs, lengths and ids are put right, so
-that they reach the decoder behind these checks; every one must decode, or raise a CodecError.  A finding of a sanitizer
-ends the process with a report.
+Compiles the core with AddressSanitizer and UndefinedBehaviorSanitizer, and runs itself again with that library.  It
+makes mutants of the golden files, of small images, and of the golden models.  Their CRCs, lengths and ids are put
+right, so that they reach the decoder behind these checks; every one must decode, or raise a CodecError.  A finding of a
+sanitizer ends the process with a report and the number of the mutant: `--first NUMBER --count 1` repeats it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import collections
 import os
 import pathlib
 import random
@@ -19,194 +19,143 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 TESTS = pathlib.Path(__file__).parents[2]
-GOLDEN = TESTS / "golden"
+sys.path.insert(0, str(TESTS))
+
+HERE, NATIVE = pathlib.Path(__file__).parent, TESTS.parent / "vaecodec" / "native"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
-LIBRARY = "VAECODEC_CORE_LIBRARY"
-LARGEST = 1 << 12  # pixels of a mutant that is decoded, so that many are
+# Python's allocations are many: a shorter stack of each, and less memory that waits before it is used again.
+ASAN = "detect_leaks=0:malloc_context_size=6:quarantine_size_mb=16"
+LIBRARY, NUMBER = "VAECODEC_CORE_LIBRARY", "VAECODEC_FUZZ_NUMBER"
+ENOUGH = 20_000  # mutants that call every kernel
+NOT_REACHED = {"depthwise"}  # by no encoder or decoder: blocks contain it
+SLOW_KIND = 200  # plain C is slow, and what compilers check best: one mutant of so many
 
 
-def compile_core(folder: str) -> str:
-    """The path of a core with sanitizers."""
-    from vaecodec.native.build import build, library_name
+def compile_core(path: pathlib.Path) -> None:
+    """A core with sanitizers, unless there is one that is newer than its sources."""
+    from vaecodec.native.build import build
 
-    path = pathlib.Path(folder, library_name())
-    build(path, ["gcc"], flags=SANITIZERS)
-    return str(path)
+    sources = [NATIVE / "build.py", *(NATIVE / "src").iterdir()]
+    if not path.exists() or path.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        build(path, ["gcc"], flags=SANITIZERS)
 
 
-def run_again(path: str) -> int:
+def run_again(core: pathlib.Path, folder: str) -> int:
     """This program with that core; the sanitizer's runtime must be there before Python's own libraries."""
     runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    environment = dict(os.environ, LD_PRELOAD=runtime.stdout.strip(), ASAN_OPTIONS="detect_leaks=0", **{LIBRARY: path})
-    return subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode
+    number = pathlib.Path(folder, "number")
+    environment = dict(os.environ, LD_PRELOAD=runtime.stdout.strip(), ASAN_OPTIONS=ASAN)
+    environment |= {LIBRARY: str(core.resolve()), NUMBER: str(number), "UBSAN_OPTIONS": "print_stacktrace=1"}
+    status = subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode
+    if status and number.exists():
+        print(f"ended with status {status} at mutant {int.from_bytes(number.read_bytes(), 'little')}", flush=True)
+    return status
 
 
-def mutated(data: bytearray, rng: random.Random, begin: int, end: int) -> None:
-    """A few bytes between begin and end changed, in place."""
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        place = rng.randrange(begin, end)
-        data[place] = rng.choice((0, 255, 127, 128, data[place] ^ (1 << rng.randrange(8)), rng.randrange(256)))
+def kernels() -> set[str]:
+    """All kernels that the binding calls."""
+    import re
+
+    return set(re.findall(r'library\.(?:call|size)\(\s*"(\w+)"', "".join(p.read_text() for p in NATIVE.glob("*.py"))))
 
 
-class Files:
-    """Mutants of the golden files."""
+def count_calls() -> collections.Counter[str]:
+    """Calls by kernel, from now on."""
+    from vaecodec.native import library
 
-    def __init__(self) -> None:
-        from vaecodec.codec import Codec
-        from vaecodec.container.image_file import parse
-        from vaecodec.errors import CodecError
-        from vaecodec.model.file import load_model
+    counts: collections.Counter[str] = collections.Counter()
+    call, size = library.call, library.size
 
-        self._codec, self._files = Codec(load_model(str(GOLDEN / "tiny.vcm")), threads=1), []
-        for path in sorted(GOLDEN.glob("*.vae")):
-            try:
-                header = parse(path.read_bytes()).header
-            except CodecError:
-                continue
-            if header.model == self._codec.model.id and header.height * header.width <= LARGEST:
-                self._files.append(path.read_bytes())
+    def counted_call(name: str, signature: str, *arguments: object) -> int:
+        counts[name] += 1
+        return call(name, signature, *arguments)
 
-    def attempt(self, rng: random.Random) -> None:
-        """Decode one; raises CodecError as decoding does."""
-        from vaecodec.container.chunks import MAGIC
-        from vaecodec.container.image_file import HEAD, parse
-        from vaecodec.prior import tile
+    def counted_size(name: str, *numbers: int) -> int:
+        counts[name] += 1
+        return size(name, *numbers)
 
-        data = bytearray(rng.choice(self._files))
-        parsed = parse(bytes(data))
-        head, kind = len(MAGIC) + 8, rng.randrange(4)
-        if kind == 0:  # quality index
-            data[head + HEAD.size - 4 : head + HEAD.size - 2] = rng.randrange(897).to_bytes(2, "little")
-        elif kind == 1 and parsed.header.filter:
-            end = head + int.from_bytes(data[len(MAGIC) : len(MAGIC) + 4], "little")
-            mutated(data, rng, end - len(parsed.header.filter), end)
-        if kind > 1 or rng.randrange(2):
-            last = parsed.tiles[-1]
-            if last.offset + last.length > parsed.tiles[0].offset:
-                mutated(data, rng, parsed.tiles[0].offset, last.offset + last.length)
-        refixed(data)
-        # The CRC of the symbols, and words that are left over, would end most mutants before the synthesis.
-        checksum, reader = tile.tile_checksum, tile.coding.reader
-        tile.tile_checksum, tile.coding.reader = lambda crcs: Any(), lambda payload: Loose(reader(payload))  # type: ignore
-        try:
-            self._codec.decode(bytes(data))
-        finally:
-            tile.tile_checksum, tile.coding.reader = checksum, reader
+    library.call, library.size = counted_call, counted_size
+    return counts
 
 
-class Loose:
-    """A stack that is empty whenever it is asked."""
+@contextmanager
+def coder(name: str) -> Iterator[None]:
+    """Code with constriction, or with the coder of the core."""
+    from vaecodec.entropy import coding
 
-    def __init__(self, coder: object) -> None:
-        self._coder = coder
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._coder, name)
-
-    def is_empty(self) -> bool:
-        return True
-
-
-class Any:
-    """Equal to everything."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __ne__(self, other: object) -> bool:
-        return False
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def refixed(data: bytearray) -> None:
-    """The CRCs of all chunks, in place."""
-    import zlib
-
-    from vaecodec.container.chunks import MAGIC
-
-    place = len(MAGIC)
-    while place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(data[place : place + 4], "little")
-        if end + 4 > len(data):
-            return
-        data[end : end + 4] = zlib.crc32(bytes(data[place + 4 : end])).to_bytes(4, "little")
-        place = end + 4
-
-
-class Models:
-    """Mutants of the golden model, under the id that their contents have; those that load decode and encode."""
-
-    def __init__(self) -> None:
-        import numpy as np
-        from safetensors.numpy import load
-
-        data = (GOLDEN / "tiny.vcm").read_bytes()
-        size = int.from_bytes(data[:8], "little")
-        fields = json.loads(data[8 : 8 + size])["__metadata__"]
-        self._config, self._arrays = json.loads(fields["config"]), load(data)
-        self._pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3)).astype(np.uint8)
-
-    def attempt(self, rng: random.Random) -> None:
-        """Load one and use it; raises CodecError as that does."""
-        import numpy as np
-
-        from vaecodec.codec import Codec
-        from vaecodec.config import Config
-        from vaecodec.errors import ModelError
-        from vaecodec.model.file import pack_model, parse_model
-
-        arrays = dict(self._arrays)
-        for name in rng.sample(sorted(arrays), rng.choice((1, 1, 3, 20))):
-            array, kind = arrays[name].copy(), rng.randrange(4)
-            if kind == 0 and array.ndim:
-                array = array[: rng.randrange(len(array) + 1)]
-            elif array.size and array.dtype.kind in "iu":
-                least, most = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
-                flat = array.reshape(-1)
-                for _ in range(rng.choice((1, 8, array.size))):
-                    flat[rng.randrange(array.size)] = rng.choice((least, most, 0, 1, rng.randint(least, most)))
-            arrays[name] = array
-        values = dict(self._config)
-        if rng.randrange(8) == 0:
-            values[rng.choice(sorted(values))] = rng.choice((1, 2, 3, 16, 64))
-        try:
-            config = Config.from_dict(values)
-        except ValueError as exc:
-            raise ModelError(str(exc)) from exc
-        codec = Codec(parse_model(pack_model("mutant", config, arrays, {}), "mutant"), threads=1)
-        codec.decode(codec.encode_unfiltered(self._pixels, rng.randrange(1, 101)))
+    constriction, caches = coding._constriction, (coding.uniform, coding._family)
+    if name == "core":
+        coding._constriction = lambda: None  # type: ignore[assignment]
+        for cache in caches:
+            cache.cache_clear()
+    try:
+        yield
+    finally:
+        if name == "core":
+            coding._constriction = constriction
+            for cache in caches:
+                cache.cache_clear()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--count", type=int, default=1 << 62, help="mutants, if that is less than the minutes allow")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--core", type=pathlib.Path, help="where the core with sanitizers is, or is to be kept")
     options = parser.parse_args()
-    if LIBRARY not in os.environ:
+    if NUMBER not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
-            sys.exit(run_again(compile_core(folder)))
+            core = options.core or pathlib.Path(folder, "core.so")
+            compile_core(core)
+            sys.exit(run_again(core, folder))
+    number = os.open(os.environ[NUMBER], os.O_CREAT | os.O_WRONLY)
+    run(options, lambda n: os.pwrite(number, n.to_bytes(8, "little"), 0))
+
+
+def run(options: argparse.Namespace, note: Callable[[int], object]) -> None:
+    from support.mutants import Files, Models, Sets
     from vaecodec.errors import CodecError
     from vaecodec.native import library
 
-    files, models, rng = Files(), Models(), random.Random(options.seed)
-    counts, end = {"decoded": 0, "refused": 0}, time.monotonic() + 60 * options.minutes
-    kinds = library.kinds()[2:] or library.kinds()[1:]  # plain C is slow, and what compilers check best: now and then
-    while time.monotonic() < end:
-        target = models if rng.randrange(8) == 0 else files
-        state = rng.getstate()
-        with library.use("plain" if rng.randrange(200) == 0 else rng.choice(kinds)):
+    library.REUSED_BYTES = -1  # each array has an allocation of its own, whose end is checked
+    calls, kinds = count_calls(), library.kinds()[2:] or library.kinds()[1:]
+    targets: dict[str, list[Files | Models | Sets]] = {}
+    for name in ("constriction", "core"):
+        with coder(name):  # models keep what they made for one coder
+            targets[name] = [Files(), Models(), *([Sets()] if name == "core" else [])]
+    outcomes: collections.Counter[str] = collections.Counter()
+    began = reported = time.monotonic()
+    for n in range(options.first, options.first + options.count):
+        now = time.monotonic()
+        if now > reported + 60 or now > began + 60 * options.minutes:
+            reported = now
+            print(f"{outcomes.total()} in {now - began:.0f} s: {dict(outcomes)}", flush=True)
+            if now > began + 60 * options.minutes:
+                break
+        note(n)
+        rng = random.Random(f"{options.seed} {n}")
+        name = "core" if n // 64 % 8 == 0 else "constriction"
+        kind = "plain" if rng.randrange(SLOW_KIND) == 0 else rng.choice(kinds)
+        target = targets[name][rng.choices((0, 1, -1), (30, 4, 1))[0]]
+        with library.use(kind), coder(name):
             try:
                 target.attempt(rng)
-                counts["decoded"] += 1
+                outcomes[f"{type(target).__name__} decoded"] += 1
             except CodecError:
-                counts["refused"] += 1
+                outcomes[f"{type(target).__name__} refused"] += 1
             except BaseException:
-                print(f"{type(target).__name__}, seed {options.seed}, after {counts}, state {hash(state)}", flush=True)
+                print(f"seed {options.seed}, mutant {n}, {type(target).__name__} on {kind}", flush=True)
                 raise
-    print(f"{counts} on {', '.join(kinds)}: no finding", flush=True)
+    print(f"calls: {dict(sorted(calls.items()))}")
+    missed = kernels() - set(calls) - NOT_REACHED
+    print(f"{outcomes.total()} mutants, {dict(outcomes)} on {', '.join(kinds)}: no finding; not called: {missed or 0}")
+    sys.exit(bool(missed) and outcomes.total() >= ENOUGH)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def test_a_part_is_coded_as_without_the_kernels(kinds, shipped, offset):
     indices = rng.integers(0, scales, 3000, dtype=np.uint8)
     symbols = np.rint(rng.standard_cauchy(3000) * 9).clip(-65535, 65535).astype(np.int32) * (indices != 0)
     coder = coding.writer()
-    coding.push(coder, symbols, indices, coding.Models(shipped), lambda rows: moved[rows])
+    coding.push(coder, symbols, indices, coding.Models(shipped), moved)
     for _ in every(kinds):
         words = pushed(symbols, indices, shipped, moved)
         np.testing.assert_array_equal(words, coder.get_compressed())

@@ -1,0 +1,216 @@
+"""Mutants that reach the native core: of files, of models, and of sets of images."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import load
+
+import vaecodec
+from support.damage import mutate, with_right_crcs
+from support.images import synthetic_image
+from support.paths import GOLDEN
+from vaecodec.codec import Codec
+from vaecodec.config import QUALITY_INDICES, Config
+from vaecodec.container.chunks import MAGIC
+from vaecodec.container.image_file import Parsed, pack, parse
+from vaecodec.entropy import ans, coding
+from vaecodec.errors import CodecError, ModelError
+from vaecodec.limits import Limits
+from vaecodec.model.file import MALFORMED, Model, build_model, pack_model, parse_model
+from vaecodec.prior import tile
+from vaecodec.transforms.restoration import CLASSES, MAX_SHIFT, WEIGHTS
+
+TINY = GOLDEN / "tiny.vcm"
+HEAD_BEGIN, SIZE_AT, QUALITY_AT = len(MAGIC) + 8, 18, 26  # of the HEAD chunk, and of fields in it
+LARGEST = 1 << 12  # pixels of a golden file that is mutated, so that many are
+SIZES = ((1, 1), (8, 8), (11, 16), (16, 24), (33, 17), (5, 64), (66, 9))  # the last has two tiles
+REDUCTIONS = (2, 4, 8, 16)
+
+
+def tiny_model() -> Model:
+    """A model of its own: what it keeps depends on the coder."""
+    model = parse_model(TINY.read_bytes(), "tiny")
+    assert isinstance(model, Model)
+    return model
+
+
+def change_bytes(data: bytearray, rng: random.Random, begin: int, end: int) -> None:
+    """Change a few bytes between begin and end, in place."""
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        place = rng.randrange(begin, end)
+        data[place] = rng.choice((0, 255, 127, 128, data[place] ^ (1 << rng.randrange(8)), rng.randrange(256)))
+
+
+def random_filter(rng: random.Random, channels: int) -> bytes:
+    """Bytes of a restoration filter with any weights."""
+    kind, data = rng.randrange(len(CLASSES)), b""
+    for _ in range(CLASSES[kind]):
+        data += bytes([rng.randrange(MAX_SHIFT + 1)]) + rng.randbytes(WEIGHTS)
+    return bytes([kind]) + data + rng.randbytes(2 * channels if channels > 1 else 0)
+
+
+class Seed(NamedTuple):
+    """A file and the places of its filter and of its payload."""
+
+    data: bytes
+    parsed: Parsed
+    filter: tuple[int, int]
+    payload: tuple[int, int]
+
+
+def seed_of(data: bytes) -> Seed:
+    parsed, end = parse(data), HEAD_BEGIN + int.from_bytes(data[len(MAGIC) : len(MAGIC) + 4], "little")
+    last = parsed.tiles[-1]
+    payload = parsed.tiles[0].offset, last.offset + last.length
+    return Seed(data, parsed, (end - len(parsed.header.filter), end), payload)
+
+
+class Files:
+    """Mutants of the golden files and of small images."""
+
+    def __init__(self) -> None:
+        self._codec, rng = Codec(tiny_model(), threads=1), random.Random(0)
+        files = [path.read_bytes() for path in sorted(GOLDEN.glob("*.vae"))]
+        small = [self._codec.encode(synthetic_image(*size), q, tile=64) for size in SIZES for q in (1, 60, 100)]
+        for data in small[:]:
+            parsed = parse(data)
+            tiles = [(data[t.offset : t.offset + t.length], t.crc, t.pixels) for t in parsed.tiles]
+            small += [pack(parsed.header._replace(filter=random_filter(rng, 3)), tiles) for _ in range(3)]
+        golden = []
+        for data in files:
+            try:
+                header = parse(data).header
+            except CodecError:
+                continue
+            if header.model == self._codec.model.id and header.height * header.width <= LARGEST:
+                golden.append(data)
+        # A golden file takes as long as two small ones.
+        self._seeds = [seed_of(data) for data in golden], [seed_of(data) for data in small]
+
+    def attempt(self, rng: random.Random) -> None:
+        """Decode one; raises CodecError as decoding does."""
+        seed = rng.choice(self._seeds[rng.randrange(24) != 0])
+        data, kind, payload = bytearray(seed.data), rng.randrange(5), rng.randrange(2)
+        if kind == 0:
+            struct.pack_into("<H", data, HEAD_BEGIN + QUALITY_AT, rng.randrange(QUALITY_INDICES))
+        elif kind == 1 and seed.parsed.header.filter:
+            change_bytes(data, rng, *seed.filter)
+        elif kind == 2 and len(seed.parsed.tiles) == 1:  # another size under the same payload
+            struct.pack_into("<II", data, HEAD_BEGIN + SIZE_AT, rng.randint(1, 40), rng.randint(1, 40))
+        else:
+            payload = 1
+        if payload and seed.payload[0] < seed.payload[1]:
+            change_bytes(data, rng, *seed.payload)
+        reduce = rng.choice(REDUCTIONS) if rng.randrange(16) == 0 else 1
+        with trusting():
+            self._codec.decode(with_right_crcs(bytes(data)), reduce=reduce)
+
+
+@contextmanager
+def trusting() -> Iterator[None]:
+    """Ignore the CRC of the symbols, and words that are left over: they would end most mutants before the synthesis."""
+    checksum, reader, is_empty = tile.tile_checksum, coding.reader, ans.AnsCoder.is_empty
+
+    def trusting_reader(payload: bytes) -> Any:
+        stack = reader(payload)
+        return stack if isinstance(stack, ans.AnsCoder) else Loose(stack)
+
+    tile.tile_checksum, coding.reader = lambda crcs: Anything(), trusting_reader  # type: ignore[assignment,return-value]
+    ans.AnsCoder.is_empty = lambda self: True  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        tile.tile_checksum, coding.reader = checksum, reader
+        ans.AnsCoder.is_empty = is_empty  # type: ignore[method-assign]
+
+
+class Loose:
+    """A stack of constriction's that is empty whenever it is asked."""
+
+    def __init__(self, stack: Any) -> None:
+        self.decode = stack.decode
+
+    def is_empty(self) -> bool:
+        return True
+
+
+class Anything:
+    """Equal to everything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Models:
+    """Mutants of the golden model; those that load encode and decode."""
+
+    def __init__(self) -> None:
+        data = TINY.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        fields = json.loads(data[8 : 8 + size])["__metadata__"]
+        self._config, self._arrays = json.loads(fields["config"]), load(data)
+        self._pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3)).astype(np.uint8)
+
+    def attempt(self, rng: random.Random) -> None:
+        """Load one and use it; raises CodecError as that does."""
+        arrays, values = dict(self._arrays), dict(self._config)
+        for name in rng.sample(sorted(arrays), rng.choice((1, 1, 3, 20))):
+            arrays[name] = changed_array(arrays[name], rng)
+        if rng.randrange(8) == 0:
+            values[rng.choice(sorted(values))] = rng.choice((1, 2, 3, 16, 64))
+        try:
+            config = Config.from_dict(values)
+            if rng.randrange(16) == 0:
+                model = parse_model(pack_model("mutant", config, arrays, {}), "mutant")
+            else:  # what parse_model calls once the file is read
+                model = build_model("mutant", "0" * 32, config, arrays, {})
+        except MALFORMED as exc:
+            raise ModelError(str(exc)) from exc
+        assert isinstance(model, Model)
+        codec, quality = Codec(model, threads=1), rng.randrange(1, 101)
+        height, width = rng.choice(((40, 56), (1, 1), (8, 16), (17, 33)))
+        pixels = np.resize(self._pixels, (height, width, config.channels))
+        data = codec.encode(pixels, quality) if rng.randrange(2) else codec.encode_unfiltered(pixels, quality)
+        try:
+            codec.decode(data, check=True)
+        except CodecError as exc:
+            raise AssertionError("a decoder refuses what an encoder wrote") from exc
+
+
+def changed_array(array: np.ndarray, rng: random.Random) -> np.ndarray:
+    """A copy with fewer rows, or with some other numbers, extreme ones among them."""
+    array = array.copy()
+    if rng.randrange(4) == 0 and array.ndim:
+        return array[: rng.randrange(len(array) + 1)]
+    if array.size and array.dtype.kind in "iu":
+        least, most = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
+        flat = array.reshape(-1)
+        for _ in range(rng.choice((1, 8, min(array.size, 1000)))):
+            flat[rng.randrange(array.size)] = rng.choice((least, most, 0, 1, rng.randint(least, most)))
+    return array
+
+
+class Sets:
+    """Mutants of the golden sets of images."""
+
+    def __init__(self) -> None:
+        folder = GOLDEN / "sets"
+        self._model = str(folder / "tiny.vcm")
+        self._files = [path.read_bytes() for path in sorted(folder.glob("*.vae"))]
+
+    def attempt(self, rng: random.Random) -> None:
+        """Decode one; raises CodecError as that does."""
+        data = mutate(rng, rng.choice(self._files), self._files)
+        vaecodec.decode_set(with_right_crcs(data), self._model, Limits(pixels=1 << 16))
