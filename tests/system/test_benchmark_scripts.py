@@ -93,7 +93,8 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
 def test_huge_pictures(run):
     before = Image.MAX_IMAGE_PIXELS
     rows = run("huge.py", "--side", "520", "--threads", "1")
-    assert len(rows) == 6 and all(seconds > 0 and speed > 0 and memory > 10 for _, seconds, speed, memory in rows)
+    assert len(rows) == 6 and all(seconds > 0 and speed > 0 for _, seconds, speed, _ in rows)
+    assert max(memory for *_, memory in rows) > 10  # of one: a busy machine may miss the middle of a short command
     assert before == Image.MAX_IMAGE_PIXELS
 
 

@@ -256,15 +256,15 @@ def many_tiles():
 
 
 def small_and_quick(work):
-    """What `work` returns, in little memory and time beside its arguments."""
-    began = time.perf_counter()
+    """What `work` returns, in little memory and processor time beside its arguments."""
+    began = time.process_time()
     tracemalloc.start()
     try:
         found = work()
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - began < 5  # 0.3 s where nothing else runs
+    assert time.process_time() - began < 20  # 0.3 s; a list of all tiles takes minutes
     return found
 
 
