@@ -25,9 +25,9 @@ from PIL import Image
 import vaecodec
 from vaecodec.container.image_set import parse
 from vaecodec.entropy.tables import TOTAL
-from vaecodec.generative import bitsback, image_sets, scoring
+from vaecodec.generative import bitsback, generation, image_sets
 from vaecodec.generative.image_sets import read_set
-from vaecodec.model import discrete
+from vaecodec.model import generative
 from vaecodec.model.file import load_generator
 from vaecodec.model.generative import Generator
 
@@ -76,7 +76,7 @@ def ours(images: np.ndarray, name: str) -> dict[str, object]:
     assert np.array_equal(vaecodec.decode_set(data, name), images)
     decoded = time.process_time()
     header, words = parse(data)
-    elbo, initial = scoring.negative_elbo(model, images, draws=1).sum(), 32 * header.consumed
+    elbo, initial = generation.negative_elbo(model, images, draws=1).sum(), 32 * header.consumed
     alone = np.mean([len(image_sets.encode(image[None], name)) for image in images[:100]])
     return {
         "pictures": len(images),
@@ -100,7 +100,7 @@ def kl_bits(model: Generator, images: np.ndarray) -> float:
     total = 0.0
     for batch in np.array_split(images, max(1, len(images) // 50)):
         mass = bitsback.posterior(model, batch) / TOTAL
-        total += float((mass * np.log2(mass * discrete.COUNT)).sum())
+        total += float((mass * np.log2(mass * generative.COUNT)).sum())
     return total / len(images)
 
 

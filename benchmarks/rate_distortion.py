@@ -13,8 +13,7 @@ import shutil
 import sys
 
 from vaecodec import cli
-from vaecodec.bench.peers import DEFAULT
-from vaecodec.bench.programs import PROGRAMS
+from vaecodec.bench.peers import DEFAULT, PROGRAMS
 
 HERE = pathlib.Path(__file__).parent
 LOSSLESS = ("png", "webp-lossless", "jxl-lossless")

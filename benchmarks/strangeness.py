@@ -17,9 +17,9 @@ import tarfile
 import numpy as np
 from PIL import Image, ImageFilter
 
-from vaecodec.generative import generation, scoring
+from vaecodec.generative import generation
+from vaecodec.generative.generation import Score
 from vaecodec.generative.image_sets import read_set
-from vaecodec.generative.scoring import Score
 
 CROP = 256  # side of photographs
 Sets = dict[str, np.ndarray]
@@ -127,22 +127,22 @@ def main() -> None:
     most = args.most
     if "digits" in args.parts:
         model = generation.load(args.model)
-        usual = scoring.score_images(model, images[:most])
+        usual = generation.score_images(model, images[:most])
         others = {"other test digits": images[-most:], **strange_digits(images[most : 2 * most], photographs, rng)}
-        scores = {name: scoring.score_images(model, np.ascontiguousarray(other)) for name, other in others.items()}
+        scores = {name: generation.score_images(model, np.ascontiguousarray(other)) for name, other in others.items()}
         result["digits"] = table(usual, scores)
     if args.without:
         digit, model = int(args.without[0]), generation.load(args.without[1])
         with gzip.open(os.path.join(mnist, "t10k-labels-idx1-ubyte.gz")) as file:
             labels = np.frombuffer(file.read(), np.uint8, offset=8)
-        left_out = scoring.score_images(model, images[labels == digit][:most])
-        usual = scoring.score_images(model, images[labels != digit][:most])
+        left_out = generation.score_images(model, images[labels == digit][:most])
+        usual = generation.score_images(model, images[labels != digit][:most])
         result[f"digit {digit} left out"] = table(usual, {f"digit {digit}": left_out})
     if "photographs" in args.parts:
         codec = generation.load("small")
-        clean = scoring.score_images(codec, photographs)
+        clean = generation.score_images(codec, photographs)
         states = [corruptions(photo, rng) for photo in photographs]
-        scores = {name: scoring.score_images(codec, [state[name] for state in states]) for name in states[0]}
+        scores = {name: generation.score_images(codec, [state[name] for state in states]) for name in states[0]}
         result["photographs"] = table(clean, scores)
     with open(args.output, "w") as file:
         json.dump(result, file, indent=1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vaecodec.codec import Codec
-    from vaecodec.generative.scoring import Score
+    from vaecodec.generative.generation import Score
 
     StrPath = str | os.PathLike[str]
     Buffer = bytes | bytearray | memoryview
@@ -316,6 +316,6 @@ def score(image: Any, model: StrPath = "digits") -> Score:
     2020, Input complexity and out-of-distribution detection with likelihood-based generative models).  The model
     "digits" takes u8[28, 28], "small" any photograph; raises CodecError on others.
     """
-    from vaecodec.generative import scoring
+    from vaecodec.generative import generation
 
-    return scoring.score(image, os.fspath(model))
+    return generation.score(image, os.fspath(model))

@@ -37,8 +37,7 @@ from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent, split_alpha
 from vaecodec.model.file import load_model
-from vaecodec.prior.context_model import Distributions
-from vaecodec.prior.tile import encode_tile
+from vaecodec.prior.context_model import Distributions, encode_tile
 
 MODEL = HERE / "tiny.vcm"
 CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # no two widths are equal by accident

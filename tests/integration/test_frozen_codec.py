@@ -17,8 +17,7 @@ from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.generative import generation
 from vaecodec.images.channels import downscale
 from vaecodec.model.file import load_model
-from vaecodec.prior.context_model import Distributions
-from vaecodec.prior.tile import choose_symbols, decode_tile
+from vaecodec.prior.context_model import Distributions, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.threads import Threads
 from vaecodec.transforms.tiling import Box, halo

@@ -14,7 +14,7 @@ from support.paths import GOLDEN, ROOT
 from support.training import eager
 from vaecodec import cli
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import library
+from vaecodec.model import file
 
 TINY = str(GOLDEN / "tiny.vcm")
 
@@ -22,7 +22,7 @@ TINY = str(GOLDEN / "tiny.vcm")
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """An empty folder of models, and a working folder."""
-    monkeypatch.setenv(library.VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setenv(file.VARIABLE, str(tmp_path / "models"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "models"
@@ -47,7 +47,7 @@ def test_files_find_an_added_model(place, capsys):
 
 
 def test_models_are_listed_and_shown(place, capsys):
-    library.add("own", (GOLDEN / "tiny.vcm").read_bytes())
+    file.add_model("own", (GOLDEN / "tiny.vcm").read_bytes())
     assert cli.main(["models", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"name": "own", "model": vaecodec.load(TINY).model.id, "from": "added"} in rows
@@ -87,12 +87,12 @@ def test_nothing_is_added_or_lost_by_mistake(place, capsys):
 
 
 def test_the_folder_is_where_systems_keep_data(monkeypatch):
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(file.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     for system, path in (("linux", "/data"), ("darwin", "~/Library/Application Support"), ("win32", "/local")):
-        monkeypatch.setattr(library.sys, "platform", system)
+        monkeypatch.setattr(file.sys, "platform", system)
         monkeypatch.setenv("LOCALAPPDATA", "/local")
-        assert library.folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
+        assert file.models_folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from vaecodec.entropy.coding import pop_outliers, push_outliers, push_scale_offs
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import parse_model
 from vaecodec.native.wavelet import octave_planes
-from vaecodec.prior.tile import decode_tile, encode_tile
+from vaecodec.prior.context_model import decode_tile, encode_tile
 from vaecodec.transforms.restoration import Filter
 
 
@@ -85,9 +85,9 @@ def test_the_reference_decoder_agrees_on_any_filter(usual, kind):
 
 
 def test_the_reference_decoder_agrees_with_the_shipped_model(small):
-    from vaecodec.model.library import path_of
+    from vaecodec.model.file import path_of_model
 
-    models = small, reference_decoder.read_model(path_of("small"))
+    models = small, reference_decoder.read_model(path_of_model("small"))
     for quality, tile, effort in ((30, 64, 1), (90, 1024, 2)):
         assert_same(models, small.encode(synthetic_image(140, 233), quality, tile=tile, effort=effort))
 

@@ -8,7 +8,7 @@ import sys
 
 import vaecodec
 from vaecodec import cli
-from vaecodec.files import manifest
+from vaecodec.files import folders
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(vaecodec.__file__))}
 ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # buffered, as for most users: a closed pipe fails at the flush
@@ -28,7 +28,7 @@ def write(path, data):
 def files_below(folder):
     """Sorted relative paths of the files below a folder, without manifests."""
     paths = [os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names]
-    return sorted(path for path in paths if os.path.basename(path) != manifest.NAME)
+    return sorted(path for path in paths if os.path.basename(path) != folders.MANIFEST_NAME)
 
 
 def digests(folder):

@@ -27,7 +27,7 @@ from PIL import Image
 
 from support.images import synthetic_image
 from support.paths import ROOT
-from vaecodec.files.manifest import NAME
+from vaecodec.files.folders import NAME
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 COMMAND = [sys.executable, "-m", "vaecodec"]

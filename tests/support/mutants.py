@@ -24,7 +24,7 @@ from vaecodec.entropy import ans, coding
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.model.file import MALFORMED, Model, build_model, pack_model, parse_model
-from vaecodec.prior import tile
+from vaecodec.prior import context_model
 from vaecodec.transforms.restoration import CLASSES, MAX_SHIFT, WEIGHTS
 
 TINY = GOLDEN / "tiny.vcm"
@@ -116,18 +116,18 @@ class Files:
 @contextmanager
 def trusting() -> Iterator[None]:
     """Ignore the CRC of the symbols, and words that are left over: they would end most mutants before the synthesis."""
-    checksum, reader, is_empty = tile.tile_checksum, coding.reader, ans.AnsCoder.is_empty
+    checksum, reader, is_empty = context_model.tile_checksum, coding.reader, ans.AnsCoder.is_empty
 
     def trusting_reader(payload: bytes) -> Any:
         stack = reader(payload)
         return stack if isinstance(stack, ans.AnsCoder) else Loose(stack)
 
-    tile.tile_checksum, coding.reader = lambda crcs: Anything(), trusting_reader  # type: ignore[assignment,return-value]
+    context_model.tile_checksum, coding.reader = lambda crcs: Anything(), trusting_reader  # type: ignore[assignment,return-value]
     ans.AnsCoder.is_empty = lambda self: True  # type: ignore[method-assign]
     try:
         yield
     finally:
-        tile.tile_checksum, coding.reader = checksum, reader
+        context_model.tile_checksum, coding.reader = checksum, reader
         ans.AnsCoder.is_empty = is_empty  # type: ignore[method-assign]
 
 

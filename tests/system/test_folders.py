@@ -18,7 +18,7 @@ import vaecodec
 from support.commands import COMMAND, ENVIRONMENT, digests, files_below, read, run, write
 from support.images import synthetic_image
 from vaecodec import cli
-from vaecodec.files import manifest, workers
+from vaecodec.files import folders, runs
 from vaecodec.files.compression import compress_file, decompress_file
 from vaecodec.images.inspection import trailing_bytes
 
@@ -148,11 +148,11 @@ def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
         Image.fromarray(synthetic_image(20, 20)).save(f"{folder}/photo.png")
         write(f"{folder}/photo.txt", b"text")
     assert run("compress -r in --output-dir whole", capsys)[0] == 0
-    how = next(iter(manifest.Manifest("whole").entries.values())).how
+    how = next(iter(folders.Manifest("whole").entries.values())).how
     os.makedirs("out/in/more")
     for done in ("in/photo.txt", "in/more/photo.txt"):
         os.link(f"whole/{done}.vae", f"out/{done}.vae")
-        manifest.append("out", manifest.entry_of("out", done, os.stat(done), how, f"out/{done}.vae", 0))
+        folders.append_entry("out", folders.entry_of("out", done, os.stat(done), how, f"out/{done}.vae", 0))
         os.remove(done)
     assert run("compress -r --rm in --output-dir out", capsys)[0] == 0
     assert files_below("out") == files_below("whole")
@@ -355,7 +355,7 @@ def test_a_stored_name_adds_a_file_but_never_replaces_one(tree):
 
 def test_a_manifest_that_was_cut_off_or_is_nonsense_costs_only_work(tree, capsys):
     assert run("compress -r in --output-dir out", capsys)[0] == 0
-    whole, path = digests("out"), os.path.join("out", manifest.NAME)
+    whole, path = digests("out"), os.path.join("out", folders.MANIFEST_NAME)
     lines = read(path)
     for damaged in (
         lines[:-7],
@@ -376,7 +376,7 @@ def test_a_manifest_of_two_runs_at_once(tree):
     runs = [subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) for _ in range(3)]
     assert [one.communicate()[1] and one.returncode for one in runs] == [0, 0, 0]
     assert len(files_below("out")) == 5
-    assert len(manifest.Manifest("out").entries) == 5
+    assert len(folders.Manifest("out").entries) == 5
 
 
 # The pool
@@ -391,7 +391,7 @@ def double(number):
 
 def test_a_process_that_dies_takes_only_its_own_work_along(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = dict(workers.map_unordered(double, range(30), 3))
+    results = dict(runs.map_unordered(double, range(30), 3))
     assert results == {number: None if number == 13 else 2 * number for number in range(30)}
 
 
@@ -403,7 +403,7 @@ def test_items_are_drawn_as_they_are_needed():
             drawn.append(number)
             yield number
 
-    with contextlib.closing(workers.map_unordered(abs, numbers(), 2)) as results:
+    with contextlib.closing(runs.map_unordered(abs, numbers(), 2)) as results:
         next(results)
     assert len(drawn) < 20
 

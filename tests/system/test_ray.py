@@ -17,7 +17,7 @@ import vaecodec
 from support.commands import ENVIRONMENT, digests, read, run, write
 from support.images import synthetic_image
 from vaecodec import cli
-from vaecodec.files import manifest
+from vaecodec.files import folders
 from vaecodec.files.compression import compress_file, verify_file
 from vaecodec.files.folders import Job
 
@@ -138,7 +138,7 @@ def test_without_ray_one_line_names_the_extra():
 
 
 def lines_of(folder):
-    path = os.path.join(folder, manifest.NAME)
+    path = os.path.join(folder, folders.MANIFEST_NAME)
     return read(path).count(b"\n") if os.path.exists(path) else 0
 
 

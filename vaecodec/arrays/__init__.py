@@ -23,8 +23,7 @@ from vaecodec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.limits import DEFAULT, NONE, Limits
-from vaecodec.model.file import load_model
-from vaecodec.model.library import added, shipped
+from vaecodec.model.file import added_models, load_model, shipped_models
 
 MODES = ("auto", "planes", "vae", "grid", "stored")
 
@@ -106,7 +105,7 @@ def options(codec: Any) -> dict[str, Any]:
 
 def model_path(model: str) -> str | None:
     """The `model` for decode, given that of encode: None for shipped and added ones, which chunks name themselves."""
-    return None if model in shipped() + added() else model
+    return None if model in shipped_models() + added_models() else model
 
 
 def info(data: bytes | memoryview) -> dict[str, Any]:

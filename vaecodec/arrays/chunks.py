@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.arrays.prediction import TOP_MAX
-from vaecodec.arrays.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
+from vaecodec.arrays.prediction import AFFINE, INTEGERS, ORDERED, QUOTIENTS, TOP_MAX, Scale
 from vaecodec.container.chunks import zstandard
 from vaecodec.errors import CodecError, FormatError
 

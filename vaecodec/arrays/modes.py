@@ -12,7 +12,7 @@ import numpy as np
 
 from vaecodec.arrays import chunks, planes
 from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
-from vaecodec.arrays.scaling import Scale, choose_scale, ordered_scale, to_integers, to_values
+from vaecodec.arrays.prediction import Scale, choose_scale, ordered_scale, to_integers, to_values
 from vaecodec.codec import Codec, codec_for
 from vaecodec.container import image_file
 from vaecodec.container.image_file import MAX_SIDE

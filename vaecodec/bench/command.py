@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vaecodec.console import Console
 from vaecodec.errors import CodecError
+from vaecodec.progress import Console
 
 if TYPE_CHECKING:
     from vaecodec.bench.curves import Curve

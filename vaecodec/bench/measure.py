@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.bench.peers import Peer, check_decoded
-from vaecodec.console import explain, one_line
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import METRICS
 from vaecodec.images.reading import read_rgb
+from vaecodec.progress import explain, one_line
 
 IDENTITY = ("codec", "version", "settings", "setting", "threads", "device", "image", "crc32")
 METRIC_COLUMNS = tuple(metric.column for metric in METRICS.values())

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vaecodec.cli.parser import make_parser
-from vaecodec.console import Console
 from vaecodec.errors import CodecError
+from vaecodec.progress import Console
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 COMMANDS = {

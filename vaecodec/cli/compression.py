@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from vaecodec import limits
 from vaecodec.cli.info import check_stdin
 from vaecodec.codec.rate_control import Target
-from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import FolderWalk, Job, Listing, compress_jobs, decompress_jobs, is_vae, verify_jobs
@@ -23,11 +22,11 @@ from vaecodec.files.runs import (
     compress_settings,
     decompress_job,
     format_report,
+    map_unordered,
     verify_job,
 )
-from vaecodec.files.workers import map_unordered
 from vaecodec.model.file import load_model
-from vaecodec.progress import Progress
+from vaecodec.progress import Console, Progress, hushed
 from vaecodec.threads import available_cores
 
 Convert = Callable[..., dict[str, Any]]

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from vaecodec.atomic import check_target, write_atomic
-from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError
-from vaecodec.generative import generation, image_sets, scoring
+from vaecodec.generative import generation, image_sets
+from vaecodec.generative.generation import Score
 from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
-from vaecodec.generative.scoring import Score
 from vaecodec.images.channels import to_model_channels
 from vaecodec.images.reading import read_rgb
 from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generative import Generator
+from vaecodec.progress import Console, hushed
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 LARGE_CELL, SMALL_CELL = 192, 84  # sides of the cells of a contact sheet, in pixels
@@ -133,7 +133,7 @@ def calibrate(args: argparse.Namespace, console: Console) -> int:
         check_target(args.model, args.output, args.force)
         _, _, scores = _score_images(args, console)
         model = generation.load(args.model)
-        data = scoring.calibrate(model if isinstance(model, Generator) else model.model, scores)
+        data = generation.calibrate(model if isinstance(model, Generator) else model.model, scores)
         write_atomic(args.output, data, args.force)
         return {"output": args.output, "count": len(scores)}, f"{args.output}: calibrated on {len(scores)} images"
 
@@ -166,7 +166,7 @@ def _score_images(args: argparse.Namespace, console: Console) -> tuple[list[str]
         raise CodecError("no images to score")
     if isinstance(model, Generator):
         images = _concatenate(images)
-    return names, images, scoring.score_images(model, images)
+    return names, images, generation.score_images(model, images)
 
 
 def _image_paths(path: str) -> list[str]:

@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from vaecodec.cli.parser import make_parser
-from vaecodec.console import Console
 from vaecodec.container import stored
 from vaecodec.container.info import info as describe
+from vaecodec.progress import Console
 
 CHANNELS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}
 

@@ -12,11 +12,21 @@ from functools import partial
 from typing import Any
 
 from vaecodec.atomic import check_target, write_atomic
-from vaecodec.console import Console, hushed
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import library
-from vaecodec.model.file import MAX_BYTES, load_any, load_model, parse_model
+from vaecodec.model.file import (
+    MAX_BYTES,
+    SUFFIX,
+    add_model,
+    added_models,
+    load_any,
+    load_model,
+    parse_model,
+    path_of_model,
+    remove_model,
+    shipped_models,
+)
 from vaecodec.model.generative import Generative
+from vaecodec.progress import Console, hushed
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 
@@ -30,7 +40,7 @@ def models(args: argparse.Namespace, console: Console) -> int:
         "add": partial(_add, args),
         "remove": _remove,
     }
-    names = library.shipped() + library.added() if action == "list" else args.names
+    names = shipped_models() + added_models() if action == "list" else args.names
     if action == "add" and args.name is not None and len(names) > 1:
         args.usage("--name goes with one model at a time")
     for name in names:
@@ -45,7 +55,7 @@ def _list(name: str) -> Report:
 
 
 def _show(name: str) -> Report:
-    model, path = load_any(name), library.path_of(name)
+    model, path = load_any(name), path_of_model(name)
     networks = ("prior/", "synthesis/", "analysis/", "integer/")
     weights = [a for key, a in model.arrays.items() if key.startswith(networks) and not key.endswith("/shift")]
     sizes, count = model.config.to_dict(), sum(array.size for array in weights)
@@ -71,13 +81,13 @@ def _add(args: argparse.Namespace, source: str) -> Report:
     if len(data) > MAX_BYTES:
         raise ModelError(f"larger than the limit for models of {MAX_BYTES} bytes")
     model = parse_model(data, source)
-    name = os.path.basename(source).removesuffix(library.SUFFIX) if args.name is None else args.name
-    path = library.add(name, data, args.force)
+    name = os.path.basename(source).removesuffix(SUFFIX) if args.name is None else args.name
+    path = add_model(name, data, args.force)
     return {"name": name, "model": model.id, "path": path}, f"{source}: added as {name}, {path}"
 
 
 def _remove(name: str) -> Report:
-    path = library.remove(name)
+    path = remove_model(name)
     return {"name": name, "path": path}, f"{name}: removed, {path}"
 
 
@@ -134,8 +144,8 @@ def _train(args: argparse.Namespace) -> Report:
 
 def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
     """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path."""
-    is_named = source in library.shipped() + library.added() and not os.path.exists(source)
-    if is_named or source.endswith(library.SUFFIX):
+    is_named = source in shipped_models() + added_models() and not os.path.exists(source)
+    if is_named or source.endswith(SUFFIX):
         from vaecodec.training.freezing import unfreeze
 
         return unfreeze(load_model(source))

@@ -33,8 +33,7 @@ from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
-from vaecodec.prior.context_model import Distributions
-from vaecodec.prior.tile import CodedTile, encode_tile, information
+from vaecodec.prior.context_model import CodedTile, Distributions, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
 from vaecodec.rdo.quantization import quantizer, targets

@@ -1,22 +1,31 @@
-"""Run jobs over many files: skip finished ones, collect outcomes from worker processes, and report failures."""
+"""Run jobs over many files: skip finished ones, collect outcomes from worker processes, and report failures.
+
+The death of a worker process costs only the item it worked on."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import stat
+import sys
+import threading
 import zlib
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import islice
+from multiprocessing import connection, resource_tracker
+from typing import Any, NamedTuple, TypeVar
 
 from vaecodec.codec.rate_control import Target
-from vaecodec.console import Console, about, explain, shown_warnings
 from vaecodec.errors import CodecError, SkippedError
-from vaecodec.files import manifest
+from vaecodec.files import folders
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
-from vaecodec.files.folders import Job, Listing
-from vaecodec.files.manifest import Entry, Manifest
+from vaecodec.files.folders import Entry, Job, Listing, Manifest
+from vaecodec.progress import Console, about, explain, shown_warnings
 
 
 class Outcome(NamedTuple):
@@ -54,9 +63,9 @@ class JobRunner:
                 report = self.work(job, **self.options)
                 crc, entry = _crc_of_file(report.get("output", job.path)), None
                 if self.how and job.manifest and job.stat:
-                    entry = manifest.entry_of(job.manifest, job.path, job.stat, self.how, report["output"], crc)
+                    entry = folders.entry_of(job.manifest, job.path, job.stat, self.how, report["output"], crc)
                     if not self.is_remote:
-                        manifest.append(job.manifest, entry)
+                        folders.append_entry(job.manifest, entry)
             return Outcome(report, warnings=tuple(warnings), crc=crc, entry=entry)
         except SkippedError as exc:
             return Outcome(skipped=about(job.path, exc), warnings=tuple(warnings))
@@ -170,3 +179,119 @@ def _crc_of_file(path: str) -> int:
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
+
+
+Item = TypeVar("Item")
+TERMINATED = 143  # exit status after SIGTERM
+
+
+def map_unordered(
+    work: Callable[[Any], Any], items: Iterable[Item], processes: int
+) -> Generator[tuple[Item, Any], None, None]:
+    """Yield (item, work(item)) in order of completion; the result is None if the item's worker died twice.
+
+    Items are taken from the iterable no faster than they are processed.  `work` must be picklable and should catch
+    its exceptions.
+    """
+    waiting = iter(items)
+    running: dict[Future[Any], Item] = {}
+    with WorkerPool(processes) as pool:
+        while True:
+            for item in islice(waiting, 2 * processes - len(running)):
+                running[pool.submit(work, item)] = item
+            if not running:
+                return
+            lost = []
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    lost.append(item)
+                else:
+                    yield item, result
+            if lost:  # one of these items may have killed the worker: each is tried again in a worker of its own
+                lost += running.values()
+                running.clear()
+                pool.restart()
+                for item in lost:
+                    yield item, _run_alone(work, item)
+
+
+def _run_alone(work: Callable[[Item], Any], item: Item) -> Any:
+    with WorkerPool(1) as pool:
+        try:
+            return pool.submit(work, item).result()
+        except BrokenProcessPool:
+            return None
+
+
+class WorkerPool:
+    """Worker processes, spawned: forked ones would share the threads' state of BLAS or TensorFlow."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self.restart()
+
+    def restart(self) -> None:
+        """Replace the workers, after one has died."""
+        self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), _start_worker)
+
+    def submit(self, work: Callable[[Item], Any], item: Item) -> Future[Any]:
+        """Schedule work(item), and start a worker if none is idle."""
+        try:
+            with _interrupts_blocked():
+                return self._pool.submit(_run, work, item)
+        except BrokenProcessPool as exc:
+            future: Future[Any] = Future()
+            future.set_exception(exc)
+            return future
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Wait for the workers; after an exception terminate them, so that they remove their temporary files."""
+        if kind is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT while workers are started; they inherit the mask.
+
+    Control-C reaches all processes of a terminal.  A worker would print a traceback until it has a handler.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts its process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+    """Prepare a new worker: it ends with its parent or on SIGTERM, ignores Control-C, and prints nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and terminates its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes to it
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(work: Callable[[Item], Any], item: Item) -> Any:
+    try:
+        return work(item)
+    except SystemExit:  # on SIGTERM; `work` has removed its temporary files
+        os._exit(TERMINATED)

@@ -18,7 +18,7 @@ import numpy as np
 
 from vaecodec.entropy import coding
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.model import discrete, generative
+from vaecodec.model import generative
 from vaecodec.model.generative import ORDER, PHASES
 from vaecodec.model.generative import Generator as Model
 
@@ -41,9 +41,9 @@ def code_pixels(model: Model, z: np.ndarray) -> Generator[np.ndarray, np.ndarray
     for number in range(PHASES):
         t = generative.phase(ops, config, number, features, np.concatenate(earlier, -1) if earlier else None)
         t = t.reshape(-1, t.shape[-1])
-        nonzero = (yield discrete.ink(model.tables, t[:, 0])) != 0
+        nonzero = (yield generative.ink(model.tables, t[:, 0])) != 0
         pixels = np.zeros(len(t), np.float32)
-        pixels[nonzero] = (yield discrete.values(model.tables, model.layers["values"], t[nonzero, 1:])) + 1
+        pixels[nonzero] = (yield generative.values(model.tables, model.layers["values"], t[nonzero, 1:])) + 1
         earlier.append(pixels.reshape(*shape, 1))
         corners[..., ORDER[number]] = earlier[-1][..., 0]
     return ops.shuffle(corners, 2)[..., 0].astype(np.uint8)
@@ -86,12 +86,12 @@ def posterior_parameters(model: Model, images: np.ndarray) -> tuple[np.ndarray, 
 def posterior(model: Model, images: np.ndarray) -> np.ndarray:
     """Frequencies i64[B * L, COUNT] of the bins of q(z | x), for images u8[B, S, S]."""
     means, log_scales = posterior_parameters(model, images)
-    return discrete.posterior(model.tables, means.ravel(), log_scales.ravel())
+    return generative.posterior(model.tables, means.ravel(), log_scales.ravel())
 
 
 def prior(model: Model, count: int) -> np.ndarray:
     """Frequencies i64[count, COUNT] of the bins of p(z), which have equal mass."""
-    return np.full((count, discrete.COUNT), 1 << (24 - discrete.BINS), np.int64)
+    return np.full((count, generative.COUNT), 1 << (24 - generative.BINS), np.int64)
 
 
 def bin_centres(model: Model, bins: np.ndarray) -> np.ndarray:

@@ -25,12 +25,10 @@ import numpy as np
 from vaecodec.codec import Codec, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.codec.tiles import Latents
-from vaecodec.console import Console, explain, hushed
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.files.compression import convert_file
-from vaecodec.files.folders import FolderWalk, Job, compress_jobs
-from vaecodec.files.manifest import append
+from vaecodec.files.folders import FolderWalk, Job, append_entry, compress_jobs
 from vaecodec.files.outputs import (
     ChooseTarget,
     ImageContent,
@@ -46,8 +44,8 @@ from vaecodec.files.sources import Source
 from vaecodec.images.inspection import is_image
 from vaecodec.images.strips import is_large
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
-from vaecodec.model.file import load_model
-from vaecodec.model.library import SUFFIX
+from vaecodec.model.file import SUFFIX, load_model
+from vaecodec.progress import Console, explain, hushed
 from vaecodec.rdo.refinement import check_effort
 
 try:
@@ -292,7 +290,7 @@ def _record(job: Job, outcome: Outcome | None) -> Outcome | None:
     """Append a finished output to the manifest; return the outcome."""
     if outcome is not None and outcome.entry is not None and job.manifest is not None:
         try:
-            append(job.manifest, outcome.entry)
+            append_entry(job.manifest, outcome.entry)
         except OSError as exc:
             return Outcome(error=explain(job.path, exc), warnings=outcome.warnings)
     return outcome

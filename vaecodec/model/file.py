@@ -6,6 +6,9 @@
     calibration/*, start/*                     quantiles of scores, and weights to continue training from
     integer/*, discrete/*                      generative models: see model.generative
 
+Models are found by name: those in vaecodec/model/shipped, whose names are reserved, and those that a user has added to
+$VAECODEC_MODELS or a folder in the user's data directory.
+
 A file holds numbers and metadata, and nothing in it is run.  Loading raises ModelError unless all tensors fit the
 architecture that the configuration names and no sum that is computed with them can overflow.
 """
@@ -15,6 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, lru_cache
@@ -22,18 +27,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vaecodec.atomic import write_atomic
 from vaecodec.config import MAX_SCALES, Config
 from vaecodec.entropy import tables
 from vaecodec.entropy.coding import OUTLIER_FLAG, SYMBOL_MAX, Models
 from vaecodec.entropy.tables import Tables
 from vaecodec.errors import ModelError, require
-from vaecodec.model import library, weights
+from vaecodec.model import weights
 from vaecodec.model.generative import Generative, Generator, build_generator
 from vaecodec.prior.context_model import Prior
 from vaecodec.transforms.backends import NativeTransforms
 from vaecodec.transforms.networks import SubbandGains
 
 T = TypeVar("T")
+
+SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
+SUFFIX = ".vcm"
+VARIABLE = "VAECODEC_MODELS"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 FORMAT = 1
 ID_DIGITS = 32  # hexadecimal: 128 bits
@@ -44,6 +55,77 @@ PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "analysis/", "gains/",
 SINGLE_NAMES = ("companding", "centroids")
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # of contents of wrong forms
 NOT_IN_ID = ("analysis/", "gains/analysis/", "calibration/", "start/")  # decoders do not need these
+
+
+def models_folder() -> str:
+    """The folder of added models, which may not exist."""
+    if from_environment := os.environ.get(VARIABLE):
+        return from_environment
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
+    elif sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Application Support")
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(base, "vaecodec", "models")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models inside the package."""
+    return _model_names(SHIPPED)
+
+
+def added_models() -> list[str]:
+    """Names of the added models, without those of shipped models."""
+    reserved = shipped_models()
+    return [name for name in _model_names(models_folder()) if name not in reserved]
+
+
+def path_of_model(name_or_path: str | os.PathLike[str]) -> str:
+    """The path of a model; a name that ends in .vcm is a path.  Raises ModelError if no model has the name."""
+    path = os.fspath(name_or_path)
+    if path.endswith(SUFFIX):
+        return path
+    for names, place in ((shipped_models, SHIPPED), (added_models, models_folder())):
+        if path in names():
+            return os.path.join(place, path + SUFFIX)
+    raise ModelError(
+        f"no model is called {path!r} (there are: {', '.join(shipped_models() + added_models()) or 'none'})"
+    )
+
+
+def add_model(name: str, data: bytes, overwrite: bool = False) -> str:
+    """Write the file of a model atomically and return its path.
+
+    Raises ModelError if the name is not valid or belongs to a shipped model, FileExistsError if it is taken.
+    """
+    if not MODEL_NAME.fullmatch(name) or name.endswith(SUFFIX):
+        raise ModelError(f"{name!r} is not a name for a model: letters, digits and . _ + -, at most 64")
+    if name in shipped_models():
+        raise ModelError(f"{name!r} is the name of a shipped model; --name gives another")
+    path = os.path.join(models_folder(), name + SUFFIX)
+    os.makedirs(models_folder(), exist_ok=True)
+    write_atomic(path, data, overwrite=overwrite)
+    return path
+
+
+def remove_model(name: str) -> str:
+    """Delete an added model and return its path.  Raises ModelError if there is none of this name."""
+    if name in shipped_models():
+        raise ModelError(f"{name!r} is shipped with the package and cannot be removed")
+    path = path_of_model(name)
+    if path == name:
+        raise ModelError(f"{name!r} is a path; models are removed by name")
+    os.remove(path)
+    return path
+
+
+def _model_names(place: str) -> list[str]:
+    try:
+        names = os.listdir(place)
+    except OSError:  # the folder does not exist or is not readable
+        names = []
+    return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
 
 
 class Model:
@@ -174,14 +256,14 @@ def read_config(values: dict[str, Any]) -> Config | Generative:
 def _check_tensors(arrays: dict[str, np.ndarray]) -> None:
     """Check names, and the ranges that the parts of a model do not check themselves."""
     for name, array in arrays.items():
-        require(
-            name in SINGLE_NAMES or name.startswith(PREFIXES), f"it has a tensor {name} that this version does not know"
-        )
-        if name.startswith("gains/"):
-            fits = array.dtype == np.int32 and ((array >= -MAX_GAIN) & (array <= MAX_GAIN)).all()
-            require(fits, f"{name} is out of range")
-        if name.startswith("start/"):
-            require(array.dtype.str == "<f4" and np.isfinite(array).all(), f"{name} is not finite float32")
+        if name not in SINGLE_NAMES and not name.startswith(PREFIXES):
+            raise ModelError(f"it has a tensor {name} that this version does not know")
+        if name.startswith("gains/") and (
+            array.dtype != np.int32 or not (np.abs(array.astype(np.int64)) <= MAX_GAIN).all()
+        ):
+            raise ModelError(f"{name} is out of range")
+        if name.startswith("start/") and not (array.dtype.str == "<f4" and np.isfinite(array).all()):
+            raise ModelError(f"{name} is not finite float32")
 
 
 def _check_calibration(arrays: dict[str, np.ndarray]) -> None:
@@ -226,7 +308,7 @@ def load_generator(name_or_path: str) -> Generator:
 
 def load_any(name_or_path: str) -> Model | Generator:
     """A model of either kind by name or path; raises ModelError.  Cached until its file changes."""
-    return _of_file(_load, library.path_of(name_or_path))
+    return _of_file(_load, path_of_model(name_or_path))
 
 
 def _of_file(function: Callable[[str, int, int], T], path: str) -> T:
@@ -243,7 +325,7 @@ def _load(path: str, changed: int, size: int) -> Model | Generator:
     if size > MAX_BYTES:
         raise ModelError(f"{path}: has {size} bytes, expected at most {MAX_BYTES}")
     with open(path, "rb") as file:
-        return parse_model(file.read(MAX_BYTES), path, os.path.dirname(path) == library.SHIPPED)
+        return parse_model(file.read(MAX_BYTES), path, os.path.dirname(path) == SHIPPED)
 
 
 def find_model(model_id: str) -> Model:
@@ -257,9 +339,9 @@ def find_generator(model_id: str) -> Generator:
 
 
 def _name_of(model_id: str) -> str:
-    for name in library.shipped() + library.added():
+    for name in shipped_models() + added_models():
         with suppress(ModelError):  # a damaged model does not matter to files of another
-            if _of_file(_stated_id, library.path_of(name)) == model_id:
+            if _of_file(_stated_id, path_of_model(name)) == model_id:
                 return name
     raise ModelError(f"this file needs model {model_id}, which is not among those here: name its .vcm file, or add it")
 

@@ -27,9 +27,8 @@ from vaecodec.config import Config
 from vaecodec.errors import ModelError
 from vaecodec.model.exact import PRODUCT_BITS, WEIGHT_BITS
 from vaecodec.transforms.float_wavelet import NORM
-from vaecodec.transforms.gains import LOG_BITS, interpolate
 from vaecodec.transforms.latents import file_order, subband_of, subbands_in_file_order
-from vaecodec.transforms.networks import ACTIVATION_BITS, ACTIVATION_MAX, PIXEL_BITS
+from vaecodec.transforms.networks import ACTIVATION_BITS, ACTIVATION_MAX, LOG_BITS, PIXEL_BITS, interpolate
 from vaecodec.transforms.wavelet import OCTAVES
 
 WEIGHT_MAX = 32767

@@ -137,6 +137,34 @@ def memory(lines: int) -> np.ndarray:
     return np.empty(64 * lines, np.uint8)
 
 
+class Packed:
+    """A layer in the form that the kernels of each kind read, packed on first use.
+
+    Args:
+        name: of the kernel pack_<name>; <name>_size gives the lines of memory that it needs.
+        sizes: arguments of both.
+        numbers: further arguments of the former.
+        arrays: arrays that it reads.
+    """
+
+    def __init__(
+        self, name: str, sizes: tuple[int, ...], numbers: tuple[int, ...], arrays: tuple[np.ndarray, ...]
+    ) -> None:
+        self._name, self._sizes, self._arguments = name, sizes, (*sizes, *numbers, *arrays)
+        self._signature = (len(sizes) + len(numbers)) * "i" + len(arrays) * "p" + "p"
+        self._memory: dict[str, tuple[int, np.ndarray]] = {}  # by kind: the address of an array, and the array
+
+    def pointer(self) -> int:
+        """Address of the packed layer for the kind in use, which is not "numpy"."""
+        name = kind()
+        if name not in self._memory:
+            packed = memory(size(f"{self._name}_size", *self._sizes))
+            call(f"pack_{self._name}", self._signature, *self._arguments, packed)
+            # Stored when complete, and never replaced: other threads may use it at once.
+            self._memory.setdefault(name, (pointer(packed), packed))
+        return self._memory[name][0]
+
+
 REUSED_BYTES = 5 << 20  # of the largest array that a thread keeps: planes of 768 x 512
 _arrays = local()
 

@@ -9,7 +9,6 @@ Sums are int32, so a layer refuses weights whose sums could reach 2**31.  docs/r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -23,23 +22,6 @@ FORMS = ("linear", "relu", "gate", "sums")  # as enum VC_LINEAR and so on in net
 SUM_BOUND = 2**31
 SUMS_ROUNDING = 2**11  # what a caller may add to unrounded sums
 MULTIPLIER_MAX, SHIFT_MAX, LIMIT_MAX = 32767, 30, 32767
-
-
-class _Packed:
-    """The packed form of a layer for each kind, created on first use."""
-
-    def __init__(self, size: Callable[[], int], pack: Callable[[np.ndarray], int]) -> None:
-        self._size, self._pack = size, pack
-        self._memory: dict[str, tuple[int, np.ndarray]] = {}  # by kind: the address of an array, and the array
-
-    def pointer(self) -> int:
-        kind = library.kind()
-        if kind not in self._memory:
-            memory = library.memory(self._size())
-            self._pack(memory)
-            # Stored when complete, and never replaced: other threads may use it at once.
-            self._memory.setdefault(kind, (library.pointer(memory), memory))
-        return self._memory[kind][0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +38,7 @@ class Dense:
     limit: int = 1023  # of the outputs
     gate: int = 6  # shift of the product of a gate
     reach: int | None = None  # of the inputs, where that is not `limit`
-    _packed: _Packed = field(init=False, repr=False)
+    _packed: library.Packed = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         kernel, outputs = np.ascontiguousarray(self.kernel, np.int16), self.kernel.shape[-1]
@@ -67,7 +49,8 @@ class Dense:
             raise ValueError(f"a gate has an even number of outputs, not {outputs}")
         rounding = SUMS_ROUNDING if self.form == "sums" else 0
         _check(kernel, self.bias, self.shifts, self.limit, self.limit if self.reach is None else self.reach, rounding)
-        _store(self, _packed=_Packed(self._size, self._pack))
+        sizes = (*kernel.shape, FORMS.index(self.form))
+        _store(self, _packed=library.Packed("dense", sizes, (self.limit, self.gate), (kernel, self.bias, self.shifts)))
 
     @cached_property
     def channels(self) -> int:
@@ -79,13 +62,6 @@ class Dense:
         """Address of the packed layer for the kind in use, which is not "numpy"."""
         return self._packed.pointer()
 
-    def _size(self) -> int:
-        return library.size("dense_size", *self.kernel.shape, FORMS.index(self.form))
-
-    def _pack(self, memory: np.ndarray) -> int:
-        numbers = (*self.kernel.shape, FORMS.index(self.form), self.limit, self.gate)
-        return library.call("pack_dense", "iiiiipppp", *numbers, self.kernel, self.bias, self.shifts, memory)
-
 
 @dataclass(frozen=True, eq=False)
 class Depthwise:
@@ -96,7 +72,7 @@ class Depthwise:
     shifts: np.ndarray
     limit: int = 1023
     reach: int | None = None
-    _packed: _Packed = field(init=False, repr=False)
+    _packed: library.Packed = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         kernel, channels = np.ascontiguousarray(self.kernel, np.int16), self.kernel.shape[-1]
@@ -105,7 +81,8 @@ class Depthwise:
             raise ValueError(f"depthwise taps are [3, 3, C], not {list(kernel.shape)}")
         flat = kernel.reshape(9, channels)
         _check(flat, self.bias, self.shifts, self.limit, self.limit if self.reach is None else self.reach, 0)
-        _store(self, _packed=_Packed(self._size, self._pack))
+        arrays = (kernel, self.bias, self.shifts)
+        _store(self, _packed=library.Packed("depthwise", (channels,), (self.limit,), arrays))
 
     @property
     def channels(self) -> int:
@@ -115,13 +92,6 @@ class Depthwise:
     def packed(self) -> int:
         """Address of the packed layer for the kind in use, which is not "numpy"."""
         return self._packed.pointer()
-
-    def _size(self) -> int:
-        return library.size("depthwise_size", self.channels)
-
-    def _pack(self, memory: np.ndarray) -> int:
-        arrays = (self.kernel, self.bias, self.shifts, memory)
-        return library.call("pack_depthwise", "iipppp", self.channels, self.limit, *arrays)
 
 
 class Block(NamedTuple):

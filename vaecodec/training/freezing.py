@@ -23,11 +23,10 @@ from vaecodec.config import (
 )
 from vaecodec.entropy.tables import PRECISION, TOTAL, Tables, build, integer_frequencies
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import discrete, exact
-from vaecodec.model.discrete import COUNT, EXP_BITS, KNOT_BITS, ODDS_MAX, REACH
+from vaecodec.model import exact, generative
 from vaecodec.model.exact import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import Model, identify, pack_model
-from vaecodec.model.generative import LATENT_BITS, Generative
+from vaecodec.model.generative import COUNT, EXP_BITS, KNOT_BITS, LATENT_BITS, ODDS_MAX, REACH, Generative
 from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.prior.context_model import GAIN_MAX
@@ -37,7 +36,7 @@ from vaecodec.training.densities import distributions, latent_density, masses
 from vaecodec.training.loop import averaged_weights
 from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms.float_wavelet import NORM
-from vaecodec.transforms.gains import LOG_BITS
+from vaecodec.transforms.networks import LOG_BITS
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 TAIL = 2.0**-21  # a table ends where less mass than this is left on a side; the escape covers the rest
@@ -209,20 +208,20 @@ def generative_arrays(weights: Weights) -> Weights:
     return {**arrays, **{f"discrete/{name}": table for name, table in discrete_tables()._asdict().items()}}
 
 
-def discrete_tables() -> discrete.Tables:
+def discrete_tables() -> generative.Tables:
     """The tables of `model.discrete`, which are the same for all models."""
     normal = distributions.Normal(tf.zeros([], tf.float64), tf.ones([], tf.float64))
     centres = normal.quantile((np.arange(COUNT) + 0.5) / COUNT).numpy() * 2**LATENT_BITS
     cumulative = normal.cdf(np.arange(-REACH * 2**KNOT_BITS, REACH * 2**KNOT_BITS + 1) / 2**KNOT_BITS).numpy() * TOTAL
     cumulative[[0, -1]] = 0, TOTAL
     odds = 2.0 ** (np.arange(-ODDS_MAX, ODDS_MAX + 1) / 2**ACTIVATION_BITS)
-    tables = discrete.Tables(
-        edges=normal.quantile(np.arange(1, COUNT) / COUNT).numpy() * 2**discrete.EDGE_BITS,
+    tables = generative.Tables(
+        edges=normal.quantile(np.arange(1, COUNT) / COUNT).numpy() * 2**generative.EDGE_BITS,
         centres=np.clip(centres, -ACTIVATION_MAX, ACTIVATION_MAX),
         cumulative=cumulative,
-        inverse=2.0 ** (discrete.INVERSE_BITS + 6 - np.arange(discrete.SCALE_COUNT) / 2**ACTIVATION_BITS),
+        inverse=2.0 ** (generative.INVERSE_BITS + 6 - np.arange(generative.SCALE_COUNT) / 2**ACTIVATION_BITS),
         ink=np.clip(np.rint(TOTAL * odds / (1 + odds)), 1, TOTAL - 1),
-        exp=2.0 ** (PRECISION - np.arange(discrete.EXP_ENTRIES) / 2**EXP_BITS),
+        exp=2.0 ** (PRECISION - np.arange(generative.EXP_ENTRIES) / 2**EXP_BITS),
     )
-    dtypes = [discrete.FORMATS[name].dtype for name in discrete.Tables._fields]
-    return discrete.Tables(*(np.rint(table).astype(dtype) for table, dtype in zip(tables, dtypes, strict=True)))
+    dtypes = [generative.FORMATS[name].dtype for name in generative.Tables._fields]
+    return generative.Tables(*(np.rint(table).astype(dtype) for table, dtype in zip(tables, dtypes, strict=True)))

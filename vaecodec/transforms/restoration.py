@@ -15,7 +15,7 @@ import numpy as np
 
 from vaecodec.errors import FormatError
 from vaecodec.native.transforms import FilterWeights
-from vaecodec.transforms.gains import LOG_BITS, MANTISSA_BITS, mantissas
+from vaecodec.transforms.networks import LOG_BITS, MANTISSA_BITS, mantissas
 
 WEIGHTS = 9
 CLASSES = (1, 2, 4)

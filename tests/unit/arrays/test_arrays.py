@@ -12,7 +12,7 @@ import pytest
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
-from vaecodec.arrays import chunks, scaling
+from vaecodec.arrays import chunks, prediction
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.limits import Limits
 
@@ -238,8 +238,8 @@ def test_a_model_that_is_not_at_hand_is_named():
 
 
 def test_scales_are_chosen_by_the_values():
-    assert scaling.choose_scale(np.array([1.0, 2.5, 7.25]), 0)[0].unit == 4
-    assert scaling.choose_scale(np.array([np.pi, 1.0]), 0) is None
-    scale, bound = scaling.choose_scale(np.array([np.pi, 1.0, 2.0]), 0.1)
-    assert scale.kind == scaling.AFFINE and bound == 127
+    assert prediction.choose_scale(np.array([1.0, 2.5, 7.25]), 0)[0].unit == 4
+    assert prediction.choose_scale(np.array([np.pi, 1.0]), 0) is None
+    scale, bound = prediction.choose_scale(np.array([np.pi, 1.0, 2.0]), 0.1)
+    assert scale.kind == prediction.AFFINE and bound == 127
     assert chunks.TYPES.index(np.dtype("<f4")) == 6

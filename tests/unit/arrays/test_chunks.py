@@ -12,7 +12,7 @@ from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
 from vaecodec.arrays import chunks, planes, prediction
-from vaecodec.arrays.scaling import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
+from vaecodec.arrays.prediction import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.limits import Limits
 

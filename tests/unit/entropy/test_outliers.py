@@ -17,7 +17,7 @@ from vaecodec.entropy import coding
 from vaecodec.entropy.coding import pop_outliers, push_outliers
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import Limits
-from vaecodec.prior.tile import decode_tile, encode_tile
+from vaecodec.prior.context_model import decode_tile, encode_tile
 
 
 @pytest.fixture(scope="module")

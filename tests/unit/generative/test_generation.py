@@ -14,7 +14,7 @@ from support.paths import DATA
 from support.skips import needs_data
 from vaecodec import cli
 from vaecodec.errors import CodecError
-from vaecodec.generative import generation, image_sets, scoring
+from vaecodec.generative import generation, image_sets
 from vaecodec.generative.image_sets import contact_sheet
 from vaecodec.model.file import parse_model
 
@@ -80,9 +80,9 @@ def test_images_that_are_no_digits_score_higher(drawn):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, x.shape).astype(np.uint8)
     shuffled = rng.permuted(x.reshape(40, -1), axis=1).reshape(x.shape)
-    usual = scoring.score_images(model, x)
+    usual = generation.score_images(model, x)
     for other in (noise, shuffled, 255 - x):
-        assert min(score.bpd for score in scoring.score_images(model, other)) > max(score.bpd for score in usual)
+        assert min(score.bpd for score in generation.score_images(model, other)) > max(score.bpd for score in usual)
     assert 25 < np.mean([score.percentile for score in usual]) < 75
     blank = vaecodec.score(np.zeros((28, 28), np.uint8))
     # Likelihood alone takes a blank picture for the most usual of all; less its complexity it is the strangest.
@@ -109,7 +109,7 @@ def test_calibration_keeps_the_id(drawn, tmp_path, capsys):
     out = tmp_path / "own.vcm"
     assert cli.main(["calibrate", "digits", str(tmp_path / "x.npy"), "-o", str(out)]) == 0
     model = parse_model(out.read_bytes(), "it")
-    assert model.id == generation.load("digits").id and len(model.arrays["calibration/bpd"]) == scoring.QUANTILES
+    assert model.id == generation.load("digits").id and len(model.arrays["calibration/bpd"]) == generation.QUANTILES
     assert vaecodec.score(drawn[0], model=str(out)).percentile is not None
 
 

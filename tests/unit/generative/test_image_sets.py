@@ -17,8 +17,8 @@ from vaecodec.container.image_set import HEADER
 from vaecodec.entropy import coding
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.generative import bitsback, image_sets, scoring
-from vaecodec.model import discrete
+from vaecodec.generative import bitsback, generation, image_sets
+from vaecodec.model import generative
 from vaecodec.model.file import load_any, load_generator, pack_model, parse_model
 from vaecodec.model.generative import Generator
 
@@ -52,7 +52,7 @@ def test_any_set_comes_back(count, kind):
 
 def test_samples_cost_what_the_model_says(digits):
     x = vaecodec.sample(150, noisy=True)
-    bits = scoring.negative_elbo(digits, x).sum()
+    bits = generation.negative_elbo(digits, x).sum()
     data, consumed = bitsback.encode(digits, x)
     assert 8 * len(data) - 32 * consumed == pytest.approx(bits, rel=0.01)
     assert np.array_equal(bitsback.decode(digits, data, consumed, len(x)), x)
@@ -64,7 +64,7 @@ def test_digits_cost_their_negative_elbo(digits):
     assert x.shape == (10000, 28, 28) and names[7].endswith("[7]")
     x = x[:600]
     data = vaecodec.encode_set(x)
-    bpd, elbo = 8 * len(data) / x.size, scoring.negative_elbo(digits, x).mean() / 784
+    bpd, elbo = 8 * len(data) / x.size, generation.negative_elbo(digits, x).mean() / 784
     assert np.array_equal(vaecodec.decode_set(data), x)
     assert bpd < 1.41 and bpd == pytest.approx(elbo, rel=0.01)  # BB-ANS: Townsend et al. 2019, table 2
 
@@ -240,5 +240,5 @@ def test_pack_and_unpack(tmp_path, capsys):
 
 
 def test_bins_have_equal_mass(digits):
-    assert (bitsback.prior(digits, 3) * discrete.COUNT == TOTAL).all()
+    assert (bitsback.prior(digits, 3) * generative.COUNT == TOTAL).all()
     assert (np.diff(digits.tables.edges) > 0).all()

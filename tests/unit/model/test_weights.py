@@ -18,7 +18,7 @@ from vaecodec.model.weights import (
     transform_weights,
 )
 from vaecodec.native.networks import Dense, Depthwise, dense
-from vaecodec.transforms import gains
+from vaecodec.transforms import networks
 from vaecodec.transforms.latents import subband_of
 
 
@@ -85,8 +85,8 @@ def test_interpolation_hits_the_anchors_and_is_monotonic_between():
     rng = np.random.default_rng(3)
     anchors = np.sort(rng.integers(-(20 << 12), 5 << 12, (ANCHORS, 40)), 0).astype(np.int32)
     for number in range(ANCHORS):
-        np.testing.assert_array_equal(gains.interpolate(anchors, number * INDICES_PER_ANCHOR), anchors[number])
-    every = np.stack([gains.interpolate(anchors, index) for index in range(QUALITY_INDICES)])
+        np.testing.assert_array_equal(networks.interpolate(anchors, number * INDICES_PER_ANCHOR), anchors[number])
+    every = np.stack([networks.interpolate(anchors, index) for index in range(QUALITY_INDICES)])
     assert (np.diff(every, axis=0) >= 0).all()
     place = np.arange(QUALITY_INDICES) / INDICES_PER_ANCHOR
     exact = np.stack([np.interp(place, np.arange(ANCHORS), column) for column in anchors.T], -1)
@@ -95,17 +95,17 @@ def test_interpolation_hits_the_anchors_and_is_monotonic_between():
 
 def test_mantissas_do_not_depend_on_the_exponential():
     """None is near a half: an exponential that is wrong by many units in the last place gives the same table."""
-    exact = 2.0 ** (gains.MANTISSA_BITS + np.arange(1 << gains.LOG_BITS) / (1 << gains.LOG_BITS))
+    exact = 2.0 ** (networks.MANTISSA_BITS + np.arange(1 << networks.LOG_BITS) / (1 << networks.LOG_BITS))
     assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-6
-    table = gains.mantissas()
-    assert table[0] == 1 << gains.MANTISSA_BITS and table.max() <= 1 << (gains.MANTISSA_BITS + 1)
+    table = networks.mantissas()
+    assert table[0] == 1 << networks.MANTISSA_BITS and table.max() <= 1 << (networks.MANTISSA_BITS + 1)
     assert (np.diff(table) > 0).all()
 
 
 @pytest.mark.parametrize("bits", [0, 8])
 def test_scaled_gains_are_powers_of_two(bits):
     logarithms = np.arange(-(26 << 12), 6 << 12, 997)
-    mantissa, shift = gains.scaled_gains(logarithms, bits)
+    mantissa, shift = networks.scaled_gains(logarithms, bits)
     assert mantissa.min() >= 1 << 13 and mantissa.max() <= 1 << 14
     np.testing.assert_allclose(mantissa / 2.0**shift, 2.0 ** (logarithms / 4096 + bits), rtol=2.0**-13)
     if bits == 8:
@@ -114,7 +114,7 @@ def test_scaled_gains_are_powers_of_two(bits):
 
 def test_products_of_gains_stay_within_32_bits():
     """Values are within +-2**16, mantissas at most 2**14: with the rounding of any shift below 2**31."""
-    mantissa, shift = gains.scaled_gains(np.arange(-(26 << 12), 6 << 12), 8)
+    mantissa, shift = networks.scaled_gains(np.arange(-(26 << 12), 6 << 12), 8)
     most = (mantissa.astype(np.int64) << 16) + ((np.int64(1) << shift) >> 1)
     assert most.max() < 2**31 + 2**30  # wraps as int32 on every machine alike, and only far beyond the range of pixels
     assert most[shift <= 30].max() < 2**31
@@ -122,7 +122,7 @@ def test_products_of_gains_stay_within_32_bits():
 
 def test_multipliers_are_rounded_and_bounded():
     logarithms = np.array([0, -4096, 4096, 2 << 12, 3 << 12, 20 << 12, -(20 << 12), -(2**31), 2**31 - 1, 100])
-    found = gains.multipliers(logarithms.astype(np.int64))
+    found = networks.multipliers(logarithms.astype(np.int64))
     assert found.tolist() == [4096, 2048, 8192, 16384, 32767, 32767, 0, 0, 32767, round(4096 * 2 ** (100 / 4096))]
 
 

@@ -13,8 +13,7 @@ from vaecodec.codec import Codec, tiles
 from vaecodec.container import chunks, image_file
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.model.file import load_model
-from vaecodec.model.library import path_of
+from vaecodec.model.file import load_model, path_of_model
 from vaecodec.native.transforms import restore
 from vaecodec.rdo import filter as filters
 from vaecodec.rdo.filter import Equations, FloatFilter
@@ -173,7 +172,7 @@ def test_files_are_decoded_alike(codec, crop, filtered):
     data, plain = filtered
     pixels = codec.decode(data).astype(int)
     assert np.abs(pixels - codec.decode(plain)).max() > 8
-    model = reference_decoder.read_model(path_of("small"))
+    model = reference_decoder.read_model(path_of_model("small"))
     assert np.array_equal(reference_decoder.decode(data, model), pixels)
     assert codec.symbol_crcs(data) == codec.symbol_crcs(plain)
     assert codec.decode(data, reduce=4).shape == (32, 38, 3)
@@ -212,7 +211,7 @@ def test_effort_fits_a_filter_over_all_tiles(codec, shifted):
     assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1]) == codec.symbol_crcs(files[2])
     tiled = codec.encode(shifted, 60, effort=2, tile=128)
     assert len(parse(tiled).tiles) == 4 and parse(tiled).header.filter
-    whole = reference_decoder.decode(tiled, reference_decoder.read_model(path_of("small")))  # knows no seams
+    whole = reference_decoder.decode(tiled, reference_decoder.read_model(path_of_model("small")))  # knows no seams
     assert np.array_equal(codec.decode(tiled, check=True), whole)
     part = codec.decode(tiled, (100, 100, 60, 60))
     assert (part == codec.decode(tiled)[100:160, 100:160]).all()
@@ -291,7 +290,7 @@ def test_flags_say_whether_there_is_a_filter(codec, filtered, flags, filter):
     with pytest.raises(CodecError, match="header"):
         codec.decode(bad)
     with pytest.raises(Exception, match="HEAD"):
-        reference_decoder.read_file(bad, reference_decoder.read_model(path_of("small")))
+        reference_decoder.read_file(bad, reference_decoder.read_model(path_of_model("small")))
     assert struct.unpack_from("<B", bytes(head), 1) == (flags,)
 
 
@@ -300,7 +299,7 @@ def test_extreme_weights_are_decoded_by_all(codec, filtered, extreme):
     found = Filter(np.full((4, 9), extreme, np.int8), np.zeros(4, np.uint8), np.full(6, extreme, np.int8))
     data = with_filter(codec, filtered[1], found.to_bytes())
     pixels = codec.decode(data)
-    theirs = reference_decoder.decode(data, reference_decoder.read_model(path_of("small")))
+    theirs = reference_decoder.decode(data, reference_decoder.read_model(path_of_model("small")))
     assert np.array_equal(pixels, theirs)
 
 

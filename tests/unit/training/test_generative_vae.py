@@ -6,14 +6,13 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from vaecodec.entropy.tables import TOTAL
-from vaecodec.generative import bitsback, scoring
+from vaecodec.generative import bitsback, generation
 from vaecodec.model import (
     discrete,
     exact,
     generative,
 )
-from vaecodec.model.discrete import VALUES
-from vaecodec.model.generative import PHASES, Generative
+from vaecodec.model.generative import PHASES, VALUES, Generative
 from vaecodec.training.densities import Hurdle, distributions
 from vaecodec.training.freezing import discrete_tables, generative_arrays
 from vaecodec.training.generative_vae import GenerativeVAE, initial_weights, phases_of
@@ -115,7 +114,7 @@ def test_bits_are_the_negative_elbo():
     expected = [
         vae.loss(x[..., None], tf.constant(1.0, tf.float64), tf.constant([n, 0])).bpd.numpy() for n in range(20)
     ]
-    assert scoring.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(expected), rel=0.005)
+    assert generation.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(expected), rel=0.005)
     data, consumed = bitsback.encode(model, x)
     assert 8 * len(data) / x.size == pytest.approx(np.mean(expected), rel=0.02)  # 40 images, and the initial bits
     assert np.array_equal(bitsback.decode(model, data, consumed, len(x)), x)
