@@ -128,6 +128,11 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
         assert cli.main([*line, "--out", "run", "--from", "here"]) == 0
     assert cli.main(["freeze", "run", "-o", "run.vcm"]) == 0
     assert load_model("run.vcm").config == first.config
+    assert cli.main(["freeze", "run", "-o", "run.safetensors"]) == 0
+    assert freeze("run.safetensors", "same.vcm") == load_model("run.vcm").id
+    assert cli.main(["freeze", "run", "-o", "half.safetensors", "--half"]) == 0
+    assert os.path.getsize("half.safetensors") < 0.6 * os.path.getsize("run.safetensors")
+    assert freeze("half.safetensors", "half.vcm") and load_model("half.vcm").config == first.config
     models = [load_model(path) for path in ("run.vcm", "here.vcm")]
     left, right = (transform_weights(config, model.arrays)["analysis/coarse/kernel"] for model in models)
     assert np.allclose(left, right, atol=1e-3) and left.std() > 0

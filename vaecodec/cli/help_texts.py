@@ -75,7 +75,8 @@ examples:
   vaecodec train arrays/ --out five.run --channels 5     train on .npy files, u8[H, W, 5]""",
     "freeze": """\
 examples:
-  vaecodec freeze my.run -o my.vcm""",
+  vaecodec freeze my.run -o my.vcm
+  vaecodec freeze my.run -o my.safetensors --half        weights alone, to train on from""",
     "pack": """\
 examples:
   vaecodec pack t10k-images-idx3-ubyte.gz -o digits.vae

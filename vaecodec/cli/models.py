@@ -155,13 +155,16 @@ def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
 
 
 def freeze(args: argparse.Namespace, console: Console) -> int:
-    """Make a model file from a training run."""
+    """Make a model file or a compact checkpoint from a training run."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def work() -> Report:
-        from vaecodec.training import freezing
+        from vaecodec.training import freezing, loop
 
         check_target(args.run, args.output, args.force)
+        if args.output.endswith(".safetensors"):
+            count = loop.compact(args.run, args.output, args.half)
+            return {"run": args.run, "output": args.output, "parameters": count}, f"{args.output}: {count} parameters"
         model = freezing.freeze(args.run, args.output, name=args.name)
         return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
 

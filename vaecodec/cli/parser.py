@@ -159,10 +159,11 @@ def _add_training(add_command: AddCommand) -> None:
     add("--hard", action="store_true", help="export the step of the last phase, with rounded latents")
     exchange.add_argument("--import-state", metavar="DIR", help="only take a state trained elsewhere into RUN")
 
-    freeze = add_command("freeze", "Make a model file from a training run.  Needs vaecodec[train].")
+    freeze = add_command("freeze", "Make a model or compact checkpoint from a training run.  Needs vaecodec[train].")
     freeze.add_argument("run", metavar="RUN", help="run folder or compact checkpoint")
-    freeze.add_argument("-o", "--output", required=True, metavar="OUT.vcm")
-    freeze.add_argument("-f", "--force", action="store_true", help="overwrite OUT.vcm")
+    freeze.add_argument("-o", "--output", required=True, metavar="OUT", help="model file, or OUT.safetensors: weights")
+    freeze.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    freeze.add_argument("--half", action="store_true", help="weights of 16 bits in OUT.safetensors")
     freeze.add_argument("--name", help="name of the model (default: OUT)")
 
 

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
-from safetensors.numpy import load_file, save, save_file
+from safetensors.numpy import load_file, save
 
 from vaecodec.atomic import write_atomic
 from vaecodec.config import PRESETS, Config, without_retired_fields
@@ -186,10 +187,28 @@ def averaged_weights(path: str) -> tuple[Architecture, Weights]:
     return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
 
 
-def save_compact(path: str, config: Architecture, weights: Weights, notes: dict[str, Any]) -> None:
-    """Write a compact checkpoint: weights alone, f32, for version control and to start another run from."""
+def save_compact(
+    path: str, config: Architecture, weights: Weights, notes: dict[str, Any], dtype: npt.DTypeLike = np.float32
+) -> None:
+    """Write a compact checkpoint: weights alone, f32 or f16, for version control and to start another run from.
+
+    Raises CodecError for weights that are not finite in this type.
+    """
     metadata = {"config": json.dumps(config.to_dict()), "notes": json.dumps(notes)}
-    save_file({name: np.asarray(value, np.float32, order="C") for name, value in weights.items()}, path, metadata)
+    with np.errstate(over="ignore"):
+        arrays = {name: np.asarray(value, dtype, order="C") for name, value in weights.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CodecError(f"{name} is not finite in {array.dtype}")
+    write_atomic(path, save(arrays, metadata), overwrite=True)
+
+
+def compact(source: str, out: str, half: bool = False) -> int:
+    """Write the compact checkpoint `out` of a run folder, f16 if `half`; return the number of its parameters."""
+    config, weights = averaged_weights(source)
+    steps = load_checkpoint(source)[-1]["steps"] if os.path.isdir(source) else 0
+    save_compact(out, config, weights, {"steps": int(steps)} if steps else {}, np.float16 if half else np.float32)
+    return sum(value.size for value in weights.values())
 
 
 def resume(

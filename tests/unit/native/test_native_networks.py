@@ -111,16 +111,17 @@ def _six(layer: Dense | Depthwise) -> dict[str, int]:
     return {"gate": 6} if isinstance(layer, Dense) else {}
 
 
-def test_threads_that_pack_a_layer_at_once_share_one(kinds):
+def test_threads_that_pack_a_layer_at_once_share_one(kinds, monkeypatch):
     """The memory behind a pointer that was returned is never replaced."""
     layer = random_dense(np.random.default_rng(0), 8, 8)
-    meeting, pack = threading.Barrier(3), layer._packed._pack
+    meeting, call = threading.Barrier(3), library.call
 
-    def slowly(memory: np.ndarray) -> int:
-        meeting.wait(30)  # all threads have found that nothing is packed
-        return pack(memory)
+    def call_together(name: str, *arguments: object) -> int:
+        if name == "pack_dense":
+            meeting.wait(30)  # nothing is packed when each thread begins
+        return call(name, *arguments)
 
-    layer._packed._pack = slowly
+    monkeypatch.setattr(library, "call", call_together)
     with library.use(kinds[-1]), ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: layer.packed, range(3)))
         assert len({*found, layer.packed}) == 1
