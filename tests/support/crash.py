@@ -27,7 +27,7 @@ from PIL import Image
 
 from support.images import synthetic_image
 from support.paths import ROOT
-from vaecodec.files.folders import NAME
+from vaecodec.files.folders import MANIFEST_NAME
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 COMMAND = [sys.executable, "-m", "vaecodec"]
@@ -175,7 +175,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != NAME and path not in leftovers(folder)
+        if path.is_file() and path.name != MANIFEST_NAME and path not in leftovers(folder)
     }
 
 

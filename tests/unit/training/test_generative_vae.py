@@ -8,7 +8,6 @@ tf = pytest.importorskip("tensorflow")
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.generative import bitsback, generation
 from vaecodec.model import (
-    discrete,
     exact,
     generative,
 )
@@ -81,9 +80,11 @@ def test_posterior_bins_are_those_of_a_normal():
     """Their divergence from the true masses costs next to nothing, from the widest to a narrow scale."""
     tables = discrete_tables()
     means, log_scales = np.array([0, 200, -300, 0, 40]), np.array([64, 0, 64, -64, -128])
-    freq = discrete.posterior(tables, means.astype(np.float32), log_scales.astype(np.float32))
+    freq = generative.posterior(tables, means.astype(np.float32), log_scales.astype(np.float32))
     assert (freq >= 1).all() and (freq.sum(1) == TOTAL).all()
-    edges = distributions.Normal(0.0, np.float64(1)).quantile(np.arange(discrete.COUNT + 1) / discrete.COUNT).numpy()
+    edges = (
+        distributions.Normal(0.0, np.float64(1)).quantile(np.arange(generative.COUNT + 1) / generative.COUNT).numpy()
+    )
     true = distributions.Normal(means[:, None] / 256.0, 2.0 ** (log_scales[:, None] / 64 - 1))
     mass = np.diff(true.cdf(edges).numpy(), axis=1)
     divergence = np.where(mass > 0, mass * np.log2(np.maximum(mass, 1e-300) * TOTAL / freq), 0).sum(1)
@@ -94,8 +95,8 @@ def test_pixel_frequencies_are_those_of_the_density():
     weights = random_weights(1)
     model, rng = frozen(weights), np.random.default_rng(1)
     t = rng.integers(-200, 200, (6, 1 + CONFIG.natural)).astype(np.float32)
-    ink = discrete.ink(model.tables, t[:, 0])
-    values = discrete.values(model.tables, model.layers["values"], t[:, 1:])
+    ink = generative.ink(model.tables, t[:, 0])
+    values = generative.values(model.tables, model.layers["values"], t[:, 1:])
     assert (ink >= 1).all() and (values >= 1).all() and (ink.sum(1) == TOTAL).all() and (values.sum(1) == TOTAL).all()
     density = GenerativeVAE(CONFIG, {k: v.astype(np.float64) for k, v in weights.items()})
     hurdle = density.likelihood(0, tf.zeros([1, 4, 4, CONFIG.fine], tf.float64), [])
