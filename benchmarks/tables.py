@@ -201,6 +201,17 @@ def array_bytes() -> str:
     return table(["array", "bound", "vaecodec", *ARRAY_PEERS, "mode"], rows)
 
 
+def speed_in_words() -> str:
+    """Return the least and the largest ratio of vaecodec's speed to that of its peers."""
+    rows = read("speed/peers.json")["rows"]
+    encode = [ours / avif for direction, _, ours, avif, _ in rows if direction == "encode"]
+    decode = [jxl / ours for direction, _, ours, _, jxl in rows if direction == "decode"]
+    return (
+        f"On two threads, encoding is {min(encode):.1f} to {max(encode):.1f} times as fast as AVIF at speed 6, and "
+        f"decoding\n{min(decode):.0f} to {max(decode):.0f} times slower than JPEG XL.\n"
+    )
+
+
 KODAK, HELDOUT = "kodak/summary.json", "heldout/summary.json"
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
@@ -213,6 +224,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "heldout psnr": lambda: bd_rates(HELDOUT, "psnr"),
     "heldout ms-ssim": lambda: bd_rates(HELDOUT, "ms-ssim"),
     "heldout ssimulacra2": lambda: bd_rates(HELDOUT, "ssimulacra2"),
+    "speed in words": speed_in_words,
     "speed": lambda: measured("speed/peers.json"),
     "instruction sets": lambda: measured("speed/instruction_sets.json"),
     "large images": lambda: measured("speed/large_images.json"),
