@@ -11,10 +11,10 @@ from vaecodec.model.file import Model
 from vaecodec.prior.context_model import Distributions, decode_tile, encode_tile
 
 
-def random_tables(rng: np.random.Generator, rows: int, entries: int) -> Tables:
-    """Tables of 2..entries random frequencies, then the table of bytes."""
+def random_tables(rng: np.random.Generator, count: int, entries: int) -> Tables:
+    """Return `count` tables of 2 to `entries` random frequencies, and the table of bytes."""
     frequencies = []
-    for _ in range(rows):
+    for _ in range(count):
         n = int(rng.integers(2, entries + 1))
         weights = rng.exponential(size=n) ** rng.integers(1, 6)
         freq = np.maximum(1, np.floor(weights / weights.sum() * (TOTAL - n))).astype(np.int64)
@@ -43,8 +43,10 @@ def pop_inverts_push(tables: Tables, symbols: np.ndarray, indices: np.ndarray, b
     return words
 
 
-def decoding_inverts_encoding(model: Model, cells: tuple[int, int], step: int, rng: np.random.Generator) -> None:
-    """Check that decoding a tile returns the encoder's symbols, whatever they are, and their values."""
+def decoding_inverts_encoding(
+    model: Model, cells: tuple[int, int], quality_index: int, rng: np.random.Generator
+) -> None:
+    """Check that decoding a tile returns the symbols and values of the encoder, for any symbols."""
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
         indices = distributions.indices
@@ -53,18 +55,20 @@ def decoding_inverts_encoding(model: Model, cells: tuple[int, int], step: int, r
         symbols[(indices == coding.ZERO_TABLE) & (rng.random(indices.shape) < 0.9)] = 0
         return symbols
 
-    coded = encode_tile(model.prior, model.models, cells, step, choose)
+    coded = encode_tile(model.prior, model.models, cells, quality_index, choose)
     decoded: list[np.ndarray] = []
-    values = decode_tile(model.prior, model.models, cells, step, coded.payload, coded.crc, observe=decoded.append)
+    values = decode_tile(
+        model.prior, model.models, cells, quality_index, coded.payload, coded.crc, observe=decoded.append
+    )
     assert all(np.array_equal(a, b) for a, (b, _) in zip(decoded, coded.parts, strict=True))
     assert np.array_equal(values.low, coded.values.low)
-    for halves, others in zip(values.halves, coded.values.halves, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(halves, others, strict=True))
+    for halves, expected_halves in zip(values.halves, coded.values.halves, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(halves, expected_halves, strict=True))
     assert values.low.shape == (model.config.channels, *cells)
 
 
 def outlier_stack(models: coding.Models, numbers: list[int], flag: int = 1) -> np.ndarray:
-    """The words of a stack from which a decoder pops a flag, then these numbers of outliers."""
+    """Return the words of a stack from which a decoder pops a flag and then these numbers of outliers."""
     coder = coding.writer()
     coding.push_numbers(coder, np.array(numbers), models)
     coding.push(coder, np.array([flag], np.int32), np.array([OUTLIER_FLAG], np.uint8), models)

@@ -1,4 +1,4 @@
-"""Batches: many pictures at once give what they give one by one."""
+"""Test that batches of images give the results of single images."""
 
 import io
 
@@ -17,7 +17,7 @@ from vaecodec.limits import Limits
 SIZES = [(70, 90), (64, 64), (200, 130), (70, 90), (1, 1), (64, 64), (130, 200)]
 
 
-def mixed() -> list[np.ndarray]:
+def mixed_samples() -> list[np.ndarray]:
     """Samples of every kind, in several sizes."""
     rgb = [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
     alpha = np.tile(np.arange(90, dtype=np.uint8)[None], (70, 1))
@@ -31,83 +31,83 @@ def mixed() -> list[np.ndarray]:
     ]
 
 
-def test_a_codec_codes_a_batch_as_one_by_one(tiny):
-    pictures = [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
+def test_a_batch_equals_single_images(tiny):
+    images = [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
     steps: list[tuple[int, int]] = []
-    files = tiny.encode_batch(pictures, 60, tile=64, progress=lambda *done: steps.append(done))
-    assert files == [tiny.encode(one, 60, tile=64) for one in pictures]
+    files = tiny.encode_batch(images, 60, tile=64, progress=lambda *done: steps.append(done))
+    assert files == [tiny.encode(image, 60, tile=64) for image in images]
     total = sum(-(-height // 64) * -(-width // 64) for height, width in SIZES)
     assert steps == [(n, total) for n in range(total + 1)]
-    for found, data in zip(tiny.decode_batch(files), files, strict=True):
-        np.testing.assert_array_equal(found, tiny.decode(data))
+    for decoded, data in zip(tiny.decode_batch(files), files, strict=True):
+        np.testing.assert_array_equal(decoded, tiny.decode(data))
     assert tiny.encode_batch([]) == [] and tiny.decode_batch([]) == []
-    kinds = [{"xmp": b"one"}, None]
-    assert vaecodec.info(tiny.encode_batch(pictures[:2], metadata=kinds)[0])["metadata"] == ["xmp"]
+    metadata = [{"xmp": b"one"}, None]
+    assert vaecodec.info(tiny.encode_batch(images[:2], metadata=metadata)[0])["metadata"] == ["xmp"]
 
 
-def test_qualities_windows_and_previews_mix(tiny):
+def test_files_of_a_batch_may_differ_in_quality_and_be_cropped_or_reduced(tiny):
     files = [tiny.encode(synthetic_image(150, 170, n), quality, tile=64) for n, quality in enumerate((20, 80, 20, 55))]
     for options in ({"window": (10, 20, 100, 90)}, {"reduce": 4}, {"window": (3, 70, 99, 31), "reduce": 2}):
-        for found, data in zip(tiny.decode_batch(files, **options), files, strict=True):
-            np.testing.assert_array_equal(found, tiny.decode(data, **options))
+        for decoded, data in zip(tiny.decode_batch(files, **options), files, strict=True):
+            np.testing.assert_array_equal(decoded, tiny.decode(data, **options))
 
 
-def test_tensorflow_takes_tiles_of_several_pictures_together(tiny):
+def test_tensorflow_batches_tiles_of_several_images(tiny):
     pytest.importorskip("vaecodec.transforms.tensorflow")
     codec = Codec(tiny.model, "tensorflow")
     shapes: list[int] = []
     analysis, pixels = codec.transforms.analysis, codec.transforms.pixels
     codec.transforms.analysis = lambda images, *more: shapes.append(len(images)) or analysis(images, *more)
     codec.transforms.pixels = lambda images, *more: shapes.append(len(images)) or pixels(images, *more)
-    pictures = [synthetic_image(64, 64, seed) if seed != 2 else synthetic_image(80, 48) for seed in range(5)]
-    files = [tiny.encode_unfiltered(one, 70) for one in pictures]
-    for found, data in zip(codec.decode_batch(files), files, strict=True):
-        np.testing.assert_array_equal(found, tiny.decode(data))
+    batch = [synthetic_image(64, 64, seed) if seed != 2 else synthetic_image(80, 48) for seed in range(5)]
+    files = [tiny.encode_unfiltered(image, 70) for image in batch]
+    for decoded, data in zip(codec.decode_batch(files), files, strict=True):
+        np.testing.assert_array_equal(decoded, tiny.decode(data))
     assert shapes == [4, 1]
-    assert codec.encode_batch(pictures, 70) == tiny.encode_batch(pictures, 70)
+    assert codec.encode_batch(batch, 70) == tiny.encode_batch(batch, 70)
 
 
 @pytest.mark.parametrize("least", [1, 1 << 30])
-def test_threads_serve_a_whole_batch(tiny, monkeypatch, least):
-    """Each with tiles of its own, or all together with each tile."""
+def test_threads_do_not_change_a_batch(tiny, monkeypatch, least):
+    """Threads code whole tiles, or share each tile."""
     monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", least)
-    codec, pictures = Codec(tiny.model, threads=2), [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
-    files = codec.encode_batch(pictures)
-    assert files == [tiny.encode(one) for one in pictures]
-    for found, data in zip(codec.decode_batch(files), files, strict=True):
-        np.testing.assert_array_equal(found, tiny.decode(data))
+    codec, images = Codec(tiny.model, threads=2), [synthetic_image(*size, seed) for seed, size in enumerate(SIZES)]
+    files = codec.encode_batch(images)
+    assert files == [tiny.encode(image) for image in images]
+    for decoded, data in zip(codec.decode_batch(files), files, strict=True):
+        np.testing.assert_array_equal(decoded, tiny.decode(data))
 
 
-def test_every_kind_of_picture_in_one_batch(tmp_path):
-    samples = mixed()
+def test_a_batch_may_mix_all_kinds_of_images(tmp_path):
+    samples = mixed_samples()
     files = vaecodec.encode_batch(samples, quality=60)
-    assert files == [vaecodec.encode(one, quality=60) for one in samples]
+    assert files == [vaecodec.encode(sample, quality=60) for sample in samples]
     assert {vaecodec.info(data)["coding"] for data in files} >= {"vae", "lossless"}
-    for found, data, one in zip(vaecodec.decode_batch(files), files, samples, strict=True):
-        np.testing.assert_array_equal(found, vaecodec.decode(data))
-        assert found.shape == one.shape and found.dtype == one.dtype
-    for found, data in zip(vaecodec.decode_batch(files, reduce=2), files, strict=True):
-        np.testing.assert_array_equal(found, vaecodec.decode(data, reduce=2))
+    for decoded, data, sample in zip(vaecodec.decode_batch(files), files, samples, strict=True):
+        np.testing.assert_array_equal(decoded, vaecodec.decode(data))
+        assert decoded.shape == sample.shape and decoded.dtype == sample.dtype
+    for decoded, data in zip(vaecodec.decode_batch(files, reduce=2), files, strict=True):
+        np.testing.assert_array_equal(decoded, vaecodec.decode(data, reduce=2))
     (tmp_path / "deep.png").write_bytes(encode_png16(samples[-2]))
     image = Image.fromarray(samples[0])
     image.info["dpi"] = (300, 300)
-    of_files = vaecodec.encode_batch([tmp_path / "deep.png", image, samples[1]])
-    assert of_files == [vaecodec.encode(one) for one in (tmp_path / "deep.png", image, samples[1])]
+    from_files = vaecodec.encode_batch([tmp_path / "deep.png", image, samples[1]])
+    assert from_files == [vaecodec.encode(sample) for sample in (tmp_path / "deep.png", image, samples[1])]
 
 
 def test_errors_name_the_file(small):
     files = small.encode_batch([synthetic_image(64, 64, seed) for seed in range(3)])
-    cut = [*files[:2], files[2][:-9]]
+    truncated = [*files[:2], files[2][:-9]]
     with pytest.raises(FormatError, match="^file 2: the file is cut off"):
-        vaecodec.decode_batch(cut)
+        vaecodec.decode_batch(truncated)
     with pytest.raises(FormatError, match=r"^c\.vae: "):
-        modes.decode_batch(cut, names=["a.vae", "b.vae", "c.vae"])
+        modes.decode_batch(truncated, names=["a.vae", "b.vae", "c.vae"])
     at = len(files[1]) - 20
-    bent = files[1][:at] + bytes([files[1][at] ^ 1]) + files[1][at + 1 :]
+    damaged = files[1][:at] + bytes([files[1][at] ^ 1]) + files[1][at + 1 :]
     with pytest.raises(FormatError, match="^file 1: "):
-        small.decode_batch([files[0], bent])
+        small.decode_batch([files[0], damaged])
     with pytest.raises(FormatError, match="^file 1: tile 0 is damaged"):
-        small.decode_batch([files[0], bent], window=(0, 0, 64, 64))
+        small.decode_batch([files[0], damaged], window=(0, 0, 64, 64))
     with pytest.raises(LimitError, match="^file 0: "):
         small.decode_batch(files, limits=Limits(pixels=1000))
     with pytest.raises(ModelError, match="^file 1: "):
@@ -118,7 +118,7 @@ def test_errors_name_the_file(small):
         vaecodec.encode_batch([], quality=0)
 
 
-def test_batches_of_bytes_like_a_pillow_image(small):
+def test_a_batch_accepts_the_bytes_of_files(small):
     file = io.BytesIO()
     Image.fromarray(synthetic_image(64, 64)).save(file, "PNG")
     assert vaecodec.encode_batch([file.getvalue()]) == [vaecodec.encode(synthetic_image(64, 64))]

@@ -1,4 +1,4 @@
-"""Models of other channels than RGB: trained on grey or on arrays, and frozen."""
+"""Test models with other channels than RGB: models of grey images and of arrays."""
 
 import io
 from functools import cache
@@ -23,7 +23,7 @@ SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 
 @pytest.fixture(scope="module")
 def train_model(tmp_path_factory):
-    """A function that returns the path of a model of some channels, trained for a few steps."""
+    """A function that returns the path of a model with the given channels, trained for a few steps."""
     pytest.importorskip("tensorflow")
     from vaecodec.training import loop
     from vaecodec.training.freezing import freeze
@@ -33,10 +33,10 @@ def train_model(tmp_path_factory):
         folder = tmp_path_factory.mktemp("run")
         config = Config.from_dict({**SIZES.to_dict(), "channels": channels})
         if channels == 1:
-            Image.fromarray(synthetic_image(90, 100, 5)).save(folder / "colour.png")  # is made grey
+            Image.fromarray(synthetic_image(90, 100, 5)).save(folder / "colour.png")  # is converted to grey
         else:
             np.save(folder / "bands.npy", synthetic_channels(90, 100, channels))
-            np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is left out
+            np.save(folder / "others.npy", synthetic_channels(90, 100, channels + 1))  # is skipped
         options = loop.Options(batch=2, crop=64, steps=4, minutes=1e9)
         with eager():
             means = loop.train([str(folder)], str(folder / "run"), config, options)
@@ -65,7 +65,7 @@ def grey_model(train_model):
     return train_model(1)
 
 
-def test_symbols_and_pixels_are_the_reference_decoders(model):
+def test_symbols_and_pixels_equal_the_reference_decoder(model):
     from reference import reference_decoder
     from vaecodec.codec import Codec
     from vaecodec.model.file import load_model
@@ -75,33 +75,33 @@ def test_symbols_and_pixels_are_the_reference_decoders(model):
     codec = vaecodec.load(path)
     assert not codec.model.shipped and codec.model.config.channels == channels
     data = codec.encode(image, 70, tile=64)
-    theirs = reference_decoder.read_model(path)
-    crcs = reference_decoder.symbol_crcs(data, theirs)
+    reference_model = reference_decoder.read_model(path)
+    crcs = reference_decoder.symbol_crcs(data, reference_model)
     assert crcs == codec.symbol_crcs(data) and len(crcs) == 6
-    again = codec.decode(data, check=True)
-    assert again.shape == image.shape and again.dtype == np.uint8
-    assert np.array_equal(again, reference_decoder.decode(data, theirs))
-    other = Codec(load_model(path), threads=3)
-    assert other.encode(image, 70, tile=64) == data and np.array_equal(other.decode(data), again)
-    assert 10 * np.log10(255**2 / np.square(again.astype(float) - image).mean()) > 20
-    assert np.array_equal(codec.decode(data, (50, 60, 30, 70)), again[50:80, 60:130])
+    decoded = codec.decode(data, check=True)
+    assert decoded.shape == image.shape and decoded.dtype == np.uint8
+    assert np.array_equal(decoded, reference_decoder.decode(data, reference_model))
+    threaded_codec = Codec(load_model(path), threads=3)
+    assert threaded_codec.encode(image, 70, tile=64) == data and np.array_equal(threaded_codec.decode(data), decoded)
+    assert 10 * np.log10(255**2 / np.square(decoded.astype(float) - image).mean()) > 20
+    assert np.array_equal(codec.decode(data, (50, 60, 30, 70)), decoded[50:80, 60:130])
     assert codec.decode(data, reduce=8).shape == (13, 19, channels)
     assert codec.decode_levels(data).shape == image.shape
     assert len(codec.encode(image, 70, effort=3)) <= 1.05 * len(codec.encode(image, 70))
 
 
-def test_it_is_trained_on_from_its_file(model, tmp_path):
+def test_unfreezing_and_freezing_keep_the_model(model, tmp_path):
     from vaecodec.model.file import load_model
     from vaecodec.training.freezing import freeze, unfreeze
     from vaecodec.training.loop import save_compact
 
-    found = load_model(model[1])
-    config, weights = unfreeze(found)
+    model_file = load_model(model[1])
+    config, weights = unfreeze(model_file)
     save_compact(str(tmp_path / "again.safetensors"), config, weights, {})
-    assert freeze(str(tmp_path / "again.safetensors"), str(tmp_path / "again.vcm")) == found.id
+    assert freeze(str(tmp_path / "again.safetensors"), str(tmp_path / "again.vcm")) == model_file.id
 
 
-def test_other_pixels_are_refused_in_words(model):
+def test_arrays_with_other_channels_are_refused(model):
     channels, path = model
     codec = vaecodec.load(path)
     for pixels in (
@@ -112,9 +112,9 @@ def test_other_pixels_are_refused_in_words(model):
     ):
         with pytest.raises(CodecError, match=rf"expected uint8\[H, W, {channels}\]"):
             codec.encode(pixels)
-    other = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
+    header = Header(codec.model.id, 32, 32, 400, 1024, channels=16)
     with pytest.raises(FormatError, match=f"the header gives 16 channels, its model {channels}"):
-        codec.decode(image_file.pack(other, [(b"", 0, 0)]))
+        codec.decode(image_file.pack(header, [(b"", 0, 0)]))
     if channels == 1:
         with pytest.raises(CodecError, match="in colour, and the model is for grey ones"):
             vaecodec.encode(synthetic_image(80, 90), model=path)
@@ -129,33 +129,33 @@ def test_other_pixels_are_refused_in_words(model):
                 vaecodec.encode(image, model=path)
 
 
-def test_arrays_go_through_the_package(array_model):
+def test_the_package_codes_arrays(array_model):
     channels, path = array_model
     image = synthetic_channels(70, 90, channels)
-    image[:8, :8, -1] = 0  # no alpha: what lies below it is kept
+    image[:8, :8, -1] = 0  # the last channel is not alpha, so the others are kept below it
     data = vaecodec.encode(image, quality=80, model=path)
     assert np.array_equal(vaecodec.load(path).decode(data), vaecodec.decode(data, model=path))
-    about = vaecodec.info(data)
-    assert (about["kind"], about["channels"], about["depth"], about["coding"]) == ("array", channels, 8, "vae")
+    info = vaecodec.info(data)
+    assert (info["kind"], info["channels"], info["depth"], info["coding"]) == ("array", channels, 8, "vae")
     assert vaecodec.decode_batch(vaecodec.encode_batch([image, image[:40]], model=path), model=path)[1].shape[0] == 40
-    fine = vaecodec.encode(image, model=path, target_psnr=22)
-    assert 10 * np.log10(255**2 / np.square(vaecodec.decode(fine, model=path).astype(float) - image).mean()) >= 22
+    targeted = vaecodec.encode(image, model=path, target_psnr=22)
+    assert 10 * np.log10(255**2 / np.square(vaecodec.decode(targeted, model=path).astype(float) - image).mean()) >= 22
 
 
-def test_their_files_are_no_pictures(array_model, tmp_path, capsys):
+def test_files_of_arrays_are_not_images(array_model, tmp_path, capsys):
     import vaecodec.integrations.pillow
     from vaecodec.integrations.tfdata import Decoder
 
     channels, path = array_model
     file = tmp_path / "bands.vae"
     file.write_bytes(vaecodec.encode(synthetic_channels(70, 90, channels), model=path))
-    why = f"holds {channels} channels, which no image has"
-    with pytest.raises(OSError, match=why):
+    message = f"holds {channels} channels, which no image has"
+    with pytest.raises(OSError, match=message):
         Image.open(file)
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(ValueError, match=message):
         Decoder(3, path)(file.read_bytes(), "bands.vae")
     assert cli.main(["decompress", "-m", path, str(file)]) == 1
-    assert why in capsys.readouterr().err and not (tmp_path / "bands.png").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "bands.png").exists()
     assert cli.main(["verify", "-m", path, str(file)]) == 0
     assert cli.main(["info", str(file)]) == 0
     assert f"{channels} channels" in capsys.readouterr().out
@@ -166,7 +166,7 @@ def test_their_files_are_no_pictures(array_model, tmp_path, capsys):
         vaecodec.sample(1, model=path)
 
 
-def test_a_grey_model_codes_grey_pictures(grey_model, tmp_path):
+def test_a_grey_model_codes_grey_images(grey_model, tmp_path):
     import vaecodec.integrations.pillow
 
     grey = synthetic_image(100, 130)[..., 1]
@@ -175,11 +175,11 @@ def test_a_grey_model_codes_grey_pictures(grey_model, tmp_path):
     assert vaecodec.info(data)["channels"] == 1 and vaecodec.decode(data, model=grey_model).shape == grey.shape
     for samples in (grey, np.dstack([grey, alpha])):
         data = vaecodec.encode(samples, quality=70, model=grey_model)
-        again = vaecodec.decode(data, model=grey_model)
-        assert again.shape == samples.shape and vaecodec.info(data)["channels"] == samples.shape[2:].count(2) + 1
+        decoded = vaecodec.decode(data, model=grey_model)
+        assert decoded.shape == samples.shape and vaecodec.info(data)["channels"] == samples.shape[2:].count(2) + 1
         if samples.ndim == 3:
-            assert np.array_equal(again[..., 1], alpha) and not again[:, :60, 0].any()
-    deep = np.full((40, 50, 3), 300, np.uint16)  # no model has a part in it
+            assert np.array_equal(decoded[..., 1], alpha) and not decoded[:, :60, 0].any()
+    deep = np.full((40, 50, 3), 300, np.uint16)  # coded without a model
     assert np.array_equal(vaecodec.decode(vaecodec.encode(deep, model=grey_model)), deep)
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert cli.main(["compress", "-m", grey_model, str(tmp_path / "a.png")]) == 0
@@ -189,7 +189,7 @@ def test_a_grey_model_codes_grey_pictures(grey_model, tmp_path):
     assert np.isfinite(vaecodec.score(grey, model=grey_model).corrected)
 
 
-def test_large_grey_pictures_go_through_in_strips(grey_model, monkeypatch):
+def test_large_grey_images_are_coded_in_strips(grey_model, monkeypatch):
     from vaecodec.codec import modes
     from vaecodec.images.strips import Strips
 
@@ -201,11 +201,11 @@ def test_large_grey_pictures_go_through_in_strips(grey_model, monkeypatch):
         modes.encode_rows(codec, lambda: Strips(rgb.shape, iter([rgb]), False), False, 60)
 
 
-def test_the_header_says_how_many():
+def test_the_header_stores_the_channels():
     for channels in (1, 2, 3, 4, 16):
         data = image_file.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
-        found = image_file.contents(data)
-        assert found.header.channels == found.channels == channels and found.grey == (channels == 1)
+        parsed = image_file.contents(data)
+        assert parsed.header.channels == parsed.channels == channels and parsed.grey == (channels == 1)
         assert image_file.info(data)["channels"] == channels
     head = image_file.HEAD.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
     with pytest.raises(FormatError, match="3 are written as 0"):
@@ -216,7 +216,7 @@ def test_the_header_says_how_many():
             image_file.contents(chunks.insert_chunks(data, [(tag, b"")]))
 
 
-def test_architectures_have_channels():
+def test_configurations_have_channels():
     assert vaecodec.load(str(GOLDEN / "tiny.vcm")).model.config.channels == 3
     assert Config.from_dict(PRESETS["small"].to_dict()) == PRESETS["small"]
     for sizes in ({"channels": 0}, {"channels": 17}):
@@ -226,23 +226,25 @@ def test_architectures_have_channels():
     assert grey.to_dict()["channels"] == 1 and grey.latents == 256
 
 
-def test_quality_means_the_same_error():
-    """A grey picture comes out as well from a grey model at its start as from one for colours, at every quality."""
+def test_quality_means_the_same_error_for_all_channels():
+    """An untrained grey model codes a grey image with the same error as an untrained RGB model, at every quality."""
     tf = pytest.importorskip("tensorflow")
     from vaecodec.training.vae import VAE, initial_weights
 
     grey = synthetic_image(128, 128)[None, ..., :1]
     for quality in (0.0, 3.5, 6.0):
-        found = []
+        fidelities = []
         for channels in (1, 3):
             config = Config(8, 1, 8, 1, prior=8, coarser=8, hyper_width=8, channels=channels)
             model = VAE(config, initial_weights(config))
             x = tf.constant(np.repeat(grey, channels, 3))
-            found.append(float(model.loss(x, tf.constant([quality]), tf.constant([0, 1])).psnr))
-        assert abs(found[0] - found[1]) < 1.5, found  # symbols are chosen by rate, and colours have more of them
+            fidelities.append(float(model.loss(x, tf.constant([quality]), tf.constant([0, 1])).psnr))
+        assert abs(fidelities[0] - fidelities[1]) < 1.5, (
+            fidelities
+        )  # symbols are chosen by rate, and RGB has more of them
 
 
-def test_what_is_trained_on_has_the_channels():
+def test_training_images_have_the_channels_of_the_model():
     def file(array, kind):
         out = io.BytesIO()
         if kind == "npy":
@@ -260,11 +262,11 @@ def test_what_is_trained_on_has_the_channels():
     for array, kind, channels in ((rgba, "PNG", 5), (rgba, "npy", 3), (rgba.astype(np.int16), "npy", 4)):
         with pytest.raises(ValueError, match="expected uint8"):
             read_training_image(file(array, kind), channels)
-    with pytest.raises(ValueError):  # no pickle is ever loaded
+    with pytest.raises(ValueError):  # pickles are never loaded
         read_training_image(file(np.array([{}], object), "npy"), 4)
 
 
-def test_the_command_trains_for_channels(tmp_path, capsys):
+def test_the_train_command_accepts_channels(tmp_path, capsys):
     pytest.importorskip("tensorflow")
     np.save(tmp_path / "bands.npy", synthetic_channels(70, 80, 4))
     (tmp_path / "tiny.toml").write_text(

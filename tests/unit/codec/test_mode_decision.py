@@ -1,4 +1,4 @@
-"""What the model is not at home with is coded in another way, and photographs are not."""
+"""Test the mode decision: patterns and drawings are coded by other codecs, photographs by the model."""
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ def smooth_drawing(height=300, width=400):
     return np.clip(colour + grain, 0, 255).astype(np.uint8)
 
 
-def looked_at(codec, samples, quality):
-    """(whether it counts as a photograph, the shares of its windows that were looked at)."""
+def classify(codec, samples, quality):
+    """Whether an image counts as a photograph, and the shares of its windows that were tried as AVIF."""
     shares = []
     share_as_avif = mode_decision._avif_share
 
@@ -48,7 +48,7 @@ def psnr(samples, data):
 
 
 def cost(samples, data, quality):
-    """Bits and lambda * squared error, a pixel; as of a sample where there are several."""
+    """Bits per pixel plus lambda times the mean squared error of samples."""
     squares = 255**2 / 10 ** (psnr(samples, data) / 10)
     return 8 * len(data) / (samples.shape[0] * samples.shape[1]) + lambda_at(quality_index_of(quality)) * squares
 
@@ -58,7 +58,7 @@ def cost(samples, data, quality):
     [*((zone_plate(), quality) for quality in (25, 50, 75)), *((smooth_drawing(), quality) for quality in (50, 75))],
     ids=["zone plate, 25", "zone plate, 50", "zone plate, 75", "smooth drawing, 50", "smooth drawing, 75"],
 )
-def test_patterns_and_smooth_drawings_are_not_coded_by_the_model(small, samples, quality):
+def test_patterns_and_smooth_drawings_are_not_coded_with_the_model(small, samples, quality):
     data = modes.encode(small, samples, quality)
     rgb = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, 2)
     latents = small.encode(rgb, quality)
@@ -67,32 +67,32 @@ def test_patterns_and_smooth_drawings_are_not_coded_by_the_model(small, samples,
     assert psnr(samples, data) > psnr(rgb, latents) + 1
 
 
-def test_a_photograph_stays_one(small):
+def test_photographs_are_classified_as_photographs(small):
     data = pytest.importorskip("skimage").data
     for samples in (data.astronaut(), data.camera(), data.coffee(), data.chelsea(), synthetic_image(200, 300)):
         for quality in (10, 50, 75):
-            assert looked_at(small, samples, quality)[0]
+            assert classify(small, samples, quality)[0]
 
 
-def test_a_photograph_that_is_in_doubt_is_looked_at_and_stays_one(small):
+def test_a_doubtful_photograph_is_tried_as_avif_and_stays_a_photograph(small):
     data = pytest.importorskip("skimage").data
-    is_photograph, shares = looked_at(small, data.retina()[:512, :512].copy(), 75)
+    is_photograph, shares = classify(small, data.retina()[:512, :512].copy(), 75)
     assert is_photograph and len(shares) == 1 and shares[0] > 1
 
 
-def test_without_avif_nothing_is_looked_at(small, monkeypatch):
+def test_without_avif_no_window_is_tried(small, monkeypatch):
     monkeypatch.setattr(fallback, "has_avif", lambda: False)
-    assert looked_at(small, smooth_drawing(), 50) == (True, [])
+    assert classify(small, smooth_drawing(), 50) == (True, [])
 
 
 @pytest.mark.parametrize("shape", [(65, 64), (70, 300), (300, 70), (128, 129), (1, 5000)])
-def test_windows_of_small_and_narrow_pictures(small, shape):
+def test_windows_fit_small_and_narrow_images(small, shape):
     window = mode_decision._busiest_window(np.repeat(zone_plate(*shape)[..., None], 3, 2))
     assert window.shape == (min(128, shape[0]), min(128, shape[1]), 3)
     modes.encode(small, zone_plate(*shape), 50)
 
 
-def test_the_busiest_window_is_where_the_detail_is():
+def test_the_busiest_window_contains_the_detail():
     samples = np.full((400, 600, 3), 90, np.uint8)
     samples[280:, 480:] = np.random.default_rng(0).integers(0, 255, (120, 120, 3))
     np.testing.assert_array_equal(mode_decision._busiest_window(samples), samples[272:, 472:])

@@ -1,4 +1,4 @@
-"""Pictures of every kind come back in their kind; what costs less without loss is kept so; nothing is embarrassing."""
+"""Test that images of every kind keep their kind, and that each is coded in the mode with the lowest cost."""
 
 import io
 import zlib
@@ -28,7 +28,7 @@ KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
 
 
 def sample(channels, height=100, width=150, dtype=np.uint8):
-    """A photograph-like picture; alpha has a hole, a soft edge and an opaque part."""
+    """A photograph-like image; alpha has a hole, a soft edge and an opaque part."""
     colour = synthetic_image(height, width)[..., : 1 if channels < 3 else 3]
     if channels in (2, 4):
         x = np.arange(width)[None] - width / 3
@@ -52,24 +52,24 @@ def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def kind_of(data):
+def coding_of(data):
     return image_file.info(data)["coding"]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("quality", [20, 90])
-def test_each_kind_comes_back_in_its_kind(small, channels, quality):
+def test_images_keep_their_kind(small, channels, quality):
     samples = sample(channels)
     data = modes.encode(small, samples, quality)
-    again = modes.decode(data)
-    assert kind_of(data) == "vae" and image_file.info(data)["channels"] == channels
-    assert again.shape == samples.shape and again.dtype == np.uint8
-    seen = np.ones(samples.shape[:2], bool)
+    decoded = modes.decode(data)
+    assert coding_of(data) == "vae" and image_file.info(data)["channels"] == channels
+    assert decoded.shape == samples.shape and decoded.dtype == np.uint8
+    visible = np.ones(samples.shape[:2], bool)
     if channels in (2, 4):
-        np.testing.assert_array_equal(again[..., -1], samples[..., -1])
-        seen = samples[..., -1] > 0
-        assert not again[~seen].any()
-    error = again[seen].astype(float) - samples[seen]
+        np.testing.assert_array_equal(decoded[..., -1], samples[..., -1])
+        visible = samples[..., -1] > 0
+        assert not decoded[~visible].any()
+    error = decoded[visible].astype(float) - samples[visible]
     assert 10 * np.log10(255**2 / np.mean(error**2)) > (28 if quality == 20 else 34)
 
 
@@ -78,9 +78,9 @@ def test_16_bits_are_kept_exactly(small, channels):
     samples = np.random.default_rng(channels).integers(1, 65536, (20, 30, channels)).astype(np.uint16)
     samples = samples[..., 0] if channels == 1 else samples
     data = modes.encode(small, samples, 1)
-    again = modes.decode(data)
-    assert again.dtype == np.uint16 and image_file.info(data)["depth"] == 16
-    np.testing.assert_array_equal(again, samples)
+    decoded = modes.decode(data)
+    assert decoded.dtype == np.uint16 and image_file.info(data)["depth"] == 16
+    np.testing.assert_array_equal(decoded, samples)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -92,32 +92,34 @@ def test_lossless_is_lossless(channels, dtype, shape):
     samples = samples[..., 0] if channels == 1 else samples
     data = fallback.encode_lossless(samples)
     np.testing.assert_array_equal(fallback.decode_lossless(data, shape, channels, 8 * samples.itemsize), samples)
-    for other in ((shape[0] + 1, shape[1]), shape[::-1] if shape[0] != shape[1] else (2, 1)):
+    for size in ((shape[0] + 1, shape[1]), shape[::-1] if shape[0] != shape[1] else (2, 1)):
         with pytest.raises(FormatError):
-            fallback.decode_lossless(data, other, channels, 8 * samples.itemsize)
+            fallback.decode_lossless(data, size, channels, 8 * samples.itemsize)
     with pytest.raises(FormatError):
         fallback.decode_lossless(data, shape, channels, 24 - 8 * samples.itemsize)
 
 
-def test_what_a_webp_has_no_room_for_is_a_png():
+def test_images_too_wide_for_webp_are_stored_as_png():
     wide = sample(4, 3, fallback.WEBP_SIDE + 1)
     data = fallback.encode_lossless(wide)
     assert data[4:].startswith(fallback.PNG_MAGIC) and fallback.encode_lossless(wide[:, 1:])[4:].startswith(b"RIFF")
     np.testing.assert_array_equal(fallback.decode_lossless(data, wide.shape[:2], 4, 8), wide)
 
 
-def test_every_damaged_byte_of_a_kept_picture_is_noticed(small):
+def test_damage_of_any_byte_of_a_lossless_payload_is_detected(small):
     samples = sample(4, 12, 17)
     payload = fallback.encode_lossless(samples)
     for data in (payload, fallback.encode_lossless(samples.astype(np.uint16) * 200)):
         depth = 8 if data is payload else 16
-        wanted = fallback.decode_lossless(data, (12, 17), 4, depth)
+        expected = fallback.decode_lossless(data, (12, 17), 4, depth)
         for position in range(len(data)):
             for mask in (1, 128):
                 damaged = bytearray(data)
                 damaged[position] ^= mask
-                try:  # what no pixel depends on may change: the chunks of a file have CRCs of their own
-                    np.testing.assert_array_equal(fallback.decode_lossless(bytes(damaged), (12, 17), 4, depth), wanted)
+                try:  # bytes that no pixel depends on may change; the chunks of a file have CRCs too
+                    np.testing.assert_array_equal(
+                        fallback.decode_lossless(bytes(damaged), (12, 17), 4, depth), expected
+                    )
                 except FormatError:
                     continue
         for end in range(4 + 12):
@@ -125,7 +127,7 @@ def test_every_damaged_byte_of_a_kept_picture_is_noticed(small):
                 fallback.decode_lossless(data[:end], (12, 17), 4, depth)
 
 
-def test_another_file_in_place_of_the_kept_one_is_refused():
+def test_lossless_payloads_of_other_formats_are_refused():
     samples = sample(3, 12, 17)
     crc = fallback.encode_lossless(samples)[:4]
     for format in ("JPEG", "GIF", "TIFF"):
@@ -139,27 +141,27 @@ def test_another_file_in_place_of_the_kept_one_is_refused():
         fallback.decode_lossless(crc + bomb.getvalue(), (12, 17), 3, 8)
 
 
-def test_screenshots_are_kept_and_photographs_are_not(small):
+def test_screenshots_are_lossless_and_photographs_are_not(small):
     for quality in (10, 50, 90):
         data = modes.encode(small, screenshot(), quality)
-        assert kind_of(data) == "lossless"
+        assert coding_of(data) == "lossless"
         np.testing.assert_array_equal(modes.decode(data), screenshot())
-        assert kind_of(modes.encode(small, synthetic_image(200, 300), quality)) == "vae"
+        assert coding_of(modes.encode(small, synthetic_image(200, 300), quality)) == "vae"
 
 
 @pytest.mark.parametrize("quality", [1, 30, 70, 100])
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (40, 60), (130, 70)])
-def test_no_file_is_larger_than_the_lossless_one(small, shape, quality):
+def test_no_file_is_larger_than_its_lossless_version(small, shape, quality):
     flat = np.full((*shape, 3), 77, np.uint8)
     steps = np.arange(shape[0] * shape[1] * 3).reshape(*shape, 3).astype(np.uint8)
     dither = np.asarray(Image.fromarray(synthetic_image(*shape)).convert("1").convert("L"))
     for samples in (flat, steps, dither, synthetic_image(*shape), noise(*shape), screenshot()[: shape[0], : shape[1]]):
-        kept = fallback.pack_lossless(samples, None)
-        assert len(modes.encode(small, samples, quality)) <= len(kept)
+        lossless = fallback.pack_lossless(samples, None)
+        assert len(modes.encode(small, samples, quality)) <= len(lossless)
 
 
 def drawing(height=240, width=320):
-    """Soft discs on a gradient, which cost a lot without loss: AVIF's best."""
+    """Soft discs on a gradient, which lossless coding handles badly and AVIF well."""
     y, x = np.mgrid[:height, :width]
     colour = np.dstack([x // 2, y // 2, (x + y) // 4]).astype(float)
     for n in range(9):
@@ -168,178 +170,178 @@ def drawing(height=240, width=320):
     return np.clip(colour, 0, 255).astype(np.uint8)
 
 
-def test_the_lowest_sum_of_rate_and_distortion_decides(small, monkeypatch):
+def test_the_mode_with_the_lowest_rate_distortion_cost_is_chosen(small, monkeypatch):
     samples = synthetic_image(60, 60)
     costs = {}
     for coding in ("vae", "lossless", "avif"):
-        monkeypatch.setattr(mode_decision, "cost", lambda data, *_, wanted=coding: kind_of(data) != wanted)
+        monkeypatch.setattr(mode_decision, "cost", lambda data, *_, coding=coding: coding_of(data) != coding)
         data = modes.encode(small, samples, 50)
-        assert kind_of(data) == coding
+        assert coding_of(data) == coding
         monkeypatch.undo()
         costs[coding] = mode_decision.cost(data, samples, small, image_file.quality_index_of(50))
         error = np.mean((modes.decode(data).astype(float) - samples) ** 2)
-        trade = 0.0006 * (0.18 / 0.0006) ** (image_file.quality_index_of(50) / 896)
-        np.testing.assert_allclose(costs[coding], 8 * len(data) / 3600 + trade * error, rtol=1e-4)
+        lambda_ = 0.0006 * (0.18 / 0.0006) ** (image_file.quality_index_of(50) / 896)
+        np.testing.assert_allclose(costs[coding], 8 * len(data) / 3600 + lambda_ * error, rtol=1e-4)
     chosen = modes.encode(small, samples, 50)
-    assert costs[kind_of(chosen)] == min(costs.values())
+    assert costs[coding_of(chosen)] == min(costs.values())
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_drawings_may_become_avif(small, channels, monkeypatch):
+def test_drawings_can_be_coded_as_avif(small, channels, monkeypatch):
     colour = drawing() if channels > 2 else drawing()[..., 0]
     alpha = np.where(np.arange(320) < 100, 0, 200)[None].repeat(240, 0).astype(np.uint8)
     samples = colour if channels in (1, 3) else np.dstack([colour, alpha])
     monkeypatch.setattr(mode_decision, "is_photograph", lambda *_: False)
-    monkeypatch.setattr(mode_decision, "cost", lambda data, *_: kind_of(data) != "avif")
+    monkeypatch.setattr(mode_decision, "cost", lambda data, *_: coding_of(data) != "avif")
     data = modes.encode(small, samples, 60, {"dpi": bytes(8)})
-    assert image_file.info(data)["channels"] == channels and kind_of(data) == "avif"
-    again = modes.decode(data)
+    assert image_file.info(data)["channels"] == channels and coding_of(data) == "avif"
+    decoded = modes.decode(data)
     modes.verify(data)
-    assert again.shape == samples.shape
-    error = again.astype(float) - clear_transparent(samples)
+    assert decoded.shape == samples.shape
+    error = decoded.astype(float) - clear_transparent(samples)
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 36
     if channels in (2, 4):
-        np.testing.assert_array_equal(again[..., -1], alpha)
-        assert not again[:, :100].any()
-    np.testing.assert_array_equal(modes.decode(data, (5, 90, 30, 40)), again[5:35, 90:130])
+        np.testing.assert_array_equal(decoded[..., -1], alpha)
+        assert not decoded[:, :100].any()
+    np.testing.assert_array_equal(modes.decode(data, (5, 90, 30, 40)), decoded[5:35, 90:130])
 
 
-def test_avif_wins_where_it_is_better(small):
+def test_avif_is_chosen_for_smooth_drawings(small):
     data = modes.encode(small, drawing(), 60)
-    assert kind_of(data) == "avif"
+    assert coding_of(data) == "avif"
     error = modes.decode(data).astype(float) - drawing()
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 38
 
 
-def test_without_avif_in_pillow(small, monkeypatch):
+def test_avif_is_optional(small, monkeypatch):
     data = modes.encode(small, drawing(), 60)
     monkeypatch.setattr(fallback, "has_avif", lambda: False)
-    assert kind_of(modes.encode(small, drawing(), 60)) != "avif"
-    for look in (modes.decode, modes.verify):
+    assert coding_of(modes.encode(small, drawing(), 60)) != "avif"
+    for call in (modes.decode, modes.verify):
         with pytest.raises(CodecError, match="built without"):
-            look(data)
+            call(data)
 
 
-def test_pictures_too_wide_for_avif_are_not_coded_as_one():
+def test_images_too_wide_for_avif_are_not_coded_as_avif():
     assert fallback.supports_avif((16384, 16384))
     assert not fallback.supports_avif((16385, 1)) and not fallback.supports_avif((1, 16385))
 
 
 def test_a_damaged_or_foreign_avif_is_refused():
-    good = fallback.encode_avif(drawing(), 50)
+    data = fallback.encode_avif(drawing(), 50)
     file = io.BytesIO()
     Image.fromarray(drawing()).save(file, "JPEG")
-    for bad in (b"", good[:100], good[: len(good) // 2], file.getvalue()):
+    for damaged in (b"", data[:100], data[: len(data) // 2], file.getvalue()):
         with pytest.raises(FormatError, match="AVIF part"):
-            fallback.decode_avif(bad, (240, 320))
+            fallback.decode_avif(damaged, (240, 320))
     for shape in ((320, 240), (240, 319)):
         with pytest.raises(FormatError, match="size"):
-            fallback.decode_avif(good, shape)
+            fallback.decode_avif(data, shape)
 
 
-def test_windows_of_every_kind(small):
+def test_windows_of_every_coding_equal_crops(small):
     files = [modes.encode(small, sample(channels), 50) for channels in (1, 2, 3, 4)]
     files += [modes.encode(small, sample(channels, dtype=np.uint16)) for channels in (1, 4)]
     for data in (*files, modes.encode(small, screenshot())):
-        whole = modes.decode(data).astype(int)
+        image = modes.decode(data).astype(int)
         part = modes.decode(data, (30, 50, 41, 37))
-        assert part.shape == whole[30:71, 50:87].shape and np.abs(part - whole[30:71, 50:87]).max() <= 1
+        assert part.shape == image[30:71, 50:87].shape and np.abs(part - image[30:71, 50:87]).max() <= 1
         for window in ((0, 0, 1000, 1), (-1, 0, 5, 5), (0, 0, 0, 5)):
             with pytest.raises(ValueError, match="window"):
                 modes.decode(data, window)
         with pytest.raises(LimitError):
-            modes.decode(data, limits=Limits(pixels=whole.shape[0] * whole.shape[1] - 1))
+            modes.decode(data, limits=Limits(pixels=image.shape[0] * image.shape[1] - 1))
         modes.verify(data)
 
 
 def box_filtered(samples, factor):
-    """Means of squares in floating point, colours weighted by alpha."""
+    """Means of squares in floating point, with colours weighted by alpha."""
     height, width = samples.shape[:2]
-    rows = []
-    for top in range(0, height, factor):
-        for left in range(0, width, factor):
-            square = samples[top : top + factor, left : left + factor].reshape(-1, count_channels(samples))
+    means_of_squares = []
+    for row in range(0, height, factor):
+        for column in range(0, width, factor):
+            square = samples[row : row + factor, column : column + factor].reshape(-1, count_channels(samples))
             square = square.astype(np.float64)
             if alpha_channel(samples) is None:
-                rows.append(square.mean(0))
+                means_of_squares.append(square.mean(0))
             else:
                 weight = square[:, -1]
                 colour = (square[:, :-1] * weight[:, None]).sum(0) / max(weight.sum(), 1)
-                rows.append([*(colour if weight.mean() >= 0.5 else 0 * colour), weight.mean()])
-    means = np.floor(np.array(rows) + 0.5).reshape(-(-height // factor), -(-width // factor), -1)
+                means_of_squares.append([*(colour if weight.mean() >= 0.5 else 0 * colour), weight.mean()])
+    means = np.floor(np.array(means_of_squares) + 0.5).reshape(-(-height // factor), -(-width // factor), -1)
     return means[..., 0] if samples.ndim == 2 else means
 
 
 @pytest.mark.parametrize("factor", [2, 16])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_previews_of_kept_pictures_are_box_filtered(channels, dtype, factor):
+def test_previews_of_lossless_images_are_box_filtered(channels, dtype, factor):
     samples = clear_transparent(sample(channels, dtype=dtype))
     data = fallback.pack_lossless(samples)
-    whole = modes.decode(data, reduce=factor)
-    assert whole.dtype == dtype
-    np.testing.assert_array_equal(whole, box_filtered(samples, factor))
+    preview = modes.decode(data, reduce=factor)
+    assert preview.dtype == dtype
+    np.testing.assert_array_equal(preview, box_filtered(samples, factor))
     part = modes.decode(data, (32, 48, 20, 41), reduce=factor)
     rows, columns = slice(32 // factor, -(-52 // factor)), slice(48 // factor, -(-89 // factor))
-    np.testing.assert_array_equal(part, whole[rows, columns])
+    np.testing.assert_array_equal(part, preview[rows, columns])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_previews_of_coded_pictures_have_their_kind(small, kind):
+def test_previews_keep_the_kind_of_the_image(small, kind):
     samples = sample(KINDS.index(kind) + 1)
     data = modes.encode(small, samples, 90)
     assert image_file.info(data)["coding"] == "vae"
-    whole, again = modes.decode(data), modes.decode(data, reduce=4)
-    assert again.dtype == np.uint8 and again.shape == (25, 38, *samples.shape[2:])
-    alpha = alpha_channel(again)
+    image, preview = modes.decode(data), modes.decode(data, reduce=4)
+    assert preview.dtype == np.uint8 and preview.shape == (25, 38, *samples.shape[2:])
+    alpha = alpha_channel(preview)
     if alpha is not None:
         np.testing.assert_array_equal(alpha, box_filtered(alpha_channel(samples), 4))
     inside = slice(0, 24), slice(0, 37)
-    seen = np.ones(again.shape[:2], bool) if alpha is None else alpha > 250
-    wrong = (again.astype(float) - box_filtered(whole, 4))[inside][seen[inside]]
-    assert 10 * np.log10(255**2 / np.square(wrong).mean()) > 28
+    opaque = np.ones(preview.shape[:2], bool) if alpha is None else alpha > 250
+    error = (preview.astype(float) - box_filtered(image, 4))[inside][opaque[inside]]
+    assert 10 * np.log10(255**2 / np.square(error).mean()) > 28
 
 
-@pytest.mark.parametrize("make", [fallback.pack_lossless, lambda samples: modes.encode(vaecodec.load(), samples, 50)])
-def test_limits_count_for_every_kind_before_anything_is_decoded(make, monkeypatch):
+@pytest.mark.parametrize("encode", [fallback.pack_lossless, lambda samples: modes.encode(vaecodec.load(), samples, 50)])
+def test_limits_are_checked_before_decoding(encode, monkeypatch):
     samples = sample(4)
-    data = make(samples)
-    for tight in (Limits(pixels=100 * 150 - 1), Limits(side=149)):
-        with monkeypatch.context() as patched:
+    data = encode(samples)
+    for limits in (Limits(pixels=100 * 150 - 1), Limits(side=149)):
+        with monkeypatch.context() as context:
             for name in ("decode_lossless", "decode_avif"):
-                patched.setattr(fallback, name, None)
+                context.setattr(fallback, name, None)
             for call in (modes.decode, modes.verify):
                 with pytest.raises(LimitError):
-                    call(data, limits=tight)
-            with pytest.raises(LimitError):  # alpha and what is kept are decoded whole
-                modes.decode(data, (0, 0, 9, 9), limits=tight)
+                    call(data, limits=limits)
+            with pytest.raises(LimitError):  # alpha and lossless images are decoded whole
+                modes.decode(data, (0, 0, 9, 9), limits=limits)
     assert modes.decode(data, limits=None).shape == samples.shape
 
 
-def test_a_preview_of_no_size_is_refused(small):
+def test_invalid_reductions_are_refused(small):
     for data in (fallback.pack_lossless(sample(3)), modes.encode(small, sample(3))):
         with pytest.raises(ValueError, match="reduce is 3, expected one of 1, 2, 4, 8, 16"):
             modes.decode(data, reduce=3)
 
 
-def test_damage_beside_the_latents_is_noticed(small):
+def test_damaged_alpha_is_detected(small):
     data = modes.encode(small, sample(4))
     alpha = image_file.contents(data).alpha
     for damaged in (
-        fallback.encode_lossless(sample(1)),  # another plane than its CRC says
+        fallback.encode_lossless(sample(1)),  # a plane that does not match its CRC
         data[alpha.offset : alpha.offset + 4] + fallback.encode_lossless(sample(1)[:-1])[4:],
         data[alpha.offset : alpha.offset + alpha.length - 1],
     )[1:]:
         body = chunks.pack_chunk(b"ALPH", damaged)
-        broken = data[: alpha.offset - 8] + body + data[alpha.offset + alpha.length + 4 :]
-        for look in (modes.decode, modes.verify):
+        file = data[: alpha.offset - 8] + body + data[alpha.offset + alpha.length + 4 :]
+        for call in (modes.decode, modes.verify):
             with pytest.raises(FormatError, match="lossless part"):
-                look(broken)
+                call(file)
 
 
-def test_a_kept_picture_needs_no_model(monkeypatch):
+def test_lossless_files_need_no_model(monkeypatch):
     data = vaecodec.encode(screenshot())
-    assert kind_of(data) == "lossless"
+    assert coding_of(data) == "lossless"
     monkeypatch.setattr(modes, "codec_for", None)
     np.testing.assert_array_equal(vaecodec.decode(data), screenshot())
 
@@ -355,7 +357,7 @@ def test_a_kept_picture_needs_no_model(monkeypatch):
         np.zeros((4, 4, 3), np.int16),
     ],
 )
-def test_samples_of_another_kind_are_refused(small, samples):
+def test_invalid_sample_arrays_are_refused(small, samples):
     with pytest.raises(CodecError, match="expected"):
         modes.encode(small, samples)
 
@@ -371,34 +373,34 @@ def test_join_inverts_split():
         np.testing.assert_array_equal(join_alpha(rgb, channels < 3, alpha), samples)
 
 
-def test_colours_that_nobody_sees_are_filled_smoothly():
-    seen = np.random.default_rng(0).random((61, 83)) < 0.02
+def test_transparent_pixels_are_filled_smoothly():
+    visible = np.random.default_rng(0).random((61, 83)) < 0.02
     ramp = np.add.outer(np.arange(61), np.arange(83)).astype(np.uint8)
     smooth = np.dstack([ramp, ramp + 20, 200 - ramp])
-    filled = fill_transparent(np.where(seen[..., None], smooth, 0).astype(np.uint8), seen)
-    np.testing.assert_array_equal(filled[seen], smooth[seen])
+    filled = fill_transparent(np.where(visible[..., None], smooth, 0).astype(np.uint8), visible)
+    np.testing.assert_array_equal(filled[visible], smooth[visible])
     assert np.abs(filled.astype(int) - smooth).mean() < 6
-    nothing = np.zeros((9, 7), bool)
-    assert fill_transparent(np.zeros((9, 7, 3), np.uint8), nothing).shape == (9, 7, 3)
+    none_visible = np.zeros((9, 7), bool)
+    assert fill_transparent(np.zeros((9, 7, 3), np.uint8), none_visible).shape == (9, 7, 3)
 
 
-def test_transparent_colour_costs_next_to_nothing(small):
+def test_transparent_colours_do_not_affect_the_size(small):
     samples = sample(4, 128, 128)
     samples[..., 3] = 255
     samples[:, 64:, 3] = 0
-    quiet = modes.encode(small, samples)
+    black = modes.encode(small, samples)
     samples[:, 64:, :3] = noise(128, 64)
-    assert len(modes.encode(small, samples)) == len(quiet)
-    assert len(quiet) < 0.75 * len(modes.encode(small, samples[..., :3]))
+    assert len(modes.encode(small, samples)) == len(black)
+    assert len(black) < 0.75 * len(modes.encode(small, samples[..., :3]))
 
 
 def test_grey_is_the_rounded_mean():
     values = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
-    wanted = np.floor(values.astype(int).sum(2) / 3 + 0.5)
-    np.testing.assert_array_equal(join_alpha(values, True, None), wanted)
+    expected = np.floor(values.astype(int).sum(2) / 3 + 0.5)
+    np.testing.assert_array_equal(join_alpha(values, True, None), expected)
 
 
-def test_the_crc_is_that_of_the_samples():
+def test_lossless_payloads_start_with_the_crc_of_the_samples():
     samples = sample(2, dtype=np.uint16)
     assert fallback.encode_lossless(samples)[:4] == zlib.crc32(samples.astype("<u2").tobytes()).to_bytes(4, "little")
 
@@ -407,14 +409,14 @@ def test_the_crc_is_that_of_the_samples():
 
 
 @pytest.mark.parametrize("path", sorted((GOLDEN / "kinds").glob("*.vae")), ids=lambda path: path.stem)
-def test_golden_files_of_every_kind_decode_as_they_did(path):
+def test_golden_files_of_every_kind_decode_to_the_stored_pixels(path):
     data = path.read_bytes()
-    wanted = np.load(path.with_suffix(".npy"))
+    expected = np.load(path.with_suffix(".npy"))
     model = reference_decoder.read_model(str(GOLDEN / "tiny.vcm"))
-    for again in (modes.decode(data, model=str(GOLDEN / "tiny.vcm")), reference_decoder.decode(data, model)):
-        again = again.reshape(wanted.shape)
-        assert again.dtype.itemsize == wanted.itemsize
-        assert np.abs(again.astype(int) - wanted).max() <= (1 if path.stem.startswith("avif") else 0)
+    for decoded in (modes.decode(data, model=str(GOLDEN / "tiny.vcm")), reference_decoder.decode(data, model)):
+        decoded = decoded.reshape(expected.shape)
+        assert decoded.dtype.itemsize == expected.itemsize
+        assert np.abs(decoded.astype(int) - expected).max() <= (1 if path.stem.startswith("avif") else 0)
 
 
 def test_there_is_a_golden_file_of_every_kind():
@@ -439,22 +441,25 @@ def files_of_every_kind(tiny):
         )
 
 
-def test_the_reference_decoder_agrees(tiny):
+def test_the_reference_decoder_agrees_on_every_kind(tiny):
     model, path = reference_decoder.read_model(str(GOLDEN / "tiny.vcm")), str(GOLDEN / "tiny.vcm")
     for data in files_of_every_kind(tiny):
-        wanted = modes.decode(data, model=path)
-        again = reference_decoder.decode(data, model)
-        assert again.shape == (*wanted.shape[:2], count_channels(wanted)) and again.dtype.itemsize == wanted.itemsize
-        difference = np.abs(again.reshape(wanted.shape).astype(int) - wanted)
-        assert difference.max() <= (1 if kind_of(data) == "avif" else 0)
-        bad = bytearray(data)
-        bad[-5] ^= 1  # the last byte of DATA, with a CRC that fits again
+        expected = modes.decode(data, model=path)
+        decoded = reference_decoder.decode(data, model)
+        assert (
+            decoded.shape == (*expected.shape[:2], count_channels(expected))
+            and decoded.dtype.itemsize == expected.itemsize
+        )
+        difference = np.abs(decoded.reshape(expected.shape).astype(int) - expected)
+        assert difference.max() <= (1 if coding_of(data) == "avif" else 0)
+        damaged = bytearray(data)
+        damaged[-5] ^= 1  # the last byte of DATA; the CRC is repaired below
         at = image_file.contents(data).data
-        bad[-4:] = zlib.crc32(bad[at.offset - 4 : -4]).to_bytes(4, "little")
+        damaged[-4:] = zlib.crc32(damaged[at.offset - 4 : -4]).to_bytes(4, "little")
         outcomes = []
         for decoder in (lambda data: modes.decode(data, model=path), lambda d: reference_decoder.decode(d, model)):
             try:
-                outcomes.append(decoder(bytes(bad)).tobytes())
+                outcomes.append(decoder(bytes(damaged)).tobytes())
             except (FormatError, ValueError, zlib.error, OSError):
                 outcomes.append(None)
-        assert outcomes[0] in (None, wanted.tobytes())
+        assert outcomes[0] in (None, expected.tobytes())

@@ -1,4 +1,4 @@
-"""--threads, --no-limits and --reduce, from the command line to the codec."""
+"""Test that --threads, --no-limits and --reduce reach the codec."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_preview_is_a_picture_of_that_size(folder):
+def test_previews_have_the_reduced_size(folder):
     assert cli.main(["compress", "--threads", "1", "photo.png"]) == 0
     assert cli.main(["decompress", "photo.vae", "-o", "small.png", "--reduce", "8", "--threads", "2"]) == 0
     assert read_image("small.png")[0].shape == (7, 9, 3)
@@ -25,14 +25,14 @@ def test_a_preview_is_a_picture_of_that_size(folder):
     assert read_image("part.png")[0].shape == (11, 10, 3)
 
 
-@pytest.mark.parametrize("wrong", [["--reduce", "3"], ["--reduce", "2", "--rm"], ["--threads", "0"]])
-def test_wrong_usage(folder, wrong):
+@pytest.mark.parametrize("options", [["--reduce", "3"], ["--reduce", "2", "--rm"], ["--threads", "0"]])
+def test_invalid_options_are_usage_errors(folder, options):
     assert cli.main(["compress", "photo.png"]) == 0
-    assert cli.main(["decompress", "photo.vae", "-o", "back.png", *wrong]) == 2
+    assert cli.main(["decompress", "photo.vae", "-o", "back.png", *options]) == 2
     assert not (folder / "back.png").exists() and (folder / "photo.vae").exists()
 
 
-def test_limits_hold_unless_lifted(folder, monkeypatch, capsys):
+def test_limits_apply_unless_lifted(folder, monkeypatch, capsys):
     assert cli.main(["compress", "photo.png"]) == 0
     before = np.asarray(Image.open("photo.png"))
     monkeypatch.setattr(limits, "DEFAULT", Limits(pixels=50 * 70 - 1))
@@ -40,8 +40,8 @@ def test_limits_hold_unless_lifted(folder, monkeypatch, capsys):
     for command in (["compress", "photo.png", "-o", "again.vae"], ["decompress", "photo.vae", "-o", "back.png"]):
         capsys.readouterr()
         assert cli.main(command) == 1
-        said = capsys.readouterr().err
-        assert "exceed" in said and said.count("\n") == 1
+        error = capsys.readouterr().err
+        assert "exceed" in error and error.count("\n") == 1
         assert cli.main([*command, "--no-limits"]) == 0
     assert cli.main(["verify", "photo.vae"]) == 1
     assert cli.main(["verify", "--no-limits", "photo.vae"]) == 0

@@ -1,4 +1,4 @@
-"""Targets: the search for a size or a fidelity, and files that meet them."""
+"""Test rate control: the search for a size or a fidelity, and files that meet their target."""
 
 import json
 import math
@@ -17,39 +17,39 @@ from vaecodec.images import strips
 from vaecodec.images.metrics import psnr
 
 
-def rate(step):
-    """Bytes of a picture whose rate grows a little unevenly with the step."""
-    return round(4000 * math.exp(3.4 * step / QUALITY_INDICES + 0.05 * math.sin(step / 40)))
+def rate(quality_index):
+    """Bytes of an imaginary image, which grow unevenly with the quality index."""
+    return round(4000 * math.exp(3.4 * quality_index / QUALITY_INDICES + 0.05 * math.sin(quality_index / 40)))
 
 
-def fidelity(step):
-    """PSNR likewise."""
-    return 26 + 14 * (step / QUALITY_INDICES) ** 0.9
+def fidelity(quality_index):
+    """PSNR of an imaginary image in dB."""
+    return 26 + 14 * (quality_index / QUALITY_INDICES) ** 0.9
 
 
 def counting(function):
     trials = []
 
-    def trial(step):
-        trials.append(step)
-        return function(step)
+    def trial(quality_index):
+        trials.append(quality_index)
+        return function(quality_index)
 
     return trial, trials
 
 
 @pytest.mark.parametrize("size", [4100, 5000, 12345, 50000, 110000])
-def test_sizes_are_met_from_below_in_few_trials(size):
+def test_the_search_meets_sizes_from_below_in_few_trials(size):
     trial, trials = counting(rate)
-    step = search(Target("size", size), trial)
-    assert 0.99 * size <= rate(step) <= size and step in trials
+    quality_index = search(Target("size", size), trial)
+    assert 0.99 * size <= rate(quality_index) <= size and quality_index in trials
     assert len(trials) == len(set(trials)) <= 6
 
 
-@pytest.mark.parametrize("wanted", [26.5, 30.0, 33.3, 39.5])
-def test_fidelities_are_met_from_above_in_few_trials(wanted):
+@pytest.mark.parametrize("target", [26.5, 30.0, 33.3, 39.5])
+def test_the_search_meets_fidelities_from_above_in_few_trials(target):
     trial, trials = counting(fidelity)
-    step = search(Target("psnr", wanted), trial)
-    assert wanted <= fidelity(step) <= wanted + 0.05
+    quality_index = search(Target("psnr", target), trial)
+    assert target <= fidelity(quality_index) <= target + 0.05
     assert len(trials) == len(set(trials)) <= 6
 
 
@@ -62,18 +62,18 @@ def test_fidelities_are_met_from_above_in_few_trials(wanted):
         (Target("psnr", 90.0), fidelity, QUALITY_INDICES - 1),
     ],
 )
-def test_what_cannot_be_met_ends_at_an_end(target, function, end):
+def test_unreachable_targets_end_at_an_extreme(target, function, end):
     trial, trials = counting(function)
     assert search(target, trial) == end and end in trials and len(trials) <= 12
 
 
-def test_a_coarse_scale_gives_the_best_step_on_the_right_side():
-    step = search(Target("size", 4500), lambda step: 1000 * (1 + step // 100))
-    assert step == 399
+def test_a_size_is_not_exceeded_even_if_sizes_grow_in_jumps():
+    quality_index = search(Target("size", 4500), lambda quality_index: 1000 * (1 + quality_index // 100))
+    assert quality_index == 399
 
 
 @pytest.mark.parametrize("value", [0, -3, math.nan, math.inf])
-def test_a_target_is_a_number_above_0(value):
+def test_targets_must_be_positive_numbers(value):
     with pytest.raises(ValueError, match="above 0"):
         Target.from_arguments(psnr=value)
 
@@ -91,56 +91,56 @@ def photograph(request):
 
 
 @pytest.mark.parametrize("size", [9000, 30000])
-def test_a_picture_has_the_size_asked_for(photograph, size):
+def test_files_have_the_requested_size(photograph, size):
     data = vaecodec.encode(photograph, target_size=size)
     assert 0.99 * size <= len(data) <= size
     assert vaecodec.info(data)["coding"] == "vae"
 
 
-def test_bits_a_pixel_are_those_of_the_whole_file(photograph):
+def test_target_bpp_counts_the_whole_file(photograph):
     height, width = photograph.shape[:2]
     for samples in (photograph, np.dstack([photograph, np.full((height, width), 255, np.uint8)])):
         data = vaecodec.encode(samples, target_bpp=0.5)
         assert 0.495 <= vaecodec.info(data)["bpp"] <= 0.5
 
 
-@pytest.mark.parametrize("wanted", [30, 36.5])
-def test_a_picture_has_the_fidelity_asked_for(photograph, wanted):
-    data = vaecodec.encode(photograph, target_psnr=wanted)
-    assert wanted <= psnr(photograph, vaecodec.decode(data)) <= wanted + 0.05
+@pytest.mark.parametrize("target", [30, 36.5])
+def test_images_have_the_requested_fidelity(photograph, target):
+    data = vaecodec.encode(photograph, target_psnr=target)
+    assert target <= psnr(photograph, vaecodec.decode(data)) <= target + 0.05
 
 
-def test_metadata_and_many_tiles_count(photograph, small, monkeypatch):
-    encode, rows = small.encode, np.concatenate([photograph[:, :300], photograph[::-1, 200:500]])
-    monkeypatch.setattr(small, "encode", lambda *given, **more: encode(*given, **more, tile=256))
-    data = modes.encode_rows(small, lambda: rows, False, Target("size", 20000), {"exif": bytes(range(256)) * 4})
+def test_sizes_include_metadata_and_all_tiles(photograph, small, monkeypatch):
+    encode, pixels = small.encode, np.concatenate([photograph[:, :300], photograph[::-1, 200:500]])
+    monkeypatch.setattr(small, "encode", lambda *arguments, **options: encode(*arguments, **options, tile=256))
+    data = modes.encode_rows(small, lambda: pixels, False, Target("size", 20000), {"exif": bytes(range(256)) * 4})
     info = vaecodec.info(data)
     assert info["metadata"] == ["exif"] and info["tiles"] == 8
     assert 0.99 * 20000 <= len(data) <= 20000
 
 
-def test_what_is_out_of_reach_is_said(photograph):
+def test_unreachable_targets_raise_an_error(photograph):
     with pytest.raises(TargetError, match=r"comes to \d+ bytes at least, and the target is 500"):
         vaecodec.encode(photograph, target_size=500)
     with pytest.raises(TargetError, match=r"comes to \d+\.\d+ dB at most, and the target is 80"):
         vaecodec.encode(photograph, target_psnr=80)
 
 
-def test_more_than_enough_is_no_error(photograph):
+def test_targets_beyond_the_extremes_are_met_by_the_extremes(photograph):
     corner = photograph[:64, :80]
     assert vaecodec.encode(corner, target_size=10**6) == vaecodec.encode(corner, quality=100)
     assert vaecodec.encode(corner, target_psnr=5) == vaecodec.encode(corner, quality=1)
 
 
-def test_what_is_kept_without_loss_meets_any_fidelity():
-    deep = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
-    assert (vaecodec.decode(vaecodec.encode(deep, target_psnr=99)) == deep).all()
+def test_lossless_files_meet_any_fidelity():
+    samples = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
+    assert (vaecodec.decode(vaecodec.encode(samples, target_psnr=99)) == samples).all()
     with pytest.raises(TargetError):
-        vaecodec.encode(deep, target_size=60)
+        vaecodec.encode(samples, target_size=60)
 
 
 @pytest.mark.parametrize("target", ["size", "psnr"])
-def test_a_picture_read_in_strips_meets_targets(photograph, tmp_path, monkeypatch, target):
+def test_images_read_in_strips_meet_targets(photograph, tmp_path, monkeypatch, target):
     monkeypatch.setattr(strips, "LARGE", 1000)
     monkeypatch.setattr(strips, "STRIP_BYTES", 200000)
     source, coded = str(tmp_path / "a.png"), str(tmp_path / "a.vae")
@@ -154,19 +154,19 @@ def test_a_picture_read_in_strips_meets_targets(photograph, tmp_path, monkeypatc
             assert 33 <= psnr(photograph, vaecodec.decode(file.read())) <= 33.1
 
 
-def test_the_command_line_takes_one_target(photograph, tmp_path, capsys):
+def test_the_command_line_accepts_one_target(photograph, tmp_path, capsys):
     source = str(tmp_path / "a.png")
     Image.fromarray(photograph).save(source)
     assert main(["compress", source, "--target-bpp", "0.4", "--json"]) == 0
     assert 0.396 <= json.loads(capsys.readouterr().out)["bpp"] <= 0.4
     assert main(["compress", source, "--target-size", "300", "-f"]) == 1
     assert "target is 300" in capsys.readouterr().err
-    for more in (["-q", "30"], ["--target-psnr", "30"]):
-        assert main(["compress", source, "--target-size", "3000", *more]) == 2
+    for options in (["-q", "30"], ["--target-psnr", "30"]):
+        assert main(["compress", source, "--target-size", "3000", *options]) == 2
         assert "not allowed with" in capsys.readouterr().err
 
 
-def test_a_folder_is_done_again_for_another_target(photograph, tmp_path):
+def test_folders_are_compressed_again_for_another_target(photograph, tmp_path):
     Image.fromarray(photograph[:128, :128]).save(tmp_path / "a.png")
     sizes = []
     for target in (["--target-size", "400"], ["--target-size", "900"], ["-q", "30"]):

@@ -1,4 +1,4 @@
-"""Cores change how long it takes, and nothing else."""
+"""Test that threads change the speed of coding and not its results."""
 
 import multiprocessing
 import os
@@ -25,50 +25,50 @@ PIXELS = synthetic_image(260, 300)
 
 
 @pytest.fixture(params=["own", "shared"])
-def either(request, monkeypatch):
-    """Threads have tiles of their own, or share each."""
+def tile_sharing(request, monkeypatch):
+    """Give each thread its own tiles, or let all threads share each tile."""
     monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", {"own": 1 << 10, "shared": 1 << 40}[request.param])
     return request.param
 
 
 @pytest.fixture(scope="module")
-def alone(tiny):
+def single_threaded(tiny):
     return Codec(tiny.model, threads=1)
 
 
 @pytest.fixture(scope="module")
-def many(tiny):
+def multithreaded(tiny):
     return Codec(tiny.model, threads=3)
 
 
-def test_bytes_and_pixels_do_not_depend_on_threads(alone, many, either):
-    data = alone.encode(PIXELS, 60, tile=64)
-    assert many.encode(PIXELS, 60, tile=64) == data
-    assert many.symbol_crcs(data) == alone.symbol_crcs(data)
-    assert many.information(PIXELS, 60, tile=64) == alone.information(PIXELS, 60, tile=64)
+def test_bytes_and_pixels_do_not_depend_on_threads(single_threaded, multithreaded, tile_sharing):
+    data = single_threaded.encode(PIXELS, 60, tile=64)
+    assert multithreaded.encode(PIXELS, 60, tile=64) == data
+    assert multithreaded.symbol_crcs(data) == single_threaded.symbol_crcs(data)
+    assert multithreaded.information(PIXELS, 60, tile=64) == single_threaded.information(PIXELS, 60, tile=64)
     for window, reduce in ((None, 1), ((70, 3, 130, 250), 1), (None, 4), ((70, 3, 130, 250), 8)):
-        wanted = alone.decode(data, window, reduce)
-        np.testing.assert_array_equal(many.decode(data, window, reduce), wanted)
+        expected = single_threaded.decode(data, window, reduce)
+        np.testing.assert_array_equal(multithreaded.decode(data, window, reduce), expected)
 
 
-def test_each_thread_has_tiles_of_its_own_where_there_are_enough():
+def test_threads_code_whole_tiles_if_there_are_enough():
     cases = ((16, OWN_TILE_PIXELS, 2, True), (3, OWN_TILE_PIXELS, 2, False), (16, OWN_TILE_PIXELS - 1, 2, False))
-    for tiles, pixels, threads, apart in cases:
+    for tiles, pixels, threads, one_tile_per_thread in cases:
         with Schedule(tiles, tiles * pixels, threads) as schedule:
-            assert (schedule.inner is ONE_THREAD) == apart
-            assert schedule.inner.count == (1 if apart else threads)
+            assert (schedule.inner is ONE_THREAD) == one_tile_per_thread
+            assert schedule.inner.count == (1 if one_tile_per_thread else threads)
     with Schedule(16, 16 * OWN_TILE_PIXELS, 1) as schedule:
         assert schedule.inner is ONE_THREAD
 
 
-def test_tiles_are_coded_at_the_same_time():
+def test_tiles_are_coded_concurrently():
     meeting = threading.Barrier(2)
     with Schedule(16, 16 * OWN_TILE_PIXELS, 2) as schedule:
-        list(schedule.map(meeting.wait, [(30,)] * 4))  # goes on once two are here
+        list(schedule.map(meeting.wait, [(30,)] * 4))  # a wait returns once two threads wait
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_jobs_are_taken_as_there_is_room(threads):
+def test_jobs_are_taken_lazily(threads):
     taken = []
 
     def jobs():
@@ -83,47 +83,47 @@ def test_jobs_are_taken_as_there_is_room(threads):
         assert list(results) == [n * n for n in range(5, 100)]
 
 
-def test_damage_found_by_a_thread_is_told_as_ever(alone, many, either):
-    data = bytearray(alone.encode(PIXELS, 60, tile=64))
+def test_damage_raises_the_same_error_on_every_number_of_threads(single_threaded, multithreaded, tile_sharing):
+    data = bytearray(single_threaded.encode(PIXELS, 60, tile=64))
     data[parse(bytes(data)).tiles[7].offset] ^= 1
     messages = []
-    for codec in (alone, many):
+    for codec in (single_threaded, multithreaded):
         with pytest.raises(FormatError, match="tile 7 is damaged") as caught:
             codec.decode(bytes(data), (0, 0, 260, 300))
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
 
 
-def test_threads_do_not_outlive_an_error(many, either):
+def test_threads_end_after_an_error(multithreaded, tile_sharing):
     def stop(done, total):
         if done == 2:
             raise KeyboardInterrupt
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        many.encode(PIXELS, 60, tile=64, progress=stop)
+        multithreaded.encode(PIXELS, 60, tile=64, progress=stop)
     assert threading.active_count() == before
 
 
-def test_threads_do_not_outlive_strips_that_nobody_takes(many, either):
-    data, before = many.encode(PIXELS, 60, tile=64), threading.active_count()
-    _, strips = many.decode_strips(data)
+def test_threads_end_when_strips_are_closed_early(multithreaded, tile_sharing):
+    data, before = multithreaded.encode(PIXELS, 60, tile=64), threading.active_count()
+    _, strips = multithreaded.decode_strips(data)
     next(strips)
     strips.close()
     assert threading.active_count() == before
 
 
-def test_progress_counts_tiles(alone, many, either):
-    for codec in (alone, many):
-        said = []
-        data = codec.encode(PIXELS, 60, tile=64, progress=lambda *numbers, said=said: said.append(numbers))
-        assert said == [(n, 25) for n in range(26)]
-        said.clear()
-        codec.decode(data, (0, 0, 64, 128), progress=lambda *numbers, said=said: said.append(numbers))
-        assert said == [(0, 2), (1, 2), (2, 2)]
+def test_progress_counts_tiles(single_threaded, multithreaded, tile_sharing):
+    for codec in (single_threaded, multithreaded):
+        reports = []
+        data = codec.encode(PIXELS, 60, tile=64, progress=lambda *numbers, reports=reports: reports.append(numbers))
+        assert reports == [(n, 25) for n in range(26)]
+        reports.clear()
+        codec.decode(data, (0, 0, 64, 128), progress=lambda *numbers, reports=reports: reports.append(numbers))
+        assert reports == [(0, 2), (1, 2), (2, 2)]
 
 
-def test_a_codec_has_as_many_threads_as_it_is_told(tiny, monkeypatch):
+def test_the_number_of_threads_is_configurable(tiny, monkeypatch):
     monkeypatch.setenv("VAECODEC_THREADS", "3")
     assert Codec(tiny.model).threads == available_cores() == 3
     assert Codec(tiny.model, threads=7).threads == 7
@@ -136,65 +136,65 @@ def test_a_codec_has_as_many_threads_as_it_is_told(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_strips_make_the_whole(count):
+def test_strips_cover_each_row_once(count):
     with ThreadPoolExecutor(count) as pool:
         threads = Threads(count, pool if count > 1 else None)
-        for rows in (1, 2, 3, 9, 64, 1000):
-            strips = threads.strips(rows)
-            assert strips[0][0] == 0 and strips[-1][1] == rows
+        for height in (1, 2, 3, 9, 64, 1000):
+            strips = threads.strips(height)
+            assert strips[0][0] == 0 and strips[-1][1] == height
             assert all(a[1] == b[0] for a, b in pairwise(strips))
-            done = np.zeros(rows, int)
+            visits = np.zeros(height, int)
 
-            def work(strip, done=done):
-                done[slice(*strip)] += 1
+            def work(strip, visits=visits):
+                visits[slice(*strip)] += 1
 
-            threads.over_rows(rows, work)
-            assert (done == 1).all()
+            threads.over_rows(height, work)
+            assert (visits == 1).all()
 
 
-def test_threads_work_at_the_same_time_and_the_caller_is_one():
-    seen, meeting = set(), threading.Barrier(2)
+def test_the_calling_thread_works_beside_the_pool():
+    thread_ids, meeting = set(), threading.Barrier(2)
 
     def work(item):
-        seen.add(threading.get_ident())
-        meeting.wait(30)  # goes on once two are here
+        thread_ids.add(threading.get_ident())
+        meeting.wait(30)  # returns once two threads wait
 
     with ThreadPoolExecutor(1) as pool:
         Threads(2, pool).run(work, range(4))
-    assert len(seen) == 2 and threading.get_ident() in seen
+    assert len(thread_ids) == 2 and threading.get_ident() in thread_ids
 
 
-def test_work_does_not_wait_for_a_thread_that_has_not_begun():
+def test_work_does_not_wait_for_busy_threads():
     with ThreadPoolExecutor(1) as pool:
-        busy, made = threading.Event(), []
+        busy, results = threading.Event(), []
         pool.submit(busy.wait, 30)
         try:
-            Threads(2, pool).run(made.append, range(3))
-            assert made == [0, 1, 2]
+            Threads(2, pool).run(results.append, range(3))
+            assert results == [0, 1, 2]
         finally:
             busy.set()
 
 
-@pytest.mark.parametrize("bad", [0, 3])
-def test_an_error_is_raised_once_all_have_ended(bad):
-    made, running = [], []
+@pytest.mark.parametrize("failing", [0, 3])
+def test_an_error_is_raised_after_all_threads_end(failing):
+    results, running = [], []
 
     def work(n):
         running.append(n)
-        if n == bad:
+        if n == failing:
             raise ValueError("bad")
-        made.append(n)
+        results.append(n)
         running.remove(n)
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="bad"):
         Threads(3, pool).run(work, range(1000))
-    assert running == [bad] and len(made) < 1000
+    assert running == [failing] and len(results) < 1000
 
 
-def test_without_threads_everything_happens_here():
-    seen = []
-    ONE_THREAD.run(lambda n: seen.append((n, threading.get_ident())), range(3))
-    assert seen == [(n, threading.get_ident()) for n in range(3)]
+def test_one_thread_runs_everything_in_the_calling_thread():
+    calls = []
+    ONE_THREAD.run(lambda n: calls.append((n, threading.get_ident())), range(3))
+    assert calls == [(n, threading.get_ident()) for n in range(3)]
     assert ONE_THREAD.strips(1000) == [(0, 1000)] and Threads(9).count == 1
 
 
@@ -209,11 +209,11 @@ def decode_golden(path):
 
 
 @pytest.mark.parametrize("method", [m for m in ("spawn", "forkserver") if m in multiprocessing.get_all_start_methods()])
-def test_other_processes_decode_too(method):
+def test_child_processes_decode(method):
     paths = sorted(GOLDEN.glob("*.vae"))[:4]
     with multiprocessing.get_context(method).Pool(2) as pool:
-        found = pool.map(decode_golden, paths)
-    assert found == [[tile.pixels for tile in parse(path.read_bytes()).tiles] for path in paths]
+        checksums = pool.map(decode_golden, paths)
+    assert checksums == [[tile.pixels for tile in parse(path.read_bytes()).tiles] for path in paths]
 
 
 FIRST_CALLS = """
@@ -222,26 +222,26 @@ import vaecodec
 folder = sys.argv[1]
 codec = vaecodec.load(folder + "/tiny.vcm", threads=4)
 data = open(folder + "/photo.vae", "rb").read()
-found, meeting = [], threading.Barrier(4)
+files, meeting = [], threading.Barrier(4)
 def decode():
     meeting.wait()
     codec.verify(data)
-    found.append(codec.encode(codec.decode(data)))
+    files.append(codec.encode(codec.decode(data)))
 threads = [threading.Thread(target=decode) for _ in range(4)]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(len(found), len(set(found)))
+print(len(files), len(set(files)))
 """
 
 
-def test_the_first_calls_of_a_process_may_be_many_at_once():
-    """When nothing is cached or packed yet."""
+def test_the_first_calls_of_a_process_may_be_concurrent():
+    """Nothing is cached or packed yet in a new process."""
     for _ in range(5):
-        run = [sys.executable, "-c", FIRST_CALLS, str(GOLDEN)]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=120)
-        assert done.stdout == "4 1\n", done.stderr
+        command = [sys.executable, "-c", FIRST_CALLS, str(GOLDEN)]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert process.stdout == "4 1\n", process.stderr
 
 
 FORK_WHILE_CODING = """
@@ -250,7 +250,7 @@ import vaecodec
 folder = sys.argv[1]
 codec = vaecodec.load(folder + "/tiny.vcm", threads=2)
 data = open(folder + "/photo.vae", "rb").read()
-wanted = codec.decode(data)
+expected = codec.decode(data)
 stop = threading.Event()
 def busy():
     while not stop.is_set():
@@ -258,37 +258,37 @@ def busy():
 threads = [threading.Thread(target=busy) for _ in range(2)]
 for thread in threads:
     thread.start()
-said = []
+statuses = []
 for _ in range(10):
     child = os.fork()
     if child == 0:
-        os._exit(int((codec.decode(data) == wanted).all()))
-    said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        os._exit(int((codec.decode(data) == expected).all()))
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 stop.set()
 for thread in threads:
     thread.join()
-print(said)
+print(statuses)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_fork_in_the_middle_of_coding_codes_on():
-    run = [sys.executable, "-W", "ignore", "-c", FORK_WHILE_CODING, str(GOLDEN)]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
-    assert done.stdout == f"{[1] * 10}\n", done.stderr
+def test_a_child_forked_during_coding_decodes():
+    command = [sys.executable, "-W", "ignore", "-c", FORK_WHILE_CODING, str(GOLDEN)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.stdout == f"{[1] * 10}\n", process.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_nobody_forks_while_blas_is_told_of_threads(monkeypatch):
-    """It has a lock for that, which nobody in the child would let go of."""
-    inside, done = threading.Event(), threading.Event()
+def test_a_fork_waits_until_the_threads_of_blas_are_limited(monkeypatch):
+    """Limiting the threads of BLAS takes a lock, which no thread of a child would release."""
+    inside, finished = threading.Event(), threading.Event()
 
     class Slow:
         def limit(self, **_):
             inside.set()
             time.sleep(0.3)
-            done.set()
+            finished.set()
             return nullcontext()
 
     def use():
@@ -302,24 +302,24 @@ def test_nobody_forks_while_blas_is_told_of_threads(monkeypatch):
     assert inside.wait(30)
     child = os.fork()
     if child == 0:
-        os._exit(17 if done.is_set() else 18)
+        os._exit(17 if finished.is_set() else 18)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
     thread.join()
 
 
-def test_threads_of_callers_share_a_codec(many, alone, either):
-    data = alone.encode(PIXELS, 60, tile=64)
-    wanted, found = alone.decode(data), []
-    threads = [threading.Thread(target=lambda: found.append(many.decode(data))) for _ in range(3)]
+def test_threads_of_a_caller_share_a_codec(multithreaded, single_threaded, tile_sharing):
+    data = single_threaded.encode(PIXELS, 60, tile=64)
+    expected, images = single_threaded.decode(data), []
+    threads = [threading.Thread(target=lambda: images.append(multithreaded.decode(data))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 3 and all(np.array_equal(one, wanted) for one in found)
+    assert len(images) == 3 and all(np.array_equal(image, expected) for image in images)
 
 
-def test_information_does_not_depend_on_the_order_of_tiles(alone, monkeypatch):
-    """Bits whose plain sum in this order is 0."""
+def test_information_does_not_depend_on_the_order_of_tiles(single_threaded, monkeypatch):
+    """The sum of these bits in this order, without compensation, is 0."""
     bits = iter([1e17, 1.0, -1e17, *[0.0] * 100])
     monkeypatch.setattr("vaecodec.codec.encoder.information", lambda *arguments: next(bits))
-    assert alone.information(PIXELS, 60, tile=64) == 1.0
+    assert single_threaded.information(PIXELS, 60, tile=64) == 1.0

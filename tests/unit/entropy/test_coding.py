@@ -1,4 +1,4 @@
-"""Symbols <-> words: push and pop are inverses, tables are exact, rates are what the tables say."""
+"""Test entropy coding: popping inverts pushing, tables are exact, and sizes follow the tables."""
 
 import numpy as np
 import pytest
@@ -15,33 +15,33 @@ from vaecodec.errors import CodecError, FormatError, ModelError
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 2, 17, 400]), st.sampled_from([0, 1, 30]))
 def test_pop_inverts_push(seed, count, below):
     rng = np.random.default_rng(seed)
-    tables = random_tables(rng, rows=5, entries=60)
-    rows = rng.integers(0, 5, count).astype(np.uint8)
+    tables = random_tables(rng, count=5, entries=60)
+    indices = rng.integers(0, 5, count).astype(np.uint8)
     symbols = np.rint(rng.standard_cauchy(count) * 20).clip(-65535, 65535).astype(np.int32)
-    symbols[rows == coding.ZERO_TABLE] = 0
-    pop_inverts_push(tables, symbols, rows, rng.integers(-90, 90, below).astype(np.int32))
+    symbols[indices == coding.ZERO_TABLE] = 0
+    pop_inverts_push(tables, symbols, indices, rng.integers(-90, 90, below).astype(np.int32))
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1))
-def test_coded_size_is_the_information_content(seed):
+def test_coded_size_is_close_to_the_information_content(seed):
     rng = np.random.default_rng(seed)
-    tables = random_tables(rng, rows=8, entries=100)
-    rows = rng.integers(1, 8, 3000).astype(np.uint8)
+    tables = random_tables(rng, count=8, entries=100)
+    indices = rng.integers(1, 8, 3000).astype(np.uint8)
     symbols = np.rint(rng.standard_normal(3000) * 30).astype(np.int32)
-    data = pop_inverts_push(tables, symbols, rows, np.zeros(0, np.int32))
-    bits = tables.bits(symbols, rows)
-    # On an empty stack what begins a table costs nothing, as the zeros of a first escape do.
+    data = pop_inverts_push(tables, symbols, indices, np.zeros(0, np.int32))
+    bits = tables.bits(symbols, indices)
+    # On an empty stack the first entry of a table costs nothing; the zeros of a first escape are such entries.
     assert bits - 64 <= 8 * len(data) <= bits * 1.001 + 64
 
 
-def test_every_interval_end_reaches_the_coder_exactly():
-    """A state made by hand to lie on either end of each entry must decode to that entry."""
+def test_both_ends_of_every_interval_decode_to_its_entry():
+    """A state at either end of the interval of an entry decodes to that entry."""
     rng = np.random.default_rng(7)
-    tables = random_tables(rng, rows=12, entries=300)
-    for row in range(len(tables.low)):
-        freq = tables.row(row).astype(np.int64)
-        model = coding.categorical(tables.row(row))
+    tables = random_tables(rng, count=12, entries=300)
+    for table in range(len(tables.low)):
+        freq = tables.row(table).astype(np.int64)
+        model = coding.categorical(tables.row(table))
         start = np.cumsum(freq) - freq
         for quantile, entry in [*zip(start, range(len(freq))), *zip(start + freq - 1, range(len(freq)))]:  # noqa: B905
             state = (1 << 56) | int(quantile)
@@ -49,26 +49,26 @@ def test_every_interval_end_reaches_the_coder_exactly():
             assert coding.reader(words.tobytes()).decode(model, 1)[0] == entry
 
 
-def test_push_refuses_what_pop_could_not_return():
-    tables = random_tables(np.random.default_rng(0), rows=2, entries=9)
+def test_push_refuses_symbols_that_pop_cannot_return():
+    tables = random_tables(np.random.default_rng(0), count=2, entries=9)
     models = coding.Models(tables)
-    for symbol, row in ((1, 0), (70000, 1), (-70000, 1)):
+    for symbol, index in ((1, 0), (70000, 1), (-70000, 1)):
         with pytest.raises(CodecError):
-            coding.push(coding.writer(), np.array([symbol], np.int32), np.array([row], np.uint8), models)
+            coding.push(coding.writer(), np.array([symbol], np.int32), np.array([index], np.uint8), models)
 
 
 @pytest.mark.parametrize("data", [b"abc", b"\x01\0\0\0\0\0\0\0"])
-def test_reader_refuses_what_no_writer_makes(data):
+def test_reader_refuses_invalid_words(data):
     with pytest.raises(FormatError):
         coding.reader(data)
 
 
-def test_an_escape_far_out_of_range_is_refused():
-    tables = random_tables(np.random.default_rng(3), rows=2, entries=9)
+def test_escapes_out_of_range_are_refused():
+    tables = random_tables(np.random.default_rng(3), count=2, entries=9)
     models = coding.Models(tables)
     coder = coding.writer()
-    far = np.array([2**30], "<i4").view(np.uint8).astype(np.int32)
-    coder.encode_reverse(far, models.bytes)
+    escaped = np.array([2**30], "<i4").view(np.uint8).astype(np.int32)
+    coder.encode_reverse(escaped, models.bytes)
     coder.encode_reverse(np.array([tables.last[1]], np.int32), models[1])
     with pytest.raises(FormatError):
         coding.pop(coding.reader(coding.words(coder)), np.array([1], np.uint8), models)
@@ -82,15 +82,15 @@ def test_integer_frequencies_keep_every_entry_and_sum_exactly():
 
 
 @pytest.mark.parametrize("masses", [[0.5, np.nan], [-0.1, 0.5], [0.9, 0.9]])
-def test_integer_frequencies_refuse_what_is_no_distribution(masses):
+def test_integer_frequencies_refuse_invalid_distributions(masses):
     with pytest.raises(ModelError):
         integer_frequencies(np.array(masses))
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "frequencies",
     [[(0, np.array([TOTAL], np.uint32))], [(0, np.array([TOTAL, 0], np.uint32))], [(0, np.array([5, 6], np.uint32))]],
 )
-def test_tables_that_no_coder_could_use_are_refused(rows):
+def test_invalid_tables_are_refused(frequencies):
     with pytest.raises(ModelError):
-        build(rows)
+        build(frequencies)

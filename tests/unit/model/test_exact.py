@@ -1,4 +1,4 @@
-"""The exact networks: independent of summation order, in a type that holds every sum."""
+"""Test the exact networks: results are independent of the order of summation, and every sum is exact."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from vaecodec.model.exact import Exact, Layer, prepare
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_order_of_summation_gives_the_same(seed):
+def test_results_do_not_depend_on_the_order_of_summation(seed):
     rng = np.random.default_rng(seed)
     kernel = rng.integers(-2000, 2000, (300, 40))
     layers = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 40)})
@@ -23,7 +23,7 @@ def test_any_order_of_summation_gives_the_same(seed):
 
 
 @pytest.mark.parametrize("size", [20, 60])
-def test_outputs_beyond_float32_are_exact_too(size):
+def test_outputs_beyond_float32_are_exact(size):
     rng = np.random.default_rng(size)
     kernel = rng.integers(-300, 300, (size, 7)) * np.array([1, 100, 1, 1, 100, 1, 1])
     layer = prepare({"a/kernel": kernel, "a/bias": rng.integers(-(2**20), 2**20, 7)})["a"]
@@ -35,7 +35,7 @@ def test_outputs_beyond_float32_are_exact_too(size):
     assert layer.product(x, slice(2, 4)).dtype == np.float32
 
 
-def test_float_type_follows_from_the_bound():
+def test_the_float_type_follows_from_the_bound():
     small, large = np.full((10, 1), 100), np.full((10, 1), 30000)
     layers = prepare({"s/kernel": small, "s/bias": np.zeros(1), "l/kernel": large, "l/bias": np.zeros(1)})
     assert layers["s"].kernel.dtype == np.float32 and layers["l"].kernel.dtype == np.float64
@@ -43,7 +43,7 @@ def test_float_type_follows_from_the_bound():
         prepare({"x/kernel": np.full((10, 1), 2**62), "x/bias": np.zeros(1)})
 
 
-def test_levels_cover_every_step():
+def test_levels_cover_every_quality_index():
     from vaecodec.config import INDICES_PER_LEVEL, QUALITY_INDICES
 
     assert (QUALITY_INDICES - 1) // INDICES_PER_LEVEL == LEVELS - 1

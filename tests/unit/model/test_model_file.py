@@ -1,4 +1,4 @@
-"""Model files are not trusted: whatever is in one, it is loaded as a model of ours or refused with a ModelError."""
+"""Test that untrusted model files are loaded as valid models or refused with a ModelError."""
 
 import json
 import random
@@ -107,7 +107,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_model_that_no_training_makes_is_refused(tiny, case):
+def test_invalid_models_are_refused(tiny, case):
     name, change, message = CASES[case]
     if message == "does not know":
         with pytest.raises(ModelError, match=message):
@@ -116,7 +116,7 @@ def test_a_model_that_no_training_makes_is_refused(tiny, case):
         assert_refused(tiny.model, name, change, message)
 
 
-def test_the_model_itself_passes(tiny):
+def test_the_unchanged_model_is_valid(tiny):
     assert parse_model(with_arrays(tiny.model), "good.vcm").id == tiny.model.id
 
 
@@ -124,9 +124,9 @@ def test_a_model_without_a_table_for_flags_is_refused(tiny):
     tables = tiny.model.models.tables
     freq = np.concatenate([tables.row(0), tables.row(len(tables.low) - 1)])
     start = np.array([0, len(tables.row(0)), len(freq)])
-    some = {"tables/freq": freq, "tables/start": start, "tables/low": tables.low[[0, -1]]}
+    tables_without_flags = {"tables/freq": freq, "tables/start": start, "tables/low": tables.low[[0, -1]]}
     with pytest.raises(ModelError, match="tables, expected 3"):
-        parse_model(with_arrays(tiny.model, **some, centroids=np.zeros((1, 2), np.int8)), "bad.vcm")
+        parse_model(with_arrays(tiny.model, **tables_without_flags, centroids=np.zeros((1, 2), np.int8)), "bad.vcm")
 
 
 def with_metadata(data, **fields):
@@ -155,19 +155,19 @@ def test_metadata_out_of_range_is_refused(data, fields, message):
         parse_model(with_metadata(data, **fields), "bad.vcm")
 
 
-@pytest.mark.parametrize("bad", [b"", b"1234567", (2**62).to_bytes(8, "little") + b"{}", bytes(9) + b"{}"])
-def test_no_model_at_all_is_refused(bad):
+@pytest.mark.parametrize("data", [b"", b"1234567", (2**62).to_bytes(8, "little") + b"{}", bytes(9) + b"{}"])
+def test_other_data_are_refused(data):
     with pytest.raises(ModelError):
-        parse_model(bad, "bad.vcm")
+        parse_model(data, "bad.vcm")
 
 
-def test_a_header_beyond_reason_is_not_parsed():
+def test_oversized_headers_are_not_parsed():
     with pytest.raises(ModelError, match="header"):
         parse_model((MAX_HEADER + 1).to_bytes(8, "little") + b"[" * (MAX_HEADER + 1), "bad.vcm")
 
 
-def test_any_other_byte_is_refused_or_does_not_matter(data, tiny):
-    """An encoder's part has no place in the id, but none in what decodes either."""
+def test_mutants_are_refused_or_keep_the_id(data, tiny):
+    """The id excludes the encoder's part, which does not affect decoding."""
     rng = random.Random(3)
     for _ in range(60):
         with np.errstate(all="ignore"):
@@ -178,16 +178,16 @@ def test_any_other_byte_is_refused_or_does_not_matter(data, tiny):
         assert model.id == tiny.model.id
 
 
-def test_ids_have_128_bits_of_all_that_decoders_use(tiny):
+def test_the_id_covers_all_tensors_of_decoders(tiny):
     config, arrays = tiny.model.config.to_dict(), tiny.model.arrays
     assert len(tiny.model.id) == 32 and identify(config, arrays) == tiny.model.id
     for name, array in arrays.items():
-        other = identify(config, {**arrays, name: with_entry(array, array.ravel()[0] + array.dtype.type(1))})
+        changed_id = identify(config, {**arrays, name: with_entry(array, array.ravel()[0] + array.dtype.type(1))})
         encoders = name.startswith(("analysis/", "gains/analysis/", "start/"))
-        assert (other == tiny.model.id) == encoders, name
+        assert (changed_id == tiny.model.id) == encoders, name
 
 
-def test_a_model_without_an_analysis_decodes_and_does_not_encode(tiny):
+def test_models_without_analysis_only_decode(tiny):
     dropped = {name: None for name in tiny.model.arrays if name.startswith(("analysis/", "gains/analysis/"))}
     codec = Codec(reload(tiny.model, **dropped), threads=1)
     np.testing.assert_array_equal(codec.decode((GOLDEN / "photo.vae").read_bytes()), np.load(GOLDEN / "photo.npy"))
@@ -195,18 +195,18 @@ def test_a_model_without_an_analysis_decodes_and_does_not_encode(tiny):
         codec.encode(synthetic_image(32, 32))
 
 
-def test_models_of_one_id_have_codecs_of_their_own(tmp_path, tiny):
-    """What only encoders use is not in the id: two such files decode alike and encode differently."""
+def test_models_with_the_same_id_have_separate_codecs(tmp_path, tiny):
+    """The id excludes the encoder's part, so two files with the same id may encode differently."""
     model = tiny.model
     gains = model.arrays["gains/analysis/out"]
     louder = with_arrays(model, **{"gains/analysis/out": gains + np.int32(3 << 12)})
     (tmp_path / "louder.vcm").write_bytes(louder)
-    codec, other = vaecodec.load(str(GOLDEN / "tiny.vcm")), vaecodec.load(str(tmp_path / "louder.vcm"))
-    assert codec.model.id == other.model.id and codec is not other
+    codec, louder_codec = vaecodec.load(str(GOLDEN / "tiny.vcm")), vaecodec.load(str(tmp_path / "louder.vcm"))
+    assert codec.model.id == louder_codec.model.id and codec is not louder_codec
     pixels = synthetic_image(48, 64)
-    assert codec.encode(pixels, 90) != other.encode(pixels, 90)
+    assert codec.encode(pixels, 90) != louder_codec.encode(pixels, 90)
     assert vaecodec.load(str(GOLDEN / "tiny.vcm")) is codec
-    assert cached_codec(load_model(str(tmp_path / "louder.vcm"))) is other
+    assert cached_codec(load_model(str(tmp_path / "louder.vcm"))) is louder_codec
 
 
 MOST = {"levels/bias": 2**20, "levels/lowest": 2**20, "levels/start": 2**16, "levels/inverse_gain": 2**14}
@@ -214,8 +214,8 @@ MOST |= {"gains/coefficients": 5 << 12, "gains/synthesis/fine": 20 << 12, "gains
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_model_of_any_integers_decodes_what_it_encodes(tiny, seed):
-    """Integers up to the limits of each tensor, as far as sums allow."""
+def test_models_of_random_integers_decode_what_they_encode(tiny, seed):
+    """The integers of each tensor reach its limits, as far as sums allow."""
     rng, arrays = np.random.default_rng(seed), {}
     for name, array in tiny.model.arrays.items():
         if name.startswith(("prior/", "levels/", "centroids", "synthesis/", "gains/synthesis", "gains/coef")):
@@ -232,23 +232,23 @@ def test_a_model_of_any_integers_decodes_what_it_encodes(tiny, seed):
         codec.verify(data)
 
 
-def test_what_was_coded_with_other_models_is_damaged(tiny):
-    """A file whose header names a model that has other integers: unless these play no part in it."""
+def test_files_of_other_models_are_detected_as_damaged(tiny):
+    """The header names a model with other integers; a few of them do not affect the file."""
     data, rng = tiny.encode(synthetic_image(48, 48), 60), random.Random(0)
     names = [name for name in tiny.model.arrays if name.startswith(("prior/", "levels/bias"))]
-    noticed = 0
+    detected = 0
     for name in rng.sample(names, 25):
         array = np.abs(tiny.model.arrays[name][..., ::-1]).copy()
         if np.array_equal(array, tiny.model.arrays[name]):
             continue
         try:
-            other = Codec(reload(tiny.model, **{name: array}), threads=1)
+            other_codec = Codec(reload(tiny.model, **{name: array}), threads=1)
         except ModelError:  # sums could overflow
             continue
-        forged = data.replace(bytes.fromhex(tiny.model.id), bytes.fromhex(other.model.id))
+        forged = data.replace(bytes.fromhex(tiny.model.id), bytes.fromhex(other_codec.model.id))
         try:
-            other.verify(with_right_crcs(forged))
+            other_codec.verify(with_right_crcs(forged))
         except FormatError as exc:
             assert "damaged" in str(exc)
-            noticed += 1
-    assert noticed > 10
+            detected += 1
+    assert detected > 10

@@ -1,4 +1,4 @@
-"""Integer layers and gains of the transforms: no sum can overflow, and what goes in comes back."""
+"""Test integer layers and gains of the transforms: no sum overflows, and conversion is reversible."""
 
 import numpy as np
 import pytest
@@ -23,15 +23,15 @@ from vaecodec.transforms.latents import subband_of
 
 
 def random_weights(rng, shape):
-    """Of every magnitude: large outputs, tiny ones, and one that is 0."""
-    found = rng.normal(0, 1, shape) * 2.0 ** rng.uniform(-20, 1, shape[-1])
-    found[..., 0] = 0
-    return found
+    """Weights of every magnitude: some outputs are large, some tiny, and one is 0."""
+    weights = rng.normal(0, 1, shape) * 2.0 ** rng.uniform(-20, 1, shape[-1])
+    weights[..., 0] = 0
+    return weights
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (24, 40), (768, 32), (3, 3, 16)])
 @pytest.mark.parametrize("bits", [(11, 11), (14, 11), (11, 14), (15, 11)])
-def test_no_sum_can_overflow(shape, bits):
+def test_sums_cannot_overflow(shape, bits):
     rng = np.random.default_rng(len(shape))
     kernel, bias = random_weights(rng, shape), rng.normal(0, 3, shape[-1])
     layer = integer_layer(kernel, bias, *bits)
@@ -46,8 +46,8 @@ def test_no_sum_can_overflow(shape, bits):
         Depthwise(*layer, limit=ACTIVATION_MAX)
 
 
-def test_layers_are_as_fine_as_they_can_be():
-    """A unit half as large would overflow, or no bit of it would be of use."""
+def test_layers_use_the_finest_possible_units():
+    """A unit half as large would overflow or add no precision."""
     rng = np.random.default_rng(1)
     kernel, bias = rng.normal(0, 1, (100, 30)) * 2.0 ** rng.uniform(-4, 2, 30), rng.normal(0, 1, 30)
     layer = integer_layer(kernel, bias, 11, 11)
@@ -59,7 +59,7 @@ def test_layers_are_as_fine_as_they_can_be():
 
 
 def test_extreme_inputs_are_computed_exactly(kinds):
-    """Where every product has the sign of the sum: against integers of Python."""
+    """All products have the same sign; the sums are compared with Python integers."""
     rng = np.random.default_rng(2)
     layer = integer_layer(rng.normal(0, 1, (50, 9)), rng.normal(0, 1, 9), 11, 11)
     dense_layer = Dense(*layer, limit=ACTIVATION_MAX)
@@ -69,32 +69,32 @@ def test_extreme_inputs_are_computed_exactly(kinds):
             total = sum(int(a) * int(b) for a, b in zip(sign * x.astype(int), layer.kernel[:, output], strict=True))
             shift = int(layer.shift[output])
             total = (total + int(layer.bias[output]) + (1 << shift >> 1)) >> shift
-            found = dense(dense_layer, (sign * x)[None])[0, output]
-            assert found == min(max(total, -ACTIVATION_MAX), ACTIVATION_MAX)
+            result = dense(dense_layer, (sign * x)[None])[0, output]
+            assert result == min(max(total, -ACTIVATION_MAX), ACTIVATION_MAX)
 
 
 @pytest.mark.parametrize("value", [1e7, -1e9, np.inf])
-def test_weights_that_fit_no_scale_are_refused(value):
+def test_weights_out_of_range_are_refused(value):
     with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="too large"):
         integer_layer(np.array([[value]]), np.zeros(1), 11, 11)
     with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="too large"):
         integer_layer(np.zeros((3, 2)), np.array([0, value]), 11, 11)
 
 
-def test_interpolation_hits_the_anchors_and_is_monotonic_between():
+def test_interpolation_passes_through_the_anchors_and_is_monotonic():
     rng = np.random.default_rng(3)
     anchors = np.sort(rng.integers(-(20 << 12), 5 << 12, (ANCHORS, 40)), 0).astype(np.int32)
     for number in range(ANCHORS):
         np.testing.assert_array_equal(networks.interpolate(anchors, number * INDICES_PER_ANCHOR), anchors[number])
-    every = np.stack([networks.interpolate(anchors, index) for index in range(QUALITY_INDICES)])
-    assert (np.diff(every, axis=0) >= 0).all()
-    place = np.arange(QUALITY_INDICES) / INDICES_PER_ANCHOR
-    exact = np.stack([np.interp(place, np.arange(ANCHORS), column) for column in anchors.T], -1)
-    assert np.abs(every - exact).max() <= 0.5
+    interpolated = np.stack([networks.interpolate(anchors, index) for index in range(QUALITY_INDICES)])
+    assert (np.diff(interpolated, axis=0) >= 0).all()
+    positions = np.arange(QUALITY_INDICES) / INDICES_PER_ANCHOR
+    exact = np.stack([np.interp(positions, np.arange(ANCHORS), column) for column in anchors.T], -1)
+    assert np.abs(interpolated - exact).max() <= 0.5
 
 
 def test_mantissas_do_not_depend_on_the_exponential():
-    """None is near a half: an exponential that is wrong by many units in the last place gives the same table."""
+    """No value is close to a half, so rounding errors of the exponential do not change the table."""
     exact = 2.0 ** (networks.MANTISSA_BITS + np.arange(1 << networks.LOG_BITS) / (1 << networks.LOG_BITS))
     assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-6
     table = networks.mantissas()
@@ -113,17 +113,17 @@ def test_scaled_gains_are_powers_of_two(bits):
 
 
 def test_products_of_gains_stay_within_32_bits():
-    """Values are within +-2**16, mantissas at most 2**14: with the rounding of any shift below 2**31."""
+    """Values are within +-2**16 and mantissas at most 2**14, so products with rounding are below 2**31."""
     mantissa, shift = networks.scaled_gains(np.arange(-(26 << 12), 6 << 12), 8)
     most = (mantissa.astype(np.int64) << 16) + ((np.int64(1) << shift) >> 1)
-    assert most.max() < 2**31 + 2**30  # wraps as int32 on every machine alike, and only far beyond the range of pixels
+    assert most.max() < 2**31 + 2**30  # wraps alike on every machine, and only far beyond pixels
     assert most[shift <= 30].max() < 2**31
 
 
 def test_multipliers_are_rounded_and_bounded():
     logarithms = np.array([0, -4096, 4096, 2 << 12, 3 << 12, 20 << 12, -(20 << 12), -(2**31), 2**31 - 1, 100])
-    found = networks.multipliers(logarithms.astype(np.int64))
-    assert found.tolist() == [4096, 2048, 8192, 16384, 32767, 32767, 0, 0, 32767, round(4096 * 2 ** (100 / 4096))]
+    multipliers = networks.multipliers(logarithms.astype(np.int64))
+    assert multipliers.tolist() == [4096, 2048, 8192, 16384, 32767, 32767, 0, 0, 32767, round(4096 * 2 ** (100 / 4096))]
 
 
 CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)
@@ -135,42 +135,42 @@ def test_each_subband_has_a_scale(channels):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_float_weights_come_back_from_integers(channels):
-    """All but for the rounding of each layer's units."""
+def test_float_weights_are_restored_from_integers(channels):
+    """The weights differ only by the rounding of each layer's units."""
     config = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10, channels=channels)
     rng = np.random.default_rng(channels)
     fine, coarse, latents = config.fine, config.coarse, config.latents
     shapes = {"latents": (latents, coarse), "coarse": (coarse, 4 * fine), "skip": (64 * channels, fine)}
     shapes |= {"fine": (fine, 64 * channels)}
-    every = {f"synthesis/{name}": shape for name, shape in shapes.items()}
-    every |= {"analysis/fine": (64 * channels, fine), "analysis/coarse": (4 * fine, coarse)}
-    every |= {"analysis/latents": (coarse, latents)}
+    all_shapes = {f"synthesis/{name}": shape for name, shape in shapes.items()}
+    all_shapes |= {"analysis/fine": (64 * channels, fine), "analysis/coarse": (4 * fine, coarse)}
+    all_shapes |= {"analysis/latents": (coarse, latents)}
     for side in ("synthesis", "analysis"):
-        for place, width in (("fine0", fine), ("coarse0", coarse)):
+        for block, width in (("fine0", fine), ("coarse0", coarse)):
             square = {part: (width, width) for part in ("in", "out", "mix")}
             square |= {"gate": (width, 2 * width), "space": (3, 3, width)}
-            every |= {f"{side}/{place}/{part}": shape for part, shape in square.items()}
-    given = {}
-    for name, shape in every.items():
-        given[f"{name}/kernel"] = rng.normal(0, 0.1, shape).astype(np.float32)
-        given[f"{name}/bias"] = rng.normal(0, 0.1, shape[-1]).astype(np.float32)
-    given["synthesis/latents/bias"][:] = 0
-    # A gain of a subband is that of all its coefficients.
+            all_shapes |= {f"{side}/{block}/{part}": shape for part, shape in square.items()}
+    weights = {}
+    for name, shape in all_shapes.items():
+        weights[f"{name}/kernel"] = rng.normal(0, 0.1, shape).astype(np.float32)
+        weights[f"{name}/bias"] = rng.normal(0, 0.1, shape[-1]).astype(np.float32)
+    weights["synthesis/latents/bias"][:] = 0
+    # All coefficients of a subband have the gain of the subband.
     steps = np.log(rng.uniform(0.01, 0.5, (ANCHORS, 13 * channels)))
     anchors = {"inverse_gain": steps[:, subband_of(channels)]}
     for side, last in (("synthesis", fine), ("analysis", coarse)):
         anchors[f"{side}/fine"] = rng.normal(0, 0.5, (ANCHORS, fine))
         anchors[f"{side}/out"] = rng.normal(0, 0.5, (ANCHORS, last))
-    arrays = transform_arrays(config, given, anchors)
-    back = transform_weights(config, arrays)
-    assert set(back) == set(given)
-    for name, array in given.items():
+    arrays = transform_arrays(config, weights, anchors)
+    restored = transform_weights(config, arrays)
+    assert set(restored) == set(weights)
+    for name, array in weights.items():
         most = np.abs(array).max()
-        np.testing.assert_allclose(back[name], array, atol=0.01 * most, err_msg=name)
+        np.testing.assert_allclose(restored[name], array, atol=0.01 * most, err_msg=name)
     for number in (0, 3, ANCHORS - 1):
         index = number * INDICES_PER_ANCHOR
         np.testing.assert_allclose(
             inverse_gain(config, arrays, index), np.exp(anchors["inverse_gain"][number]), rtol=2e-4
         )
-        for place in ("synthesis/fine", "analysis/out"):
-            np.testing.assert_allclose(multiplier(arrays, place, index), np.exp(anchors[place][number]), rtol=2e-4)
+        for block in ("synthesis/fine", "analysis/out"):
+            np.testing.assert_allclose(multiplier(arrays, block, index), np.exp(anchors[block][number]), rtol=2e-4)

@@ -1,4 +1,4 @@
-"""Memory for kernels."""
+"""Test the memory for kernels."""
 
 import threading
 
@@ -14,11 +14,11 @@ def test_reused_arrays_share_memory_by_name_and_thread():
     assert np.shares_memory(first, again) and not np.shares_memory(first, library.reused("there", (3, 5), np.int32))
     larger = library.reused("here", (30, 5), np.int32)
     assert larger.shape == (30, 5)
-    others = []
-    thread = threading.Thread(target=lambda: others.append(library.reused("here", (30, 5), np.int32)))
+    arrays_of_thread = []
+    thread = threading.Thread(target=lambda: arrays_of_thread.append(library.reused("here", (30, 5), np.int32)))
     thread.start()
     thread.join()
-    assert not np.shares_memory(larger, others[0])
+    assert not np.shares_memory(larger, arrays_of_thread[0])
 
 
 def test_large_arrays_are_not_kept():

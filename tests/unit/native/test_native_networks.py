@@ -1,4 +1,4 @@
-"""Layers of integer networks: NumPy does what `exact.Exact` does in floats, and every kind equals it."""
+"""Test layers of integer networks: NumPy equals the floats of `exact.Exact`, and every core equals NumPy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vaecodec.native.networks import Block, Dense, Depthwise, block, dense, dept
 
 
 def expect_equal(kinds: tuple[str, ...], compute) -> None:  # type: ignore[no-untyped-def]
-    """compute() makes the same by every kind as by NumPy."""
+    """Check that compute() returns the same on every core as with NumPy."""
     with library.use(library.REFERENCE):
         expected = compute()
     for kind in kinds:
         with library.use(kind):
-            found = compute()
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(found, expected, err_msg=kind)
+            result = compute()
+        assert result.dtype == expected.dtype
+        np.testing.assert_array_equal(result, expected, err_msg=kind)
 
 
 @pytest.mark.parametrize("form", ["linear", "relu", "gate", "sums"])
@@ -87,16 +87,16 @@ def test_strips_make_the_whole(kinds):
         for channels in (5, 32):
             layers, x = random_block(rng, channels, 1023), random_int16(rng, (9, 6, channels), 1023)
             with library.use(kind):
-                whole, parts = block(layers, x), np.zeros_like(x)
+                expected, out = block(layers, x), np.zeros_like(x)
                 for strip in ((4, 9), (0, 1), (1, 3), (3, 4)):
-                    before = parts.copy()
-                    block(layers, x, parts, strip)
-                    before[slice(*strip)] = whole[slice(*strip)]
-                    np.testing.assert_array_equal(parts, before)
+                    before = out.copy()
+                    block(layers, x, out, strip)
+                    before[slice(*strip)] = expected[slice(*strip)]
+                    np.testing.assert_array_equal(out, before)
 
 
 def test_a_block_is_that_of_exact_floats():
-    """As exact.Exact computes it: all shifts are 9."""
+    """exact.Exact has a shift of 9 for all layers."""
     rng, channels = np.random.default_rng(0), 32
     dense_layers, weights = random_block(rng, channels, 1023), {}
     layers = Block(*(replace(layer, shifts=np.array(9), **_six(layer)) for layer in dense_layers))
@@ -112,7 +112,7 @@ def _six(layer: Dense | Depthwise) -> dict[str, int]:
 
 
 def test_threads_that_pack_a_layer_at_once_share_one(kinds, monkeypatch):
-    """The memory behind a pointer that was returned is never replaced."""
+    """The memory of a returned pointer is never replaced."""
     layer = random_dense(np.random.default_rng(0), 8, 8)
     meeting, call = threading.Barrier(3), library.call
 
@@ -123,8 +123,8 @@ def test_threads_that_pack_a_layer_at_once_share_one(kinds, monkeypatch):
 
     monkeypatch.setattr(library, "call", call_together)
     with library.use(kinds[-1]), ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: layer.packed, range(3)))
-        assert len({*found, layer.packed}) == 1
+        pointers = list(pool.map(lambda _: layer.packed, range(3)))
+        assert len({*pointers, layer.packed}) == 1
 
 
 def test_sums_beyond_int32_are_refused():

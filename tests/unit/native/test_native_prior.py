@@ -1,4 +1,4 @@
-"""The prior of octaves and of the lowest coefficients: the same by every kind, however rows are shared out."""
+"""Test the prior of octaves and of the lowest coefficients: every core equals NumPy, for any strips of rows."""
 
 from __future__ import annotations
 
@@ -34,29 +34,33 @@ def test_octaves_are_the_same_by_every_kind(kinds, octave, colours, width):
         networks = random_octave(rng, octave, colours, width)
         vector = random_int32(rng, (width,), 2**20)
         before = random_before(rng, networks, shape, octave == 4)
-        known = random_int32(rng, (*cells_of(shape), 6 * colours))
+        first_values = random_int32(rng, (*cells_of(shape), 6 * colours))
         with library.use(library.REFERENCE):
-            expected = run_octave(networks, vector, before, known)
+            expected = run_octave(networks, vector, before, first_values)
         for kind in kinds:
             with library.use(kind):
-                for found, right in zip(run_octave(networks, vector, before, known), expected, strict=True):
-                    np.testing.assert_array_equal(found, right, err_msg=f"{kind} {shape}")
+                for output, expected_output in zip(
+                    run_octave(networks, vector, before, first_values), expected, strict=True
+                ):
+                    np.testing.assert_array_equal(output, expected_output, err_msg=f"{kind} {shape}")
 
 
 def test_hostile_values_are_the_same_by_every_kind(kinds):
-    """Beyond all bounds of values: sums wrap, and nothing is undefined."""
+    """For values beyond all bounds, sums wrap and no behaviour is undefined."""
     rng = np.random.default_rng(0)
     networks, shape = random_octave(rng, 1), (9, 6)
     before = random_before(rng, networks, shape, False)
     ends = np.array([-(2**31), 2**31 - 1], np.int32)
     before = Before(rng.choice(ends, before.low.shape), before.parents, before.passed)
-    known, vector = rng.choice(ends, (*cells_of(shape), 18)), np.zeros(32, np.int32)
+    first_values, vector = rng.choice(ends, (*cells_of(shape), 18)), np.zeros(32, np.int32)
     with library.use(library.REFERENCE):
-        expected = run_octave(networks, vector, before, known)
+        expected = run_octave(networks, vector, before, first_values)
     for kind in kinds:
         with library.use(kind):
-            for found, right in zip(run_octave(networks, vector, before, known), expected, strict=True):
-                np.testing.assert_array_equal(found, right, err_msg=kind)
+            for output, expected_output in zip(
+                run_octave(networks, vector, before, first_values), expected, strict=True
+            ):
+                np.testing.assert_array_equal(output, expected_output, err_msg=kind)
 
 
 def test_strips_make_the_whole(kinds):
@@ -64,15 +68,17 @@ def test_strips_make_the_whole(kinds):
     for kind in (library.REFERENCE, *kinds):
         networks, shape = random_octave(rng, 2), (17, 12)
         vector, before = random_int32(rng, (32,), 200), random_before(rng, networks, shape, False)
-        known, cells = random_int32(rng, (9, 6, 18)), cells_of(shape)
+        first_values, cells = random_int32(rng, (9, 6, 18)), cells_of(shape)
         with library.use(kind):
-            one, two = empty_first(networks, cells), empty_second(networks, cells)
+            first, second = empty_first(networks, cells), empty_second(networks, cells)
             for strip in ((4, 9), (0, 1), (1, 4)):
-                first_half(networks, vector, before, one, strip)
+                first_half(networks, vector, before, first, strip)
             for strip in ((0, 5), (8, 9), (5, 8)):
-                second_half(networks, shape, one.features, known, two, strip)
-            for found, right in zip((*one, *two), run_octave(networks, vector, before, known), strict=True):
-                np.testing.assert_array_equal(found, right)
+                second_half(networks, shape, first.features, first_values, second, strip)
+            for output, expected_output in zip(
+                (*first, *second), run_octave(networks, vector, before, first_values), strict=True
+            ):
+                np.testing.assert_array_equal(output, expected_output)
 
 
 def test_a_strip_leaves_other_rows_alone(kinds):
@@ -104,25 +110,25 @@ def test_the_lowest_are_the_same_by_every_kind(kinds, colours):
     network = load_lowest(random_lowest(rng, colours, 12), companding_table(np.arange(1, 300, 3)), 90)
     start = random_int32(rng, (2 * colours,), 2**16)
     for size in ((1, 1), (1, 6), (5, 1), (2, 3), (9, 8), (12, 17)):
-        vectors, known = (
+        vectors, values = (
             random_int32(rng, (4 * 12,), 2**20),
-            [random_int32(rng, (len(at), colours)) for at in lowest_places(*size)],
+            [random_int32(rng, (len(places), colours)) for places in lowest_places(*size)],
         )
 
-        def run(size=size, vectors=vectors, known=known):
-            lowest, found = Lowest(network, size, vectors, start), []
+        def run(size=size, vectors=vectors, values=values):
+            lowest, outputs = Lowest(network, size, vectors, start), []
             for part in range(LOWEST_PARTS):
-                found += lowest.distribution(part)
-                lowest.put(part, known[part])
-            return [*found, lowest.planes()]
+                outputs += lowest.distribution(part)
+                lowest.put(part, values[part])
+            return [*outputs, lowest.planes()]
 
         with library.use(library.REFERENCE):
             expected = run()
         assert len(expected) == 2 * LOWEST_PARTS + 1 and expected[-1].shape == (colours, *size)
         for kind in kinds:
             with library.use(kind):
-                for found, right in zip(run(), expected, strict=True):
-                    np.testing.assert_array_equal(found, right, err_msg=f"{kind} {size}")
+                for output, expected_output in zip(run(), expected, strict=True):
+                    np.testing.assert_array_equal(output, expected_output, err_msg=f"{kind} {size}")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (2, 9), (3, 3), (5, 4), (6, 1), (9, 10)])
@@ -130,10 +136,10 @@ def test_the_lowest_are_all_in_one_part_and_lie_between_those_before(shape):
     parts = lowest_places(*shape)
     assert len(parts) == LOWEST_PARTS == 1 + len(LOWEST_DISTANCES)
     assert sorted(np.concatenate(parts).tolist()) == list(range(shape[0] * shape[1]))
-    known = set(parts[0].tolist())
-    for here, around in zip(parts[1:], lowest_neighbours(*shape), strict=True):
-        assert around.shape == (4, len(here)) and set(around.ravel().tolist()) <= known
-        known |= set(here.tolist())
+    coded = set(parts[0].tolist())
+    for places, neighbours in zip(parts[1:], lowest_neighbours(*shape), strict=True):
+        assert neighbours.shape == (4, len(places)) and set(neighbours.ravel().tolist()) <= coded
+        coded |= set(places.tolist())
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 9), (6, 6), (9, 2)])
@@ -143,13 +149,15 @@ def test_neighbours_of_the_lowest_are_those_of_training(shape):
 
     levels = np.random.default_rng(0).normal(size=(*shape, 2))
     masks = wavelets.lowest_masks(*map(tf.constant, shape))
-    for mask, here in zip(masks, lowest_places(*shape), strict=True):
-        assert np.array_equal(np.flatnonzero(mask), here)
+    for mask, places in zip(masks, lowest_places(*shape), strict=True):
+        assert np.array_equal(np.flatnonzero(mask), places)
     parts = zip(LOWEST_DISTANCES, lowest_places(*shape)[1:], lowest_neighbours(*shape), strict=True)
-    for (distance, corners), here, around in parts:
-        theirs = wavelets.four_neighbours(tf.constant(levels[None]), distance, corners)
-        for one, found in zip(theirs, around, strict=True):
-            assert np.array_equal(one[0].numpy().reshape(-1, 2)[here], levels.reshape(-1, 2)[found])
+    for (distance, corners), places, neighbours in parts:
+        expected = wavelets.four_neighbours(tf.constant(levels[None]), distance, corners)
+        for expected_values, places_of_neighbours in zip(expected, neighbours, strict=True):
+            assert np.array_equal(
+                expected_values[0].numpy().reshape(-1, 2)[places], levels.reshape(-1, 2)[places_of_neighbours]
+            )
 
 
 def test_what_does_not_fit_is_refused():
@@ -157,7 +165,7 @@ def test_what_does_not_fit_is_refused():
     networks = random_octave(rng, 1)
     before, vector = random_before(rng, networks, (8, 8), False), np.zeros(32, np.int32)
     assert before.parents is not None
-    wrong = (
+    invalid = (
         before._replace(low=before.low[:2]),
         before._replace(low=before.low.astype(np.int64)),
         before._replace(passed=None),
@@ -165,9 +173,9 @@ def test_what_does_not_fit_is_refused():
         before._replace(low=np.zeros((3, 80, 8), np.int32)),
         before._replace(low=np.zeros((3, 0, 8), np.int32)),
     )
-    for one in wrong:
+    for arrays in invalid:
         with pytest.raises(ValueError):
-            first_half(networks, vector, one)
+            first_half(networks, vector, arrays)
     with pytest.raises(ValueError):
         first_half(networks, vector[:31], before)
     with pytest.raises(ValueError):

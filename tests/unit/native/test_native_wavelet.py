@@ -1,4 +1,4 @@
-"""The wavelet kernels: every kind equals NumPy, transforms are reversible, and close to the real-valued wavelet."""
+"""Test the wavelet kernels: every core equals NumPy, transforms are reversible and close to the float wavelet."""
 
 import itertools
 
@@ -16,9 +16,9 @@ EXTREMES = np.array([-(2**31), 2**31 - 1, -(2**16), 2**16, -1, 0, 1], np.int32)
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...], most: int = 2**31 - 1) -> np.ndarray:
     """i32 within +-most, a tenth of them extremes."""
-    found = rng.integers(-most, most, shape, dtype=np.int32, endpoint=True)
+    numbers = rng.integers(-most, most, shape, dtype=np.int32, endpoint=True)
     extreme = np.clip(rng.choice(EXTREMES, shape), -most, most)
-    return np.where(rng.random(shape) < 0.1, extreme, found).astype(np.int32)
+    return np.where(rng.random(shape) < 0.1, extreme, numbers).astype(np.int32)
 
 
 def cases(seed: int):
@@ -29,22 +29,22 @@ def cases(seed: int):
 
 
 def subbands(rng: np.random.Generator, channels: int, shape: tuple[int, int], most: int = 2**31 - 1):
-    """low and bands of an image of this size."""
-    cells = wavelet.half(shape)
-    return integers(rng, (channels, *cells), most), integers(rng, (3 * channels, *cells), most)
+    """Random low-pass image and subbands of an image of this size."""
+    half_shape = wavelet.half(shape)
+    return integers(rng, (channels, *half_shape), most), integers(rng, (3 * channels, *half_shape), most)
 
 
 def same(kinds, function, *arguments, **options):
-    """Asserts that every kind returns what NumPy does, and returns it."""
+    """Check that every core returns the result of NumPy, and return it."""
     with library.use("numpy"):
         expected = function(*arguments, **options)
     for kind in kinds:
         with library.use(kind):
-            found = function(*arguments, **options)
-        one, other = (part if isinstance(part, tuple) else (part,) for part in (expected, found))
-        for wanted, array in zip(one, other, strict=True):
-            assert array.dtype == wanted.dtype, kind
-            np.testing.assert_array_equal(array, wanted, kind)
+            result = function(*arguments, **options)
+        expected_parts, result_parts = (part if isinstance(part, tuple) else (part,) for part in (expected, result))
+        for expected_array, array in zip(expected_parts, result_parts, strict=True):
+            assert array.dtype == expected_array.dtype, kind
+            np.testing.assert_array_equal(array, expected_array, kind)
     return expected
 
 
@@ -52,43 +52,43 @@ def same(kinds, function, *arguments, **options):
 @pytest.mark.parametrize("limit", [0, 1 << 16])
 def test_inverse_is_the_same_on_every_kind(kinds, scale_low, limit):
     for rng, channels, shape in cases(1):
-        low, bands = subbands(rng, channels, shape)
-        found = same(kinds, wavelet.inverse_dwt, low, bands, shape, scale_low=scale_low, limit=limit)
-        assert found.shape == (channels, *shape)
+        low, subband_planes = subbands(rng, channels, shape)
+        samples = same(kinds, wavelet.inverse_dwt, low, subband_planes, shape, scale_low=scale_low, limit=limit)
+        assert samples.shape == (channels, *shape)
 
 
 def test_inverse_of_forward_is_the_identity_for_any_integers(kinds):
     for rng, channels, shape in cases(2):
         samples = integers(rng, (channels, *shape))
-        low, bands = same(kinds, wavelet.forward_dwt, samples)
-        np.testing.assert_array_equal(same(kinds, wavelet.inverse_dwt, low, bands, shape), samples)
+        low, subband_planes = same(kinds, wavelet.forward_dwt, samples)
+        np.testing.assert_array_equal(same(kinds, wavelet.inverse_dwt, low, subband_planes, shape), samples)
 
 
 def test_forward_of_inverse_is_the_identity_for_any_coefficients(kinds):
     for rng, channels, shape in cases(3):
-        low, bands = subbands(rng, channels, (2 * shape[0], 2 * shape[1]))
-        samples = same(kinds, wavelet.inverse_dwt, low, bands)
-        found = same(kinds, wavelet.forward_dwt, samples)
-        np.testing.assert_array_equal(found[0], low)
-        np.testing.assert_array_equal(found[1], bands)
+        low, subband_planes = subbands(rng, channels, (2 * shape[0], 2 * shape[1]))
+        samples = same(kinds, wavelet.inverse_dwt, low, subband_planes)
+        decomposed = same(kinds, wavelet.forward_dwt, samples)
+        np.testing.assert_array_equal(decomposed[0], low)
+        np.testing.assert_array_equal(decomposed[1], subband_planes)
 
 
 def test_empty_images(kinds):
-    low, bands = np.zeros((3, 0, 4), np.int32), np.zeros((9, 0, 4), np.int32)
-    assert same(kinds, wavelet.inverse_dwt, low, bands).shape == (3, 0, 8)
+    low, subband_planes = np.zeros((3, 0, 4), np.int32), np.zeros((9, 0, 4), np.int32)
+    assert same(kinds, wavelet.inverse_dwt, low, subband_planes).shape == (3, 0, 8)
     assert same(kinds, wavelet.forward_dwt, np.zeros((3, 0, 8), np.int32))[0].shape == (3, 0, 4)
 
 
 def test_rectangles_of_larger_arrays(kinds):
-    """Inputs, the output and the planes of one channel alone may lie within others, which keep what they hold."""
+    """Inputs and outputs may be views of larger arrays; the rest of an array does not change."""
     rng = np.random.default_rng(4)
-    low, bands = integers(rng, (3, 20, 30)), integers(rng, (9, 21, 33))
-    expected = reference.inverse_dwt(low[:, 2:8, 3:12], bands[:, 1:7, 5:14], (11, 17), True, 0)
+    low, subband_planes = integers(rng, (3, 20, 30)), integers(rng, (9, 21, 33))
+    expected = reference.inverse_dwt(low[:, 2:8, 3:12], subband_planes[:, 1:7, 5:14], (11, 17), True, 0)
     for kind in ("numpy", *kinds):
         out = np.full((3, 30, 40), 7, np.int32)
         with library.use(kind):
             for c in range(3):
-                arrays = low[c : c + 1, 2:8, 3:12], bands[c::3, 1:7, 5:14]
+                arrays = low[c : c + 1, 2:8, 3:12], subband_planes[c::3, 1:7, 5:14]
                 wavelet.inverse_dwt(*arrays, (11, 17), scale_low=True, out=out[c : c + 1, 4:15, 6:23])
         np.testing.assert_array_equal(out[:, 4:15, 6:23], expected)
         out[:, 4:15, 6:23] = 7
@@ -96,18 +96,18 @@ def test_rectangles_of_larger_arrays(kinds):
 
 
 def test_close_to_the_real_valued_wavelet(kinds):
-    """Of an image in units of 2**-6, with the normalisation that is left out here: low by NORM a dimension."""
+    """Integers in units of 2**-6 omit the normalisation of the low-pass image by NORM in each dimension."""
     samples = (np.array(synthetic_image(96, 121).transpose(2, 0, 1), np.int32, order="C") - 128) * 64
     padded = np.pad(samples, [(0, 0), (0, 0), (0, 1)], "edge")
-    low, bands = same(kinds, wavelet.forward_dwt, samples)
-    real_low, real_bands = float_wavelet.forward_dwt(padded.astype(np.float64))
+    low, subband_planes = same(kinds, wavelet.forward_dwt, samples)
+    float_low, float_subbands = float_wavelet.forward_dwt(padded.astype(np.float64))
     gain = float_wavelet.NORM**2
-    assert np.abs(low - real_low / gain).max() < 4
-    assert np.abs(bands[:6] - real_bands[:6]).max() < 4
-    assert np.abs(bands[6:] - real_bands[6:] * gain).max() < 4
-    normal = np.rint(real_low).astype(np.int32)
-    found = same(kinds, wavelet.inverse_dwt, normal, bands, samples.shape[1:], scale_low=True)
-    assert np.abs(found - samples).max() < 8
+    assert np.abs(low - float_low / gain).max() < 4
+    assert np.abs(subband_planes[:6] - float_subbands[:6]).max() < 4
+    assert np.abs(subband_planes[6:] - float_subbands[6:] * gain).max() < 4
+    scaled_low = np.rint(float_low).astype(np.int32)
+    restored = same(kinds, wavelet.inverse_dwt, scaled_low, subband_planes, samples.shape[1:], scale_low=True)
+    assert np.abs(restored - samples).max() < 8
 
 
 def test_octave_planes(kinds):
@@ -118,19 +118,19 @@ def test_octave_planes(kinds):
         shift = rng.integers(0, 32, 3 * channels, dtype=np.int32)
         for limit in (0, 1 << 16):
             same(kinds, wavelet.octave_planes, first, second, shape, mantissa, shift, limit=limit)
-        plain = same(kinds, wavelet.octave_planes, first, second, shape, np.ones_like(mantissa), 0 * shift)
-        np.testing.assert_array_equal(plain, latents.join_halves(first, second, shape))
+        unscaled = same(kinds, wavelet.octave_planes, first, second, shape, np.ones_like(mantissa), 0 * shift)
+        np.testing.assert_array_equal(unscaled, latents.join_halves(first, second, shape))
 
 
 def test_octave_planes_rounds_halves_up_without_wrapping(kinds):
     first = np.array([-3, -2, -1, 1, 2, 3], np.int32).reshape(1, 1, 6)
-    one, largest = np.ones(3, np.int32), np.full(3, 2**14, np.int32)
+    ones, largest = np.ones(3, np.int32), np.full(3, 2**14, np.int32)
     shift = np.ones(3, np.int32)
-    found = same(kinds, wavelet.octave_planes, first, first, (2, 2), one, shift)
-    np.testing.assert_array_equal(np.unique(found), [-1, 0, 1, 2])
+    planes = same(kinds, wavelet.octave_planes, first, first, (2, 2), ones, shift)
+    np.testing.assert_array_equal(np.unique(planes), [-1, 0, 1, 2])
     values = np.full((1, 1, 6), 2**16, np.int32)
-    found = same(kinds, wavelet.octave_planes, values, values, (2, 2), largest, 31 * shift)
-    assert (found == 1).all()
+    planes = same(kinds, wavelet.octave_planes, values, values, (2, 2), largest, 31 * shift)
+    assert (planes == 1).all()
 
 
 def test_octave_planes_writes_a_rectangle(kinds):
@@ -139,8 +139,8 @@ def test_octave_planes_writes_a_rectangle(kinds):
     for kind in ("numpy", *kinds):
         out = np.full((9, 12, 14), 7, np.int32)
         with library.use(kind):
-            one, shift = np.ones(9, np.int32), np.zeros(9, np.int32)
-            wavelet.octave_planes(first, second, (5, 7), one, shift, out=out[:, 2:7, 3:10])
+            ones, shift = np.ones(9, np.int32), np.zeros(9, np.int32)
+            wavelet.octave_planes(first, second, (5, 7), ones, shift, out=out[:, 2:7, 3:10])
         np.testing.assert_array_equal(out[:, 2:7, 3:10], latents.join_halves(first, second, (5, 7)))
         out[:, 2:7, 3:10] = 7
         assert (out == 7).all()
@@ -150,10 +150,10 @@ def test_octave_planes_writes_a_rectangle(kinds):
 def test_octave_halves(kinds, dtype):
     for rng, channels, shape in cases(7):
         planes = integers(rng, (3 * channels, *shape)).astype(dtype)
-        found = same(kinds, wavelet.octave_halves, planes)
-        np.testing.assert_array_equal(latents.join_halves(*found, shape), planes)
-    wide = integers(rng, (9, 20, 30)).astype(dtype)
-    same(kinds, wavelet.octave_halves, wide[:, 3:8, 5:18])
+        halves = same(kinds, wavelet.octave_halves, planes)
+        np.testing.assert_array_equal(latents.join_halves(*halves, shape), planes)
+    large = integers(rng, (9, 20, 30)).astype(dtype)
+    same(kinds, wavelet.octave_halves, large[:, 3:8, 5:18])
 
 
 def test_context_low(kinds):
@@ -161,25 +161,25 @@ def test_context_low(kinds):
         low = integers(rng, (channels, *shape), 1 << 16)
         first, second = (integers(rng, (*wavelet.half(shape), 6 * channels), 1 << 16) for _ in range(2))
         gain = rng.integers(1, 2**14, 3 * channels, dtype=np.int32, endpoint=True)
-        wanted = (2 * shape[0] - 1, 2 * shape[1])
-        found = same(kinds, wavelet.context_low, low, first, second, gain, wanted)
-        assert found.shape == (channels, *wanted)
-        assert np.abs(found).max() <= 1 << 16
+        size = (2 * shape[0] - 1, 2 * shape[1])
+        image = same(kinds, wavelet.context_low, low, first, second, gain, size)
+        assert image.shape == (channels, *size)
+        assert np.abs(image).max() <= 1 << 16
 
 
 def test_wrong_arrays_are_refused(kinds):
-    low, bands = np.zeros((1, 4, 4), np.int32), np.zeros((3, 4, 4), np.int32)
+    low, subband_planes = np.zeros((1, 4, 4), np.int32), np.zeros((3, 4, 4), np.int32)
     gain, halves = np.ones(3, np.int32), np.zeros((2, 2, 6), np.int32)
     with pytest.raises(ValueError, match="subbands"):
-        wavelet.inverse_dwt(low, bands, (9, 8))
+        wavelet.inverse_dwt(low, subband_planes, (9, 8))
     with pytest.raises(ValueError, match="bands is"):
-        wavelet.inverse_dwt(low, bands[:2])
+        wavelet.inverse_dwt(low, subband_planes[:2])
     with pytest.raises(ValueError, match="rows of low"):
-        wavelet.inverse_dwt(np.zeros((1, 4, 8), np.int32)[..., ::2], bands)
+        wavelet.inverse_dwt(np.zeros((1, 4, 8), np.int32)[..., ::2], subband_planes)
     with pytest.raises(ValueError, match="overlaps"):
-        wavelet.inverse_dwt(low[:, :2, :2], bands[:, :2, :2], out=low)
+        wavelet.inverse_dwt(low[:, :2, :2], subband_planes[:, :2, :2], out=low)
     with pytest.raises(ValueError, match="scratch"):
-        wavelet.inverse_dwt(low, bands, scratch=np.zeros(63, np.int32))
+        wavelet.inverse_dwt(low, subband_planes, scratch=np.zeros(63, np.int32))
     with pytest.raises(ValueError, match="int64"):
         wavelet.forward_dwt(low.astype(np.int64))
     with pytest.raises(ValueError, match="shift"):

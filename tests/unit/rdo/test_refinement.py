@@ -1,4 +1,4 @@
-"""Effort: latents refined for one picture, which any decoder takes and which cost less."""
+"""Test effort: refinement lowers the cost of images, and every decoder reads the files."""
 
 import json
 
@@ -31,15 +31,15 @@ def crop(request):
 @pytest.mark.parametrize("quality", [5, 60, 100])
 @pytest.mark.parametrize("shape", [(32, 48), (80, 64)])
 def test_the_synthesis_in_floats_is_close_to_the_decoders(small, crop, shape, quality):
-    """Of the same coefficients: integers differ by their rounding."""
-    step, gains = quality_index_of(quality), small.model.gains.scaled(quality_index_of(quality))
-    [given] = small.transforms.analysis([np.ascontiguousarray(crop[: shape[0], : shape[1]])], step)
-    wanted = quantisation_targets(given, gains)
-    halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in wanted.halves]
-    values = wanted._replace(halves=halves, low=np.rint(64 * wanted.low).astype(np.int32))
-    made, _ = Synthesis(small.model, step).forward(latents_of_values(values) * np.float32(1 / 64))
-    [levels] = small.transforms.levels([dequantise(values, gains)], step)
-    assert np.abs(made - (levels / 64 + 127.5)).max() < 0.7  # of 255
+    """For equal coefficients, floats and integers differ only by rounding."""
+    quality_index, gains = quality_index_of(quality), small.model.gains.scaled(quality_index_of(quality))
+    [coefficients] = small.transforms.analysis([np.ascontiguousarray(crop[: shape[0], : shape[1]])], quality_index)
+    targets = quantisation_targets(coefficients, gains)
+    halves = [(np.rint(64 * a).astype(np.int32), np.rint(64 * b).astype(np.int32)) for a, b in targets.halves]
+    values = targets._replace(halves=halves, low=np.rint(64 * targets.low).astype(np.int32))
+    pixels, _ = Synthesis(small.model, quality_index).forward(latents_of_values(values) * np.float32(1 / 64))
+    [levels] = small.transforms.levels([dequantise(values, gains)], quality_index)
+    assert np.abs(pixels - (levels / 64 + 127.5)).max() < 0.7  # of 255
 
 
 def test_gradients_are_differences(tiny):
@@ -53,9 +53,9 @@ def test_unshuffle_undoes_shuffle():
 
 def test_costs_are_those_of_the_tables(tiny):
     tables = tiny.model.models.tables
-    rows = np.arange(1, 60, dtype=np.uint8)
+    indices = np.arange(1, 60, dtype=np.uint8)
     symbols = (np.arange(59) % 3 - 1).astype(np.int32)
-    assert SymbolBits(tables)(symbols, rows).sum() == pytest.approx(tables.bits(symbols, rows), rel=1e-5)
+    assert SymbolBits(tables)(symbols, indices).sum() == pytest.approx(tables.bits(symbols, indices), rel=1e-5)
     assert SymbolBits(tables)(np.zeros(1, np.int32), np.zeros(1, np.uint8)) == 0
 
 
@@ -86,20 +86,20 @@ def test_beyond_the_edges_nothing_is_paid_for(small, crop):
 
 
 def test_what_does_not_help_is_not_taken(tiny):
-    """A model that nobody trained, on noise."""
+    """An untrained model codes noise."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    plain, refined = tiny.encode(noise, 80), tiny.encode(noise, 80, effort=2)
-    assert rd_cost(noise, tiny, refined, 80) <= rd_cost(noise, tiny, plain, 80) * 1.01
+    unrefined, refined = tiny.encode(noise, 80), tiny.encode(noise, 80, effort=2)
+    assert rd_cost(noise, tiny, refined, 80) <= rd_cost(noise, tiny, unrefined, 80) * 1.01
 
 
 def test_progress_counts_iterations(small, crop):
-    said = []
-    small.encode(crop[:128, :128], 30, tile=64, effort=4, progress=lambda *numbers: said.append(numbers))
+    reports = []
+    small.encode(crop[:128, :128], 30, tile=64, effort=4, progress=lambda *numbers: reports.append(numbers))
     total = 4 * ITERATIONS[3]
-    assert total > 4 and said == [(n, total) for n in range(total + 1)]
-    del said[:]
-    small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: said.append(numbers))
-    assert said == [(n, 4) for n in range(5)]  # a tile is one where nothing is refined
+    assert total > 4 and reports == [(n, total) for n in range(total + 1)]
+    del reports[:]
+    small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: reports.append(numbers))
+    assert reports == [(n, 4) for n in range(5)]  # without refinement progress counts tiles
 
 
 @pytest.mark.parametrize("effort", [0, 10, 1.5])
@@ -120,9 +120,9 @@ def test_pictures_of_every_kind_take_effort(small, crop):
 def test_targets_are_met_with_effort(crop):
     size = 2500
     data = vaecodec.encode(crop, target_size=size, effort=2)
-    assert 0.985 * size <= len(data) <= size  # in words of 4 bytes, at no more than 896 steps
-    plain = vaecodec.encode(crop, target_size=size)
-    assert vaecodec.info(data)["quality"] >= vaecodec.info(plain)["quality"]
+    assert 0.985 * size <= len(data) <= size  # in words of 4 bytes, with 897 quality indices
+    unrefined = vaecodec.encode(crop, target_size=size)
+    assert vaecodec.info(data)["quality"] >= vaecodec.info(unrefined)["quality"]
 
 
 def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The float wavelet: perfect reconstruction, and the known properties of CDF 9/7."""
+"""Test the float wavelet: perfect reconstruction and the known properties of CDF 9/7."""
 
 import numpy as np
 import pytest
@@ -16,28 +16,28 @@ def test_inverse_of_forward_is_the_identity(shape):
 
 def test_polynomials_have_no_details():
     """Four vanishing moments on the side of the analysis (Cohen, Daubechies and Feauveau 1992)."""
-    place = np.arange(64.0)
+    position = np.arange(64.0)
     for power in range(4):
-        x = np.tile((place / 64) ** power, (1, 4, 1))
+        x = np.tile((position / 64) ** power, (1, 4, 1))
         _, high = split_axis(x, 2)
         assert np.abs(high[..., 4:-4]).max() < 1e-9
-    _, high = split_axis(np.tile((place / 64) ** 4, (1, 4, 1)), 2)
+    _, high = split_axis(np.tile((position / 64) ** 4, (1, 4, 1)), 2)
     assert np.abs(high[..., 4:-4]).max() > 1e-7
 
 
-def test_low_pass_of_a_flat_image_is_a_multiple_of_it():
+def test_the_low_pass_of_a_flat_image_is_flat():
     low, subbands = forward_dwt(np.ones((1, 8, 8)))
     assert np.allclose(low, low[0, 0, 0]) and low[0, 0, 0] == pytest.approx(2.0, rel=0.01)
     assert np.abs(subbands).max() < 1e-12
 
 
-def test_noise_of_coefficients_is_nearly_that_of_the_samples():
+def test_the_transform_is_nearly_orthonormal():
     rng = np.random.default_rng(1)
     x = inverse_dwt(rng.normal(size=(1, 128, 128)), rng.normal(size=(3, 128, 128)))
     assert x.std() == pytest.approx(1, abs=0.03)
 
 
-# Lengths that are one matrix, and those of two, three and more blocks, with any rest.
+# Lengths of a single matrix, and of two, three and more blocks, with all remainders.
 @pytest.mark.parametrize("length", [2, 4, 6, 34, 36, 38, *range(50, 70, 2), 200])
 @pytest.mark.parametrize("along_rows", [False, True])
 def test_products_with_matrices_equal_lifting(length, along_rows):

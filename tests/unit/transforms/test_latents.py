@@ -1,4 +1,4 @@
-"""Latents: the order of coefficients, and their transform to pixels."""
+"""Test latents: the order of coefficients and their transform to pixels."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_inverse_dwt_reconstructs_pixels(channels):
     y = latents_of_pixels(x).astype(np.float32)
     assert y.shape == (3, 5, 256 * channels)
     assert np.abs(latents.inverse_dwt(y) - x).max() < 1e-5
-    # Nearly orthonormal, so that errors of latents are errors of samples.
+    # The transform is nearly orthonormal, so errors of latents are about errors of samples.
     assert np.square(y).sum() == pytest.approx(np.square(x).sum(), rel=0.1)
 
 
@@ -31,7 +31,7 @@ def test_packing_and_halving_keep_every_coefficient():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_values_and_latents_are_the_same_numbers(channels):
+def test_values_and_latents_convert_without_loss(channels):
     y = np.random.default_rng(5).integers(-(2**16), 2**16, (3, 5, 256 * channels)).astype(np.float32)
     halves, low = latents.values_of_latents(y)
     values = Values([(a.astype(np.int32), b.astype(np.int32)) for a, b in halves], low.astype(np.int32))
@@ -39,7 +39,7 @@ def test_values_and_latents_are_the_same_numbers(channels):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_each_latent_has_a_place_and_a_subband(channels):
+def test_each_latent_has_a_position_and_a_subband(channels):
     order, subbands = latents.file_order(channels), latents.subbands_in_file_order(channels)
     assert sorted(order.tolist()) == list(range(256 * channels)) and len(subbands) == 256 * channels
     assert subbands.tolist() == sorted(subbands.tolist()) and subbands[-1] == 13 * channels - 1
