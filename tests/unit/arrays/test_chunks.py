@@ -1,4 +1,4 @@
-"""Damaged array chunks give a CodecError and no array."""
+"""Test that damaged array chunks raise a CodecError."""
 
 import random
 import struct
@@ -20,7 +20,7 @@ TINY = str(GOLDEN / "tiny.vcm")
 
 
 def with_part(data: bytes, index: int, part: bytes) -> bytes:
-    """Exchange a part of a chunk and update its CRC."""
+    """Replace a part of a chunk and update its CRC."""
     chunk = chunks.parse(data)
     return chunks.pack(chunk._replace(parts=[part if n == index else old for n, old in enumerate(chunk.parts)]))
 
@@ -41,7 +41,7 @@ def valid_chunks() -> list[bytes]:
     ]
 
 
-def test_every_truncation_and_every_bit_is_noticed(valid_chunks):
+def test_truncations_and_flipped_bits_are_detected(valid_chunks):
     for data in valid_chunks:
         for damaged in truncations(data):
             with pytest.raises(FormatError):
@@ -53,18 +53,22 @@ def test_every_truncation_and_every_bit_is_noticed(valid_chunks):
                 arrays.decode(damaged, TINY)
 
 
-def test_every_bit_is_noticed_without_the_crc_of_the_chunk(valid_chunks):
-    """The checks of each part and the CRC of the values notice it."""
+def test_flipped_bits_are_detected_without_the_crc_of_the_chunk(valid_chunks):
+    """The checks of each part and the CRC of the values detect the damage."""
     rng = random.Random(3)
     for data in valid_chunks:
-        before = arrays.decode(data, TINY)
+        expected = arrays.decode(data, TINY)
         for damaged in flipped(data, rng.sample(range(8 * (len(data) - 4)), 40)):
             try:
-                again = arrays.decode(with_right_crc(damaged), TINY)
+                decoded = arrays.decode(with_right_crc(damaged), TINY)
             except CodecError:
                 continue
             # The bit does not affect the values, as in the padding of a stream.
-            assert again.tobytes() == before.tobytes() or again.shape != before.shape or again.dtype != before.dtype
+            assert (
+                decoded.tobytes() == expected.tobytes()
+                or decoded.shape != expected.shape
+                or decoded.dtype != expected.dtype
+            )
 
 
 def test_mutants_are_decoded_or_refused(valid_chunks):
@@ -82,7 +86,7 @@ def test_mutants_are_decoded_or_refused(valid_chunks):
 
 
 def test_mutants_of_parts_are_decoded_or_refused(valid_chunks):
-    """The header is valid, which it is in few mutants of whole chunks."""
+    """All headers are valid here; few mutants of complete chunks have a valid header."""
     rng, outcomes = random.Random(5), []
     for _ in range(500):
         data = rng.choice(valid_chunks)
@@ -101,7 +105,7 @@ def test_mutants_of_parts_are_decoded_or_refused(valid_chunks):
     assert len(set(outcomes)) > 12  # many different checks
 
 
-def test_small_chunks_that_claim_much_are_refused_without_memory():
+def test_claimed_sizes_allocate_no_memory():
     import tracemalloc
 
     def claim(mode: int, kind: str, shape: tuple[int, ...], *parts: bytes) -> bytes:
@@ -132,7 +136,7 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
 
 
 @pytest.mark.parametrize(
-    "kind, scale, step, chain",
+    "kind, scale, step_size, chain",
     [
         ("u1", Scale(INTEGERS, 0, 1, 256), 1, 1),
         ("u1", Scale(INTEGERS, -1, 1, 9), 1, 1),
@@ -152,12 +156,12 @@ def test_small_chunks_that_claim_much_are_refused_without_memory():
         ("<f8", Scale(4, 0, 1, 9), 1, 1),
     ],
 )
-def test_scales_that_cannot_be_are_refused(kind, scale, step, chain):
+def test_invalid_scales_are_refused(kind, scale, step_size, chain):
     with pytest.raises(FormatError):
-        chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step, chain)), np.dtype(kind), (6, 5, 5))
+        chunks.parse_coding(chunks.pack_coding(chunks.Coding(scale, step_size, chain)), np.dtype(kind), (6, 5, 5))
 
 
-def test_weights_that_could_be_rounded_are_refused(valid_chunks):
+def test_weights_beyond_exact_arithmetic_are_refused(valid_chunks):
     def refused(weights: bytes) -> None:
         with pytest.raises(FormatError):
             arrays.decode(with_part(valid_chunks[0], 3, zlib.compress(weights)))
@@ -176,23 +180,23 @@ def test_weights_that_could_be_rounded_are_refused(valid_chunks):
     refused(bytes([planes.FOLLOW]) + bytes(stages - 1))
 
 
-def test_patches_and_masks_fit_or_are_refused():
+def test_invalid_patches_and_masks_are_refused():
     values = np.arange(9, dtype="<f4")
-    places = np.array([2, 5])
-    again = np.zeros(9, "<f4")
-    chunks.apply_patches(again, chunks.pack_patches(values, places))
-    assert np.array_equal(np.flatnonzero(again), places) and (again[places] == places).all()
+    positions = np.array([2, 5])
+    patched = np.zeros(9, "<f4")
+    chunks.apply_patches(patched, chunks.pack_patches(values, positions))
+    assert np.array_equal(np.flatnonzero(patched), positions) and (patched[positions] == positions).all()
     twice, beyond = struct.pack("<IIff", 5, 5, 0, 0), struct.pack("<If", 9, 0)
-    for wrong in (b"x", zlib.compress(beyond), zlib.compress(b"abc"), zlib.compress(twice)):
+    for invalid in (b"x", zlib.compress(beyond), zlib.compress(b"abc"), zlib.compress(twice)):
         with pytest.raises(FormatError):
-            chunks.apply_patches(again, wrong)
-    for wrong in (bytes(8), bytes(10), b"\4" + bytes(8)):
+            chunks.apply_patches(patched, invalid)
+    for invalid in (bytes(8), bytes(10), b"\4" + bytes(8)):
         with pytest.raises(FormatError):
-            chunks.parse_mask(zlib.compress(wrong), np.dtype("<f4"), 9)
+            chunks.parse_mask(zlib.compress(invalid), np.dtype("<f4"), 9)
 
 
 @pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 0, 2)])
-def test_the_other_sides_of_an_empty_array_are_bounded(shape):
+def test_the_sides_of_empty_arrays_are_bounded(shape):
     data = chunks.pack(chunks.Chunk(chunks.STORED, np.dtype("u1"), shape, 0, 0, [chunks.store(np.zeros(0, np.uint8))]))
     with pytest.raises(FormatError, match="claims the shape"):
         arrays.decode(data)

@@ -1,4 +1,4 @@
-"""Files: what was packed is parsed, and nothing damaged passes."""
+"""Test the container: parsing inverts packing, and damage is detected."""
 
 import io
 import struct
@@ -71,13 +71,13 @@ def test_crcs_of_pixels_may_follow_later():
     assert later == data and parse(later).header.filter == b"a filter"
 
 
-def test_a_classical_picture_has_its_size_in_its_header():
+def test_pict_files_have_the_size_in_their_header():
     data = pack_fallback(DEEP, b"a PNG", META)
-    found = contents(data)
-    assert found.header == DEEP and bytes(found.data.of(data)) == b"a PNG" and found.channels == 4
+    parsed = contents(data)
+    assert parsed.header == DEEP and bytes(parsed.data.of(data)) == b"a PNG" and parsed.channels == 4
     assert metadata(data) == META
-    about = info(data)
-    assert about == {
+    file_info = info(data)
+    assert file_info == {
         "kind": "picture",
         "version": 1,
         "coding": "lossless",
@@ -94,18 +94,18 @@ def test_a_classical_picture_has_its_size_in_its_header():
     assert len(pack_fallback(DEEP, b"")) == 44
 
 
-def test_grey_and_alpha_are_chunks_of_their_own():
-    plain = pack(HEADER, TILES, META)
-    assert insert_chunks(plain, []) == plain
+def test_grey_and_alpha_are_separate_chunks():
+    rgb = pack(HEADER, TILES, META)
+    assert insert_chunks(rgb, []) == rgb
     for extra, channels in (([], 3), ([(GREY, b"")], 1), ([(ALPHA, b"x")], 4), ([(GREY, b""), (ALPHA, b"x")], 2)):
-        data = insert_chunks(plain, extra)
-        found = contents(data)
-        assert found.channels == channels == info(data)["channels"]
+        data = insert_chunks(rgb, extra)
+        parsed = contents(data)
+        assert parsed.channels == channels == info(data)["channels"]
         assert parse(data).header == HEADER and metadata(data) == META
-        assert (found.alpha is not None and bytes(found.alpha.of(data))) == (channels in (2, 4) and b"x")
+        assert (parsed.alpha is not None and bytes(parsed.alpha.of(data))) == (channels in (2, 4) and b"x")
     for extra in ([(GREY, b"x")], [(GREY, b"")] * 2, [(ALPHA, b"x")] * 2):
         with pytest.raises(FormatError, match="grey|ALPH"):
-            contents(insert_chunks(plain, extra))
+            contents(insert_chunks(rgb, extra))
     for tag in (GREY, ALPHA):
         with pytest.raises(FormatError, match="does not go with"):
             contents(insert_chunks(pack_fallback(DEEP, b""), [(tag, b"")]))
@@ -122,7 +122,7 @@ def test_grey_and_alpha_are_chunks_of_their_own():
         pack_fallback(DEEP, b"x", META),
     ],
 )
-def test_every_truncation_and_every_bit_is_noticed(data):
+def test_truncations_and_flipped_bits_are_detected(data):
     for end in range(len(data)):
         with pytest.raises(FormatError):
             contents(data[:end])
@@ -136,11 +136,11 @@ def test_every_truncation_and_every_bit_is_noticed(data):
 
 
 def with_head(**changes):
-    """A file whose HEAD is valid but for `changes`, CRC and all."""
+    """A file with a valid HEAD except for `changes`, and with right CRCs."""
     names = ("version", "flags", "model", "height", "width", "quality_index", "size", "channels")
     values = dict(zip(names, (1, 0, b"0123456789abcdef", 100, 200, 0, 7, 0), strict=True)) | changes
-    head = image_file.HEAD.pack(*values.values()) + bytes(24)
-    return chunks.MAGIC + pack_chunk(b"HEAD", head) + pack_chunk(b"DATA", b"")
+    header = image_file.HEAD.pack(*values.values()) + bytes(24)
+    return chunks.MAGIC + pack_chunk(b"HEAD", header) + pack_chunk(b"DATA", b"")
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def with_head(**changes):
         ({"height": 2**24, "width": 2**24}, "expected 17179869184"),
     ],
 )
-def test_a_header_out_of_range_is_named(changes, message):
+def test_fields_of_head_out_of_range_are_named(changes, message):
     assert parse(with_head()).header.height == 100
     with pytest.raises(FormatError, match=message):
         parse(with_head(**changes))
 
 
 def with_pict(**changes):
-    """A file whose PICT is valid but for `changes`, CRC and all."""
+    """A file with a valid PICT except for `changes`, and with right CRCs."""
     names = ("version", "coding", "channels", "depth", "height", "width")
     values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
     return chunks.MAGIC + pack_chunk(b"PICT", image_file.PICT.pack(*values.values())) + pack_chunk(b"DATA", b"")
@@ -186,7 +186,7 @@ def with_pict(**changes):
         ({"width": 2**24 + 1}, "sides"),
     ],
 )
-def test_the_header_of_a_classical_picture_out_of_range_is_named(changes, message):
+def test_fields_of_pict_out_of_range_are_named(changes, message):
     assert contents(with_pict()).header.height == 100
     with pytest.raises(FormatError, match=message):
         contents(with_pict(**changes))
@@ -206,7 +206,7 @@ def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():
         parse(data[:8] + data[at:])
 
 
-def test_metadata_that_inflates_beyond_its_limit_is_refused():
+def test_metadata_that_inflate_beyond_the_limit_are_refused():
     import zlib
 
     data = pack(HEADER, TILES)
@@ -217,7 +217,7 @@ def test_metadata_that_inflates_beyond_its_limit_is_refused():
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(100)])
-def test_foreign_data_is_no_vae_file(data):
+def test_other_data_are_refused(data):
     with pytest.raises(FormatError, match="not a .vae file"):
         parse(data)
 
@@ -229,16 +229,16 @@ def test_tiles_must_fill_data():
         parse(data[:at] + pack_chunk(b"DATA", b"abcdefgh"))
 
 
-def test_quality_and_step_are_inverse():
-    for step in range(897):
-        assert image_file.quality_index_of(image_file.quality_of(step)) == step
+def test_quality_and_quality_index_are_inverse():
+    for quality_index in range(897):
+        assert image_file.quality_index_of(image_file.quality_of(quality_index)) == quality_index
     assert image_file.quality_index_of(1) == 0 and image_file.quality_index_of(100) == 896
     for quality in (0.99, 100.1, float("nan"), -3):
         with pytest.raises(ValueError, match="quality"):
             image_file.quality_index_of(quality)
 
 
-def test_a_length_beyond_the_file_is_refused_before_it_is_read():
+def test_lengths_beyond_the_file_are_refused_before_reading():
     data = chunks.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
     with pytest.raises(FormatError, match="cut off"):
         parse(data)
@@ -249,51 +249,51 @@ TILES_OF_LARGEST = 1 << 24
 
 @pytest.fixture(scope="module")
 def many_tiles():
-    """A file of 2**24 x 2**24 pixels, whose table of tiles alone has 192 MiB, without any tile."""
-    head = image_file.HEAD.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
+    """A file of 2**24 x 2**24 pixels with empty tiles; its table of tiles has 192 MiB."""
+    header = image_file.HEAD.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
     table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST + struct.pack("<I", 7) * TILES_OF_LARGEST
-    return b"".join([chunks.MAGIC, pack_chunk(b"HEAD", head + table), pack_chunk(b"DATA", b"")])
+    return b"".join([chunks.MAGIC, pack_chunk(b"HEAD", header + table), pack_chunk(b"DATA", b"")])
 
 
-def small_and_quick(work):
-    """What `work` returns, in little memory and processor time beside its arguments."""
+def run_with_limits(work):
+    """Call `work`, check that it needs little memory and processor time, and return its result."""
     began = time.process_time()
     tracemalloc.start()
     try:
-        found = work()
+        result = work()
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
     assert time.process_time() - began < 20  # 0.3 s; a list of all tiles takes minutes
-    return found
+    return result
 
 
-def test_millions_of_tiles_cost_next_to_nothing(many_tiles):
-    assert small_and_quick(lambda: info(many_tiles))["tiles"] == TILES_OF_LARGEST
-    found = small_and_quick(lambda: contents(many_tiles)).tiles
-    assert found[-1] == found[TILES_OF_LARGEST - 1] == (len(many_tiles) - 4, 0, 0x12345678, 7)
+def test_millions_of_tiles_need_little_memory_and_time(many_tiles):
+    assert run_with_limits(lambda: info(many_tiles))["tiles"] == TILES_OF_LARGEST
+    tiles = run_with_limits(lambda: contents(many_tiles)).tiles
+    assert tiles[-1] == tiles[TILES_OF_LARGEST - 1] == (len(many_tiles) - 4, 0, 0x12345678, 7)
 
 
-def test_limits_are_judged_before_tiles(many_tiles, tmp_path):
+def test_limits_are_checked_before_tiles_are_read(many_tiles, tmp_path):
     path = tmp_path / "many.vae"
     path.write_bytes(many_tiles)
 
-    def opened():
+    def open_with_pillow():
         with Image.open(path):
             pass
 
-    refused = {
+    calls = {
         "decode": lambda: modes.decode(many_tiles),
         "decode_batch": lambda: modes.decode_batch([many_tiles]),
         "verify": lambda: modes.verify(many_tiles),
         "verify_file": lambda: compression.verify_file(path),
         "decompress_file": lambda: compression.decompress_file(path, tmp_path / "out.png"),
     }
-    for work in refused.values():
+    for work in calls.values():
         with pytest.raises(LimitError, match="16777216 x 16777216 pixels: a side exceeds the limit"):
-            small_and_quick(work)
+            run_with_limits(work)
     with pytest.raises(Image.DecompressionBombError):
-        small_and_quick(opened)
+        run_with_limits(open_with_pillow)
 
 
 def test_the_table_of_tiles_is_a_sequence():
@@ -301,9 +301,9 @@ def test_the_table_of_tiles_is_a_sequence():
     lengths, crcs, pixels = (rng.integers(0, 1 << 32, 3 * image_file.TILES_AT_ONCE - 5) for _ in range(3))
     table = np.stack([lengths, crcs], 1).astype("<u4").tobytes() + pixels.astype("<u4").tobytes()
     tiles = image_file.TileTable(table, 77)
-    begins = (77 + np.cumsum([0, *lengths])).tolist()
-    assert list(tiles) == list(zip(begins[:-1], lengths.tolist(), crcs.tolist(), pixels.tolist(), strict=True))
-    assert tiles.end == begins[-1] and tiles[-1] == tiles[len(tiles) - 1]
+    starts = (77 + np.cumsum([0, *lengths])).tolist()
+    assert list(tiles) == list(zip(starts[:-1], lengths.tolist(), crcs.tolist(), pixels.tolist(), strict=True))
+    assert tiles.end == starts[-1] and tiles[-1] == tiles[len(tiles) - 1]
     assert tiles[5000:2:-1999] == [tiles[5000], tiles[3001], tiles[1002]]
     with pytest.raises(IndexError):
         tiles[len(tiles)]
@@ -316,6 +316,6 @@ def test_skipped_chunks_are_bounded(tmp_path):
     most = pack_chunk(b"note", b"") * chunks.MAX_UNKNOWN
     assert info(data[:at] + most + data[at:])["tiles"] == 2
     flooded = data[:at] + most + pack_chunk(b"note", b"") + data[at:]
-    for read in (info, lambda data: image_file.read_preamble(io.BytesIO(data))):
+    for read_file in (info, lambda data: image_file.read_preamble(io.BytesIO(data))):
         with pytest.raises(FormatError, match="more than 1024 chunks that this version does not know"):
-            read(flooded)
+            read_file(flooded)

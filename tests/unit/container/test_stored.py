@@ -1,4 +1,4 @@
-"""Any file comes back as it was, name, permissions and time included; and nothing damaged or hostile does."""
+"""Test stored files: contents, name, permissions and time are restored, and damaged or hostile files are refused."""
 
 import io
 import os
@@ -21,20 +21,20 @@ from vaecodec.files.compression import decompress_file
 
 zstd = zstandard()
 
-ABOUT = Stored(b"notes.txt", Attributes(0o640, 1_700_000_000_123_456_789))
+METADATA = Stored(b"notes.txt", Attributes(0o640, 1_700_000_000_123_456_789))
 
 
-def store(contents, about=ABOUT):
+def store(contents, metadata=METADATA):
     file = io.BytesIO()
-    stored.write(io.BytesIO(contents), file, about)
+    stored.write(io.BytesIO(contents), file, metadata)
     return file.getvalue()
 
 
 def restore(data):
     file = io.BytesIO()
-    about, content = stored.read(io.BytesIO(data), file)
+    metadata, content = stored.read(io.BytesIO(data), file)
     assert content == (len(file.getvalue()), zlib.crc32(file.getvalue()), len(data))
-    return about, file.getvalue()
+    return metadata, file.getvalue()
 
 
 CONTENTS = {
@@ -49,27 +49,27 @@ CONTENTS = {
 @pytest.mark.parametrize("contents", CONTENTS.values(), ids=CONTENTS)
 def test_read_inverts_write(contents):
     data = store(contents)
-    assert restore(data) == (ABOUT, contents)
-    assert reference_decoder.read_stored(data) == (ABOUT.name, *ABOUT.attributes, contents)
+    assert restore(data) == (METADATA, contents)
+    assert reference_decoder.read_stored(data) == (METADATA.name, *METADATA.attributes, contents)
     assert len(data) <= len(contents) * 1.001 + 128
     info = stored.info(io.BytesIO(data))
     assert (info["size"], info["bytes"], info["name"]) == (len(contents), len(data), "notes.txt")
-    assert (info["mode"], info["mtime_ns"]) == ("640", ABOUT.attributes.mtime_ns)
+    assert (info["mode"], info["mtime_ns"]) == ("640", METADATA.attributes.mtime_ns)
     assert stored.info(io.BytesIO(data[16:]), data[:16]) == info == vaecodec.info(data)
 
 
 @pytest.mark.parametrize("name", [b"", b"n\xff\xfe", b"a" * 255, "\u00e9t\u00e9\n".encode(), b".hidden", b"a\\b"])
 @pytest.mark.parametrize("attributes", [Attributes(), Attributes(0, 0), Attributes(0o777, -1), Attributes(None, 5)])
-def test_names_and_attributes(name, attributes):
-    about = Stored(name, attributes)
-    data = store(b"contents", about)
-    assert restore(data) == (about, b"contents")
+def test_names_and_attributes_are_restored(name, attributes):
+    metadata = Stored(name, attributes)
+    data = store(b"contents", metadata)
+    assert restore(data) == (metadata, b"contents")
     assert reference_decoder.read_stored(data) == (name, *attributes, b"contents")
 
 
-def test_a_time_that_has_no_room_is_not_stored():
-    about, _ = restore(store(b"", Stored(b"n", Attributes(0o600, 1 << 70))))
-    assert about.attributes == (0o600, None)
+def test_times_out_of_range_are_not_stored():
+    metadata, _ = restore(store(b"", Stored(b"n", Attributes(0o600, 1 << 70))))
+    assert metadata.attributes == (0o600, None)
 
 
 @pytest.mark.parametrize("name", [b"../a", b"/etc/passwd", b"..", b".", b"a/b", b"a\0b", b"a" * 256])
@@ -83,11 +83,11 @@ def test_hostile_names_are_refused(name):
 
 
 def with_head(name=b"n", **changes):
-    """A stored file whose FILE is valid but for `changes`, CRC and all."""
+    """A stored file with a valid FILE except for `changes`, and with right CRCs."""
     fields = dict(zip(("version", "flags", "method", "reserved", "mode", "time"), (1, 3, 1, 0, 0o644, 1), strict=True))
-    head = stored.FILE.pack(*(fields | changes).values()) + name
+    header = stored.FILE.pack(*(fields | changes).values()) + name
     data = store(b"contents", Stored())
-    return MAGIC + pack_chunk(b"FILE", head) + data[8 + 12 + stored.FILE.size :]
+    return MAGIC + pack_chunk(b"FILE", header) + data[8 + 12 + stored.FILE.size :]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def with_head(name=b"n", **changes):
         ({"flags": 1}, "time"),
     ],
 )
-def test_a_header_out_of_range_is_named(changes, message):
+def test_fields_out_of_range_are_named(changes, message):
     assert restore(with_head())[1] == b"contents"
     with pytest.raises(FormatError, match=message):
         restore(with_head(**changes))
@@ -110,7 +110,7 @@ def test_a_header_out_of_range_is_named(changes, message):
         reference_decoder.read_stored(with_head(**changes))
 
 
-def test_every_truncation_and_every_bit_is_noticed():
+def test_truncations_and_flipped_bits_are_detected():
     data = store(b"some contents" * 20)
     for end in range(len(data)):
         with pytest.raises(FormatError):
@@ -127,45 +127,45 @@ def test_every_truncation_and_every_bit_is_noticed():
 
 
 def parts(*payloads, contents=b"contents"):
-    """A stored file of the given PARTs, all CRCs right."""
-    head = pack_chunk(b"FILE", stored.FILE.pack(1, 0, 1, 0, 0, 0))
+    """A stored file of these PARTs, with right CRCs."""
+    header = pack_chunk(b"FILE", stored.FILE.pack(1, 0, 1, 0, 0, 0))
     done = pack_chunk(b"DONE", stored.DONE.pack(len(contents), zlib.crc32(contents)))
-    return MAGIC + head + b"".join(pack_chunk(b"PART", payload) for payload in payloads) + done
+    return MAGIC + header + b"".join(pack_chunk(b"PART", payload) for payload in payloads) + done
 
 
-def test_frames_may_be_cut_anywhere_and_follow_each_other():
-    one, two = zstd.compress(b"cont"), zstd.compress(b"ents")
-    data = parts(one[:3], b"", one[3:] + two[:5], two[5:])
+def test_frames_may_be_split_anywhere_and_concatenated():
+    first, second = zstd.compress(b"cont"), zstd.compress(b"ents")
+    data = parts(first[:3], b"", first[3:] + second[:5], second[5:])
     assert restore(data)[1] == reference_decoder.read_stored(data)[3] == b"contents"
 
 
-def test_payloads_that_are_no_zstandard_are_refused():
+def test_invalid_zstandard_payloads_are_refused():
     frame = zstd.compress(b"contents")
     assert restore(parts(frame))[1] == b"contents"
     rng = random.Random(1)
     for _ in range(2000):
-        bad = bytearray(frame)
-        bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        damaged = bytearray(frame)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         with suppress(FormatError):
-            assert restore(parts(bytes(bad)))[1] == b"contents"  # a flag that changes nothing
+            assert restore(parts(bytes(damaged)))[1] == b"contents"  # some flags have no effect
     for payloads in ((), (frame[:-2],), (frame, b"tail"), (frame, frame)):
         with pytest.raises(FormatError, match="damaged"):
             restore(parts(*payloads))
 
 
-def test_a_window_beyond_the_limit_is_refused():
+def test_windows_beyond_the_limit_are_refused():
     contents = random.Random(2).randbytes(1000) * 20000
-    for log, good in ((23, True), (24, False)):
+    for log, valid in ((23, True), (24, False)):
         writer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: log})
-        frame = writer.compress(contents) + writer.flush()  # in two calls: so no frame of one segment
-        if good:
+        frame = writer.compress(contents) + writer.flush()  # two calls avoid a single-segment frame
+        if valid:
             assert restore(parts(frame, contents=contents))[1] == contents
         else:
             with pytest.raises(FormatError, match="memory|window"):
                 restore(parts(frame, contents=contents))
 
 
-def test_a_bomb_costs_no_memory():
+def test_decompression_bombs_need_little_memory():
     class Counts:
         size = 0
 
@@ -181,7 +181,7 @@ def test_a_bomb_costs_no_memory():
             return bytes(count)
 
     bomb, counts = io.BytesIO(), Counts()
-    stored.write(Zeros(), bomb, ABOUT)
+    stored.write(Zeros(), bomb, METADATA)
     assert len(bomb.getvalue()) < 50_000
     tracemalloc.start()
     stored.read(io.BytesIO(bomb.getvalue()), counts)
@@ -190,7 +190,7 @@ def test_a_bomb_costs_no_memory():
     assert counts.size == 1 << 28 and peak < 8 << 20
 
 
-def test_chunks_are_bounded_before_they_are_read():
+def test_the_size_of_chunks_is_checked_before_reading():
     claim = MAGIC + (2**32 - 1).to_bytes(4, "little") + b"FILE" + bytes(40)
     with pytest.raises(FormatError, match="claims 4294967295 bytes"):
         restore(claim)
@@ -201,7 +201,7 @@ def test_chunks_are_bounded_before_they_are_read():
         reference_decoder.read_stored(long)
 
 
-def test_chunks_belong_in_their_places():
+def test_misplaced_chunks_are_refused():
     data = store(b"contents")
     end = len(data) - 24
     assert restore(data[:end] + pack_chunk(b"note", b"hello") + data[end:])[1] == b"contents"
@@ -218,20 +218,20 @@ def test_chunks_belong_in_their_places():
             read(data)
 
 
-def test_the_golden_stored_file_restores_as_ever():
-    about, contents = restore((GOLDEN / "stored" / "notes.txt.vae").read_bytes())
-    assert about == Stored("n\u00f6tes.txt".encode(), Attributes(0o604, 1_234_567_890_987_654_321))
+def test_the_golden_stored_file_is_restored():
+    metadata, contents = restore((GOLDEN / "stored" / "notes.txt.vae").read_bytes())
+    assert metadata == Stored("n\u00f6tes.txt".encode(), Attributes(0o604, 1_234_567_890_987_654_321))
     assert contents == (GOLDEN / "stored" / "notes.txt").read_bytes()
     assert reference_decoder.read_stored((GOLDEN / "stored" / "notes.txt.vae").read_bytes())[3] == contents
 
 
-def test_a_source_that_cannot_be_read_is_no_failure_to_write():
+def test_unreadable_sources_raise_a_codec_error():
     class Broken:
         def read(self, count):
             raise OSError(5, "Input/output error")
 
     with pytest.raises(CodecError, match="cannot be read"):
-        stored.write(Broken(), io.BytesIO(), ABOUT)
+        stored.write(Broken(), io.BytesIO(), METADATA)
 
 
 def test_names_of_this_system_are_restored(tmp_path, monkeypatch):
@@ -244,8 +244,8 @@ def test_names_of_this_system_are_restored(tmp_path, monkeypatch):
         text = os.fsdecode(name)
         assert vaecodec.compress_file(text, None, remove=True)["kind"] == "file"
         assert vaecodec.decompress_file(text + ".vae", None, remove=True)["output"] == text
-        found = os.stat(name)
-        assert (found.st_mode & 0o7777, found.st_mtime_ns) == (0o604, 1_600_000_000_000_000_001)
+        status = os.stat(name)
+        assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o604, 1_600_000_000_000_000_001)
         assert os.listdir(b".") == [name]
         os.remove(name)
 
@@ -264,7 +264,7 @@ def test_harmful_names_are_restored_only_on_request(name, tmp_path):
     assert (tmp_path / "notes").read_bytes() == b"contents"
 
 
-def test_hidden_files_get_their_names_back(tmp_path):
+def test_the_names_of_hidden_files_are_restored(tmp_path):
     source = tmp_path / ".profile.vae"
     source.write_bytes(store(b"contents", Stored(b".profile")))
     decompress_file(source)
@@ -272,7 +272,7 @@ def test_hidden_files_get_their_names_back(tmp_path):
 
 
 def test_skipped_chunks_are_bounded():
-    data = store(b"contents", ABOUT)
+    data = store(b"contents", METADATA)
     end = len(data) - len(pack_chunk(b"DONE", bytes(12)))
     assert restore(data[:end] + pack_chunk(b"note", b"") * 1024 + data[end:])[1] == b"contents"
     with pytest.raises(FormatError, match="more than 1024 chunks"):

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, and a photograph is never lost on the way to its .vae and back."""
+"""Test atomic writing of files, and that compression and decompression lose no source."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ def photo(tmp_path):
     return path
 
 
-def names(folder):
+def file_names(folder):
     return sorted(os.listdir(folder))
 
 
@@ -47,16 +47,16 @@ def names(folder):
 
 @pytest.fixture(params=[True, False], ids=["nameless", "named"])
 def temporary(request, monkeypatch):
-    """Both kinds of temporary files: those without a name, and those of systems that have none."""
+    """Use temporary files without a name, or named files as on systems without O_TMPFILE."""
     if not request.param:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
 
 
-def test_writes_bytes_or_what_a_callable_writes(tmp_path, temporary):
+def test_bytes_or_the_output_of_a_callable_are_written(tmp_path, temporary):
     write_atomic(tmp_path / "a", b"bytes")
     write_atomic(tmp_path / "b", lambda file: file.write(b"called"))
     assert (tmp_path / "a").read_bytes() == b"bytes" and (tmp_path / "b").read_bytes() == b"called"
-    assert names(tmp_path) == ["a", "b"]
+    assert file_names(tmp_path) == ["a", "b"]
 
 
 def test_an_existing_file_is_replaced_only_on_request(tmp_path, temporary):
@@ -66,11 +66,11 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path, temporary):
         write_atomic(path, b"new")
     assert caught.value.filename == str(path) and path.read_bytes() == b"old"
     write_atomic(path, b"new", overwrite=True)
-    assert path.read_bytes() == b"new" and names(tmp_path) == ["a"]
+    assert path.read_bytes() == b"new" and file_names(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite, temporary):
+def test_a_failed_write_changes_no_file(tmp_path, overwrite, temporary):
     (tmp_path / "a").write_bytes(b"old")
 
     def fails(file):
@@ -79,12 +79,12 @@ def test_a_failure_half_way_leaves_everything_as_it_was(tmp_path, overwrite, tem
 
     with pytest.raises(RuntimeError):
         write_atomic(tmp_path / ("a" if overwrite else "b"), fails, overwrite)
-    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+    assert file_names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite, temporary):
+def test_permissions_follow_the_umask(tmp_path, mask, overwrite, temporary):
     before = os.umask(mask)
     try:
         write_atomic(tmp_path / "a", b"", overwrite)
@@ -93,7 +93,7 @@ def test_permissions_are_those_of_the_umask(tmp_path, mask, overwrite, temporary
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_a_link_is_followed_and_stays(tmp_path, temporary):
+def test_links_are_followed_and_kept(tmp_path, temporary):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there/target")
     write_atomic(tmp_path / "link", b"1")
@@ -101,44 +101,44 @@ def test_a_link_is_followed_and_stays(tmp_path, temporary):
     assert (tmp_path / "link").is_symlink() and (tmp_path / "there/target").read_bytes() == b"2"
 
 
-def test_a_device_is_written_to_and_stays_a_device():
+def test_devices_are_written_and_not_replaced():
     write_atomic(os.devnull, b"gone", overwrite=True)
     assert not os.path.isfile(os.devnull)
 
 
-def test_a_folder_in_the_way_is_not_replaced(tmp_path):
+def test_folders_are_not_replaced(tmp_path):
     (tmp_path / "a").mkdir()
     for overwrite in (False, True):
         with pytest.raises(OSError):
             write_atomic(tmp_path / "a", b"", overwrite)
-    assert names(tmp_path) == ["a"] and (tmp_path / "a").is_dir()
+    assert file_names(tmp_path) == ["a"] and (tmp_path / "a").is_dir()
 
 
-def test_attributes_are_given_before_the_name(tmp_path, temporary):
+def test_attributes_are_set_before_the_file_appears(tmp_path, temporary):
     attributes = Attributes(0o604, 1_600_000_000_000_000_001)
     write_atomic(tmp_path / "a", b"", attributes=attributes)
-    found = (tmp_path / "a").stat()
-    assert (found.st_mode & 0o7777, found.st_mtime_ns) == attributes
-    secret = []
+    status = (tmp_path / "a").stat()
+    assert (status.st_mode & 0o7777, status.st_mtime_ns) == attributes
+    modes = []
     write_atomic(
-        tmp_path / "b", lambda file: secret.append(os.fstat(file.fileno()).st_mode & 0o77), False, False, attributes
+        tmp_path / "b", lambda file: modes.append(os.fstat(file.fileno()).st_mode & 0o77), False, False, attributes
     )
-    assert secret == [0]
+    assert modes == [0]
 
 
-def test_a_file_that_holds_the_same_is_adopted(tmp_path, temporary):
+def test_a_file_with_the_same_contents_is_adopted(tmp_path, temporary):
     write_atomic(tmp_path / "a", b"same")
 
     def state():
-        found = (tmp_path / "a").stat()
-        return found.st_ino, found.st_mtime_ns, found.st_mode, found.st_size  # but not when it was read last
+        status = (tmp_path / "a").stat()
+        return status.st_ino, status.st_mtime_ns, status.st_mode, status.st_size  # without the time of the last access
 
     before = state()
     write_atomic(tmp_path / "a", b"same", adopt=True)
-    assert state() == before and names(tmp_path) == ["a"]
+    assert state() == before and file_names(tmp_path) == ["a"]
     with pytest.raises(FileExistsError):
         write_atomic(tmp_path / "a", b"other", adopt=True)
-    assert (tmp_path / "a").read_bytes() == b"same" and names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"same" and file_names(tmp_path) == ["a"]
 
 
 def without_hard_links(*_, **__):
@@ -146,7 +146,7 @@ def without_hard_links(*_, **__):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
+def test_one_of_many_writers_succeeds(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
         monkeypatch.setattr(os, "link", without_hard_links)
@@ -167,10 +167,10 @@ def test_of_many_writers_exactly_one_comes_first(tmp_path, monkeypatch, links):
         thread.join()
     (winner,) = (number for number in results if number is not None)
     assert len(results) == 8 and (tmp_path / "a").read_bytes() == bytes([winner]) * 100_000
-    assert names(tmp_path) == ["a"]
+    assert file_names(tmp_path) == ["a"]
 
 
-def test_many_overwriters_leave_one_whole_file(tmp_path, temporary):
+def test_concurrent_overwriting_leaves_a_complete_file(tmp_path, temporary):
     def write(number):
         for _ in range(10):
             write_atomic(tmp_path / "a", bytes([number]) * 100_000, overwrite=True)
@@ -181,10 +181,10 @@ def test_many_overwriters_leave_one_whole_file(tmp_path, temporary):
     for thread in threads:
         thread.join()
     content = (tmp_path / "a").read_bytes()
-    assert len(content) == 100_000 and len(set(content)) == 1 and names(tmp_path) == ["a"]
+    assert len(content) == 100_000 and len(set(content)) == 1 and file_names(tmp_path) == ["a"]
 
 
-# Writes 64 KiB where files may have 4 KiB: what a full disk does, without filling one.
+# Write 64 KiB with a limit of 4 KiB for files, which has the effect of a full disk.
 FULL = """
 import resource, signal, sys
 from vaecodec import atomic
@@ -198,12 +198,12 @@ except OSError as exc:
 """
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path):
+def test_a_full_disk_keeps_the_old_file(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     command = [sys.executable, "-c", FULL, tmp_path / "a"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 3, done.stderr
-    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert process.returncode == 3, process.stderr
+    assert file_names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
 KILLED = """
@@ -216,7 +216,7 @@ while True:
 """
 
 
-def test_killed_at_any_time_the_file_is_whole(tmp_path):
+def test_kills_leave_a_complete_file(tmp_path):
     path = tmp_path / "a"
     for wait in (0.01, 0.03, 0.05):
         path.write_bytes(b"0" * 300_000)
@@ -232,58 +232,58 @@ def test_killed_at_any_time_the_file_is_whole(tmp_path):
 # compress_file and decompress_file
 
 
-def test_default_names():
+def test_default_names_exchange_the_suffix():
     assert compressed_name("a/photo.jpg") == "a/photo.vae" and compressed_name("photo") == "photo.vae"
     assert decompressed_name("a/photo.vae") == "a/photo.png" and decompressed_name("photo.VAE") == "photo.png"
     assert decompressed_name("photo.bin") == "photo.bin.png"
 
 
-def test_there_and_back(photo):
-    there = compress_file(photo)
+def test_compress_and_decompress_round_trip(photo):
+    compressed = compress_file(photo)
     vae = photo.with_suffix(".vae")
-    assert there["output"] == str(vae) and (there["width"], there["height"]) == (70, 50)
-    assert there["bytes"] == vae.stat().st_size and there["image_bytes"] == photo.stat().st_size
-    assert there["bpp"] == 8 * there["bytes"] / (50 * 70) and there["seconds"] > 0
+    assert compressed["output"] == str(vae) and (compressed["width"], compressed["height"]) == (70, 50)
+    assert compressed["bytes"] == vae.stat().st_size and compressed["image_bytes"] == photo.stat().st_size
+    assert compressed["bpp"] == 8 * compressed["bytes"] / (50 * 70) and compressed["seconds"] > 0
 
-    back = decompress_file(vae, photo.with_name("back.png"))
+    decompressed = decompress_file(vae, photo.with_name("back.png"))
     pixels, metadata = read_image(photo.with_name("back.png"))
     codec = vaecodec.load("small")
     np.testing.assert_array_equal(pixels, codec.decode(codec.encode(synthetic_image(50, 70))))
     assert metadata == read_image(photo)[1] and "exif" in metadata
-    assert {key: back[key] for key in ("bytes", "bpp", "width", "height")} == {
-        key: there[key] for key in ("bytes", "bpp", "width", "height")
+    assert {key: decompressed[key] for key in ("bytes", "bpp", "width", "height")} == {
+        key: compressed[key] for key in ("bytes", "bpp", "width", "height")
     }
-    assert names(photo.parent) == ["back.png", "photo.png", "photo.vae"]
+    assert file_names(photo.parent) == ["back.png", "photo.png", "photo.vae"]
 
 
-def test_strip_leaves_metadata_out(photo):
+def test_strip_drops_metadata(photo):
     compress_file(photo, photo.with_name("a.vae"), strip=True)
     assert image_file.metadata(photo.with_name("a.vae").read_bytes()) == {}
 
 
-def test_quality_reaches_the_file(photo):
+def test_quality_is_applied(photo):
     compress_file(photo, photo.with_name("a.vae"), quality=90)
     assert abs(image_file.info(photo.with_name("a.vae").read_bytes())["quality"] - 90) < 0.1
 
 
-def test_streams_on_both_sides(photo):
+def test_sources_and_outputs_may_be_streams(photo):
     vae, image = io.BytesIO(), io.BytesIO()
     assert compress_file(io.BytesIO(photo.read_bytes()), vae)["output"] == "-"
     decompress_file(io.BytesIO(vae.getvalue()), image)
     assert image.getvalue().startswith(b"\x89PNG")
-    assert names(photo.parent) == ["photo.png"]
+    assert file_names(photo.parent) == ["photo.png"]
 
 
-def test_a_window_of_the_picture(photo):
+def test_window_crops_the_image(photo):
     compress_file(photo)
     vae = photo.with_suffix(".vae")
     decompress_file(vae, photo.with_name("all.png"))
     decompress_file(vae, photo.with_name("part.png"), window=(10, 20, 30, 40))
-    whole, part = (read_image(photo.with_name(name))[0] for name in ("all.png", "part.png"))
-    np.testing.assert_array_equal(part, whole[10:40, 20:60])
+    image, part = (read_image(photo.with_name(name))[0] for name in ("all.png", "part.png"))
+    np.testing.assert_array_equal(part, image[10:40, 20:60])
 
 
-def test_the_output_format_is_that_of_the_suffix(photo):
+def test_the_suffix_determines_the_output_format(photo):
     compress_file(photo)
     for suffix, magic in ((".jpg", b"\xff\xd8\xff"), (".webp", b"RIFF")):
         decompress_file(photo.with_suffix(".vae"), photo.with_suffix(suffix))
@@ -294,19 +294,19 @@ def test_the_output_format_is_that_of_the_suffix(photo):
 
 @pytest.mark.parametrize("kind", ["name", "symbolic", "hard"])
 def test_input_and_output_are_never_the_same_file(photo, kind):
-    other = photo.with_name("other.vae")
+    other_name = photo.with_name("other.vae")
     if kind == "symbolic":
-        other.symlink_to(photo)
+        other_name.symlink_to(photo)
     elif kind == "hard":
-        os.link(photo, other)
+        os.link(photo, other_name)
     before = photo.read_bytes()
-    for work in (compress_file, decompress_file):
+    for convert in (compress_file, decompress_file):
         with pytest.raises(CodecError, match="same file"):
-            work(photo, photo if kind == "name" else other, overwrite=True)
+            convert(photo, photo if kind == "name" else other_name, overwrite=True)
     assert photo.read_bytes() == before
 
 
-def test_existing_output_is_found_before_the_work(photo, monkeypatch):
+def test_existing_outputs_are_detected_before_encoding(photo, monkeypatch):
     photo.with_suffix(".vae").write_bytes(b"old")
     monkeypatch.setattr(Codec, "encode", None)
     with pytest.raises(FileExistsError):
@@ -324,17 +324,17 @@ def test_damage_leaves_no_output(photo):
     vae.write_bytes(data)
     with pytest.raises(FormatError):
         decompress_file(vae, photo.with_name("back.png"))
-    assert names(photo.parent) == ["photo.png", "photo.vae"]
+    assert file_names(photo.parent) == ["photo.png", "photo.vae"]
 
 
 def test_remove_deletes_the_source_at_the_end(photo):
     compress_file(photo, remove=True)
-    assert names(photo.parent) == ["photo.vae"]
+    assert file_names(photo.parent) == ["photo.vae"]
     decompress_file(photo.with_suffix(".vae"), remove=True)
-    assert names(photo.parent) == ["photo.png"]
+    assert file_names(photo.parent) == ["photo.png"]
 
 
-def test_remove_keeps_the_source_of_what_does_not_verify(photo, monkeypatch):
+def test_remove_keeps_sources_whose_output_does_not_verify(photo, monkeypatch):
     def fails(self, data, *_):
         raise FormatError("tile 0 is damaged")
 
@@ -344,7 +344,7 @@ def test_remove_keeps_the_source_of_what_does_not_verify(photo, monkeypatch):
     assert photo.exists()
 
 
-def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
+def test_remove_keeps_sources_whose_output_is_not_on_the_disk(photo, monkeypatch):
     with pytest.raises(CodecError, match="not removed"):
         compress_file(photo, os.devnull, remove=True)
     compress_file(photo)
@@ -355,7 +355,7 @@ def test_remove_keeps_the_source_of_what_is_not_on_the_disk(photo, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_source_that_shrinks_while_it_is_read_is_an_error(photo, monkeypatch, size):
+def test_a_source_that_shrinks_during_reading_is_an_error(photo, monkeypatch, size):
     encode_rows = modes.encode_rows
 
     def shrink(*arguments, **options):
@@ -367,11 +367,11 @@ def test_a_source_that_shrinks_while_it_is_read_is_an_error(photo, monkeypatch, 
     monkeypatch.setattr(modes, "encode_rows", shrink)
     with pytest.raises(CodecError, match="became smaller while it was read"):
         compress_file(photo)
-    assert names(photo.parent) == ["photo.png"]
+    assert file_names(photo.parent) == ["photo.png"]
 
 
-def films(folder, count):
-    """JPEG files with other bytes behind the image, all of which a removal would lose."""
+def photos_with_extra_bytes(folder, count):
+    """Write JPEG files with extra bytes after the image, which .vae files do not contain."""
     file = io.BytesIO()
     Image.fromarray(synthetic_image(32, 32)).save(file, "JPEG")
     paths = [folder / f"{n}.jpg" for n in range(count)]
@@ -382,7 +382,7 @@ def films(folder, count):
 
 @contextlib.contextmanager
 def silenced_warnings(monkeypatch):
-    """Nothing can be learned from the warnings of the process, as if another thread had silenced them."""
+    """Silence the warnings of the process, as another thread could, and forbid reading them."""
 
     def refuse(*_, **__):
         raise AssertionError("a decision must not depend on the filters of the process")
@@ -394,12 +394,12 @@ def silenced_warnings(monkeypatch):
         yield
 
 
-def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, monkeypatch):
-    (film,) = films(tmp_path, 1)
+def test_incomplete_outputs_keep_the_source_under_any_warning_filter(tmp_path, monkeypatch):
+    (film,) = photos_with_extra_bytes(tmp_path, 1)
     gif = tmp_path / "moving.gif"
     frames = [Image.fromarray(synthetic_image(32, 32, seed)) for seed in range(3)]
     frames[0].save(gif, save_all=True, append_images=frames[1:])
-    tiff = tmp_path / "scan.tif"  # of whose tags Pillow skips one that lies beyond the end
+    tiff = tmp_path / "scan.tif"  # Pillow skips its tag that lies beyond the end
     frames[0].save(tiff, tiffinfo={270: "x" * 100})
     data = bytearray(tiff.read_bytes())
     at = data.index(struct.pack("<HHI", 270, 2, 101))
@@ -417,26 +417,26 @@ def test_what_is_left_out_keeps_the_source_whatever_the_filters_are(tmp_path, mo
     assert all(path.exists() for path in (film, gif, tiff, profile))
 
 
-def test_a_whole_source_is_removed_whatever_the_filters_are(photo, tmp_path, monkeypatch):
+def test_complete_outputs_remove_the_source_under_any_warning_filter(photo, tmp_path, monkeypatch):
     stored = tmp_path / "cut.png"
-    stored.write_bytes(photo.read_bytes()[:200])  # is stored as it is, so that nothing is left out
+    stored.write_bytes(photo.read_bytes()[:200])  # a damaged image is stored unchanged, so nothing is left out
     with silenced_warnings(monkeypatch):
         for source in (photo, stored):
             compress_file(source, f"{source}.vae", remove=True)
             assert not source.exists()
 
 
-def test_sources_of_which_something_is_left_out_are_kept_by_many_threads(tmp_path):
-    paths, errors, stop = films(tmp_path, 32), [], threading.Event()
+def test_concurrent_threads_keep_sources_of_incomplete_outputs(tmp_path):
+    paths, errors, stop = photos_with_extra_bytes(tmp_path, 32), [], threading.Event()
 
-    def work(mine):
-        for path in mine:
+    def work(own_paths):
+        for path in own_paths:
             try:
                 compress_file(path, f"{path}.vae", remove=True, threads=1)
             except CodecError as exc:
                 errors.append(str(exc))
 
-    def meddle():  # as other libraries do
+    def meddle():  # other libraries change the filters too
         while not stop.is_set():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

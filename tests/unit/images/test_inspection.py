@@ -1,4 +1,4 @@
-"""AV1 frames larger than the container states, and TIFF tiles larger than the image, are refused before decoding."""
+"""Test that oversized AV1 frames and TIFF tiles are refused before decoding."""
 
 import contextlib
 import io
@@ -38,8 +38,8 @@ def claiming(data, width, height):
 
 
 def in_vae(data, width, height):
-    head = image_file.FallbackHeader("avif", height, width, 3, 8)
-    return image_file.pack_fallback(head, data)
+    header = image_file.FallbackHeader("avif", height, width, 3, 8)
+    return image_file.pack_fallback(header, data)
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ def no_decoder(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(512, 64), (64, 512), (65, 64)])
-def test_a_frame_larger_than_the_header_says_is_refused_before_decoding(size, no_decoder):
+def test_frames_larger_than_the_header_are_refused_before_decoding(size, no_decoder):
     data = in_vae(claiming(encoded(*size), 64, 64), 64, 64)
     with pytest.raises(FormatError, match="AVIF part holds a frame that is not of the size"):
         vaecodec.decode(data)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_an_image_file_whose_frame_is_larger_is_refused_before_decoding(mode, no_decoder):
+def test_image_files_with_oversized_frames_are_refused_before_decoding(mode, no_decoder):
     with pytest.raises(CodecError, match="image: the AVIF has a frame of 512 x 80 pixels in an image of 64 x 64"):
         read_image(claiming(encoded(512, 80, mode), 64, 64))
 
@@ -69,7 +69,7 @@ def test_an_image_file_whose_frame_is_larger_is_refused_before_decoding(mode, no
     "options", [{}, {"subsampling": "4:2:0"}, {"subsampling": "4:0:0"}, {"icc_profile": b"x" * 99}]
 )
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 77)])
-def test_the_size_of_a_frame_is_found(size, options):
+def test_the_size_of_frames_is_parsed(size, options):
     data = encoded(*size, **options)
     inspection.check_still_avif(data, *size)
     inspection.check_avif(data, *size)
@@ -110,7 +110,7 @@ class Bits:
     def __init__(self):
         self.text = ""
 
-    def put(self, *fields):
+    def write(self, *fields):
         for value, count in fields:
             self.text += f"{value:0{count}b}" if count else ""
         return self
@@ -122,52 +122,52 @@ class Bits:
 
 
 def sequence_header(width, height, bits, timing=False, ids=False):
-    """A header that is not that of a reduced still picture (AV1, 5.5.1)."""
-    out = Bits().put((0, 3), (0, 1), (0, 1), (int(timing), 1))
+    """A sequence header without reduced_still_picture_header (AV1, 5.5.1)."""
+    header = Bits().write((0, 3), (0, 1), (0, 1), (int(timing), 1))
     if timing:  # with a decoder model, of 7 bits for the time
-        out.put((1, 32), (30, 32), (0, 1), (1, 1), (4, 5), (9, 32), (5, 5), (6, 5))
-    out.put((1, 1), (1, 5))  # display delays; two operating points, of which one has a tier
+        header.write((1, 32), (30, 32), (0, 1), (1, 1), (4, 5), (9, 32), (5, 5), (6, 5))
+    header.write((1, 1), (1, 5))  # display delays; two operating points, one of them with a tier
     for level in (5, 9):
-        out.put((0, 12), (level, 5))
-        out.put(*[(1, 1)] * (level > 7))
+        header.write((0, 12), (level, 5))
+        header.write(*[(1, 1)] * (level > 7))
         if timing:
-            out.put((1, 1), (3, 5), (4, 5), (0, 1))
-        out.put((1, 1), (7, 4))
-    out.put((bits - 1, 4), (bits - 1, 4), (width - 1, bits), (height - 1, bits), (int(ids), 1))
+            header.write((1, 1), (3, 5), (4, 5), (0, 1))
+        header.write((1, 1), (7, 4))
+    header.write((bits - 1, 4), (bits - 1, 4), (width - 1, bits), (height - 1, bits), (int(ids), 1))
     if ids:
-        out.put((2, 4), (1, 3))  # 6 bits
-    out.put((0, 3), (0, 4), (1, 1), (0, 2), (1, 1), (1, 1), (5, 3), (0, 3), (0, 1))
-    return out.obu(inspection.SEQUENCE_HEADER)
+        header.write((2, 4), (1, 3))  # 6 bits
+    header.write((0, 3), (0, 4), (1, 1), (0, 2), (1, 1), (1, 1), (5, 3), (0, 3), (0, 1))
+    return header.obu(inspection.SEQUENCE_HEADER)
 
 
 def frame_header(override, timing=False, ids=False):
-    out = Bits().put((0, 1), (inspection.KEY_FRAME, 2), (1, 1))
-    out.put(*[(99, 7)] * timing).put((0, 1), (1, 1), (0, 1)).put(*[(33, 6)] * ids)
-    return out.put((int(override), 1)).obu(inspection.FRAME)
+    header = Bits().write((0, 1), (inspection.KEY_FRAME, 2), (1, 1))
+    header.write(*[(99, 7)] * timing).write((0, 1), (1, 1), (0, 1)).write(*[(33, 6)] * ids)
+    return header.write((int(override), 1)).obu(inspection.FRAME)
 
 
 @pytest.mark.parametrize("timing", [False, True])
 @pytest.mark.parametrize("ids", [False, True])
-def test_a_frame_that_overrides_its_size_counts_as_the_largest_that_it_can_be(timing, ids):
+def test_frames_that_override_their_size_count_as_the_largest_possible(timing, ids):
     sequence = sequence_header(64, 48, 16, timing, ids)
-    plain = [*inspection._frames(sequence + frame_header(False, timing, ids))]
-    assert plain == [(64, 48, False)] * 2
+    frames = [*inspection._frames(sequence + frame_header(False, timing, ids))]
+    assert frames == [(64, 48, False)] * 2
     *_, overriding = inspection._frames(sequence + frame_header(True, timing, ids))
     assert overriding == (1 << 16, 1 << 16, False)
 
 
-def test_damage_is_a_format_error():
+def test_damage_raises_only_format_errors():
     data, rng = encoded(64, 48), np.random.default_rng(0)
     for n in range(1500):
-        bad = bytearray(data[: rng.integers(1, len(data))] if n % 3 == 0 else data)
-        for at in rng.integers(0, len(bad), rng.integers(0, 4)):
-            bad[at] = rng.integers(256)
+        damaged = bytearray(data[: rng.integers(1, len(data))] if n % 3 == 0 else data)
+        for position in rng.integers(0, len(damaged), rng.integers(0, 4)):
+            damaged[position] = rng.integers(256)
         for check in (inspection.check_still_avif, inspection.check_avif):
             with contextlib.suppress(FormatError):
-                check(bytes(bad), 64, 48)
+                check(bytes(damaged), 64, 48)
 
 
-def test_a_tile_of_a_tiff_larger_than_the_image_is_refused():
+def test_tiff_tiles_larger_than_the_image_are_refused():
     side = 1 << 14
     tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0, 325: 0}
     tiff = b"II*\0" + struct.pack("<IH", 8, len(tags))

@@ -1,4 +1,4 @@
-"""Metrics against their definitions and against another implementation."""
+"""Test metrics against their definitions and against other implementations."""
 
 import math
 
@@ -14,17 +14,17 @@ def noisy(pixels: np.ndarray, deviation: float) -> np.ndarray:
     return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
 
 
-def test_psnr_is_what_its_formula_gives():
+def test_psnr_follows_its_formula():
     a = np.zeros((4, 5, 3), np.uint8)
     assert psnr(a, a) == math.inf
     assert psnr(a, a + 5) == pytest.approx(20 * math.log10(255 / 5))
     changed = a.copy()
-    changed[0, 0, 0] = 255  # one of 60 sub-pixels is as wrong as can be
+    changed[0, 0, 0] = 255  # one of 60 samples has the largest error
     assert psnr(a, changed) == pytest.approx(10 * math.log10(60))
 
 
 @pytest.mark.parametrize("shape", [(161, 200), (163, 321)])  # the smallest side, and odd sides at each scale
-def test_ms_ssim_is_that_of_tensorflow(shape):
+def test_ms_ssim_equals_tensorflow(shape):
     tf = pytest.importorskip("tensorflow")
     a = synthetic_image(*shape)
     for deviation in (3, 12, 40):
@@ -32,20 +32,20 @@ def test_ms_ssim_is_that_of_tensorflow(shape):
         assert ms_ssim(a, b) == pytest.approx(float(tf.image.ssim_multiscale(a, b, 255)), abs=3e-5)
 
 
-def test_what_models_train_on_is_the_metric():
+def test_the_loss_of_training_equals_the_metric():
     tf = pytest.importorskip("tensorflow")
     from vaecodec.training import vae
 
     a = np.stack([synthetic_image(192, 256, n) for n in range(2)])
     b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
-    x, y, expected = *(tf.constant(x, tf.float32) for x in (a, b)), [ms_ssim(*both) for both in zip(a, b, strict=True)]
+    x, y, expected = *(tf.constant(x, tf.float32) for x in (a, b)), [ms_ssim(*pair) for pair in zip(a, b, strict=True)]
     np.testing.assert_allclose(vae.ms_ssim(x, y), expected, atol=1e-4)
-    every_second = vae.ms_ssim(x, y, stride=2)  # of the finest scale's windows
-    assert np.any(every_second != vae.ms_ssim(x, y))
-    np.testing.assert_allclose(every_second, expected, rtol=0.002)
+    strided = vae.ms_ssim(x, y, stride=2)  # every second window of the finest scale
+    assert np.any(strided != vae.ms_ssim(x, y))
+    np.testing.assert_allclose(strided, expected, rtol=0.002)
 
 
-def test_ms_ssim_is_nan_where_its_window_does_not_fit():
+def test_ms_ssim_of_small_images_is_nan():
     assert math.isnan(ms_ssim(synthetic_image(160, 300), synthetic_image(160, 300)))
     assert ms_ssim(synthetic_image(161, 161), synthetic_image(161, 161)) == pytest.approx(1)
     assert decibels(0.99) == pytest.approx(20) and decibels(1) == math.inf
@@ -58,5 +58,5 @@ def test_every_metric_falls_with_noise():
         assert values == sorted(values, reverse=True), metric.label
 
 
-def test_ssimulacra2_of_the_same_picture_is_100():
+def test_ssimulacra2_of_equal_images_is_100():
     assert ssimulacra2(synthetic_image(64, 64), synthetic_image(64, 64)) == pytest.approx(100)

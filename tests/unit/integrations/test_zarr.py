@@ -1,4 +1,4 @@
-"""Real zarr stores of both formats: written here, reopened in fresh processes that find the codec themselves."""
+"""Test zarr stores of both formats: other processes find the codec by its entry point and read them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from vaecodec.integrations.zarr import VaeCodec
 
 
 def values(kind: str = "f4") -> np.ndarray:
-    """[2, 120, 150]: two slices, and no number in a corner of floats."""
+    """[2, 120, 150]: two slices; floats have NaN in a corner."""
     slices = synthetic_image(120, 150)[..., :2].transpose(2, 0, 1).astype(kind)
     if slices.dtype.kind == "f":
         slices[:, :11, :30] = np.nan
@@ -31,14 +31,16 @@ def values(kind: str = "f4") -> np.ndarray:
 
 
 @pytest.fixture
-def installed(tmp_path) -> dict[str, str]:
-    """An environment in which the package's entry points are installed, as pip would from pyproject.toml."""
+def environment_with_entry_points(tmp_path) -> dict[str, str]:
+    """An environment with the entry points of pyproject.toml, as pip installs them."""
     tomllib = pytest.importorskip("tomllib")
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     folder = tmp_path / "site" / "vaecodec-0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vaecodec\nVersion: 0\n")
-    text = "".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in one.items()) for group, one in points.items())
+    text = "".join(
+        f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in points.items()
+    )
     (folder / "entry_points.txt").write_text(text)
     return dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder.parent), str(ROOT)]))
 
@@ -51,22 +53,22 @@ np.save(sys.argv[2], part)
 """
 
 
-def read_elsewhere(store: pathlib.Path, environment: dict[str, str]) -> np.ndarray:
-    """Part of an array, as a process reads it that has not imported vaecodec."""
+def read_in_process(store: pathlib.Path, environment: dict[str, str]) -> np.ndarray:
+    """Read part of an array in a process that has not imported vaecodec."""
     out = store.parent / "part.npy"
     subprocess.run([sys.executable, "-c", READ, str(store), str(out)], env=environment, check=True, timeout=300)
     return np.load(out)
 
 
 @pytest.mark.parametrize("kind, max_error", [("f4", 0.5), ("u1", 0), ("u2", 2)])
-def test_a_store_of_format_3_is_read_by_a_fresh_process(tmp_path, installed, kind, max_error):
+def test_other_processes_read_stores_of_format_3(tmp_path, environment_with_entry_points, kind, max_error):
     exact, store = values(kind), tmp_path / "a.zarr"
     options = {"shape": exact.shape, "chunks": (1, 64, 64), "dtype": kind, "compressors": None}
     zarr.create_array(store, serializer=VaeCodec(max_error=max_error), **options)[:] = exact
-    part, wanted = read_elsewhere(store, installed), exact[1, 30:100, 20:77]
-    assert np.array_equal(np.isnan(part), np.isnan(wanted))
-    gap = np.nanmax(np.abs(part.astype("f8") - wanted.astype("f8")))
-    assert gap <= max_error and (gap > 0) == (max_error > 0)
+    part, expected = read_in_process(store, environment_with_entry_points), exact[1, 30:100, 20:77]
+    assert np.array_equal(np.isnan(part), np.isnan(expected))
+    error = np.nanmax(np.abs(part.astype("f8") - expected.astype("f8")))
+    assert error <= max_error and (error > 0) == (max_error > 0)
     files = [path for path in (store / "c").rglob("*") if path.is_file()]
     assert len(files) == 2 * 2 * 3 and sum(path.stat().st_size for path in files) < 0.7 * exact.nbytes
     assert all(path.read_bytes().startswith(b"\x89VAA") for path in files)
@@ -74,44 +76,46 @@ def test_a_store_of_format_3_is_read_by_a_fresh_process(tmp_path, installed, kin
 
 @pytest.mark.parametrize("kind", ["<f4", ">i2"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_store_of_format_2_is_read_by_a_fresh_process(tmp_path, installed, kind, order):
+def test_other_processes_read_stores_of_format_2(tmp_path, environment_with_entry_points, kind, order):
     exact, store = np.nan_to_num(values("f4")).astype(kind), tmp_path / "a.zarr"
     options = {"shape": exact.shape, "chunks": (2, 64, 64), "dtype": kind, "order": order, "zarr_format": 2}
     zarr.create_array(store, compressors=NumcodecsCodec(max_error=1), **options)[:] = exact
-    part = read_elsewhere(store, installed)
+    part = read_in_process(store, environment_with_entry_points)
     assert 0 < np.abs(part.astype("f8") - exact[1, 30:100, 20:77].astype("f8")).max() <= 1
 
 
-def test_sharded_stores_too(tmp_path):
+def test_sharded_stores_are_read(tmp_path):
     exact = values("u1")
     options = {"shape": exact.shape, "shards": (2, 128, 128), "chunks": (1, 64, 64), "dtype": "u1", "compressors": None}
     zarr.create_array(tmp_path / "a.zarr", serializer=VaeCodec(), **options)[:] = exact
-    again = zarr.open_array(tmp_path / "a.zarr", mode="r")
-    assert np.array_equal(again[:, 60:70], exact[:, 60:70])
+    store = zarr.open_array(tmp_path / "a.zarr", mode="r")
+    assert np.array_equal(store[:, 60:70], exact[:, 60:70])
 
 
-def test_configurations_go_there_and_back():
+def test_configurations_round_trip():
     codec = VaeCodec(max_error=0.25, channels=True, mode="planes")
     assert VaeCodec.from_dict(json.loads(json.dumps(codec.to_dict()))) == codec
     assert VaeCodec.from_dict({"name": "vaecodec"}) == VaeCodec()
-    other = NumcodecsCodec(max_error=3, channels=False, mode="stored", model="my.vcm")
-    again = numcodecs.get_codec(json.loads(json.dumps(other.get_config())))
-    assert again == other and again.get_config() == other.get_config()
-    for wrong in ({"max_error": -1}, {"mode": "best"}):
+    numcodecs_codec = NumcodecsCodec(max_error=3, channels=False, mode="stored", model="my.vcm")
+    parsed = numcodecs.get_codec(json.loads(json.dumps(numcodecs_codec.get_config())))
+    assert parsed == numcodecs_codec and parsed.get_config() == numcodecs_codec.get_config()
+    for options in ({"max_error": -1}, {"mode": "best"}):
         for kind in (VaeCodec, NumcodecsCodec):
             with pytest.raises(ValueError):
-                kind(**wrong)
+                kind(**options)
     with pytest.raises((TypeError, ValueError)):
         VaeCodec.from_dict({"name": "vaecodec", "configuration": {"quality": 5}})
 
 
-def test_numcodecs_finds_the_codec_by_its_entry_point(installed):
+def test_numcodecs_finds_the_codec_by_its_entry_point(environment_with_entry_points):
     script = "import numcodecs; print(type(numcodecs.get_codec({'id': 'vaecodec', 'max_error': 2})).__module__)"
-    run = subprocess.run([sys.executable, "-c", script], env=installed, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "vaecodec.integrations.numcodecs"
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=environment_with_entry_points, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "vaecodec.integrations.numcodecs"
 
 
-def test_numcodecs_decodes_into_an_array_and_takes_buffers():
+def test_numcodecs_decodes_into_arrays_and_accepts_buffers():
     codec, exact = NumcodecsCodec(), values("u1")
     data, out = codec.encode(exact), np.zeros_like(exact)
     codec.decode(bytearray(data), out=out)
@@ -119,7 +123,7 @@ def test_numcodecs_decodes_into_an_array_and_takes_buffers():
     assert codec.decode(codec.encode(b"any bytes")).tobytes() == b"any bytes"
 
 
-def test_a_damaged_chunk_is_an_error_and_no_values(tmp_path):
+def test_damaged_chunks_raise_an_error(tmp_path):
     options = {"shape": (64, 64), "chunks": (64, 64), "dtype": "u1", "compressors": None}
     zarr.create_array(tmp_path / "a.zarr", serializer=VaeCodec(), **options)[:] = values("u1")[0, :64, :64]
     path = tmp_path / "a.zarr" / "c" / "0" / "0"
@@ -128,12 +132,12 @@ def test_a_damaged_chunk_is_an_error_and_no_values(tmp_path):
     path.write_bytes(data)
     with pytest.raises(FormatError):
         zarr.open_array(tmp_path / "a.zarr", mode="r")[:]
-    path.write_bytes(arrays.encode(np.zeros((1 << 15, 1 << 14), "u1")))  # another shape than the array's
+    path.write_bytes(arrays.encode(np.zeros((1 << 15, 1 << 14), "u1")))  # a shape that differs from the array's
     with pytest.raises(FormatError):
         zarr.open_array(tmp_path / "a.zarr", mode="r")[:]
 
 
-def test_arrays_that_it_cannot_take_are_refused_when_they_are_made(tmp_path):
+def test_unsupported_types_are_refused_at_creation(tmp_path):
     for kind in ("i8", "c8", "bool"):
         with pytest.raises(CodecError):
             options = {"shape": (9, 9), "chunks": (9, 9), "dtype": kind, "compressors": None}
