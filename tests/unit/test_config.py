@@ -1,4 +1,4 @@
-"""Architectures as JSON: of this version and of earlier ones."""
+"""Test the JSON of architectures, including fields of earlier versions."""
 
 import pytest
 
@@ -17,6 +17,6 @@ def test_retired_fields_are_dropped_if_they_have_no_effect():
     old |= {"latents": 768, "hyper": 0, "wavelet": 1}
     assert Config.from_dict(without_retired_fields(old)) == CONFIG
     assert without_retired_fields(CONFIG.to_dict()) == CONFIG.to_dict()
-    for other in ({**old, "latents": 384}, {**old, "hyper": 48}, {**old, "lapped": 1}, {**old, "wavelet": 0}):
+    for fields in ({**old, "latents": 384}, {**old, "hyper": 48}, {**old, "lapped": 1}, {**old, "wavelet": 0}):
         with pytest.raises(ValueError, match="not of a wavelet model"):
-            without_retired_fields(other)
+            without_retired_fields(fields)

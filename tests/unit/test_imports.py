@@ -1,4 +1,4 @@
-"""Packages import only from those below them, and heavy libraries stay where they belong."""
+"""Test that packages import only from lower packages, and heavy libraries only in the allowed modules."""
 
 import ast
 import graphlib
@@ -52,7 +52,7 @@ BELOW_FACADE = sorted(set(MODULES) - {"", "__main__"})
 
 
 def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
-    """(name, whether at the top level of the file) of each import; a name may end in an object of a module."""
+    """Return name and whether it is at the top level for each import; a name may end in an object of a module."""
     tree = ast.parse(path.read_text())
     top = set(map(id, tree.body))
     names = []
@@ -71,26 +71,26 @@ def module_of(name: str) -> str:
     return inside if inside in MODULES else inside.rpartition(".")[0]
 
 
-def test_every_package_has_its_place():
+def test_the_order_contains_every_package():
     assert {name.split(".")[0] for name in BELOW_FACADE} == set(ORDER)
 
 
-@pytest.mark.parametrize("here", BELOW_FACADE)
-def test_imports_point_down(here):
-    for name, _ in imports(MODULES[here]):
+@pytest.mark.parametrize("module", BELOW_FACADE)
+def test_packages_import_only_lower_packages(module):
+    for name, _ in imports(MODULES[module]):
         if name.split(".")[0] == "vaecodec":
             imported = module_of(name).split(".")[0]
-            assert imported, f"{here} imports the facade"
-            assert ORDER.index(imported) <= ORDER.index(here.split(".")[0]), name
-        for library, places in ALLOWED.items():
+            assert imported, f"{module} imports the facade"
+            assert ORDER.index(imported) <= ORDER.index(module.split(".")[0]), name
+        for library, modules in ALLOWED.items():
             if name.split(".")[0] == library:
-                assert any(f"{here}.".startswith(f"{place}.") for place in places), f"{here} imports {library}"
+                assert any(f"{module}.".startswith(f"{allowed}.") for allowed in modules), f"{module} imports {library}"
 
 
-def test_no_modules_import_each_other():
+def test_imports_have_no_cycles():
     graph = {
-        here: {module_of(name) for name, top in imports(path) if top and name.split(".")[0] == "vaecodec"} - {here}
-        for here, path in MODULES.items()
+        module: {module_of(name) for name, top in imports(path) if top and name.split(".")[0] == "vaecodec"} - {module}
+        for module, path in MODULES.items()
     }
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
@@ -113,11 +113,11 @@ def test_no_file_is_long():
 
 
 def loaded_after(code: str) -> set[str]:
-    run = [sys.executable, "-c", code + "\nimport sys; print(*{m.split('.')[0] for m in sys.modules})"]
-    return set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+    command = [sys.executable, "-c", code + "\nimport sys; print(*{m.split('.')[0] for m in sys.modules})"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_reading_a_header_loads_nothing_heavy():
+def test_reading_a_header_loads_no_heavy_library():
     golden = GOLDEN / "photo.vae"
     loaded = loaded_after(f"import vaecodec; vaecodec.info(open({str(golden)!r}, 'rb').read())")
     assert "vaecodec" in loaded
@@ -132,7 +132,7 @@ def test_coding_loads_no_tensorflow():
     assert not loaded & {"tensorflow", "tensorflow_probability", "tf_keras", "jax"}
 
 
-def test_drawing_and_scoring_load_no_tensorflow():
+def test_sampling_and_scoring_load_no_tensorflow():
     code = "x = vaecodec.sample(1); vaecodec.score(x[0]); vaecodec.decode_set(vaecodec.encode_set(x))"
     loaded = loaded_after(f"import vaecodec; {code}")
     assert "constriction" in loaded

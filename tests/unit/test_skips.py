@@ -1,4 +1,4 @@
-"""Skips that tests/support/skips.py does not list fail where CI or VAECODEC_STRICT is set."""
+"""Test that skips missing in tests/support/skips.py fail if CI or VAECODEC_STRICT is set."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def test_an_unexpected_skip_fails(strict):
     assert skip.outcome == "failed" and "tensorflow" in skip.longrepr and "skips.py" in skip.longrepr
 
 
-def test_an_expected_skip_stays_a_skip(strict):
+def test_an_expected_skip_remains_a_skip(strict):
     skip = report("Skipped: fish is not installed")
     skips.fail_unexpected(skip)
     assert skip.outcome == "skipped"
@@ -35,7 +35,7 @@ def test_a_listed_skip_without_its_condition_fails(strict, monkeypatch, tmp_path
     assert skip.outcome == "failed"
 
 
-def test_nothing_changes_where_skips_are_not_checked(monkeypatch):
+def test_skips_are_not_checked_by_default(monkeypatch):
     for name in ("CI", "VAECODEC_STRICT"):
         monkeypatch.delenv(name, raising=False)
     skip = report("Skipped: could not import 'tensorflow'")

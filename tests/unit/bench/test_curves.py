@@ -1,4 +1,4 @@
-"""Curves and Bjontegaard deltas: known pairs of codecs, and properties of all curves."""
+"""Test curves and Bjontegaard deltas: known pairs of codecs and properties of all curves."""
 
 import math
 
@@ -16,14 +16,18 @@ PSNR = METRICS["psnr"]
 
 
 def curve(name: str, factor: float = 1.0, gain: float = 0.0, speed: float = 1.0) -> Curve:
-    """5 dB for each doubling of the rate, at `factor` times the bits and `gain` dB more."""
+    """A curve of 5 dB per doubling of the rate, with `factor` times the bits and `gain` dB more."""
     points = [Point(q, factor * 0.05 * 2**q, {"psnr": 24.0 + 5 * q + gain}, speed, speed) for q in range(5)]
     return Curve(name, "", points)
 
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Curve]:
-    more = ["AV1 (aomenc 444)", "JPEG (Pillow, 4:2:0 default)", "WebP (Pillow)"]  # in the table, not drawn
+    more = [
+        "AV1 (aomenc 444)",
+        "JPEG (Pillow, 4:2:0 default)",
+        "WebP (Pillow)",
+    ]  # in the table, but not drawn by default
     return {curve.name: curve for names in (None, more) for curve in read_published(str(PUBLISHED), names)}
 
 
@@ -49,10 +53,10 @@ def test_known_pairs_are_reproduced(published, name, percent):
     assert result.rate_akima == pytest.approx(result.rate, abs=0.3)
 
 
-def test_a_codec_against_itself_is_0(published):
+def test_the_delta_of_a_codec_and_itself_is_0(published):
     for curve in published.values():
-        own = delta(curve, curve, PSNR)
-        assert own.rate == own.rate_akima == own.quality == 0, curve.name
+        result = delta(curve, curve, PSNR)
+        assert result.rate == result.rate_akima == result.quality == 0, curve.name
 
 
 def test_deltas_of_shifted_curves_are_the_shift():
@@ -63,27 +67,27 @@ def test_deltas_of_shifted_curves_are_the_shift():
     assert delta(curve("a"), curve("b", gain=1.0), PSNR).quality == pytest.approx(1)
 
 
-def test_curves_that_share_too_little_have_no_delta():
+def test_curves_with_little_overlap_have_no_delta():
     high = Curve("high", "", [Point(0, 1, {"psnr": 37.5}), Point(1, 2, {"psnr": 44})])
     result = delta(curve("a"), high, PSNR)
     assert math.isnan(result.rate) and math.isnan(result.low)
     assert math.isnan(delta(curve("a"), Curve("one", "", [Point(0, 1, {"psnr": 33})]), PSNR).rate)
 
 
-def test_a_point_that_costs_more_and_is_worse_is_left_out():
+def test_dominated_points_are_dropped():
     points = [Point(n, bpp, {"psnr": db}) for n, (bpp, db) in enumerate([(0.1, 28), (0.2, 30), (0.3, 29), (0.4, 33)])]
     bpp, db = Curve("dented", "", points).axes(PSNR)
     assert bpp.tolist() == [0.1, 0.2, 0.4] and db.tolist() == [28, 30, 33]
 
 
-def test_speed_at_matched_quality_is_between_its_neighbours():
+def test_rate_and_speed_at_matched_quality_are_interpolated():
     result = at_quality(curve("a", speed=3.0), PSNR, 31.5)
     assert result["bpp"] == pytest.approx(0.05 * 2**1.5)
     assert result["decode_speed"] == pytest.approx(3)
     assert math.isnan(at_quality(curve("a"), PSNR, 60)["bpp"])
 
 
-def test_the_place_of_a_codec_is_said_plainly():
+def test_the_rank_of_a_codec_is_a_sentence():
     curves = [curve("vaecodec"), curve("better", factor=0.8), curve("worse", factor=1.25), curve("far", gain=100)]
     result = summarise(curves, 1, ["psnr"])["place"]
     assert result == [
@@ -91,40 +95,46 @@ def test_the_place_of_a_codec_is_said_plainly():
     ]
 
 
-def row(setting: float, image: str, **more: object) -> dict[str, object]:
+def measurement(setting: float, image: str, **changes: object) -> dict[str, object]:
     values = {"codec": "x", "version": "1", "settings": "", "setting": str(setting), "threads": "1", "device": "cpu"}
     values |= {"image": image, "crc32": "0", "width": "1000", "height": "1000", "bytes": "1", "bpp": "1", "psnr": "30"}
     values |= {"ms_ssim": "", "ssimulacra2": "", "encode_s": "1", "decode_s": "0.5"}
-    return {**values, **more}
+    return {**values, **changes}
 
 
-def test_averages_are_of_pictures_and_speeds_of_sums():
-    assert set(row(0, "a")) == set(COLUMNS)
-    rows = [row(1, "a", bpp="0.5", psnr="30"), row(1, "b", bpp="1.5", psnr="40", encode_s="3")]
-    (curve,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
+def test_rates_are_averaged_over_images_and_speeds_over_sums():
+    assert set(measurement(0, "a")) == set(COLUMNS)
+    measurements = [measurement(1, "a", bpp="0.5", psnr="30"), measurement(1, "b", bpp="1.5", psnr="40", encode_s="3")]
+    (curve,), notes = curves_of(measurements, {("a", "0"), ("b", "0")})
     point = curve.points[0]
     assert (point.bpp, point.values["psnr"], point.encode_speed, point.decode_speed) == (1, 35, 0.5, 2)
     assert math.isnan(point.values["ms_ssim"]) and not notes
 
 
-def test_a_setting_that_lacks_a_picture_has_no_point_and_a_note():
-    rows = [row(1, "a"), row(1, "b"), row(2, "a"), row(1, "of another run"), row(1, "a", version="0")][::-1]
-    (curve,), notes = curves_of(rows, {("a", "0"), ("b", "0")})
+def test_settings_without_all_images_have_no_point_and_a_note():
+    measurements = [
+        measurement(1, "a"),
+        measurement(1, "b"),
+        measurement(2, "a"),
+        measurement(1, "of another run"),
+        measurement(1, "a", version="0"),
+    ][::-1]
+    (curve,), notes = curves_of(measurements, {("a", "0"), ("b", "0")})
     assert [point.setting for point in curve.points] == [1] and curve.about == "1"
     assert notes == ["x is left out at 2: not measured on all of the 2 images"]
 
 
-def test_what_this_run_measured_counts_before_what_was_written_last():
-    rows = [row(1, "a", version="0"), row(1, "a", codec="y"), row(2, "a")]
-    curves, _ = curves_of(rows, {("a", "0")})
+def test_codecs_of_this_run_precede_later_rows():
+    measurements = [measurement(1, "a", version="0"), measurement(1, "a", codec="y"), measurement(2, "a")]
+    curves, _ = curves_of(measurements, {("a", "0")})
     assert [(curve.name, curve.about) for curve in curves] == [("x", "1"), ("y", "1")]
     kinds = [("y", "1", "", "1", "cpu"), ("x", "0", "", "1", "cpu")]
-    curves, _ = curves_of(rows, {("a", "0")}, kinds)
+    curves, _ = curves_of(measurements, {("a", "0")}, kinds)
     assert [(curve.name, curve.about) for curve in curves] == [("y", "1"), ("x", "0")]
 
 
-def test_a_table_of_something_else_is_refused(tmp_path):
-    other = tmp_path / "other.csv"
-    other.write_text("a,b\n1,2\n")
+def test_foreign_tables_are_refused(tmp_path):
+    foreign = tmp_path / "other.csv"
+    foreign.write_text("a,b\n1,2\n")
     with pytest.raises(CodecError, match=r"other\.csv: not a table of published points"):
-        read_published(str(other))
+        read_published(str(foreign))

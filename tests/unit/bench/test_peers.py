@@ -1,4 +1,4 @@
-"""Codecs of the benchmark: the same bytes as direct calls, and errors that say what is missing."""
+"""Test the codecs of the benchmark: the same bytes as direct calls, and errors that name the missing package."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ def images() -> list[np.ndarray]:
 
 
 def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]:
-    """(bytes, pixels) of a direct call of the library."""
+    """Encode and decode with direct calls of the library; return bytes and pixels."""
     import imagecodecs as lib
 
     if name == "jpeg":
@@ -46,7 +46,7 @@ def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "jxl", "jpeg2000"])
-def test_bytes_and_pixels_are_those_of_direct_calls(name, images):
+def test_bytes_and_pixels_equal_direct_calls(name, images):
     peer = open_peer(name, OPTIONS)
     for x in images:
         for setting in peer.settings[2::5]:
@@ -56,16 +56,16 @@ def test_bytes_and_pixels_are_those_of_direct_calls(name, images):
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
-def test_another_library_decodes_the_same_files(name, images):
+def test_other_libraries_decode_the_files(name, images):
     peer = open_peer(name, OPTIONS)
     x = images[0]
     data = peer.encode(x, 60)
-    # Pillow brings libraries of its own, whose chroma may be filtered another way.
+    # Pillow has other libraries, which may filter chroma differently.
     assert psnr(read_image(data)[0], peer.decode(data)) > 38
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
-def test_files_grow_with_quality_and_lossless_is_lossless(name, images):
+def test_size_and_fidelity_grow_with_quality(name, images):
     peer = open_peer(name, OPTIONS)
     for x in images:
         if peer.scale == LOSSLESS:
@@ -79,7 +79,7 @@ def test_files_grow_with_quality_and_lossless_is_lossless(name, images):
         assert quality == sorted(quality)
 
 
-def test_hevc_goes_there_and_back(images):
+def test_hevc_round_trips(images):
     pytest.importorskip("av", reason="PyAV, which is optional, is not installed")
     peer = open_peer("hevc", OPTIONS)
     for x in images:
@@ -88,7 +88,7 @@ def test_hevc_goes_there_and_back(images):
         assert psnr(x, check_decoded(peer.decode(fine), x)) > 42
 
 
-def test_ours_with_a_model_of_ones_own(tiny):
+def test_vaecodec_accepts_a_model(tiny):
     peer = open_peer(f"vaecodec:{GOLDEN / 'tiny.vcm'}", OPTIONS)
     x = synthetic_image(48, 40)
     assert peer.name == "vaecodec:tiny.vcm" and tiny.model.id in peer.version and peer.threads == 2
@@ -96,12 +96,15 @@ def test_ours_with_a_model_of_ones_own(tiny):
     assert np.array_equal(peer.decode(peer.encode(x, 50)), tiny.decode(tiny.encode(x, 50)))
 
 
-def test_ours_with_more_effort(tiny):
-    peer, plain = (open_peer(f"vaecodec@{n}:{GOLDEN / 'tiny.vcm'}", OPTIONS) for n in (3, 1))
+def test_vaecodec_accepts_an_effort(tiny):
+    peer, default_effort = (open_peer(f"vaecodec@{n}:{GOLDEN / 'tiny.vcm'}", OPTIONS) for n in (3, 1))
     x = synthetic_image(48, 40)
-    assert (peer.name, peer.options) == ("vaecodec@3:tiny.vcm", "effort 3") and plain.name == "vaecodec:tiny.vcm"
-    assert peer.encode(x, 50) == tiny.encode(x, 50, effort=3) and plain.encode(x, 50) == tiny.encode(x, 50)
-    assert set(peer.settings) < set(plain.settings)
+    assert (peer.name, peer.options) == (
+        "vaecodec@3:tiny.vcm",
+        "effort 3",
+    ) and default_effort.name == "vaecodec:tiny.vcm"
+    assert peer.encode(x, 50) == tiny.encode(x, 50, effort=3) and default_effort.encode(x, 50) == tiny.encode(x, 50)
+    assert set(peer.settings) < set(default_effort.settings)
     assert open_peer("vaecodec@2", OPTIONS).name == "vaecodec@2"
 
 
@@ -117,14 +120,14 @@ def test_ours_with_more_effort(tiny):
         ("bpg", "not found on the PATH"),
     ],
 )
-def test_what_cannot_be_had_says_why(spec, reason, monkeypatch):
+def test_errors_of_peers_give_the_reason(spec, reason, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PeerError, match=reason):
         open_peer(spec, OPTIONS)
 
 
 @pytest.mark.parametrize("name", [name for name in DEFAULT if name not in ("vaecodec", "hevc")])
-def test_a_missing_library_says_what_to_install(name, monkeypatch):
+def test_missing_libraries_are_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(PeerError, match=r"pip install 'vaecodec\[bench\]'"):
         open_peer(name, OPTIONS)
@@ -133,9 +136,9 @@ def test_a_missing_library_says_what_to_install(name, monkeypatch):
 def test_decoded_pixels_of_another_shape_are_refused():
     x = synthetic_image(8, 8)
     assert check_decoded(x, x) is x
-    for wrong in (x[:4], x.astype(np.float32), None):
+    for invalid in (x[:4], x.astype(np.float32), None):
         with pytest.raises(CodecError, match=r"expected uint8\[8, 8, 3\]"):
-            check_decoded(wrong, x)
+            check_decoded(invalid, x)
 
 
 STAND_IN = """#!{python}
@@ -148,12 +151,12 @@ shutil.copy({source}, {target})
 
 
 def stand_in(path: pathlib.Path, source: str, target: str, broken: bool = False) -> None:
-    """A program that copies one of its arguments to another, as a codec of no compression would."""
+    """Write a program that copies the file of an argument to another, a codec without compression."""
     path.write_text(STAND_IN.format(python=sys.executable, broken=broken, source=source, target=target))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def after(option: str) -> str:
+def argument_after(option: str) -> str:
     return f"arguments[arguments.index('{option}') + 1]"
 
 
@@ -161,12 +164,18 @@ def after(option: str) -> str:
 @pytest.mark.parametrize(
     ("name", "programs"),
     [
-        ("bpg", {"bpgenc": ("arguments[-1]", after("-o")), "bpgdec": ("arguments[-1]", after("-o"))}),
+        ("bpg", {"bpgenc": ("arguments[-1]", argument_after("-o")), "bpgdec": ("arguments[-1]", argument_after("-o"))}),
         ("cjpegli", {"cjpegli": ("arguments[0]", "arguments[1]"), "djpegli": ("arguments[0]", "arguments[1]")}),
-        ("vtm", {"EncoderAppStatic": (after("-i"), after("-b")), "DecoderAppStatic": (after("-b"), after("-o"))}),
+        (
+            "vtm",
+            {
+                "EncoderAppStatic": (argument_after("-i"), argument_after("-b")),
+                "DecoderAppStatic": (argument_after("-b"), argument_after("-o")),
+            },
+        ),
     ],
 )
-def test_programs_on_the_path_take_part(name, programs, tmp_path, monkeypatch):
+def test_programs_on_the_path_are_peers(name, programs, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     for program, (source, target) in programs.items():
         stand_in(tmp_path / program, source, target)
@@ -177,9 +186,9 @@ def test_programs_on_the_path_take_part(name, programs, tmp_path, monkeypatch):
     peer = open_peer(name, OPTIONS)
     x = synthetic_image(9, 14)
     assert peer.version == "stand-in version 1.2" and peer.is_program
-    again = check_decoded(peer.decode(peer.encode(x, 30)), x)
-    # VTM's stand-in keeps 8-bit YCbCr, whose rounding the way back to RGB may double.
-    assert np.abs(again.astype(int) - x).max() <= (2 if name == "vtm" else 0)
+    decoded = check_decoded(peer.decode(peer.encode(x, 30)), x)
+    # The stand-in of VTM stores 8-bit YCbCr; the conversion to RGB may double its rounding errors.
+    assert np.abs(decoded.astype(int) - x).max() <= (2 if name == "vtm" else 0)
     encoder = next(iter(programs))
     stand_in(tmp_path / encoder, "0", "0", broken=True)
     with pytest.raises(CodecError, match=f"{encoder} failed with code 1: cannot do it"):

@@ -1,4 +1,4 @@
-"""Sample, vary, interpolate and score images, through the API and the commands."""
+"""Test sampling, varying, interpolating and scoring images, by the API and the commands."""
 
 import csv
 import io
@@ -23,50 +23,53 @@ needs_mnist = needs_data(MNIST, "MNIST")
 
 
 @pytest.fixture(scope="module")
-def drawn() -> np.ndarray:
+def sampled() -> np.ndarray:
     """Digits drawn from the shipped model."""
     return vaecodec.sample(6, seed=3)
 
 
-def test_samples_are_their_seed(drawn):
-    assert drawn.shape == (6, 28, 28) and drawn.dtype == np.uint8 and len(np.unique(drawn, axis=0)) == 6
-    assert np.array_equal(vaecodec.sample(6, seed=3), drawn)
-    assert not np.array_equal(vaecodec.sample(6, seed=4), drawn)
-    assert not np.array_equal(vaecodec.sample(6, seed=3, noisy=True), drawn)
-    assert (drawn[:, :2] == 0).mean() > 0.95  # digits have a margin
+def test_samples_depend_only_on_the_seed(sampled):
+    assert sampled.shape == (6, 28, 28) and sampled.dtype == np.uint8 and len(np.unique(sampled, axis=0)) == 6
+    assert np.array_equal(vaecodec.sample(6, seed=3), sampled)
+    assert not np.array_equal(vaecodec.sample(6, seed=4), sampled)
+    assert not np.array_equal(vaecodec.sample(6, seed=3, noisy=True), sampled)
+    assert (sampled[:, :2] == 0).mean() > 0.95  # digits have a margin
     with pytest.raises(ValueError, match="n is 0"):
         vaecodec.sample(0)
 
 
-def test_variations_go_from_the_picture_to_any(drawn):
-    same = vaecodec.vary(drawn[0], 0, n=2)
-    assert np.array_equal(same[0], same[1])
-    near, far = (
-        np.mean([np.abs(v - same[0].astype(float)).mean() for v in vaecodec.vary(drawn[0], s, n=8)]) for s in (0.2, 1.0)
+def test_variations_differ_more_with_strength(sampled):
+    unchanged = vaecodec.vary(sampled[0], 0, n=2)
+    assert np.array_equal(unchanged[0], unchanged[1])
+    small_difference, large_difference = (
+        np.mean([np.abs(v - unchanged[0].astype(float)).mean() for v in vaecodec.vary(sampled[0], s, n=8)])
+        for s in (0.2, 1.0)
     )
-    assert near < far
+    assert small_difference < large_difference
     with pytest.raises(ValueError, match="strength"):
-        vaecodec.vary(drawn[0], 1.5)
+        vaecodec.vary(sampled[0], 1.5)
 
 
-def test_interpolation_begins_and_ends_with_the_images(drawn):
-    images = vaecodec.interpolate(drawn[0], drawn[1], 5)
+def test_interpolation_starts_and_ends_with_the_images(sampled):
+    images = vaecodec.interpolate(sampled[0], sampled[1], 5)
     assert images.shape == (5, 28, 28)
-    assert np.array_equal(images[0], vaecodec.vary(drawn[0], 0)[0])
-    assert np.array_equal(images[-1], vaecodec.vary(drawn[1], 0)[0])
-    same = vaecodec.interpolate(drawn[0], drawn[0], 3)
-    assert (same == same[0]).all()
+    assert np.array_equal(images[0], vaecodec.vary(sampled[0], 0)[0])
+    assert np.array_equal(images[-1], vaecodec.vary(sampled[1], 0)[0])
+    constant = vaecodec.interpolate(sampled[0], sampled[0], 3)
+    assert (constant == constant[0]).all()
 
 
-def test_photographs_are_drawn_varied_and_joined():
-    drawn = vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1)
-    assert drawn.shape == (2, 40, 56, 3) and not np.array_equal(drawn[0], drawn[1])
-    assert np.array_equal(vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1), drawn)
+def test_photographs_are_sampled_varied_and_interpolated():
+    sampled = vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1)
+    assert sampled.shape == (2, 40, 56, 3) and not np.array_equal(sampled[0], sampled[1])
+    assert np.array_equal(vaecodec.sample(2, model="small", size=(40, 56), quality=40, seed=1), sampled)
     a, b = synthetic_image(40, 56, 1), synthetic_image(40, 56, 2)
     decoded = vaecodec.load().decode(vaecodec.load().encode(a, 50), limits=None)
     assert np.array_equal(vaecodec.vary(a, 0, model="small")[0], decoded)
-    near, far = (np.abs(vaecodec.vary(a, s, model="small")[0] - decoded.astype(float)).mean() for s in (0.05, 1.0))
-    assert 0 < near < far
+    small_difference, large_difference = (
+        np.abs(vaecodec.vary(a, s, model="small")[0] - decoded.astype(float)).mean() for s in (0.05, 1.0)
+    )
+    assert 0 < small_difference < large_difference
     images = vaecodec.interpolate(a, b, 3, model="small")
     assert np.array_equal(images[0], decoded) and images.shape == (3, 40, 56, 3)
     with pytest.raises(CodecError, match="one size"):
@@ -74,23 +77,23 @@ def test_photographs_are_drawn_varied_and_joined():
 
 
 @needs_mnist
-def test_images_that_are_no_digits_score_higher(drawn):
+def test_other_images_score_higher_than_digits(sampled):
     x = image_sets.read_set(str(MNIST))[0][:40]
     model = generation.load("digits")
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, x.shape).astype(np.uint8)
     shuffled = rng.permuted(x.reshape(40, -1), axis=1).reshape(x.shape)
     usual = generation.score_images(model, x)
-    for other in (noise, shuffled, 255 - x):
-        assert min(score.bpd for score in generation.score_images(model, other)) > max(score.bpd for score in usual)
+    for images in (noise, shuffled, 255 - x):
+        assert min(score.bpd for score in generation.score_images(model, images)) > max(score.bpd for score in usual)
     assert 25 < np.mean([score.percentile for score in usual]) < 75
     blank = vaecodec.score(np.zeros((28, 28), np.uint8))
-    # Likelihood alone takes a blank picture for the most usual of all; less its complexity it is the strangest.
+    # By likelihood a blank image ranks as the most usual; after the correction for complexity, as the strangest.
     assert blank.percentile < 1 and blank.corrected_percentile > 95
     assert blank.corrected == pytest.approx(blank.bpd - blank.complexity)
 
 
-def test_scores_of_photographs():
+def test_noise_scores_higher_than_photographs():
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
     usual, strange = vaecodec.score(synthetic_image(48, 64), model="small"), vaecodec.score(noise, model="small")
     assert strange.bpd > usual.bpd and usual.percentile is not None and strange.percentile > 90
@@ -99,23 +102,23 @@ def test_scores_of_photographs():
 def test_unsuitable_images_are_refused():
     grey = np.zeros((28, 28), np.uint8)
     assert vaecodec.score(np.repeat(grey[..., None], 3, 2)) == vaecodec.score(grey)  # grey samples in three channels
-    for bad in (np.zeros((28, 27), np.uint8), synthetic_image(28, 28), np.zeros((28, 28), np.uint16)):
+    for unsuitable in (np.zeros((28, 27), np.uint8), synthetic_image(28, 28), np.zeros((28, 28), np.uint16)):
         with pytest.raises(CodecError):
-            vaecodec.score(bad)
+            vaecodec.score(unsuitable)
 
 
-def test_calibration_keeps_the_id(drawn, tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.concatenate([drawn, vaecodec.sample(20)]))
+def test_calibration_keeps_the_id(sampled, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.concatenate([sampled, vaecodec.sample(20)]))
     out = tmp_path / "own.vcm"
     assert cli.main(["calibrate", "digits", str(tmp_path / "x.npy"), "-o", str(out)]) == 0
     model = parse_model(out.read_bytes(), "it")
     assert model.id == generation.load("digits").id and len(model.arrays["calibration/bpd"]) == generation.QUANTILES
-    assert vaecodec.score(drawn[0], model=str(out)).percentile is not None
+    assert vaecodec.score(sampled[0], model=str(out)).percentile is not None
 
 
-def test_commands_write_sheets(drawn, tmp_path, capsys):
-    for n, one in enumerate(drawn[:3]):
-        Image.fromarray(one).save(tmp_path / f"{n}.png")
+def test_commands_write_sheets(sampled, tmp_path, capsys):
+    for n, digit in enumerate(sampled[:3]):
+        Image.fromarray(digit).save(tmp_path / f"{n}.png")
     first, second, out = str(tmp_path / "0.png"), str(tmp_path / "1.png"), tmp_path / "out"
     out.mkdir()
     commands = {
@@ -134,30 +137,31 @@ def test_commands_write_sheets(drawn, tmp_path, capsys):
     assert "strength" in capsys.readouterr().err and not (out / "n.png").exists()
 
 
-def test_score_writes_a_table_and_a_sheet(drawn, tmp_path, capsys):
+def test_score_writes_a_table_and_a_sheet(sampled, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
-    for n, one in enumerate([*drawn[:2], np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)]):
-        Image.fromarray(one).save(folder / f"{n}.png")
+    for n, image in enumerate([*sampled[:2], np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)]):
+        Image.fromarray(image).save(folder / f"{n}.png")
     assert cli.main(["score", str(folder), "--sheet", str(tmp_path / "s.png"), "--most", "2"]) == 0
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert pathlib.Path(rows[0]["input"]).name == "2.png" and len(rows) == 3
+    scores = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert pathlib.Path(scores[0]["input"]).name == "2.png" and len(scores) == 3
     assert (
-        float(rows[0]["bpd"]) > float(rows[1]["bpd"]) >= float(rows[2]["bpd"]) and float(rows[0]["percentile"]) == 100
+        float(scores[0]["bpd"]) > float(scores[1]["bpd"]) >= float(scores[2]["bpd"])
+        and float(scores[0]["percentile"]) == 100
     )
     assert cli.main(["score", str(folder), "-o", str(tmp_path / "t.csv"), "--by", "corrected", "--quiet"]) == 0
     assert (
         (tmp_path / "t.csv").read_text().startswith("input,bpd,complexity,corrected,percentile,corrected_percentile\n")
     )
-    # Of photographs, what is broken is told and the others are done.
+    # Damaged files are reported, and other files are scored.
     Image.fromarray(synthetic_image(40, 50)).save(folder / "3.png")
-    (folder / "4.png").write_bytes(b"no picture")
+    (folder / "4.png").write_bytes(b"no image")
     assert cli.main(["score", str(folder), "-m", "small"]) == 1
-    told = capsys.readouterr()
-    assert len(told.out.splitlines()) == 5 and "4.png" in told.err
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 5 and "4.png" in output.err
 
 
-def test_contact_sheets_fit_what_they_are_given():
+def test_contact_sheets_scale_and_pad_images():
     small, large = np.full((7, 7), 9, np.uint8), np.full((40, 20, 3), 200, np.uint8)
     sheet = contact_sheet([small, large], cell=16)
     assert sheet.ndim == 3 and (sheet[2:16, 2:16] == 9).all() and sheet.shape == (20, 34, 3)

@@ -1,4 +1,4 @@
-"""Sets of small images: lossless, at the cost of the negative ELBO; damage gives an error and no image."""
+"""Test sets of small images: lossless coding at the negative ELBO, and errors for damage."""
 
 import gzip
 import struct
@@ -33,7 +33,7 @@ def digits() -> Generator:
 
 
 def images_of(count: int, kind: str) -> np.ndarray:
-    """u8[count, 28, 28] of one kind."""
+    """u8[count, 28, 28] of a kind: noise, blank or white."""
     rng = np.random.default_rng(count)
     if kind == "noise":
         return rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
@@ -42,7 +42,7 @@ def images_of(count: int, kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 70])
 @pytest.mark.parametrize("kind", ["noise", "blank", "white"])
-def test_any_set_comes_back(count, kind):
+def test_sets_round_trip(count, kind):
     x = images_of(count, kind)
     data = vaecodec.encode_set(x)
     assert np.array_equal(vaecodec.decode_set(data), x)
@@ -50,7 +50,7 @@ def test_any_set_comes_back(count, kind):
     assert (info["kind"], info["count"], info["width"], info["bytes"]) == ("set", count, 28, len(data))
 
 
-def test_samples_cost_what_the_model_says(digits):
+def test_samples_cost_the_negative_elbo(digits):
     x = vaecodec.sample(150, noisy=True)
     bits = generation.negative_elbo(digits, x).sum()
     data, consumed = bitsback.encode(digits, x)
@@ -69,8 +69,8 @@ def test_digits_cost_their_negative_elbo(digits):
     assert bpd < 1.41 and bpd == pytest.approx(elbo, rel=0.01)  # BB-ANS: Townsend et al. 2019, table 2
 
 
-def test_symbols_with_frequencies_of_their_own():
-    """The family of entropy models codes exactly as one model a symbol does, down to frequencies of 1."""
+def test_families_of_models_equal_separate_models():
+    """A family of entropy models codes exactly like separate models, down to frequencies of 1."""
     rng = np.random.default_rng(0)
     for size in (2, 255, 1024):
         weights = rng.random((40, size)) ** 8
@@ -85,15 +85,15 @@ def test_symbols_with_frequencies_of_their_own():
         assert np.array_equal(coding.pop_each(together, freq), symbols)
 
 
-def test_a_file_is_the_same_everywhere():
-    """A golden file: these images must always be coded to these bytes, and decoded from them."""
+def test_the_golden_file_is_reproduced_and_decoded():
+    """These images must always be coded to the bytes of the golden file."""
     model, x = str(GOLDEN / "sets" / "tiny.vcm"), np.load(GOLDEN / "sets" / "tiny.npy")
     data = (GOLDEN / "sets" / "tiny.vae").read_bytes()
     assert vaecodec.encode_set(x, model) == data
     assert np.array_equal(vaecodec.decode_set(data, model), x)
 
 
-def test_the_second_decoder_agrees():
+def test_the_reference_decoder_agrees():
     """tests/reference/reference_sets.py, written from docs/reference/sets.md."""
     from reference import reference_sets
 
@@ -112,12 +112,12 @@ def test_the_second_decoder_agrees():
 def test_batches_double_up_to_the_largest():
     assert list(bitsback.batch_sizes(1)) == [1] and list(bitsback.batch_sizes(8)) == [1, 2, 4, 1]
     assert list(bitsback.batch_sizes(300)) == [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]
-    assert np.array_equal(bitsback.initial_words(50)[-10:], bitsback.initial_words(10))  # more go below
+    assert np.array_equal(bitsback.initial_words(50)[-10:], bitsback.initial_words(10))  # further words are added below
 
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_damage_gives_an_error_or_the_same_images(fixed):
-    """The stack must end as it began and the pixels have their CRC, whatever the CRCs of the chunks say."""
+    """The final stack and the CRC of the pixels detect damage, even if the CRCs of chunks are right."""
     model = str(GOLDEN / "sets" / "tiny.vcm")
     data, x = (GOLDEN / "sets" / "tiny.vae").read_bytes(), np.load(GOLDEN / "sets" / "tiny.npy")
     for mutant in mutants(int(fixed), 100, [data]):
@@ -128,8 +128,8 @@ def test_damage_gives_an_error_or_the_same_images(fixed):
             assert "\n" not in str(exc)
 
 
-def changed(data: bytes, **fields: int) -> bytes:
-    """With other values in PSET, and right CRCs."""
+def with_fields(data: bytes, **fields: int) -> bytes:
+    """Replace values of PSET, and repair the CRCs."""
     names = ("version", "reserved", "model", "count", "side", "consumed", "crc")
     values = dict(zip(names, HEADER.unpack_from(data, 16), strict=True)) | fields
     out = bytearray(data)
@@ -137,16 +137,16 @@ def changed(data: bytes, **fields: int) -> bytes:
     return with_right_crcs(bytes(out))
 
 
-def test_headers_that_lie_are_refused():
+def test_wrong_headers_are_refused():
     data = vaecodec.encode_set(images_of(3, "noise"))
     cases = {"version 2": {"version": 2}, "flags": {"reserved": 1}, "0 images": {"count": 0}, "side 0": {"side": 0}}
     cases |= {"more than": {"count": 2**32 - 1}, "words": {"consumed": 2**31}, "side 32": {"side": 32}}
     cases |= {"CRC": {"crc": 5}, "does not end": {"consumed": 3}}
     for message, fields in cases.items():
         with pytest.raises(FormatError, match=message):
-            vaecodec.decode_set(changed(data, **fields))
+            vaecodec.decode_set(with_fields(data, **fields))
     with pytest.raises(ModelError, match="0{16}"):
-        vaecodec.decode_set(changed(data, model=bytes(8)))
+        vaecodec.decode_set(with_fields(data, model=bytes(8)))
     with pytest.raises(LimitError, match="2352 pixels"):
         vaecodec.decode_set(data, limits=vaecodec.Limits(pixels=2000))
     with pytest.raises(FormatError, match="unpack"):
@@ -155,10 +155,10 @@ def test_headers_that_lie_are_refused():
         vaecodec.decode_set((GOLDEN / "photo.vae").read_bytes())
 
 
-def test_other_images_and_other_models_are_refused():
-    for bad in (np.zeros((0, 28, 28), np.uint8), np.zeros((2, 28, 27), np.uint8), np.zeros((2, 28, 28), np.uint16)):
+def test_unsuitable_images_and_models_are_refused():
+    for invalid in (np.zeros((0, 28, 28), np.uint8), np.zeros((2, 28, 27), np.uint8), np.zeros((2, 28, 28), np.uint16)):
         with pytest.raises(CodecError, match="expected uint8"):
-            vaecodec.encode_set(bad)
+            vaecodec.encode_set(invalid)
     with pytest.raises(ModelError, match="photographs"):
         vaecodec.encode_set(images_of(1, "blank"), "small")
     with pytest.raises(ModelError, match="sets of small images"):
@@ -184,12 +184,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_model_that_no_training_makes_is_refused(digits, case):
+def test_invalid_models_are_refused(digits, case):
     name, change, message = CASES[case]
     arrays = {**digits.arrays, name: change(digits.arrays.get(name, np.zeros(2)))}
-    bad = pack_model("bad", digits.config, {k: v for k, v in arrays.items() if v is not None}, {})
+    data = pack_model("bad", digits.config, {k: v for k, v in arrays.items() if v is not None}, {})
     with pytest.raises(ModelError, match=message):
-        parse_model(bad, "bad.vcm")
+        parse_model(data, "bad.vcm")
 
 
 def test_the_shipped_model_is_small_and_keeps_its_id(digits):
@@ -200,15 +200,15 @@ def test_the_shipped_model_is_small_and_keeps_its_id(digits):
     assert load_any("small").name == "small"
 
 
-def test_sets_are_read_from_all_they_come_in(tmp_path):
+def test_sets_are_read_from_all_formats(tmp_path):
     x = images_of(3, "noise")
     idx = struct.pack(">4BIII", 0, 0, 8, 3, 3, 28, 28) + x.tobytes()
     (tmp_path / "idx").write_bytes(idx)
     (tmp_path / "idx.gz").write_bytes(gzip.compress(idx))
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "folder").mkdir()
-    for n, one in enumerate(x):
-        Image.fromarray(one).save(tmp_path / "folder" / f"{n}.png")
+    for n, image in enumerate(x):
+        Image.fromarray(image).save(tmp_path / "folder" / f"{n}.png")
     for name in ("idx", "idx.gz", "x.npy", "folder"):
         assert np.array_equal(image_sets.read_set(str(tmp_path / name))[0], x)
     (tmp_path / "cut").write_bytes(idx[:-1])
@@ -221,7 +221,7 @@ def test_sets_are_read_from_all_they_come_in(tmp_path):
             image_sets.read_set(str(tmp_path / name))
 
 
-def test_pack_and_unpack(tmp_path, capsys):
+def test_pack_and_unpack_round_trip(tmp_path, capsys):
     x = vaecodec.sample(12)
     np.save(tmp_path / "x.npy", x)
     packed, back = str(tmp_path / "x.vae"), str(tmp_path / "back.npy")

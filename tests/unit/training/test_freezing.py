@@ -1,4 +1,4 @@
-"""Freezing: the codec computes with integers what training computes in floats."""
+"""Test freezing: the integers of the codec equal the floats of training."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_codec_costs_what_training_predicts(codec, monkeypatch):
     assert float(loss.psnr) == pytest.approx(psnr(x, codec.decode(data)), abs=0.15)
 
 
-def test_integer_networks_equal_the_trained_ones():
+def test_integer_networks_equal_the_trained_networks():
     """For inputs on the grid of activations, float64 in training equals the integers of the native core."""
     weights = random_weights(seed=3)
     integers = {name: fixed_point(name, weights[name]) for name in vae.specification(CONFIG)["prior"].weights}
@@ -66,26 +66,26 @@ def test_integer_networks_equal_the_trained_ones():
     table, rng = companding_table(companding_thresholds()), np.random.default_rng(1)
 
     def numbers(count):
-        ours = rng.integers(-300, 301, (6, 5, count)).astype(np.int16)
-        return ours, tf.constant(ours[None] / 64, tf.float64)
+        integers = rng.integers(-300, 301, (6, 5, count)).astype(np.int16)
+        return integers, tf.constant(integers[None] / 64, tf.float64)
 
     def compare(sums, expected):
         """Unrounded sums, unit 2**-15, of means and scale indices."""
-        loc, index = np.split(sums.astype(np.int64), 2, -1)
+        loc, scale_sums = np.split(sums.astype(np.int64), 2, -1)
         mean, scale_index = (part.numpy()[0] for part in expected)
         assert np.array_equal(np.floor(mean * 64 + 0.5), (loc + 64) >> 7)
-        assert np.array_equal(np.floor(scale_index + 0.5), (index + 2048) >> 12)
+        assert np.array_equal(np.floor(scale_index + 0.5), (scale_sums + 2048) >> 12)
 
     for octave in (0, 1, 4):
         layer = load_octave(integers, octave, table, 90)
-        (inputs, float_inputs), (known, float_known) = numbers(42 if octave == 4 else 50), numbers(36)
+        (inputs, float_inputs), (first_values, float_first_values) = numbers(42 if octave == 4 else 50), numbers(36)
         x = kernels.dense(layer.enter, inputs, vector=vectors[octave].astype(np.int32))
         x = kernels.block(layer.before, x)
         features = network.octave_features(trainer, CONFIG, octave, float_inputs)
         assert np.array_equal(features[0].numpy() * 64, x)
         compare(kernels.dense(layer.first, x), network.octave_first(trainer, CONFIG, octave, features))
-        x = kernels.block(layer.after, kernels.dense(layer.known, known, residual=x))
-        expected = network.octave_second(trainer, CONFIG, octave, features, float_known)
+        x = kernels.block(layer.after, kernels.dense(layer.known, first_values, residual=x))
+        expected = network.octave_second(trainer, CONFIG, octave, features, float_first_values)
         compare(kernels.dense(layer.second, x), expected[:2])
         assert len(expected) == 2 + (octave > 0) and (layer.passing is not None) == (octave > 0)
         if layer.passing is not None:
@@ -106,12 +106,12 @@ def depth_to_space(x):
     return x.reshape(h, w, 2, 2, count // 4).transpose(0, 2, 1, 3, 4).reshape(2 * h, 2 * w, -1)
 
 
-def test_companding_is_that_of_training():
+def test_companding_equals_that_of_training():
     values = np.arange(-20000, 20001)
-    ours = compand(companding_table(companding_thresholds()), values)
-    theirs = layers.Quantised({}).compand(tf.constant(values / 64, tf.float64)).numpy() * 64
-    assert np.array_equal(ours[np.abs(values) <= 255 * 64], theirs[np.abs(values) <= 255 * 64])
-    assert np.array_equal(ours, -ours[::-1]) and ours.max() == round(64 * math.log(256))
+    integers = compand(companding_table(companding_thresholds()), values)
+    floats = layers.Quantised({}).compand(tf.constant(values / 64, tf.float64)).numpy() * 64
+    assert np.array_equal(integers[np.abs(values) <= 255 * 64], floats[np.abs(values) <= 255 * 64])
+    assert np.array_equal(integers, -integers[::-1]) and integers.max() == round(64 * math.log(256))
 
 
 def test_unfrozen_weights_are_as_precise_as_the_integers(weights, codec):

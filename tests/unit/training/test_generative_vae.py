@@ -1,4 +1,4 @@
-"""The generative VAE: its densities, and value for value the same networks and frequencies in the codec."""
+"""Test the generative VAE: its densities, and that the codec computes the same networks and frequencies."""
 
 import numpy as np
 import pytest
@@ -21,18 +21,18 @@ CONFIG = Generative(side=8, latents=5, width=6, blocks=2, squeezed=3, expanded=4
 
 
 def random_weights(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
-    """Larger than training begins with, to reach every clip."""
+    """Weights larger than the initial ones, so that every clip is reached."""
     rng = np.random.default_rng(seed)
     start = initial_weights(CONFIG, seed)
     return {name: (v + scale * rng.normal(0, 0.3, v.shape)).astype(np.float32) for name, v in start.items()}
 
 
-def frozen(weights: dict[str, np.ndarray]) -> generative.Generator:
+def frozen_generator(weights: dict[str, np.ndarray]) -> generative.Generator:
     return generative.build_generator("random", "0" * 16, CONFIG, generative_arrays(weights), {})
 
 
 def random_images(count: int, seed: int = 0) -> np.ndarray:
-    """u8[count, 8, 8]: half of the pixels 0, the others anything."""
+    """u8[count, 8, 8]: half of the pixels are 0, the others random."""
     rng = np.random.default_rng(seed)
     return (rng.integers(0, 256, (count, 8, 8)) * rng.integers(0, 2, (count, 8, 8))).astype(np.uint8)
 
@@ -40,12 +40,12 @@ def random_images(count: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 def test_trained_graph_equals_integer_network(seed):
     weights, rng = random_weights(seed), np.random.default_rng(seed)
-    model = frozen(weights)
+    model = frozen_generator(weights)
     quantised = Quantised({name: tf.constant(value, tf.float64) for name, value in weights.items()})
     x = random_images(3, seed)[..., None].astype(np.float64)
-    got = generative.encoder(model.ops, CONFIG, x.astype(np.float32))
+    actual = generative.encoder(model.ops, CONFIG, x.astype(np.float32))
     expected = generative.encoder(quantised, CONFIG, tf.constant(x / 64))
-    assert np.array_equal(got, expected.numpy() * 64)
+    assert np.array_equal(actual, expected.numpy() * 64)
     z = rng.integers(-1000, 1000, (3, 1, 1, CONFIG.latents)).astype(np.float64)
     features = generative.decoder(model.ops, CONFIG, z.astype(np.float32))
     expected = generative.decoder(quantised, CONFIG, tf.constant(z / 64))
@@ -53,18 +53,18 @@ def test_trained_graph_equals_integer_network(seed):
     corners = [part.numpy() for part in phases_of(tf.constant(x))]
     for number in range(PHASES):
         before = np.concatenate(corners[:number], -1) if number else None
-        got = generative.phase(model.ops, CONFIG, number, features, before)
+        actual = generative.phase(model.ops, CONFIG, number, features, before)
         before = tf.constant(before / 64) if number else None
-        assert np.array_equal(got, generative.phase(quantised, CONFIG, number, expected, before).numpy() * 64)
+        assert np.array_equal(actual, generative.phase(quantised, CONFIG, number, expected, before).numpy() * 64)
 
 
-def test_the_fused_activation_is_the_plain_one():
+def test_the_fused_activation_equals_the_unfused_one():
     x = tf.constant(np.random.default_rng(0).normal(0, 8, 10000), tf.float32)
     ops = Quantised({})
     for relu in (False, True):
-        fused, plain = ops.activation(x, relu), ops.activation(tf.cast(x, tf.float64), relu)
-        assert np.abs(fused.numpy() - plain.numpy()).max() <= 1 / 64  # where a half is rounded either way
-        assert np.mean(fused.numpy() != plain.numpy()) < 1e-3
+        fused, expected = ops.activation(x, relu), ops.activation(tf.cast(x, tf.float64), relu)
+        assert np.abs(fused.numpy() - expected.numpy()).max() <= 1 / 64  # halves may be rounded either way
+        assert np.mean(fused.numpy() != expected.numpy()) < 1e-3
 
 
 def test_hurdle_is_a_distribution():
@@ -76,8 +76,8 @@ def test_hurdle_is_a_distribution():
     assert np.allclose(mass.sum(0), 1) and np.allclose(mass[0], 1 / (1 + 2.0 ** odds.numpy()))
 
 
-def test_posterior_bins_are_those_of_a_normal():
-    """Their divergence from the true masses costs next to nothing, from the widest to a narrow scale."""
+def test_posterior_bins_have_the_masses_of_a_normal():
+    """The divergence from the true masses costs less than 0.01 bits, from the widest to a narrow scale."""
     tables = discrete_tables()
     means, log_scales = np.array([0, 200, -300, 0, 40]), np.array([64, 0, 64, -64, -128])
     freq = generative.posterior(tables, means.astype(np.float32), log_scales.astype(np.float32))
@@ -91,9 +91,9 @@ def test_posterior_bins_are_those_of_a_normal():
     assert (divergence < 0.01).all()
 
 
-def test_pixel_frequencies_are_those_of_the_density():
+def test_pixel_frequencies_follow_the_density():
     weights = random_weights(1)
-    model, rng = frozen(weights), np.random.default_rng(1)
+    model, rng = frozen_generator(weights), np.random.default_rng(1)
     t = rng.integers(-200, 200, (6, 1 + CONFIG.natural)).astype(np.float32)
     ink = generative.ink(model.tables, t[:, 0])
     values = generative.values(model.tables, model.layers["values"], t[:, 1:])
@@ -108,20 +108,20 @@ def test_pixel_frequencies_are_those_of_the_density():
     assert np.allclose(ink[:, 1] / TOTAL, 1 / (1 + 2.0 ** (-t[:, 0] / 64)), atol=1e-6)
 
 
-def test_bits_are_the_negative_elbo():
+def test_coded_size_is_the_negative_elbo():
     weights = random_weights(2, 0.3)
-    model, x = frozen(weights), random_images(40, 2)
+    model, x = frozen_generator(weights), random_images(40, 2)
     vae = GenerativeVAE(CONFIG, {name: value.astype(np.float64) for name, value in weights.items()})
     expected = [
         vae.loss(x[..., None], tf.constant(1.0, tf.float64), tf.constant([n, 0])).bpd.numpy() for n in range(20)
     ]
     assert generation.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(expected), rel=0.005)
     data, consumed = bitsback.encode(model, x)
-    assert 8 * len(data) / x.size == pytest.approx(np.mean(expected), rel=0.02)  # 40 images, and the initial bits
+    assert 8 * len(data) / x.size == pytest.approx(np.mean(expected), rel=0.02)  # 40 images and the initial bits
     assert np.array_equal(bitsback.decode(model, data, consumed, len(x)), x)
 
 
-def test_training_learns_and_resumes(tmp_path, capfd):
+def test_training_lowers_the_loss_and_resumes(tmp_path, capfd):
     from vaecodec.cli import main
     from vaecodec.model.file import read_config
     from vaecodec.training.loop import load_checkpoint
@@ -134,17 +134,17 @@ def test_training_learns_and_resumes(tmp_path, capfd):
         assert progress["steps"] == steps == state[-1] and options.rate == 1e-3 and config.to_dict()["natural"] == 6
     assert read_config(config.to_dict()) == config and progress["bpd"] < 4
     assert main(["freeze", str(tmp_path / "run"), "-o", str(tmp_path / "m.vcm")]) == 0
-    found = np.load(tmp_path / "set.npy")[:3]
+    images = np.load(tmp_path / "set.npy")[:3]
     import vaecodec
 
-    data = vaecodec.encode_set(found, str(tmp_path / "m.vcm"))
-    assert np.array_equal(vaecodec.decode_set(data, str(tmp_path / "m.vcm")), found)
+    data = vaecodec.encode_set(images, str(tmp_path / "m.vcm"))
+    assert np.array_equal(vaecodec.decode_set(data, str(tmp_path / "m.vcm")), images)
     np.save(tmp_path / "other.npy", random_images(4))
     command[1] = str(tmp_path / "other.npy")
     assert main(command) == 1 and "expected 28" in capfd.readouterr().err
 
 
-def test_neighbours_and_shuffles_agree():
+def test_neighbours_and_shuffles_equal_those_of_training():
     x = np.random.default_rng(0).integers(-9, 9, (2, 4, 4, 8)).astype(np.float32)
     ops, tensors = exact.Exact({}), Quantised({})
     assert np.array_equal(ops.neighbours(x), tensors.neighbours(tf.constant(x)))

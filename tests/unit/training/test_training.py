@@ -1,4 +1,4 @@
-"""Training reads images, resumes from checkpoints, and never replaces a good checkpoint by a bad one."""
+"""Test training: data sets, resuming, checkpoints, and export of the training step."""
 
 import io
 import os
@@ -26,26 +26,26 @@ from vaecodec.training.vae import VAE, initial_weights
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder with two pictures, one below, one that is too small and one that is broken."""
+    """A folder with two images, one of them in a subfolder, a third that is too small and a fourth that is damaged."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "deeper").mkdir()
     Image.fromarray(synthetic_image(80, 100, 1)).save(folder / "a.png")
     Image.fromarray(synthetic_image(90, 70, 2)).save(folder / "deeper" / "b.jpg")
     Image.fromarray(synthetic_image(20, 20, 3)).save(folder / "small.png")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    (folder / "notes.txt").write_text("not looked at")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
 def test_folders_and_shards_give_the_same_images(photos, tmp_path):
-    found = list(encoded_images([str(photos)]))
-    assert len(found) == 4
+    files = list(encoded_images([str(photos)]))
+    assert len(files) == 4
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
-        for n, data in enumerate(found):
+        for n, data in enumerate(files):
             member = tarfile.TarInfo(f"{n}.png")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    assert list(encoded_images([str(tmp_path / "shard.tar")])) == found
+    assert list(encoded_images([str(tmp_path / "shard.tar")])) == files
     assert list(encoded_images([str(photos / "a.png")])) == [(photos / "a.png").read_bytes()]
     (tmp_path / "empty").mkdir()
     with pytest.raises(CodecError, match="contains no images"):
@@ -61,17 +61,17 @@ def test_ms_ssim_replaces_a_share_of_the_distortion():
         with tf.GradientTape() as tape:
             loss = model.loss(x, quality, seed)
         weights = [model.weights[name] for name in ("synthesis/fine/kernel", "band_gain")]
-        assert all(np.isfinite(one).all() and np.any(one) for one in tape.gradient(loss.loss, weights))
+        assert all(np.isfinite(gradient).all() and np.any(gradient) for gradient in tape.gradient(loss.loss, weights))
         losses.append(loss)
     assert len({float(loss.bpp) for loss in losses}) == len({float(loss.psnr) for loss in losses}) == 1
-    plain, half, full = (float(loss.loss) for loss in losses)
-    assert half == pytest.approx((plain + full) / 2, rel=1e-5) and plain != full
+    without, with_half, with_all = (float(loss.loss) for loss in losses)
+    assert with_half == pytest.approx((without + with_all) / 2, rel=1e-5) and without != with_all
 
 
-@pytest.mark.parametrize(("crop", "part", "message"), [(128, 0.5, "too small"), (192, 1.5, "expected 0 to 1")])
-def test_unsuitable_ms_ssim_is_refused(crop, part, message):
+@pytest.mark.parametrize(("crop", "share", "message"), [(128, 0.5, "too small"), (192, 1.5, "expected 0 to 1")])
+def test_unsuitable_options_of_ms_ssim_are_refused(crop, share, message):
     with pytest.raises(CodecError, match=message):
-        train_step.make_step(CONFIG, Options(crop=crop, ms_ssim=part))
+        train_step.make_step(CONFIG, Options(crop=crop, ms_ssim=share))
 
 
 def test_crops_are_rotated_and_flipped_parts_of_the_image():
@@ -81,29 +81,29 @@ def test_crops_are_rotated_and_flipped_parts_of_the_image():
     crops = random_crops(file.getvalue(), 32, 20, np.random.default_rng(0))
     assert crops.shape == (20, 32, 32, 3)
     for crop in crops[:4]:
-        ways = [np.rot90(flip, k) for flip in (crop, crop[:, ::-1]) for k in range(4)]
+        orientations = [np.rot90(mirrored, k) for mirrored in (crop, crop[:, ::-1]) for k in range(4)]
         parts = np.lib.stride_tricks.sliding_window_view(pixels, (32, 32, 3))[:, :, 0]
-        assert any((parts == way).all((2, 3, 4)).any() for way in ways)
+        assert any((parts == orientation).all((2, 3, 4)).any() for orientation in orientations)
     assert len(random_crops(b"nothing", 32, 5, np.random.default_rng(0))) == 0
     assert len(random_crops(file.getvalue(), 41, 5, np.random.default_rng(0))) == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_enlarged_crops_are_smooth(channels):
-    """Noise that is enlarged differs less from pixel to pixel; and of a flat picture nothing changes."""
+    """Enlarging lowers the differences between pixels of noise, and does not change a flat image."""
     rng = np.random.default_rng(0)
     noise, flat = rng.integers(0, 256, (90, 90, 3), np.uint8), np.full((90, 90, 3), 77, np.uint8)
     files = []
     for pixels in (noise, flat):
         files.append(io.BytesIO())
         Image.fromarray(pixels).convert("RGB" if channels == 3 else "L").save(files[-1], "PNG")
-    rough, smooth = (
-        random_crops(files[0].getvalue(), 64, 30, np.random.default_rng(1), channels, part).astype(int)
-        for part in (0, 1)
+    crops_of_noise, enlarged_crops = (
+        random_crops(files[0].getvalue(), 64, 30, np.random.default_rng(1), channels, fraction).astype(int)
+        for fraction in (0, 1)
     )
-    steps = [np.abs(np.diff(crops, axis=2)).mean((1, 2, 3)) for crops in (rough, smooth)]
-    assert smooth.shape == (30, 64, 64, channels) and steps[1].mean() < 0.8 * steps[0].mean()
-    assert steps[1].max() > 1.3 * steps[1].min()  # some more than others
+    differences = [np.abs(np.diff(crops, axis=2)).mean((1, 2, 3)) for crops in (crops_of_noise, enlarged_crops)]
+    assert enlarged_crops.shape == (30, 64, 64, channels) and differences[1].mean() < 0.8 * differences[0].mean()
+    assert differences[1].max() > 1.3 * differences[1].min()  # the scale varies
     assert (random_crops(files[1].getvalue(), 64, 5, rng, channels, 1.0) == 77).all()
 
 
@@ -112,15 +112,15 @@ def test_the_fraction_of_enlarged_crops_is_checked(photos):
         batches([str(photos)], 2, 32, 0, 3, 1.5)
 
 
-def test_batches_skip_what_cannot_be_used(photos):
+def test_batches_skip_unusable_images(photos):
     for batch in batches([str(photos)], 3, 64, 0).take(4):
         assert batch.shape == (3, 64, 64, 3) and batch.dtype == tf.uint8
     with pytest.raises(CodecError, match="at least 256 x 256"):
         batches([str(photos)], 3, 256, 0)
 
 
-def test_headers_of_arrays_are_read_before_threads_begin(tmp_path, monkeypatch):
-    """NumPy has Python's parser read them, which two threads at once do not always survive."""
+def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
+    """NumPy parses headers with Python's parser, which is not always safe in two threads at once."""
     np.save(tmp_path / "a.npy", synthetic_image(70, 80, 1))
     np.save(tmp_path / "objects.npy", np.array([{}], object))  # needs pickle
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': nothing")
@@ -130,11 +130,11 @@ def test_headers_of_arrays_are_read_before_threads_begin(tmp_path, monkeypatch):
         assert batch.shape == (2, 64, 64, 3)
 
 
-def test_a_run_resumes_and_ends(photos, tmp_path, capfd):
+def test_a_run_resumes_and_completes(photos, tmp_path, capfd):
     run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=3, minutes=10, hard_from=0)
     train([str(photos)], run, CONFIG, options)
-    _, found, state, progress = loop.load_checkpoint(run)
-    assert found == options and progress["steps"] == 3 and state[-1] == 3
+    _, saved_options, state, progress = loop.load_checkpoint(run)
+    assert saved_options == options and progress["steps"] == 3 and state[-1] == 3
     options.steps, options.hard_from = 101, 1  # each run traces one of the two steps
     means = train([str(photos)], run, CONFIG, options)
     _, _, state, progress = loop.load_checkpoint(run)
@@ -142,24 +142,24 @@ def test_a_run_resumes_and_ends(photos, tmp_path, capfd):
     assert "step 100 loss" in capfd.readouterr().err
     assert os.listdir(os.path.join(run, "logs"))
     before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
-    train([str(photos)], run, CONFIG, options)  # is over: nothing more is done
+    train([str(photos)], run, CONFIG, options)  # the run is complete, so no step follows
     assert loop.load_checkpoint(run)[3]["steps"] == 101
     assert os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns == before
     with pytest.raises(CodecError, match="another architecture"):
         train([str(photos)], run, Config(**{**CONFIG.to_dict(), "prior": 12}), options)
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(photos, tmp_path):
+def test_a_non_finite_loss_keeps_the_last_checkpoint(photos, tmp_path):
     run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=2)
     with eager():
         train([str(photos)], run, CONFIG, options)
     with open(os.path.join(run, "checkpoint.safetensors"), "rb") as file:
-        good = file.read()
+        checkpoint = file.read()
     options.steps, options.rate = 60, 1e30
     with eager(), pytest.raises(CodecError, match="not finite"):
         train([str(photos)], run, CONFIG, options)
     with open(os.path.join(run, "checkpoint.safetensors"), "rb") as file:
-        assert file.read() == good
+        assert file.read() == checkpoint
 
 
 def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
@@ -169,26 +169,26 @@ def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
     config, weights = loop.averaged_weights(run)
     path = str(tmp_path / "compact.safetensors")
     loop.save_compact(path, config, weights, {"steps": 2})
-    again, loaded = loop.averaged_weights(path)
-    assert again == CONFIG and loaded.keys() == weights.keys()
+    loaded_config, loaded = loop.averaged_weights(path)
+    assert loaded_config == CONFIG and loaded.keys() == weights.keys()
     assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
     (tmp_path / "foreign").write_bytes(b"12345678{}")
     with pytest.raises(CodecError, match="not a checkpoint"):
         loop.averaged_weights(str(tmp_path / "foreign"))
 
 
-def test_the_exported_step_is_text_with_its_state(tmp_path):
+def test_export_writes_the_step_as_text_with_its_state(tmp_path):
     options = Options(batch=2, crop=64)
     train_step.export_step(CONFIG, options, str(tmp_path / "bundle"), loop.initial_state(CONFIG))
     text = (tmp_path / "bundle" / "step.mlir").read_text()
     state = train_step.load_pieces(str(tmp_path / "bundle"))
     assert "stablehlo." in text
-    # Each array of the state goes in and comes out, beside images, rate and seed, and metrics.
+    # Each array of the state is an argument and a result, beside images, rate, seed and metrics.
     (entry,) = [line for line in text.splitlines() if "func.func" in line and "private" not in line]
     assert entry.count("%arg") == len(state) + 3
     loop.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
-    _, _, found, progress = loop.load_checkpoint(str(tmp_path / "run"))
-    assert all(np.array_equal(a, b) for a, b in zip(found, state, strict=True)) and progress["steps"] == 0
+    _, _, imported, progress = loop.load_checkpoint(str(tmp_path / "run"))
+    assert all(np.array_equal(a, b) for a, b in zip(imported, state, strict=True)) and progress["steps"] == 0
     np.savez(tmp_path / "bundle" / "state-00.npz", **{f"{n:05d}": np.full_like(a, np.nan) for n, a in enumerate(state)})
     with pytest.raises(CodecError, match="not finite"):
         loop.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
@@ -196,7 +196,7 @@ def test_the_exported_step_is_text_with_its_state(tmp_path):
         train_step.load_pieces(str(tmp_path))
 
 
-def test_a_state_travels_in_pieces(monkeypatch):
+def test_joining_inverts_splitting_of_the_state(monkeypatch):
     state = loop.initial_state(CONFIG)
     state = [vector + n for n, vector in enumerate(state)]
     monkeypatch.setattr(train_step, "PIECE_LENGTH", len(state[0]) // 3 + 1)
@@ -205,7 +205,7 @@ def test_a_state_travels_in_pieces(monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(train_step.join_state(pieces, np.concatenate), state, strict=True))
 
 
-def test_a_batch_is_worked_on_in_towers_that_divide_it():
+def test_towers_divide_the_batch():
     options = train_step.Options(batch=4, crop=64, towers=2)
     state = [tf.constant(value) for value in loop.initial_state(CONFIG)]
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
@@ -219,13 +219,13 @@ def test_a_batch_is_worked_on_in_towers_that_divide_it():
     assert options.batch % options.towers == 0
 
 
-def test_arrays_of_any_memory_order_are_saved_as_they_read(tmp_path):
-    """safetensors wrote the transposed view of the first weights as its memory lay: rows and columns scrambled."""
+def test_arrays_of_any_memory_order_are_saved_with_their_values(tmp_path):
+    """safetensors writes the memory of an array, so a transposed view must be copied first."""
     from safetensors.numpy import load
 
     from vaecodec.model.file import pack_model
 
-    scrambled = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    loop.save_compact(str(tmp_path / "w"), CONFIG, {"a": scrambled}, {})
-    assert np.array_equal(loop.averaged_weights(str(tmp_path / "w"))[1]["a"], scrambled)
-    assert np.array_equal(load(pack_model("name", CONFIG, {"a": scrambled}, {}))["a"], scrambled)
+    transposed = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    loop.save_compact(str(tmp_path / "w"), CONFIG, {"a": transposed}, {})
+    assert np.array_equal(loop.averaged_weights(str(tmp_path / "w"))[1]["a"], transposed)
+    assert np.array_equal(load(pack_model("name", CONFIG, {"a": transposed}, {}))["a"], transposed)

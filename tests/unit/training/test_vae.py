@@ -1,4 +1,4 @@
-"""The VAE: its loss is the negative ELBO, its parts are distributions, and it freezes to what it was."""
+"""Test the VAE: its loss is the negative ELBO, its densities are distributions, and freezing keeps it."""
 
 import math
 
@@ -56,12 +56,12 @@ def test_training_lowers_the_loss():
     from vaecodec.training.train_step import Options, make_step
 
     options = Options(batch=2, crop=64)
-    step = tf.function(make_step(CONFIG, options))
+    train_step = tf.function(make_step(CONFIG, options))
     state = [tf.constant(value) for value in initial_state(CONFIG)]
     images = tf.constant(np.stack([synthetic_image(64, 64, n) for n in (1, 2)]))
     losses = []
     for n in range(40):
-        state, metrics = step(state, images, tf.constant(1e-3), tf.constant([0, n]))
+        state, metrics = train_step(state, images, tf.constant(1e-3), tf.constant([0, n]))
         losses.append(float(metrics[0]))
     assert np.isfinite(losses).all()
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
@@ -80,13 +80,13 @@ def test_gains_are_log_linear_between_anchors(vae):
 
 def test_masses_of_densities_sum_to_one():
     ratios, weights = tf.constant([0.7, 1.8], tf.float64), tf.constant([0.6, 0.4], tf.float64)
-    for rung in (0.0, 10.0, 40.0):
-        density = latent_density(tf.constant(0.0, tf.float64), tf.constant(rung, tf.float64), ratios, weights)
+    for scale_index in (0.0, 10.0, 40.0):
+        density = latent_density(tf.constant(0.0, tf.float64), tf.constant(scale_index, tf.float64), ratios, weights)
         mass = masses(density, -400, 400)
         assert mass.sum() == pytest.approx(1, abs=1e-9) and np.allclose(mass, mass[::-1])
 
 
-def test_likelihood_of_far_outliers_keeps_a_gradient():
+def test_likelihood_of_outliers_keeps_a_gradient():
     with tf.GradientTape() as tape:
         index = tf.constant([20.0])
         tape.watch(index)
@@ -95,7 +95,7 @@ def test_likelihood_of_far_outliers_keeps_a_gradient():
     assert np.isfinite(cost.numpy()).all() and tape.gradient(cost, index).numpy()[0] < 0
 
 
-def test_moments_are_those_of_the_mixture_and_the_noise():
+def test_moments_include_those_of_the_mixture_and_the_noise():
     ratios, weights = tf.constant([0.5, 3.0]), tf.constant([0.8, 0.2])
     density = latent_density(tf.constant(2.0), tf.constant(25.0), ratios, weights)
     grid = np.linspace(-400, 400, 80001).astype(np.float32)
@@ -122,7 +122,7 @@ def test_complexity_stays_within_its_budget(preset, decode, encode, weights):
     assert parameters <= weights
 
 
-def test_macs_are_counted_as_by_hand():
+def test_macs_equal_counts_by_hand():
     from vaecodec.config import PRESETS
 
     parts = specification(PRESETS["small"], 512)
@@ -154,6 +154,6 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     latents = vae.analysis(tf.constant(pixels[None], tf.float32), gains) * gains.gain
     expected = values_of_latents(latents.numpy()[0])
     tolerance = 0.02 * np.abs(latents).max()
-    for ours, theirs in zip((*targets.halves, (targets.low,)), (*expected.halves, (expected.low,)), strict=True):
-        assert all(np.allclose(*pair, atol=tolerance) for pair in zip(ours, theirs, strict=True))
+    for frozen, trained in zip((*targets.halves, (targets.low,)), (*expected.halves, (expected.low,)), strict=True):
+        assert all(np.allclose(*pair, atol=tolerance) for pair in zip(frozen, trained, strict=True))
     assert model.inverse_gain(quality_index) == pytest.approx(gains.inverse_gain.numpy().ravel(), rel=2e-4)

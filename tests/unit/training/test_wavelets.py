@@ -1,4 +1,4 @@
-"""Wavelets and neighbourhoods in TensorFlow compute what NumPy and the native core compute."""
+"""Test that wavelets and details in TensorFlow equal those of NumPy and the native core."""
 
 import numpy as np
 import pytest
@@ -10,16 +10,16 @@ from vaecodec.native.reference.prior import details
 from vaecodec.training import layers, wavelets
 
 
-def test_details_are_those_of_the_codec():
+def test_details_equal_those_of_the_codec():
     low = np.random.default_rng(0).integers(-4000, 4000, (3, 12, 10)).astype(np.int32)
-    theirs = wavelets.details(tf.constant(low.transpose(1, 2, 0)[None] / 64, tf.float64))[0].numpy()
-    whole = details(low, slice(0, 12))
-    assert np.abs(whole.transpose(1, 2, 0) - theirs * 64).max() <= 0.5
-    for rows in (slice(0, 4), slice(4, 8), slice(8, 12), slice(11, 12)):
-        assert np.array_equal(details(low, rows), whole[:, rows])
+    training_details = wavelets.details(tf.constant(low.transpose(1, 2, 0)[None] / 64, tf.float64))[0].numpy()
+    expected = details(low, slice(0, 12))
+    assert np.abs(expected.transpose(1, 2, 0) - training_details * 64).max() <= 0.5
+    for strip in (slice(0, 4), slice(4, 8), slice(8, 12), slice(11, 12)):
+        assert np.array_equal(details(low, strip), expected[:, strip])
 
 
-def test_wavelet_is_that_of_the_codec():
+def test_wavelet_equals_that_of_the_codec():
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (64, 96, 3)).astype(np.float32)
     y = layers.Float({}, {}).forward_dwt(tf.constant(x[None]))
     assert np.abs(y[0].numpy() - latents_of_pixels(x)).max() < 1e-5
