@@ -2,9 +2,9 @@
 
     python tests/golden/make.py
 
-Run it when the format or the model changes, and review what changes with git diff. All inputs come from seeds, so a
+Run it when the format or the model changes, and review the differences with git diff. All inputs come from seeds, so a
 second run on the same machine and libraries writes the same bytes. Another version of TensorFlow, Pillow or libavif may
-write other bytes that decode just as well. The model and the images of `sets` are not made here, only their file.
+write different bytes that are also valid. The script writes the file of `sets`, but neither its model nor its images.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # no two widt
 
 SCALES = 72  # fewer than other models have, because the tables are most of the file
 
-# Activations added to the scale indices of each octave, finest first: symbols of all magnitudes are as likely as the
-# tables say, and many of the finest octave have table index 0, whose symbols are not coded.
+# Activations added to the scale indices of each octave, finest first: symbols of all magnitudes occur, and many of the
+# finest octave have table index 0, whose symbols are not coded.
 INDEX_OFFSETS = (-0.8, 0.8, 1.8, 2.2, 2.7)
 
 
@@ -81,7 +81,7 @@ def make_model() -> None:
         checkpoint, out = (os.path.join(folder, name) for name in ("tiny.safetensors", "tiny.vcm"))
         save_compact(checkpoint, CONFIG, random_weights(), {})
         freeze(checkpoint, out, "tiny", {"purpose": "tests and golden files; not for pictures"})
-        # safetensors orders its metadata at random: a model with the same id is kept as it is.
+        # The order of metadata in safetensors is random, so a model with the same id is not replaced.
         if not MODEL.exists() or stated_id(MODEL) != stated_id(out):
             shutil.copyfile(out, MODEL)
 
@@ -103,8 +103,8 @@ def checkerboard(height: int, width: int) -> np.ndarray:
 def ramp(height: int, width: int) -> np.ndarray:
     """u8[height, width, 3]: colours that rise to the right, fall, and rise downwards."""
     y, x = np.mgrid[:height, :width]
-    right, down = x * 255 // (width - 1), y * 255 // (height - 1)
-    return np.stack([right, 255 - right, down], -1).astype(np.uint8)
+    rightwards, downwards = x * 255 // (width - 1), y * 255 // (height - 1)
+    return np.stack([rightwards, 255 - rightwards, downwards], -1).astype(np.uint8)
 
 
 def flat(height: int, width: int, value: int) -> np.ndarray:
@@ -113,7 +113,7 @@ def flat(height: int, width: int, value: int) -> np.ndarray:
 
 
 def spots(height: int, width: int, distance: int) -> np.ndarray:
-    """u8[height, width, 3]: white pixels on a dark ground, which a prior that expects 0 does not foresee."""
+    """u8[height, width, 3]: white pixels on a dark ground, which become outliers."""
     pixels = flat(height, width, 60)
     pixels[distance // 2 :: distance, distance // 2 :: distance] = 255
     return pixels
@@ -169,7 +169,7 @@ def make_images(codec: Codec) -> None:
     (HERE / "LIST").write_text("\n".join(f"{name}.vae" for name in sorted(names)) + "\n")
 
 
-def random_symbols(codec: Codec, height: int, width: int, step: int) -> bytes:
+def random_symbols(codec: Codec, height: int, width: int, quality_index: int) -> bytes:
     """A file of symbols with long tails, many of them escapes and outliers."""
     rng, cells = np.random.default_rng(0), (-(-height // 16), -(-width // 16))
 
@@ -177,8 +177,8 @@ def random_symbols(codec: Codec, height: int, width: int, step: int) -> bytes:
         symbols = np.rint(rng.standard_cauchy(distributions.indices.shape) * 0.3)
         return np.clip(symbols, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
 
-    coded = encode_tile(codec.model.prior, codec.model.models, cells, step, choose)
-    header = Header(codec.model.id, height, width, step, 1024)
+    coded = encode_tile(codec.model.prior, codec.model.models, cells, quality_index, choose)
+    header = Header(codec.model.id, height, width, quality_index, 1024)
     data = image_file.pack(header, [(coded.payload, coded.crc, 0)])
     return with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
 
@@ -187,9 +187,9 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
     """The number of outliers in each part of each tile of an image."""
     counts = []
 
-    def push(coder: Any, symbols: np.ndarray, rows: np.ndarray, models: Any) -> np.ndarray:
-        counts.append(int(np.count_nonzero(symbols[rows == ZERO_TABLE])))
-        return push_outliers(coder, symbols, rows, models)
+    def push(coder: Any, symbols: np.ndarray, indices: np.ndarray, models: Any) -> np.ndarray:
+        counts.append(int(np.count_nonzero(symbols[indices == ZERO_TABLE])))
+        return push_outliers(coder, symbols, indices, models)
 
     pixels, quality, tile = IMAGES[name]
     with mock.patch("vaecodec.entropy.coding.push_outliers", push):
@@ -214,56 +214,59 @@ def make_kinds(codec: Codec) -> None:
         samples = sample(channels, 45, 60)
         rgb = np.ascontiguousarray(split_alpha(samples)[0])
         alpha = split_alpha(samples)[1]
-        beside = [] if alpha is None else [(ALPHA, fallback.encode_lossless(alpha))]
+        alpha_chunks = [] if alpha is None else [(ALPHA, fallback.encode_lossless(alpha))]
         grey = [(GREY, b"")] if channels < 3 else []
-        kind_of = image_file.FallbackHeader("avif", 45, 60, channels, 8)
+        avif_header = image_file.FallbackHeader("avif", 45, 60, channels, 8)
         coded = fallback.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
-        deep = sample(channels, 20, 30, np.uint16)
+        deep_samples = sample(channels, 20, 30, np.uint16)
         files = {
-            f"vae-{kind}": insert_chunks(codec.encode(rgb, 70, metadata), grey + beside),
-            f"avif-{kind}": insert_chunks(image_file.pack_fallback(kind_of, coded, metadata), beside),
+            f"vae-{kind}": insert_chunks(codec.encode(rgb, 70, metadata), grey + alpha_chunks),
+            f"avif-{kind}": insert_chunks(image_file.pack_fallback(avif_header, coded, metadata), alpha_chunks),
             f"lossless-{kind}": fallback.pack_lossless(samples, metadata),
-            f"lossless16-{kind}": fallback.pack_lossless(deep, metadata),
+            f"lossless16-{kind}": fallback.pack_lossless(deep_samples, metadata),
         }
         for name, data in files.items():
             write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))
-    wide = (np.arange(16384) // 64 % 256).astype(np.uint8)[None]  # wider than a WebP may be
+    wide = (np.arange(16384) // 64 % 256).astype(np.uint8)[None]  # wider than the limit of WebP
     write(HERE / "kinds" / "lossless-png.vae", fallback.pack_lossless(wide), wide)
 
 
 def make_arrays() -> None:
     """Write an array chunk of every mode, and the CRC of the values in each."""
-    walk = 100 + np.cumsum(np.random.default_rng(0).integers(-4, 5, (2, 48, 40)), -1)
-    grey, model = np.clip(walk[0], 0, 255).astype("u1"), str(MODEL)
-    holes = walk[0].astype("f4") + 0.7
+    random_walk = 100 + np.cumsum(np.random.default_rng(0).integers(-4, 5, (2, 48, 40)), -1)
+    grey, model = np.clip(random_walk[0], 0, 255).astype("u1"), str(MODEL)
+    holes = random_walk[0].astype("f4") + 0.7
     holes[10:20, 5:9] = np.nan
     holes[30, 30] = np.inf
-    made = {
+    encoded = {
         "grey": arrays.encode(grey, mode="planes"),
         "rgb_3": arrays.encode(synthetic_image(30, 40, 30), 3, mode="planes"),
         "vae_9": arrays.encode(synthetic_image(40, 50, 31), 9, mode="vae", model=model),
-        "vae_lossless_volume": arrays.encode((9 * walk).astype("u2"), mode="vae", model=model),
+        "vae_lossless_volume": arrays.encode((9 * random_walk).astype("u2"), mode="vae", model=model),
         "holes": arrays.encode(holes, 0.5, mode="planes"),
-        "ordered": arrays.encode((walk[0] * np.pi).astype("f4"), mode="planes"),
-        "quotients": arrays.encode(walk[0] / 100.0, mode="planes"),
-        "wide": arrays.encode((walk[0] * 49999).astype("i4"), 5000, mode="planes"),
-        "stored": arrays.encode(walk[0][:9] * np.pi, mode="stored"),
+        "ordered": arrays.encode((random_walk[0] * np.pi).astype("f4"), mode="planes"),
+        "quotients": arrays.encode(random_walk[0] / 100.0, mode="planes"),
+        "wide": arrays.encode((random_walk[0] * 49999).astype("i4"), 5000, mode="planes"),
+        "stored": arrays.encode(random_walk[0][:9] * np.pi, mode="stored"),
         "constant": arrays.encode(np.full((9, 8), -2.5)),
-        "grid": arrays.encode(walk[0].astype("f4"), 2, mode="grid"),
-        "line": arrays.encode(walk.ravel()[:500].astype("u1"), mode="planes"),
+        "grid": arrays.encode(random_walk[0].astype("f4"), 2, mode="grid"),
+        "line": arrays.encode(random_walk.ravel()[:500].astype("u1"), mode="planes"),
     }
     lines = []
-    for name, data in made.items():
+    for name, data in encoded.items():
         (HERE / "arrays" / f"{name}.chunk").write_bytes(data)
         lines.append(f"{name}.chunk {zlib.crc32(arrays.decode(data, model).tobytes()):08x}")
-    assert {chunks.parse(data).mode for data in made.values()} == set(range(len(chunks.MODES)))
+    assert {chunks.parse(data).mode for data in encoded.values()} == set(range(len(chunks.MODES)))
     (HERE / "arrays" / "crc32.txt").write_text("\n".join(lines) + "\n")
 
 
 def make_stored() -> None:
     """Write a stored file with a name that is not ASCII, permissions and a time."""
-    file, about = io.BytesIO(), stored.Stored("n\u00f6tes.txt".encode(), Attributes(0o604, 1_234_567_890_987_654_321))
-    stored.write(io.BytesIO((HERE / "stored" / "notes.txt").read_bytes()), file, about)
+    file, metadata = (
+        io.BytesIO(),
+        stored.Stored("n\u00f6tes.txt".encode(), Attributes(0o604, 1_234_567_890_987_654_321)),
+    )
+    stored.write(io.BytesIO((HERE / "stored" / "notes.txt").read_bytes()), file, metadata)
     (HERE / "stored" / "notes.txt.vae").write_bytes(file.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Damaged bytes give a CodecError and no picture; the long runs are in tests/fuzz."""
+"""Test that damaged files raise a CodecError and give no image; tests/long/fuzz has longer runs."""
 
 import random
 import warnings
@@ -18,44 +18,44 @@ META = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
 
 @pytest.fixture(scope="module")
 def files(tiny):
-    found = [path.read_bytes() for path in sorted(GOLDEN.glob("*.vae"))]
-    return [data for data in found if image_file.info(data).get("model") == tiny.model.id]
+    golden_files = [path.read_bytes() for path in sorted(GOLDEN.glob("*.vae"))]
+    return [data for data in golden_files if image_file.info(data).get("model") == tiny.model.id]
 
 
-def test_there_are_twenty_golden_files(files):
+def test_at_least_twenty_golden_files_exist(files):
     assert len(files) >= 20
 
 
-def test_every_truncation_is_noticed(tiny, files):
+def test_truncations_are_detected(tiny, files):
     for data in files:
         for damaged in truncations(data):
             with pytest.raises(FormatError):
                 tiny.decode(damaged)
 
 
-def test_every_bit_before_the_payload_is_noticed(tiny, files):
+def test_flipped_bits_before_the_payload_are_detected(tiny, files):
     for data in files:
         for damaged in flipped(data, range(8 * parse(data).tiles[0].offset)):
             with pytest.raises(CodecError):
                 tiny.decode(damaged)
 
 
-def test_bits_of_payloads_are_noticed_by_the_tiles_themselves(tiny, files):
-    """Or change nothing: a scale offset of a part has no effect where the part has no such symbols."""
-    rng, tried, harmless = random.Random(1), 0, 0
+def test_tiles_detect_flipped_bits_of_payloads(tiny, files):
+    """Damage is detected or harmless: the scale offset of a part without symbols has no effect."""
+    rng, trials, harmless = random.Random(1), 0, 0
     for data in files:
         parsed = parse(data)
-        begin, end = parsed.tiles[0].offset, parsed.tiles[-1].offset + parsed.tiles[-1].length
-        bits = rng.sample(range(8 * begin, 8 * end), min(20, 8 * (end - begin)))
+        start, end = parsed.tiles[0].offset, parsed.tiles[-1].offset + parsed.tiles[-1].length
+        bits = rng.sample(range(8 * start, 8 * end), min(20, 8 * (end - start)))
         for damaged in flipped(data, bits):
-            tried += 1
-            try:  # a window leaves out the CRC of DATA
-                found = tiny.decode(damaged, (0, 0, parsed.header.height, parsed.header.width))
+            trials += 1
+            try:  # a window skips the CRC of DATA
+                decoded = tiny.decode(damaged, (0, 0, parsed.header.height, parsed.header.width))
             except FormatError:
                 continue
-            assert np.array_equal(found, tiny.decode(data))
+            assert np.array_equal(decoded, tiny.decode(data))
             harmless += 1
-    assert harmless < 0.05 * tried
+    assert harmless < 0.05 * trials
 
 
 def test_mutants_of_files_are_parsed_or_refused(files):
@@ -84,7 +84,7 @@ def test_mutants_of_files_are_decoded_or_refused(tiny, files):
     assert str in outcomes and FormatError in outcomes
 
 
-def test_a_tiny_file_that_claims_to_be_huge_is_refused_without_memory(tiny):
+def test_claimed_sizes_allocate_no_memory(tiny):
     import tracemalloc
 
     def claim(height, width, size=12):
@@ -103,14 +103,14 @@ def test_a_tiny_file_that_claims_to_be_huge_is_refused_without_memory(tiny):
 
 
 @pytest.mark.parametrize("height", [1, 2, 15, 16, 17, 33, 48, 63, 64, 65])
-def test_sizes_go_there_and_back(tiny, height):
+def test_images_of_any_size_round_trip(tiny, height):
     import numpy as np
 
     from support.images import synthetic_image
 
-    whole = synthetic_image(65, 65)
+    image = synthetic_image(65, 65)
     for width in (1, 3, 15, 16, 17, 31, 32, 47, 49, 64, 65):
-        pixels = whole[:height, :width]
-        again = tiny.decode(tiny.encode(pixels, 80))
-        assert again.shape == pixels.shape
-        assert np.sqrt(np.mean((again.astype(float) - pixels) ** 2)) < 16
+        pixels = image[:height, :width]
+        decoded = tiny.decode(tiny.encode(pixels, 80))
+        assert decoded.shape == pixels.shape
+        assert np.sqrt(np.mean((decoded.astype(float) - pixels) ** 2)) < 16

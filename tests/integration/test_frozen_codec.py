@@ -1,4 +1,4 @@
-"""A codec of a model that training froze, which is not one of the shipped ones."""
+"""Test a codec of a frozen model that is not a shipped model."""
 
 import math
 
@@ -62,36 +62,38 @@ def test_decoded_values_are_close_to_their_targets(codec, quality):
 def test_windows_of_tiled_images_are_crops(codec):
     x = synthetic_image(190, 260)
     tiled = codec.encode(x, 70, tile=64)
-    whole = codec.decode(tiled)
-    assert psnr(x, whole) > 25
-    assert np.array_equal(codec.decode(tiled, window=(50, 70, 90, 120)), whole[50:140, 70:190])
+    image = codec.decode(tiled)
+    assert psnr(x, image) > 25
+    assert np.array_equal(codec.decode(tiled, window=(50, 70, 90, 120)), image[50:140, 70:190])
 
 
 @pytest.mark.parametrize("factor", [2, 4, 16])
 def test_previews_are_means_of_the_decoded_image(codec, factor):
     x = synthetic_image(190, 260)
     data = codec.encode(x, 95, tile=64)
-    whole, small = codec.decode(data), codec.decode(data, reduce=factor)
-    assert psnr(downscale(whole, Box(0, 0, 190, 260), factor), small) > 35
+    image, preview = codec.decode(data), codec.decode(data, reduce=factor)
+    assert psnr(downscale(image, Box(0, 0, 190, 260), factor), preview) > 35
     window = codec.decode(data, window=(32, 64, 100, 90), reduce=factor)
     box = Box(32, 64, 132, 154).reduce(factor)
-    assert np.array_equal(window, small[box.slices()])
+    assert np.array_equal(window, preview[box.slices()])
 
 
 def test_images_are_sampled_varied_and_interpolated(codec):
     x = synthetic_image(64, 96)
-    near, far = (generation.vary_photograph(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
-    assert np.array_equal(near, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, far) < psnr(x, near)
-    between = generation.interpolate_photographs(codec, x, x[::-1].copy(), 3, 90)
-    assert np.array_equal(between[0], near) and between.shape == (3, 64, 96, 3)
-    drawn = generation.sample_photographs(codec, 2, (40, 56), 50)
-    assert drawn.shape == (2, 40, 56, 3) and (drawn[0] != drawn[1]).any()
+    unchanged, varied = (generation.vary_photograph(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
+    assert np.array_equal(unchanged, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, varied) < psnr(
+        x, unchanged
+    )
+    interpolated = generation.interpolate_photographs(codec, x, x[::-1].copy(), 3, 90)
+    assert np.array_equal(interpolated[0], unchanged) and interpolated.shape == (3, 64, 96, 3)
+    sampled = generation.sample_photographs(codec, 2, (40, 56), 50)
+    assert sampled.shape == (2, 40, 56, 3) and (sampled[0] != sampled[1]).any()
 
 
-def test_halo_is_as_far_as_the_transforms_reach(codec):
-    """A changed cell leaves pixels beyond the halo as they are, to the last bit, and a smaller halo would not do.
+def test_the_halo_is_the_reach_of_the_transforms(codec):
+    """A changed cell does not change pixels beyond the halo, and does change pixels beyond a smaller halo.
 
-    Networks often round the far end of the wavelet to 0, so they may reach less far.
+    Networks often round the far end of the wavelet to 0, so they may have a shorter reach.
     """
     quality_index, rng = quality_index_of(80), np.random.default_rng(0)
     side, reach = 19, halo(CONFIG)
@@ -103,9 +105,9 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
         plane += rng.normal(0, 2**26, plane.shape).astype(np.int32)
 
     def distance(x, y):
-        """Pixels from the cell to the furthest one that differs."""
-        places = np.argwhere((x != y).any(2))
-        return int(np.maximum(144 - places, places - 159).max())
+        """Return the distance in pixels from the cell to the furthest pixel that differs."""
+        positions = np.argwhere((x != y).any(2))
+        return int(np.maximum(144 - positions, positions - 159).max())
 
     assert distance(*(codec.transforms.synthesis.linear(coefficients) for coefficients in (before, after))) == 46
     pixels = [codec.transforms.pixels([coefficients], quality_index)[0] for coefficients in (before, after)]
@@ -126,8 +128,8 @@ def test_halo_is_as_far_as_the_transforms_reach(codec):
 def test_strips_of_rows_do_not_change_the_prior(codec, shape, monkeypatch):
     results = []
     for count in (1, 3, 10**6):
-        rows = [(n, n + count) for n in range(0, 200, count)]
-        monkeypatch.setattr(Threads, "strips", lambda _, h, rows=rows: [(a, min(b, h)) for a, b in rows if a < h])
+        strips = [(n, n + count) for n in range(0, 200, count)]
+        monkeypatch.setattr(Threads, "strips", lambda _, h, strips=strips: [(a, min(b, h)) for a, b in strips if a < h])
         rng, distributions = np.random.default_rng(2), []
 
         def choose(part, distribution, rng=rng, distributions=distributions):
@@ -143,13 +145,13 @@ def test_strips_of_rows_do_not_change_the_prior(codec, shape, monkeypatch):
 
 def test_tensorflow_codes_the_same_bytes(codec):
     pytest.importorskip("vaecodec.transforms.tensorflow")
-    other, x = Codec(codec.model, "tensorflow"), synthetic_image(96, 130)
+    tensorflow_codec, x = Codec(codec.model, "tensorflow"), synthetic_image(96, 130)
     data = codec.encode(x, 70)
-    assert np.array_equal(codec.decode(data), other.decode(data)) and other.encode(x, 70) == data
+    assert np.array_equal(codec.decode(data), tensorflow_codec.decode(data)) and tensorflow_codec.encode(x, 70) == data
 
 
 def test_quantizer_chooses_the_cheaper_of_two_symbols(codec):
-    """Compare with the costs themselves, for several tables and many residuals."""
+    """The choice is compared with the costs, for several tables and many residuals."""
     prior, tables = codec.model.prior, codec.model.models.tables
     quantize = quantization.quantizer(prior, tables)
     residual = np.linspace(-6, 6, 2001, dtype=np.float32)
@@ -163,8 +165,8 @@ def test_quantizer_chooses_the_cheaper_of_two_symbols(codec):
             value = n + np.where(n == 0, 0, np.where(n == 1, shifts[0], shifts[1]))
             return np.square(size - value) + SQUARED_STEPS_PER_BIT * bits[n]
 
-        near = np.rint(size).astype(int)
-        best = np.where((near > 0) & (cost(np.maximum(near - 1, 0)) < cost(near)), near - 1, near)
+        nearest = np.rint(size).astype(int)
+        best = np.where((nearest > 0) & (cost(np.maximum(nearest - 1, 0)) < cost(nearest)), nearest - 1, nearest)
         assert (np.abs(np.abs(symbols) - best) * (np.abs(cost(best) - cost(np.abs(symbols))) > 1e-4)).max() == 0
         assert (np.sign(symbols) * np.sign(residual) >= 0).all()
     zeros = Distributions(np.zeros(residual.shape, np.uint8), np.zeros(residual.shape, np.int32))

@@ -1,4 +1,4 @@
-"""Models of one's own: kept by name, found by the files that need them, trained on from, and described in TOML."""
+"""Test models of users: adding, finding, further training, and recipes in TOML."""
 
 import json
 import os
@@ -20,61 +20,61 @@ TINY = str(GOLDEN / "tiny.vcm")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty folder of models, and a working folder."""
+def models_folder(tmp_path, monkeypatch):
+    """An empty folder of models; the working folder is beside it."""
     monkeypatch.setenv(file.VARIABLE, str(tmp_path / "models"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "models"
 
 
-def test_files_find_an_added_model(place, capsys):
+def test_files_find_an_added_model(models_folder, capsys):
     image = synthetic_image(40, 60)
     data = vaecodec.load(TINY).encode(image)
     with pytest.raises(ModelError, match="needs model [0-9a-f]{32}, which is not among those here"):
         vaecodec.decode(data)
     assert cli.main(["models", "add", TINY, "--name", "my.own-1"]) == 0
-    assert (place / "my.own-1.vcm").read_bytes() == (GOLDEN / "tiny.vcm").read_bytes()
+    assert (models_folder / "my.own-1.vcm").read_bytes() == (GOLDEN / "tiny.vcm").read_bytes()
     assert np.array_equal(vaecodec.decode(data), vaecodec.decode(data, model=TINY))
     assert vaecodec.load("my.own-1").encode(image) == data
-    (place / "broken.vcm").write_bytes(b"no model")  # does not matter to others
-    (place / "another.vcm").write_bytes((GOLDEN / "tiny.vcm").read_bytes()[:5000])
-    os.remove(place / "another.vcm")
+    (models_folder / "broken.vcm").write_bytes(b"no model")  # does not affect other models
+    (models_folder / "another.vcm").write_bytes((GOLDEN / "tiny.vcm").read_bytes()[:5000])
+    os.remove(models_folder / "another.vcm")
     assert vaecodec.decode(data).shape == image.shape
-    assert cli.main(["models", "remove", "my.own-1"]) == 0 and not (place / "my.own-1.vcm").exists()
+    assert cli.main(["models", "remove", "my.own-1"]) == 0 and not (models_folder / "my.own-1.vcm").exists()
     with pytest.raises(ModelError, match="not among those here"):
         vaecodec.decode(data)
 
 
-def test_models_are_listed_and_shown(place, capsys):
+def test_models_are_listed_and_shown(models_folder, capsys):
     file.add_model("own", (GOLDEN / "tiny.vcm").read_bytes())
     assert cli.main(["models", "--json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"name": "own", "model": vaecodec.load(TINY).model.id, "from": "added"} in rows
-    assert [row["from"] for row in rows if row["name"] == "small"] == ["shipped"]
+    models = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"name": "own", "model": vaecodec.load(TINY).model.id, "from": "added"} in models
+    assert [model["from"] for model in models if model["name"] == "small"] == ["shipped"]
     assert cli.main(["models", "list"]) == 0
     assert "  added\n" in capsys.readouterr().out
     assert cli.main(["models", "show", "own", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["bytes"] == os.path.getsize(TINY) and shown["path"] == str(place / "own.vcm")
-    assert shown["config"] == vaecodec.load(TINY).model.config.to_dict() and shown["parameters"] > 1000
+    description = json.loads(capsys.readouterr().out)
+    assert description["bytes"] == os.path.getsize(TINY) and description["path"] == str(models_folder / "own.vcm")
+    assert description["config"] == vaecodec.load(TINY).model.config.to_dict() and description["parameters"] > 1000
     assert cli.main(["models", "show", TINY]) == 0
     assert "parameters" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["small", "", "../own", "a/b", ".own", "own.vcm", "x" * 65, "a b"])
-def test_names_that_no_model_may_have(place, name, capsys):
+def test_invalid_names_are_refused(models_folder, name, capsys):
     assert cli.main(["models", "add", TINY, "--name", name]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1 and not list(place.parent.glob("*.vcm"))
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not list(models_folder.parent.glob("*.vcm"))
 
 
-def test_nothing_is_added_or_lost_by_mistake(place, capsys):
+def test_mistakes_neither_add_nor_remove_models(models_folder, capsys):
     with open("torn.vcm", "wb") as file:
         file.write((GOLDEN / "tiny.vcm").read_bytes()[:-1])
     for line in (["add", "torn.vcm"], ["add", "gone.vcm"], ["add", "."]):
         assert cli.main(["models", *line]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not place.exists()
+    assert not models_folder.exists()
     assert cli.main(["models", "add", TINY]) == 0
     assert cli.main(["models", "add", TINY]) == 1
     assert "exists already (-f overwrites it)" in capsys.readouterr().err
@@ -82,11 +82,11 @@ def test_nothing_is_added_or_lost_by_mistake(place, capsys):
     assert cli.main(["models", "remove", "small", "gone", TINY, "tiny"]) == 1
     errors = capsys.readouterr().err
     assert "small" in errors and "'gone'" in errors and "removed by name" in errors
-    assert os.path.exists(TINY) and vaecodec.load("small") and not list(place.iterdir())
+    assert os.path.exists(TINY) and vaecodec.load("small") and not list(models_folder.iterdir())
     assert cli.main(["models", "add", "a.vcm", "b.vcm", "--name", "c"]) == 2
 
 
-def test_the_folder_is_where_systems_keep_data(monkeypatch):
+def test_the_folder_follows_the_conventions_of_the_system(monkeypatch):
     monkeypatch.delenv(file.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     for system, path in (("linux", "/data"), ("darwin", "~/Library/Application Support"), ("win32", "/local")):
@@ -96,8 +96,8 @@ def test_the_folder_is_where_systems_keep_data(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A compact checkpoint of a few weights, its frozen model, and a picture to train on."""
+def trained_folder(tmp_path_factory):
+    """A folder with a compact checkpoint of a tiny model, its frozen model, and an image to train on."""
     pytest.importorskip("tensorflow")
     from support.models import TINY_CONFIG as CONFIG
     from vaecodec.training.freezing import freeze
@@ -111,19 +111,19 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
+def test_training_continues_from_a_model_file(trained_folder, models_folder, capfd):
     from vaecodec.model.file import load_model, pack_model
     from vaecodec.model.weights import transform_weights
     from vaecodec.training.freezing import freeze, unfreeze
     from vaecodec.training.loop import save_compact
 
-    first = load_model(str(trained / "first.vcm"))
+    first = load_model(str(trained_folder / "first.vcm"))
     config, weights = unfreeze(first)
     save_compact("again.safetensors", config, weights, {})
     assert freeze("again.safetensors", "again.vcm") == first.id
-    shutil.copy(trained / "first.vcm", "here.vcm")
+    shutil.copy(trained_folder / "first.vcm", "here.vcm")
     assert cli.main(["models", "add", "here.vcm"]) == 0
-    line = ["train", str(trained / "a.png"), "--steps", "2", "--batch", "1", "--crop", "64", "--rate", "1e-9"]
+    line = ["train", str(trained_folder / "a.png"), "--steps", "2", "--batch", "1", "--crop", "64", "--rate", "1e-9"]
     with eager():
         assert cli.main([*line, "--out", "run", "--from", "here"]) == 0
     assert cli.main(["freeze", "run", "-o", "run.vcm"]) == 0
@@ -134,8 +134,10 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     assert os.path.getsize("half.safetensors") < 0.6 * os.path.getsize("run.safetensors")
     assert freeze("half.safetensors", "half.vcm") and load_model("half.vcm").config == first.config
     models = [load_model(path) for path in ("run.vcm", "here.vcm")]
-    left, right = (transform_weights(config, model.arrays)["analysis/coarse/kernel"] for model in models)
-    assert np.allclose(left, right, atol=1e-3) and left.std() > 0
+    trained_kernel, first_kernel = (
+        transform_weights(config, model.arrays)["analysis/coarse/kernel"] for model in models
+    )
+    assert np.allclose(trained_kernel, first_kernel, atol=1e-3) and trained_kernel.std() > 0
     arrays = {name: array for name, array in first.arrays.items() if not name.startswith("start/")}
     with open("bare.vcm", "wb") as file:
         file.write(pack_model("bare", config, arrays, {}))
@@ -145,7 +147,7 @@ def test_a_model_is_trained_on_from_its_file(trained, place, capfd):
     assert "start/" in capfd.readouterr().err
 
 
-def test_a_recipe_is_one_readable_file(trained, place, capfd):
+def test_recipes_are_written_and_read(trained_folder, models_folder, capfd):
     from support.models import TINY_CONFIG as CONFIG
     from vaecodec.config import PRESETS
     from vaecodec.training import loop
@@ -156,21 +158,24 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
     for config in (CONFIG, PRESETS["base"], loop.preset("digits")):
         with open("a.toml", "w") as file:
             file.write(loop.format_recipe(config, options))
-        found, values = loop.read_recipe("a.toml")
-        assert found == config and Options(**values) == options
+        read_config, values = loop.read_recipe("a.toml")
+        assert read_config == config and Options(**values) == options
     sizes = "".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items())
     with open("b.toml", "w") as file:
         file.write(f"[model]\n{sizes}")
         file.write("[training]\nsteps = 1\nbatch = 1\ncrop = 64\nrate = 1\n")
     with eager():
-        assert cli.main(["train", str(trained / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"]) == 0
+        assert (
+            cli.main(["train", str(trained_folder / "a.png"), "--config", "b.toml", "--rate", "1e-3", "--out", "run"])
+            == 0
+        )
     config, options, _, progress = load_checkpoint("run")
     assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)
     assert loop.read_recipe("run/config.toml")[0] == CONFIG
 
 
 @pytest.mark.parametrize(
-    "text, word",
+    "text, message",
     [
         ("[model", "Expected"),
         ("[modell]\n", "expected the tables"),
@@ -184,7 +189,7 @@ def test_a_recipe_is_one_readable_file(trained, place, capfd):
         ("[training]\ntowers = 2", "has no towers"),
     ],
 )
-def test_a_wrong_recipe_is_one_line(text, word, place, capsys):
+def test_errors_of_recipes_take_one_line(text, message, models_folder, capsys):
     pytest.importorskip("tensorflow")
     from vaecodec.training import loop
 
@@ -193,12 +198,12 @@ def test_a_wrong_recipe_is_one_line(text, word, place, capsys):
     with pytest.raises(CodecError, match="a.toml: "):
         loop.read_recipe("a.toml")
     assert cli.main(["train", "a.png", "--config", "a.toml", "--out", "run"]) == 1
-    said = capsys.readouterr().err
-    assert word in said and len(said.splitlines()) == 1 and not os.path.exists("run")
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1 and not os.path.exists("run")
 
 
 @pytest.mark.parametrize("quality", [1, 50, 100])
-def test_files_cost_what_training_thought(quality, small):
+def test_files_cost_what_training_predicts(quality, small):
     tf = pytest.importorskip("tensorflow")
     from vaecodec.config import INDICES_PER_ANCHOR, QUALITY_INDICES
     from vaecodec.container.image_file import quality_index_of
@@ -208,6 +213,6 @@ def test_files_cost_what_training_thought(quality, small):
     photo = np.asarray(Image.open(ROOT / "docs" / "examples" / "parrots.png"))
     photo = np.ascontiguousarray(photo[:256, :256])
     config, weights = unfreeze(small.model)
-    at = tf.constant([min(quality_index_of(quality), QUALITY_INDICES - 1) / INDICES_PER_ANCHOR], tf.float32)
-    loss = VAE(config, weights).loss(tf.constant(photo[None]), at, tf.constant([1, 2]), hard=True)
+    position = tf.constant([min(quality_index_of(quality), QUALITY_INDICES - 1) / INDICES_PER_ANCHOR], tf.float32)
+    loss = VAE(config, weights).loss(tf.constant(photo[None]), position, tf.constant([1, 2]), hard=True)
     assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.02)

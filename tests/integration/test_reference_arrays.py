@@ -1,4 +1,4 @@
-"""The reference decoder, written from docs/reference/array-chunks.md, decodes chunks to the same bits."""
+"""Test that the reference decoder of docs/reference/array-chunks.md decodes chunks to the same bits."""
 
 import zlib
 
@@ -21,12 +21,12 @@ def tiny_model():
 
 
 def random_walk(*shape, seed=0):
-    """Integers that wander along the last axis."""
+    """Integers that form a random walk along the last axis."""
     return np.cumsum(np.random.default_rng(seed).integers(-9, 10, shape), -1)
 
 
 def assert_agrees(values, max_error, reference, **options):
-    """Encode values, and compare the results of both decoders bit by bit; returns the chunk."""
+    """Encode values, check that both decoders return the same bits, and return the chunk."""
     options = {"model": TINY} | options
     data = arrays.encode(values, max_error, **options)
     expected, decoded = arrays.decode(data, options["model"]), reference_arrays.decode(data, reference)
@@ -35,7 +35,7 @@ def assert_agrees(values, max_error, reference, **options):
     return data
 
 
-def test_the_golden_chunks(tiny_model):
+def test_golden_chunks_decode_to_the_stored_values(tiny_model):
     folder = GOLDEN / "arrays"
     for line in (folder / "crc32.txt").read_text().splitlines():
         name, crc = line.split()
@@ -46,7 +46,7 @@ def test_the_golden_chunks(tiny_model):
 @pytest.mark.parametrize("mode", ["planes", "vae", "grid", "stored"])
 @pytest.mark.parametrize("kind", ["u1", "u4", "i2", "i4", "f4", "f8", ">f4"])
 @pytest.mark.parametrize("max_error", [0, 3])
-def test_every_mode_and_type(tiny_model, mode, kind, max_error):
+def test_decoders_agree_on_every_mode_and_type(tiny_model, mode, kind, max_error):
     values = (random_walk(30, 44) % 120).astype(kind)
     data = assert_agrees(values, max_error, tiny_model, mode=mode)
     assert arrays.info(data)["mode"] == mode
@@ -58,7 +58,7 @@ def test_every_mode_and_type(tiny_model, mode, kind, max_error):
     [(), (1,), (2,), (50,), (1, 1), (1, 40), (40, 1), (2, 3), (3, 5, 7), (4, 40, 40), (2, 3, 9, 8), (6, 7, 3)]
     + [(2, 9, 10, 4), (33, 17, 2), (2, 1, 1, 1, 5, 5), (1500, 3, 3), (20, 20, 3), (2, 24, 24, 3), (20, 6, 6)],
 )
-def test_every_shape(tiny_model, mode, shape):
+def test_decoders_agree_on_every_shape(tiny_model, mode, shape):
     values = np.add.outer(
         random_walk(int(np.prod(shape[:-1]))), random_walk(*shape[-1:], seed=1) if shape else 5
     ).reshape(shape)
@@ -66,11 +66,11 @@ def test_every_shape(tiny_model, mode, shape):
         assert_agrees(values.astype("i4"), 1, tiny_model, mode=mode, channels=channels)
 
 
-def test_values_that_are_not_finite_and_patches(tiny_model):
+def test_decoders_agree_on_non_finite_values_and_patches(tiny_model):
     values = (random_walk(60, 50, 3) / 7).astype("f4")
     values[3:20, 10:30] = np.nan
     values[50, 6], values[51, 6] = np.inf, -np.inf
-    values[5, 40] = 1e30  # beyond what the grid reaches
+    values[5, 40] = 1e30  # beyond the range of the grid
     for mode in ("planes", "grid", "stored"):
         for max_error in (0, 0.1):
             assert_agrees(values, max_error, tiny_model, mode=mode, channels=True)
@@ -78,33 +78,33 @@ def test_values_that_are_not_finite_and_patches(tiny_model):
     assert_agrees(np.float32([[1e30, 1, np.nan] * 30] * 40), 0.5, tiny_model, mode="planes")
 
 
-def test_large_residuals_have_low_bits(tiny_model):
+def test_decoders_agree_on_large_residuals(tiny_model):
     noise = np.random.default_rng(1).integers(0, 2**32, (60, 70), dtype=np.uint32)
     assert_agrees(noise, 0, tiny_model, mode="planes")
 
 
 @pytest.mark.parametrize("shape", [(1, 150_000), (400, 700), (5000, 3, 4), (64, 30, 31)])
-def test_strips_blocks_chains_and_halved_counts(tiny_model, shape):
+def test_decoders_agree_on_strips_blocks_and_chains(tiny_model, shape):
     assert_agrees((random_walk(*shape) % 251).astype("u1"), 0, tiny_model, mode="planes")
 
 
-def test_bases_of_the_shipped_model():
+def test_decoders_agree_on_bases_of_the_shipped_model():
     reference = reference_arrays.read_model(SMALL)
     assert_agrees(synthetic_image(100, 130), 20, reference, mode="vae", model="small")
     assert_agrees(random_walk(3, 70, 80).astype("f4"), 30, reference, mode="vae", model="small")
 
 
-def test_damage_is_refused_by_both(tiny_model):
+def test_both_decoders_refuse_damage(tiny_model):
     for name in ("vae_9", "grid", "holes", "constant"):
-        whole = (GOLDEN / "arrays" / f"{name}.chunk").read_bytes()
-        for place in range(0, len(whole) - 4, 1 + len(whole) // 60):
-            mutant = bytearray(whole[:-4])
-            mutant[place] ^= 1 << place % 8
+        chunk = (GOLDEN / "arrays" / f"{name}.chunk").read_bytes()
+        for position in range(0, len(chunk) - 4, 1 + len(chunk) // 60):
+            mutant = bytearray(chunk[:-4])
+            mutant[position] ^= 1 << position % 8
             mutant = bytes(mutant) + zlib.crc32(mutant).to_bytes(4, "little")
             try:
                 expected = arrays.decode(mutant, TINY)
             except CodecError:
-                with pytest.raises(Exception):  # noqa: B017 - a reference need not say what is wrong
+                with pytest.raises(Exception):  # noqa: B017 - a reference decoder may raise any error
                     reference_arrays.decode(mutant, tiny_model)
             else:
                 assert reference_arrays.decode(mutant, tiny_model).tobytes() == expected.tobytes()

@@ -1,4 +1,4 @@
-"""Files and models of the format: a second decoder finds exactly the same in them, and damage gives our errors."""
+"""Test files and models of the format: the reference decoder agrees exactly, and both decoders refuse damage."""
 
 import dataclasses
 
@@ -24,26 +24,26 @@ from vaecodec.prior.context_model import decode_tile, encode_tile
 from vaecodec.transforms.restoration import Filter
 
 
-def both(data, folder):
-    """(codec, what the reference decoder has read) of a model file's bytes."""
+def load_both(data, folder):
+    """Return a codec and the model of the reference decoder for the bytes of a model file."""
     (folder / "model.vcm").write_bytes(data)
     return Codec(load_bytes(data), threads=1), reference_decoder.read_model(folder / "model.vcm")
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory):
-    return both(random_model(), tmp_path_factory.mktemp("usual"))
+def usual_decoders(tmp_path_factory):
+    return load_both(random_model(), tmp_path_factory.mktemp("usual"))
 
 
 @pytest.fixture(scope="module")
-def sure(tmp_path_factory):
-    """A model that expects zeros: most coefficients have table index 0, and what differs is an outlier."""
-    return both(random_model(index_offset=-4.0), tmp_path_factory.mktemp("sure"))
+def sparse_decoders(tmp_path_factory):
+    """Decoders of a model that assigns table 0 to most coefficients, so that nonzero symbols are outliers."""
+    return load_both(random_model(index_offset=-4.0), tmp_path_factory.mktemp("sure"))
 
 
 @pytest.fixture(scope="module")
-def codec(usual):
-    return usual[0]
+def codec(usual_decoders):
+    return usual_decoders[0]
 
 
 def flat_with_a_spot():
@@ -53,35 +53,37 @@ def flat_with_a_spot():
 
 
 def assert_same(models, data):
-    """Both decoders find the same symbols and the same pixels, to the bit."""
-    codec, theirs = models
+    """Check that both decoders return the same symbols and pixels."""
+    codec, reference_model = models
     pixels = codec.decode(data, check=True)
-    assert np.array_equal(reference_decoder.decode(data, theirs), pixels)
-    assert reference_decoder.symbol_crcs(data, theirs) == codec.symbol_crcs(data)
+    assert np.array_equal(reference_decoder.decode(data, reference_model), pixels)
+    assert reference_decoder.symbol_crcs(data, reference_model) == codec.symbol_crcs(data)
 
 
 @pytest.mark.parametrize("quality", [1, 50, 77.3, 100])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (33, 48), (130, 90)])
-def test_the_reference_decoder_agrees(usual, shape, quality):
-    assert_same(usual, usual[0].encode(synthetic_image(*shape), quality, tile=64))
+def test_the_reference_decoder_agrees(usual_decoders, shape, quality):
+    assert_same(usual_decoders, usual_decoders[0].encode(synthetic_image(*shape), quality, tile=64))
 
 
 @pytest.mark.parametrize("effort", [1, 2])
 @pytest.mark.parametrize("tile", [128, 1024])
-def test_the_reference_decoder_agrees_where_there_is_a_filter(usual, tile, effort):
-    data = usual[0].encode(synthetic_image(120, 133), 45, tile=tile, effort=effort)
+def test_the_reference_decoder_agrees_on_filtered_files(usual_decoders, tile, effort):
+    data = usual_decoders[0].encode(synthetic_image(120, 133), 45, tile=tile, effort=effort)
     assert parse(data).header.filter
-    assert_same(usual, data)
+    assert_same(usual_decoders, data)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_the_reference_decoder_agrees_on_any_filter(usual, kind):
-    rng, codec = np.random.default_rng(kind), usual[0]
-    plain = codec.encode_unfiltered(synthetic_image(100, 70), 90, tile=64)
+def test_the_reference_decoder_agrees_on_any_filter(usual_decoders, kind):
+    rng, codec = np.random.default_rng(kind), usual_decoders[0]
+    unfiltered = codec.encode_unfiltered(synthetic_image(100, 70), 90, tile=64)
     for _ in range(3):
         first, shifts = rng.integers(-128, 128, (1 << kind, 9)), rng.integers(0, 16, 1 << kind)
-        found = Filter(first.astype(np.int8), shifts.astype(np.uint8), rng.integers(-128, 128, 6).astype(np.int8))
-        assert_same(usual, with_filter(codec, plain, found.to_bytes()))
+        filter_weights = Filter(
+            first.astype(np.int8), shifts.astype(np.uint8), rng.integers(-128, 128, 6).astype(np.int8)
+        )
+        assert_same(usual_decoders, with_filter(codec, unfiltered, filter_weights.to_bytes()))
 
 
 def test_the_reference_decoder_agrees_with_the_shipped_model(small):
@@ -94,39 +96,39 @@ def test_the_reference_decoder_agrees_with_the_shipped_model(small):
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_the_reference_decoder_agrees_on_other_channels(tmp_path, channels):
-    models = both(random_model(dataclasses.replace(DISTINCT_CONFIG, channels=channels)), tmp_path)
+    models = load_both(random_model(dataclasses.replace(DISTINCT_CONFIG, channels=channels)), tmp_path)
     pixels = np.concatenate([synthetic_image(70, 90), 255 - synthetic_image(70, 90, 1)], -1)[..., :channels].copy()
     for effort in (1, 2):
         assert_same(models, models[0].encode(pixels, 80, tile=64, effort=effort))
 
 
 @pytest.mark.parametrize("tile", [64, 1024])
-def test_the_reference_decoder_agrees_where_there_are_outliers(sure, tile, monkeypatch):
-    found = []
+def test_the_reference_decoder_agrees_on_outliers(sparse_decoders, tile, monkeypatch):
+    outliers = []
 
-    def seen(coder, symbols, indices, models):
-        found.append(symbols[(indices == coding.ZERO_TABLE) & (symbols != 0)])
+    def observed(coder, symbols, indices, models):
+        outliers.append(symbols[(indices == coding.ZERO_TABLE) & (symbols != 0)])
         return push_outliers(coder, symbols, indices, models)
 
-    monkeypatch.setattr("vaecodec.entropy.coding.push_outliers", seen)
-    data = sure[0].encode(flat_with_a_spot(), 100, tile=tile)
-    assert sum(len(part) > 0 for part in found) >= 4 and len(np.concatenate(found)) > 10
-    assert np.concatenate(found).min() < -1 and np.concatenate(found).max() > 1
-    assert any(len(part) == 0 for part in found)
-    assert_same(sure, data)
+    monkeypatch.setattr("vaecodec.entropy.coding.push_outliers", observed)
+    data = sparse_decoders[0].encode(flat_with_a_spot(), 100, tile=tile)
+    assert sum(len(values) > 0 for values in outliers) >= 4 and len(np.concatenate(outliers)) > 10
+    assert np.concatenate(outliers).min() < -1 and np.concatenate(outliers).max() > 1
+    assert any(len(values) == 0 for values in outliers)
+    assert_same(sparse_decoders, data)
 
 
 @pytest.mark.parametrize("reach", [0.3, 40, 4000])
 @pytest.mark.parametrize("cells", [(1, 1), (3, 5), (2, 9)])
-def test_the_reference_decoder_agrees_on_any_symbols(sure, cells, reach):
-    """Also far beyond what images have, where values are clipped, and at places beyond odd sides."""
-    values, outliers = assert_same_symbols(sure, cells, 700, reach)
+def test_the_reference_decoder_agrees_on_any_symbols(sparse_decoders, cells, reach):
+    """Symbols include values beyond those of images, which are clipped, and positions beyond odd sides."""
+    values, outliers = assert_same_symbols(sparse_decoders, cells, 700, reach)
     assert outliers > 10 and (reach < 4000 or max(np.abs(half).max() for half in values.halves[0]) == 2**16)
 
 
 def assert_same_symbols(models, cells, quality_index, reach):
-    """A tile of random symbols, with long tails, as both decoders have it; its values, and how many are outliers."""
-    codec, theirs = models
+    """Check that both decoders agree on random symbols with long tails; return the values and count of outliers."""
+    codec, reference_model = models
     rng, model = np.random.default_rng(0), codec.model
 
     def any_symbols(part, distributions):
@@ -135,7 +137,7 @@ def assert_same_symbols(models, cells, quality_index, reach):
 
     coded = encode_tile(model.prior, model.models, cells, quality_index, any_symbols)
     values = decode_tile(model.prior, model.models, cells, quality_index, coded.payload, coded.crc)
-    tile = reference_decoder.decode_tile(coded.payload, *cells, quality_index, theirs)
+    tile = reference_decoder.decode_tile(coded.payload, *cells, quality_index, reference_model)
     assert tile.crc == coded.crc and np.array_equal(np.moveaxis(tile.low, -1, 0), values.low)
     for octave, halves in enumerate(values.halves):
         shape, count = [side << (3 - octave) for side in cells], 3 * values.low.shape[0]
@@ -150,30 +152,30 @@ def assert_same_symbols(models, cells, quality_index, reach):
     return values, outliers
 
 
-def test_both_decoders_check_the_pixels(usual):
-    codec, theirs = usual
+def test_both_decoders_check_the_pixels(usual_decoders):
+    codec, reference_model = usual_decoders
     data = codec.encode(synthetic_image(70, 90), 50, tile=64)
-    right = [tile.pixels for tile in parse(data).tiles]
-    wrong = image_file.with_pixel_crcs(data, [*right[:-1], right[-1] ^ 1])
+    crcs = [tile.pixels for tile in parse(data).tiles]
+    damaged = image_file.with_pixel_crcs(data, [*crcs[:-1], crcs[-1] ^ 1])
     with pytest.raises(FormatError, match="pixels"):
-        codec.verify(wrong)
+        codec.verify(damaged)
     with pytest.raises(ValueError, match="pixels"):
-        reference_decoder.decode(wrong, theirs)
+        reference_decoder.decode(damaged, reference_model)
 
 
 @pytest.mark.parametrize("case", INVALID_OUTLIERS)
-def test_outliers_that_are_none_are_refused_by_both(usual, case):
-    (codec, theirs), rows = usual, np.array([0, 0, 7, 0, 7], np.int64)
-    reading = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
+def test_both_decoders_refuse_invalid_outliers(usual_decoders, case):
+    (codec, reference_model), indices = usual_decoders, np.array([0, 0, 7, 0, 7], np.int64)
+    reader = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     with pytest.raises(FormatError):
-        pop_outliers(reading, np.zeros(5, np.int32), rows.astype(np.uint8), codec.model.models)
-    # In the whole of a part the symbols of table 7 come first.
+        pop_outliers(reader, np.zeros(5, np.int32), indices.astype(np.uint8), codec.model.models)
+    # In a complete part the symbols of table 7 come first.
     coder = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     coding.push(coder, np.array([3, -2], np.int32), np.array([7, 7], np.uint8), codec.model.models)
     push_scale_offsets(coder, None)
-    tile = reference_decoder.TileDecoder(reference_decoder.Stack(coding.words(coder)), 0, theirs)
+    tile = reference_decoder.TileDecoder(reference_decoder.Stack(coding.words(coder)), 0, reference_model)
     with pytest.raises(ValueError, match="outlier"):
-        tile.take(np.zeros(5, np.int64), rows)
+        tile.take(np.zeros(5, np.int64), indices)
 
 
 CASES = {
@@ -227,7 +229,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_model_that_no_training_makes_is_refused_by_both(codec, tmp_path, case):
+def test_both_decoders_refuse_invalid_models(codec, tmp_path, case):
     name, change = CASES[case]
     data = with_arrays(codec.model, **{name: change(codec.model.arrays.get(name))})
     with pytest.raises(ModelError, match="it: "):
@@ -250,7 +252,7 @@ BOUNDS = {
 
 
 def extreme(rng, arrays):
-    """Tensors of random integers up to their bounds, and layers whose sums come as near to 2^31 as they may."""
+    """Random tensors up to their bounds, and layers whose sums come as close to 2^31 as the format allows."""
     out = {}
     for name, (least, most) in BOUNDS.items():
         if rng.random() < 0.5:
@@ -275,4 +277,4 @@ def extreme_layer(rng, name, shape):
 @pytest.mark.parametrize("seed", range(12))
 def test_the_reference_decoder_agrees_with_any_model(codec, tmp_path, seed):
     arrays = extreme(np.random.default_rng(seed), codec.model.arrays)
-    assert_same_symbols(both(with_arrays(codec.model, **arrays), tmp_path), (3, 4), 81 * seed, 100)
+    assert_same_symbols(load_both(with_arrays(codec.model, **arrays), tmp_path), (3, 4), 81 * seed, 100)

@@ -1,7 +1,7 @@
 """A second decoder of chunks of arrays, written from docs/reference/array-chunks.md and docs/reference/format.md alone.
 
-It shows that the documents suffice, prefers simplicity to speed, and shares no code with the package.  Names of one
-letter are those of the document.
+It shows that the documents are complete, prefers simplicity to speed, and shares no code with the package. Names of
+one letter are those of the document.
 
     python tests/reference_arrays.py CHUNK OUT.npy [MODEL.vcm]
 """
@@ -26,11 +26,11 @@ AROUND = {
 FIRST = {"A": (1, 1), "B": (0, 1), "C": (1, 0)}  # row and column of a stage's first point, in units of h
 SQUARE = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 CENTRE = 87
-MOST = 1 << 22  # values: damage can claim any number, and one of them takes some hundred bytes here
+MOST = 1 << 22  # values: damaged files can claim any number, and a value takes some hundred bytes here
 
 
 def decode(data, model=None):
-    """The array in a chunk (bytes), [...] of its type; `model` is what read_model gives, for mode vae."""
+    """Decode a chunk (bytes) to an array; mode vae needs the result of read_model as `model`."""
     require(data[:4] == b"\x89VAA" and len(data) >= 17, "no chunk of an array")
     version, mode, kind, layout, axes = data[4:9]
     require(version == 1 and mode <= 4 and kind <= 7 and layout <= 7 and axes <= 32, "the header")
@@ -54,8 +54,8 @@ def decode(data, model=None):
         if mode == 4:
             require(coding.chain == 1, "the chain")
             top = -(-coding.top // coding.step)
-            held = next(t for t in ("<u1", "<u2", "<u4", "<u8") if top <= np.iinfo(t).max)
-            q = read_values(parts[3], np.dtype(held), count).astype(object)
+            word_type = next(t for t in ("<u1", "<u2", "<u4", "<u8") if top <= np.iinfo(t).max)
+            q = read_values(parts[3], np.dtype(word_type), count).astype(object)
             integers = np.minimum(q * coding.step, coding.top).reshape(planes_of(mask.reshape(shape), channels).shape)
         else:
             base = base_levels(parts[5], model) if mode == 3 else None
@@ -76,21 +76,21 @@ def read_parts(data):
 
 
 def inflate(stream):
-    """The bytes of a zlib stream, of which nothing may be left over."""
-    work = zlib.decompressobj()
-    content = work.decompress(stream)
-    require(work.eof and not work.unused_data, "a zlib stream")
+    """Decompress a zlib stream, and check that no bytes follow it."""
+    decompressor = zlib.decompressobj()
+    content = decompressor.decompress(stream)
+    require(decompressor.eof and not decompressor.unused_data, "a zlib stream")
     return content
 
 
 def read_values(part, dtype, count):
-    """`count` values of a type, from a part of them."""
+    """Decode a part to `count` values of a type."""
     require(part[:1] in (b"\0", b"\1", b"\2"), "values: an unknown way")
     content = np.frombuffer(inflated(part[1:]), np.uint8)
     if part[0] == 2:
-        rows = np.unpackbits(content.reshape(8 * dtype.itemsize, -1), axis=1)
-        require(rows.shape[1] == 8 * -(-count // 8), "values: their number")
-        content = np.packbits(rows[:, :count].reshape(dtype.itemsize, 8, count), axis=1)[:, 0]
+        bit_planes = np.unpackbits(content.reshape(8 * dtype.itemsize, -1), axis=1)
+        require(bit_planes.shape[1] == 8 * -(-count // 8), "values: their number")
+        content = np.packbits(bit_planes[:, :count].reshape(dtype.itemsize, 8, count), axis=1)[:, 0]
     if part[0]:
         content = content.reshape(dtype.itemsize, -1).T
     values = np.frombuffer(content.tobytes(), dtype)
@@ -99,7 +99,7 @@ def read_values(part, dtype, count):
 
 
 def read_mask(part, dtype, count):
-    """u8[count]."""
+    """Decode a mask to u8[count]."""
     if not part:
         return np.zeros(count, np.uint8)
     mask = np.frombuffer(inflate(part), np.uint8)
@@ -116,18 +116,21 @@ def mark(values, mask):
 
 
 def patch(values, part):
-    """Set the values that have patches."""
+    """Replace the values that have patches."""
     if part:
         content = inflate(part)
-        count, rest = divmod(len(content), 4 + values.itemsize)
-        places = np.frombuffer(content, "<u4", count)
-        require(not rest and (np.diff(places.astype(np.int64)) > 0).all() and places[-1] < len(values), "the patches")
-        values[places] = np.frombuffer(content, values.dtype, count, 4 * count)
+        count, remainder = divmod(len(content), 4 + values.itemsize)
+        positions = np.frombuffer(content, "<u4", count)
+        require(
+            not remainder and (np.diff(positions.astype(np.int64)) > 0).all() and positions[-1] < len(values),
+            "the patches",
+        )
+        values[positions] = np.frombuffer(content, values.dtype, count, 4 * count)
     return values
 
 
 def planes_of(values, channels):
-    """[...] -> [L, H, W]."""
+    """Arrange [...] as planes [L, H, W]."""
     values = np.moveaxis(values, -1, -3) if channels else values
     height, width = ((1, 1) + values.shape)[-2:]
     planes = int(np.prod(values.shape[:-2]))
@@ -142,7 +145,7 @@ def array_of(planes, shape, channels):
 
 
 class Coding:
-    """What integers stand for."""
+    """The mapping of integers to values."""
 
     def __init__(self, part, dtype):
         self.kind, self.low, self.unit, self.top, self.step, self.chain = struct.unpack("<BddQQI", part)
@@ -150,12 +153,12 @@ class Coding:
         require(self.kind != 3 or dtype == np.float32, "the kind of a coding")
         require(np.isfinite([self.low, self.unit]).all() and self.unit > 0 and self.top < 2**33, "the coding")
         if self.kind in (0, 3):
-            reach = np.iinfo(np.int32 if self.kind else dtype)
-            require(self.low == int(self.low) and reach.min <= self.low <= reach.max - self.top, "the coding's range")
+            limits = np.iinfo(np.int32 if self.kind else dtype)
+            require(self.low == int(self.low) and limits.min <= self.low <= limits.max - self.top, "the coding's range")
         require(self.step % 2 == 1 and self.step <= 2 * self.top + 1 and self.chain > 0, "the step or the chain")
 
     def values(self, integers, dtype):
-        """Integers [n] -> values of a type."""
+        """Map integers [n] to values of a type."""
         if self.kind == 3:
             ordered = int(self.low) + integers.astype(np.int64)
             return np.where(ordered >= 0, ordered, -(2**31) - 1 - ordered).astype("<i4").view(dtype)
@@ -167,24 +170,24 @@ class Coding:
 
 
 def take_block(stack, contexts, counts):
-    """The residuals (list of int) of a block, given their contexts (list of int); counts {context: list} adapt."""
+    """Decode the residuals (list of int) of a block with these contexts; adapt counts {context: list}."""
     residuals, order = [0] * len(contexts), sorted(range(len(contexts)), key=contexts.__getitem__)
-    order = [place for place in order if contexts[place]]
+    order = [position for position in order if contexts[position]]
     tables = {context: cumulative(counts[context]) for context in set(contexts) - {0}}
     low, tokens = {}, {}
-    for place in order:
-        token = tokens[place] = stack.take(tables[contexts[place]])
+    for position in order:
+        token = tokens[position] = stack.take(tables[contexts[position]])
         k = abs(token - CENTRE)
-        residuals[place] = least(k)
+        residuals[position] = least(k)
         if k >= 16:
-            low.setdefault((k - 16) // 2 + 3, []).append(place)
-    for bits, places in sorted(low.items()):
+            low.setdefault((k - 16) // 2 + 3, []).append(position)
+    for bits, positions in sorted(low.items()):
         for shift, width in ((0, min(bits, 16)), (16, bits - 16)):
-            for place in places if width > 0 else ():
-                residuals[place] += stack.take(equal(width)) << shift
-    for place in order:
-        residuals[place] *= 1 if tokens[place] >= CENTRE else -1
-        counts[contexts[place]][tokens[place]] += 256
+            for position in positions if width > 0 else ():
+                residuals[position] += stack.take(equal(width)) << shift
+    for position in order:
+        residuals[position] *= 1 if tokens[position] >= CENTRE else -1
+        counts[contexts[position]][tokens[position]] += 256
     for context in tables:
         if sum(counts[context]) > 2**20:
             counts[context] = [count // 2 for count in counts[context]]
@@ -193,17 +196,17 @@ def take_block(stack, contexts, counts):
 
 @cache
 def equal(bits):
-    """Bounds of a table of 2^bits equal entries."""
+    """Return the bounds of a table of 2^bits equal entries."""
     return range(0, UNIT + 1, UNIT >> bits)
 
 
 def least(k):
-    """The least magnitude of a token, k away from that of 0."""
+    """Return the least magnitude of the token at distance k from the token of 0."""
     return k if k < 16 else (2 + k % 2) << ((k - 16) // 2 + 3)
 
 
-def beginning(context):
-    """The counts that a context begins with."""
+def initial_counts(context):
+    """Return the initial counts of a context."""
     octave, half = divmod(context - 1, 2)
     e = max(1, (2 + half) * 2**octave - 2)
     masses = []
@@ -216,29 +219,29 @@ def beginning(context):
 
 
 def cumulative(counts):
-    """Bounds of the table of these counts."""
-    whole = sum(counts)
-    freq = [count * (UNIT - len(counts)) // whole + 1 for count in counts]
+    """Return the bounds of the table of these counts."""
+    total = sum(counts)
+    freq = [count * (UNIT - len(counts)) // total + 1 for count in counts]
     freq[freq.index(max(freq))] += UNIT - sum(freq)
     return [0, *np.cumsum(freq).tolist()]
 
 
 def context_of(expectation):
-    """Expectations [n], i64 -> contexts [n]."""
+    """Map expectations i64[n] to contexts [n]."""
     bits = np.frexp(np.asarray(expectation + 1, np.float64))[1].astype(np.int64)  # below 2^53, so exact
-    below = np.where(bits > 1, (expectation + 1) >> np.maximum(bits - 2, 0) & 1, 0)
-    return np.minimum(2 * (bits - 1) + 1 + below, 64)
+    next_bit = np.where(bits > 1, (expectation + 1) >> np.maximum(bits - 2, 0) & 1, 0)
+    return np.minimum(2 * (bits - 1) + 1 + next_bit, 64)
 
 
 def signed(pairs):
-    """All signs of these offsets: a list of (row, column)."""
+    """Return these offsets with all signs, as a list of (row, column)."""
     return [(r, c) for row, column in pairs for r in sorted({-row, row}) for c in sorted({-column, column})]
 
 
-def mirrored(places, count):
-    """Places [n] beyond 0..count-1 mirrored at the first and the last."""
+def mirrored(positions, count):
+    """Mirror positions [n] beyond 0..count-1 at the first and the last position."""
     period = max(1, 2 * (count - 1))
-    return np.minimum(places % period, period - places % period) if count > 1 else 0 * places
+    return np.minimum(positions % period, period - positions % period) if count > 1 else 0 * positions
 
 
 class Planes:
@@ -249,13 +252,13 @@ class Planes:
         self.length, self.height, self.width = mask.shape
         self.base = None if base is None else self.base_values(base)
         self.values, self.errors = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.int64)
-        self.counts = {context: beginning(context) for context in range(1, 65)}
+        self.counts = {context: initial_counts(context) for context in range(1, 65)}
         self.before = 0  # residuals so far
         self.ways = inflate(weights)
-        self.last = {}  # weights by kind of stage, by level too, each with the number of guides and whether with a base
+        self.last = {}  # the last weights by kind of stage, level, number of guides and presence of a base
 
     def base_values(self, level):
-        """The base's integers [L, H, W] of levels i64[rows, W, 3]."""
+        """Convert levels i64[rows, W, 3] of the base to its integers [L, H, W]."""
         values = np.clip(((level + 8160) * self.coding.top + 8160) // 16320, 0, self.coding.top)
         if level.shape[:2] == (self.length * self.height, self.width):
             return values[..., 1].reshape(self.mask.shape)
@@ -263,41 +266,41 @@ class Planes:
         return values.reshape(-1, self.height, self.width, 3).transpose(0, 3, 1, 2).reshape(self.mask.shape)
 
     def decode(self):
-        """i64[L, H, W]."""
+        """Decode all planes to i64[L, H, W]."""
         chain, area = self.coding.chain, self.height * self.width
         require(self.length % chain == 0 and (chain <= 16 or area >= 1024), "the chain")
         if self.values.size:
             chains = self.length // chain
             group = max(1, min(2**20 // area, chains))
             stages = [(level, kind) for level in self.levels() for kind in "ABC" if self.points(level, kind)]
-            self.own = -(-chains // group) * chain * len(stages)  # where the weights of a stage's own begin
+            self.own = -(-chains // group) * chain * len(stages)  # the offset of the weights that stages define
             self.ways, self.own = iter(self.ways[: self.own]), self.ways[self.own :]
-            for begin in range(0, chains, group):
-                heads = np.arange(begin, min(begin + group, chains)) * chain
-                for place in range(chain):
-                    self.traverse(heads + place, min(place, 2), stages)
+            for start in range(0, chains, group):
+                heads = np.arange(start, min(start + group, chains)) * chain
+                for position in range(chain):
+                    self.traverse(heads + position, min(position, 2), stages)
             require(not self.own, "weights are left")
         require(self.stack.state == 0 and not self.stack.words, "the stack is not empty at the end")
         return self.values
 
     def levels(self):
-        """From coarse to fine."""
+        """Return the levels from coarse to fine."""
         return range((max(self.height, self.width) - 1).bit_length() - 1, -1, -1)
 
     def points(self, level, kind):
-        """How many (rows, columns) of points a stage has, or None."""
+        """Return the numbers of rows and columns of a stage's points, or None if it has no points."""
         counts = [
             ((side - 1 >> level) + 2 - first) // 2 for side, first in zip(self.mask.shape[1:], FIRST[kind], strict=True)
         ]
         return counts if all(counts) else None
 
-    def traverse(self, places, past, stages):
-        """Decode the planes of a group at one place of their chains; the guides are `past` planes before them."""
-        guides = [(self.values[places - n], self.errors[places - n]) for n in range(past, 0, -1)]
-        guides += [] if self.base is None else [(self.base[places], None)]
-        values, errors, mask = self.values[places], self.errors[places], self.mask[places]
-        first = guides[-1][0][:, 0, 0] if guides else np.full(len(places), self.coding.top // 2)
-        contexts = np.full(len(places), context_of(np.array(self.coding.top // self.coding.step)))
+    def traverse(self, planes, past, stages):
+        """Decode the planes of a group at one position of their chains; the `past` previous planes are the guides."""
+        guides = [(self.values[planes - n], self.errors[planes - n]) for n in range(past, 0, -1)]
+        guides += [] if self.base is None else [(self.base[planes], None)]
+        values, errors, mask = self.values[planes], self.errors[planes], self.mask[planes]
+        first = guides[-1][0][:, 0, 0] if guides else np.full(len(planes), self.coding.top // 2)
+        contexts = np.full(len(planes), context_of(np.array(self.coding.top // self.coding.step)))
         values[:, 0, 0] = self.take(first, np.where(mask[:, 0, 0], 0, contexts))
         for level, kind in stages:
             h = 1 << level
@@ -305,7 +308,7 @@ class Planes:
             self.stage(
                 kind, level, *views, [(v[:, ::h, ::h], None if e is None else e[:, ::h, ::h]) for v, e in guides]
             )
-        self.values[places], self.errors[places] = values, errors
+        self.values[planes], self.errors[planes] = values, errors
 
     def stage(self, kind, level, values, errors, mask, guides):
         """Decode the points of a stage in place; all arrays are [planes, rows, columns] of the level."""
@@ -313,42 +316,49 @@ class Planes:
         with_base = self.base is not None
         predict, expect = self.weights_of(kind, level, len(guides) - with_base, with_base)
         height, width = self.points(level, kind)
-        rows = max(1, 2**16 // width)
-        planes = max(1, rows // height)
+        strip_rows = max(1, 2**16 // width)
+        planes = max(1, strip_rows // height)
         for plane in range(0, len(values), planes):
             part = slice(plane, plane + planes)
-            for top in range(0, height, rows):
-                row = FIRST[kind][0] + 2 * np.arange(top, min(top + rows, height))[:, None]
+            for top in range(0, height, strip_rows):
+                row = FIRST[kind][0] + 2 * np.arange(top, min(top + strip_rows, height))[:, None]
                 column = FIRST[kind][1] + 2 * np.arange(width)
-                near = [(v[part], None if e is None else e[part]) for v, e in guides]
-                self.decode_strip(kind, values[part], errors[part], mask[part], near, row, column, predict, expect)
+                guide_parts = [(v[part], None if e is None else e[part]) for v, e in guides]
+                self.decode_strip(
+                    kind, values[part], errors[part], mask[part], guide_parts, row, column, predict, expect
+                )
 
     def decode_strip(self, kind, values, errors, mask, guides, row, column, predict, expect):
-        """Decode the points of a strip: those at `row` [n, 1] and `column` [m] of some planes."""
+        """Decode the points of a strip, which lie at `row` [n, 1] and `column` [m] of some planes."""
 
-        def around(array, offsets):
+        def values_around(array, offsets):
             height, width = array.shape[1:]
-            return [array[:, mirrored(row + down, height), mirrored(column + along, width)] for down, along in offsets]
+            return [
+                array[:, mirrored(row + down, height), mirrored(column + across, width)] for down, across in offsets
+            ]
 
         offsets, step, top = signed(AROUND[kind]), self.coding.step, self.coding.top
-        known = around(values, offsets)
-        m = sum(known[:4])
-        differences = [4 * v - m for v in known]
-        wrong = around(errors, offsets[:8])
+        neighbours = values_around(values, offsets)
+        m = sum(neighbours[:4])
+        differences = [4 * v - m for v in neighbours]
+        neighbour_errors = values_around(errors, offsets[:8])
         magnitudes = [np.full_like(m, min(step, 16 * top))]
         magnitudes += [sum(map(abs, differences[a : a + 4])) for a in (0, 4)]
-        magnitudes += [4 * sum(wrong[a : a + 4]) for a in (0, 4)]
-        for guide, missed in guides:
-            near = around(guide, offsets[:4])
-            g = sum(near)
-            square = [4 * v - g for v in around(guide, SQUARE)]
-            differences += square
-            magnitudes += [4 * abs(square[4]), sum(abs(4 * v - g) for v in near)]
-            if missed is None:
-                differences.append(4 * around(guide, [(0, 0)])[0] - m)
+        magnitudes += [4 * sum(neighbour_errors[a : a + 4]) for a in (0, 4)]
+        for guide, guide_errors in guides:
+            guide_neighbours = values_around(guide, offsets[:4])
+            g = sum(guide_neighbours)
+            guide_square = [4 * v - g for v in values_around(guide, SQUARE)]
+            differences += guide_square
+            magnitudes += [4 * abs(guide_square[4]), sum(abs(4 * v - g) for v in guide_neighbours)]
+            if guide_errors is None:
+                differences.append(4 * values_around(guide, [(0, 0)])[0] - m)
                 magnitudes.append(4 * abs(differences[-1]))
             else:
-                magnitudes += [16 * around(missed, [(0, 0)])[0], 4 * sum(around(missed, offsets[:4]))]
+                magnitudes += [
+                    16 * values_around(guide_errors, [(0, 0)])[0],
+                    4 * sum(values_around(guide_errors, offsets[:4])),
+                ]
         terms = sum(w * d for w, d in zip(predict, differences, strict=True))
         prediction = np.clip((2**10 * m + 2**11 + terms) >> 12, 0, top)
         expectation = sum(w * d for w, d in zip(expect, magnitudes, strict=True)) // (512 * step)
@@ -357,7 +367,7 @@ class Planes:
         values[:, row, column], errors[:, row, column] = decoded, abs(decoded - prediction)
 
     def take(self, prediction, contexts):
-        """The values [n] of a strip."""
+        """Decode the values [n] of a strip."""
         residuals, contexts = [], contexts.tolist()
         while len(residuals) < len(contexts):
             size = max(512, min(2**15, self.before // 4))
@@ -367,44 +377,44 @@ class Planes:
         return np.clip(prediction + self.coding.step * np.array(residuals, np.int64), 0, self.coding.top)
 
     def weights_of(self, kind, level, past, with_base):
-        """(predict, expect) of the next stage, lists of int."""
-        around, guides = len(signed(AROUND[kind])), past + with_base
-        lengths = around + 9 * guides + with_base, 5 + 4 * past + 3 * with_base
-        alike = (kind, past, with_base)
-        way = next(self.ways, None)
-        require(way in (0, 1, 2, 3, 4) and (way != 1 or guides), "the weights")
-        if way >= 3:
-            key = alike if way == 3 else (level, *alike)
+        """Return the weights of prediction and expectation of the next stage, as lists of int."""
+        neighbour_count, guides = len(signed(AROUND[kind])), past + with_base
+        lengths = neighbour_count + 9 * guides + with_base, 5 + 4 * past + 3 * with_base
+        kind_of_stage = (kind, past, with_base)
+        method = next(self.ways, None)
+        require(method in (0, 1, 2, 3, 4) and (method != 1 or guides), "the weights")
+        if method >= 3:
+            key = kind_of_stage if method == 3 else (level, *kind_of_stage)
             require(key in self.last, "weights of a stage before the first")
             weights = self.last[key]
-        elif way == 2:
+        elif method == 2:
             require(len(self.own) >= 2 * sum(lengths), "the weights are cut off")
-            numbers = np.frombuffer(self.own, "<i2", sum(lengths)).tolist()
-            weights, self.own = (numbers[: lengths[0]], numbers[lengths[0] :]), self.own[2 * sum(lengths) :]
+            weight_values = np.frombuffer(self.own, "<i2", sum(lengths)).tolist()
+            weights, self.own = (weight_values[: lengths[0]], weight_values[lengths[0] :]), self.own[2 * sum(lengths) :]
             require(sum(map(abs, weights[0])) <= 2**13 and sum(weights[1]) <= 2**12, "weights too large")
             require(min(weights[1]) >= 0, "an expectation below 0")
         else:
             weights = [0] * lengths[0], ([400, 30, 0, 70, 30] + [0] * lengths[1])[: lengths[1]]
-            if way == 1:
-                weights[0][around + 9 * (guides - 1) + 4] = 2**10
+            if method == 1:
+                weights[0][neighbour_count + 9 * (guides - 1) + 4] = 2**10
             else:
-                for place in range(4 if kind == "A" else around - 4, around):
-                    weights[0][place] = -32
-        self.last[alike] = self.last[(level, *alike)] = weights
+                for neighbour in range(4 if kind == "A" else neighbour_count - 4, neighbour_count):
+                    weights[0][neighbour] = -32
+        self.last[kind_of_stage] = self.last[(level, *kind_of_stage)] = weights
         return weights
 
 
 def fill(kind, values):
-    """Where a level [planes, rows, columns] has one row or one column, what its new points count as, in place."""
+    """Fill the new points of a level [planes, rows, columns] of a single row or column, in place."""
     line = values[:, 0] if values.shape[1] == 1 else values[:, :, 0] if values.shape[2] == 1 else None
     if line is not None:
-        before, new = line[:, 0::2], line[:, 1::2]
-        after = np.concatenate([before[:, 1:], before[:, -1:]], 1)
-        new[...] = (before[:, : new.shape[1]] + after[:, : new.shape[1]]) >> 1
+        even_points, new_points = line[:, 0::2], line[:, 1::2]
+        next_even_points = np.concatenate([even_points[:, 1:], even_points[:, -1:]], 1)
+        new_points[...] = (even_points[:, : new_points.shape[1]] + next_even_points[:, : new_points.shape[1]]) >> 1
 
 
 def base_levels(data, model):
-    """The base's levels, i64[height, width, 3], of a .vae file."""
+    """Decode a .vae file to the levels of the base, i64[height, width, 3]."""
     require(model is not None and data[12:16] == b"HEAD", "mode vae needs a model, and a base that begins with HEAD")
     header, level = decode_levels(data, model)
     require(header.channels == 3, "the base has not 3 channels")

@@ -1,15 +1,14 @@
 """A second decoder of the vaecodec format, written from docs/reference/format.md alone.
 
-It shows that the document suffices, and disagrees with the package where the package departs from it. It is plain
-before it is fast, shares no code with the package, and needs nothing but NumPy, Pillow for a WebP or AVIF within, and
-Zstandard for stored files. Section numbers, and names of one letter, are those of the document. All arithmetic is in
-64-bit integers, reduced modulo 2^32 where the document says so; matrix products go through float64, which carries
-their sums exactly, as none reaches 2^53.
+It shows that the document is complete, and reveals where the package differs from it. It prefers simplicity to speed,
+shares no code with the package, and needs only NumPy, Pillow for WebP and AVIF payloads, and Zstandard for stored
+files. Section numbers and names of one letter are those of the document. All arithmetic is in 64-bit integers, reduced
+modulo 2^32 where the document requires it. Matrix products use float64, which is exact because no sum reaches 2^53.
 
     python tests/reference_decoder.py model.vcm in.vae [out.pam]
 
-prints the CRCs of each tile's symbols and pixels and writes the image as a Netpbm PAM; of a stored file it prints the
-name and writes the file.
+This prints the CRCs of each tile's symbols and pixels and writes the image as a Netpbm PAM. For a stored file, it
+prints the name and writes the contents.
 """
 
 import hashlib
@@ -32,7 +31,7 @@ PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "gains/", *ENCODER_ONL
 FIELDS = ("channels", "coarse", "coarse_blocks", "coarser", "fine", "fine_blocks", "hyper_width", "prior")
 UNIT = 2**24
 LEVELS, ANCHORS = 113, 8
-SKIPPED = 1024  # chunks that a decoder does not know, at most
+SKIPPED = 1024  # the largest number of unknown chunks
 
 
 def require(condition, message):
@@ -42,16 +41,16 @@ def require(condition, message):
 
 
 def read_tensors(path):
-    """Section 6: a model file whose id is right as a dict of `tensors` {name: array}, `config` and `id` (16 bytes)."""
+    """Section 6: read a model file and check its id; return `tensors` {name: array}, `config` and `id` (16 bytes)."""
     data = Path(path).read_bytes()
-    begin = 8 + int.from_bytes(data[:8], "little")
-    require(8 <= begin <= min(len(data), 8 + 2**20) and len(data) <= 2**27, "model: its header or it is too long")
-    entries, tensors = json.loads(data[8:begin]), {}
+    start = 8 + int.from_bytes(data[:8], "little")
+    require(8 <= start <= min(len(data), 8 + 2**20) and len(data) <= 2**27, "model: its header or it is too long")
+    entries, tensors = json.loads(data[8:start]), {}
     metadata = {key: json.loads(text) for key, text in entries.pop("__metadata__", {}).items()}
     require(metadata.get("format") == 1, f"model: format {metadata.get('format')} is not 1")
     for name, entry in entries.items():
         require(entry["dtype"] in TYPES, f"model: {name} has the unknown type {entry['dtype']}")
-        part = data[begin + entry["data_offsets"][0] : begin + entry["data_offsets"][1]]
+        part = data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
         tensors[name] = np.frombuffer(part, TYPES[entry["dtype"]]).reshape(entry["shape"])
     digest = hashlib.sha256(json.dumps([1, metadata["config"]], sort_keys=True).encode())
     for name, array in sorted(tensors.items()):
@@ -63,14 +62,16 @@ def read_tensors(path):
 
 
 def read_model(path):
-    """Section 6: a checked model of images, with `scales` (K) and `bounds` too."""
+    """Section 6: read and check a model of images; add `scales` (K) and `bounds`."""
     model = read_tensors(path)
     config, tensors = model["config"], model["tensors"]
     require(sorted(config) == list(FIELDS), "model: its config has other fields")
     require(all(type(config[name]) is int and 1 <= config[name] <= 4096 for name in FIELDS), "model: its config")
     require(config["channels"] <= 16, "model: its channels")
-    known = ("companding", "centroids")
-    require(all(name in known or name.startswith(PREFIXES) for name in tensors), "model: a tensor of an unknown name")
+    unprefixed = ("companding", "centroids")
+    require(
+        all(name in unprefixed or name.startswith(PREFIXES) for name in tensors), "model: a tensor of an unknown name"
+    )
     tensor = checked_tensor(tensors)
     channels, count = config["channels"], len(tensors["tables/low"])
     require(3 <= count <= 257, f"model: {count} tables")
@@ -85,15 +86,15 @@ def read_model(path):
     steps = tensor("companding", "<i4", tensors["companding"].shape, 1, 2**16)
     require(steps.ndim == 1 and 1 <= len(steps) <= 1023 and (np.diff(steps) > 0).all(), "model: companding")
     tensor("gains/coefficients", "<i4", (ANCHORS, 13 * channels), -(20 * 2**12), 6 * 2**12 - 1)
-    for place in ("fine", "out"):
-        tensor(f"gains/synthesis/{place}", "<i4", (ANCHORS, config["fine"]), -(20 * 2**12), 20 * 2**12)
+    for position in ("fine", "out"):
+        tensor(f"gains/synthesis/{position}", "<i4", (ANCHORS, config["fine"]), -(20 * 2**12), 20 * 2**12)
     for name, shape, unrounded in layers_of(config):
         check_layer(tensor, name, shape, unrounded)
     return model
 
 
 def checked_tensor(tensors):
-    """A function of (name, type, shape, least, most) that gives a tensor, of which it has checked these."""
+    """Return a function that checks the type, shape and range of a named tensor and returns it."""
 
     def tensor(name, kind, shape, least=None, most=None):
         require(name in tensors, f"model: there is no {name}")
@@ -107,7 +108,7 @@ def checked_tensor(tensors):
 
 
 def layers_of(config):
-    """Section 6: (name, shape of the kernel, whether sums are used unrounded) of every layer of a decoder."""
+    """Section 6: yield name, shape of the kernel, and whether sums are used unrounded, for every layer of a decoder."""
     channels, hidden, fine, coarse = (config[name] for name in ("channels", "hyper_width", "fine", "coarse"))
     for i in range(4):
         yield f"prior/lowest/{i}/in", (10 * channels, hidden), False
@@ -134,7 +135,7 @@ def layers_of(config):
 
 
 def block_layers(name, width):
-    """Section 5.1: the layers of a block, as in layers_of."""
+    """Section 5.1: yield the layers of a block, as layers_of does."""
     yield f"{name}/in", (width, width), False
     yield f"{name}/space", (3, 3, width), False
     yield f"{name}/out", (width, width), False
@@ -143,19 +144,19 @@ def block_layers(name, width):
 
 
 def check_layer(tensor, name, shape, unrounded):
-    """Section 6: types and shapes of a layer, and that no sum of it can reach 2^31."""
+    """Section 6: check types and shapes of a layer, and that none of its sums can reach 2^31."""
     outputs = shape[-1:]
     kernel, bias = tensor(f"{name}/kernel", "<i2", shape), tensor(f"{name}/bias", "<i4", outputs)
     shift, limit = np.full(outputs, 9), 1023
     if name.startswith("synthesis/"):
         shift, limit = tensor(f"{name}/shift", "|u1", outputs, 0, 30).astype(np.int64), 32767
     sums = np.abs(kernel.astype(np.int64)).reshape(-1, *outputs).sum(0) * limit + np.abs(bias.astype(np.int64))
-    more = 2**11 if unrounded else 1 << shift >> 1
-    require((sums + more).max() < 2**31, f"model: sums of {name} can reach 2^31")
+    rounding = 2**11 if unrounded else 1 << shift >> 1
+    require((sums + rounding).max() < 2**31, f"model: sums of {name} can reach 2^31")
 
 
 def table_bounds(tensor, count):
-    """Section 4: for each of `count` tables the sums of its first 0, 1, ... frequencies, as a list of int."""
+    """Section 4: return the sums of the first 0, 1, ... frequencies of each of `count` tables, as lists of int."""
     start = tensor("tables/start", "<i8", (count + 1,))
     low = tensor("tables/low", "<i4", (count,), -65535, 65535).astype(np.int64)
     require(start[0] == 0 and np.diff(start).min() >= 2 and np.diff(start).max() <= 2**16, "model: starts of tables")
@@ -168,9 +169,9 @@ def table_bounds(tensor, count):
 
 
 class Header(NamedTuple):
-    """What HEAD says: `side` is a tile's in cells, `tiles` has (length, symbol CRC, pixel CRC) of each.
+    """The fields of HEAD: `side` is the side of a tile in cells; `tiles` lists length, symbol CRC and pixel CRC.
 
-    `filter` is that of section 7.6 (bytes), or empty.
+    `filter` holds the bytes of the filter of section 7.6, or is empty.
     """
 
     height: int
@@ -183,24 +184,24 @@ class Header(NamedTuple):
 
 
 def read_chunks(data, last=b"DATA"):
-    """Section 2: yield the (tag, payload) of each chunk up to the `last`, after which the file must end."""
+    """Section 2: yield tag and payload of each chunk up to `last`, after which the file must end."""
     require(data[:8] == MAGIC, "not a vaecodec file: wrong magic")
-    begin, tag = 8, None
+    start, tag = 8, None
     while tag != last:
-        # Room for length, tag and CRC comes first: what is read below may not lie beyond the end.
-        end = begin + 8 + int.from_bytes(data[begin : begin + 4], "little")
-        require(begin + 12 <= len(data) and end + 4 <= len(data), f"the file is cut off in the chunk at byte {begin}")
-        tag, payload = data[begin + 4 : begin + 8], data[begin + 8 : end]
+        # Check the room for length, tag and CRC first, because the reads below must stay within the file.
+        end = start + 8 + int.from_bytes(data[start : start + 4], "little")
+        require(start + 12 <= len(data) and end + 4 <= len(data), f"the file is cut off in the chunk at byte {start}")
+        tag, payload = data[start + 4 : start + 8], data[start + 8 : end]
         crc = int.from_bytes(data[end : end + 4], "little")
-        require(zlib.crc32(data[begin + 4 : end]) == crc, f"chunk {tag!r}: wrong CRC")
+        require(zlib.crc32(data[start + 4 : end]) == crc, f"chunk {tag!r}: wrong CRC")
         yield tag, payload
-        begin = end + 4
-    require(begin == len(data), f"bytes after {last!r}")
+        start = end + 4
+    require(start == len(data), f"bytes after {last!r}")
 
 
 def read_header(payload, model):
-    """Section 2.2: the checked Header in the payload of HEAD."""
-    # A later version may lay out the rest in another way, so the version comes before the length.
+    """Section 2.2: parse and check the payload of HEAD."""
+    # A later version may have another layout, so the version is checked before the length.
     version = payload[0] if payload else None
     require(version == 1, f"version {version} of the format is not supported")
     require(len(payload) >= 30, "HEAD: too short")
@@ -213,47 +214,49 @@ def read_header(payload, model):
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
     require(index <= 896 and 6 <= tile <= 12, f"HEAD: quality index {index} or tile {tile} is out of range")
     count = -(-height >> tile) * -(-width >> tile)
-    rest = payload[30 + 12 * count :]
+    filter_bytes = payload[30 + 12 * count :]
     require(len(payload) >= 30 + 12 * count, f"HEAD: not of the length that {count} tiles need")
     if flags:
-        require(rest and rest[0] < 3, "HEAD: no filter, or one of unknown classes")
-        classes = 1 << rest[0]
-        require(len(rest) == 1 + 10 * classes + (2 * channels if channels > 1 else 0), "HEAD: the filter's length")
-        require(max(rest[1 + 10 * k] for k in range(classes)) < 16, "HEAD: a shift of the filter is above 15")
+        require(filter_bytes and filter_bytes[0] < 3, "HEAD: no filter, or one of unknown classes")
+        classes = 1 << filter_bytes[0]
+        require(
+            len(filter_bytes) == 1 + 10 * classes + (2 * channels if channels > 1 else 0), "HEAD: the filter's length"
+        )
+        require(max(filter_bytes[1 + 10 * k] for k in range(classes)) < 16, "HEAD: a shift of the filter is above 15")
     else:
-        require(not rest, f"HEAD: not of the length that {count} tiles need")
+        require(not filter_bytes, f"HEAD: not of the length that {count} tiles need")
     entries = struct.iter_unpack("<II", payload[30 : 30 + 8 * count])
     pixels = struct.unpack_from(f"<{count}I", payload, 30 + 8 * count)
-    tiles = [(length, crc, after) for (length, crc), after in zip(entries, pixels, strict=True)]
-    return Header(height, width, index, 1 << (tile - 4), tiles, channels, rest)
+    tiles = [(length, crc, pixel_crc) for (length, crc), pixel_crc in zip(entries, pixels, strict=True)]
+    return Header(height, width, index, 1 << (tile - 4), tiles, channels, filter_bytes)
 
 
 def read_file(data, model):
-    """Section 2: the Header of a file (bytes) and the payload (bytes) of each tile."""
-    chunks, seen = read_chunks(data), []
+    """Section 2: return the Header of a file and the payload (bytes) of each tile."""
+    chunks, previous = read_chunks(data), []
     tag, payload = next(chunks)
     require(tag == b"HEAD", f"the first chunk is {tag!r}, not HEAD")
     header = read_header(payload, model)
     for tag, payload in chunks:
-        check_tag(tag, payload, seen, {3: (b"grey", b"ALPH"), 1: (b"ALPH",)}.get(header.channels, ()))
+        check_tag(tag, payload, previous, {3: (b"grey", b"ALPH"), 1: (b"ALPH",)}.get(header.channels, ()))
     ends = np.cumsum([0] + [length for length, _, _ in header.tiles]).tolist()
     require(ends[-1] == len(payload), f"DATA has {len(payload)} bytes, its tiles {ends[-1]}")
     return header, [payload[a:b] for a, b in pairwise(ends)]
 
 
-def check_tag(tag, payload, seen, beside):
-    """Section 2.1: check a chunk after the first; `seen`, a list of tags, grows; those in `beside` are allowed too."""
-    known = tag in (b"iccp", b"exif", b"xmp_", b"phys", b"DATA", *beside)
-    require(known or (b"a" <= tag[:1] <= b"z" and tag != b"grey"), f"chunk {tag!r} is unknown or not in its place")
-    require(not (known and tag in seen), f"chunk {tag!r} occurs twice")
+def check_tag(tag, payload, previous, allowed):
+    """Section 2.1: check a chunk after the first, and append its tag to `previous`; tags in `allowed` are valid too."""
+    is_known = tag in (b"iccp", b"exif", b"xmp_", b"phys", b"DATA", *allowed)
+    require(is_known or (b"a" <= tag[:1] <= b"z" and tag != b"grey"), f"chunk {tag!r} is unknown or not in its place")
+    require(not (is_known and tag in previous), f"chunk {tag!r} occurs twice")
     require(tag != b"grey" or not payload, "chunk grey is not empty")
-    seen.append(tag if known else None)
-    require(seen.count(None) <= SKIPPED, "too many unknown chunks")
+    previous.append(tag if is_known else None)
+    require(previous.count(None) <= SKIPPED, "too many unknown chunks")
 
 
 def read_pict(data):
-    """Section 2.3: the samples, u8 or u16 [height, width, channels], of a file (bytes) that begins with PICT."""
-    chunks, seen, found = read_chunks(data), [], {}
+    """Section 2.3: decode a file that begins with PICT to samples, u8 or u16 [height, width, channels]."""
+    chunks, previous, payloads = read_chunks(data), [], {}
     tag, payload = next(chunks)
     require(tag == b"PICT", f"the first chunk is {tag!r}, not PICT")
     version = payload[0] if payload else None
@@ -264,20 +267,20 @@ def read_pict(data):
     require(1 <= channels <= 4 and depth in ((8,) if coding else (8, 16)), "PICT: channels or depth out of range")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"PICT: {height} by {width} pixels")
     for tag, payload in chunks:
-        check_tag(tag, payload, seen, (b"ALPH",))
-        found[tag] = payload
-    require((b"ALPH" in found) == (coding == 1 and channels in (2, 4)), "ALPH is missing or not in its place")
+        check_tag(tag, payload, previous, (b"ALPH",))
+        payloads[tag] = payload
+    require((b"ALPH" in payloads) == (coding == 1 and channels in (2, 4)), "ALPH is missing or not in its place")
     if coding == 0:
-        return read_samples(found[b"DATA"], height, width, channels, depth)
+        return read_samples(payloads[b"DATA"], height, width, channels, depth)
     from PIL import Image
 
-    image = Image.open(io.BytesIO(found[b"DATA"]), formats=["AVIF"])
+    image = Image.open(io.BytesIO(payloads[b"DATA"]), formats=["AVIF"])
     require(image.size == (width, height), "the AVIF is not of the image's size")
-    return beside(np.asarray(image.convert("RGB")), channels < 3, found.get(b"ALPH"))
+    return assemble_samples(np.asarray(image.convert("RGB")), channels < 3, payloads.get(b"ALPH"))
 
 
 def read_samples(payload, height, width, channels, depth):
-    """Section 2.8: u8 or u16 [height, width, channels]."""
+    """Section 2.8: decode a lossless payload to u8 or u16 [height, width, channels]."""
     from PIL import Image
 
     file = payload[4:]
@@ -298,31 +301,31 @@ def read_samples(payload, height, width, channels, depth):
 
 
 def read_png(file, height, width, channels, depth):
-    """ISO/IEC 15948, clauses 7 to 10: u8 or u16 [height, width, channels] of a PNG without interlacing."""
-    begin, packed = 8, b""
-    while begin < len(file):
-        length = int.from_bytes(file[begin : begin + 4], "big")
-        tag = file[begin + 4 : begin + 8]
-        require(tag != b"IHDR" or file[begin + 20] == 0, "this reference reads no interlaced PNG")
-        packed += file[begin + 8 : begin + 8 + length] if tag == b"IDAT" else b""
-        begin += 12 + length
-    step = channels * depth // 8
-    lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, 1 + width * step)
-    above, rows = [0] * (step + width * step), []
+    """ISO/IEC 15948, clauses 7 to 10: decode a PNG without interlacing to u8 or u16 [height, width, channels]."""
+    start, compressed = 8, b""
+    while start < len(file):
+        length = int.from_bytes(file[start : start + 4], "big")
+        tag = file[start + 4 : start + 8]
+        require(tag != b"IHDR" or file[start + 20] == 0, "this reference reads no interlaced PNG")
+        compressed += file[start + 8 : start + 8 + length] if tag == b"IDAT" else b""
+        start += 12 + length
+    pixel_bytes = channels * depth // 8
+    lines = np.frombuffer(zlib.decompress(compressed), np.uint8).reshape(height, 1 + width * pixel_bytes)
+    previous_row, image_rows = [0] * (pixel_bytes + width * pixel_bytes), []
     for line in lines.tolist():
-        row = [0] * step
-        for place, value in enumerate(line[1:]):
-            a, b, c = row[place], above[step + place], above[place]
+        row = [0] * pixel_bytes
+        for position, value in enumerate(line[1:]):
+            a, b, c = row[position], previous_row[pixel_bytes + position], previous_row[position]
             p = a + b - c
             paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
             row.append(value + (0, a, b, (a + b) // 2, paeth)[line[0]] & 255)
-        above = row
-        rows.append(row[step:])
-    return np.array(rows, np.uint8).reshape(height, -1).view(f">u{depth // 8}").reshape(height, width, channels)
+        previous_row = row
+        image_rows.append(row[pixel_bytes:])
+    return np.array(image_rows, np.uint8).reshape(height, -1).view(f">u{depth // 8}").reshape(height, width, channels)
 
 
 class Stack:
-    """Section 4: the state, below 2^64, and the words under it, as Python ints."""
+    """Section 4: the state, below 2^64, and the words below it, as Python ints."""
 
     def __init__(self, payload):
         """Start from a tile's payload (bytes)."""
@@ -334,57 +337,57 @@ class Stack:
             self.state = self.state << 32 | self.words.pop()
 
     def take(self, bounds):
-        """Take off one entry (int) of the table with these `bounds`."""
+        """Pop one entry (int) of the table with these `bounds`."""
         q = self.state & (UNIT - 1)
         entry = bisect_right(bounds, q) - 1
-        below = bounds[entry]
-        self.state = (self.state >> 24) * (bounds[entry + 1] - below) + q - below
+        lower_bound = bounds[entry]
+        self.state = (self.state >> 24) * (bounds[entry + 1] - lower_bound) + q - lower_bound
         if self.state < 2**32 and self.words:
             self.state = self.state << 32 | self.words.pop()
         return entry
 
 
 def take_number(stack, model):
-    """Section 3.3: take 4 bytes that are an i32 off the stack, as int."""
+    """Section 3.3: pop the 4 bytes of an i32, and return it as int."""
     return int.from_bytes(bytes(stack.take(model["bounds"][-1]) for _ in range(4)), "little", signed=True)
 
 
 def take_coded(stack, indices, model, offset=0):
-    """Section 3.3: take the symbols of a part off the stack, given their table indices (i64[n]).
+    """Section 3.3: pop the symbols of a part, given their table indices (i64[n]).
 
-    The symbols (i64[n]), and the places of the coded ones in the order of coding.
+    Return the symbols (i64[n]), and the positions of the coded symbols in the order of coding.
     """
     bounds, low = model["bounds"], model["tensors"]["tables/low"].tolist()
     symbols, escapes = np.zeros(indices.size, np.int64), []
     order = np.argsort(indices, kind="stable")  # stable: symbols of the same table stay in the order of the part
     order = order[np.count_nonzero(indices == 0) :]
-    for place, table in zip(order.tolist(), indices[order].tolist(), strict=True):
+    for position, table in zip(order.tolist(), indices[order].tolist(), strict=True):
         table = min(max(table + offset, 1), model["scales"] - 1) if offset else table
         entry = stack.take(bounds[table])
         if entry == len(bounds[table]) - 2:
-            escapes.append(place)
-        symbols[place] = low[table] + entry
-    for place in escapes:
-        symbols[place] = take_number(stack, model)
-        require(abs(symbols[place]) <= 65535, "a symbol is beyond +-65535")
+            escapes.append(position)
+        symbols[position] = low[table] + entry
+    for position in escapes:
+        symbols[position] = take_number(stack, model)
+        require(abs(symbols[position]) <= 65535, "a symbol is beyond +-65535")
     return symbols, order
 
 
 def take_outliers(stack, indices, model):
-    """Section 3.4: the (place, symbol)s of a part that are outliers."""
+    """Section 3.4: pop the outliers of a part as pairs of position and symbol."""
     flag = take_coded(stack, np.array([1]), model)[0][0]
     require(flag in (0, 1), "the outlier flag is neither 0 nor 1")
-    found, last = [], -1
+    outliers, previous = [], -1
     if flag:
         count = take_number(stack, model)
         require(1 <= count <= np.count_nonzero(indices == 0), f"{count} outliers are none, or too many")
         for _ in range(count):
-            place, symbol = take_number(stack, model), take_number(stack, model)
-            require(last < place < indices.size and indices[place] == 0, "an outlier has no such place")
+            position, symbol = take_number(stack, model), take_number(stack, model)
+            require(previous < position < indices.size and indices[position] == 0, "an outlier has no such place")
             require(symbol != 0 and abs(symbol) <= 65535, "an outlier is 0 or beyond +-65535")
-            found.append((place, symbol))
-            last = place
-    return found
+            outliers.append((position, symbol))
+            previous = position
+    return outliers
 
 
 def rounded(x, bits):
@@ -415,10 +418,10 @@ def unshuffle(x, n):
 
 
 class Layers:
-    """Section 5.1: the layers of the tensors `prefix...`, on cells i64[h, w, channels]."""
+    """Section 5.1: the layers whose tensors begin with `prefix`, on cells i64[h, w, channels]."""
 
     def __init__(self, model, prefix, limit=1023, gate_bits=6):
-        """Activations are within +-limit; a model that gives no shifts has 9."""
+        """Clip activations to +-limit; without shifts in the model, all shifts are 9."""
         self.tensors = {k.removeprefix(prefix): v for k, v in model["tensors"].items() if k.startswith(prefix)}
         self.limit, self.gate_bits = limit, gate_bits
 
@@ -428,7 +431,7 @@ class Layers:
         return np.clip(rounded(sums, shift), 0 if relu else -self.limit, self.limit)
 
     def dense_sums(self, name, x):
-        """The sums of dense at each cell, before rounding."""
+        """Return the sums of a dense layer at each cell, before rounding."""
         sums = x.astype(np.float64) @ self.tensors[f"{name}/kernel"].astype(np.float64)
         return sums.astype(np.int64) + self.tensors[f"{name}/bias"]
 
@@ -466,7 +469,7 @@ class Layers:
 
 
 class Tile(NamedTuple):
-    """The CRC of a tile's symbols (section 3.5), and its values: of octaves 0 to 3 and of the low-pass image."""
+    """The CRC of a tile's symbols (section 3.5), and the values of its octaves 0 to 3 and its low-pass image."""
 
     crc: int
     octaves: list
@@ -474,26 +477,26 @@ class Tile(NamedTuple):
 
 
 def decode_tile(payload, h, w, quality_index, model):
-    """Sections 3 to 5: a Tile of h by w cells."""
+    """Sections 3 to 5: decode a Tile of h by w cells."""
     return TileDecoder(Stack(payload), quality_index, model).decode(h, w)
 
 
 class TileDecoder:
-    """Sections 3 and 5: the symbols and values of a tile."""
+    """Sections 3 and 5: decode the symbols and values of a tile."""
 
     def __init__(self, stack, quality_index, model):
-        """Begin with the scale offsets."""
+        """Read the scale offsets."""
         self.net, self.stack, self.model = Layers(model, "prior/"), stack, model
         levels = {k[7:]: v for k, v in model["tensors"].items() if k.startswith("levels/")}
         self.level = {name: array[quality_index >> 3].astype(np.int64) for name, array in levels.items()}
         self.channels, self.scales = model["config"]["channels"], model["scales"]
         even = range(0, UNIT + 1, UNIT // 16)
-        given = stack.take(even[::8])
-        self.offsets = [stack.take(even) - 8 if given else 0 for _ in range(15)]
+        signalled = stack.take(even[::8])
+        self.offsets = [stack.take(even) - 8 if signalled else 0 for _ in range(15)]
         self.crcs = []
 
     def take(self, loc, indices):
-        """3.3 to 3.5 and 5.2: the values (i64, of the shape of `loc` and `indices`) of the next part."""
+        """3.3 to 3.5 and 5.2: decode the next part to values, i64 of the shape of `loc` and `indices`."""
         flat = indices.ravel()
         symbols, order = take_coded(self.stack, flat, self.model, self.offsets[len(self.crcs)])
         outliers = take_outliers(self.stack, flat, self.model)
@@ -516,63 +519,66 @@ class TileDecoder:
         return rounded(mean, 7), np.clip(rounded(index, 12), 0, self.scales - 1)
 
     def lowest(self, h, w):
-        """5.3: the lowest coefficients, i64[h, w, C]."""
+        """5.3: decode the lowest coefficients, i64[h, w, C]."""
         r, s = np.indices((h, w))
         loc, index = np.split(self.level["start"], 2)
         g = np.zeros((h, w, self.channels), np.int64)
-        here = (r % 4 == 0) & (s % 4 == 0)
-        ones = np.ones((np.count_nonzero(here), 1), np.int64)
-        g[here] = self.take(ones * loc, ones * np.clip(index, 0, self.scales - 1))
+        mask = (r % 4 == 0) & (s % 4 == 0)
+        ones = np.ones((np.count_nonzero(mask), 1), np.int64)
+        g[mask] = self.take(ones * loc, ones * np.clip(index, 0, self.scales - 1))
         for part, d in enumerate((2, 2, 1, 1)):
             if part % 2 == 0:
-                here, ways = (r % (2 * d) == d) & (s % (2 * d) == d), [(-d, -d), (-d, d), (d, -d), (d, d)]
+                mask, offsets = (r % (2 * d) == d) & (s % (2 * d) == d), [(-d, -d), (-d, d), (d, -d), (d, d)]
             else:
-                here = (r % d == 0) & (s % d == 0) & ((r // d + s // d) % 2 == 1)
-                down, along = [(-d, 0), (d, 0)], [(0, -d), (0, d)]
-                ways = (down if h > d else along) + (along if w > d else down)
-            at = np.argwhere(here)
-            near = []
-            for way in ways:
-                there = at + way
-                there = np.where((there < 0) | (there >= (h, w)), at - way, there)
-                near.append(g[there[:, 0], there[:, 1]])
-            near = np.stack(near, axis=1)
-            b = rounded(near.sum(axis=1), 2)
-            x = np.concatenate([(near - b[:, None]).reshape(len(at), 4 * self.channels), b], axis=-1)
+                mask = (r % d == 0) & (s % d == 0) & ((r // d + s // d) % 2 == 1)
+                vertical, horizontal = [(-d, 0), (d, 0)], [(0, -d), (0, d)]
+                offsets = (vertical if h > d else horizontal) + (horizontal if w > d else vertical)
+            positions = np.argwhere(mask)
+            neighbours = []
+            for offset in offsets:
+                neighbour_positions = positions + offset
+                neighbour_positions = np.where(
+                    (neighbour_positions < 0) | (neighbour_positions >= (h, w)), positions - offset, neighbour_positions
+                )
+                neighbours.append(g[neighbour_positions[:, 0], neighbour_positions[:, 1]])
+            neighbours = np.stack(neighbours, axis=1)
+            b = rounded(neighbours.sum(axis=1), 2)
+            x = np.concatenate([(neighbours - b[:, None]).reshape(len(positions), 4 * self.channels), b], axis=-1)
             x = self.net.dense(f"lowest/{part}/in", magnitudes(self.compand(x))[None])
             x = np.maximum(self.net.add(x, np.split(self.level["lowest"], 4)[part]), 0)
             x = self.net.dense(f"lowest/{part}/middle", x, relu=True)
             loc, indices = (array[0] for array in self.distribution(f"lowest/{part}/out", x))
-            g[here] = self.take(loc + b, indices)
+            g[mask] = self.take(loc + b, indices)
         return g
 
     def octave(self, o, low, p, passed):
-        """5.4: the values of octave o, i64[H, W, 3C], with the low-pass image i64[H, W, C] and the parents p.
+        """5.4: decode octave o to values i64[H, W, 3C], given the low-pass image i64[H, W, C] and the parents p.
 
-        And what its network passes on, of which `passed`, [.., .., 8], is that of the octave before.
+        Return the values, and the features that the network passes to the next octave. `passed`, [.., .., 8], are
+        those of the previous octave.
         """
         height, width, net = *low.shape[:2], self.net
-        down, along = -(-height // 2), -(-width // 2)
-        beyond = ((0, 2 * down - height), (0, 2 * along - width), (0, 0))
+        half_height, half_width = -(-height // 2), -(-width // 2)
+        padding = ((0, 2 * half_height - height), (0, 2 * half_width - width), (0, 0))
 
-        wide = mirrored(low)
-        around = sum(wide[i : i + height, j : j + width] for i in range(3) for j in range(3)) - low
-        d = unshuffle(np.pad(self.compand(low - rounded(around, 3)), beyond), 2)
-        x = np.concatenate([d, self.compand(p[:down, :along])], axis=-1)
-        x = np.concatenate([x, passed[:down, :along], np.abs(x)], axis=-1)
+        padded = mirrored(low)
+        neighbour_sum = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3)) - low
+        d = unshuffle(np.pad(self.compand(low - rounded(neighbour_sum, 3)), padding), 2)
+        x = np.concatenate([d, self.compand(p[:half_height, :half_width])], axis=-1)
+        x = np.concatenate([x, passed[:half_height, :half_width], np.abs(x)], axis=-1)
         x = net.dense(f"context/{o}/in", x)
-        wide = x.shape[-1]
-        begin = self.model["config"]["prior"] + (o - 1) * wide if o else 0
-        x = net.block(f"context/{o}/block", net.add(x, self.level["bias"][begin : begin + wide]))
+        width_of_net = x.shape[-1]
+        start = self.model["config"]["prior"] + (o - 1) * width_of_net if o else 0
+        x = net.block(f"context/{o}/block", net.add(x, self.level["bias"][start : start + width_of_net]))
 
         i, j, b, c = np.indices((2, 2, 3, self.channels)).reshape(4, -1)
-        within = unshuffle(np.pad(np.ones((height, width, 3 * self.channels), np.int64), beyond), 2)
-        v = np.zeros((down, along, 12 * self.channels), np.int64)
+        inside = unshuffle(np.pad(np.ones((height, width, 3 * self.channels), np.int64), padding), 2)
+        v = np.zeros((half_height, half_width, 12 * self.channels), np.int64)
 
         def take_half(name, x, half):
-            """Take the symbols of a half (bool[12C]) of each square off the stack and put their values into v."""
+            """Pop the symbols of a half (bool[12C]) of each square, and store their values in v."""
             loc, indices = self.distribution(name, x)
-            v[..., half] = self.take(loc * within[..., half], indices * within[..., half])
+            v[..., half] = self.take(loc * inside[..., half], indices * inside[..., half])
 
         first = (i + j + b + c) % 2 == 0
         take_half(f"context/{o}/first", x, first)
@@ -583,7 +589,7 @@ class TileDecoder:
         return shuffle(v, 2)[:height, :width], passed
 
     def decode(self, h, w):
-        """A Tile of h by w cells, whose stack must be empty at the end."""
+        """Decode a Tile of h by w cells; its stack must be empty at the end."""
         low = self.lowest(-(-h // 2), -(-w // 2))
         v, octaves = np.zeros((*low.shape[:2], 3 * self.channels), np.int64), []
         passed = v[..., :0]
@@ -600,21 +606,21 @@ class TileDecoder:
 
 
 def mirrored(x):
-    """5.2: [h, w, C] with a row above and below it and a column on either side."""
+    """5.2: extend [h, w, C] by a mirrored row or column at each side."""
     rows, columns = ([min(1, n - 1), *range(n), max(n - 2, 0)] for n in x.shape[:2])
     return x[rows][:, columns]
 
 
 def magnitudes(x):
-    """5.2: x, then its magnitudes, along the channels."""
+    """5.2: append the magnitudes of x along the channels."""
     return np.concatenate([x, np.abs(x)], axis=-1)
 
 
 LIFTING = (7266, 14, -1), (7233, 13, -1), (3472, 16, 1), (6497, 12, 1)
 
 
-def joined(e, f):
-    """7.2: lines of even and odd coefficients, along the first axis, to samples."""
+def merge(e, f):
+    """7.2: merge even and odd coefficients along the first axis to samples."""
     for number, (factor, bits, sign) in enumerate(LIFTING):
         if number % 2 == 0:
             sums = np.concatenate([f[:1], f[:-1]]) + f
@@ -626,26 +632,26 @@ def joined(e, f):
 
 
 def inverse_octave(low, u):
-    """7.2: a low-pass image [H, W, C] and its details [H, W, 3C] -> [2H, 2W, C]."""
-    along, down, both = np.split(u, 3, axis=-1)
-    left, right = joined(low, down), joined(along, both)
-    return joined(left.swapaxes(0, 1), right.swapaxes(0, 1)).swapaxes(0, 1)
+    """7.2: merge a low-pass image [H, W, C] and its details [H, W, 3C] to [2H, 2W, C]."""
+    across, down, both = np.split(u, 3, axis=-1)
+    low_columns, high_columns = merge(low, down), merge(across, both)
+    return merge(low_columns.swapaxes(0, 1), high_columns.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def logarithms(anchors, quality_index):
-    """6.3: i64[n] at a quality index, of i32[8, n] at the anchors."""
+    """6.3: interpolate i32[8, n] at the anchors to i64[n] at a quality index."""
     k = min(quality_index // 128, 6)
     t, anchors = quality_index - 128 * k, anchors.astype(np.int64)
     return rounded((128 - t) * anchors[k] + t * anchors[k + 1], 7)
 
 
 def mantissas(logarithm):
-    """6.3: i64[n] of logarithms i64[n], or of one."""
+    """6.3: mantissas i64[n] of logarithms i64[n], or of a single logarithm."""
     return np.rint(2.0 ** (13 + np.asarray(logarithm) % 4096 / 4096)).astype(np.int64)
 
 
 def multipliers(logarithm):
-    """6.3: i64[n], unit 2^-12, of logarithms i64[n]."""
+    """6.3: multipliers i64[n] in units of 2^-12 of logarithms i64[n]."""
     shift = 1 - (logarithm >> 12)
     product = rounded(mantissas(logarithm) << np.maximum(-shift, 0), np.maximum(shift, 0))
     return np.minimum(product, 32767)
@@ -656,13 +662,13 @@ def rotation_of(channels):
     if channels == 3:
         return np.array([[9459, 9459, 9459], [11585, 0, -11585], [-6689, 13377, -6689]])
     k, c = np.indices((channels, channels))
-    turn = np.sqrt(2 / channels) * np.cos(np.pi * (2 * c + 1) * k / (2 * channels))
-    turn[0] /= np.sqrt(2)
-    return np.rint(2**14 * turn).astype(np.int64)
+    rotation = np.sqrt(2 / channels) * np.cos(np.pi * (2 * c + 1) * k / (2 * channels))
+    rotation[0] /= np.sqrt(2)
+    return np.rint(2**14 * rotation).astype(np.int64)
 
 
 def levels(octaves, low, quality_index, model):
-    """7.1 to 7.5: levels, i64[16 h, 16 w, C], of the values of a whole image."""
+    """7.1 to 7.5: synthesise the values of an image to levels i64[16 h, 16 w, C]."""
     config, tensors = model["config"], model["tensors"]
     channels = config["channels"]
     gains = logarithms(tensors["gains/coefficients"], quality_index)
@@ -693,25 +699,29 @@ def levels(octaves, low, quality_index, model):
     return clip(rounded(255 * (samples + shuffle(net.dense("fine", t), 8)), 8), 32767)
 
 
-def apart(plane, down, along):
-    """7.6: [H, W] so many rows and columns further, mirrored at the borders."""
-    places = []
-    for side, far in zip(plane.shape, (down, along), strict=True):
-        at = np.abs(np.arange(side) + far)
-        places.append(np.minimum(at, 2 * side - 2 - at))
-    return plane[np.ix_(*places)]
+def shifted(plane, rows, columns):
+    """7.6: shift [H, W] by numbers of rows and columns, mirrored at the borders."""
+    indices = []
+    for side, distance in zip(plane.shape, (rows, columns), strict=True):
+        shifted_index = np.abs(np.arange(side) + distance)
+        indices.append(np.minimum(shifted_index, 2 * side - 2 - shifted_index))
+    return plane[np.ix_(*indices)]
 
 
-def around(plane, far):
-    """7.6: h, v and d of each sample of [H, W], at a distance: [3, H, W]."""
-    ways = [(0, far), (0, -far)], [(far, 0), (-far, 0)], [(i, j) for i in (far, -far) for j in (far, -far)]
-    return np.stack([sum(apart(plane, *way) - plane for way in several) for several in ways])
+def neighbour_differences(plane, distance):
+    """7.6: h, v and d of each sample of [H, W] at a distance, as [3, H, W]."""
+    groups = (
+        [(0, distance), (0, -distance)],
+        [(distance, 0), (-distance, 0)],
+        [(i, j) for i in (distance, -distance) for j in (distance, -distance)],
+    )
+    return np.stack([sum(shifted(plane, *offset) - plane for offset in group) for group in groups])
 
 
-def smoothed(plane, far):
-    """7.6: m of [H, W], with e = far."""
-    for way in ((far, 0), (0, far)):
-        plane = apart(plane, *way) + 2 * plane + apart(plane, -way[0], -way[1])
+def smoothed(plane, distance):
+    """7.6: m of [H, W] with e = distance."""
+    for offset in ((distance, 0), (0, distance)):
+        plane = shifted(plane, *offset) + 2 * plane + shifted(plane, -offset[0], -offset[1])
     return plane
 
 
@@ -719,39 +729,39 @@ RAMPS = {1: (), 2: (2696,), 4: (8088, 2696, 851)}
 
 
 def restored(level, weights, logarithm):
-    """7.6: pixels, i64[H, W, C], of levels, with the filter's bytes; logarithm is that of the low-pass image's gain."""
+    """7.6: filter levels to pixels i64[H, W, C]; `logarithm` is that of the gain of the low-pass image."""
     channels, classes = level.shape[2], 1 << weights[0]
-    turn = rotation_of(channels)
-    a = np.moveaxis(clip(wrapped(level @ turn.T + 2**16) >> 17, 4095), -1, 0)
-    numbers = np.frombuffer(weights, np.int8, offset=1).astype(np.int64)
-    first, others = numbers[: 10 * classes].reshape(classes, 10), numbers[10 * classes :].reshape(-1, 2)
-    sums = np.concatenate([around(a[0], far) for far in (1, 2, 3)])
+    rotation = rotation_of(channels)
+    a = np.moveaxis(clip(wrapped(level @ rotation.T + 2**16) >> 17, 4095), -1, 0)
+    weight_values = np.frombuffer(weights, np.int8, offset=1).astype(np.int64)
+    first, others = weight_values[: 10 * classes].reshape(classes, 10), weight_values[10 * classes :].reshape(-1, 2)
+    sums = np.concatenate([neighbour_differences(a[0], distance) for distance in (1, 2, 3)])
 
     weighted = []
     for shift, *row in first.tolist():
         f = sum(weight * plane for weight, plane in zip(row, sums, strict=True))
         weighted.append(rounded(f, shift - 7) if shift > 7 else wrapped(f << (7 - shift)))
     activity = smoothed(smoothed(np.abs(16 * a[0] - smoothed(a[0], 1)), 1), 2)
-    busy = np.minimum(activity >> 8, 32767)
+    scaled_activity = np.minimum(activity >> 8, 32767)
     total = wrapped((weighted[0] << 8) + 128)
-    for ramp, (below, above) in zip(RAMPS[classes], pairwise(weighted), strict=True):
+    for ramp, (lower, upper) in zip(RAMPS[classes], pairwise(weighted), strict=True):
         shift = 17 - (-logarithm >> 12)
         product = ramp * int(mantissas(-logarithm))
         slope = min(product >> shift if shift > 0 else product << -shift, 65535)
-        part = np.clip((busy * slope >> 12) - 256, 0, 256)
-        total = wrapped(total + part * (above - below))
+        share = np.clip((scaled_activity * slope >> 12) - 256, 0, 256)
+        total = wrapped(total + share * (upper - lower))
 
-    added = [clip(total >> 8, 32767)]
+    corrections = [clip(total >> 8, 32767)]
     for k in range(1, channels):
-        h, v, d = around(a[k], 1)
+        h, v, d = neighbour_differences(a[k], 1)
         f = others[0, 0] * (h + v) + others[0, 1] * d + others[k, 0] * (sums[0] + sums[1]) + others[k, 1] * sums[2]
-        added.append(clip(rounded(f, 2), 32767))
-    level = level + (wrapped(np.stack(added, -1) @ turn + 2**17) >> 18)
+        corrections.append(clip(rounded(f, 2), 32767))
+    level = level + (wrapped(np.stack(corrections, -1) @ rotation + 2**17) >> 18)
     return np.clip((level + 8192) >> 6, 0, 255)
 
 
 def decode_levels(data, model):
-    """Sections 3 to 7.5: the Header of a file and its levels, i64[16 h, 16 w, C]; symbols are checked."""
+    """Sections 3 to 7.5: return the Header of a file and its levels i64[16 h, 16 w, C]; check the symbols."""
     header, payloads = read_file(data, model)
     h, w, side, channels = -(-header.height // 16), -(-header.width // 16), header.side, header.channels
     octaves = [np.zeros((8 * h >> o, 8 * w >> o, 3 * channels), np.int64) for o in range(4)]
@@ -767,7 +777,7 @@ def decode_levels(data, model):
 
 
 def decode_colours(data, model):
-    """Sections 3 to 7: the Header of a file and its pixels u8[height, width, C]; symbols and pixels are checked."""
+    """Sections 3 to 7: return the Header of a file and its pixels u8[height, width, C]; check symbols and pixels."""
     header, level = decode_levels(data, model)
     if header.filter:
         gains = logarithms(model["tensors"]["gains/coefficients"], header.quality_index)
@@ -784,24 +794,24 @@ def decode_colours(data, model):
 
 
 def symbol_crcs(data, model):
-    """The CRC-32 of the symbols of each tile of a file (bytes), once they are found to be right."""
+    """Check the symbols of a file, and return the CRC-32 of each tile's symbols."""
     return [crc for _, crc, _ in decode_levels(data, model)[0].tiles]
 
 
 def decode(data, model):
-    """The image in a file (bytes): u8 or u16 [height, width, channels], 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+    """Decode a file to u8 or u16 [height, width, channels]: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
 
-    Of a model of other channels than 1 or 3, these.
+    If the model has other channels than 1 or 3, the samples have the channels of the model.
     """
     if data[12:16] == b"PICT":
         return read_pict(data)
     _, pixels = decode_colours(data, model)
     chunks = dict(read_chunks(data))
-    return beside(pixels, b"grey" in chunks, chunks.get(b"ALPH"))
+    return assemble_samples(pixels, b"grey" in chunks, chunks.get(b"ALPH"))
 
 
-def beside(colours, grey, alpha):
-    """Sections 2.5 and 2.6: u8[height, width, 1 to 4] of colours u8[height, width, C], grey or not, and of ALPH."""
+def assemble_samples(colours, grey, alpha):
+    """Sections 2.5 and 2.6: convert u8[height, width, C] to grey if required, and append the alpha of ALPH."""
     height, width = colours.shape[:2]
     if grey and colours.shape[2] == 3:
         colours = (colours.astype(np.int64).sum(2, keepdims=True) + 1) // 3
@@ -812,17 +822,17 @@ def beside(colours, grey, alpha):
 
 
 def read_stored(data):
-    """Section 9: the name (bytes), permissions and time (int or None) and contents (bytes) of a stored file."""
-    head, parts, done, unknown = None, [], None, 0
+    """Section 9: return the name (bytes), permissions and time (int or None) and contents of a stored file."""
+    header, parts, done, unknown = None, [], None, 0
     for tag, payload in read_chunks(data, last=b"DONE"):
         require(len(payload) <= 2**20, f"chunk {tag!r} is longer than 2^20 bytes")
-        require((tag == b"FILE") == (head is None), "FILE is not the first chunk, or not the only one")
+        require((tag == b"FILE") == (header is None), "FILE is not the first chunk, or not the only one")
         if tag == b"FILE":
-            # As with HEAD, the version comes before the length.
+            # As in HEAD, the version is checked before the length.
             version = payload[0] if payload else None
             require(version == 1, f"version {version} of the format is not supported")
             require(len(payload) >= 14, "FILE: too short")
-            _, flags, method, reserved, mode, time = head = struct.unpack_from("<BBBBHq", payload)
+            _, flags, method, reserved, mode, time = header = struct.unpack_from("<BBBBHq", payload)
             name = payload[14:]
             require(flags <= 3 and reserved == 0, "FILE: unknown flags, or the reserved byte is not 0")
             require(method == 1, f"method {method} of storing is not known")
@@ -843,7 +853,7 @@ def read_stored(data):
 
 
 def inflated(frames, window=27):
-    """What Zstandard frames (bytes), end to end, hold; none may need a window of more than 2^window bytes."""
+    """Decompress consecutive Zstandard frames, none of which may need a window of more than 2^window bytes."""
     try:
         from compression import zstd
     except ImportError:  # before Python 3.14
@@ -871,9 +881,9 @@ def main(arguments):
         height, width, channels = image.shape
         kinds = dict(enumerate(("GRAYSCALE", "GRAYSCALE_ALPHA", "RGB", "RGB_ALPHA"), 1))
         kind = kinds.get(channels, "CHANNELS")
-        head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {256**image.itemsize - 1}\n"
+        pam_header = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {256**image.itemsize - 1}\n"
         samples = image.astype(f">u{image.itemsize}").tobytes()
-        Path(arguments[2]).write_bytes(f"{head}TUPLTYPE {kind}\nENDHDR\n".encode() + samples)
+        Path(arguments[2]).write_bytes(f"{pam_header}TUPLTYPE {kind}\nENDHDR\n".encode() + samples)
 
 
 if __name__ == "__main__":

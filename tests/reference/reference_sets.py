@@ -1,4 +1,4 @@
-"""A second decoder of sets of small images, written from docs/reference/sets.md alone, to show that it suffices.
+"""A second decoder of sets of small images, written from docs/reference/sets.md alone to show that it is complete.
 
 python tests/reference/reference_sets.py SET.vae MODEL.vcm OUT.npy
 """
@@ -14,19 +14,19 @@ from reference.reference_decoder import MAGIC, UNIT, Layers, Stack, read_tensors
 
 
 class ReversibleStack(Stack):
-    """The stack of format.md, section 4, with what undoes `take`."""
+    """The stack of format.md, section 4, with the inverse of `take`."""
 
-    def put(self, bounds, entry):
-        """Put one entry of the row with these `bounds` back."""
-        below = bounds[entry]
-        freq = bounds[entry + 1] - below
+    def push(self, bounds, entry):
+        """Push one entry of the table with these `bounds`."""
+        lower_bound = bounds[entry]
+        freq = bounds[entry + 1] - lower_bound
         if self.state >> 40 >= freq:
             self.words.append(self.state & (2**32 - 1))
             self.state >>= 32
-        self.state = (self.state // freq << 24) + below + self.state % freq
+        self.state = (self.state // freq << 24) + lower_bound + self.state % freq
 
     def contents(self):
-        """All words, the state's included."""
+        """Return all words, including those of the state."""
         words, state = list(self.words), self.state
         top = []
         while state:
@@ -36,7 +36,7 @@ class ReversibleStack(Stack):
 
 
 def initial_words(count):
-    """Words 0, 1, 2, ... of the stack before coding."""
+    """Return words 0, 1, 2, ... of the stack before coding."""
     return struct.unpack(f"<{count}I", hashlib.shake_256(b"vaecodec bits back").digest(4 * count))
 
 
@@ -57,7 +57,7 @@ def neighbours(x):
 
 
 class Model:
-    """Networks and frequencies, of one image at a time."""
+    """The networks and frequencies of a model, for one image at a time."""
 
     def __init__(self, path):
         tensors = read_tensors(path)
@@ -74,7 +74,7 @@ class Model:
         return self.net.add(x, self.net.dense(f"{name}/out", t))
 
     def posterior(self, image):
-        """Bounds of q(z | x) for each latent."""
+        """Return the bounds of q(z | x) for each latent."""
         t = self.net.dense("encoder/in", unshuffle(image[..., None].astype(np.int64), 4))
         for n in range(self.config["blocks"]):
             t = self.residual(f"encoder/block{n}", t, n % 2 == 1)
@@ -118,15 +118,17 @@ class Model:
 
 
 def decode(data, model):
-    """u8[N, S, S]."""
+    """Decode a set to u8[N, S, S]."""
     require(data[:8] == MAGIC, "no .vae file")
-    payloads, at = [], 8
+    payloads, position = [], 8
     for tag in (b"PSET", b"DATA"):
-        (length,) = struct.unpack_from("<I", data, at)
-        body = data[at + 4 : at + 8 + length]
-        require(body[:4] == tag and struct.unpack_from("<I", data, at + 8 + length)[0] == zlib.crc32(body), "a chunk")
+        (length,) = struct.unpack_from("<I", data, position)
+        body = data[position + 4 : position + 8 + length]
+        require(
+            body[:4] == tag and struct.unpack_from("<I", data, position + 8 + length)[0] == zlib.crc32(body), "a chunk"
+        )
         payloads.append(body[4:])
-        at += length + 12
+        position += length + 12
     version, reserved, name, count, side, consumed, crc = struct.unpack("<BB16sIHII", payloads[0])
     require((version, reserved, name, side) == (1, 0, model.id, model.config["side"]), "the header")
     words = initial_words(consumed + 8)
@@ -144,18 +146,18 @@ def decode(data, model):
             nonzero = np.array([stack.take([0, UNIT - frequency, UNIT]) for frequency in inked])
             natural = np.concatenate(outputs)[:, 1:]
             values = np.zeros(len(nonzero), np.int64)
-            for place in np.flatnonzero(nonzero):
-                values[place] = stack.take(model.values(natural[place])) + 1
+            for pixel in np.flatnonzero(nonzero):
+                values[pixel] = stack.take(model.values(natural[pixel])) + 1
             for image, corner in zip(earlier, values.reshape(size, side // 2, side // 2), strict=True):
                 image.append(corner)
-        begin = end - size
+        start = end - size
         for n, corners in enumerate(earlier):
             for (i, j), corner in zip(((0, 0), (1, 1), (0, 1), (1, 0)), corners, strict=True):
-                images[begin + n, i::2, j::2] = corner
-        bounds = [row for image in images[begin:end] for row in model.posterior(image)]
-        for row, entry in reversed(list(zip(bounds, np.ravel(bins).tolist(), strict=True))):
-            stack.put(row, entry)
-        end = begin
+                images[start + n, i::2, j::2] = corner
+        bounds = [table_bounds for image in images[start:end] for table_bounds in model.posterior(image)]
+        for table_bounds, entry in reversed(list(zip(bounds, np.ravel(bins).tolist(), strict=True))):
+            stack.push(table_bounds, entry)
+        end = start
     require(stack.contents() == list(words[::-1]), "the stack does not end as it began")
     require(zlib.crc32(images.tobytes()) == crc, "the CRC of the pixels")
     return images
