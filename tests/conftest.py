@@ -33,7 +33,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 @pytest.fixture(scope="session")
 def tiny() -> Codec:
-    """A codec of a few thousand weights, with which the golden files are encoded."""
+    """The codec of the golden files, with a model of a few thousand weights."""
     return Codec(load_model(str(GOLDEN / "tiny.vcm")))
 
 
@@ -45,7 +45,7 @@ def small() -> Codec:
 
 @pytest.fixture(scope="session")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
-    """The kinds of the native core on this machine, without "numpy"; a core is built if there is none."""
+    """The kinds of the native core on this machine, without "numpy"; build a core if none exists."""
     if library.kinds() != (library.REFERENCE,):
         yield library.kinds()[1:]
         return

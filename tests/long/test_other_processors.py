@@ -1,8 +1,8 @@
-"""Kernels on processors that this machine emulates write what the plain kernels write here.
+"""Test that kernels on emulated processors write the results of the plain kernels on this machine.
 
-Calls of kernels are recorded with what they wrote, and repeated by a C program that Zig compiles for the other
-processor: AArch64 under qemu-aarch64, WebAssembly under Node.  Whatever a decoder or an encoder does between kernels is
-exact integer arithmetic in Python, so equal results of all kernels mean equal pixels and equal bytes.
+Calls of kernels are recorded with their results, and repeated by a C program that Zig compiles for the other processor:
+AArch64 under qemu-aarch64, WebAssembly under Node. Between kernels, decoders and encoders use exact integer arithmetic
+in Python, so equal results of all kernels mean equal pixels and equal bytes.
 
     pip install ziglang; apt-get install qemu-user nodejs; pytest -m long tests/long/test_other_processors.py
 """
@@ -46,7 +46,7 @@ from vaecodec.native.prior import cells_of
 pytestmark = pytest.mark.long
 HERE = pathlib.Path(__file__).parent
 GIVEN, MEMORY, ADDRESSES = range(3)  # as in replay.c
-TARGETS = {  # kind: Zig's target, its architecture, and what runs the program
+TARGETS = {  # kind: Zig's target, its architecture, and the command that runs the program
     "neon": ("aarch64-linux-musl", "aarch64", ["qemu-aarch64"]),
     "wasm": ("wasm32-wasi", "wasm32", ["node", "--no-warnings", str(HERE / "wasi.mjs")]),
     "sse2": ("x86_64-linux-musl", "x86_64", []),
@@ -54,17 +54,17 @@ TARGETS = {  # kind: Zig's target, its architecture, and what runs the program
 
 
 class Recorder:
-    """library.call, with all that goes in and comes out written to a file."""
+    """Replace library.call, and write all inputs and outputs to a file."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.file, self.signatures = path.open("wb"), list[str]()
         self._call, self._memory = library.call, library.memory
-        # By address: each names one array only, since all are kept.
+        # By address; all arrays are kept, so an address never names two arrays.
         self._kept: dict[int, np.ndarray] = {}
         self._lists: dict[int, np.ndarray] = {}
 
     def memory(self, lines: int) -> np.ndarray:
-        """library.memory, zero at first."""
+        """Replace library.memory by memory of zeros."""
         memory = self._memory(lines)
         memory[:] = 0
         self._kept[library.pointer(memory)] = memory
@@ -84,14 +84,14 @@ class Recorder:
         return result
 
     def addresses(self, pointers: Sequence[int]) -> np.ndarray:
-        """library.addresses."""
+        """Replace library.addresses."""
         array = np.array(pointers, np.uintp)
         self._lists[library.pointer(array)] = array
         return array
 
     def _form(self, array: np.ndarray) -> int:
-        place = library.pointer(array)
-        return MEMORY if place in self._kept else ADDRESSES if place in self._lists else GIVEN
+        address = library.pointer(array)
+        return MEMORY if address in self._kept else ADDRESSES if address in self._lists else GIVEN
 
     def _put(self, letter: str, argument: object) -> None:
         if letter != "p":
@@ -112,23 +112,23 @@ class Recorder:
         self.file.write(struct.pack(f"<{len(values)}q", *values))
 
     def calls(self) -> str:
-        """A C header that calls a kernel of each signature."""
+        """Return a C header that calls a kernel of each signature."""
         types = {"i": "int32_t", "q": "int64_t", "p": "void *"}
         quoted = ", ".join(f'"{signature}"' for signature in self.signatures)
         lines = [f"static const char *const SIGNATURES[] = {{{quoted}}};"]
         lines += ["static void call_kernel(int signature, vc_kernel kernel, const argument *a) {"]
         for number, signature in enumerate(self.signatures):
             prototype = ", ".join(types[letter] for letter in signature)
-            given = ", ".join(
+            values = ", ".join(
                 f"a[{n}].pointer" if letter == "p" else f"({types[letter]})a[{n}].number"
                 for n, letter in enumerate(signature)
             )
-            lines.append(f"    if (signature == {number}) ((int32_t (*)({prototype}))kernel)({given});")
+            lines.append(f"    if (signature == {number}) ((int32_t (*)({prototype}))kernel)({values});")
         return "\n".join([*lines, "}", ""])
 
 
 def _span(array: np.ndarray) -> bytes:
-    """All bytes from the first element to the last, of a view those between its rows, too."""
+    """Return all bytes from the first element to the last, including those between the rows of a view."""
     if array.flags.c_contiguous:
         return array.tobytes()
     assert array.size and min(array.strides) > 0
@@ -137,7 +137,7 @@ def _span(array: np.ndarray) -> bytes:
 
 
 def every_kernel(rng: np.random.Generator) -> None:
-    """Calls all kernels of networks and of the prior with random arrays."""
+    """Call all kernels of networks and of the prior with random arrays."""
     for channels in WIDTHS:
         for form in ("linear", "relu", "gate", "sums"):
             layer = random_dense(rng, 9, channels * (1 + (form == "gate")), 1023, form=form)
@@ -157,8 +157,11 @@ def every_kernel(rng: np.random.Generator) -> None:
         for shape in SHAPES:
             networks = random_octave(rng, octave, width=int(rng.choice([16, 21, 32])))
             before = random_before(rng, networks, shape, octave == 4)
-            vector, known = random_int32(rng, (networks.features,), 1000), random_int32(rng, (*cells_of(shape), 18))
-            run_octave(networks, vector, before, known)
+            vector, first_values = (
+                random_int32(rng, (networks.features,), 1000),
+                random_int32(rng, (*cells_of(shape), 18)),
+            )
+            run_octave(networks, vector, before, first_values)
 
 
 def random_calls(tmp_path: pathlib.Path) -> None:
@@ -166,7 +169,7 @@ def random_calls(tmp_path: pathlib.Path) -> None:
 
 
 def new_codec(path: pathlib.Path) -> Codec:
-    """A codec whose layers are not packed yet, so that the recording contains that."""
+    """A codec whose layers are not packed yet, so that the recording includes packing."""
     model = parse_model(path.read_bytes(), path.stem)
     assert isinstance(model, Model)
     return Codec(model, threads=1)
@@ -191,7 +194,7 @@ def photographs(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("calls", [random_calls, golden_files, photographs])
 @pytest.mark.parametrize("kind", TARGETS)
-def test_other_processors_write_the_same(kind, calls, kinds, tmp_path, monkeypatch):
+def test_other_processors_compute_the_same_results(kind, calls, kinds, tmp_path, monkeypatch):
     target, architecture, runner = TARGETS[kind]
     if importlib.util.find_spec("ziglang") is None or (runner and shutil.which(runner[0]) is None):
         pytest.skip("needs ziglang and " + " ".join(runner[:1]))
@@ -211,12 +214,12 @@ def test_other_processors_write_the_same(kind, calls, kinds, tmp_path, monkeypat
     (tmp_path / "calls.h").write_text(recorder.calls())
     program = tmp_path / f"replay{'.wasm' if architecture == 'wasm32' else ''}"
     includes = (f"-I{tmp_path}", f"-I{build.SOURCES}")
-    # Node 20 dies when the memory of a WASI program grows.
+    # Node 20 crashes when the memory of a WASI program grows.
     memory = ("-Wl,--initial-memory=1073741824",) if architecture == "wasm32" else ()
     build.build(program, build.zig(target), architecture, includes, shared=(str(HERE / "replay.c"), *memory))
     program.chmod(0o755)
     command = [*runner, str(program), kind, str(tmp_path / "calls")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    # Node 20 may die at the end of a WASI program: what counts is what that has said before.
-    *calls, verdict = done.stdout.split() or [""]
-    assert verdict == "equal" and len(calls) > 500, done.stdout[-500:] + done.stderr
+    process = subprocess.run(command, capture_output=True, text=True)
+    # Node 20 may crash at the end of a WASI program, so only its output counts.
+    *calls, verdict = process.stdout.split() or [""]
+    assert verdict == "equal" and len(calls) > 500, process.stdout[-500:] + process.stderr

@@ -2,8 +2,8 @@
 
     python tests/support/crash.py [compress=215] [decompress=210] [folder=63] [train=12] [--seed 0]
 
-The command kills each named kind that often, or all kinds as often as shown, and prints a tally. It stops at the first
-failed check. tests/system/test_crash.py does a few of each. Needs POSIX.
+The script kills each named kind of command the given number of times, or all kinds as often as shown, and prints a
+tally. It stops at the first failed check. tests/system/test_crash.py runs a few kills of each kind. It needs POSIX.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
 
 
-def kill(command: list[str], after: float) -> bool:
+def kill(command: list[str], seconds: float) -> bool:
     """Start a command and kill its process group `after` seconds; return whether it was still running."""
     child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        child.wait(after)
+        child.wait(seconds)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -52,13 +52,13 @@ def kill(command: list[str], after: float) -> bool:
 
 
 class Pace:
-    """An estimate of a command's seconds, which follows the load of the machine, so that kills come before its end."""
+    """An estimate of a command's duration that follows the load of the machine, so that kills come before its end."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
     def kill(self, command: list[str], part: float) -> bool:
-        """Kill a command after a part of its seconds; return whether it was still running."""
+        """Kill a command after a part of its duration; return whether it was still running."""
         began = time.monotonic()
         killed = kill(command, part * self.seconds)
         self.seconds = self.seconds * 1.01 if killed else min(self.seconds, time.monotonic() - began)
@@ -71,7 +71,7 @@ def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def samples(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Write an image, a text and noise, of a few megabytes together."""
+    """Write an image, a text and noise, a few megabytes in total."""
     folder.mkdir(exist_ok=True)
     paths = [folder / "photo.png", folder / "text.txt", folder / "noise.bin"]
     Image.fromarray(synthetic_image(200, 300)).save(paths[0])
@@ -81,46 +81,46 @@ def samples(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def conversions(command: str, rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
-    """Kill `vaecodec compress` or `decompress`; half of the targets exist, half of the sources are to be removed."""
-    good, tally = [], Counter()
+    """Kill `vaecodec compress` or `decompress`; half of the targets exist, and half of the commands use --rm."""
+    cases, tally = [], Counter()
     for path in samples(folder / "samples"):
         assert run("compress", str(path)).returncode == 0
         packed = path.with_suffix(".vae") if path.suffix == ".png" else path.with_name(path.name + ".vae")
-        back = folder / "back" / path.name
-        back.parent.mkdir(exist_ok=True)
-        assert run("decompress", str(packed), "-o", str(back.parent)).returncode == 0
-        source, target = (path, packed) if command == "compress" else (packed, back)
-        began = time.monotonic()
-        whole = folder / f"whole{target.suffix}"
-        assert run(command, "-f", str(source), "-o", str(whole)).returncode == 0
-        good.append((source, target.name, target.read_bytes(), Pace(time.monotonic() - began)))
+        restored = folder / "back" / path.name
+        restored.parent.mkdir(exist_ok=True)
+        assert run("decompress", str(packed), "-o", str(restored.parent)).returncode == 0
+        source, target = (path, packed) if command == "compress" else (packed, restored)
+        start = time.monotonic()
+        trial = folder / f"whole{target.suffix}"
+        assert run(command, "-f", str(source), "-o", str(trial)).returncode == 0
+        cases.append((source, target.name, target.read_bytes(), Pace(time.monotonic() - start)))
     number = -1
     while tally["kills"] < rounds:
         number += 1
-        source, name, complete, pace = good[number % len(good)]
-        place = folder / f"round{number}"
-        place.mkdir()
-        given, target = place / source.name, place / name
-        shutil.copy2(source, given)
-        before = given.read_bytes()
-        old = rng.random() < 0.5
-        if old:
+        source, name, complete, pace = cases[number % len(cases)]
+        round_folder = folder / f"round{number}"
+        round_folder.mkdir()
+        copy, target = round_folder / source.name, round_folder / name
+        shutil.copy2(source, copy)
+        before = copy.read_bytes()
+        exists = rng.random() < 0.5
+        if exists:
             target.write_bytes(OLD)
         remove = rng.random() < 0.5
         # The first write is near the end, so half of the kills come in the last third.
-        part = rng.uniform(0.66, 1.1) if rng.random() < 0.5 else rng.uniform(0, 1.1)
-        killed = pace.kill([*COMMAND, command, "-f", str(given), "-o", str(target), *["--rm"] * remove], part)
+        fraction = rng.uniform(0.66, 1.1) if rng.random() < 0.5 else rng.uniform(0, 1.1)
+        killed = pace.kill([*COMMAND, command, "-f", str(copy), "-o", str(target), *["--rm"] * remove], fraction)
         content = target.read_bytes() if target.exists() else None
-        assert content in ((OLD, complete) if old else (None, complete)), f"{target}: neither old nor complete"
-        if given.exists():
-            assert given.read_bytes() == before, f"{given}: has changed"
+        assert content in ((OLD, complete) if exists else (None, complete)), f"{target}: is neither old nor complete"
+        if copy.exists():
+            assert copy.read_bytes() == before, f"{copy}: has changed"
         else:
-            assert remove and content == complete, f"{given}: is lost"
-        state = "complete" if content == complete else "old" if old else "absent"
+            assert remove and content == complete, f"{copy}: is lost"
+        state = "complete" if content == complete else "old" if exists else "absent"
         tally["kills"] += killed
         tally[f"killed, {state}" if killed else "not in time"] += 1
-        tally["leftovers"] += len(leftovers(place))
-        shutil.rmtree(place)
+        tally["leftovers"] += len(leftovers(round_folder))
+        shutil.rmtree(round_folder)
     return tally
 
 
@@ -134,39 +134,39 @@ def folders(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[st
         Image.fromarray(synthetic_image(40 + number, 60, number)).save(source / f"sub{number % 3}" / f"{number}.png")
         (source / f"sub{number % 3}" / f"{number}.txt").write_bytes(b"text %d" % number * 1000)
     runs = []
-    for command, given in (("compress", source), ("decompress", folder / "compress" / "in")):
-        began, out = time.monotonic(), folder / command
-        assert run(command, "-r", str(given), "--output-dir", str(out), "--jobs", str(processes)).returncode == 0
-        runs.append((command, given, contents(out), Pace(time.monotonic() - began)))
+    for command, argument in (("compress", source), ("decompress", folder / "compress" / "in")):
+        start, out = time.monotonic(), folder / command
+        assert run(command, "-r", str(argument), "--output-dir", str(out), "--jobs", str(processes)).returncode == 0
+        runs.append((command, argument, contents(out), Pace(time.monotonic() - start)))
     number = -1
     while tally["kills"] < rounds:
         number += 1
-        command, given, complete, pace = runs[number % 2]
-        place, out = folder / f"round{number}", folder / f"round{number}" / "out"
-        shutil.copytree(given, place / given.name)
-        inputs = contents(place / given.name)
+        command, argument, complete, pace = runs[number % 2]
+        round_folder, out = folder / f"round{number}", folder / f"round{number}" / "out"
+        shutil.copytree(argument, round_folder / argument.name)
+        inputs = contents(round_folder / argument.name)
         remove = number % 4 > 1
-        line = [command, "-r", str(place / given.name), "--output-dir", str(out), "--jobs", str(processes)]
+        line = [command, "-r", str(round_folder / argument.name), "--output-dir", str(out), "--jobs", str(processes)]
         line += ["--rm"] * remove
         killed = pace.kill([*COMMAND, *line], rng.uniform(0.2, 1.1))
         outputs = contents(out)
         for path, data in outputs.items():
             assert data == complete[path], f"{out / path}: is not complete"
-        left = contents(place / given.name)
-        assert all(inputs[path] == data for path, data in left.items()), "an input has changed"
-        assert len(inputs) - len(left) <= len(outputs) if remove else left == inputs, "an input is lost"
-        again = run(*line)
-        assert again.returncode == 0, again.stderr
+        remaining = contents(round_folder / argument.name)
+        assert all(inputs[path] == data for path, data in remaining.items()), "an input has changed"
+        assert len(inputs) - len(remaining) <= len(outputs) if remove else remaining == inputs, "an input is lost"
+        resumed = run(*line)
+        assert resumed.returncode == 0, resumed.stderr
         assert contents(out) == complete, "the run that resumed is not complete"
         if not remove:
-            done = int(again.stderr.splitlines()[-1].split()[0])
-            twice = done - (len(complete) - len(outputs))
-            assert 0 <= twice <= processes, f"{twice} were done twice"
-            tally[f"done twice: {twice}"] += 1
+            processed = int(resumed.stderr.splitlines()[-1].split()[0])
+            twice = processed - (len(complete) - len(outputs))
+            assert 0 <= twice <= processes, f"{twice} files were processed twice"
+            tally[f"processed twice: {twice}"] += 1
         assert run("verify", "-r", str(out)).returncode == 0 or command == "decompress"
         tally["kills" if killed else "not in time"] += 1
         tally[f"outputs at the kill: {len(outputs) * 4 // len(complete) * 25} %"] += 1
-        shutil.rmtree(place)
+        shutil.rmtree(round_folder)
     return tally
 
 
@@ -214,7 +214,7 @@ def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[s
             _, _, state, progress = load_checkpoint(str(run_folder))
             assert all(np.isfinite(array).all() for array in state)
             steps = int(progress["steps"])
-        assert steps >= reported - 100 and steps >= last, f"{reported} steps were done, and {steps} are saved"
+        assert steps >= reported - 100 and steps >= last, f"{reported} steps were reported, and {steps} are saved"
         tally["kills"] += 1
         tally["saved at the last report" if steps >= reported else "saved at the report before"] += 1
         last = steps

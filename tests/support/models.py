@@ -65,32 +65,32 @@ def freeze_weights(folder: pathlib.Path, config: Config, weights: Weights) -> st
 
 
 def with_arrays(model: Model, **changes: np.ndarray | None) -> bytes:
-    """The file of a model with other arrays, and the id that goes with them; None drops an array."""
+    """Return the file of a model with changed arrays and a matching id; None drops an array."""
     arrays = {**model.arrays, **changes}
     return pack_model("changed", model.config, {name: a for name, a in arrays.items() if a is not None}, {})
 
 
 def with_entry(array: np.ndarray, value: float, index: int = 0) -> np.ndarray:
-    """A copy of an array with another value at a flat index."""
+    """Return a copy of an array with another value at a flat index."""
     copy = array.copy()
     copy.reshape(-1)[index] = value
     return copy
 
 
 def load_bytes(data: bytes) -> Model:
-    """The model in the bytes of a file, which must be one for images."""
+    """Parse the bytes of a model file, which must hold a model for images."""
     model = parse_model(data, "model.vcm")
     assert isinstance(model, Model)
     return model
 
 
 def reload(model: Model, **changes: np.ndarray | None) -> Model:
-    """A model with other arrays, loaded and validated as a file is."""
+    """Change arrays of a model, and load and validate it like a file."""
     return load_bytes(with_arrays(model, **changes))
 
 
 def assert_refused(model: Model, name: str, change: Callable[[np.ndarray], np.ndarray], message: str) -> None:
-    """Loading a model with a changed array raises a ModelError with this message, in one line that names the file."""
+    """Check that a changed array raises a ModelError with this message, in a single line that names the file."""
     data = with_arrays(model, **{name: change(model.arrays[name])})
     with np.errstate(all="ignore"), pytest.raises(ModelError, match=message) as caught:
         parse_model(data, "bad.vcm")
@@ -98,7 +98,7 @@ def assert_refused(model: Model, name: str, change: Callable[[np.ndarray], np.nd
 
 
 def with_filter(codec: Codec, data: bytes, filter: bytes) -> bytes:
-    """A file with another restoration filter, or none, and the CRCs of its pixels."""
+    """Return a file with another restoration filter, or without a filter, and with the CRCs of its pixels."""
     parsed = parse(data)
     tiles = [(data[tile.offset : tile.offset + tile.length], tile.crc, 0) for tile in parsed.tiles]
     data = pack(parsed.header._replace(filter=filter), tiles)

@@ -17,11 +17,11 @@ from vaecodec.native.prior import (
 )
 
 SIZES = ((1, 1), (1, 9), (7, 1), (2, 3), (5, 8), (3, 21), (11, 4))
-WIDTHS = (1, 3, 8, 17, 32, 40, 96)  # channels: below, at and beyond the lanes of a vector
+WIDTHS = (1, 3, 8, 17, 32, 40, 96)  # channels: fewer than, as many as and more than the lanes of a vector
 
 
 def random_int16(rng: np.random.Generator, shape: tuple[int, ...], most: int) -> np.ndarray:
-    """i16 within +-most, of another magnitude at each position, with both ends among them."""
+    """i16 within +-most of varying magnitude, with both ends among them."""
     reach = rng.choice([1, most // 30 + 1, most], (*shape[:-1], 1))
     numbers = rng.integers(-reach, reach + 1, shape)
     numbers[rng.random(shape) < 0.05] = rng.choice([-most, most])
@@ -89,7 +89,7 @@ def random_int32(rng: np.random.Generator, shape: tuple[int, ...], most: int = 2
 
 
 def random_before(rng: np.random.Generator, networks: Octave, shape: tuple[int, int], coarsest: bool) -> Before:
-    """What is decoded before an octave: the low-pass image and, but for the coarsest, the parents."""
+    """The data decoded before an octave: the low-pass image and, except for the coarsest octave, the parents."""
     low = random_int32(rng, (networks.colours, *shape))
     if coarsest:
         return Before(low, None, None)
@@ -98,8 +98,8 @@ def random_before(rng: np.random.Generator, networks: Octave, shape: tuple[int, 
     return Before(low, parents, rng.integers(-1023, 1024, (*cells, 4 * PASSED)).astype(np.int16))
 
 
-def run_octave(networks: Octave, vector: np.ndarray, before: Before, known: np.ndarray) -> list[np.ndarray]:
+def run_octave(networks: Octave, vector: np.ndarray, before: Before, first_values: np.ndarray) -> list[np.ndarray]:
     """The outputs of both halves of an octave's networks."""
     first = first_half(networks, vector, before)
-    second = second_half(networks, before.low.shape[1:], first.features, known)  # type: ignore[arg-type]
+    second = second_half(networks, before.low.shape[1:], first.features, first_values)  # type: ignore[arg-type]
     return [array for array in (*first, *second) if array is not None]

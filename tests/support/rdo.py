@@ -1,4 +1,4 @@
-"""Measure what an encoder's effort minimises, and check gradients."""
+"""Compute the rate-distortion cost that effort minimises, and check gradients."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def check_gradients(model):
     """Compare the gradient of the synthesis along a direction with a central difference of a sum of squares."""
     rng = np.random.default_rng(1)
     distortion, shape = Synthesis(model, 500), (3, 4, model.config.latents)
-    y, along = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
+    y, direction = (rng.normal(0, 1, shape).astype(np.float32) for _ in range(2))
     target = distortion.forward(rng.normal(0, 1, shape).astype(np.float32))[0]
 
     def squares(y):
         return float(np.square(distortion.forward(y)[0] - target, dtype=np.float64).sum())
 
     pixels, backward = distortion.forward(y)
-    slope = float((backward(2 * (pixels - target)) * along).sum())
-    h = np.float32(1e-3)
-    assert slope == pytest.approx((squares(y + h * along) - squares(y - h * along)) / (2 * h), rel=5e-3)
+    slope = float((backward(2 * (pixels - target)) * direction).sum())
+    step_size = np.float32(1e-3)
+    assert slope == pytest.approx(
+        (squares(y + step_size * direction) - squares(y - step_size * direction)) / (2 * step_size), rel=5e-3
+    )

@@ -1,7 +1,7 @@
 """List the skips that CI expects; tests/conftest.py fails every other skip where CI or VAECODEC_STRICT is set.
 
-A test that is skipped unnoticed checks nothing. So each skip is listed here with the condition that explains it: a
-program, a right or data that the machine lacks, or a feature of another system.
+An unnoticed skip hides a missing check. Each skip is therefore listed with the condition that explains it: a
+program, a permission or data that the machine lacks, or a feature of another system.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def is_expected(test: str, message: str) -> bool:
 
 
 def fail_unexpected(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn the report of an unexpected skip into a failure, where skips are checked."""
+    """Turn the report of an unexpected skip into a failure if skips are checked."""
     if report.skipped and not hasattr(report, "wasxfail") and is_strict():
         message = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not is_expected(report.nodeid, message):
@@ -101,5 +101,5 @@ def fail_unexpected(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 def needs_data(path: pathlib.Path, content: str) -> pytest.MarkDecorator:
-    """Skip a test where a file or folder of large data is missing."""
+    """Skip a test if a file or folder of large data is missing."""
     return pytest.mark.skipif(not path.exists(), reason=f"no {content}: expected {path}")

@@ -11,8 +11,8 @@ from vaecodec.transforms.wavelet import OCTAVES, Coefficients
 
 def inverse_dwt(low: np.ndarray, subbands: np.ndarray) -> np.ndarray:
     """The inverse of float_wavelet.forward_dwt, by lifting."""
-    across, down, both = np.split(subbands, 3)
-    return merge_axis(merge_axis(low, across, 2), merge_axis(down, both, 2), 1)
+    horizontal, vertical, diagonal = np.split(subbands, 3)
+    return merge_axis(merge_axis(low, horizontal, 2), merge_axis(vertical, diagonal, 2), 1)
 
 
 def latents_of_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The report in a browser: it renders without errors, and its controls work."""
+"""Test that the report renders in a browser without errors, and that its controls work."""
 
 import json
 import pathlib
@@ -35,7 +35,7 @@ def path(tmp_path_factory) -> pathlib.Path:
     return out / "report.html"
 
 
-def test_it_needs_nothing_else(path):
+def test_the_report_is_self_contained(path):
     text = path.read_text()
     links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)|url\(["']?(?!#)([^"')]+)""", text)
     assert all(link.startswith("data:") for pair in links for link in pair if link)
@@ -80,7 +80,7 @@ def choose(page, name: str, value: str) -> None:
     )
 
 
-def test_it_renders_without_a_complaint(page):
+def test_the_report_renders_without_errors(page):
     assert script(page, "return document.body.dataset.ready") == "yes"
     assert page.get_log("browser") == []
     assert script(page, "return document.querySelectorAll('svg[role=img]').length") == 2
@@ -90,7 +90,7 @@ def test_it_renders_without_a_complaint(page):
     assert script(page, "return document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_published_curves_are_dashed_and_say_so(page):
+def test_published_curves_are_dashed_and_labelled(page):
     dashed = script(
         page, "return [...document.querySelectorAll('#charts path[stroke-dasharray] > title')].map(t => t.textContent)"
     )
@@ -103,7 +103,7 @@ def test_published_curves_are_dashed_and_say_so(page):
     assert solid == ["jpeg", "webp"]
 
 
-def test_tables_have_numbers_and_no_markup_of_others(page):
+def test_tables_show_numbers_and_escape_markup(page):
     cells = script(
         page, "return [...document.querySelectorAll('#bd tr')].map(r => [...r.cells].map(c => c.textContent))"
     )
@@ -116,7 +116,7 @@ def test_tables_have_numbers_and_no_markup_of_others(page):
     assert script(page, "return document.getElementById('bd').textContent") != before
 
 
-def test_curves_zoom_hide_and_come_back(page):
+def test_curves_zoom_reset_and_hide(page):
     line = "return document.querySelector('#charts path[fill=none] ').getAttribute('d')"
     before = script(page, line)
     press = "[...document.querySelectorAll('#charts button')].find(b => b.textContent === arguments[0]).click()"
@@ -131,29 +131,31 @@ def test_curves_zoom_hide_and_come_back(page):
     page.execute_script("document.querySelector('#legend input').click()")
 
 
-def test_the_slider_moves(page):
+def test_the_slider_moves_the_divider(page):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    clip = "return document.getElementById('leftImage').style.clipPath"
-    place = "return document.getElementById('line').offsetLeft"
-    before, at = script(page, clip), script(page, place)
+    clip_script = "return document.getElementById('leftImage').style.clipPath"
+    position_script = "return document.getElementById('line').offsetLeft"
+    before, start = script(page, clip_script), script(page, position_script)
     page.find_element(By.ID, "wipe").send_keys(Keys.ARROW_RIGHT * 20)
-    assert script(page, clip) != before and script(page, place) > at
+    assert script(page, clip_script) != before and script(page, position_script) > start
     stage = page.find_element(By.ID, "stage")
     actions = webdriver.ActionChains(page)
     actions.move_to_element(stage).click_and_hold().move_by_offset(-25, 0).release().perform()
-    assert script(page, place) < at
+    assert script(page, position_script) < start
     assert page.get_log("browser") == []
 
 
-def test_pictures_are_there_and_differ(page):
+def test_the_gallery_shows_two_different_images(page):
     from selenium.webdriver.common.by import By
 
     for name in ("leftImage", "rightImage"):
         assert script(page, f"return document.getElementById('{name}').naturalWidth") == 80
-    left, right = (script(page, f"return document.getElementById('{n}Image').src") for n in ("left", "right"))
-    assert left != right
+    left_source, right_source = (
+        script(page, f"return document.getElementById('{n}Image').src") for n in ("left", "right")
+    )
+    assert left_source != right_source
     assert "bytes" in page.find_element(By.ID, "leftTag").text
     page.find_element(By.ID, "showDifference").click()
     assert script(page, "return getComputedStyle(document.getElementById('difference')).display") == "block"
@@ -162,11 +164,11 @@ def test_pictures_are_there_and_differ(page):
     assert sizes and all(bpp <= target for target, bpp in sizes)
 
 
-def test_it_is_looked_at(page, tmp_path):
+def test_the_screenshot_has_the_colours_of_the_palette(page, tmp_path):
     page.set_window_size(1100, 2600)
-    shot = tmp_path / "report.png"
-    assert page.save_screenshot(str(shot))
-    with Image.open(shot) as image:
+    screenshot = tmp_path / "report.png"
+    assert page.save_screenshot(str(screenshot))
+    with Image.open(screenshot) as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
-    for wanted in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):  # the first two of the palette
-        assert wanted in colours
+    for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):  # the first two of the palette
+        assert colour in colours

@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/, run small: their tables are whole, and their numbers possible."""
+"""Test that the scripts of benchmarks/ run on small inputs and give complete tables with plausible numbers."""
 
 import json
 import runpy
@@ -19,7 +19,7 @@ MODEL = ["--model", str(GOLDEN / "tiny.vcm")]
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs a script with arguments; its table, which must be the same on paper and as JSON."""
+    """A function that runs a script, checks that its printed table agrees with its JSON, and returns the table."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent))
 
@@ -35,12 +35,12 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_startup(run):
+def test_startup_measures_time_and_memory(run):
     rows = {row[0]: row[1:] for row in run("startup.py", "--repeat", "1", *MODEL)}
     assert "vaecodec --help" in rows and all(seconds > 0 and memory > 5 for seconds, memory in rows.values())
 
 
-def test_throughput_adds_up(run):
+def test_throughput_shares_add_up(run):
     sizes = ["--sizes", "64x64,96x64", "--threads", "1", "--at-once", "1,2", "--repeat", "1"]
     rows = run("throughput.py", *sizes, *MODEL)
     assert len(rows) == 2 * 2 + 2
@@ -56,19 +56,21 @@ def test_complexity_counts_the_networks(run):
     pytest.importorskip("tensorflow")
     rows = {row[0]: row[1:] for row in run("complexity.py", "--preset", "small")}
     assert rows["all of the decoder"][0] == pytest.approx(rows["prior"][0] + rows["synthesis"][0])
-    # The convolutions that enter and leave the analysis's network alone, at 1/16 of the sides.
+    # A lower bound: the first and last layers of the analysis network, at 1/16 of the sides.
     config = PRESETS["small"]
     assert rows["analysis"][0] > config.coarse**2 / 256 / 1000
-    rows, larger = ({row[0]: row[1:] for row in run("complexity.py", "--preset", one)} for one in ("small", "base"))
+    rows, larger = (
+        {row[0]: row[1:] for row in run("complexity.py", "--preset", preset)} for preset in ("small", "base")
+    )
     assert rows.keys() == larger.keys()
     for name, (macs, parameters) in rows.items():
-        if name in ("analysis", "synthesis"):  # base has small's
+        if name in ("analysis", "synthesis"):  # base has the transforms of small
             assert larger[name] == [macs, parameters]
         else:
             assert larger[name][0] > macs and larger[name][1] > parameters
 
 
-def test_transforms_in_batches(run, tmp_path):
+def test_transforms_are_measured_in_batches(run, tmp_path):
     pytest.importorskip("tensorflow")
     rows = run("transforms.py", "--size", "32x32", "--batches", "1,2", "--repeat", "1", *MODEL)
     cases = [(d, b, n) for d in ("cpu", "tensorflow") for b in (1, 2) for n in ("analysis", "synthesis")]
@@ -76,13 +78,13 @@ def test_transforms_in_batches(run, tmp_path):
     assert all(speed > 0 and share > 0 for *_, speed, share in rows)
 
 
-def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
+def test_mixed_names_the_worst_image(tmp_path, monkeypatch, capsys):
     for n in (1, 2):
         Image.fromarray(synthetic_image(80, 120, n)).save(tmp_path / f"{n}.png")
     monkeypatch.setattr(sys, "argv", ["mixed.py", str(tmp_path), "--qualities", "60", "--worst", "1"])
     runpy.run_path(str(SCRIPTS / "mixed.py"), run_name="__main__")
-    head, _, row, *rest = capsys.readouterr().out.splitlines()
-    assert head.count("|") == row.count("|") == 8 and not rest
+    header, _, row, *rest = capsys.readouterr().out.splitlines()
+    assert header.count("|") == row.count("|") == 8 and not rest
     name, quality, coding, bpp, psnr, *peers = (cell.strip() for cell in row.strip("|").split("|"))
     assert name in ("1.png", "2.png") and quality == "60" and coding in image_file.CODINGS + ("vae",)
     assert float(bpp) > 0 and float(psnr) > 30 and all(value == "-" or abs(float(value)) < 30 for value in peers)
@@ -90,46 +92,46 @@ def test_mixed_names_the_worst(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_huge_pictures(run):
+def test_huge_measures_time_and_memory(run):
     before = Image.MAX_IMAGE_PIXELS
     rows = run("huge.py", "--side", "520", "--threads", "1")
     assert len(rows) == 6 and all(seconds > 0 and speed > 0 for _, seconds, speed, _ in rows)
-    assert max(memory for *_, memory in rows) > 10  # of one: a busy machine may miss the middle of a short command
+    assert max(memory for *_, memory in rows) > 10  # a busy machine may not sample the peak of every short command
     assert before == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_bulk(run, tmp_path):
+def test_bulk_compares_folders_and_ray(run, tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "pictures").mkdir()
     Image.fromarray(synthetic_image(70, 80)).save(tmp_path / "pictures" / "a.png")
     try:
         rows = run("bulk.py", str(tmp_path / "pictures"), "--copies", "2", "--repeat", "1")
-    except CodecError as exc:  # Ray gives itself half a minute to start
+    except CodecError as exc:  # Ray has a limit of half a minute to start
         pytest.skip(str(exc))
     assert [row[:2] for row in rows[2:]] == [["folder mode", 2], ["Ray", 2], ["Ray, one file", 1]]
     assert all(seconds > 0 for _, _, seconds, _ in rows[1:])
 
 
 def test_effort_resumes(run, tmp_path):
-    pictures, rows = tmp_path / "pictures", tmp_path / "rows.csv"
-    pictures.mkdir()
+    images, rows = tmp_path / "pictures", tmp_path / "rows.csv"
+    images.mkdir()
     for n in range(3):
-        Image.fromarray(synthetic_image(70, 80 + n)).save(pictures / f"{n}.png")
-    arguments = [str(pictures), *MODEL, "--count", "2", "--crop", "64", "--rows", str(rows)]
+        Image.fromarray(synthetic_image(70, 80 + n)).save(images / f"{n}.png")
+    arguments = [str(images), *MODEL, "--count", "2", "--crop", "64", "--rows", str(rows)]
     first = run("effort.py", *arguments, "--efforts", "2")
     measured = rows.read_text()
     assert [row[0] for row in first] == ["1", "2"] and first[0][2:5] == [0, 0, 0] and len(measured.splitlines()) == 20
     assert run("effort.py", *arguments, "--efforts", "2") == first and rows.read_text() == measured
 
 
-def test_quality_grows(run, tmp_path):
+def test_quality_raises_rate(run, tmp_path):
     Image.fromarray(synthetic_image(70, 80)).save(tmp_path / "a.png")
     rows = run("quality.py", str(tmp_path / "a.png"), *MODEL, "--crop", "64", "--qualities", "10,90")
     assert rows[1][1] > rows[0][1] and rows[1][4] == pytest.approx(100 * (rows[1][1] / rows[0][1] - 1))
 
 
-def test_pipelines(run, tmp_path):
+def test_pipelines_measure_speed_and_cpu(run, tmp_path):
     pytest.importorskip("tensorflow")
     (tmp_path / "pictures").mkdir()
     for n in range(2):

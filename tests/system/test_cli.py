@@ -1,4 +1,4 @@
-"""The command line: what it does, what it says and where, what it refuses, and with which exit code."""
+"""Test the command line: files, messages, refusals and exit status."""
 
 import io
 import json
@@ -27,24 +27,24 @@ from vaecodec.errors import FormatError
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The working folder, with one photo.png in it."""
+    """The working folder, which contains photo.png."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(synthetic_image(50, 70)).save("photo.png")
     return tmp_path
 
 
 @pytest.fixture
-def vae(folder):
+def vae_bytes(folder):
     """photo.vae beside photo.png, as bytes."""
     assert cli.main(["compress", "--quiet", "photo.png"]) == 0
     return (folder / "photo.vae").read_bytes()
 
 
-def names():
+def file_names():
     return sorted(os.listdir("."))
 
 
-def give_stdin(monkeypatch, data):
+def set_stdin(monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
@@ -55,26 +55,26 @@ def run(*arguments, **options):
 # Files
 
 
-def test_there_and_back(folder, capsys):
+def test_compress_and_decompress_round_trip(folder, capsys):
     assert cli.main(["compress", "photo.png"]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     size = os.path.getsize("photo.vae")
     line = rf"photo\.png: {os.path.getsize('photo.png')} -> {size} bytes, {8 * size / 3500:.3f} bpp, \d+\.\d\d s\n"
-    assert re.fullmatch(line, said.err) and said.out == ""
+    assert re.fullmatch(line, output.err) and output.out == ""
     assert cli.main(["decompress", "photo.vae", "-o", "back.ppm"]) == 0
-    with Image.open("back.ppm") as back:
-        assert back.format == "PPM"
+    with Image.open("back.ppm") as image:
+        assert image.format == "PPM"
         codec = vaecodec.load("small")
-        np.testing.assert_array_equal(np.asarray(back), codec.decode(codec.encode(synthetic_image(50, 70))))
-    assert names() == ["back.ppm", "photo.png", "photo.vae"]
+        np.testing.assert_array_equal(np.asarray(image), codec.decode(codec.encode(synthetic_image(50, 70))))
+    assert file_names() == ["back.ppm", "photo.png", "photo.vae"]
 
 
-def test_quiet_says_nothing(folder, capfd):
+def test_quiet_suppresses_all_output(folder, capfd):
     assert cli.main(["compress", "--quiet", "photo.png"]) == 0
     assert capfd.readouterr() == ("", "")
 
 
-def test_quality_and_strip(folder):
+def test_quality_and_strip_are_applied(folder):
     exif = Image.Exif()
     exif[0x010F] = "Acme"
     Image.fromarray(synthetic_image(50, 70)).save("photo.png", exif=exif)
@@ -85,26 +85,26 @@ def test_quality_and_strip(folder):
     assert image_file.info((folder / "photo.vae").read_bytes())["metadata"] == []
 
 
-def test_window(vae):
+def test_window_crops_the_image(vae_bytes):
     assert cli.main(["decompress", "photo.vae", "-o", "whole.png"]) == 0
     assert cli.main(["decompress", "photo.vae", "-o", "part.png", "--window", "10,20,30,40"]) == 0
-    whole, part = (np.asarray(Image.open(name)) for name in ("whole.png", "part.png"))
-    np.testing.assert_array_equal(part, whole[10:40, 20:60])
+    image, part = (np.asarray(Image.open(name)) for name in ("whole.png", "part.png"))
+    np.testing.assert_array_equal(part, image[10:40, 20:60])
 
 
-def test_a_window_outside_of_the_picture_fails_that_file(vae, capsys):
+def test_windows_outside_the_image_are_refused(vae_bytes, capsys):
     assert cli.main(["decompress", "photo.vae", "-o", "part.png", "--window", "40,0,11,1"]) == 1
     assert re.fullmatch(r"vaecodec: photo\.vae: window .*\n", capsys.readouterr().err)
-    assert names() == ["photo.png", "photo.vae"]
+    assert file_names() == ["photo.png", "photo.vae"]
 
 
-def test_existing_output_needs_force(vae, folder, capsys):
+def test_existing_output_needs_force(vae_bytes, folder, capsys):
     (folder / "photo.vae").write_bytes(b"old")
     assert cli.main(["compress", "photo.png"]) == 1
     assert capsys.readouterr().err == "vaecodec: photo.png: photo.vae exists already (-f overwrites it)\n"
     assert (folder / "photo.vae").read_bytes() == b"old"
     assert cli.main(["compress", "-f", "photo.png"]) == 0
-    assert (folder / "photo.vae").read_bytes() == vae
+    assert (folder / "photo.vae").read_bytes() == vae_bytes
 
 
 def test_input_is_never_the_output(folder, capsys):
@@ -113,7 +113,7 @@ def test_input_is_never_the_output(folder, capsys):
     assert "same file" in capsys.readouterr().err and (folder / "photo.png").read_bytes() == before
 
 
-def test_several_inputs_into_a_folder_with_one_failure(folder, capsys):
+def test_failed_inputs_do_not_stop_the_others(folder, capsys):
     (folder / "notes.png").write_bytes(b"not an image")
     Image.fromarray(synthetic_image(50, 70)[:20]).save("other.jpg")
     (folder / "out").mkdir()
@@ -124,7 +124,7 @@ def test_several_inputs_into_a_folder_with_one_failure(folder, capsys):
     assert sorted(os.listdir("out")) == ["notes.png.vae", "other.vae", "photo.vae"]
 
 
-def test_one_input_into_a_folder(vae, folder):
+def test_output_may_be_a_folder(vae_bytes, folder):
     (folder / "out").mkdir()
     assert cli.main(["decompress", "photo.vae", "-o", "out"]) == 0
     assert os.listdir("out") == ["photo.png"]
@@ -134,27 +134,27 @@ def test_two_inputs_never_share_an_output(folder, capsys):
     Image.fromarray(synthetic_image(50, 70)[:20]).save("photo.jpg")
     assert cli.main(["compress", "-f", "--rm", "photo.png", "photo.jpg"]) == 1
     assert "photo.vae is the output of photo.png already" in capsys.readouterr().err
-    assert names() == ["photo.jpg", "photo.vae"]
+    assert file_names() == ["photo.jpg", "photo.vae"]
     assert image_file.info((folder / "photo.vae").read_bytes())["height"] == 50
 
 
-def test_rm_removes_and_keep_keeps(folder):
+def test_rm_removes_inputs_and_keep_overrides_it(folder):
     assert cli.main(["compress", "--rm", "photo.png"]) == 0
-    assert names() == ["photo.vae"]
+    assert file_names() == ["photo.vae"]
     assert cli.main(["decompress", "--rm", "-k", "photo.vae"]) == 0
-    assert names() == ["photo.png", "photo.vae"]
+    assert file_names() == ["photo.png", "photo.vae"]
 
 
-def test_rm_keeps_what_does_not_verify(folder, monkeypatch, capsys):
+def test_rm_keeps_inputs_whose_output_does_not_verify(folder, monkeypatch, capsys):
     def fails(self, data, *_):
         raise FormatError("tile 0 is damaged")
 
     monkeypatch.setattr(Codec, "verify", fails)
     assert cli.main(["compress", "--rm", "photo.png"]) == 1
-    assert capsys.readouterr().err == "vaecodec: photo.png: tile 0 is damaged\n" and "photo.png" in names()
+    assert capsys.readouterr().err == "vaecodec: photo.png: tile 0 is damaged\n" and "photo.png" in file_names()
 
 
-def test_warnings_are_one_line_that_names_the_file(folder, capsys):
+def test_warnings_take_one_line_and_name_the_file(folder, capsys):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
     assert cli.main(["compress", "moving.gif"]) == 0
@@ -163,129 +163,129 @@ def test_warnings_are_one_line_that_names_the_file(folder, capsys):
     assert second.startswith("moving.gif: ")
 
 
-def test_a_hostile_name_stays_on_its_line(folder, capsys):
+def test_control_characters_in_names_are_escaped(folder, capsys):
     name = "a\nvaecodec: \x1b[2Jb\udcff.png"
     assert cli.main(["compress", name]) == 1
     assert capsys.readouterr().err == "vaecodec: a\\nvaecodec: \\x1b[2Jb\\udcff.png: No such file or directory\n"
 
 
-def test_a_name_that_the_encoding_lacks_is_shown_escaped(vae, folder):
-    (folder / "\u00e9t\u00e9.vae").write_bytes(vae)
-    done = subprocess.run(
+def test_names_outside_the_encoding_are_escaped(vae_bytes, folder):
+    (folder / "\u00e9t\u00e9.vae").write_bytes(vae_bytes)
+    process = subprocess.run(
         [*COMMAND, "info", "\u00e9t\u00e9.vae"], env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}, capture_output=True
     )
-    assert done.returncode == 0 and done.stdout.startswith(b"\\xe9t\\xe9.vae: ")
+    assert process.returncode == 0 and process.stdout.startswith(b"\\xe9t\\xe9.vae: ")
 
 
 # Streams
 
 
-def test_streams(folder, vae):
-    there = run("compress", "-", input=(folder / "photo.png").read_bytes())
-    assert (there.returncode, there.stdout) == (0, vae)
-    back = run("decompress", "--quiet", "-c", "photo.vae")
-    assert (back.returncode, back.stderr) == (0, b"")
-    pixels = np.asarray(Image.open(io.BytesIO(back.stdout)))
-    np.testing.assert_array_equal(pixels, vaecodec.load("small").decode(vae))
-    assert names() == ["photo.png", "photo.vae"]
+def test_standard_streams_carry_images(folder, vae_bytes):
+    compressed = run("compress", "-", input=(folder / "photo.png").read_bytes())
+    assert (compressed.returncode, compressed.stdout) == (0, vae_bytes)
+    decompressed = run("decompress", "--quiet", "-c", "photo.vae")
+    assert (decompressed.returncode, decompressed.stderr) == (0, b"")
+    pixels = np.asarray(Image.open(io.BytesIO(decompressed.stdout)))
+    np.testing.assert_array_equal(pixels, vaecodec.load("small").decode(vae_bytes))
+    assert file_names() == ["photo.png", "photo.vae"]
 
 
-def test_stdin_to_a_file(folder, vae, monkeypatch):
-    give_stdin(monkeypatch, (folder / "photo.png").read_bytes())
+def test_stdin_can_be_compressed_to_a_file(folder, vae_bytes, monkeypatch):
+    set_stdin(monkeypatch, (folder / "photo.png").read_bytes())
     assert cli.main(["compress", "-", "-o", "other.vae"]) == 0
-    assert (folder / "other.vae").read_bytes() == vae
+    assert (folder / "other.vae").read_bytes() == vae_bytes
 
 
-def test_one_line_on_stderr_and_none_from_libraries(folder):
-    done = run("compress", "photo.png")
-    assert done.returncode == 0 and done.stderr.count(b"\n") == 1 and done.stderr.startswith(b"photo.png: ")
+def test_stderr_has_one_line_and_none_from_libraries(folder):
+    process = run("compress", "photo.png")
+    assert process.returncode == 0 and process.stderr.count(b"\n") == 1 and process.stderr.startswith(b"photo.png: ")
     assert run("verify", "photo.vae").stderr == b"photo.vae: ok, %d bytes\n" % os.path.getsize("photo.vae")
 
 
-def without_stderr(*arguments, close="2>&-"):
+def status_without_streams(*arguments, close="2>&-"):
     words = shlex.join([*COMMAND, *arguments])
     return subprocess.run(["sh", "-c", f"exec {words} {close}"], env=ENVIRONMENT, stdout=subprocess.PIPE).returncode
 
 
 @pytest.mark.parametrize("close", ["2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-"])
 def test_commands_work_without_standard_streams(folder, close):
-    assert without_stderr("compress", "photo.png", close=close) == 0
-    assert without_stderr("verify", "photo.vae", close=close) == 0
-    assert without_stderr("info", "photo.vae", close=close) == 0
-    assert without_stderr("decompress", "photo.vae", "-o", "back.png", close=close) == 0
-    assert without_stderr("compress", "photo.png", close=close) == 1  # the output exists
-    assert without_stderr("compress", close=close) == 2
+    assert status_without_streams("compress", "photo.png", close=close) == 0
+    assert status_without_streams("verify", "photo.vae", close=close) == 0
+    assert status_without_streams("info", "photo.vae", close=close) == 0
+    assert status_without_streams("decompress", "photo.vae", "-o", "back.png", close=close) == 0
+    assert status_without_streams("compress", "photo.png", close=close) == 1  # the output exists
+    assert status_without_streams("compress", close=close) == 2
     os.mkdir("folder")
     os.rename("photo.png", "folder/photo.png")
-    assert without_stderr("compress", "-r", "-j", "2", "folder", close=close) == 0
-    with open("photo.vae", "rb") as one, open("folder/photo.vae", "rb") as other:
-        assert one.read() == other.read()
-    with Image.open("back.png") as back:
-        np.testing.assert_array_equal(np.asarray(back), vaecodec.decode((folder / "photo.vae").read_bytes()))
+    assert status_without_streams("compress", "-r", "-j", "2", "folder", close=close) == 0
+    with open("photo.vae", "rb") as file, open("folder/photo.vae", "rb") as file_from_folder:
+        assert file.read() == file_from_folder.read()
+    with Image.open("back.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), vaecodec.decode((folder / "photo.vae").read_bytes()))
 
 
-def test_a_library_works_without_standard_error(folder, vae):
+def test_a_library_works_without_standard_error(folder, vae_bytes):
     code = "import os, sys; os.close(2); sys.stderr = None; import vaecodec;"
     code += "from vaecodec.files.compression import compress_file;"
     code += "compress_file('photo.png', 'again.vae', threads=1); vaecodec.decode(open('again.vae', 'rb').read())"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
-    assert (folder / "again.vae").read_bytes() == vae
+    assert (folder / "again.vae").read_bytes() == vae_bytes
 
 
 @pytest.mark.parametrize("arguments", [["info", "photo.vae"], ["compress", "-c", "photo.png"]])
-def test_a_full_stdout_is_one_line(vae, arguments):
+def test_a_full_disk_is_reported_in_one_line(vae_bytes, arguments):
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode == 1
-    assert done.stderr.count(b"\n") == 1 and b"No space left on device" in done.stderr
+        process = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE)
+    assert process.returncode == 1
+    assert process.stderr.count(b"\n") == 1 and b"No space left on device" in process.stderr
 
 
 @pytest.mark.parametrize("arguments", [["info", "photo.vae"], ["--help"], ["decompress", "-c", "photo.vae"]])
-def test_a_closed_pipe_is_quiet(vae, arguments):
+def test_a_closed_pipe_causes_no_message(vae_bytes, arguments):
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+    process = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (process.returncode, process.stderr) == (1, b"")
 
 
 def on_terminal(arguments, *streams):
-    """(exit code, what the terminal shows) with some of stdin, stdout and stderr on a terminal."""
+    """Run a command with the named streams on a terminal; return exit status, terminal output and standard error."""
     import pty  # not on Windows
 
-    ours, theirs = pty.openpty()
-    where = {name: theirs if name in streams else subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    child = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, **where)
-    said = child.communicate()
-    os.close(theirs)
-    shown = b""
+    controller, terminal = pty.openpty()
+    ends = {name: terminal if name in streams else subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    child = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, **ends)
+    outputs = child.communicate()
+    os.close(terminal)
+    screen = b""
     try:
-        while more := os.read(ours, 65536):
-            shown += more
-    except OSError:  # what Linux says at the end of a terminal
+        while block := os.read(controller, 65536):
+            screen += block
+    except OSError:  # Linux raises this at the end of a terminal
         pass
-    os.close(ours)
-    return child.returncode, shown, said[1] or b""
+    os.close(controller)
+    return child.returncode, screen, outputs[1] or b""
 
 
 @pytest.mark.parametrize("arguments", [["compress", "-"], ["decompress", "-", "-o", "a.png"], ["info", "-"]])
-def test_a_terminal_is_not_read_from(folder, arguments):
+def test_images_are_not_read_from_a_terminal(folder, arguments):
     code, _, error = on_terminal(arguments, "stdin")
     assert code == 2 and b"standard input is a terminal" in error
 
 
-def test_a_terminal_is_written_to_only_by_force(vae):
-    code, shown, error = on_terminal(["compress", "-c", "photo.png"], "stdout")
-    assert (code, shown) == (2, b"") and b"standard output is a terminal" in error
-    code, shown, error = on_terminal(["compress", "-c", "-f", "photo.png"], "stdout")
-    assert code == 0 and b"HEAD" in shown
+def test_images_are_written_to_a_terminal_only_with_force(vae_bytes):
+    code, screen, error = on_terminal(["compress", "-c", "photo.png"], "stdout")
+    assert (code, screen) == (2, b"") and b"standard output is a terminal" in error
+    code, screen, error = on_terminal(["compress", "-c", "-f", "photo.png"], "stdout")
+    assert code == 0 and b"HEAD" in screen
 
 
-def test_progress_is_for_terminals_only(folder):
-    code, shown, _ = on_terminal(["compress", "photo.png"], "stderr")
-    assert code == 0 and shown.startswith(b"\r\x1b[Kphoto.png\r\x1b[K")
-    code, shown, _ = on_terminal(["compress", "-f", "--quiet", "photo.png"], "stderr")
-    assert (code, shown) == (0, b"")
+def test_progress_is_shown_only_on_terminals(folder):
+    code, screen, _ = on_terminal(["compress", "photo.png"], "stderr")
+    assert code == 0 and screen.startswith(b"\r\x1b[Kphoto.png\r\x1b[K")
+    code, screen, _ = on_terminal(["compress", "-f", "--quiet", "photo.png"], "stderr")
+    assert (code, screen) == (0, b"")
     assert b"\r" not in run("compress", "-f", "photo.png").stderr
 
 
@@ -293,42 +293,42 @@ def test_progress_is_for_terminals_only(folder):
 
 
 @pytest.fixture
-def waiting(folder):
-    """A child that waits in the middle of reading a.fifo, and the open end that it waits for."""
+def blocked_child(folder):
+    """A child that blocks while it reads a.fifo, because the other end is open."""
     os.mkfifo("a.fifo")
     child = subprocess.Popen([*COMMAND, "info", "a.fifo"], env=ENVIRONMENT, stderr=subprocess.PIPE)
-    with open("a.fifo", "wb"):  # opens when the child does
+    with open("a.fifo", "wb"):  # returns when the child opens it
         yield child
     child.wait()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_without_a_traceback(waiting, number, code):
-    waiting.send_signal(number)
-    assert waiting.communicate() == (None, b"") and waiting.returncode == code
+def test_signals_end_commands_without_a_traceback(blocked_child, number, code):
+    blocked_child.send_signal(number)
+    assert blocked_child.communicate() == (None, b"") and blocked_child.returncode == code
 
 
-@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_file_leaves_nothing(folder, monkeypatch, how):
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
+def test_interrupted_commands_leave_no_files(folder, monkeypatch, exception):
     before = signal.getsignal(signal.SIGTERM)
 
     def interrupted(descriptor):
-        raise how(143)
+        raise exception(143)
 
     monkeypatch.setattr(os, "fsync", interrupted)
-    assert cli.main(["compress", "photo.png"]) == {KeyboardInterrupt: 130, SystemExit: 143}[how]
-    assert names() == ["photo.png"] and signal.getsignal(signal.SIGTERM) is before
+    assert cli.main(["compress", "photo.png"]) == {KeyboardInterrupt: 130, SystemExit: 143}[exception]
+    assert file_names() == ["photo.png"] and signal.getsignal(signal.SIGTERM) is before
 
 
 # JSON
 
 
-def test_json_lines_of_success_and_failure(folder, capsys):
+def test_json_has_one_line_per_input(folder, capsys):
     assert cli.main(["compress", "--json", "gone.png", "photo.png"]) == 1
-    said = capsys.readouterr()
-    failure, success = map(json.loads, said.out.splitlines())
+    output = capsys.readouterr()
+    failure, success = map(json.loads, output.out.splitlines())
     assert failure == {"input": "gone.png", "error": "No such file or directory"}
-    assert said.err == "vaecodec: gone.png: No such file or directory\n"
+    assert output.err == "vaecodec: gone.png: No such file or directory\n"
     size = os.path.getsize("photo.vae")
     assert success.pop("seconds") > 0
     assert success == {
@@ -343,16 +343,16 @@ def test_json_lines_of_success_and_failure(folder, capsys):
     }
 
 
-def test_json_of_info_verify_and_models(vae, capsys):
+def test_info_verify_and_models_print_json(vae_bytes, capsys):
     model = vaecodec.load("small").model.id
     assert cli.main(["info", "--json", "photo.vae"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"input": "photo.vae", **image_file.info(vae)}
+    assert json.loads(capsys.readouterr().out) == {"input": "photo.vae", **image_file.info(vae_bytes)}
     assert cli.main(["verify", "--json", "photo.vae"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "input": "photo.vae",
         "ok": True,
         "kind": "picture",
-        "bytes": len(vae),
+        "bytes": len(vae_bytes),
     }
     assert cli.main(["models", "--json"]) == 0
     assert {"name": "small", "model": model, "from": "shipped"} in map(json.loads, capsys.readouterr().out.splitlines())
@@ -361,17 +361,17 @@ def test_json_of_info_verify_and_models(vae, capsys):
 # info, verify, models
 
 
-def test_info_is_one_line_on_stdout(vae, capsys, monkeypatch):
+def test_info_prints_one_line(vae_bytes, capsys, monkeypatch):
     assert cli.main(["info", "photo.vae"]) == 0
-    said = capsys.readouterr()
-    assert said.err == "" and said.out.startswith("photo.vae: 70 x 50, quality ") and said.out.count("\n") == 1
-    assert f"{len(vae)} bytes" in said.out and vaecodec.load("small").model.id in said.out
-    give_stdin(monkeypatch, vae)
+    output = capsys.readouterr()
+    assert output.err == "" and output.out.startswith("photo.vae: 70 x 50, quality ") and output.out.count("\n") == 1
+    assert f"{len(vae_bytes)} bytes" in output.out and vaecodec.load("small").model.id in output.out
+    set_stdin(monkeypatch, vae_bytes)
     assert cli.main(["info", "-"]) == 0
-    assert capsys.readouterr().out == "-" + said.out.removeprefix("photo.vae")
+    assert capsys.readouterr().out == "-" + output.out.removeprefix("photo.vae")
 
 
-def test_info_names_the_kind_of_picture(folder, capsys):
+def test_info_names_the_kind_of_image(folder, capsys):
     alpha = np.zeros((50, 70), np.uint8)
     alpha[:, 9:] = 255
     Image.fromarray(np.dstack([synthetic_image(50, 70), alpha])).save("alpha.png")
@@ -388,32 +388,32 @@ def test_info_names_the_kind_of_picture(folder, capsys):
     assert "cannot hold transparency" in capsys.readouterr().err and not os.path.exists("alpha.jpg")
 
 
-def test_verify_finds_damage_of_any_byte(vae, folder, capsys):
+def test_verify_detects_damage_of_any_byte(vae_bytes, folder, capsys):
     assert cli.main(["verify", "photo.vae"]) == 0
-    assert capsys.readouterr().err == f"photo.vae: ok, {len(vae)} bytes\n"
-    for position in range(0, len(vae), 11):
-        damaged = bytearray(vae)
+    assert capsys.readouterr().err == f"photo.vae: ok, {len(vae_bytes)} bytes\n"
+    for position in range(0, len(vae_bytes), 11):
+        damaged = bytearray(vae_bytes)
         damaged[position] ^= 0x10
         (folder / "bad.vae").write_bytes(damaged)
         assert cli.main(["verify", "bad.vae"]) == 1
         assert re.fullmatch(r"vaecodec: bad\.vae: [^\n]+\n", capsys.readouterr().err)
 
 
-def test_a_model_that_is_not_there_is_said_once(vae, folder, capsys):
+def test_missing_models_are_reported_once(vae_bytes, folder, capsys):
     assert cli.main(["compress", "-m", "nobody", "photo.png", "gone.png"]) == 1
     assert re.fullmatch(r"vaecodec: nobody: [^\n]+\n", capsys.readouterr().err)
-    foreign = bytearray(vae)
-    head = image_file.parse(vae).header
-    foreign = vae.replace(bytes.fromhex(head.model), bytes(16))
-    start = vae.index(b"HEAD")
-    length = int.from_bytes(vae[start - 4 : start], "little")
+    foreign = bytearray(vae_bytes)
+    header = image_file.parse(vae_bytes).header
+    foreign = vae_bytes.replace(bytes.fromhex(header.model), bytes(16))
+    start = vae_bytes.index(b"HEAD")
+    length = int.from_bytes(vae_bytes[start - 4 : start], "little")
     crc = zlib.crc32(foreign[start : start + 4 + length]).to_bytes(4, "little")
     (folder / "foreign.vae").write_bytes(foreign[: start + 4 + length] + crc + foreign[start + 8 + length :])
     assert cli.main(["decompress", "foreign.vae"]) == 1
     assert "0" * 32 in capsys.readouterr().err
 
 
-def test_models_lists_the_shipped_ones(capsys):
+def test_models_lists_the_shipped_models(capsys):
     assert cli.main(["models"]) == 0
     assert f"small  {vaecodec.load('small').model.id}\n" in capsys.readouterr().out
 
@@ -457,20 +457,20 @@ def test_models_lists_the_shipped_ones(capsys):
         "freeze run",
     ],
 )
-def test_wrong_usage_is_2_and_touches_nothing(folder, monkeypatch, capsys, line):
-    give_stdin(monkeypatch, b"")
+def test_usage_errors_exit_with_2_and_change_no_file(folder, monkeypatch, capsys, line):
+    set_stdin(monkeypatch, b"")
     assert cli.main(line.split()) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("usage: vaecodec") and said.out == ""
-    assert names() == ["photo.png"]
+    output = capsys.readouterr()
+    assert output.err.startswith("usage: vaecodec") and output.out == ""
+    assert file_names() == ["photo.png"]
 
 
-def test_help_and_version(capsys):
+def test_help_and_version_are_printed(capsys):
     assert cli.main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert "exit status" in said and set(cli.MODULES) == {command.name for command in list_commands()}
+    text = capsys.readouterr().out
+    assert "exit status" in text and set(cli.MODULES) == {command.name for command in list_commands()}
     for name in ("compress", "decompress", "info", "verify", "models", "train", "freeze"):
-        assert name in said
+        assert name in text
         assert cli.main([name, "--help"]) == 0
     capsys.readouterr()
     assert cli.main(["--version"]) == 0
@@ -482,15 +482,15 @@ import sys
 import zlib
 from vaecodec import cli
 code = cli.main(sys.argv[1:])
-found = {"numpy", "PIL", "tensorflow", "safetensors", "backports"} & set(sys.modules)
-sys.exit(f"imported {sorted(found)}" if found else code)
+imported = {"numpy", "PIL", "tensorflow", "safetensors", "backports"} & set(sys.modules)
+sys.exit(f"imported {sorted(imported)}" if imported else code)
 """
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"], ["--version"], ["info", "photo.vae"]])
-def test_what_needs_no_pixels_imports_no_libraries(vae, arguments):
-    done = subprocess.run([sys.executable, "-c", HEAVY, *arguments], env=ENVIRONMENT, capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"") and done.stdout
+def test_commands_without_pixels_import_no_libraries(vae_bytes, arguments):
+    process = subprocess.run([sys.executable, "-c", HEAVY, *arguments], env=ENVIRONMENT, capture_output=True)
+    assert (process.returncode, process.stderr) == (0, b"") and process.stdout
 
 
 # Training
@@ -506,12 +506,12 @@ def test_training_without_tensorflow_names_the_extra(folder, monkeypatch, capsys
         assert re.fullmatch(
             r"vaecodec: \w+: needs more packages: pip install 'vaecodec\[train\]' [^\n]+\n", capsys.readouterr().err
         )
-    assert names() == ["photo.png"]
+    assert file_names() == ["photo.png"]
 
 
 @pytest.fixture
-def trained(monkeypatch):
-    """Takes the place of training; the calls it got."""
+def train_calls(monkeypatch):
+    """Replace training, and return the list of its calls."""
     from vaecodec.training import loop
 
     calls = []
@@ -525,32 +525,32 @@ def trained(monkeypatch):
     return calls
 
 
-def test_train_hands_its_options_over(folder, trained, capsys):
+def test_train_passes_its_options_on(folder, train_calls, capsys):
     from vaecodec.training.loop import Options
 
     line = "train a b.tar --out run --minutes 2.5 --steps 7 --batch 3 --crop 64 --rate 0.01 --seed 5 --json"
     assert cli.main(line.split()) == 0
     options = Options(minutes=2.5, steps=7, batch=3, crop=64, rate=0.01, seed=5)
-    assert trained == [(["a", "b.tar"], "run", PRESETS["small"], options, None)]
+    assert train_calls == [(["a", "b.tar"], "run", PRESETS["small"], options, None)]
     assert json.loads(capsys.readouterr().out) == {"run": "run", "bpp": 0.5}
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 
-def test_train_begins_with_a_checkpoint_of_its_own_architecture(folder, trained, monkeypatch, capsys):
+def test_train_from_uses_the_architecture_of_the_checkpoint(folder, train_calls, monkeypatch, capsys):
     from vaecodec.config import Config
     from vaecodec.training import loop
 
     config, weights = Config(fine=32), {"w": np.zeros(1)}
     monkeypatch.setattr(loop, "averaged_weights", lambda path: (config, weights))
     assert cli.main(["train", "a", "--out", "run", "--from", "other"]) == 0
-    assert trained[0][2] == config and trained[0][4] is weights
+    assert train_calls[0][2] == config and train_calls[0][4] is weights
     assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
     assert cli.main(["train", "a", "--out", "run", "--preset", "huge"]) == 1
-    said = capsys.readouterr().err
-    assert "unknown preset 'huge' (known: small, base, digits)" in said and len(trained) == 1
+    error = capsys.readouterr().err
+    assert "unknown preset 'huge' (known: small, base, digits)" in error and len(train_calls) == 1
 
 
-def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, monkeypatch):
+def test_train_exports_the_step_and_imports_its_state(folder, train_calls, monkeypatch):
     from vaecodec.training import loop, train_step
     from vaecodec.training.train_step import Options
 
@@ -562,20 +562,20 @@ def test_the_training_step_goes_out_and_its_state_comes_back(folder, trained, mo
     assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
     small = PRESETS["small"]
     out = (small, Options(batch=2), "step", "run", False)
-    assert calls == [out, ("step", "run", small, Options())] and not trained
+    assert calls == [out, ("step", "run", small, Options())] and not train_calls
 
 
-def test_help_of_train_gives_the_defaults_that_hold(capsys):
+def test_help_of_train_shows_the_actual_defaults(capsys):
     from vaecodec.training.loop import Options
 
     assert cli.main(["train", "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
     for name in ("minutes", "batch", "crop", "rate", "seed"):
-        default = re.search(rf"--{name} {name.upper()} [^-]*?default: ([\d.]+)", said).group(1)
+        default = re.search(rf"--{name} {name.upper()} [^-]*?default: ([\d.]+)", text).group(1)
         assert float(default) == getattr(Options(), name)
 
 
-def test_freeze_asks_before_it_overwrites(folder, monkeypatch, capsys):
+def test_freeze_overwrites_only_with_force(folder, monkeypatch, capsys):
     from vaecodec.training import freezing
 
     calls = []

@@ -1,6 +1,6 @@
-"""Crashes, full disks, concurrent writers and closed pipes: a target is absent, old or complete, no source is lost.
+"""Test crashes, full disks, concurrent writers and closed pipes.
 
-tests/support/crash.py kills more often.
+A target is absent, old or complete, and no source is lost. tests/support/crash.py runs more kills.
 """
 
 import os
@@ -17,7 +17,7 @@ from vaecodec.container import stored
 
 
 @pytest.mark.parametrize(("kind", "rounds"), [("compress", 4), ("decompress", 3), ("folder", 2), ("train", 1)])
-def test_killed_at_random_moments(kind, rounds):
+def test_kills_at_random_moments_lose_no_data(kind, rounds):
     if kind == "train":
         pytest.importorskip("tensorflow")
     assert crash.kills(kind, rounds, seed=1)["kills"] == rounds
@@ -25,7 +25,7 @@ def test_killed_at_random_moments(kind, rounds):
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A picture and noise, of more than 4 KiB each as .vae files, in the working folder."""
+    """The working folder, with an image and noise; both take more than 4 KiB as .vae files."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(synthetic_image(300, 400)).save("photo.png")
     with open("noise", "wb") as file:
@@ -33,7 +33,7 @@ def sources(tmp_path, monkeypatch):
     return tmp_path
 
 
-# Runs the rest of its arguments where a file may have 2 KiB.
+# Run the remaining arguments with a limit of 2 KiB for files.
 LIMITED = """
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -44,71 +44,77 @@ runpy.run_module("vaecodec", run_name="__main__")
 
 
 @pytest.mark.parametrize(("name", "old"), [("photo.png", True), ("noise", False)])
-def test_a_full_disk_is_one_line_and_loses_nothing(sources, name, old):
+def test_a_full_disk_gives_one_line_and_loses_no_data(sources, name, old):
     target = name.replace(".png", "") + ".vae"
     before = (sources / name).read_bytes()
     if old:
         (sources / target).write_bytes(b"old")
     arguments = ["compress", "-q", "90", "-f", "--rm", name]
-    done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "File too large" in done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert process.returncode == 1 and process.stderr.count("\n") == 1 and "File too large" in process.stderr
     assert (sources / name).read_bytes() == before
     assert sorted(os.listdir()) == sorted(["noise", "photo.png", *[target] * old])
     assert not old or (sources / target).read_bytes() == b"old"
-    # And back: the .vae file stays, and no half of the file in it appears.
+    # A failed decompression keeps the .vae file and leaves no partial output.
     assert subprocess.run([*COMMAND, "compress", "-q", "90", "-f", "--rm", name], env=ENVIRONMENT).returncode == 0
     packed = (sources / target).read_bytes()
     arguments = ["decompress", "--rm", target]
-    done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "File too large" in done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert process.returncode == 1 and process.stderr.count("\n") == 1 and "File too large" in process.stderr
     assert (sources / target).read_bytes() == packed and len(os.listdir()) == 2
 
 
 @pytest.mark.parametrize("name", ["photo.png", "noise"])
-def test_a_full_device_is_one_line(sources, name):
+def test_a_full_device_gives_one_line(sources, name):
     for arguments in (["-o", "/dev/full"], ["-c"]):
         with open("/dev/full", "wb") as full:
             command = [*COMMAND, "compress", *arguments, name]
-            done = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == 1 and "No space left on device" in done.stderr and done.stderr.count("\n") == 1
+            process = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (
+            process.returncode == 1 and "No space left on device" in process.stderr and process.stderr.count("\n") == 1
+        )
     assert sorted(os.listdir()) == ["noise", "photo.png"]
 
 
 @pytest.fixture
-def megabyte(tmp_path):
+def small_file_system(tmp_path):
     """A file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    mount_point = tmp_path / "small"
+    mount_point.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount_point)]
     try:
         mounted = subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:
         mounted = False
     if not mounted:
         pytest.skip("may not mount a file system here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield mount_point
+    subprocess.run(["umount", str(mount_point)], check=True)
 
 
-def test_a_file_system_that_fills_up_keeps_the_sources_of_what_it_has_no_room_for(sources, megabyte):
+def test_a_full_file_system_keeps_the_sources_without_output(sources, small_file_system):
     (sources / "in").mkdir()
     for number in range(12):
         (sources / "in" / f"{number:02}").write_bytes(os.urandom(150_000))
     before = {path.name: path.read_bytes() for path in (sources / "in").iterdir()}
-    command = [*COMMAND, "compress", "-r", "in", "--rm", "--output-dir", str(megabyte), "--jobs", "2"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1 and "No space left on device" in done.stderr
-    left = {path.name: path.read_bytes() for path in (sources / "in").iterdir()}
-    written = {path.name.removesuffix(".vae") for path in (megabyte / "in").iterdir()}
-    assert 5 <= len(written) <= 6 and written | left.keys() == before.keys()
-    assert all(before[name] == data for name, data in left.items())
+    command = [*COMMAND, "compress", "-r", "in", "--rm", "--output-dir", str(small_file_system), "--jobs", "2"]
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert process.returncode == 1 and "No space left on device" in process.stderr
+    remaining = {path.name: path.read_bytes() for path in (sources / "in").iterdir()}
+    written = {path.name.removesuffix(".vae") for path in (small_file_system / "in").iterdir()}
+    assert 5 <= len(written) <= 6 and written | remaining.keys() == before.keys()
+    assert all(before[name] == data for name, data in remaining.items())
     for name in written:
-        with open(megabyte / "in" / f"{name}.vae", "rb") as file:
+        with open(small_file_system / "in" / f"{name}.vae", "rb") as file:
             assert stored.read(file, None)[1].size == 150_000
-    done = subprocess.run(
-        [*COMMAND, "verify", "-r", str(megabyte), "--jobs", "2"], env=ENVIRONMENT, capture_output=True
+    process = subprocess.run(
+        [*COMMAND, "verify", "-r", str(small_file_system), "--jobs", "2"], env=ENVIRONMENT, capture_output=True
     )
-    assert done.returncode == 0
+    assert process.returncode == 0
 
 
 WRITER = """
@@ -120,61 +126,61 @@ for number in range(int(sys.argv[2])):
 """
 
 
-def test_of_sixteen_writers_of_one_output_each_leaves_a_whole_one(sources):
+def test_concurrent_writers_leave_complete_files(sources):
     command = [sys.executable, "-c", WRITER]
     writers = [
         subprocess.Popen([*command, str(number), "100"], env=ENVIRONMENT, stdin=subprocess.PIPE) for number in range(16)
     ]
     for writer in writers:
         writer.stdin.close()
-    looked = 0
+    reads = 0
     while any(writer.poll() is None for writer in writers):
         if os.path.exists("shared"):
             with open("shared", "rb") as file:
                 content = file.read()
             assert len(content) == 200_000 and len(set(content)) == 1
-            looked += 1
-    assert looked and [writer.wait() for writer in writers] == [0] * 16
+            reads += 1
+    assert reads and [writer.wait() for writer in writers] == [0] * 16
     assert sorted(os.listdir()) == ["noise", "photo.png", "shared"]
 
 
-def test_of_sixteen_commands_with_one_output_exactly_one_succeeds(sources):
+def test_one_of_sixteen_commands_with_the_same_output_succeeds(sources):
     for number in range(16):
         (sources / f"{number}.txt").write_bytes(b"%d" % number * 100_000)
     command = [*COMMAND, "compress", "--rm", "-o", "shared.vae"]
     runs = [
         subprocess.Popen([*command, f"{number}.txt"], env=ENVIRONMENT, stderr=subprocess.PIPE) for number in range(16)
     ]
-    said = [run.communicate()[1] for run in runs]
+    errors = [run.communicate()[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0] + [1] * 15
-    assert sum(b"exists already" in line for line in said) == 15
+    assert sum(b"exists already" in line for line in errors) == 15
     with open("shared.vae", "rb") as file:
-        about, _ = stored.read(file, None)
+        metadata, _ = stored.read(file, None)
     assert sorted(os.listdir()) == sorted(
-        ["noise", "photo.png", "shared.vae", *(f"{n}.txt" for n in range(16) if f"{n}.txt" != about.text)]
+        ["noise", "photo.png", "shared.vae", *(f"{n}.txt" for n in range(16) if f"{n}.txt" != metadata.text)]
     )
 
 
-def test_a_reader_that_leaves_ends_it_quietly(sources):
+def test_a_closed_pipe_causes_no_message(sources):
     assert subprocess.run([*COMMAND, "compress", "photo.png"], env=ENVIRONMENT).returncode == 0
     names = " ".join(["photo.vae"] * 1500)  # more lines than a pipe holds
     line = f"set -o pipefail; {' '.join(COMMAND)} info {names} | head -1"
-    done = subprocess.run(["bash", "-c", line], env=ENVIRONMENT, capture_output=True)
-    assert (done.returncode, done.stderr) == (1, b"") and done.stdout.count(b"\n") == 1
+    process = subprocess.run(["bash", "-c", line], env=ENVIRONMENT, capture_output=True)
+    assert (process.returncode, process.stderr) == (1, b"") and process.stdout.count(b"\n") == 1
     for command in ("compress noise -c", "compress -r . --json --output-dir out"):
         line = f"{' '.join(COMMAND)} {command} --quiet | head -c 0"
-        done = subprocess.run(["bash", "-c", line], env=ENVIRONMENT, capture_output=True)
-        assert done.stderr == b""
+        process = subprocess.run(["bash", "-c", line], env=ENVIRONMENT, capture_output=True)
+        assert process.stderr == b""
 
 
-def test_names_that_are_not_utf_8_are_shown_and_kept(sources):
+def test_names_outside_utf_8_are_shown_and_kept(sources):
     name = b"n\xff\xfe.txt"
     with open(name, "wb") as file:
         file.write(b"contents")
     ascii_only = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for arguments in (["compress", "--rm"], ["info"], ["info", "--json"], ["decompress", "--rm", "--json"]):
-        given = name if arguments[0] == "compress" else name + b".vae"
-        done = subprocess.run([*COMMAND, *arguments, given], env=ascii_only, capture_output=True)
-        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
-        assert rb"\udcff\udcfe.txt" in done.stdout + done.stderr
+        source = name if arguments[0] == "compress" else name + b".vae"
+        process = subprocess.run([*COMMAND, *arguments, source], env=ascii_only, capture_output=True)
+        assert process.returncode == 0 and b"Traceback" not in process.stderr, process.stderr
+        assert rb"\udcff\udcfe.txt" in process.stdout + process.stderr
     assert name in os.listdir(b".")

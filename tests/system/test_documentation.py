@@ -1,7 +1,7 @@
-"""README.md and the pages of docs: links and paths exist, tables agree with the results, and code blocks run.
+"""Test README.md and the pages of docs: links and paths exist, tables agree with the results, and code blocks run.
 
-The blocks of a page run in order in one folder that holds the files of `folder`. Lines that install something are left
-out, and so are blocks that import what OPTIONAL names where that is not installed.
+The blocks of a page run in order in one folder, which contains the files of the fixture `folder`. Lines that install
+packages are skipped, and so are blocks that import a module of OPTIONAL that is not installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.S | re.M)
 TOOLS = ("file ", "update-mime-database")  # programs that a machine may lack
 INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/python", "python docs/examples/relief_tiles.py")
 
-# Training that is worth something takes minutes: the page runs with the smallest sizes and one step instead.
+# Useful training takes minutes, so the page runs with the smallest sizes and a single step instead.
 TINY = (
     "[model]\nfine = 8\ncoarse = 8\nprior = 8\nhyper_width = 8\n[training]\nsteps = 1\nbatch = 1\ncrop = 64\n",
     [
@@ -43,7 +43,7 @@ TINY = (
 )
 
 
-# What the blocks of a page must leave in its folder, and print.
+# The files that the blocks of a page must write, and the pattern that they must print.
 OUTCOMES = {
     "README": (("photo.vae", "photo.png", "out/album"), ""),
     "how-to/desktop": (
@@ -107,11 +107,11 @@ def missing(code: str) -> list[str]:
 
 def script(code: str) -> str:
     """Return a block of shell lines as a script that runs this package."""
-    for line, tiny in TINY[1]:
-        code = code.replace(line, tiny)
+    for line, replacement in TINY[1]:
+        code = code.replace(line, replacement)
     lines = [line for line in code.splitlines() if not line.startswith(INSTALLS)]
-    lacking = tuple(tool for tool in TOOLS if not shutil.which(tool.strip()))
-    lines = [line for line in lines if not line.startswith(lacking)]
+    missing_tools = tuple(tool for tool in TOOLS if not shutil.which(tool.strip()))
+    lines = [line for line in lines if not line.startswith(missing_tools)]
     return shell_functions(sys.executable) + "\n".join(lines)
 
 
@@ -124,24 +124,24 @@ def test_code_blocks_run(page: Path, folder: Path) -> None:
             continue
         if language == "sh":
             if "vaecodec train" in code and importlib.util.find_spec("tensorflow") is None:
-                return  # the rest of the page needs what it trains
+                return  # the rest of the page needs the trained model
             command = ["bash", "-c", script(code)]
         else:
             (folder / f"block{number}.py").write_text(code)
             command = [sys.executable, f"block{number}.py"]
         environment = {**os.environ, **home}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-        if "Ray does not start" in done.stderr:  # it gives itself half a minute, whatever else the machine does
-            pytest.skip(done.stderr.splitlines()[-1])
-        assert done.returncode == 0, f"block {number} of {name(page)}:\n{code}\n{done.stderr[-3000:]}"
-        printed += done.stdout
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+        if "Ray does not start" in process.stderr:  # Ray has a limit of half a minute, which a loaded machine exceeds
+            pytest.skip(process.stderr.splitlines()[-1])
+        assert process.returncode == 0, f"block {number} of {name(page)}:\n{code}\n{process.stderr[-3000:]}"
+        printed += process.stdout
     paths, pattern = OUTCOMES.get(name(page), ((), ""))
     if not any(missing(code) for _, code in BLOCK.findall(page.read_text())):
         assert [path for path in paths if not (folder / path).exists()] == []
         assert re.search(pattern, printed)
 
 
-def test_the_readme_shows_the_commands_that_continuous_integration_runs() -> None:
+def test_the_readme_shows_the_commands_of_continuous_integration() -> None:
     readme = (ROOT / "README.md").read_text()
     setup = "python3 -m venv .venv && .venv/bin/pip install -q"
     assert f"{setup} . && .venv/bin/python docs/examples/first_steps.py\n" in readme
@@ -152,7 +152,7 @@ def test_the_readme_shows_the_commands_that_continuous_integration_runs() -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_lines_are_short(page: Path) -> None:
-    """Tables and images aside, which cannot be wrapped, and the indented formulas of the format."""
+    """Tables and images, which cannot be wrapped, and the indented formulas of the format are exempt."""
     lines = [line for line in page.read_text().splitlines() if not line.startswith(("|", "![", "    "))]
     assert [line for line in lines if len(line) > 100] == []
 
@@ -166,7 +166,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_and_paths_lead_to_something(page: Path) -> None:
+def test_links_and_paths_exist(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
@@ -175,20 +175,20 @@ def test_links_and_paths_lead_to_something(page: Path) -> None:
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
-    if "decisions" not in page.parts:  # records name the files of their day
+    if "decisions" not in page.parts:  # records name files that existed at their date
         paths = re.findall(r"`((?:vaecodec|tests|docs|benchmarks)/[\w./-]+)`", text)
         paths += re.findall(r"(?<![\w/.])((?:vaecodec|tests|docs|benchmarks)/[\w./-]+\.(?:py|md|json|h|c))\b", text)
         assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_sources_name_pages_that_exist() -> None:
+def test_pages_named_in_sources_exist() -> None:
     sources = [path for suffix in ("py", "h", "c", "md") for path in (ROOT / "vaecodec").rglob(f"*.{suffix}")]
     sources += [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     named = {(path, page) for path in sources for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text())}
     assert {(path, page) for path, page in named if not (ROOT / page).exists()} == set()
 
 
-def test_the_tree_of_packages_is_that_of_the_order_of_imports() -> None:
+def test_the_documented_packages_follow_the_order_of_imports() -> None:
     tree = re.findall(r"^  (\w+)/ ", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     order = (ROOT / "tests" / "unit" / "test_imports.py").read_text().split('ORDER = """')[1].split('"""')[0].split()
     assert tree == [package for package in order if (ROOT / "vaecodec" / package).is_dir()]
@@ -197,8 +197,8 @@ def test_the_tree_of_packages_is_that_of_the_order_of_imports() -> None:
 
 def test_tables_agree_with_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, f"{done.stdout}run python benchmarks/tables.py"
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, f"{process.stdout}run python benchmarks/tables.py"
 
 
 def test_the_command_line_page_names_every_option() -> None:
@@ -231,16 +231,16 @@ for path, name in calls:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="functions have qualified names from Python 3.11 on")
-def test_the_walk_from_pixels_to_bytes_names_functions_in_the_order_of_their_calls(folder: Path) -> None:
+def test_the_explained_functions_follow_the_order_of_their_calls(folder: Path) -> None:
     page = re.sub(r"\s+", " ", (ROOT / "docs" / "explanation" / "how-it-works.md").read_text())
     steps = re.findall(r"\d+\. `([\w.]+)` in `(vaecodec/[\w/]+\.py)`", page)
     assert 15 <= len(steps) <= 25
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-c", TRACE]
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    calls = [tuple(call.split(" ", 1)) for call in done.stdout.splitlines()]
-    places = [calls.index((str(ROOT / path), name)) for name, path in steps]
-    assert places == sorted(places)
+    process = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    calls = [tuple(call.split(" ", 1)) for call in process.stdout.splitlines()]
+    positions = [calls.index((str(ROOT / path), name)) for name, path in steps]
+    assert positions == sorted(positions)
 
 
 def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
@@ -248,6 +248,6 @@ def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("mkdocstrings")
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "reference" / "python" / "index.html").exists()

@@ -1,4 +1,4 @@
-"""Folders: every file is done or named, none is lost, and what is done is not done again."""
+"""Test folders: every file is processed or reported, none is lost, and finished files are not processed again."""
 
 import contextlib
 import ctypes
@@ -25,7 +25,7 @@ from vaecodec.images.inspection import trailing_bytes
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A tree of pictures and other files below `in`, in the working folder."""
+    """The working folder, with a tree of images and other files below `in`."""
     monkeypatch.chdir(tmp_path)
     os.makedirs("in/sub/deeper")
     os.makedirs("in/empty", mode=0o750)
@@ -39,37 +39,37 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_tree_is_mirrored_there_and_back(tree, capsys):
+def test_a_tree_of_files_round_trips(tree, capsys):
     code, lines = run("compress -r in --output-dir out", capsys)
     assert code == 0 and lines[-1] == "5 done, 0 failed" and len(lines) == 6
     stored = ["notes.txt.vae", "sub/n\udcff.bin.vae", "sub/nothing.vae"]
     assert files_below("out/in") == sorted(["photo.vae", "sub/deeper/one.vae", *stored])
     assert stat.S_IMODE(os.stat("out/in/empty").st_mode) == 0o750
-    assert stat.S_IMODE(os.stat("out/in/notes.txt.vae").st_mode) == 0o600  # a secret stays one
+    assert stat.S_IMODE(os.stat("out/in/notes.txt.vae").st_mode) == 0o600  # permissions are kept
     code, lines = run("decompress -r out/in --output-dir back", capsys)
     assert code == 0 and lines[-1] == "5 done, 0 failed"
     assert files_below("back/in") == sorted(
         ["notes.txt", "photo.png", "sub/deeper/one.png", "sub/n\udcff.bin", "sub/nothing"]
     )
     for name in ("notes.txt", "sub/n\udcff.bin", "sub/nothing"):
-        before, after = (os.stat(f"{root}/{name}") for root in ("in", "back/in"))
+        source, restored = (os.stat(f"{root}/{name}") for root in ("in", "back/in"))
         assert read(f"in/{name}") == read(f"back/in/{name}")
-        assert (before.st_mode, before.st_mtime_ns) == (after.st_mode, after.st_mtime_ns)
+        assert (source.st_mode, source.st_mtime_ns) == (restored.st_mode, restored.st_mtime_ns)
     codec = vaecodec.load("small")
     np.testing.assert_array_equal(Image.open("back/in/photo.png"), codec.decode(codec.encode(synthetic_image(40, 50))))
 
 
-def test_bytes_are_those_of_one_file_at_a_time_in_any_number_of_processes(tree, capsys):
+def test_files_do_not_depend_on_folders_or_processes(tree, capsys):
     assert run("compress -r in --output-dir a -q 70", capsys)[0] == 0
     assert cli.main("compress -r in --output-dir b -q 70 --jobs 3".split()) == 0
     assert digests("a") == digests("b")
     compress_file("in/photo.png", "one.vae", quality=70)
     compress_file("in/notes.txt", "two.vae")
-    for alone, inside in (("one.vae", "a/in/photo.vae"), ("two.vae", "a/in/notes.txt.vae")):
-        assert read(alone) == read(inside)
+    for single, from_folder in (("one.vae", "a/in/photo.vae"), ("two.vae", "a/in/notes.txt.vae")):
+        assert read(single) == read(from_folder)
 
 
-def test_in_place_outputs_are_no_inputs(tree, capsys):
+def test_outputs_beside_inputs_are_not_compressed_again(tree, capsys):
     before = digests("in")
     assert run("compress -r in", capsys)[1][-1] == "5 done, 0 failed"
     assert run("compress -r in", capsys)[1] == ["0 done, 5 unchanged, 0 failed"]
@@ -81,25 +81,25 @@ def test_in_place_outputs_are_no_inputs(tree, capsys):
     assert run("verify -r in", capsys) == (0, ["0 done, 0 failed"])
 
 
-def test_a_finished_run_is_checked_and_only_what_is_amiss_is_done(tree, capsys):
+def test_a_second_run_processes_only_changed_files(tree, capsys):
     assert run("compress -r in --output-dir out", capsys)[0] == 0
-    whole = digests("out")
+    expected = digests("out")
     assert run("compress -r in --output-dir out", capsys) == (0, ["0 done, 5 unchanged, 0 failed"])
     os.remove("out/in/photo.vae")
     os.utime("out/in/notes.txt.vae")
     code, lines = run("compress -r in --output-dir out", capsys)
-    assert code == 0 and lines[-1] == "2 done, 3 unchanged, 0 failed" and digests("out") == whole
+    assert code == 0 and lines[-1] == "2 done, 3 unchanged, 0 failed" and digests("out") == expected
     with open("in/notes.txt", "ab") as file:
         file.write(b"more")
     code, lines = run("compress -r in --output-dir out", capsys)
     assert code == 1 and lines[-1].endswith("out/in/notes.txt.vae exists already (-f overwrites it)")
-    assert digests("out") == whole
+    assert digests("out") == expected
     assert run("compress -r in --output-dir out -f", capsys)[0] == 0
-    assert digests("out") != whole and run("verify -r out", capsys)[0] == 0
-    assert run("compress -r in --output-dir out -q 20", capsys)[0] == 1  # other settings are other outputs
+    assert digests("out") != expected and run("verify -r out", capsys)[0] == 0
+    assert run("compress -r in --output-dir out -q 20", capsys)[0] == 1  # other settings require other outputs
 
 
-def test_what_somebody_else_wrote_is_kept(tree, capsys):
+def test_foreign_files_are_not_overwritten(tree, capsys):
     os.makedirs("out/in")
     write("out/in/photo.vae", b"mine")
     code, lines = run("compress -r in --output-dir out", capsys)
@@ -107,7 +107,7 @@ def test_what_somebody_else_wrote_is_kept(tree, capsys):
     assert read("out/in/photo.vae") == b"mine"
 
 
-def test_every_failure_is_told_at_the_end_and_the_rest_is_done(tree, capsys, monkeypatch):
+def test_failures_are_listed_at_the_end_and_other_files_are_processed(tree, capsys, monkeypatch):
     for name in ("in/long" + "g" * 249, "in/sub/" + "h" * 255):  # no room for .vae
         open(name, "wb").close()
     code, lines = run("compress -r in gone.txt --output-dir out", capsys)
@@ -118,15 +118,15 @@ def test_every_failure_is_told_at_the_end_and_the_rest_is_done(tree, capsys, mon
     assert len(files_below("out")) == 5
 
 
-def test_json_is_one_object_a_file(tree, capsys):
+def test_json_has_one_object_per_file(tree, capsys):
     assert cli.main("compress -r in gone --output-dir out --json --only-images --jobs 1".split()) == 1
-    records = {one["input"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    records = {record["input"]: record for record in map(json.loads, capsys.readouterr().out.splitlines())}
     assert len(records) == 6 and records["in/photo.png"]["output"] == "out/in/photo.vae"
     assert records["in/notes.txt"]["skipped"] == "not an image" and "error" in records["gone"]
     assert files_below("out") == ["in/photo.vae", "in/sub/deeper/one.vae"]
 
 
-def test_names_that_meet_are_told_apart(tree, capsys):
+def test_colliding_names_are_distinguished(tree, capsys):
     Image.fromarray(synthetic_image(40, 50, 2)).save("in/photo.jpg")
     Image.fromarray(synthetic_image(40, 50, 3)).save("in/a.b.png")
     for name in ("in/a.b", "in/PHOTO.txt"):
@@ -142,23 +142,23 @@ def test_names_that_meet_are_told_apart(tree, capsys):
     assert read("back/out/in/a.b") == b"in/a.b"
 
 
-def test_a_run_that_resumes_names_as_one_that_was_not_stopped(tree, capsys):
+def test_a_resumed_run_chooses_the_names_of_an_uninterrupted_run(tree, capsys):
     os.makedirs("in/more")
     for folder in ("in", "in/more"):
         Image.fromarray(synthetic_image(20, 20)).save(f"{folder}/photo.png")
         write(f"{folder}/photo.txt", b"text")
     assert run("compress -r in --output-dir whole", capsys)[0] == 0
-    how = next(iter(folders.Manifest("whole").entries.values())).how
+    settings = next(iter(folders.Manifest("whole").entries.values())).how
     os.makedirs("out/in/more")
-    for done in ("in/photo.txt", "in/more/photo.txt"):
-        os.link(f"whole/{done}.vae", f"out/{done}.vae")
-        folders.append_entry("out", folders.entry_of("out", done, os.stat(done), how, f"out/{done}.vae", 0))
-        os.remove(done)
+    for source in ("in/photo.txt", "in/more/photo.txt"):
+        os.link(f"whole/{source}.vae", f"out/{source}.vae")
+        folders.append_entry("out", folders.entry_of("out", source, os.stat(source), settings, f"out/{source}.vae", 0))
+        os.remove(source)
     assert run("compress -r --rm in --output-dir out", capsys)[0] == 0
     assert files_below("out") == files_below("whole")
 
 
-def test_outputs_that_meet_on_the_way_back_are_never_overwritten(tree, capsys):
+def test_colliding_outputs_of_decompression_are_not_overwritten(tree, capsys):
     os.mkdir("vae")
     compress_file("in/photo.png", "vae/x.vae")
     compress_file("in/notes.txt", "vae/other.vae")
@@ -184,7 +184,7 @@ def test_two_folders_never_share_an_output(tree, capsys):
     assert code == 1 and len(files_below("named")) == 1 and len(files_below("a")) + len(files_below("b")) == 2
 
 
-def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
+def test_links_and_pipes_are_skipped(tree, capsys):
     os.symlink("..", "in/sub/loop")
     os.symlink("notes.txt", "in/link.txt")
     os.symlink("nowhere", "in/dangling")
@@ -194,21 +194,21 @@ def test_links_and_pipes_are_left_alone_and_loops_end(tree, capsys):
     assert sum("symbolic link, skipped" in line for line in lines) == 3
     assert sum("neither a file nor a folder" in line for line in lines) == 1
     assert len(files_below("in/out/in")) == 5 and os.path.islink("in/link.txt") and os.path.islink("in/dangling")
-    code, lines = run("compress -r in --output-dir in/out", capsys)  # the outputs lie among the inputs
+    code, lines = run("compress -r in --output-dir in/out", capsys)  # the outputs are below the inputs
     assert lines[-1] == "0 done, 0 failed" and len(files_below("in/out")) == 5
     os.symlink("in", "named")
-    code, lines = run("verify -r named", capsys)  # what a user names is followed
+    code, lines = run("verify -r named", capsys)  # a link named on the command line is followed
     assert code == 0 and lines[-1] == "5 done, 0 failed", lines
 
 
-def test_folders_need_to_be_asked_for(tree, capsys):
+def test_folders_need_the_recursive_option(tree, capsys):
     assert run("compress in in/notes.txt", capsys)[0] == 1
     assert "in/notes.txt.vae" in map("in/{}".format, files_below("in"))
     with pytest.raises(IsADirectoryError):
         compress_file("in")
 
 
-def test_verify_finds_what_is_damaged_missing_or_exchanged(tree, capsys):
+def test_verify_detects_damaged_missing_and_exchanged_files(tree, capsys):
     assert run("compress -r in --output-dir out", capsys)[0] == 0
     code, lines = run("verify -r out", capsys)
     assert code == 0 and lines[-1] == "5 done, 0 failed"
@@ -225,41 +225,41 @@ def test_verify_finds_what_is_damaged_missing_or_exchanged(tree, capsys):
 
 
 def without_root():
-    """In a child that is about to run: takes from root what makes read-only bits not bind it (capabilities 1 and 2)."""
+    """Drop capabilities 1 and 2 in a child before it runs, so that permissions apply to root too."""
     if os.geteuid() == 0:
         for capability in (1, 2):
             if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
                 os._exit(99)
 
 
-def test_what_may_not_be_read_or_written_is_named_and_the_rest_is_done(tree):
+def test_files_without_permission_are_reported_and_others_processed(tree):
     os.makedirs("out/in/sub")
-    closed = {"in/empty": 0o300, "in/notes.txt": 0o200, "out/in/sub": 0o500}
-    for name, mode in closed.items():
+    restricted = {"in/empty": 0o300, "in/notes.txt": 0o200, "out/in/sub": 0o500}
+    for name, mode in restricted.items():
         os.chmod(name, mode)
     command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--rm", "--jobs", "2"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
-    for name in closed:
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
+    for name in restricted:
         os.chmod(name, 0o700)
-    if done.returncode == 99:
+    if process.returncode == 99:
         pytest.skip("root cannot give its rights away here")
-    assert done.returncode == 1
-    failed = {line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("vaecodec: ")}
+    assert process.returncode == 1
+    failed = {line.split(": ")[1] for line in process.stderr.splitlines() if line.startswith("vaecodec: ")}
     assert failed == {"in/empty", "in/notes.txt", "in/sub/deeper", "in/sub/n\\udcff.bin", "in/sub/nothing"}
     assert files_below("out") == ["in/photo.vae"]
     assert files_below("in") == ["notes.txt", "sub/deeper/one.jpg", "sub/nothing", "sub/n\udcff.bin"]
-    os.chmod("in", 0o500)  # nothing can be written beside the sources, or removed
+    os.chmod("in", 0o500)  # no file can be created or removed beside the sources
     command = [*COMMAND, "compress", "-r", "in", "--rm", "--jobs", "2"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=without_root)
     os.chmod("in", 0o700)
-    assert done.returncode == 1 and "in/notes.txt" in done.stderr and os.path.exists("in/notes.txt")
+    assert process.returncode == 1 and "in/notes.txt" in process.stderr and os.path.exists("in/notes.txt")
     assert files_below("in/sub") == ["deeper/one.vae", "nothing.vae", "n\udcff.bin.vae"]
     compress_file("in/notes.txt")
     os.chmod("in/notes.txt.vae", 0o400)  # a file that is read-only may be replaced on request, as with mv -f
     assert compress_file("in/notes.txt", overwrite=True)["kind"] == "file"
 
 
-def test_rm_keeps_what_is_not_wholly_in_the_output(tree, capsys):
+def test_rm_keeps_sources_that_the_output_does_not_contain_completely(tree, capsys):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
     code, lines = run("compress -r in --output-dir out --rm", capsys)
@@ -267,7 +267,7 @@ def test_rm_keeps_what_is_not_wholly_in_the_output(tree, capsys):
     assert lines[-1] == "vaecodec: in/moving.gif: not removed, because out/in/moving.vae does not hold all of it"
 
 
-def test_films_behind_photographs_are_seen(tree, capsys):
+def test_videos_appended_to_photographs_are_detected(tree, capsys):
     film = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 9
     for name, options in (
         ("a.jpg", {}),
@@ -286,7 +286,7 @@ def test_films_behind_photographs_are_seen(tree, capsys):
         assert read(name).endswith(film)
 
 
-def test_broken_pictures_are_stored(tree, capsys):
+def test_damaged_images_are_stored_unchanged(tree, capsys):
     data = read("in/photo.png")
     write("in/photo.png", data[: len(data) // 2])
     code, lines = run("compress -r in --output-dir out --rm", capsys)
@@ -297,7 +297,7 @@ def test_broken_pictures_are_stored(tree, capsys):
     assert cli.main("compress --only-images cut.png".split()) == 1 and not os.path.exists("cut.vae")
 
 
-def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, monkeypatch, capsys):
+def test_images_of_every_kind_keep_their_kind(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.mkdir("in")
     rgb, drawing = synthetic_image(90, 80), np.zeros((70, 90, 3), np.uint8)
@@ -310,15 +310,15 @@ def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, 
     code, errors = run("compress -r in --output-dir out --rm", capsys)
     assert code == 0, errors
     assert files_below("in") == []
-    about = {name: vaecodec.info(read(f"out/in/{name}")) for name in files_below("out/in")}
-    assert {one["kind"] for one in about.values()} == {"picture"}
-    assert {name: (one["channels"], one["depth"]) for name, one in about.items()} == {
+    infos = {name: vaecodec.info(read(f"out/in/{name}")) for name in files_below("out/in")}
+    assert {info["kind"] for info in infos.values()} == {"picture"}
+    assert {name: (info["channels"], info["depth"]) for name, info in infos.items()} == {
         "alpha.vae": (4, 8),
         "deep.vae": (1, 16),
         "drawing.vae": (3, 8),
         "grey.vae": (1, 8),
     }
-    assert about["deep.vae"]["coding"] == about["drawing.vae"]["coding"] == "lossless"
+    assert infos["deep.vae"]["coding"] == infos["drawing.vae"]["coding"] == "lossless"
     assert run("verify -r out", capsys)[0] == 0
     assert run("decompress -r out/in --output-dir back", capsys)[0] == 0
     with Image.open("back/in/alpha.png") as image:
@@ -331,7 +331,7 @@ def test_pictures_of_every_kind_are_coded_and_come_back_in_their_kind(tmp_path, 
         assert image.mode == "L"
 
 
-def test_raw_files_of_cameras_are_stored_not_their_previews(tree):
+def test_raw_files_of_cameras_are_stored_unchanged(tree):
     Image.fromarray(synthetic_image(40, 50)).save("a.tif", tiffinfo={254: 1})
     Image.fromarray(synthetic_image(40, 50)).save("b.dng", format="TIFF", tiffinfo={50706: b"\1\4\0\0"})
     Image.fromarray(synthetic_image(40, 50)).save("c.tif")
@@ -339,7 +339,7 @@ def test_raw_files_of_cameras_are_stored_not_their_previews(tree):
     assert kinds == {"a.tif": "file", "b.dng": "file", "c.tif": "picture"}
 
 
-def test_a_stored_name_adds_a_file_but_never_replaces_one(tree):
+def test_stored_names_never_replace_a_file(tree):
     compress_file("in/notes.txt", "cat.vae")
     write("notes.txt", b"mine")
     with pytest.raises(FileExistsError):
@@ -353,9 +353,9 @@ def test_a_stored_name_adds_a_file_but_never_replaces_one(tree):
 # The manifest
 
 
-def test_a_manifest_that_was_cut_off_or_is_nonsense_costs_only_work(tree, capsys):
+def test_a_damaged_manifest_loses_no_output(tree, capsys):
     assert run("compress -r in --output-dir out", capsys)[0] == 0
-    whole, path = digests("out"), os.path.join("out", folders.MANIFEST_NAME)
+    expected, path = digests("out"), os.path.join("out", folders.MANIFEST_NAME)
     lines = read(path)
     for damaged in (
         lines[:-7],
@@ -367,14 +367,14 @@ def test_a_manifest_that_was_cut_off_or_is_nonsense_costs_only_work(tree, capsys
     ):
         write(path, damaged)
         code, _ = run("compress -r in --output-dir out", capsys)
-        assert code == 0 and digests("out") == whole
+        assert code == 0 and digests("out") == expected
         assert run("compress -r in --output-dir out", capsys)[1][-1] == "0 done, 5 unchanged, 0 failed"
 
 
-def test_a_manifest_of_two_runs_at_once(tree):
+def test_concurrent_runs_share_a_manifest(tree):
     command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "1"]
     runs = [subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) for _ in range(3)]
-    assert [one.communicate()[1] and one.returncode for one in runs] == [0, 0, 0]
+    assert [process.communicate()[1] and process.returncode for process in runs] == [0, 0, 0]
     assert len(files_below("out")) == 5
     assert len(folders.Manifest("out").entries) == 5
 
@@ -389,36 +389,36 @@ def double(number):
     return 2 * number
 
 
-def test_a_process_that_dies_takes_only_its_own_work_along(tmp_path, monkeypatch):
+def test_a_killed_worker_loses_only_its_own_item(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     results = dict(runs.map_unordered(double, range(30), 3))
     assert results == {number: None if number == 13 else 2 * number for number in range(30)}
 
 
-def test_items_are_drawn_as_they_are_needed():
-    drawn = []
+def test_items_are_taken_lazily():
+    taken = []
 
     def numbers():
         for number in range(1000):
-            drawn.append(number)
+            taken.append(number)
             yield number
 
     with contextlib.closing(runs.map_unordered(abs, numbers(), 2)) as results:
         next(results)
-    assert len(drawn) < 20
+    assert len(taken) < 20
 
 
 def children(pid):
-    """Processes below one."""
+    """Return the child processes of a process."""
     out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    return [int(one) for one in out.split()]
+    return [int(child) for child in out.split()]
 
 
-def test_control_c_while_workers_start_prints_no_traceback(tree):
+def test_interrupting_starting_workers_prints_no_traceback(tree):
     command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "2"]
     child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
     interrupted = set()
-    while not files_below("out") and child.poll() is None:  # as a terminal would, but only the workers
+    while not files_below("out") and child.poll() is None:  # Ctrl-C on a terminal, but only for the workers
         for pid in children(child.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
@@ -429,23 +429,23 @@ def test_control_c_while_workers_start_prints_no_traceback(tree):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_no_process_and_no_half_file_is_left_behind(tree, number, code):
+def test_interrupted_runs_leave_no_process_and_no_partial_file(tree, number, code):
     with open("in/large", "wb") as file:
         for seed in range(60):
             file.write(np.random.default_rng(seed).bytes(1 << 20))
     command = [*COMMAND, "compress", "-r", "in", "--output-dir", "out", "--jobs", "2"]
     child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
-    while not files_below("out"):  # until some are done, and the large one is under way
+    while not files_below("out"):  # until some files are complete and the large one is in progress
         time.sleep(0.01)
-    below = children(child.pid)
+    workers = children(child.pid)
     child.send_signal(number)
     assert b"Traceback" not in child.communicate()[1] and child.returncode == code
     for _ in range(1000):
-        if not any(os.path.exists(f"/proc/{pid}/fd/0") for pid in below):
+        if not any(os.path.exists(f"/proc/{pid}/fd/0") for pid in workers):
             break
         time.sleep(0.01)
     else:
         pytest.fail("a process is left")
     assert not [path for path in files_below("out") if path.endswith(".tmp")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0 and len(files_below("out")) == 6
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert process.returncode == 0 and len(files_below("out")) == 6

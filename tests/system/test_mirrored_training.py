@@ -1,4 +1,4 @@
-"""Training on several devices: the same result as on one, up to the order of sums."""
+"""Test that training on several devices gives the results of one device, up to the order of sums."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from support.paths import ROOT
 pytest.importorskip("tensorflow")
 
 
-# Runs in a process of its own, because logical devices are made before TensorFlow starts. Tracing takes most of the
-# time, so the graph of the second run is inspected, not traced again.
+# Logical devices must be created before TensorFlow starts, so this runs in a separate process. Tracing takes most of
+# the time, so the graph of the second run is inspected, not traced again.
 SCRIPT = """
 import json, sys
 import tensorflow as tf
@@ -46,45 +46,48 @@ print(json.dumps([operation.device for operation in operations if operation.type
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with two runs, and the devices of the matrix products of the mirrored step."""
+    """A folder with two training runs, and the devices of the matrix products of the mirrored step."""
     folder = tmp_path_factory.mktemp("mirrored")
     (folder / "photos").mkdir()
     for seed in range(3):
         Image.fromarray(synthetic_image(90, 100, seed)).save(folder / "photos" / f"{seed}.png")
     env = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
     line = [sys.executable, "-c", SCRIPT, str(folder / "photos"), str(folder)]
-    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(line, env=env, capture_output=True, text=True, timeout=900)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return folder, json.loads(process.stdout.splitlines()[-1])
 
 
-def test_two_devices_give_what_one_gives(runs):
+def test_two_devices_give_the_result_of_one(runs):
     from support.models import TINY_CONFIG as CONFIG
     from vaecodec.training.loop import initial_state, load_checkpoint
 
-    one, two = (load_checkpoint(str(runs[0] / name)) for name in ("one", "two"))
-    assert one[:2] == two[:2] and one[3]["steps"] == two[3]["steps"] == one[2][-1] == 4
-    for ours, theirs in zip(one[2], two[2], strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-6)
-    assert np.abs(one[2][0] - initial_state(CONFIG)[0]).max() > 1e-3  # there was something to agree about
+    single_device, two_devices = (load_checkpoint(str(runs[0] / name)) for name in ("one", "two"))
+    assert (
+        single_device[:2] == two_devices[:2]
+        and single_device[3]["steps"] == two_devices[3]["steps"] == single_device[2][-1] == 4
+    )
+    for expected, actual in zip(single_device[2], two_devices[2], strict=True):
+        np.testing.assert_allclose(expected, actual, rtol=2e-3, atol=2e-6)
+    assert np.abs(single_device[2][0] - initial_state(CONFIG)[0]).max() > 1e-3  # training has changed the weights
 
 
-def test_each_device_has_half_of_the_work(runs):
-    places = [place.rpartition(":")[2] for place in runs[1]]
-    assert set(places) == {"0", "1"} and places.count("0") == places.count("1")
+def test_each_device_computes_half_of_the_products(runs):
+    devices = [device.rpartition(":")[2] for device in runs[1]]
+    assert set(devices) == {"0", "1"} and devices.count("0") == devices.count("1")
 
 
-def test_what_cannot_be_divided_is_refused(tmp_path):
+def test_indivisible_batches_and_models_are_refused(tmp_path):
     from support.models import TINY_CONFIG as CONFIG
     from vaecodec.errors import CodecError
     from vaecodec.model.generative import Generative
     from vaecodec.training import loop
 
-    for config, batch, devices, why in (
+    for config, batch, devices, message in (
         (CONFIG, 3, 2, "a batch of 3 cannot be divided between 2 devices"),
         (CONFIG, 64, 64, "64 devices are requested, but TensorFlow has"),
         (Generative(), 4, 2, "trained on one device"),
     ):
-        with pytest.raises(CodecError, match=why):
+        with pytest.raises(CodecError, match=message):
             loop.train([], str(tmp_path / "run"), config, loop.Options(batch=batch), devices=devices)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Bulk by Ray: the bytes, names and manifest of the folder mode, whatever dies on the way."""
+"""Test bulk compression with Ray: bytes, names and manifest equal those of the folder mode, also after kills."""
 
 import glob
 import os
@@ -21,12 +21,12 @@ from vaecodec.files import folders
 from vaecodec.files.compression import compress_file, verify_file
 from vaecodec.files.folders import Job
 
-PICTURES = 200
+IMAGES = 200
 
 
 @pytest.fixture(scope="module")
 def bulk():
-    """The module, with Ray on this machine as small as it gets."""
+    """The module of bulk compression, with Ray started on this machine with few resources."""
     pytest.importorskip("ray")
     import ray
 
@@ -34,7 +34,7 @@ def bulk():
 
     try:
         bulk.start(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20)
-    except vaecodec.CodecError as exc:  # it gives itself half a minute, which depends on what else there is to do
+    except vaecodec.CodecError as exc:  # Ray has a limit of half a minute to start, which a loaded machine exceeds
         pytest.skip(str(exc))
     yield bulk
     ray.shutdown()
@@ -47,8 +47,8 @@ def settings_of(quality=50, **options):
     return operators.Settings(quality, options, vaecodec.load("small").model.id, "compress")
 
 
-def through(settings, jobs, device="cpu"):
-    """Outcomes of jobs by the operators, one after the other, in this process."""
+def run_jobs(settings, jobs, device="cpu"):
+    """Run jobs through the operators in this process, one after the other, and return their outcomes."""
     from vaecodec.integrations import ray as operators
 
     outcomes = {}
@@ -61,7 +61,7 @@ def through(settings, jobs, device="cpu"):
 
 
 def make_kinds():
-    """Files of every kind that there is a way of its own for, in the new folder `in`."""
+    """Write a file of each kind that is coded differently to the new folder `in`."""
     os.mkdir("in")
     rgb, grey = synthetic_image(90, 80), synthetic_image(40, 50)[..., 0]
     Image.fromarray(rgb).save("in/photo.png", dpi=(72, 72))
@@ -79,29 +79,31 @@ def make_kinds():
 
 
 @pytest.mark.parametrize("options", [{}, {"quality": 80, "strip": True}, {"quality": 30, "only_images": True}])
-def test_operators_make_what_one_file_at_a_time_makes_of_every_kind(tmp_path, monkeypatch, options):
+def test_operators_give_the_results_of_single_files(tmp_path, monkeypatch, options):
     settings = settings_of(**options)
     monkeypatch.chdir(tmp_path)
-    paths, alone, said = make_kinds(), {}, {}
+    paths, expected_kinds, expected_warnings = make_kinds(), {}, {}
     for folder in ("one", "all"):
         os.mkdir(folder)
     for path in paths:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                alone[path] = compress_file(path, "one", **options)["kind"]
+                expected_kinds[path] = compress_file(path, "one", **options)["kind"]
             except vaecodec.CodecError:
-                alone[path] = ""
-        ours = (one.message for one in caught if one.category is UserWarning)
-        said[path] = [str(message).removeprefix(f"{path}: ") for message in ours]
-    outcomes = dict(zip(paths, through(settings, [Job(path, "all") for path in paths]), strict=True))
-    assert {path: outcome.report.get("kind", "") for path, outcome in outcomes.items()} == alone
+                expected_kinds[path] = ""
+        messages = (warning.message for warning in caught if warning.category is UserWarning)
+        expected_warnings[path] = [str(message).removeprefix(f"{path}: ") for message in messages]
+    outcomes = dict(zip(paths, run_jobs(settings, [Job(path, "all") for path in paths]), strict=True))
+    assert {path: outcome.report.get("kind", "") for path, outcome in outcomes.items()} == expected_kinds
     if not options.get("only_images"):
-        assert {path: list(outcome.warnings) for path, outcome in outcomes.items()} == said and said["in/film.jpg"]
+        assert {
+            path: list(outcome.warnings) for path, outcome in outcomes.items()
+        } == expected_warnings and expected_warnings["in/film.jpg"]
     assert digests("one") == digests("all") and len(digests("all")) == (7 if "only_images" in options else 9)
 
 
-def test_what_changes_between_reading_and_coding_is_read_again(tmp_path, monkeypatch):
+def test_files_that_change_after_reading_are_read_again(tmp_path, monkeypatch):
     settings = settings_of()
     from vaecodec.integrations import ray as operators
 
@@ -115,24 +117,24 @@ def test_what_changes_between_reading_and_coding_is_read_again(tmp_path, monkeyp
     assert outcome.report["width"] == 70 and read("photo.vae") == read("expected.vae")
 
 
-def test_transforms_in_tensorflow_take_pictures_in_batches(tmp_path, monkeypatch):
+def test_tensorflow_batches_images(tmp_path, monkeypatch):
     settings = settings_of()
     pytest.importorskip("tensorflow")
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         Image.fromarray(synthetic_image(64, 64, number)).save(f"{number}.png")
-    outcomes = through(settings, [Job(f"{number}.png") for number in range(3)], "tensorflow")
+    outcomes = run_jobs(settings, [Job(f"{number}.png") for number in range(3)], "tensorflow")
     for number, outcome in enumerate(outcomes):
         assert verify_file(outcome.report["output"])["kind"] == "picture"
         compress_file(f"{number}.png", "cpu.vae", overwrite=True)
         assert abs(outcome.report["bytes"] - os.path.getsize("cpu.vae")) < 20
 
 
-def test_without_ray_one_line_names_the_extra():
+def test_missing_ray_is_named_in_one_line():
     code = "import sys; sys.modules['ray'] = None; import vaecodec.integrations.ray"
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(
+    process = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith(
         "ImportError: vaecodec.integrations.ray needs Ray: pip install 'vaecodec[ray]'"
     )
 
@@ -143,7 +145,7 @@ def lines_of(folder):
 
 
 def kill_one_actor(killed, finished):
-    """Once some files are done, and long before all are: kill -9 for a process that codes, and is at it."""
+    """Kill a coding process after some files and long before all files are complete."""
     while not finished.is_set() and lines_of("out") < 20:
         time.sleep(0.01)
     for path in glob.glob("/proc/[0-9]*/cmdline"):
@@ -152,15 +154,15 @@ def kill_one_actor(killed, finished):
                 killed.append(int(path.split("/")[2]))
                 os.kill(killed[0], signal.SIGKILL)
                 killed.append(lines_of("out"))
-        except OSError:  # gone meanwhile
+        except OSError:  # the process has ended
             continue
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds the process in /proc")
-def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monkeypatch, capsys):
+def test_200_images_survive_a_damaged_file_and_a_killed_actor(bulk, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.makedirs("in/sub")
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         Image.fromarray(synthetic_image(48, 64, number)).save(f"in/{'sub/' * (number % 2)}{number}.png")
     write("in/sub/7.png", b"")
     write("in/sub/9.png", read("in/sub/9.png")[:2000])  # stored, with a warning
@@ -171,18 +173,18 @@ def test_200_pictures_with_a_broken_file_and_a_killed_actor(bulk, tmp_path, monk
     summary = bulk.compress("in", "out")
     finished.set()
     killer.join()
-    assert len(killed) == 2 and 20 <= killed[1] < PICTURES - 20, killed
-    assert (summary.done, summary.unchanged, summary.skipped) == (PICTURES, 0, 0)
+    assert len(killed) == 2 and 20 <= killed[1] < IMAGES - 20, killed
+    assert (summary.done, summary.unchanged, summary.skipped) == (IMAGES, 0, 0)
     assert len(summary.failed) == 1 and summary.failed[0].endswith("n.vae: File name too long")
     assert capsys.readouterr().err.splitlines()[-1] == f"vaecodec: {summary.failed[0]}"
     assert run("compress -r in --output-dir whole", capsys)[0] == 1
-    assert digests("out") == digests("whole") and len(digests("out")) == PICTURES
+    assert digests("out") == digests("whole") and len(digests("out")) == IMAGES
     code, lines = run("compress -r in --output-dir out", capsys)
-    assert code == 1 and f"0 done, {PICTURES} unchanged, 1 failed:" in lines
-    assert lines_of("out") == PICTURES and cli.main(["verify", "-r", "out", "-j", "2", "--quiet"]) == 0
+    assert code == 1 and f"0 done, {IMAGES} unchanged, 1 failed:" in lines
+    assert lines_of("out") == IMAGES and cli.main(["verify", "-r", "out", "-j", "2", "--quiet"]) == 0
 
 
-def test_what_the_command_began_is_resumed(bulk, tmp_path, monkeypatch, capsys):
+def test_runs_of_the_command_line_are_resumed(bulk, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_kinds()
     os.mkdir("in/sub")
@@ -195,7 +197,7 @@ def test_what_the_command_began_is_resumed(bulk, tmp_path, monkeypatch, capsys):
     assert (summary.done, summary.unchanged, summary.failed) == (2, 8, [])
     assert digests("out") == digests("whole")
     assert bulk.compress("in", "out", quality=70).unchanged == 10
-    # Other settings are other outputs, and nothing is overwritten.
+    # Other settings require other outputs, and no file is overwritten.
     summary = bulk.compress(["in/photo.png", "in/notes.txt"], "out/in", quality=20)
     assert (summary.done, len(summary.failed)) == (1, 1) and "photo.vae exists already" in summary.failed[0]
     assert digests("out") == digests("whole")
@@ -207,24 +209,24 @@ def test_what_the_command_began_is_resumed(bulk, tmp_path, monkeypatch, capsys):
 
 
 class Deadly:
-    """Whoever unpickles it is no more."""
+    """A value that ends the process that unpickles it."""
 
     def __reduce__(self):
         return os._exit, (1,)
 
 
-def test_a_file_that_kills_whoever_takes_it_is_named_and_its_neighbours_are_done(bulk, tmp_path, monkeypatch):
+def test_a_file_that_kills_its_worker_is_reported_and_others_are_processed(bulk, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in range(20):
         Image.fromarray(synthetic_image(20, 20, number)).save(f"{number}.png")
     jobs = [Job(f"{number}.png", stat=os.stat(f"{number}.png")) for number in range(20)]
     jobs[13] = jobs[13]._replace(whole_name=Deadly())
-    found = {job.path: outcome for job, outcome in bulk._map_jobs(jobs, settings_of(), "cpu", None, None)}
-    assert [path for path, outcome in found.items() if outcome is None] == ["13.png"] and len(found) == 20
-    assert all(outcome.report["kind"] == "picture" for outcome in found.values() if outcome)
+    outcomes = {job.path: outcome for job, outcome in bulk._map_jobs(jobs, settings_of(), "cpu", None, None)}
+    assert [path for path, outcome in outcomes.items() if outcome is None] == ["13.png"] and len(outcomes) == 20
+    assert all(outcome.report["kind"] == "picture" for outcome in outcomes.values() if outcome)
 
 
-def test_bad_options_are_told_before_anything_is_begun(tmp_path, monkeypatch):
+def test_invalid_options_are_refused_before_any_work(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     from vaecodec.integrations.ray import compress
 

@@ -1,4 +1,4 @@
-"""What the system knows of .vae files and of the command line: file(1), MIME types, completion, --help."""
+"""Test the integration with the system: file(1), MIME types, completion and --help."""
 
 import os
 import pathlib
@@ -29,13 +29,13 @@ def run(arguments: list[str], **options) -> str:
     return subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=300, **options).stdout
 
 
-def printed(capsys, *line: str) -> str:
+def output_of(capsys, *line: str) -> str:
     assert cli.main(list(line)) == 0
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "said"),
+    ("path", "kind", "description"),
     [
         (GOLDEN / "photo.vae", "image/x-vaecodec", "vaecodec image data, 130 x 112, version 1"),
         (
@@ -47,20 +47,20 @@ def printed(capsys, *line: str) -> str:
     ],
     ids=["latents", "classical", "stored"],
 )
-def test_file_knows_vae_files(path, kind, said, tmp_path, capsys):
+def test_file_identifies_vae_files(path, kind, description, tmp_path, capsys):
     file = needs("file")
-    (tmp_path / ".magic").write_text(printed(capsys, "filetype", "magic"))  # where the install line puts it
+    (tmp_path / ".magic").write_text(output_of(capsys, "filetype", "magic"))  # the path of the documented command
     env = {**os.environ, "HOME": str(tmp_path)}
-    assert run([file, "--brief", str(path)], env=env) == f"{said}\n"
+    assert run([file, "--brief", str(path)], env=env) == f"{description}\n"
     assert run([file, "--brief", "--mime-type", str(path)], env=env) == f"{kind}\n"
-    assert run([file, "--brief", "-m", str(tmp_path / ".magic"), str(path)]) == f"{said}\n"
+    assert run([file, "--brief", "-m", str(tmp_path / ".magic"), str(path)]) == f"{description}\n"
     assert "vaecodec" not in run([file, "--brief", str(ROOT / "README.md")], env=env)
 
 
-def test_desktops_know_vae_files(tmp_path, capsys):
+def test_the_mime_database_contains_vae_files(tmp_path, capsys):
     update = needs("update-mime-database")
     (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "vaecodec.xml").write_text(printed(capsys, "filetype", "xml"))
+    (tmp_path / "packages" / "vaecodec.xml").write_text(output_of(capsys, "filetype", "xml"))
     run([update, str(tmp_path)])
     assert {"50:image/x-vaecodec:*.vae", "40:application/x-vaecodec:*.vae"} <= set(
         (tmp_path / "globs2").read_text().splitlines()
@@ -69,8 +69,8 @@ def test_desktops_know_vae_files(tmp_path, capsys):
     assert magic.count(b"\x89VAE\r\n\x1a\n") == 2 and all(tag in magic for tag in (b"HEAD", b"PICT", b"FILE"))
 
 
-def completed(shell: str, line: str, folder: pathlib.Path) -> set[str]:
-    """What a shell offers at the end of a line."""
+def completions_of(shell: str, line: str, folder: pathlib.Path) -> set[str]:
+    """Return the completions that a shell offers at the end of a line."""
     text = completion_script(shell)
     if shell == "bash":
         words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
@@ -79,50 +79,50 @@ def completed(shell: str, line: str, folder: pathlib.Path) -> set[str]:
         return set(run([needs("bash"), "--norc", "-c", text], cwd=folder).split())
     text += f"\ncomplete -C {shlex.quote(line)}"
     lines = run([needs("fish"), "--no-config", "-c", text], cwd=folder, env={**os.environ, "HOME": str(folder)})
-    return {one.split("\t")[0] for one in lines.splitlines()}
+    return {offer.split("\t")[0] for offer in lines.splitlines()}
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
-def test_completion_offers_what_fits(shell, tmp_path):
+def test_completion_offers_matching_words(shell, tmp_path):
     (tmp_path / "photo.vae").touch()
     names = {command.name for command in list_commands()}
-    assert {"compress", "decompress", "info", "verify"} <= names <= completed(shell, "vaecodec ", tmp_path)
-    assert completed(shell, "vaecodec deco", tmp_path) == {"decompress"}
-    assert completed(shell, "vaecodec decompress --red", tmp_path) == {"--reduce"}
-    assert completed(shell, "vaecodec decompress --reduce ", tmp_path) == {"1", "2", "4", "8", "16"}
-    assert {"bash", "zsh", "fish"} <= completed(shell, "vaecodec completion ", tmp_path)
-    assert not completed(shell, "vaecodec compress --wind", tmp_path)
+    assert {"compress", "decompress", "info", "verify"} <= names <= completions_of(shell, "vaecodec ", tmp_path)
+    assert completions_of(shell, "vaecodec deco", tmp_path) == {"decompress"}
+    assert completions_of(shell, "vaecodec decompress --red", tmp_path) == {"--reduce"}
+    assert completions_of(shell, "vaecodec decompress --reduce ", tmp_path) == {"1", "2", "4", "8", "16"}
+    assert {"bash", "zsh", "fish"} <= completions_of(shell, "vaecodec completion ", tmp_path)
+    assert not completions_of(shell, "vaecodec compress --wind", tmp_path)
 
 
 def test_bash_completes_files(tmp_path):
     assert "complete -o bashdefault -o default" in completion_script("bash")
-    assert not completed("bash", "vaecodec compress ph", tmp_path)  # so that bash offers files itself
+    assert not completions_of("bash", "vaecodec compress ph", tmp_path)  # so bash falls back to files
 
 
-def test_zsh_takes_its_script(tmp_path):
+def test_zsh_completes_with_its_script(tmp_path):
     zsh = needs("zsh")
     (tmp_path / "_vaecodec").write_text(completion_script("zsh"))
     assert run([zsh, "-f", "-n", str(tmp_path / "_vaecodec")]) == ""
     (tmp_path / "photo.vae").touch()
-    pid, terminal = pty.fork()  # the completion system wants a terminal
+    pid, terminal = pty.fork()  # the completion system needs a terminal
     if not pid:
         os.chdir(tmp_path)
         os.execve(zsh, ["zsh", "-f", "-i"], {"TERM": "dumb", "HOME": str(tmp_path), "PATH": os.environ["PATH"]})
 
-    def until(word: bytes) -> bytes:
-        got, end = b"", time.monotonic() + 120
-        while word not in got and time.monotonic() < end:
+    def read_until(word: bytes) -> bytes:
+        output, end = b"", time.monotonic() + 120
+        while word not in output and time.monotonic() < end:
             if select.select([terminal], [], [], 1)[0]:
-                got += os.read(terminal, 4096)
-        return got
+                output += os.read(terminal, 4096)
+        return output
 
     os.write(terminal, b"PS1='> '; autoload -U compinit; compinit -u -D; source ./_vaecodec; echo rea''dy\n")
-    assert b"ready\r" in until(b"ready\r")
+    assert b"ready\r" in read_until(b"ready\r")
     os.write(terminal, b"vaecodec decompress --red\t8 ph\t--win\t")
-    said = until(b"--window")
+    screen = read_until(b"--window")
     os.close(terminal)
     os.waitpid(pid, 0)
-    assert b"--reduce" in said and b"photo.vae" in said and b"--window" in said
+    assert b"--reduce" in screen and b"photo.vae" in screen and b"--window" in screen
 
 
 def test_completion_follows_the_parser():
@@ -136,7 +136,7 @@ def test_completion_follows_the_parser():
         assert all(command in text and "only-images" in text for command in commands)
 
 
-def test_examples_in_the_help_are_commands():
+def test_examples_in_the_help_are_valid_commands():
     text = "\n".join([help_texts.PROGRAM, *help_texts.COMMANDS.values()])
     lines = re.findall(r"^  (vaecodec .*?)(?:   .*| [>]+ .*)?$", text, re.M)
     assert len(lines) > 20
@@ -147,23 +147,23 @@ def test_examples_in_the_help_are_commands():
 
 @pytest.mark.parametrize("name", sorted(help_texts.COMMANDS))
 def test_help_ends_with_examples_and_exit_status(name, capsys):
-    said = printed(capsys, name, "--help")
-    assert f"usage: vaecodec {name}" in said and "examples:\n  vaecodec" in said and "exit status: 0" in said
-    assert max(map(len, said.splitlines())) <= 120
+    text = output_of(capsys, name, "--help")
+    assert f"usage: vaecodec {name}" in text and "examples:\n  vaecodec" in text and "exit status: 0" in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
-def test_the_program_says_its_units_and_its_version(capsys):
-    said = printed(capsys, "--help")
-    assert all(word in said for word in ("units:", "bpp", "VAECODEC_THREADS", "exit status: 0", "examples:"))
+def test_help_explains_units_and_version_is_printed(capsys):
+    text = output_of(capsys, "--help")
+    assert all(word in text for word in ("units:", "bpp", "VAECODEC_THREADS", "exit status: 0", "examples:"))
     import vaecodec
 
-    assert printed(capsys, "--version") == f"vaecodec {vaecodec.__version__}\n"
+    assert output_of(capsys, "--version") == f"vaecodec {vaecodec.__version__}\n"
 
 
-def test_completion_loads_nothing_heavy():
+def test_completion_imports_no_heavy_packages():
     code = (
         "import sys; from vaecodec import cli; cli.main(['completion', 'bash'])\n"
         "print(*{'numpy', 'PIL', 'tensorflow'} & set(sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "\n" and "complete -o" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stderr == "\n" and "complete -o" in process.stdout

@@ -1,4 +1,4 @@
-"""Every damage to the golden files is noticed: cut at each byte, each bit before the payload, bits of payloads.
+"""Check that damage to golden files is detected: truncations, bits before the payload, and bits of payloads.
 
 python tests/long/fuzz/damage.py [--payload-bits 10000]
 """
@@ -27,13 +27,13 @@ def main() -> None:
     codec = Codec(load_model(str(TESTS / "golden" / "tiny.vcm")), threads=1)
     files = [path.read_bytes() for path in sorted((TESTS / "golden").glob("*.vae"))]
     files = [data for data in files if parse(data).header.model == codec.model.id]
-    begins = [parse(data).tiles[0].offset for data in files]
+    starts = [parse(data).tiles[0].offset for data in files]
     ends = [parse(data).tiles[-1].offset + parse(data).tiles[-1].length for data in files]
-    tried, passed = dict.fromkeys(("truncations", "header bits", "payload bits"), 0), 0
+    trials, passed = dict.fromkeys(("truncations", "header bits", "payload bits"), 0), 0
 
     def attempt(kind: str, data: bytes, window: tuple[int, int, int, int] | None = None) -> None:
         nonlocal passed
-        tried[kind] += 1
+        trials[kind] += 1
         try:
             codec.decode(data, window)
         except CodecError:
@@ -41,20 +41,20 @@ def main() -> None:
         passed += 1
         print(f"not noticed: {kind}, {data[:80].hex()}...")
 
-    for data, begin in zip(files, begins, strict=True):
+    for data, start in zip(files, starts, strict=True):
         for damaged in truncations(data):
             attempt("truncations", damaged)
-        for damaged in flipped(data, range(8 * begin)):
+        for damaged in flipped(data, range(8 * start)):
             attempt("header bits", damaged)
-    rng, places = random.Random(0), []
-    for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-        places += [(number, bit) for bit in range(8 * begin, 8 * end)]
-    for number, bit in rng.sample(places, min(options.payload_bits, len(places))):
+    rng, positions = random.Random(0), []
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        positions += [(number, bit) for bit in range(8 * start, 8 * end)]
+    for number, bit in rng.sample(positions, min(options.payload_bits, len(positions))):
         (damaged,) = flipped(files[number], [bit])
         header = parse(files[number]).header
-        # A window leaves out the CRC of DATA: the tile itself has to notice.
+        # A window skips the CRC of DATA, so the checksum of the tile must detect the damage.
         attempt("payload bits", damaged, (0, 0, header.height, header.width))
-    print(f"{len(files)} files: {tried}; not noticed: {passed}")
+    print(f"{len(files)} files: {trials}; not noticed: {passed}")
     sys.exit(passed > 0)
 
 

@@ -1,4 +1,4 @@
-"""Long fuzzing: container parser, full decode, model files.  See README.md beside this file.
+"""Run long fuzzing of the container parser, decoding and model files; README.md in this folder has the commands.
 
 python tests/long/fuzz/fuzz.py parser --count 10000000
 python tests/long/fuzz/fuzz.py decode --model other.vcm
@@ -33,30 +33,30 @@ from vaecodec.limits import Limits
 from vaecodec.model.file import load_model, pack_model, parse_model
 
 MODEL = TESTS / "golden" / "tiny.vcm"
-LIMITS = Limits(pixels=1 << 21)  # two megapixels, as libjxl's fuzzer has it
+LIMITS = Limits(pixels=1 << 21)  # two megapixels, the limit of libjxl's fuzzer
 SECONDS, BYTES, BYTES_A_PIXEL = 2.0, 256 << 20, 8
 
 
 def golden(model: pathlib.Path = MODEL) -> list[bytes]:
-    """The golden files, or some of another model, and one with all kinds of chunks."""
+    """Return the golden files, or files of another model, and a file with all kinds of chunks."""
     files = [path.read_bytes() for path in sorted((TESTS / "golden").glob("*.vae"))]
     if model != MODEL:
         codec = Codec(load_model(str(model)), threads=1)
         shapes, channels = ((1, 1), (33, 48), (7, 200), (130, 90)), codec.model.config.channels
-        pictures = [np.resize(synthetic_image(*shape), (*shape, channels)) for shape in shapes]
-        files = [codec.encode(pixels, quality, tile=64) for pixels in pictures for quality in (1, 50, 100)]
+        images = [np.resize(synthetic_image(*shape), (*shape, channels)) for shape in shapes]
+        files = [codec.encode(pixels, quality, tile=64) for pixels in images for quality in (1, 50, 100)]
     meta = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
     header = Header("0123456789abcdef" * 2, 100, 200, 448, 128)
     return [*files, image_file.pack(header, [(b"abcd", 1, 3), (b"", 2, 4)], meta)]
 
 
 def peak() -> int:
-    """The most memory that this process has had, bytes."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Tally:
-    """What became of the mutants; ends the run at the first that broke a promise, which is written to a file."""
+    """Count the outcomes of mutants; at the first violation, write the mutant to a file and end the run."""
 
     def __init__(self, target: str, every: int, model: pathlib.Path = MODEL) -> None:
         self.target, self.every, self.model, self.began = target, every, model, time.time()
@@ -64,25 +64,25 @@ class Tally:
         self.slowest, self.base = 0.0, peak()
 
     def run(self, mutant: bytes, work: Callable[[bytes], object]) -> None:
-        begin, outcome = time.process_time(), "accepted"
+        start, outcome = time.process_time(), "accepted"
         try:
             work(mutant)
         except CodecError as exc:
             outcome = type(exc).__name__ + (" in a tile" if str(exc).startswith("tile ") else "")
         except BaseException as exc:  # constriction's PanicException is no Exception
             self.fail(mutant, f"{type(exc).__name__}: {exc}")
-        self.slowest = max(self.slowest, time.process_time() - begin)
+        self.slowest = max(self.slowest, time.process_time() - start)
         self.outcomes[outcome] += 1
         if self.slowest > SECONDS:
             self.fail(mutant, f"{self.slowest:.1f} s")
         if self.outcomes.total() % self.every == 0:
             self.report()
 
-    def fail(self, mutant: bytes, why: str) -> None:
+    def fail(self, mutant: bytes, reason: str) -> None:
         path = f"{self.target}-{self.outcomes.total()}.bin"
         pathlib.Path(path).write_bytes(mutant)
         self.report()
-        sys.exit(f"{self.target}: {why}; see {path}")
+        sys.exit(f"{self.target}: {reason}; see {path}")
 
     def report(self) -> None:
         grown = (peak() - self.base) / 2**20
@@ -94,7 +94,7 @@ class Tally:
 
 
 def fuzz_parser(tally: Tally, seed: int, count: int) -> None:
-    """metadata(), which takes a file apart and inflates its metadata, and info()."""
+    """Fuzz metadata(), which parses a file and inflates its metadata, and info()."""
 
     def work(data: bytes) -> None:
         image_file.metadata(data)
@@ -105,7 +105,7 @@ def fuzz_parser(tally: Tally, seed: int, count: int) -> None:
 
 
 def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
-    """A whole picture, with the memory that it may take by its header."""
+    """Fuzz decoding, and check the memory against the size in the header."""
     codec, files = Codec(load_model(str(tally.model)), threads=1), golden(tally.model)
     for data in files[:-1]:
         codec.decode(data)
@@ -121,7 +121,7 @@ def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
 
 
 def fuzz_sets(tally: Tally, seed: int, count: int) -> None:
-    """A set of pictures by bits back: what decodes are those that were coded, or other ones that a CRC vouches for."""
+    """Fuzz sets of images, which are coded by bits back."""
     folder = TESTS / "golden" / "sets"
     model, files = str(folder / "tiny.vcm"), [path.read_bytes() for path in sorted(folder.glob("*.vae"))]
     for mutant in mutants(seed, count, files):
@@ -129,7 +129,7 @@ def fuzz_sets(tally: Tally, seed: int, count: int) -> None:
 
 
 def fuzz_arrays(tally: Tally, seed: int, count: int) -> None:
-    """Chunks of arrays, of every mode; three quarters have a right CRC."""
+    """Fuzz array chunks of every mode; three quarters of the mutants have a right CRC."""
     rng, files = (
         random.Random(seed),
         [path.read_bytes() for path in sorted((TESTS / "golden" / "arrays").glob("*.chunk"))],
@@ -141,7 +141,7 @@ def fuzz_arrays(tally: Tally, seed: int, count: int) -> None:
 
 
 def fuzz_model(tally: Tally, seed: int, count: int) -> None:
-    """Model files: damaged ones, and ones of wrong arrays that have the right id; those that pass code a picture."""
+    """Fuzz model files with damage, or with wrong arrays and a right id; valid models code an image."""
     rng, data = random.Random(seed), tally.model.read_bytes()
     model = parse_model(data, "model")
     pixels = np.resize(synthetic_image(40, 50), (40, 50, model.config.channels))
@@ -154,30 +154,30 @@ def fuzz_model(tally: Tally, seed: int, count: int) -> None:
         if number % 2:
             tally.run(mutate(rng, data, [data]), work)
             continue
-        found, generator = dict(model.arrays), np.random.default_rng(rng.randrange(2**32))
+        changed_arrays, generator = dict(model.arrays), np.random.default_rng(rng.randrange(2**32))
         for _ in range(rng.choice((1, 1, 3))):
-            name = rng.choice(sorted(found))
-            array = found[name]
+            name = rng.choice(sorted(changed_arrays))
+            array = changed_arrays[name]
             kind = rng.randrange(6)
             if kind == 0:
-                del found[name]
+                del changed_arrays[name]
             elif kind == 1:
-                found[name] = array[: len(array) // 2]
+                changed_arrays[name] = array[: len(array) // 2]
             elif kind == 2:
                 with np.errstate(all="ignore"):
-                    found[name] = array.astype(rng.choice(("<i8", "<f4", "<f2", "|u1", "<i2", "<u4")))
+                    changed_arrays[name] = array.astype(rng.choice(("<i8", "<f4", "<f2", "|u1", "<i2", "<u4")))
             elif kind == 3:
-                found[name] = array.reshape(-1)
+                changed_arrays[name] = array.reshape(-1)
             elif kind == 4:
                 values = array.copy().reshape(-1)
                 values[rng.randrange(len(values))] = rng.choice((0, 1, 127, *((np.nan,) * (array.dtype.kind == "f"))))
-                found[name] = values.reshape(array.shape)
+                changed_arrays[name] = values.reshape(array.shape)
             else:
-                found[name] = np.frombuffer(generator.bytes(array.nbytes), array.dtype).reshape(array.shape)
-            if not found:
+                changed_arrays[name] = np.frombuffer(generator.bytes(array.nbytes), array.dtype).reshape(array.shape)
+            if not changed_arrays:
                 break
         with np.errstate(all="ignore"):
-            tally.run(pack_model("mutant", model.config, found, {}), work)
+            tally.run(pack_model("mutant", model.config, changed_arrays, {}), work)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Every size from 1x1 to 65x65 goes there and back: same shape, symbols that check, pixels that resemble.
+"""Check that images of every size from 1x1 to 65x65 round-trip with the same shape and similar pixels.
 
 python tests/long/fuzz/sizes.py
 """
@@ -19,17 +19,17 @@ from vaecodec.model.file import load_model
 
 
 def main() -> None:
-    codec, done, worst = Codec(load_model(str(TESTS / "golden" / "tiny.vcm")), threads=1), 0, 0.0
-    whole = synthetic_image(65, 65)
+    codec, count, largest_error = Codec(load_model(str(TESTS / "golden" / "tiny.vcm")), threads=1), 0, 0.0
+    image = synthetic_image(65, 65)
     for height in range(1, 66):
         for width in range(1, 66):
-            pixels = whole[:height, :width]
-            again = codec.decode(codec.encode(pixels, 80))
-            error = float(np.sqrt(np.mean((again.astype(float) - pixels) ** 2)))
-            if again.shape != pixels.shape or error > 16:
-                sys.exit(f"{width} x {height}: {again.shape}, error {error:.1f}")
-            done, worst = done + 1, max(worst, error)
-    print(f"{done} sizes there and back; largest root mean square error {worst:.1f}")
+            pixels = image[:height, :width]
+            decoded = codec.decode(codec.encode(pixels, 80))
+            error = float(np.sqrt(np.mean((decoded.astype(float) - pixels) ** 2)))
+            if decoded.shape != pixels.shape or error > 16:
+                sys.exit(f"{width} x {height}: {decoded.shape}, error {error:.1f}")
+            count, largest_error = count + 1, max(largest_error, error)
+    print(f"{count} sizes; largest root mean square error {largest_error:.1f}")
 
 
 if __name__ == "__main__":
