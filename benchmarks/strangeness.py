@@ -26,27 +26,27 @@ Sets = dict[str, np.ndarray]
 
 
 def auroc(usual: np.ndarray, strange: np.ndarray) -> float:
-    """Mann-Whitney's U divided by the number of pairs; ties count one half."""
+    """Return Mann-Whitney's U divided by the number of pairs; ties count one half."""
     order = np.sort(usual)
-    below, upto = np.searchsorted(order, strange, "left"), np.searchsorted(order, strange, "right")
-    return float((below + upto).mean() / 2 / len(usual))
+    smaller, not_larger = np.searchsorted(order, strange, "left"), np.searchsorted(order, strange, "right")
+    return float((smaller + not_larger).mean() / 2 / len(usual))
 
 
 def table(usual: list[Score], strange: dict[str, list[Score]]) -> dict[str, dict[str, float]]:
-    """AUROCs and mean scores by set; `complexity` is the size of a PNG file."""
+    """Return AUROCs and mean scores by set; `complexity` is the size of a PNG file."""
     out = {}
     for name, scores in strange.items():
         fields = ("bpd", "corrected", "complexity")
         values = {
             field: [np.array([getattr(s, field) for s in group]) for group in (usual, scores)] for field in fields
         }
-        out[name] = {field: round(auroc(*both), 4) for field, both in values.items()}
-        out[name] |= {f"mean_{field}": round(float(both[1].mean()), 4) for field, both in values.items()}
+        out[name] = {field: round(auroc(*groups), 4) for field, groups in values.items()}
+        out[name] |= {f"mean_{field}": round(float(groups[1].mean()), 4) for field, groups in values.items()}
     return out
 
 
 def strange_digits(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator) -> Sets:
-    """Other sets of as many images of the same size."""
+    """Return out-of-distribution sets with the number and size of the digits."""
     count, side = len(digits), digits.shape[1]
     patches = []
     while len(patches) < count:
@@ -67,7 +67,7 @@ def strange_digits(digits: np.ndarray, photographs: list[np.ndarray], rng: np.ra
 
 
 def corruptions(pixels: np.ndarray, rng: np.random.Generator) -> Sets:
-    """Corruptions of a photograph."""
+    """Return a photograph with each kind of corruption."""
     image = Image.fromarray(pixels)
     jpeg = io.BytesIO()
     image.save(jpeg, "JPEG", quality=10)
@@ -86,7 +86,7 @@ def corruptions(pixels: np.ndarray, rng: np.random.Generator) -> Sets:
 
 
 def shuffled_blocks(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """The image with its blocks in random order."""
+    """Return the image with its blocks in random order."""
     height, width = (extent // side for extent in pixels.shape[:2])
     blocks = pixels.reshape(height, side, width, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
     blocks = rng.permutation(blocks).reshape(height, width, side, side, 3)
@@ -94,7 +94,7 @@ def shuffled_blocks(pixels: np.ndarray, side: int, rng: np.random.Generator) -> 
 
 
 def held_out(path: str, most: int) -> list[np.ndarray]:
-    """Centre crops u8[CROP, CROP, 3] of the images in a .tar file."""
+    """Return centre crops u8[CROP, CROP, 3] of the images in a .tar file."""
     out = []
     with tarfile.open(path) as tar:
         for member in tar:
@@ -128,16 +128,18 @@ def main() -> None:
     if "digits" in args.parts:
         model = generation.load(args.model)
         usual = generation.score_images(model, images[:most])
-        others = {"other test digits": images[-most:], **strange_digits(images[most : 2 * most], photographs, rng)}
-        scores = {name: generation.score_images(model, np.ascontiguousarray(other)) for name, other in others.items()}
+        sets = {"other test digits": images[-most:], **strange_digits(images[most : 2 * most], photographs, rng)}
+        scores = {
+            name: generation.score_images(model, np.ascontiguousarray(set_images)) for name, set_images in sets.items()
+        }
         result["digits"] = table(usual, scores)
     if args.without:
         digit, model = int(args.without[0]), generation.load(args.without[1])
         with gzip.open(os.path.join(mnist, "t10k-labels-idx1-ubyte.gz")) as file:
             labels = np.frombuffer(file.read(), np.uint8, offset=8)
-        left_out = generation.score_images(model, images[labels == digit][:most])
+        omitted = generation.score_images(model, images[labels == digit][:most])
         usual = generation.score_images(model, images[labels != digit][:most])
-        result[f"digit {digit} left out"] = table(usual, {f"digit {digit}": left_out})
+        result[f"digit {digit} left out"] = table(usual, {f"digit {digit}": omitted})
     if "photographs" in args.parts:
         codec = generation.load("small")
         clean = generation.score_images(codec, photographs)
