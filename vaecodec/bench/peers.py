@@ -72,7 +72,7 @@ def _open_vaecodec(options: Options, model: str = "", effort: str = "1") -> Peer
     """This package with a model by name or path; above effort 1 the sweep has half of the settings."""
     from vaecodec.codec import Codec
     from vaecodec.model.file import load_model
-    from vaecodec.rdo.refinement import check_effort
+    from vaecodec.rdo.effort import check_effort
     from vaecodec.version import __version__
 
     try:

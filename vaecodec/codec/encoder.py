@@ -33,11 +33,11 @@ from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
-from vaecodec.prior.context_model import CodedTile, Distributions, encode_tile, information
+from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
+from vaecodec.rdo.effort import ITERATIONS, check_effort
 from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
 from vaecodec.rdo.quantization import quantizer, targets
-from vaecodec.rdo.refinement import ITERATIONS, Refiner, check_effort
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
@@ -227,16 +227,16 @@ class Encoder:
         keep: bool = False,
     ) -> EncodedTile:
         """Encode one tile, given its coefficients with or without those of its halo; `keep` its values, too."""
-        model, refiner = self.model, None
+        model, refined = self.model, None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         if iterations := _iterations(effort):
+            from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
+
             with refining or threading.Semaphore(), single_threaded_blas:
-                refiner = Refiner(model, task.pixels, task.within, coefficients, task.inner, quality_index)
-                symbols = refiner(iterations, tick)
-
-            def choose(part: int, distributions: Distributions) -> np.ndarray:
-                return symbols[part]
-
+                refiner = Refiner(model, task.pixels, task.within, coefficients, task.inner, quality_index, threads)
+                refined = refiner(iterations, tick)
+                equations = refined.equations()
+            coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
             quantise = quantizer(model.prior, model.models.tables)
@@ -244,13 +244,15 @@ class Encoder:
             def choose(part: int, distributions: Distributions) -> np.ndarray:
                 return quantise(parts[part], distributions)
 
-        coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
-        if refiner is None:
+            coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
             tick()
         if observe is not None:
             observe(coded)
-        encoded = EncodedTile(coded.payload, coded.crc, refiner.equations if refiner else None)
-        if refiner is None and effort:
+        encoded = EncodedTile(coded.payload, coded.crc)
+        if refined is not None:
+            alone = refined.levels is not None and coefficients.cells == task.inner.shape
+            encoded = EncodedTile(coded.payload, coded.crc, equations, refined.levels if alone else None)
+        elif effort:
             encoded = self._fit_filter(task, coded, quality_index, effort, threads)
         if keep and encoded.levels is None:  # the CRC of its pixels follows from the values
             return encoded._replace(values=coded.values.narrowed())

@@ -32,7 +32,7 @@ from vaecodec.images.channels import (
 from vaecodec.images.strips import ModelRows, Rows, Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.progress import Progress, named
-from vaecodec.rdo.refinement import check_effort
+from vaecodec.rdo.effort import check_effort
 from vaecodec.transforms.tiling import Box, window_box
 
 

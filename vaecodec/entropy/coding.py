@@ -295,7 +295,11 @@ def _pop_flag(coder: Coder, models: Models) -> int:
 
 def outlier_bits(tables: Tables, symbols: np.ndarray, indices: np.ndarray) -> float:
     """Information content in bits of what push_outliers puts on the stack."""
-    count = np.count_nonzero(symbols[indices == ZERO_TABLE])
+    return outlier_bits_of(tables, int(np.count_nonzero(symbols[indices == ZERO_TABLE])))
+
+
+def outlier_bits_of(tables: Tables, count: int) -> float:
+    """The same of so many outliers."""
     flag = tables.bits(np.array([count > 0], np.int32), np.array([OUTLIER_FLAG]))
     return flag + 8 * NUMBER_BYTES * (1 + 2 * count if count else 0)
 

@@ -29,7 +29,7 @@ from vaecodec.files.sources import Source
 from vaecodec.images.writing import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.progress import Progress, warn
-from vaecodec.rdo.refinement import check_effort
+from vaecodec.rdo.effort import check_effort
 
 
 def compress_file(

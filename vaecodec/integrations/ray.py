@@ -46,7 +46,7 @@ from vaecodec.images.strips import is_large
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.model.file import SUFFIX, load_model
 from vaecodec.progress import Console, explain, hushed
-from vaecodec.rdo.refinement import check_effort
+from vaecodec.rdo.effort import check_effort
 
 try:
     import pyarrow as pa

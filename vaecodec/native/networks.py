@@ -170,10 +170,12 @@ def block(
     out: np.ndarray | None = None,
     strip: tuple[int, int] | None = None,
     multiplier: np.ndarray | None = None,
+    tape: np.ndarray | None = None,
 ) -> np.ndarray:
     """The block of i16[h, w, C] into `out`, another array, or a new one; of a strip of rows, or all.
 
-    Strips may be computed at once, by several threads.  `multiplier` i32[C] is that of `dense`, of the last layer.
+    Strips may be computed at once, by several threads.  `multiplier` i32[C] is that of `dense`, of the last layer;
+    `tape` is memory of `tape_lines` that keeps what gradients need (gradients.block_back), not of the kind "numpy".
     """
     channels = layers.channels
     if x.dtype != np.int16 or x.ndim != 3 or x.shape[2] != channels or not x.flags.c_contiguous:
@@ -190,10 +192,22 @@ def block(
     if library.in_numpy():
         out[top:bottom] = reference.block(layers, x, (top, bottom), multiplier)
         return out
+    check_tape(tape, x.shape)
     scratch = library.memory(library.size("block_scratch", x.shape[1], channels))
     packed = library.addresses(layers.packed)
-    library.call("block", "piiiipppp", packed, *x.shape[:2], top, bottom, x, multiplier, out, scratch)
+    library.call("block", "piiiippppp", packed, *x.shape[:2], top, bottom, x, multiplier, tape, out, scratch)
     return out
+
+
+def tape_lines(shape: tuple[int, ...]) -> int:
+    """Lines of memory (library.memory) for the tape of a block of i16[h, w, C]."""
+    return library.size("tape_size", *shape)
+
+
+def check_tape(tape: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a tape, if there is one, is large enough for a block of this shape."""
+    if tape is not None and (tape.dtype != np.uint8 or tape.ndim != 1 or len(tape) < 64 * tape_lines(shape)):
+        raise ValueError(f"a tape of {tape.nbytes} bytes is too small for {list(shape)}")
 
 
 def _check(flat: np.ndarray, bias: np.ndarray, shifts: np.ndarray, limit: int, reach: int, rounding: int) -> None:

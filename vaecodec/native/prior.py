@@ -21,7 +21,7 @@ import numpy as np
 
 from vaecodec.native import library
 from vaecodec.native.library import check, check_rows
-from vaecodec.native.networks import Block, Dense, Depthwise, dense
+from vaecodec.native.networks import Block, Dense, Depthwise, check_tape, dense
 from vaecodec.native.reference import prior as reference
 from vaecodec.native.reference.prior import INDEX_SHIFT, LOC_SHIFT, compand, rounded
 
@@ -152,9 +152,17 @@ def empty_second(networks: Octave, cells: tuple[int, int]) -> SecondHalf:
 
 
 def first_half(
-    networks: Octave, vector: np.ndarray, before: Before, out: FirstHalf | None = None, strip: Rows | None = None
+    networks: Octave,
+    vector: np.ndarray,
+    before: Before,
+    out: FirstHalf | None = None,
+    strip: Rows | None = None,
+    tape: np.ndarray | None = None,
 ) -> FirstHalf:
-    """Compute features and distributions of the first half; `vector` i32[features] is added in the first layer."""
+    """Compute features and distributions of the first half.
+
+    `vector` i32[features] is added in the first layer; `tape` is that of networks.block.
+    """
     low = before.low
     check("low", low, np.int32, (networks.colours, *low.shape[1:]))
     cells = cells_of(low.shape)
@@ -163,15 +171,17 @@ def first_half(
     check("vector", vector, np.int32, (networks.features,))
     check("features", out.features, np.int16, (*cells, networks.features))
     _check_parameters(networks, cells, out, strip)
-    across = _check_before(networks, before, cells)
+    across = check_before(networks, before, cells)
     if library.in_numpy():
         for array, values in zip(out, reference.first_half(networks, vector, before, strip), strict=True):
             array[slice(*strip)] = values
         return out
     layers = library.addresses([networks.enter.packed, *networks.before.packed, networks.first.packed])
-    arrays = (vector, low, *(before.parents or (None, None)), before.passed, across, *out, _scratch(networks, cells[1]))
-    numbers = _numbers(networks, low.shape)
-    library.call("prior_first", "piiiiipii" + "pppppipppp", layers, *numbers, *strip, *arrays)
+    check_tape(tape, out.features.shape)
+    coarser = (*(before.parents or (None, None)), before.passed, across)
+    arrays = (vector, low, *coarser, tape, *out, scratch_of(networks, cells[1]))
+    numbers = numbers_of(networks, low.shape)
+    library.call("prior_first", "piiiiipii" + "pppppippppp", layers, *numbers, *strip, *arrays)
     return out
 
 
@@ -182,6 +192,7 @@ def second_half(
     values: np.ndarray,
     out: SecondHalf | None = None,
     strip: Rows | None = None,
+    tape: np.ndarray | None = None,
 ) -> SecondHalf:
     """Compute distributions of the second half, and the features passed on, from features and values of the first.
 
@@ -205,21 +216,24 @@ def second_half(
         return out
     passing = networks.passing.packed if networks.passing else 0
     layers = library.addresses([networks.known.packed, *networks.after.packed, networks.second.packed, passing])
-    arrays = (features, values, *out, _scratch(networks, cells[1]))
-    library.call("prior_second", "piiiiipii" + "pppppp", layers, *_numbers(networks, shape), *strip, *arrays)
+    check_tape(tape, features.shape)
+    arrays = (features, values, tape, *out, scratch_of(networks, cells[1]))
+    library.call("prior_second", "piiiiipii" + "ppppppp", layers, *numbers_of(networks, shape), *strip, *arrays)
     return out
 
 
-def _numbers(networks: Octave, shape: tuple[int, ...]) -> tuple[object, ...]:
+def numbers_of(networks: Octave, shape: tuple[int, ...]) -> tuple[object, ...]:
+    """Arguments of kernels: C, H, W, scales, and the companding table with its last magnitude."""
     table = networks.companding
     return networks.colours, shape[-2], shape[-1], networks.scales, len(table) - 1, table
 
 
-def _scratch(networks: Octave, across: int) -> np.ndarray:
+def scratch_of(networks: Octave, across: int) -> np.ndarray:
+    """Scratch of kernels for rows of so many cells."""
     return library.memory(library.size("prior_scratch", across, networks.colours, networks.features))
 
 
-def _check_before(networks: Octave, before: Before, cells: tuple[int, int]) -> int:
+def check_before(networks: Octave, before: Before, cells: tuple[int, int]) -> int:
     """Columns of cells of the next coarser octave, 0 where there is none; raises ValueError on other shapes."""
     inputs, colours = networks.enter.kernel.shape[0], networks.colours
     if (before.passed is not None) != (inputs == 14 * colours + PASSED):

@@ -201,6 +201,9 @@ def _check_layer(layer: Dense, inputs: int, channels: int | None = None) -> None
 SMALLEST = reference.REACH + 1  # least side of an image that is filtered: samples beyond the edges are mirrored
 
 
+CLASSES = 4  # of fit_class_sums
+
+
 class FilterWeights(NamedTuple):
     """Integers of one restoration filter; K classes, C channels."""
 
@@ -212,7 +215,10 @@ class FilterWeights(NamedTuple):
 
 
 def restore(
-    samples: np.ndarray, weights: FilterWeights, rows: slice = slice(None), out: np.ndarray | None = None
+    samples: np.ndarray,
+    weights: FilterWeights,
+    rows: slice = slice(None),
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Apply a restoration filter to some rows of an image.
 
@@ -225,25 +231,59 @@ def restore(
     Returns:
         out, or a new u8[H, W, C], with these rows filled.
     """
-    height, width, channels = samples.shape
+    height, channels = samples.shape[0], samples.shape[2]
     _check_samples(samples, weights.rotation)
     out = np.empty(samples.shape, np.uint8) if out is None else out
     check("out", out, np.uint8, samples.shape)
+    top, bottom, step = rows.indices(height)
+    if step != 1:
+        raise ValueError("rows must follow each other")
+    arrays = _filter_arrays(weights, channels)
+    if library.in_numpy():
+        out[top:bottom] = reference.restore(samples, *arrays)[top:bottom]
+    else:
+        _restore(samples, arrays, (top, bottom), out, None)
+    return out
+
+
+def restore_levels(
+    samples: np.ndarray, weights: FilterWeights, out: np.ndarray, rows: Rows, adjoint: bool = False
+) -> None:
+    """Apply a filter as `restore` does, but to samples i16[H, W, C] in their unit, unrounded; not in the kind "numpy".
+
+    `adjoint` takes gradients, of any unit, back through a filter of one class.
+    """
+    _check_samples(samples, weights.rotation)
+    check("out", out, np.int16, samples.shape)
+    check_rows(rows, len(samples))
+    if adjoint and len(weights.first) > 1:
+        raise ValueError("the adjoint is that of a filter of one class")
+    _restore(samples, _filter_arrays(weights, samples.shape[2]), rows, None, out, adjoint)
+
+
+def _filter_arrays(weights: FilterWeights, channels: int) -> list[np.ndarray]:
+    """The weights as kernels take them; raises ValueError on wrong shapes."""
     classes = len(weights.first)
     arrays = [np.ascontiguousarray(array, np.int32) for array in weights]
     shapes = [(channels, channels), (classes, 9), (classes,), (classes - 1,), (2 * channels * (channels > 1),)]
     if [array.shape for array in arrays] != shapes:
         raise ValueError("the filter's weights have the wrong shapes")
-    top, bottom, step = rows.indices(height)
-    if step != 1:
-        raise ValueError("rows must follow each other")
-    if library.in_numpy():
-        out[top:bottom] = reference.restore(samples, *arrays)[top:bottom]
-        return out
+    return arrays
+
+
+def _restore(
+    samples: np.ndarray,
+    arrays: list[np.ndarray],
+    rows: Rows,
+    pixels: np.ndarray | None,
+    levels: np.ndarray | None,
+    adjoint: bool = False,
+) -> None:
+    height, width, channels = samples.shape
     scratch = library.memory(-(-library.size("restoration_scratch", width, channels) // 64))
-    numbers = height, width, channels, top, bottom, classes
-    library.call("restore", "iiiiii" + "p" * 8, *numbers, *arrays, samples, scratch, out)
-    return out
+    numbers = height, width, channels, *rows, len(arrays[1])
+    arguments = (*arrays, samples, scratch, pixels, levels, int(adjoint))
+    library.call("restore", "iiiiii" + "p" * 9 + "i", *numbers, *arguments)
 
 
 class FitSums(NamedTuple):
@@ -266,19 +306,56 @@ def fit_sums(
     _check_samples(samples, rotation)
     pixels, rotation = np.ascontiguousarray(pixels), np.ascontiguousarray(rotation, np.int32)
     check("pixels", pixels, np.uint8, samples.shape)
-    top, left, bottom, right = box
-    if not (0 <= top <= bottom <= height and 0 <= left <= right <= width and every >= 1):
-        raise ValueError(f"box {box} does not lie within the image")
+    _check_box(box, every, (height, width))
     if library.in_numpy():
         sums = reference.fit_sums(samples, pixels, box, every, rotation)
     else:
         sums = np.zeros(90 + 20 * (channels - 1), np.int64)
         scratch = library.memory(-(-library.size("fit_scratch", width, channels) // 64))
-        numbers = height, width, channels, top, left, bottom, right, every
+        numbers = height, width, channels, *box, every
         library.call("fit_sums", "iiiiiiii" + "p" * 5, *numbers, rotation, samples, pixels, scratch, sums)
     first, others = sums[:81].reshape(9, 9), sums[90:].reshape(channels - 1, 20)
     squares = others[:, :16].reshape(-1, 4, 4)
     return FitSums(_symmetric(first), sums[81:90], _symmetric(squares), others[:, 16:])
+
+
+class ClassSums(NamedTuple):
+    """Normal equations of four classes of nine weights side by side, unit 1/64."""
+
+    matrix: np.ndarray  # f64[36, 36]
+    right: np.ndarray  # f64[36]
+
+
+def fit_class_sums(
+    samples: np.ndarray,
+    pixels: np.ndarray,
+    box: tuple[int, int, int, int],
+    every: int,
+    rotation: np.ndarray,
+    ramps: np.ndarray,
+) -> ClassSums:
+    """Sum equations of colour 0 for four classes, as `fit_sums` does for one; not of the kind "numpy".
+
+    ramps f32[3, 2]: begin and slope of the function of the activity by which a class gives way to the next.
+    """
+    height, width, channels = samples.shape
+    _check_samples(samples, rotation)
+    check("pixels", pixels, np.uint8, samples.shape)
+    check("rotation", rotation, np.int32, (channels, channels))
+    check("ramps", ramps, np.float32, (CLASSES - 1, 2))
+    _check_box(box, every, (height, width))
+    sums = np.zeros((2 * CLASSES - 1) * 45 + 9 * CLASSES, np.float64)
+    scratch = library.memory(library.size("class_scratch", width, channels))
+    numbers = height, width, channels, *box, every
+    library.call("fit_class_sums", "iiiiiiii" + "p" * 6, *numbers, rotation, ramps, samples, pixels, scratch, sums)
+    blocks, right = np.split(sums, [(2 * CLASSES - 1) * 45])
+    matrix = np.zeros((CLASSES, 9, CLASSES, 9))
+    upper = np.triu_indices(9)
+    for n, block in enumerate(blocks.reshape(-1, 45)):  # of a class, and of it and the next one, by turns
+        k, m = n // 2, (n + 1) // 2
+        matrix[k, upper[0], m, upper[1]] = matrix[k, upper[1], m, upper[0]] = block
+        matrix[m, upper[0], k, upper[1]] = matrix[m, upper[1], k, upper[0]] = block
+    return ClassSums(matrix.reshape(9 * CLASSES, -1), right)
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
@@ -286,6 +363,12 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
     upper = np.triu(matrix)
     result: np.ndarray = upper + np.triu(upper, 1).swapaxes(-1, -2)
     return result
+
+
+def _check_box(box: tuple[int, int, int, int], every: int, shape: tuple[int, int]) -> None:
+    top, left, bottom, right = box
+    if not (0 <= top <= bottom <= shape[0] and 0 <= left <= right <= shape[1] and every >= 1):
+        raise ValueError(f"box {box} does not lie within the image")
 
 
 def _check_samples(samples: np.ndarray, rotation: np.ndarray) -> None:

@@ -29,6 +29,8 @@ from vaecodec.entropy import coding
 from vaecodec.entropy.coding import ZERO_TABLE, Models, Part
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.native import prior as kernels
+from vaecodec.native.library import memory as memory_of
+from vaecodec.native.networks import tape_lines
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import context_low
 from vaecodec.threads import ONE_THREAD, Threads
@@ -52,6 +54,35 @@ class Distributions(NamedTuple):
 
     indices: np.ndarray
     loc: np.ndarray
+
+
+class OctavePass(NamedTuple):
+    """What gradients need of the networks of an octave."""
+
+    before: kernels.Before
+    tapes: tuple[np.ndarray | None, np.ndarray | None]  # of the blocks of either half
+    parts: tuple[tuple[np.ndarray, Half], tuple[np.ndarray, Half]]  # table indices and values of either half
+
+
+class Record:
+    """Keeps what gradients need of a pass through the prior; another pass overwrites it."""
+
+    def __init__(self) -> None:
+        self.octaves: list[OctavePass] = []
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []  # table indices u8[n] and values i32[n]
+        self._memory: dict[tuple[int, int], np.ndarray] = {}
+
+    def clear(self) -> None:
+        """Forget the last pass, but for its memory."""
+        self.octaves, self.parts = [], []
+
+    def tape(self, octave: int, half: int, shape: tuple[int, ...]) -> np.ndarray:
+        """The tape of a block of i16[h, w, features]."""
+        lines = tape_lines(shape)
+        memory = self._memory.get((octave, half))
+        if memory is None or len(memory) < 64 * lines:
+            memory = self._memory[octave, half] = memory_of(lines)
+        return memory
 
 
 PartCoder = Generator[Distributions, np.ndarray, Values]  # yields distributions, is sent symbols i32[n], returns values
@@ -128,21 +159,27 @@ def _read_companding(arrays: Arrays) -> np.ndarray:
 
 
 def code_coefficients(
-    prior: Prior, cells: tuple[int, int], quality_index: int, threads: Threads = ONE_THREAD
+    prior: Prior,
+    cells: tuple[int, int],
+    quality_index: int,
+    threads: Threads = ONE_THREAD,
+    record: Record | None = None,
 ) -> PartCoder:
     """Yield the distributions of each of the PARTS of a tile of (h, w) cells, and be sent its symbols i32[n].
 
     An encoder sends the symbols that it chooses, a decoder those that it decodes.  In order: five parts of the lowest
-    coefficients, then both halves of octaves 4, 3, 2, 1 and 0.
+    coefficients, then both halves of octaves 4, 3, 2, 1 and 0.  A record is filled for gradients.
     """
+    if record is not None:
+        record.clear()
     level = quality_index // INDICES_PER_LEVEL
-    low = yield from _code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level)
+    low = yield from _code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level, record)
     parents: tuple[Half, Half] | None = None
     passed: np.ndarray | None = None
     halves: list[tuple[Half, Half]] = []
     for octave in range(OCTAVES, -1, -1):
         before = kernels.Before(low, parents, passed)
-        parents, passed = yield from _code_octave(prior, octave, level, before, threads)
+        parents, passed = yield from _code_octave(prior, octave, level, before, threads, record)
         if octave < OCTAVES:
             halves.insert(0, parents)
         if octave:
@@ -153,36 +190,49 @@ def code_coefficients(
     return Values(halves, tile_low)
 
 
-def _code_lowest(prior: Prior, size: tuple[int, int], level: int) -> Generator[Distributions, np.ndarray, np.ndarray]:
+def _code_lowest(
+    prior: Prior, size: tuple[int, int], level: int, record: Record | None
+) -> Generator[Distributions, np.ndarray, np.ndarray]:
     """The values i32[C, h, w] of the lowest coefficients."""
     known = kernels.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
     for part in range(LOWEST_PARTS):
-        known.put(part, (yield from _code_part(prior, *known.distribution(part))))
+        known.put(part, (yield from _code_part(prior, *known.distribution(part), record)))
     return known.planes()
 
 
 def _code_octave(
-    prior: Prior, octave: int, level: int, before: kernels.Before, threads: Threads
+    prior: Prior, octave: int, level: int, before: kernels.Before, threads: Threads, record: Record | None
 ) -> Generator[Distributions, np.ndarray, tuple[tuple[Half, Half], np.ndarray | None]]:
     """Both halves of an octave, and the channels that its networks pass on to the next."""
     layers, vector = prior.octaves[octave], prior.bias(octave, level)
     shape = before.low.shape[1:]
     cells = kernels.cells_of(shape)
     first = kernels.empty_first(layers, cells)
-    threads.over_rows(cells[0], lambda rows: kernels.first_half(layers, vector, before, first, rows))
-    first_values = yield from _code_part(prior, first.indices, first.loc)
+    tapes: tuple[np.ndarray | None, np.ndarray | None] = None, None
+    if record is not None:
+        tapes = record.tape(octave, 0, first.features.shape), record.tape(octave, 1, first.features.shape)
+    threads.over_rows(cells[0], lambda rows: kernels.first_half(layers, vector, before, first, rows, tapes[0]))
+    first_values = yield from _code_part(prior, first.indices, first.loc, record)
     second = kernels.empty_second(layers, cells)
     known = first.features, first_values
-    threads.over_rows(cells[0], lambda rows: kernels.second_half(layers, shape, *known, second, rows))
-    second_values = yield from _code_part(prior, second.indices, second.loc)
+    threads.over_rows(cells[0], lambda rows: kernels.second_half(layers, shape, *known, second, rows, tapes[1]))
+    second_values = yield from _code_part(prior, second.indices, second.loc, record)
+    if record is not None:
+        parts = (first.indices, first_values), (second.indices, second_values)
+        record.octaves.append(OctavePass(before, tapes, parts))
     return (first_values, second_values), second.passed
 
 
-def _code_part(prior: Prior, indices: np.ndarray, loc: np.ndarray) -> Generator[Distributions, np.ndarray, Half]:
+def _code_part(
+    prior: Prior, indices: np.ndarray, loc: np.ndarray, record: Record | None
+) -> Generator[Distributions, np.ndarray, Half]:
     """The values of a part, in the shape of its indices."""
     distributions = Distributions(indices.ravel(), loc.ravel())
     symbols = yield distributions
-    return symbol_values(symbols, *distributions, prior.centroids).reshape(indices.shape)
+    values = symbol_values(symbols, *distributions, prior.centroids)
+    if record is not None:
+        record.parts.append((distributions.indices, values))
+    return values.reshape(indices.shape)
 
 
 Chooser = Callable[[int, Distributions], np.ndarray]  # number of a part and its distributions -> symbols i32[n]
@@ -206,7 +256,11 @@ def encode_tile(
     threads: Threads = ONE_THREAD,
 ) -> CodedTile:
     """Code a tile of (h, w) cells with the symbols that `choose` returns; raises CodecError if one cannot be coded."""
-    parts, values = choose_symbols(prior, cells, quality_index, choose, threads)
+    return code_tile(prior, models, *choose_symbols(prior, cells, quality_index, choose, threads))
+
+
+def code_tile(prior: Prior, models: Models, parts: list[Part], values: Values) -> CodedTile:
+    """Code what `choose_symbols` returned; raises CodecError if a symbol cannot be coded."""
     offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales)
     coder, crcs = coding.writer(), []
     for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
@@ -219,10 +273,15 @@ def encode_tile(
 
 
 def choose_symbols(
-    prior: Prior, cells: tuple[int, int], quality_index: int, choose: Chooser, threads: Threads = ONE_THREAD
+    prior: Prior,
+    cells: tuple[int, int],
+    quality_index: int,
+    choose: Chooser,
+    threads: Threads = ONE_THREAD,
+    record: Record | None = None,
 ) -> tuple[list[Part], Values]:
-    """Parts of a tile and their values, without coding them."""
-    part_coder, parts = code_coefficients(prior, cells, quality_index, threads), list[Part]()
+    """Parts of a tile and their values, without coding them; a record is filled for gradients."""
+    part_coder, parts = code_coefficients(prior, cells, quality_index, threads, record), list[Part]()
     distributions = next(part_coder)
     while True:
         symbols = choose(len(parts), distributions)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.config import FILTER_REACH
-from vaecodec.native.transforms import FitSums, fit_sums
+from vaecodec.native.transforms import ClassSums, FitSums, fit_class_sums, fit_sums
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.restoration import CLASSES, LIMITS, MAX_SHIFT, OTHER_SHIFT, Filter
@@ -156,6 +156,42 @@ def fit_one_class(
         others.matrix[np.ix_(at, at)] += unit * matrix
         others.right[at] += unit * right
     return equations
+
+
+def fit_all_classes(
+    levels: np.ndarray,
+    pixels: np.ndarray,
+    area: Box,
+    step_size: float,
+    every: int,
+    rotation: np.ndarray,
+    threads: Threads = ONE_THREAD,
+) -> Equations:
+    """Sum the equations of all classes as `fit_classes` does, with the native core, from arrays as of `fit_one_class`.
+
+    Args:
+        levels: decoded samples i16[H, W, C] in units of 2**-6, before the filter.
+        pixels: the original, u8[H, W, C].
+        area: pixels to use.
+        step_size: the quantisation step on a scale of 255.
+        every: use one in this many rows.
+        rotation: i32[C, C] of the core.
+        threads: share the rows.
+    """
+    others = fit_one_class(levels, pixels, area, every, rotation, threads).others
+    rows = range(area.top + min(every, area.bottom - area.top) // 2, area.bottom, every)
+    ramps = np.array([Ramp.around(limit * step_size / 64) for limit in FINEST_LIMITS], np.float32)
+    sums: dict[int, ClassSums] = {}
+
+    def add_strip(strip: tuple[int, int]) -> None:
+        if lines := rows[slice(*strip)]:
+            box = lines[0], area.left, lines[-1] + 1, area.right
+            sums[strip[0]] = fit_class_sums(levels, pixels, box, every, rotation, ramps)
+
+    threads.over_rows(len(rows), add_strip)
+    matrix, right = (np.sum(field, axis=0) for field in zip(*(sums[top] for top in sorted(sums)), strict=True))
+    unit = (area.bottom - area.top) / len(rows) / SQUARED_UNITS
+    return Equations(NormalEquations(unit * matrix, unit * right), others)
 
 
 def fit_classes(decoded: np.ndarray, pixels: np.ndarray, area: Box, step_size: float, every: int = 1) -> Equations:

@@ -41,13 +41,13 @@ class SymbolBits:
     """Look up the bits of symbols; an escape counts without the bytes that follow it."""
 
     def __init__(self, tables: Tables) -> None:
-        self._bits = (PRECISION - np.log2(tables.freq.astype(np.float64))).astype(np.float32)
+        self.by_place = (PRECISION - np.log2(tables.freq.astype(np.float64))).astype(np.float32)
         self._start, self._low, self._last = tables.start[:-1].astype(np.int64), tables.low, tables.last
         self._zero = self._start + np.clip(-self._low, 0, self._last)
 
     def __call__(self, symbols: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Bits f32[...] of symbols i32[...] with table indices u[...]; those of the zero table cost nothing."""
-        return self._bits[self.places(symbols, indices)] * (indices != ZERO_TABLE)
+        return self.by_place[self.places(symbols, indices)] * (indices != ZERO_TABLE)
 
     def places(self, symbols: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """i64[...]: places of symbols in the concatenated tables."""
@@ -68,11 +68,11 @@ class BitSlopes(SymbolBits):
         below, above = np.clip(indices - 1, 1, scales - 2), np.clip(indices + 1, 2, scales - 1)
         by_index = (self(symbols, above) - self(symbols, below)) / (above - below)
         by_symbol = (self(symbols + 1, indices) - self(symbols - 1, indices)) / 2
-        self._slopes = np.stack([by_symbol, by_index]).astype(np.float32)
+        self.slopes_by_place = np.stack([by_symbol, by_index]).astype(np.float32)
 
     def slopes(self, symbols: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """f32[2, ...] of symbols i32[...] and table indices u8[...]: bits by symbol, and bits by table index."""
-        return self._slopes.take(self.places(symbols, indices), 1)
+        return self.slopes_by_place.take(self.places(symbols, indices), 1)
 
 
 class PriorReverse(Reverse):
@@ -210,10 +210,21 @@ class PriorGradients:
             f32[n] of each part, in squared steps.
         """
         symbols, indices, values, slopes = (self._shaped(parts) for parts in (symbols, indices, values, slopes))
+        gradients = self.back(*self.forward(values), *self._slopes_of_bits(symbols, indices), slopes)
+        return [part.ravel() for part in gradients]
+
+    def lowest(self, symbols: Parts, indices: Parts, values: Parts, slopes: Parts, low: np.ndarray) -> Parts:
+        """The same for the parts of the lowest coefficients, given the gradient f32[C, h, w] by their planes."""
+        symbols, indices, values, slopes = (self._shaped(parts) for parts in (symbols, indices, values, slopes))
+        passes, _ = self.forward_lowest(values)
+        gradients = self.back_lowest(passes, low, *self._slopes_of_bits(symbols, indices), slopes)
+        return [part.ravel() for part in gradients]
+
+    def _slopes_of_bits(self, symbols: Parts, indices: Parts) -> tuple[Parts, Parts]:
+        """Half of the slopes of bits f32[2, n, count] of parts, in squared steps, and where symbols are 0."""
         pairs = zip(symbols, indices, strict=True)
         bits = [np.float32(SQUARED_STEPS_PER_BIT / 2) * self._bits.slopes(*pair) for pair in pairs]
-        gradients = self.back(*self.forward(values), bits, [part == 0 for part in symbols], slopes)
-        return [part.ravel() for part in gradients]
+        return bits, [part == 0 for part in symbols]
 
     def _shaped(self, parts: Parts) -> Parts:
         """[n, C] for the lowest coefficients, [cells, 6 C] for octaves."""
@@ -222,7 +233,12 @@ class PriorGradients:
 
     def forward(self, values: Parts) -> tuple[list[LowestPass], list[OctavePass]]:
         """Run the networks of all parts but the first on values f[n, count] of each part."""
-        ordered = np.concatenate(values[:LOWEST_PARTS])[np.argsort(np.concatenate(self._places))]
+        lowest, low = self.forward_lowest(values[:LOWEST_PARTS])
+        return lowest, self._octaves(low, values[LOWEST_PARTS:])
+
+    def forward_lowest(self, values: Parts) -> tuple[list[LowestPass], np.ndarray]:
+        """Run the networks of the lowest coefficients on values f[n, C] of each part; also these as planes."""
+        ordered = np.concatenate(values)[np.argsort(np.concatenate(self._places))]
         lowest = []
         for part, around in enumerate(self._neighbours):
             tape, near = PriorReverse(self._weights, self._conditions), ordered[around]
@@ -230,8 +246,7 @@ class PriorGradients:
             inputs = Node(np.concatenate([*(near - mean), mean], -1), Slot())
             network.lowest_part(tape, self._config, part, tape.companded(inputs))
             lowest.append(LowestPass(tape, inputs.slot))
-        low = np.ascontiguousarray(ordered.T).reshape(-1, *_halved(self._cells))
-        return lowest, self._octaves(low, values[LOWEST_PARTS:])
+        return lowest, np.ascontiguousarray(ordered.T).reshape(-1, *_halved(self._cells))
 
     def _octaves(self, low: np.ndarray, values: Parts) -> list[OctavePass]:
         """Run octaves 4 to 0 on halves f[h w, 6 C]; `low` f[C, h, w] are the lowest coefficients."""
@@ -270,7 +285,12 @@ class PriorGradients:
             parts = PARTS_BY_OCTAVE[len(passes) - octave]
             gradients[parts], finer = self._octave_back(octave, run, finer, bits[parts], zero[parts], gradients[parts])
         assert finer is not None
-        values = finer.low.reshape(len(finer.low), -1).T.copy()
+        gradients[:LOWEST_PARTS] = self.back_lowest(lowest, finer.low, bits, zero, slopes)
+        return gradients
+
+    def back_lowest(self, lowest: list[LowestPass], low: np.ndarray, bits: Parts, zero: Parts, slopes: Parts) -> Parts:
+        """The same for the parts of the lowest coefficients, given the gradient f[C, h, w] by their planes."""
+        values = low.reshape(len(low), -1).T.copy()
         for places, slope in zip(self._places, slopes, strict=False):
             values[places] += slope
         for part in range(len(lowest), 0, -1):
@@ -281,8 +301,7 @@ class PriorGradients:
             # The mean of the neighbours is added to the predicted mean, so it has that gradient, too.
             mean = (mean + parameters[:, : mean.shape[1]] - sum(differences)) / 4
             np.add.at(values, self._neighbours[part - 1], np.stack([difference + mean for difference in differences]))
-        gradients[: len(self._places)] = [values[places] for places in self._places]
-        return gradients
+        return [values[places] for places in self._places]
 
     def _octave_back(
         self, octave: int, run: OctavePass, finer: OctaveGradients | None, bits: Parts, zero: Parts, slopes: Parts

@@ -13,7 +13,7 @@ all machines have the same gains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from vaecodec.config import ANCHORS, CELL, INDICES_PER_ANCHOR, STRIDE, Config
 from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
-from vaecodec.native.library import reused
+from vaecodec.native.library import memory, reused
 from vaecodec.native.networks import Block, Dense, Depthwise
 from vaecodec.native.transforms import FilterWeights, restore
 from vaecodec.threads import ONE_THREAD, Threads
@@ -133,11 +133,15 @@ def load_block(arrays: Arrays, name: str, channels: int) -> Block:
 
 
 def run_blocks(
-    blocks: list[Block], x: np.ndarray, threads: Threads, multiplier: np.ndarray | None = None
+    blocks: list[Block],
+    x: np.ndarray,
+    threads: Threads,
+    multiplier: np.ndarray | None = None,
+    tapes: Sequence[np.ndarray | None] | None = None,
 ) -> np.ndarray:
-    """x i16[h, w, C] through blocks, the last of which multiplies its result; overwrites x."""
+    """x i16[h, w, C] through blocks, the last of which multiplies its result; overwrites x, and fills tapes."""
     source, target = x, np.empty_like(x)
-    for block in blocks:
+    for block, tape in zip(blocks, tapes or [None] * len(blocks), strict=True):
         last = multiplier if block is blocks[-1] else None
 
         def run(
@@ -146,8 +150,9 @@ def run_blocks(
             source: np.ndarray = source,
             target: np.ndarray = target,
             last: np.ndarray | None = last,
+            tape: np.ndarray | None = tape,
         ) -> None:
-            layers.block(block, source, target, rows, last)
+            layers.block(block, source, target, rows, last, tape)
 
         threads.over_rows(len(x), run)
         source, target = target, source
@@ -236,11 +241,23 @@ class Synthesis:
         self.fine = load_dense(arrays, "synthesis/fine", fine, 64 * channels)
         self.multipliers = Multipliers(arrays, "synthesis", fine, fine)
 
-    def levels(self, coefficients: Coefficients, quality_index: int, threads: Threads = ONE_THREAD) -> np.ndarray:
-        """i16[16h, 16w, C], unit 2**-6 of a level of 0..255, 0 in the middle of that range."""
+    def levels(
+        self,
+        coefficients: Coefficients,
+        quality_index: int,
+        threads: Threads = ONE_THREAD,
+        tapes: list[np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """i16[16h, 16w, C], unit 2**-6 of a level of 0..255, 0 in the middle of that range; fills tapes."""
         levels = np.empty(self._shape(coefficients), np.int16)
-        self._run(coefficients, quality_index, threads, levels, None)
+        self._run(coefficients, quality_index, threads, levels, None, tapes)
         return levels
+
+    def tapes(self, cells: tuple[int, int]) -> list[np.ndarray]:
+        """Memory for what gradients need of the blocks, for images of (h, w) cells: coarse ones, then fine ones."""
+        (h, w), coarse, fine = cells, self.latents.channels, self.skip.channels
+        shapes = [(h, w, coarse)] * len(self.coarse_blocks) + [(2 * h, 2 * w, fine)] * len(self.fine_blocks)
+        return [memory(layers.tape_lines(shape)) for shape in shapes]
 
     def pixels(
         self,
@@ -279,19 +296,22 @@ class Synthesis:
         threads: Threads,
         levels: np.ndarray | None,
         pixels: np.ndarray | None,
+        tapes: list[np.ndarray] | None = None,
     ) -> None:
         """Fill either `levels` or `pixels`."""
         h, w = coefficients.cells
+        count = len(self.coarse_blocks)
+        coarse_tapes, fine_tapes = (None, None) if tapes is None else (tapes[:count], tapes[count:])
         samples = self._linear(coefficients, reused("samples", self._shape(coefficients), np.int16), threads)
         x = np.empty((h, w, self.latents.channels), np.int16)
         threads.over_rows(h, lambda rows: kernels.synthesis_coarse(self.latents, *coefficients, x, rows))
-        x = run_blocks(self.coarse_blocks, x, threads)
+        x = run_blocks(self.coarse_blocks, x, threads, tapes=coarse_tapes)
         y = np.empty((2 * h, 2 * w, self.skip.channels), np.int16)
         multiplier = self.multipliers.at("fine", quality_index)
         threads.over_rows(
             h, lambda rows: kernels.synthesis_fine(self.coarse, self.skip, x, samples, multiplier, y, rows)
         )
-        y = run_blocks(self.fine_blocks, y, threads, self.multipliers.at("out", quality_index))
+        y = run_blocks(self.fine_blocks, y, threads, self.multipliers.at("out", quality_index), fine_tapes)
         threads.over_rows(2 * h, lambda rows: kernels.synthesis_pixels(self.fine, y, samples, rows, levels, pixels))
 
 

@@ -14,6 +14,7 @@ from vaecodec.container import chunks, image_file
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.model.file import load_model, path_of_model
+from vaecodec.native import library
 from vaecodec.native.transforms import restore
 from vaecodec.rdo import filter as filters
 from vaecodec.rdo.filter import Equations, FloatFilter
@@ -268,6 +269,27 @@ def test_one_class_fit_matches_the_float_fit(channels, monkeypatch):
         sparse = filters.fit_one_class(levels, target, area, 5, rotation)
         assert sparse.first.right[0] == pytest.approx(equations.first.right[0], rel=0.5)
         assert len(equations.best_filter(SQUARED_STEPS_PER_BIT).first) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_class_fit_of_the_core_matches_the_float_fit(channels, kinds):
+    levels = levels_of(textured_image(48, 64, channels))
+    target = np.clip(textured_image(48, 64, channels, seed=1), 0, 255).astype(np.uint8)
+    x, rotation = levels * np.float32(1 / 64) + np.float32(127.5), integer_color_transform(channels)
+    for area in (Box(16, 0, 45, 64), Box(0, 3, 48, 40)):
+        floats, results = filters.fit_classes(x, target.astype(np.float32), area, STEP), []
+        for kind in kinds:
+            with library.use(kind):
+                results.append(filters.fit_all_classes(levels, target, area, STEP, 1, rotation))
+        for other in results:
+            for ours, theirs, first in zip(
+                (*other.first, *other.others),
+                (*floats.first, *floats.others),
+                (*results[0].first, *results[0].others),
+                strict=True,
+            ):
+                assert np.abs(ours - theirs).max(initial=0) <= 3e-2 * np.abs(theirs).max(initial=0)
+                np.testing.assert_array_equal(ours, first)
 
 
 def test_the_halo_covers_the_reach_of_the_networks_and_filter(codec):

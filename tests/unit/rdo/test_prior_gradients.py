@@ -24,6 +24,7 @@ from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import octave_halves
 from vaecodec.prior.context_model import LOWEST_PARTS, PARTS, choose_symbols, encode_tile
 from vaecodec.rdo import prior_gradients, quantization
+from vaecodec.rdo.effort import ITERATIONS
 from vaecodec.rdo.prior_gradients import (
     BitSlopes,
     PriorGradients,
@@ -33,7 +34,7 @@ from vaecodec.rdo.prior_gradients import (
     details_adjoint,
     from_cells,
 )
-from vaecodec.rdo.refinement import ITERATIONS, Refiner, curvatures_of
+from vaecodec.rdo.refinement import Refiner, curvatures_of
 from vaecodec.training import layers, vae
 from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.latents import values_of_latents
@@ -239,7 +240,7 @@ def test_curvature_is_found():
 def test_more_effort_costs_less(codec, crop, quality):
     files = [codec.encode(crop, quality, effort=effort) for effort in (1, 2, 5, 9)]
     costs = [rd_cost(crop, codec, data, quality) for data in files]
-    assert costs[1] < costs[0] and costs[2] < costs[1] and costs[3] < costs[2] * 1.001
+    assert costs[1] < costs[0] and costs[2] < costs[1] and costs[3] < costs[2] * 1.002
     assert costs[3] < 0.998 * costs[0]
     assert files[2] == codec.encode(crop, quality, effort=5)
     assert files[0] == codec.encode(crop, quality)
@@ -261,7 +262,7 @@ def test_the_start_is_what_effort_1_codes(codec, crop):
     quality_index, image = quality_index_of(40), np.ascontiguousarray(crop[:112, :144])
     [[latents]] = codec.analyse_batch([image], 40)
     refiner = Refiner(codec.model, image, (112, 144), latents, Box(0, 0, *latents.cells), quality_index)
-    symbols = refiner(0)
+    symbols = refiner(0).symbols
     model = codec.model
     coded = encode_tile(model.prior, model.models, latents.cells, quality_index, lambda part, _: symbols[part])
     [tile] = parse(codec.encode(image, 40)).tiles

@@ -17,11 +17,13 @@
 #include "wavelet.h"
 #include "transforms.h"
 #include "restoration.h"
+#include "gradients.h"
+#include "refinement.h"
 
 #define VC_ENTRY(function) {#function, (vc_kernel)function},
 static const vc_entry entries[] = {
     NETWORK_KERNELS(VC_ENTRY) PRIOR_KERNELS(VC_ENTRY) SYMBOL_KERNELS(VC_ENTRY) WAVELET_KERNELS(VC_ENTRY)
-    TRANSFORM_KERNELS(VC_ENTRY) RESTORATION_KERNELS(VC_ENTRY)
+    TRANSFORM_KERNELS(VC_ENTRY) RESTORATION_KERNELS(VC_ENTRY) GRADIENT_KERNELS(VC_ENTRY) REFINEMENT_KERNELS(VC_ENTRY)
     {NULL, NULL},
 };
 #define VC_DEFINE_(kind) const vc_kind vc_##kind = {#kind, entries};

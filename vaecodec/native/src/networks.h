@@ -22,6 +22,7 @@
 //     vc_ring_feed      row r is in ring->x[r % 3]: computes its first layer.  In order of r, from one row above the
 //                       strip, where there is one, to one below
 //     vc_block_row      row r, after row r + 1 was fed: [w, step] of the channels
+//     vc_ring_keep      before row r is fed: its first layer stays in a tape, for gradients.h
 //
 // Scratch: vc_arena hands out pieces of the caller's memory, aligned to 64 bytes.  The size functions run the same
 // calls on an empty arena.
@@ -70,7 +71,7 @@ static inline const int32_t *vc_padded(const int32_t *vector, int channels, vc_a
 // ---------------------------------------------------------------------------------------------------------------- dense
 
 enum { VC_LINEAR, VC_RELU, VC_GATE, VC_SUMS };                  // what a layer is packed for
-enum { AS_PLAIN = 0, AS_VECTOR = 1, AS_ADD = 2, AS_MUL = 4, AS_GATE = 8, AS_SUMS = 16 };  // what a row is made by
+enum { AS_PLAIN = 0, AS_VECTOR = 1, AS_ADD = 2, AS_MUL = 4, AS_GATE = 8, AS_SUMS = 16, AS_KEPT = 32 };  // what a row is made by
 
 // Weights: panels of up to PANEL vectors of outputs; in a panel, for each pair of inputs, one VW for each vector.  A
 // panel of a gate is a vector of its first half and the same of its second; biases and shifts are in that order.
@@ -140,8 +141,9 @@ static int32_t pack_dense(int32_t inputs, int32_t outputs, int32_t form, int32_t
 typedef struct {
     const int16_t *x, *weights, *residual;
     const int32_t *bias, *shifts, *vector, *multiplier;
+    int16_t *kept;  // both factors of a gate for each cell, kept_step apart
     char *out;
-    size_t x_step, residual_step, out_step;
+    size_t x_step, residual_step, out_step, kept_step;
     int pairs, low, limit, gate;
 } vc_work;
 
@@ -156,10 +158,14 @@ VC_INLINE VI finish(const int mode, VI sum, VS shifts, const vc_work *k, const i
     }
     return t;
 }
-VC_INLINE VI gated(VI a, VI b, VS a_shifts, VS b_shifts, const vc_work *k) {
+VC_INLINE VI gated(const int mode, VI a, VI b, VS a_shifts, VS b_shifts, const vc_work *k, size_t cell) {
     const VI high = v_set(k->limit), least = v_set(-k->limit), half = v_set(k->gate ? 1 << (k->gate - 1) : 0);
     a = v_clip(v_shift_each(a, a_shifts), v_set(0), high);
     b = v_clip(v_shift_each(b, b_shifts), least, high);
+    if (mode & AS_KEPT) {
+        v_store16(k->kept + 2 * cell * k->kept_step, a);
+        v_store16(k->kept + (2 * cell + 1) * k->kept_step, b);
+    }
     return v_clip(v_shift(v_add(v_product(a, b), half), k->gate), least, high);
 }
 
@@ -207,8 +213,8 @@ VC_INLINE void tile(const int cells, const int width, const int mode, const vc_w
     if (i < cells) {                                                                            \
         int16_t *o = (int16_t *)(out + i * k->out_step);                                        \
         const int16_t *r = mode & AS_ADD ? residual + i * k->residual_step : NULL;              \
-        if (mode == AS_GATE) {                                                                  \
-            v_store16(o, gated(a##i##_0, a##i##_1, s0, s1, k));                                 \
+        if (mode & AS_GATE) {                                                                   \
+            v_store16(o, gated(mode, a##i##_0, a##i##_1, s0, s1, k, first + i));                \
         } else {                                                                                \
             v_store16(o, finish(mode, a##i##_0, s0, k, 0, r));                                  \
             if (width > 1) v_store16(o + LANES, finish(mode, a##i##_1, s1, k, 1, r));           \
@@ -232,12 +238,13 @@ VC_INLINE void dense_row(const int mode, const vc_dense *p, vc_work k, int w) {
     k.pairs = p->pairs, k.low = p->low, k.limit = p->limit, k.gate = p->gate, k.out_step *= size;
     for (int first = 0, width; first < p->vectors; first += width) {
         width = panel_width(p, first);
-        if (mode == AS_GATE || (PANEL > 1 && width == 2)) panel(2, mode, &k, w);
+        if ((mode & AS_GATE) || (PANEL > 1 && width == 2)) panel(2, mode, &k, w);
         else if (PANEL > 2 && width == 3) panel(3, mode, &k, w);
         else panel(1, mode, &k, w);
         const size_t lanes = (size_t)width * LANES;
         k.weights += lanes * p->pairs * 2, k.bias += lanes, k.shifts += lanes;
-        k.out += (mode == AS_GATE ? LANES : lanes) * size;
+        k.out += (mode & AS_GATE ? LANES : lanes) * size;
+        if (mode & AS_KEPT) k.kept += LANES;
         if (mode & AS_VECTOR) k.vector += lanes;
         if (mode & AS_ADD) k.residual += lanes;
         if (mode & AS_MUL) k.multiplier += lanes;
@@ -268,6 +275,12 @@ VC_KERNEL void vc_dense_add_mul(const vc_dense *p, int w, const int16_t *x, size
 VC_KERNEL void vc_dense_gate(const vc_dense *p, int w, const int16_t *x, size_t x_step, int16_t *out,
                              size_t out_step) {
     dense_row(AS_GATE, p, (vc_work){.x = x, .x_step = x_step, .out = (char *)out, .out_step = out_step}, w);
+}
+VC_KERNEL void vc_dense_gate_kept(const vc_dense *p, int w, const int16_t *x, size_t x_step, int16_t *kept,
+                                  size_t kept_step, int16_t *out, size_t out_step) {
+    const vc_work k = {.x = x, .x_step = x_step, .kept = kept, .kept_step = kept_step,
+                       .out = (char *)out, .out_step = out_step};
+    dense_row(AS_GATE | AS_KEPT, p, k, w);
 }
 VC_KERNEL void vc_dense_sums(const vc_dense *p, int w, const int16_t *x, size_t x_step, int32_t *out,
                              size_t out_step) {
@@ -370,13 +383,21 @@ typedef struct {
     size_t x_step, stride;
     int w;
     int16_t *own[3], *first[3], *zero, *spread, *middle, *gated;  // own: where a caller may put inputs
+    int16_t *rows[3];  // of first layers that are not in a tape
 } vc_ring;
+
+// What the gradients of a block need of its row: first layers [w + 2, stride] with their margins, and both factors of
+// the gate [w, 2, stride].
+VC_INLINE size_t vc_tape_row(int w, int channels) { return ((size_t)3 * w + 2) * vc_stride(channels); }
+VC_INLINE int16_t *vc_tape_at(int16_t *tape, int w, int channels, int row) {
+    return tape ? tape + row * vc_tape_row(w, channels) : NULL;
+}
 
 static inline void vc_ring_take(vc_arena *arena, vc_ring *ring, int w, int channels) {
     ring->w = w, ring->stride = vc_stride(channels), ring->x_step = ring->stride;
     const size_t cell = ring->stride * sizeof(int16_t), row = (size_t)w * cell;
     for (int n = 0; n < 3; n++) ring->x[n] = ring->own[n] = vc_take(arena, row);
-    for (int n = 0; n < 3; n++) ring->first[n] = vc_take(arena, row + 2 * cell);
+    for (int n = 0; n < 3; n++) ring->first[n] = ring->rows[n] = vc_take(arena, row + 2 * cell);
     ring->zero = vc_take(arena, row + 2 * cell);
     ring->spread = vc_take(arena, row), ring->middle = vc_take(arena, row), ring->gated = vc_take(arena, row);
 }
@@ -388,19 +409,30 @@ static inline void vc_ring_clear(const vc_ring *ring) {
     }
     __builtin_memset(ring->zero, 0, row + 2 * cell);
 }
+// Row r of a tape, or NULL: where the first layer of the next row that is fed is to stay.
+static inline void vc_ring_keep(vc_ring *ring, int r, int16_t *row) {
+    const size_t cell = ring->stride * sizeof *row;
+    ring->first[r % 3] = row ? row : ring->rows[r % 3];
+    if (!row) return;
+    __builtin_memset(row, 0, cell);
+    __builtin_memset(row + ((size_t)ring->w + 1) * ring->stride, 0, cell);
+}
 static inline void vc_ring_feed(const vc_block *p, const vc_ring *ring, int r) {
     vc_dense_plain(p->in, ring->w, ring->x[r % 3], ring->x_step, ring->first[r % 3] + ring->stride, ring->stride);
 }
-// Row r of h; `multiplier` may be NULL.
+// Row r of h; `multiplier` and the row of a tape may be NULL.
 static inline void vc_block_row(const vc_block *p, const vc_ring *ring, int h, int r, const int32_t *multiplier,
-                                int16_t *out, size_t out_step) {
+                                int16_t *tape, int16_t *out, size_t out_step) {
     const int w = ring->w;
     const size_t stride = ring->stride;
     const int16_t *above = r > 0 ? ring->first[(r - 1) % 3] : ring->zero;
     const int16_t *below = r + 1 < h ? ring->first[(r + 1) % 3] : ring->zero;
     vc_depthwise_row(p->space, w, above, ring->first[r % 3], below, ring->spread);
     vc_dense_add(p->out, w, ring->spread, stride, ring->x[r % 3], ring->x_step, ring->middle, stride);
-    vc_dense_gate(p->gate, w, ring->middle, stride, ring->gated, stride);
+    if (tape)
+        vc_dense_gate_kept(p->gate, w, ring->middle, stride, tape + (w + 2) * stride, stride, ring->gated, stride);
+    else
+        vc_dense_gate(p->gate, w, ring->middle, stride, ring->gated, stride);
     if (multiplier)
         vc_dense_add_mul(p->mix, w, ring->gated, stride, ring->middle, stride, multiplier, out, out_step);
     else
@@ -472,9 +504,15 @@ static int32_t block_scratch(int32_t w, int32_t channels) {
     return vc_lines(&arena);
 }
 
-// Rows [top, bottom) of out [h, w, channels] from x [h, w, channels]; `layers` are in, space, out, gate and mix.
+// Lines of the tape of a block, for all rows.
+static int32_t tape_size(int32_t h, int32_t w, int32_t channels) {
+    return (int32_t)(h * vc_tape_row(w, channels) * sizeof(int16_t) / 64 + 1);
+}
+
+// Rows [top, bottom) of out [h, w, channels] from x [h, w, channels]; `layers` are in, space, out, gate and mix.  `tape`
+// is of tape_size, or NULL.
 static int32_t block(const void *const *layers, int32_t h, int32_t w, int32_t top, int32_t bottom, const int16_t *x,
-                     const int32_t *multiplier, int16_t *out, void *scratch) {
+                     const int32_t *multiplier, int16_t *tape, int16_t *out, void *scratch) {
     const vc_block p = vc_block_at(layers);
     const int c = p.space->channels;
     const size_t line = (size_t)w * c;
@@ -486,11 +524,13 @@ static int32_t block(const void *const *layers, int32_t h, int32_t w, int32_t to
     for (int r = top > 0 ? top - 1 : 0; r <= bottom; r++) {
         if (r < h) {
             rows.ring.x[r % 3] = vc_open(x + r * line, w, c, rows.ring.own[r % 3]);
+            vc_ring_keep(&rows.ring, r, r >= top && r < bottom ? vc_tape_at(tape, w, c, r) : NULL);
             vc_ring_feed(&p, &rows.ring, r);
         }
         if (r - 1 < top) continue;
         int16_t *row = out + (r - 1) * line, *made = vc_target(row, c, rows.out);
-        vc_block_row(&p, &rows.ring, h, r - 1, rows.multiplier, made, vc_step(c));
+        int16_t *kept = vc_tape_at(tape, w, c, r - 1);
+        vc_block_row(&p, &rows.ring, h, r - 1, rows.multiplier, kept, made, vc_step(c));
         vc_close(made, w, c, row);
     }
     return 0;
@@ -521,4 +561,4 @@ static int32_t depthwise(const void *layer, int32_t h, int32_t w, const int16_t 
 
 #define NETWORK_KERNELS(X)                                                                        \
     X(dense_size) X(pack_dense) X(dense_scratch) X(dense) X(depthwise_size) X(pack_depthwise)     \
-    X(depthwise) X(block_scratch) X(block)
+    X(depthwise) X(block_scratch) X(tape_size) X(block)

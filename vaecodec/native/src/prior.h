@@ -156,12 +156,13 @@ static void distribution(const vc_octave *o, const vc_dense *layer, int half, in
 
 // The first half of rows [top, bottom).  `layers`: in, the five of the block, first.  vector: int32 of the features.
 // low: int32 [C, H, W]; first, second: halves of the next coarser octave, [.., across, 6C], and passed, what its
-// network passed on, [.., across, 4 * PASSED], or NULL.  Writes features [h, w, F], loc and indices [h, w, 6C].
+// network passed on, [.., across, 4 * PASSED], or NULL.  tape: of tape_size, for the gradients of the block, or NULL.
+// Writes features [h, w, F], loc and indices [h, w, 6C].
 static int32_t prior_first(const void *const *layers, int32_t colours, int32_t height, int32_t width, int32_t scales,
                            int32_t reach, const int16_t *companding, int32_t top, int32_t bottom,
                            const int32_t *vector, const int32_t *low, const int32_t *first, const int32_t *second,
-                           const int16_t *passed, int32_t across, int16_t *features, int32_t *loc, uint8_t *indices,
-                           void *scratch) {
+                           const int16_t *passed, int32_t across, int16_t *tape, int16_t *features, int32_t *loc,
+                           uint8_t *indices, void *scratch) {
     const vc_octave o = {colours, height, width, scales, reach, companding};
     const vc_dense *enter = vc_dense_at(layers[0]), *last = vc_dense_at(layers[1 + VC_BLOCK_LAYERS]);
     const vc_block block = vc_block_at(layers + 1);
@@ -181,11 +182,12 @@ static int32_t prior_first(const void *const *layers, int32_t colours, int32_t h
                                  passed + (((size_t)(r / 2) * across + s / 2) * 4 + r % 2 * 2 + s % 2) * PASSED,
                                  PASSED * sizeof *passed);
             vc_dense_vector(enter, w, own.in, in_step, own.vector, own.ring.own[r % 3], own.ring.stride);
+            vc_ring_keep(&own.ring, r, r >= top && r < bottom ? vc_tape_at(tape, w, channels, r) : NULL);
             vc_ring_feed(&block, &own.ring, r);
         }
         if (r - 1 < top) continue;
         int16_t *row = features + (size_t)(r - 1) * w * channels, *made = vc_target(row, channels, own.out);
-        vc_block_row(&block, &own.ring, h, r - 1, NULL, made, step);
+        vc_block_row(&block, &own.ring, h, r - 1, NULL, vc_tape_at(tape, w, channels, r - 1), made, step);
         distribution(&o, last, 0, r - 1, h, w, made, step, own.sums, loc, indices);
         vc_close(made, w, channels, row);
     }
@@ -193,11 +195,12 @@ static int32_t prior_first(const void *const *layers, int32_t colours, int32_t h
 }
 
 // The second half of rows [top, bottom).  `layers`: known, the five of the block, second, pass or NULL.  features of
-// prior_first; values: the first half, int32 [h, w, 6C].  Writes passed [h, w, 4 * PASSED], loc and indices [h, w, 6C].
+// prior_first; values: the first half, int32 [h, w, 6C]; tape as above.  Writes passed [h, w, 4 * PASSED], loc and
+// indices [h, w, 6C].
 static int32_t prior_second(const void *const *layers, int32_t colours, int32_t height, int32_t width, int32_t scales,
                             int32_t reach, const int16_t *companding, int32_t top, int32_t bottom,
-                            const int16_t *features, const int32_t *values, int16_t *passed, int32_t *loc,
-                            uint8_t *indices, void *scratch) {
+                            const int16_t *features, const int32_t *values, int16_t *tape, int16_t *passed,
+                            int32_t *loc, uint8_t *indices, void *scratch) {
     const vc_octave o = {colours, height, width, scales, reach, companding};
     const vc_dense *known = vc_dense_at(layers[0]), *last = vc_dense_at(layers[1 + VC_BLOCK_LAYERS]);
     const vc_block block = vc_block_at(layers + 1);
@@ -215,10 +218,11 @@ static int32_t prior_second(const void *const *layers, int32_t colours, int32_t 
                 for (int n = 0; n < count; n++) compand(&o, v[n], x + n, count);
             const int16_t *before = vc_open(features + (size_t)r * w * channels, w, channels, own.out);
             vc_dense_add(known, w, own.in, in_step, before, step, own.ring.own[r % 3], own.ring.stride);
+            vc_ring_keep(&own.ring, r, r >= top && r < bottom ? vc_tape_at(tape, w, channels, r) : NULL);
             vc_ring_feed(&block, &own.ring, r);
         }
         if (r - 1 < top) continue;
-        vc_block_row(&block, &own.ring, h, r - 1, NULL, own.out, step);
+        vc_block_row(&block, &own.ring, h, r - 1, NULL, vc_tape_at(tape, w, channels, r - 1), own.out, step);
         distribution(&o, last, 1, r - 1, h, w, own.out, step, own.sums, loc, indices);
         if (layers[2 + VC_BLOCK_LAYERS])
             vc_dense_plain(vc_dense_at(layers[2 + VC_BLOCK_LAYERS]), w, own.out, step,

@@ -142,21 +142,26 @@ static void weigh_first(const vc_filter *f, const int16_t *sums, ptrdiff_t strid
 
 // A row of samples, with what is added to its rotated colours, as pixels.
 VC_INLINE void add_colors(const int32_t channels, const int32_t *rotation, const int16_t *restrict added,
-                          ptrdiff_t stride, int32_t width, const int16_t *restrict in, uint8_t *restrict out) {
+                          ptrdiff_t stride, int32_t width, const int16_t *restrict in, uint8_t *restrict out,
+                          int16_t *restrict levels) {
     for (int32_t x = 0; x < width; x++)
         for (int32_t c = 0; c < channels; c++) {
             int32_t sum = 1 << 17;
             for (int32_t k = 0; k < channels; k++)
                 sum = vc_add(sum, vc_mul(added[k * stride + x], rotation[k * channels + c]));
-            out[channels * x + c] = (uint8_t)vc_clip((in[channels * x + c] + (sum >> 18) + 8192) >> 6, 0, 255);
+            const int32_t level = in[channels * x + c] + (sum >> 18);
+            if (levels) levels[channels * x + c] = (int16_t)vc_clip(level, -32767, 32767);
+            else out[channels * x + c] = (uint8_t)vc_clip((level + 8192) >> 6, 0, 255);
         }
 }
 
-// samples i16[H, W, C], unit 2^-6 of a level -> pixels u8[H, W, C], rows top .. bottom - 1.
+// samples i16[H, W, C], unit 2^-6 of a level -> pixels u8[H, W, C] or, where that is not NULL, levels i16 in the unit of
+// samples; rows top .. bottom - 1.  `adjoint`: of one class, gradients by the result -> by the samples, of any unit, but
+// for what mirrored samples beyond the edges add.
 static int32_t restore(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t bottom, int32_t classes,
                        const int32_t *rotation, const int32_t *first_weights, const int32_t *shifts,
                        const int32_t *ramps, const int32_t *others, const int16_t *samples, char *scratch,
-                       uint8_t *pixels) {
+                       uint8_t *pixels, int16_t *levels, int32_t adjoint) {
     const vc_filter filter = {height, width, channels, classes, rotation, first_weights, shifts, ramps, others};
     const vc_filter *f = &filter;
     const ptrdiff_t stride = ((ptrdiff_t)width + 2 * REACH + 31) / 32 * 32, plane = (STRIP_ROWS + 2 * REACH) * stride;
@@ -183,16 +188,24 @@ static int32_t restore(int32_t height, int32_t width, int32_t channels, int32_t 
                 int16_t *own = sums + WEIGHTS * stride, *restrict out = added + k * stride;
                 around(line + k * plane, stride, 1, width, own, own + stride, own + 2 * stride);
                 const int32_t *w = f->others, *each = f->others + 2 * k;
-                for (int32_t x = 0; x < width; x++)
+                int16_t *restrict brightness = added;
+                for (int32_t x = 0; x < width && adjoint; x++) {
+                    const int32_t by_first = (each[0] * (own[x] + own[stride + x]) + each[1] * own[2 * stride + x] + 2) >> 2;
+                    out[x] = (int16_t)vc_clip((w[0] * (own[x] + own[stride + x]) + w[1] * own[2 * stride + x] + 2) >> 2,
+                                             -32767, 32767);
+                    brightness[x] = (int16_t)vc_clip(brightness[x] + by_first, -32767, 32767);
+                }
+                for (int32_t x = 0; x < width && !adjoint; x++)
                     out[x] = (int16_t)vc_clip((w[0] * (own[x] + own[stride + x]) + w[1] * own[2 * stride + x] +
                                               each[0] * (sums[x] + sums[stride + x]) + each[1] * sums[2 * stride + x] + 2) >> 2,
                                              -32767, 32767);
             }
             const ptrdiff_t from = (ptrdiff_t)(begin + y) * width * channels;
-            if (channels == 3)
-                add_colors(3, f->rotation, added, stride, width, samples + from, pixels + from);
-            else
-                add_colors(channels, f->rotation, added, stride, width, samples + from, pixels + from);
+            const int16_t *in = samples + from;
+            if (channels == 3 && levels) add_colors(3, f->rotation, added, stride, width, in, NULL, levels + from);
+            else if (channels == 3) add_colors(3, f->rotation, added, stride, width, in, pixels + from, NULL);
+            else if (levels) add_colors(channels, f->rotation, added, stride, width, in, NULL, levels + from);
+            else add_colors(channels, f->rotation, added, stride, width, in, pixels + from, NULL);
         }
     }
     return 0;
@@ -265,4 +278,109 @@ static int32_t fit_scratch(int32_t width, int32_t channels) {
     return (int32_t)((((2 * REACH + 1) * channels + WEIGHTS + 4 + channels) * line) * sizeof(int16_t) + 64);
 }
 
-#define RESTORATION_KERNELS(X) X(restore) X(restoration_scratch) X(fit_sums) X(fit_scratch)
+// Normal equations of colour 0 for FIT_CLASSES classes, of every `every`-th row of a box.  A sample belongs to class k by
+// rising[k] - rising[k + 1], where rising[0] is 1 and the others are ramps of the activity, float [begin, slope] each.  At
+// most two classes that follow each other share a sample.  sums double: for each class, and for it and the next one, by
+// turns, the 45 products of 9 sums around samples; then those of these with what the samples lack, for each class.
+enum { FIT_CLASSES = 4, FIT_BLOCKS = 2 * FIT_CLASSES - 1, FIT_LANES = 32 };
+
+typedef struct {
+    int16_t *planes, *sums, *lack;
+    int32_t *deviation, *smooth, *active;
+    float *basis, *product, *shares, *belongs;
+} class_rows;
+static void class_take(vc_arena *arena, class_rows *rows, size_t line, size_t channels) {
+    rows->planes = vc_take(arena, (2 * REACH + 1) * line * channels * sizeof(int16_t));
+    rows->sums = vc_take(arena, WEIGHTS * line * sizeof(int16_t));
+    rows->lack = vc_take(arena, line * sizeof(int16_t));
+    rows->deviation = vc_take(arena, (1 + 2 * MEAN_REACH) * line * sizeof(int32_t));
+    rows->smooth = vc_take(arena, 5 * line * sizeof(int32_t));
+    rows->active = vc_take(arena, line * sizeof(int32_t));
+    rows->basis = vc_take(arena, (WEIGHTS + 1) * line * sizeof(float));
+    rows->product = vc_take(arena, line * sizeof(float));
+    rows->shares = vc_take(arena, FIT_BLOCKS * line * sizeof(float));
+    rows->belongs = vc_take(arena, FIT_CLASSES * line * sizeof(float));
+}
+static int32_t class_scratch(int32_t width, int32_t channels) {
+    vc_arena arena = {0};
+    class_rows rows;
+    class_take(&arena, &rows, ((size_t)width + 2 * REACH + 31) / 32 * 32, (size_t)channels);
+    return vc_lines(&arena);
+}
+
+// The sum of products of two rows of a multiple of FIT_LANES samples.
+static inline double dot_row(const float *restrict a, const float *restrict b, int32_t count) {
+    float lanes[FIT_LANES] = {0};
+    for (int32_t x = 0; x < count; x += FIT_LANES)
+        for (int32_t n = 0; n < FIT_LANES; n++) lanes[n] += a[x + n] * b[x + n];
+    double total = 0;
+    for (int32_t n = 0; n < FIT_LANES; n++) total += (double)lanes[n];
+    return total;
+}
+
+static int32_t fit_class_sums(int32_t height, int32_t width, int32_t channels, int32_t top, int32_t left,
+                              int32_t bottom, int32_t right, int32_t every, const int32_t *rotation,
+                              const float *ramps, const int16_t *samples, const uint8_t *original, void *scratch,
+                              double *sums_out) {
+    const vc_filter f = {height, width, channels, 1, rotation, NULL, NULL, NULL, NULL};
+    const ptrdiff_t line = ((ptrdiff_t)width + 2 * REACH + 31) / 32 * 32, plane = (2 * REACH + 1) * line;
+    const int32_t count = right - left, padded = (count + FIT_LANES - 1) / FIT_LANES * FIT_LANES;
+    vc_arena arena = vc_arena_of(scratch);
+    class_rows rows;
+    class_take(&arena, &rows, (size_t)line, (size_t)channels);
+    for (int32_t y = top; y < bottom; y += every) {
+        for (int32_t n = 0; n <= 2 * REACH; n++)
+            rotate_row(&f, samples, y + n - REACH, rows.planes + n * line, plane);
+        const int16_t *here = rows.planes + REACH * line + REACH, *at = here + left;
+        const ptrdiff_t from = (ptrdiff_t)y * width * channels;
+        for (int32_t n = 0; n < DISTANCES; n++)
+            around(at, line, n + 1, count, rows.sums + 3 * n * line, rows.sums + (3 * n + 1) * line,
+                   rows.sums + (3 * n + 2) * line);
+        deviations(here, line, 1, width, rows.deviation, rows.smooth);
+        mean9(rows.smooth + 2 * line + REACH, line, 2, width, rows.active);
+        for (int32_t i = 0; i < WEIGHTS; i++)
+            for (int32_t x = 0; x < padded; x++) rows.basis[i * line + x] = x < count ? (float)rows.sums[i * line + x] : 0;
+        float *lack = rows.basis + WEIGHTS * line;
+        for (int32_t x = 0; x < padded; x++) {  // unit 1/8 of a level
+            int32_t sum = 65536;
+            for (int32_t c = 0; c < channels && x < count; c++) {
+                const ptrdiff_t place = from + (left + x) * channels + c;
+                sum = vc_add(sum, vc_mul(rotation[c], 64 * original[place] - 8160 - samples[place]));
+            }
+            lack[x] = x < count ? (float)vc_clip(sum >> 17, -COLOR_MAX, COLOR_MAX) : 0;
+        }
+        for (int32_t x = 0; x < padded; x++) {
+            const float active = x < count ? (float)rows.active[left + x] * 0.125f : 0;
+            float above = 1;
+            for (int32_t k = 0; k < FIT_CLASSES; k++) {
+                float next = k + 1 < FIT_CLASSES ? (active - ramps[2 * k]) * ramps[2 * k + 1] : 0;
+                next = next < 0 ? 0 : next > 1 ? 1 : next;
+                rows.belongs[k * line + x] = above - next;
+                above = next;
+            }
+        }
+        for (int32_t n = 0; n < FIT_BLOCKS; n++) {
+            const float *a = rows.belongs + n / 2 * line, *b = rows.belongs + (n + 1) / 2 * line;
+            for (int32_t x = 0; x < padded; x++) rows.shares[n * line + x] = a[x] * b[x];
+        }
+        double *out = sums_out;
+        for (int32_t i = 0; i < WEIGHTS; i++)
+            for (int32_t j = i; j < WEIGHTS; j++, out++) {
+                const float *a = rows.basis + i * line, *b = rows.basis + j * line;
+                for (int32_t x = 0; x < padded; x++) rows.product[x] = a[x] * b[x];
+                for (int32_t n = 0; n < FIT_BLOCKS; n++)
+                    out[n * 45] += dot_row(rows.product, rows.shares + n * line, padded);
+            }
+        out = sums_out + FIT_BLOCKS * 45;
+        for (int32_t i = 0; i < WEIGHTS; i++) {
+            const float *a = rows.basis + i * line;
+            for (int32_t x = 0; x < padded; x++) rows.product[x] = a[x] * lack[x];
+            for (int32_t k = 0; k < FIT_CLASSES; k++)
+                out[k * WEIGHTS + i] += dot_row(rows.product, rows.belongs + k * line, padded);
+        }
+    }
+    return 0;
+}
+
+#define RESTORATION_KERNELS(X) \
+    X(restore) X(restoration_scratch) X(fit_sums) X(fit_scratch) X(class_scratch) X(fit_class_sums)

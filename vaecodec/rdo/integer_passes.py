@@ -1,0 +1,175 @@
+"""Evaluate refinement with the kernels of decoders, and their gradients in integers.
+
+Errors are measured after the best restoration filter of one class, as at effort 1, and gradients pass through it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
+from vaecodec.entropy.coding import outlier_bits_of
+from vaecodec.model.file import Model
+from vaecodec.native import gradients as kernels
+from vaecodec.native.transforms import FilterWeights, restore_levels
+from vaecodec.prior.context_model import Distributions, Record, choose_symbols
+from vaecodec.rdo import quantization
+from vaecodec.rdo.filter import Equations, fit_all_classes, fit_one_class
+from vaecodec.rdo.integer_gradients import IntegerPriorGradients, IntegerSynthesis
+from vaecodec.rdo.quantization import Parts, Quantizer
+from vaecodec.rdo.trial import Trial
+from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms.networks import PIXEL_BITS
+from vaecodec.transforms.tiling import Box
+from vaecodec.transforms.wavelet import (
+    OCTAVES,
+    SUBBANDS,
+    VALUE_BITS,
+    Coefficients,
+    Values,
+    dequantise,
+    quantisation_targets,
+)
+
+FIT_SAMPLES = 1 << 16  # fit a filter to this many samples of a tile, at least,
+SPARSITY, FINAL_SPARSITY = 11, 5  # or to one in so many rows: in each iteration, and in the end
+ERROR_UNIT = 1 << 10  # of errors, in quantisation steps: they saturate at 32
+
+
+class IntegerPasses:
+    """Forward and backward passes for one tile at one quality index.
+
+    Args:
+        model: the model to code with.
+        pixels: u8[16 h, 16 w, C] of the tile and its halo.
+        within: (rows, columns) of `pixels` that belong to the image; the rest is padding.
+        coefficients: those of `pixels`.
+        inner: cells of the tile itself.
+        quality_index: 0..896.
+        threads: share the work.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pixels: np.ndarray,
+        within: tuple[int, int],
+        coefficients: Coefficients,
+        inner: Box,
+        quality_index: int,
+        threads: Threads = ONE_THREAD,
+    ) -> None:
+        self._model, self._quality_index, self._inner, self._threads = model, quality_index, inner, threads
+        self._pixels, self._within = np.ascontiguousarray(pixels), within
+        self._coefficients = Coefficients([planes.copy() for planes in coefficients.subbands], coefficients.low.copy())
+        self._lambda = model.config.lambda_of_sum(quality_index)
+        self._step_size = model.step_size(quality_index)
+        self._synthesis = IntegerSynthesis(model, quality_index, coefficients.cells, threads)
+        self._prior_gradients = IntegerPriorGradients(model, quality_index, inner.shape, threads)
+        self._record = Record()
+        self._error: np.ndarray = np.empty(pixels.shape, np.int16)
+        self._weights: FilterWeights | None = None
+        self._restored = np.empty(pixels.shape, np.int16)
+        self._area = Box(*(STRIDE * edge for edge in inner)).intersection(Box(0, 0, *within))
+        mantissas, shifts = model.gains.scaled(quality_index)
+        steps = np.ldexp(mantissas.astype(np.float64), VALUE_BITS - PIXEL_BITS - shifts)  # of coefficients
+        scale = self._lambda * SQUARED_STEPS_PER_BIT * 255 * self._step_size / ERROR_UNIT
+        self._slope_scales = (scale * steps).astype(np.float32)
+
+    def targets(self) -> Parts:
+        """What the symbols of each part approximate, f32[n] in quantisation steps."""
+        inner, gains = self._coefficients.crop(*self._inner), self._model.gains.scaled(self._quality_index)
+        return quantization.targets(self._model.prior, quantisation_targets(inner, gains), self._quality_index)
+
+    def trial(self, targets: Parts, quantizers: list[Quantizer]) -> Trial:
+        """Quantise targets, and decode them."""
+
+        def choose(part: int, distributions: Distributions) -> np.ndarray:
+            return quantizers[part](targets[part], distributions)
+
+        model, cells = self._model, self._inner.shape
+        parts, decoded = choose_symbols(model.prior, cells, self._quality_index, choose, self._threads, self._record)
+        symbols, indices = (list(column) for column in zip(*parts, strict=True))
+        bits = 0.0
+        for part_bits, outliers in self._prior_gradients.bits(symbols, indices):
+            bits += part_bits + outlier_bits_of(model.models.tables, outliers)
+        levels = self._levels(decoded)
+        squared_error = self._measure(levels)
+        values = [values for _, values in self._record.parts]
+        equations = partial(self._equations, levels)
+        return Trial(symbols, indices, values, bits, squared_error, equations, decoded, levels)
+
+    def error_gradients(self) -> Parts:
+        """Half of the gradient of the squared error of the last trial by values of parts, in squared steps."""
+        inner = self._synthesis.back(self._filtered(self._error, adjoint=True)).crop(*self._inner)
+        width, halves = SUBBANDS * len(inner.low), list[tuple[np.ndarray, np.ndarray]]()
+        for octave, planes in enumerate(inner.subbands):
+            scales = self._slope_scales[octave * width : (octave + 1) * width]
+            cells = -(-planes.shape[1] // 2), -(-planes.shape[2] // 2)
+            first, second = np.zeros((2, *cells, 2 * width), np.float32)
+            kernels.add_to_halves(planes, scales, first, second)
+            halves.append((first, second))
+        low = inner.low * self._slope_scales[OCTAVES * width :, None, None]
+        return quantization.part_gradients(self._model.prior, Values(halves, low), self._quality_index)
+
+    def gradients(self, trial: Trial, error_gradients: Parts) -> Parts:
+        """Half of the gradient of squared error and bits together of the last trial; may overwrite its argument."""
+        return self._prior_gradients(self._record, trial.symbols, error_gradients)
+
+    def descend(
+        self,
+        targets: Parts,
+        first: Parts,
+        trial: Trial,
+        gradients: Parts,
+        steps: list[float],
+        rate: float,
+        reach: float,
+    ) -> Parts:
+        """Targets moved by a part, `rate`, of the way to values - steps * gradients, within `reach` of the first."""
+        moved = [target.copy() for target in targets]
+        columns = list(zip(moved, first, trial.values, gradients, steps, strict=True))
+        self._threads.run(lambda column: kernels.descend(*column, rate, reach), columns)
+        return moved
+
+    def _levels(self, decoded: Values) -> np.ndarray:
+        """i16[16h, 16w, C] of the tile and its halo, before the filter."""
+        tile = dequantise(decoded, self._model.gains.scaled(self._quality_index), "decoded")
+        if tile.cells == self._coefficients.cells:
+            return self._synthesis.levels(tile)
+        for target, source in zip(self._coefficients.crop(*self._inner).planes(), tile.planes(), strict=True):
+            target[...] = source
+        return self._synthesis.levels(self._coefficients)
+
+    def _measure(self, levels: np.ndarray) -> float:
+        """The squared error after the best filter of one class; keeps the error."""
+        model, over_rows = self._model, self._threads.over_rows
+        rotation, area = model.transforms.synthesis.colors, self._area
+        fitted = fit_one_class(levels, self._pixels, area, self._every(SPARSITY), rotation, self._threads)
+        best = fitted.best_filter(self._lambda)
+        self._weights = best and best.weights(rotation, model.gains.low_logarithm(self._quality_index))
+        levels = self._filtered(levels)
+        squares, scale = np.empty(len(levels)), ERROR_UNIT / (64 * self._step_size)
+        arguments = levels, self._pixels, self._within, scale, self._error, squares
+        over_rows(len(levels), lambda rows: kernels.level_errors(*arguments, rows))
+        return float(squares.sum())
+
+    def _filtered(self, samples: np.ndarray, adjoint: bool = False) -> np.ndarray:
+        """Samples through the filter that fits the last trial, or gradients back through it; overwritten later."""
+        weights, out = self._weights, self._restored
+        if weights is None:
+            return samples
+        self._threads.over_rows(len(samples), lambda rows: restore_levels(samples, weights, out, rows, adjoint))
+        return out
+
+    def _equations(self, levels: np.ndarray) -> Equations:
+        """Equations of filters of all classes."""
+        model, threads = self._model, self._threads
+        rotation, area, every = model.transforms.synthesis.colors, self._area, self._every(FINAL_SPARSITY)
+        return fit_all_classes(levels, self._pixels, area, self._step_size, every, rotation, threads)
+
+    def _every(self, most: int) -> int:
+        """One in how many rows to fit a filter to."""
+        return min(max(1, self._area.shape[0] * self._area.shape[1] // FIT_SAMPLES), most)
