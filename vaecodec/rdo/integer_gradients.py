@@ -102,7 +102,13 @@ class IntegerPriorGradients:
 
     def bits(self, symbols: Parts, indices: Parts) -> list[tuple[float, int]]:
         """Bits of each part, and the number of its outliers."""
-        return [kernels.symbol_bits(*pair, self._layers.bits) for pair in zip(symbols, indices, strict=True)]
+        out = [(0.0, 0)] * len(symbols)
+
+        def look_up(part: int) -> None:
+            out[part] = kernels.symbol_bits(symbols[part], indices[part], self._layers.bits)
+
+        self._threads.run(look_up, reversed(range(len(symbols))))  # the largest first
+        return out
 
     def __call__(self, record: Record, symbols: Parts, slopes: Parts) -> Parts:
         """Half of the gradient of squared error and bits together, as PriorGradients has it.

@@ -87,7 +87,14 @@ class IntegerPasses:
         """Quantise targets, and decode them."""
 
         def choose(part: int, distributions: Distributions) -> np.ndarray:
-            return quantizers[part](targets[part], distributions)
+            target, symbols = targets[part], np.empty(targets[part].shape, np.int32)
+
+            def quantise(strip: tuple[int, int]) -> None:
+                places = slice(*strip)
+                symbols[places] = quantizers[part](target[places], Distributions(*(a[places] for a in distributions)))
+
+            self._threads.over_rows(len(target), quantise)
+            return symbols
 
         model, cells = self._model, self._inner.shape
         parts, decoded = choose_symbols(model.prior, cells, self._quality_index, choose, self._threads, self._record)
@@ -131,7 +138,7 @@ class IntegerPasses:
         """Targets moved by a part, `rate`, of the way to values - steps * gradients, within `reach` of the first."""
         moved = [target.copy() for target in targets]
         columns = list(zip(moved, first, trial.values, gradients, steps, strict=True))
-        self._threads.run(lambda column: kernels.descend(*column, rate, reach), columns)
+        self._threads.run(lambda column: kernels.descend(*column, rate, reach), columns[::-1])  # the largest first
         return moved
 
     def _levels(self, decoded: Values) -> np.ndarray:
