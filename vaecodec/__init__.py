@@ -83,7 +83,7 @@ def encode(
         target_size: in place of a quality, bytes that the file may have at most, metadata included.
         target_bpp: the same in bits per pixel.
         target_psnr: in place of a quality, the least PSNR in dB over all colour samples.
-        effort: 1..9: more time, fewer bits at the same quality.
+        effort: 1..9: more time, fewer bits at the same squared error.
 
     Raises:
         CodecError: the image cannot be encoded.

@@ -35,7 +35,7 @@ from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
-from vaecodec.rdo.effort import ITERATIONS, check_effort
+from vaecodec.rdo.effort import ITERATIONS, check_effort, coded_index
 from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
@@ -94,9 +94,10 @@ class Encoder:
             CodecError: an image has another shape or type.
             ValueError: another argument is out of range.
         """
-        quality_index = quality_index_of(quality)
         check_effort(effort)
-        encoded = self._encode_tiles(images, quality_index, tile, effort, progress)
+        asked = quality_index_of(quality)
+        quality_index = coded_index(asked, effort)
+        encoded = self._encode_tiles(images, quality_index, tile, effort, progress, asked=asked)
         columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
         return [self._pack(image.shape[:2], tiles, quality_index, tile, about) for image, tiles, about in columns]
 
@@ -187,10 +188,12 @@ class Encoder:
         effort: int = 0,
         progress: Progress | None = None,
         observe: Callable[[CodedTile], None] | None = None,
+        asked: int | None = None,
     ) -> list[list[EncodedTile]]:
         """Encode the tiles of each image, in order; at effort 0 without a filter.
 
-        Images of one size are coded one after another.  `observe` is called with each coded tile.
+        Images of one size are coded one after another.  `observe` is called with each coded tile.  `asked` is the
+        quality index whose squared error refinement keeps.
         """
         grids = self._grids(images, tile)
         order = sorted(range(len(grids)), key=grids.__getitem__)
@@ -204,10 +207,8 @@ class Encoder:
             def encode(*tasks: EncodeTask) -> list[EncodedTile]:
                 pixels = [task.pixels for task in tasks]
                 analysed = self._transforms.analysis(pixels, quality_index, schedule.inner)
-                return [
-                    self._encode_tile(task, part, quality_index, effort, schedule.inner, tick, refining, observe, keep)
-                    for task, part in zip(tasks, analysed, strict=True)
-                ]
+                rest = quality_index, effort, schedule.inner, tick, refining, observe, keep, asked
+                return [self._encode_tile(task, part, *rest) for task, part in zip(tasks, analysed, strict=True)]
 
             tasks = chain.from_iterable(self._tasks(images[n], grids[n]) for n in order)
             tiles = chain.from_iterable(schedule.map(encode, self._groups(tasks)))
@@ -225,16 +226,25 @@ class Encoder:
         refining: threading.Semaphore | None = None,
         observe: Callable[[CodedTile], None] | None = None,
         keep: bool = False,
+        asked: int | None = None,
     ) -> EncodedTile:
-        """Encode one tile, given its coefficients with or without those of its halo; `keep` its values, too."""
+        """Encode one tile, given its coefficients with or without those of its halo; `keep` its values, too.
+
+        `asked` is the quality index whose squared error refinement keeps; None is `quality_index`.
+        """
         model, refined = self.model, None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         if iterations := _iterations(effort):
             from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
 
             with refining or threading.Semaphore(), single_threaded_blas:
+                limit = None
+                if asked not in (None, quality_index):
+                    [unrefined] = self._transforms.analysis([task.pixels], asked, threads)
+                    rest = unrefined, task.inner, asked, threads
+                    limit = Refiner(model, task.pixels, task.within, *rest).squared_error()
                 refiner = Refiner(model, task.pixels, task.within, coefficients, task.inner, quality_index, threads)
-                refined = refiner(iterations, tick)
+                refined = refiner(iterations, tick, limit)
                 equations = refined.equations()
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
         else:

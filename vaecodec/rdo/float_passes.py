@@ -64,7 +64,8 @@ class FloatPasses:
         all_symbols, all_indices = (list(column) for column in zip(*parts, strict=True))
         error, back, equations = self._filtered_error(decoded)
         self._back = error, back
-        squared_error = float(np.square(error).sum(dtype=np.float64))
+        shown = np.clip(np.rint(error), -self._pixels, 255 - self._pixels)  # pixels are whole, in 0..255
+        squared_error = float(np.square(shown).sum(dtype=np.float64))
         return Trial(all_symbols, all_indices, values, bits, squared_error, lambda: equations, decoded, None)
 
     def error_gradients(self) -> Parts:

@@ -64,30 +64,38 @@ class Quantizer(NamedTuple):
         return quantise(target, *distributions, self.thresholds)
 
 
-_quantizers: dict[tuple[int, bytes, float], tuple[Tables, Quantizer]] = {}
+class ThresholdTerms(NamedTuple):
+    """What thresholds follow from, f64[tables - 1, THRESHOLDS] each, of symbols n and n - 1."""
+
+    middles: np.ndarray  # between their values
+    bits: np.ndarray  # by which they differ
+    distances: np.ndarray  # of their values
+
+
+_terms: dict[tuple[int, bytes], tuple[Tables, ThresholdTerms]] = {}
 
 
 def quantizer(prior: Prior, tables: Tables, squared_steps_per_bit: float = SQUARED_STEPS_PER_BIT) -> Quantizer:
-    """The quantizer of a prior where a bit is worth this many squared quantisation steps; cached."""
-    key = (id(tables), prior.centroids.tobytes(), squared_steps_per_bit)
-    if key not in _quantizers:
-        if len(_quantizers) > 16:
-            _quantizers.clear()
+    """The quantizer of a prior where a bit is worth this many squared quantisation steps."""
+    key = (id(tables), prior.centroids.tobytes())
+    if key not in _terms:
+        if len(_terms) > 16:
+            _terms.clear()
         # The entry keeps the tables, so that no others can have their id.
-        _quantizers[key] = tables, Quantizer(_thresholds(tables, prior.centroids, squared_steps_per_bit))
-    return _quantizers[key][1]
+        _terms[key] = tables, _threshold_terms(tables, prior.centroids)
+    middles, bits, distances = _terms[key][1]
+    thresholds = np.zeros((len(middles) + 1, THRESHOLDS + 1), np.float32)
+    thresholds[1:, 0] = -1
+    thresholds[1:, 1:] = middles + squared_steps_per_bit / 2 * bits / distances
+    return Quantizer(thresholds)
 
 
-def _thresholds(tables: Tables, centroids: np.ndarray, squared_steps_per_bit: float) -> np.ndarray:
+def _threshold_terms(tables: Tables, centroids: np.ndarray) -> ThresholdTerms:
     symbols = np.arange(THRESHOLDS + 1)
-    out = np.zeros((len(centroids), THRESHOLDS + 1), np.float32)
-    for table, (first, further) in enumerate(centroids[1:] / UNIT, 1):
-        values = symbols + np.where(symbols > 1, further, first)
-        values[0] = 0
-        steps, bits = np.maximum(np.diff(values), 0.1), np.diff(symbol_bits(tables, table))
-        out[table, 1:] = (values[1:] + values[:-1]) / 2 + squared_steps_per_bit / 2 * bits / steps
-        out[table, 0] = -1
-    return out
+    values = symbols + np.where(symbols > 1, centroids[1:, 1:], centroids[1:, :1]) / UNIT
+    values[:, 0] = 0
+    bits = np.diff([symbol_bits(tables, table) for table in range(1, len(centroids))])
+    return ThresholdTerms((values[:, 1:] + values[:, :-1]) / 2, bits, np.maximum(np.diff(values), 0.1))
 
 
 def symbol_bits(tables: Tables, table: int) -> np.ndarray:

@@ -12,8 +12,9 @@ magnifies others, and every value is a context of those coded after it.  Hence t
     the targets a decreasing part of the way there and quantise them again (a proximal gradient method with quantisation
     as the proximal operator: Parikh and Boyd 2014, Proximal Algorithms, section 4.2).
 
-The symbols with the lowest cost of all iterations are used; the first are those of effort 1.  Errors are measured after
-the restoration filter that fits best (`filter`), as the file will have it.
+The price of a bit follows the squared error, such that it comes to a limit: that of effort 1 (`price`).  Of all
+iterations the symbols with the fewest bits within that limit are used.  Errors are measured after the restoration
+filter that fits best (`filter`), as the file will have it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from vaecodec.prior.context_model import PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import quantization
 from vaecodec.rdo.float_passes import FloatPasses
 from vaecodec.rdo.integer_passes import IntegerPasses
-from vaecodec.rdo.quantization import Parts, quantizer
+from vaecodec.rdo.price import Price
+from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
 from vaecodec.rdo.trial import Passes, Trial
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.tiling import Box
@@ -40,6 +42,7 @@ RATE = 0.25  # part of the way to go in the first iteration; decreases to 0
 REACH = 1.0  # quantisation steps that a target may move from its start
 MIN_CURVATURE, MAX_CURVATURE = 0.25, 4.0
 SHARPNESS = 1.15  # power of the curvature by which the worth of a bit decreases
+CORRECTIONS = 3  # of the price after the last iteration, at most
 WORSE = 1.02  # an iteration with this many times the least cost is undone, and the next ones go half as far
 
 
@@ -70,20 +73,44 @@ class Refiner:
         arguments = model, pixels, within, coefficients, inner, quality_index
         self._passes: Passes = FloatPasses(*arguments) if library.in_numpy() else IntegerPasses(*arguments, threads)
 
-    def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None) -> Trial:
-        """Find the symbols with the lowest cost; call `tick` in each iteration."""
-        prior, tables, passes = self._model.prior, self._model.models.tables, self._passes
-        start = passes.targets()
-        targets, shortening, least_cost = start, 1.0, np.inf
-        quantizers = [quantizer(prior, tables)] * PARTS
-        for n in range(iterations + 1):
-            trial = passes.trial(targets, quantizers)
-            cost = trial.bits + self._lambda * trial.squared_error
-            if cost < least_cost:
-                least_cost, best, best_targets = cost, trial, targets
-            if n == iterations:
-                break
+    def squared_error(self) -> float:
+        """The squared error of the tile without refinement."""
+        quantizers = self._quantizers([1.0] * PARTS, 1.0)
+        return self._passes.trial(self._passes.targets(), quantizers).squared_error
+
+    def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None, limit: float | None = None) -> Trial:
+        """Find the symbols with the fewest bits within a limit of the squared error.
+
+        Args:
+            iterations: at least 1.
+            tick: called in each iteration.
+            limit: of the squared error; without it that of the first trial, which is not refined.
+
+        Returns:
+            The trial with the fewest bits; if none is within the limit, that with the least squared error.
+        """
+        passes, start = self._passes, self._passes.targets()
+        targets, shortening, least_cost, rank = start, 1.0, np.inf, (True, np.inf)
+        curvatures, price = [1.0] * PARTS, Price(limit)
+        for n in range(iterations + CORRECTIONS + 1):
+            trial = passes.trial(targets, self._quantizers(curvatures, price.value))
+            excess = price.exceeds_limit(trial.squared_error)
+            trial_rank = excess, trial.squared_error if excess else trial.bits
+            if trial_rank < rank:
+                rank, best = trial_rank, trial
+            if n >= iterations:
+                if price.meets_limit(trial.squared_error):
+                    break
+                price.correct(trial.squared_error)
+                continue
             tick()
+            cost = trial.bits + self._lambda * trial.squared_error
+            if n == 0:
+                price.start()
+            else:
+                price.follow(trial.squared_error)
+            if cost < least_cost:
+                least_cost, best_targets = cost, targets
             if not cost < WORSE * least_cost:
                 targets, shortening = best_targets, shortening / 2
                 continue
@@ -91,14 +118,17 @@ class Refiner:
             gradients = passes.error_gradients()
             if n == 0:
                 curvatures = curvatures_of(_floats(trial), start, gradients)
-                quantizers = [
-                    quantizer(prior, tables, SQUARED_STEPS_PER_BIT / curvature**SHARPNESS) for curvature in curvatures
-                ]
-                steps = [1 / curvature for curvature in curvatures]
-            gradients = passes.gradients(trial, gradients)
+            # The gradient is linear in the squared error and in bits, which count `price` times.
+            gradients = passes.gradients(trial, [part / np.float32(price.value) for part in gradients])
+            steps = [price.value / curvature for curvature in curvatures]
             rate = shortening * RATE * (1 - n / iterations)
             targets = passes.descend(targets, start, trial, gradients, steps, rate, REACH)
         return best
+
+    def _quantizers(self, curvatures: list[float], price: float) -> list[Quantizer]:
+        """Quantizers of each part, with this price of a bit relative to effort 1."""
+        prior, tables, bit = self._model.prior, self._model.models.tables, price * SQUARED_STEPS_PER_BIT
+        return [quantizer(prior, tables, bit / curvature**SHARPNESS) for curvature in curvatures]
 
 
 def _floats(trial: Trial) -> Parts:

@@ -67,6 +67,24 @@ def test_more_effort_costs_less(small, crop, quality):
     assert files[0] == small.encode(crop, quality)
 
 
+@pytest.mark.parametrize("quality", [35, 55, 80])
+def test_more_effort_is_smaller_at_the_same_error(small, crop, quality):
+    plain = small.encode(crop, quality)
+    errors = np.square(small.decode(plain).astype(float) - crop).sum()
+    sizes = [len(plain)]
+    for effort in (3, 6):
+        data = small.encode(crop, quality, effort=effort)
+        sizes.append(len(data))
+        assert np.square(small.decode(data).astype(float) - crop).sum() < 1.005 * errors
+    assert sizes[2] < sizes[1] < sizes[0]
+
+
+def test_tiles_keep_their_errors(small, crop):
+    plain, refined = (small.encode(crop, 60, tile=64, effort=effort) for effort in (1, 5))
+    errors = [np.square(small.decode(data).astype(float) - crop).sum() for data in (plain, refined)]
+    assert len(refined) < len(plain) and errors[1] < 1.01 * errors[0]
+
+
 def test_files_do_not_depend_on_threads(crop, monkeypatch):
     monkeypatch.setattr("vaecodec.codec.tiles.OWN_TILE_PIXELS", 1000)
     model = load_model("small")

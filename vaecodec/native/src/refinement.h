@@ -112,7 +112,7 @@ static int32_t details_back(int32_t height, int32_t width, const float *details,
 // ----------------------------------------------------------------------------------------------------------- synthesis
 
 // levels int16 [H, W, C], unit 2^-6 of a level, less pixels uint8, times `scale` -> error int16; 0 from row `rows` and
-// column `columns` on.  Of the rows [top, bottom).  squares: the sum of squares of the error in levels, of each row.
+// column `columns` on.  Of the rows [top, bottom).  squares: the sum of squared errors of decoded pixels, of each row.
 static int32_t level_errors(int32_t width, int32_t channels, int32_t rows, int32_t columns, int32_t top, int32_t bottom,
                             float scale, const int16_t *levels, const uint8_t *pixels, int16_t *error,
                             double *squares) {
@@ -123,15 +123,13 @@ static int32_t level_errors(int32_t width, int32_t channels, int32_t rows, int32
         int16_t *restrict out = error + y * line;
         const size_t count = y < rows ? inside : 0;
         int64_t total = 0;
-        for (size_t begin = 0; begin < count; begin += 128) {  // squares of 15 bits: 128 stay exact in 64 bits
-            const size_t end = begin + 128 < count ? begin + 128 : count;
-            for (size_t n = begin; n < end; n++) {
-                const int32_t t = vc_clip(in[n] + 8160 - 64 * original[n], -32767, 32767);
-                total += t * t;
-                out[n] = vc_to16(scale * (float)t);
-            }
+        for (size_t n = 0; n < count; n++) {
+            const int32_t t = vc_clip(in[n] + 8160 - 64 * original[n], -32767, 32767);
+            const int32_t shown = vc_clip(in[n] >> 6, -128, 127) + 128 - original[n];
+            total += shown * shown;
+            out[n] = vc_to16(scale * (float)t);
         }
-        squares[y] = (double)total / 4096;
+        squares[y] = (double)total;
         for (size_t n = count; n < line; n++) out[n] = 0;
     }
     return 0;

@@ -1,0 +1,50 @@
+"""The price of bits brings the squared error to its limit."""
+
+import pytest
+
+from vaecodec.config import QUALITY_INDICES
+from vaecodec.rdo.effort import INDEX_OFFSETS, ITERATIONS, coded_index
+from vaecodec.rdo.price import HIGHEST, LOWEST, MAX_PRICE, MIN_PRICE, Price
+
+
+@pytest.mark.parametrize("power", [0.15, 0.3, 0.6])
+@pytest.mark.parametrize("start", [60, 100, 160])
+def test_corrections_reach_the_limit(power, start):
+    price, limit = Price(100), 100
+    for _ in range(4):
+        if price.meets_limit(start * price.value**power):
+            break
+        price.correct(start * price.value**power)
+    assert LOWEST * limit <= start * price.value**power <= HIGHEST * limit or price.value in (MIN_PRICE, MAX_PRICE)
+
+
+@pytest.mark.parametrize("power", [0.15, 0.3, 0.6])
+def test_the_price_follows_squared_errors_that_decrease(power):
+    price, error = Price(100), 110.0
+    for n in range(20):
+        error = 110 - 30 * (1 - 0.8**n)
+        price.follow(error * price.value**power)
+    assert error * price.value**power == pytest.approx(100, rel=0.01)
+
+
+def test_the_first_squared_error_is_the_limit_where_none_is_given():
+    price = Price(None)
+    assert not price.exceeds_limit(50) and price.exceeds_limit(50.2) and price.meets_limit(49.9)
+    assert not price.meets_limit(49) and not price.meets_limit(51)
+
+
+def test_an_error_of_nothing_has_a_price():
+    price = Price(0)
+    assert price.meets_limit(0)
+    price.follow(0)
+    price.correct(1e9)
+    assert price.value == MIN_PRICE
+
+
+def test_efforts_lower_the_quality_index_less_at_its_upper_end():
+    assert len(INDEX_OFFSETS) == len(ITERATIONS)
+    for effort in range(1, len(ITERATIONS) + 1):
+        indices = [coded_index(index, effort) for index in range(QUALITY_INDICES)]
+        assert indices == sorted(indices) and indices[0] == 0
+        assert indices[-1] - indices[448] >= QUALITY_INDICES - 1 - 448
+        assert (indices == list(range(QUALITY_INDICES))) == (effort < 4)

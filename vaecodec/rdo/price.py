@@ -1,0 +1,61 @@
+"""Control the price of a bit in refinement, such that the squared error comes to a limit.
+
+A higher price makes more symbols 0 or smaller.  The squared error grows with a power of the price, about POWER.
+"""
+
+from __future__ import annotations
+
+import math
+
+# Chosen on held-out images.
+LOWEST, AIM, HIGHEST = 0.995, 0.9985, 1.002  # squared errors to accept, and to aim at, in limits
+POWER = 0.3  # of the price, where targets stay
+FOLLOWING = 2.0  # power of the excess by which the price decreases in an iteration; more oscillates
+START, MIN_PRICE, MAX_PRICE = 1.25, 0.2, 5.0
+LEAST_ERROR = 1e-3  # has a logarithm
+
+
+class Price:
+    """The price of a bit, relative to effort 1.
+
+    `limit` is that of the squared error; without it, the first squared error is the limit.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self.value, self._limit, self._power = 1.0, limit, POWER
+        self._last: tuple[float, float] | None = None  # logarithms of price and excess
+
+    def exceeds_limit(self, squared_error: float) -> bool:
+        """Whether the squared error is too large."""
+        if self._limit is None:
+            self._limit = squared_error
+        return squared_error > HIGHEST * self._limit
+
+    def meets_limit(self, squared_error: float) -> bool:
+        """Whether the squared error is within the limit, and close to it."""
+        return not self.exceeds_limit(squared_error) and self._excess(squared_error) >= math.log(LOWEST / AIM)
+
+    def start(self) -> None:
+        """Set the price of the first iteration, after a trial at the price of effort 1."""
+        self.value = START
+
+    def follow(self, squared_error: float) -> None:
+        """Change the price for the next iteration, in which targets move."""
+        self._multiply(-FOLLOWING * self._excess(squared_error))
+
+    def correct(self, squared_error: float) -> None:
+        """Change the price for the same targets (secant method)."""
+        place = math.log(self.value), self._excess(squared_error)
+        if self._last is not None and place[0] != self._last[0]:
+            power = (place[1] - self._last[1]) / (place[0] - self._last[0])
+            self._power = min(max(power, POWER / 3), 3 * POWER)
+        self._last = place
+        self._multiply(-place[1] / self._power)
+
+    def _excess(self, squared_error: float) -> float:
+        """The logarithm of a squared error, relative to the one to aim at."""
+        assert self._limit is not None
+        return math.log(max(squared_error, LEAST_ERROR) / (AIM * max(self._limit, LEAST_ERROR)))
+
+    def _multiply(self, logarithm: float) -> None:
+        self.value = min(max(self.value * math.exp(logarithm), MIN_PRICE), MAX_PRICE)
