@@ -40,7 +40,8 @@ TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
 PIXELS = struct.Struct("<I")  # CRC-32 of the tile's pixels
 ENTRY_BYTES = TILE.size + PIXELS.size
 TILES_AT_ONCE = 1 << 12  # entries of the table that are unpacked together
-LENGTHS = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * TILES_AT_ONCE, "little")  # their bits in that many entries
+ABOVE = 1 << 8 * TILE.size * TILES_AT_ONCE  # the bit above that many entries
+LENGTHS = ABOVE | int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * TILES_AT_ONCE, "little")  # their bits in entries
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
 MAX_SIDE = 1 << 24
 PICT = struct.Struct("<BBBBII")  # version, coding, channels, depth, height, width
@@ -66,9 +67,10 @@ class TileTable(Sequence[Tile]):
         self._pixels = memoryview(table)[TILE.size * count :]
         size = TILES_AT_ONCE * TILE.size
         for begin in range(0, len(self._table), size):
-            block = int.from_bytes(self._table[begin : begin + size], "little") & LENGTHS
-            # The remainder is the sum of the 64-bit words, as 2**64 is 1 modulo 2**64 - 1.
-            self._begins.append(self._begins[-1] + block % ((1 << 64) - 1))
+            # CPython 3.14 gives the memory of a large int that becomes small to the next small one: `block` is large.
+            block = (int.from_bytes(self._table[begin : begin + size], "little") | ABOVE) & LENGTHS
+            # The remainder is the sum of the 64-bit words, as 2**64 is 1 modulo 2**64 - 1, and 1 for the bit above.
+            self._begins.append(self._begins[-1] + block % ((1 << 64) - 1) - 1)
         self._last: tuple[int, list[Tile]] = (-1, [])
 
     @property
