@@ -9,7 +9,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from support.paths import GOLDEN
 from vaecodec.codec import Codec
+from vaecodec.codec import load as load_codec
 from vaecodec.config import Config
 from vaecodec.container.image_file import pack, parse, with_pixel_crcs
 from vaecodec.errors import ModelError
@@ -103,3 +105,8 @@ def with_filter(codec: Codec, data: bytes, filter: bytes) -> bytes:
     tiles = [(data[tile.offset : tile.offset + tile.length], tile.crc, 0) for tile in parsed.tiles]
     data = pack(parsed.header._replace(filter=filter), tiles)
     return with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
+
+
+def pixel_crcs_of_golden(path: pathlib.Path) -> list[int]:
+    """CRCs of the pixels of a golden file's tiles; other processes import it, which not all can do with tests."""
+    return load_codec(str(GOLDEN / "tiny.vcm")).decoder.pixel_crcs(path.read_bytes())

@@ -14,6 +14,8 @@ from support.paths import ROOT
 from vaecodec.bench import command, measure, peers
 from vaecodec.cli import main
 
+pytest.importorskip("scipy")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

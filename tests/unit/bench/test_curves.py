@@ -11,6 +11,7 @@ from vaecodec.bench.report import summarise
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import METRICS
 
+pytest.importorskip("bjontegaard")
 PUBLISHED = ROOT / "benchmarks" / "published" / "kodak.csv"
 PSNR = METRICS["psnr"]
 

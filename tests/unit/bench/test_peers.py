@@ -15,6 +15,7 @@ from vaecodec.errors import CodecError
 from vaecodec.images.metrics import psnr
 from vaecodec.images.reading import read_image
 
+pytest.importorskip("imagecodecs")
 OPTIONS = Options(threads=2)
 IN_PROCESS = [name for name in PEERS if name not in ("vaecodec", "bpg", "vtm", "cjpegli", "hevc")]
 

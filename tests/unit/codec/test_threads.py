@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_image
+from support.models import pixel_crcs_of_golden
 from support.paths import GOLDEN
 from vaecodec.codec import Codec
 from vaecodec.codec.tiles import OWN_TILE_PIXELS, Schedule
@@ -201,18 +202,11 @@ def test_one_thread_runs_everything_in_the_calling_thread():
 # ---- processes
 
 
-def decode_golden(path):
-    import vaecodec
-
-    codec = vaecodec.load(str(GOLDEN / "tiny.vcm"))
-    return codec.decoder.pixel_crcs(path.read_bytes())
-
-
 @pytest.mark.parametrize("method", [m for m in ("spawn", "forkserver") if m in multiprocessing.get_all_start_methods()])
 def test_child_processes_decode(method):
     paths = sorted(GOLDEN.glob("*.vae"))[:4]
     with multiprocessing.get_context(method).Pool(2) as pool:
-        checksums = pool.map(decode_golden, paths)
+        checksums = pool.map(pixel_crcs_of_golden, paths)
     assert checksums == [[tile.pixels for tile in parse(path.read_bytes()).tiles] for path in paths]
 
 

@@ -46,12 +46,14 @@ def test_the_loss_of_training_equals_the_metric():
 
 
 def test_ms_ssim_of_small_images_is_nan():
+    pytest.importorskip("scipy")
     assert math.isnan(ms_ssim(synthetic_image(160, 300), synthetic_image(160, 300)))
     assert ms_ssim(synthetic_image(161, 161), synthetic_image(161, 161)) == pytest.approx(1)
     assert decibels(0.99) == pytest.approx(20) and decibels(1) == math.inf
 
 
 def test_every_metric_falls_with_noise():
+    pytest.importorskip("ssimulacra2")
     a = synthetic_image(176, 176)
     for metric in METRICS.values():
         values = [metric.shown(metric.measure(a, noisy(a, deviation))) for deviation in (2, 8, 32)]
@@ -59,4 +61,5 @@ def test_every_metric_falls_with_noise():
 
 
 def test_ssimulacra2_of_equal_images_is_100():
+    pytest.importorskip("ssimulacra2")
     assert ssimulacra2(synthetic_image(64, 64), synthetic_image(64, 64)) == pytest.approx(100)

@@ -5,7 +5,6 @@ import struct
 import warnings
 import zlib
 
-import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -15,6 +14,7 @@ from vaecodec.errors import CodecError, LimitError
 from vaecodec.images.reading import read_image, read_rgb
 from vaecodec.images.writing import encode_png16, format_of, write_image
 
+imagecodecs = pytest.importorskip("imagecodecs")
 ORIENTATION, MAKE, GPS = 0x0112, 0x010F, 0x8825
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">a photograph</x:xmpmeta>'
 DPI = struct.pack("<II", 11811, 11811)  # 300 dots an inch
