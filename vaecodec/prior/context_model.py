@@ -118,9 +118,12 @@ class Prior:
             raise ModelError(f"the prior has no {PREFIX}{exc.args[0]}") from exc
         except ValueError as exc:
             raise ModelError(f"the prior's layers: {exc}") from exc
-        shapes = [(layers.colours, layers.features) for layers in self.octaves]
+        shapes = [(layers.colours, *layers.enter.kernel.shape) for layers in self.octaves]
         shapes.append(self.lowest.parts[0].enter.kernel.shape)
-        if shapes != [*((self.channels, width) for width in widths), (10 * self.channels, config.hyper_width)]:
+        # All octaves but the coarsest see features that the next coarser one passed on.
+        inputs = [14 * self.channels + kernels.PASSED] * OCTAVES + [14 * self.channels]
+        expected = [(self.channels, *shape) for shape in zip(inputs, widths, strict=True)]
+        if shapes != [*expected, (10 * self.channels, config.hyper_width)]:
             raise ModelError("the prior's layers have other widths than its configuration")
 
     def bias(self, octave: int, level: int) -> np.ndarray:

@@ -27,6 +27,8 @@ CASES = {
     "a kernel of 32 bits": ("prior/lowest/0/middle/kernel", lambda a: a.astype(np.int32), "type"),
     "a bias of 64 bits": ("prior/lowest/0/middle/bias", lambda a: a.astype(np.int64), "type"),
     "a kernel of another shape": ("prior/context/1/first/kernel", lambda a: a[:, :-1], "layers|not a"),
+    "no inputs for passed features": ("prior/context/1/in/kernel", lambda a: a[8:], "other widths"),
+    "inputs that nothing passes": ("prior/context/4/in/kernel", lambda a: np.pad(a, ((0, 8), (0, 0))), "other widths"),
     "a kernel of too few inputs": ("prior/context/1/in/kernel", lambda a: a[1:], "layers|not a"),
     "a kernel that would broadcast": ("prior/context/4/block/space/kernel", lambda a: a[..., :1], "layers|not a"),
     "a bias that would broadcast": ("prior/context/2/after/in/bias", lambda a: a[:1], r"\[1\] values for 12"),
