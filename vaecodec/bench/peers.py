@@ -121,9 +121,9 @@ FORMATS = {
         "webp", "libwebp", "4:2:0, method 6", QUALITY._replace(low=0),
         (1, 5, 10, 20, 30, 45, 60, 75, 85, 92, 97), {"method": 6, "lossless": False},
     ),
-    "avif": Format(  # quality 100 is lossless in libavif
+    "avif": Format(  # quality 100 is lossless in libavif; pixel format 1 is 4:4:4, whose name differs between versions
         "avif", "libavif", "4:4:4, speed 6", QUALITY._replace(high=99),
-        (12, 20, 28, 36, 44, 52, 60, 68, 76, 84, 90), {"speed": 6, "pixelformat": "444"}, number=int, threaded=True,
+        (12, 20, 28, 36, 44, 52, 60, 68, 76, 84, 90), {"speed": 6, "pixelformat": 1}, number=int, threaded=True,
     ),
     "jxl": Format(
         "jpegxl", "libjxl", "effort 7", Scale("distance", 0.1, 25, 0.01, rising=False),

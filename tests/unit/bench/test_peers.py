@@ -37,7 +37,7 @@ def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]
         data = lib.webp_encode(x, setting, method=6, lossless=False)
         return data, lib.webp_decode(data)
     if name == "avif":
-        data = lib.avif_encode(x, int(setting), speed=6, pixelformat="444", numthreads=2)
+        data = lib.avif_encode(x, int(setting), speed=6, pixelformat=lib.AVIF.PIXEL_FORMAT.YUV444, numthreads=2)
         return data, lib.avif_decode(data)
     if name == "jxl":
         data = lib.jpegxl_encode(x, distance=setting, effort=7, numthreads=2)
