@@ -1,10 +1,10 @@
-"""Test the memory for kernels."""
+"""Test the memory and the arguments of kernels."""
 
 import threading
 
 import numpy as np
 
-from vaecodec.native import library
+from vaecodec.native import library, wavelet
 
 
 def test_reused_arrays_share_memory_by_name_and_thread():
@@ -19,6 +19,20 @@ def test_reused_arrays_share_memory_by_name_and_thread():
     thread.start()
     thread.join()
     assert not np.shares_memory(larger, arrays_of_thread[0])
+
+
+def test_kernels_read_arrays_that_are_read_only_or_parts_of_others(kinds):
+    indices = np.array([[3, 0], [1, 0], [3, 9], [0, 9]], np.uint8)
+    frozen = indices[:, 0].copy()
+    frozen.flags.writeable = False
+    for kind in kinds:
+        with library.use(kind):
+            order, counts = np.empty(4, np.uint32), np.empty(256, np.int32)
+            count = library.call("sort_by_table", "qpppp", 4, frozen, np.empty(4, np.uint32), order, counts)
+            assert order[:count].tolist() == [1, 0, 2]
+            halves = np.arange(24, dtype=np.int32).reshape(1, 4, 6)
+            low, bands = wavelet.forward_dwt(halves[:, :, :4])
+            np.testing.assert_array_equal(wavelet.inverse_dwt(low, bands, (4, 4)), halves[:, :, :4])
 
 
 def test_large_arrays_are_not_kept():
