@@ -34,7 +34,7 @@ from vaecodec.transforms.wavelet import (
 )
 
 FIT_SAMPLES = 1 << 16  # fit a filter to this many samples of a tile, at least,
-SPARSITY, FINAL_SPARSITY = 11, 5  # or to one in so many rows: in each iteration, and in the end
+SPARSITY, FINAL_SPARSITY = 11, 3  # or to one in so many rows: in each iteration, and in the end
 ERROR_UNIT = 1 << 10  # of errors, in quantisation steps: they saturate at 32
 
 
@@ -151,16 +151,23 @@ class IntegerPasses:
         return self._synthesis.levels(self._coefficients)
 
     def _measure(self, levels: np.ndarray) -> float:
-        """The squared error after the best filter of one class; keeps the error."""
-        model, over_rows = self._model, self._threads.over_rows
-        rotation, area = model.transforms.synthesis.colors, self._area
-        fitted = fit_one_class(levels, self._pixels, area, self._every(SPARSITY), rotation, self._threads)
-        best = fitted.best_filter(self._lambda)
-        self._weights = best and best.weights(rotation, model.gains.low_logarithm(self._quality_index))
-        levels = self._filtered(levels)
+        """The squared error after the best filter of one class, if that helps; keeps the error."""
+        model, rotation = self._model, self._model.transforms.synthesis.colors
+        fitted = fit_one_class(levels, self._pixels, self._area, self._every(SPARSITY), rotation, self._threads)
+        if best := fitted.best_filter(self._lambda):
+            unfiltered = self._keep_error(levels)
+            self._weights = best.weights(rotation, model.gains.low_logarithm(self._quality_index))
+            filtered = self._keep_error(self._filtered(levels))
+            if filtered < unfiltered:  # weights that fit some of the rows may not fit the others
+                return filtered
+        self._weights = None
+        return self._keep_error(levels)
+
+    def _keep_error(self, levels: np.ndarray) -> float:
+        """Keep the error of levels; the squared error of decoded pixels."""
         squares, scale = np.empty(len(levels)), ERROR_UNIT / (64 * self._step_size)
         arguments = levels, self._pixels, self._within, scale, self._error, squares
-        over_rows(len(levels), lambda rows: kernels.level_errors(*arguments, rows))
+        self._threads.over_rows(len(levels), lambda rows: kernels.level_errors(*arguments, rows))
         return float(squares.sum())
 
     def _filtered(self, samples: np.ndarray, adjoint: bool = False) -> np.ndarray:
