@@ -215,4 +215,5 @@ def test_files_cost_what_training_predicts(quality, small):
     config, weights = unfreeze(small.model)
     position = tf.constant([min(quality_index_of(quality), QUALITY_INDICES - 1) / INDICES_PER_ANCHOR], tf.float32)
     loss = VAE(config, weights).loss(tf.constant(photo[None]), position, tf.constant([1, 2]), hard=True)
-    assert small.information(photo, quality) / 256**2 == pytest.approx(float(loss.bpp), rel=0.02)
+    # The codec quantises with a trellis, which costs less than rounding each coefficient by itself.
+    assert 0.94 * float(loss.bpp) < small.information(photo, quality) / 256**2 < 1.02 * float(loss.bpp)

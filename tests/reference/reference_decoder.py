@@ -82,7 +82,7 @@ def read_model(path):
     tensor("levels/lowest", "<i4", (LEVELS, 4 * config["hyper_width"]), -(2**20), 2**20)
     tensor("levels/start", "<i4", (LEVELS, 2 * channels), -(2**16), 2**16)
     tensor("levels/inverse_gain", "<i4", (LEVELS, 15 * channels), 1, 2**14)
-    tensor("centroids", "|i1", (count - 1, 2))
+    tensor("centroids", "|i1", (count - 1, 4))
     steps = tensor("companding", "<i4", tensors["companding"].shape, 1, 2**16)
     require(steps.ndim == 1 and 1 <= len(steps) <= 1023 and (np.diff(steps) > 0).all(), "model: companding")
     tensor("gains/coefficients", "<i4", (ANCHORS, 13 * channels), -(20 * 2**12), 6 * 2**12 - 1)
@@ -481,6 +481,9 @@ def decode_tile(payload, h, w, quality_index, model):
     return TileDecoder(Stack(payload), quality_index, model).decode(h, w)
 
 
+NEXT_STATE = (0, 2, 5, 6, 1, 3, 4, 7), (1, 3, 4, 7, 0, 2, 5, 6)  # after an even and an odd symbol
+
+
 class TileDecoder:
     """Sections 3 and 5: decode the symbols and values of a tile."""
 
@@ -505,9 +508,18 @@ class TileDecoder:
             symbols[place] = symbol
             crc = zlib.crc32(struct.pack("<ii", place, symbol), crc)
         self.crcs.append(crc)
-        s = symbols.reshape(indices.shape)
-        centroid = self.model["tensors"]["centroids"].astype(np.int64)[indices, (np.abs(s) != 1).astype(int)]
-        return clip(64 * s + np.sign(s) * centroid + loc, 2**16)
+        magnitudes, state, count = 64 * np.abs(symbols), 0, 0
+        centroids = self.model["tensors"]["centroids"].tolist()
+        for place, (size, index) in enumerate(zip(np.abs(symbols).tolist(), flat.tolist(), strict=True)):
+            if not index:
+                continue
+            if count % 256 == 0:
+                state = 0
+            quantiser = state % 2
+            if size:
+                magnitudes[place] = 45 * (2 * size - quantiser) + centroids[index][2 * quantiser + (size > 1)]
+            state, count = NEXT_STATE[size % 2][state], count + 1
+        return clip((np.sign(symbols) * magnitudes).reshape(indices.shape) + loc, 2**16)
 
     def compand(self, v):
         """5.2: values -> activations."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vaecodec.atomic import check_target, write_atomic
+from vaecodec.codec import Codec
 from vaecodec.errors import CodecError
 from vaecodec.generative import generation, image_sets
 from vaecodec.generative.generation import Score
@@ -22,6 +23,7 @@ from vaecodec.images.reading import read_rgb
 from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generative import Generator
 from vaecodec.progress import Console, hushed
+from vaecodec.rdo.table_fitting import fit_tables
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 LARGE_CELL, SMALL_CELL = 192, 84  # sides of the cells of a contact sheet, in pixels
@@ -127,12 +129,17 @@ def score(args: argparse.Namespace, console: Console) -> int:
 
 
 def calibrate(args: argparse.Namespace, console: Console) -> int:
-    """Add the quantiles of the scores of images to a model file."""
+    """Add the quantiles of the scores of images to a model file, and fit its frequency tables if asked to."""
 
     def work() -> Report:
         check_target(args.model, args.output, args.force)
-        _, _, scores = _score_images(args, console)
         model = generation.load(args.model)
+        _, images = _read_images(args, console, model)
+        if args.tables:
+            if isinstance(model, Generator):
+                raise CodecError(f"{args.model} codes sets: its tables do not depend on images")
+            model = Codec(fit_tables(model.model, images))
+        scores = generation.score_images(model, images)
         data = generation.calibrate(model if isinstance(model, Generator) else model.model, scores)
         write_atomic(args.output, data, args.force)
         return {"output": args.output, "count": len(scores)}, f"{args.output}: calibrated on {len(scores)} images"
@@ -143,6 +150,12 @@ def calibrate(args: argparse.Namespace, console: Console) -> int:
 def _score_images(args: argparse.Namespace, console: Console) -> tuple[list[str], Any, list[Score]]:
     """Return (names, images, scores) of all images that can be read; report the others on the console."""
     model = generation.load(args.model)
+    names, images = _read_images(args, console, model)
+    return names, images, generation.score_images(model, images)
+
+
+def _read_images(args: argparse.Namespace, console: Console, model: Generator | Codec) -> tuple[list[str], Any]:
+    """Return the names and samples of all images that can be read; report the others on the console."""
     names: list[str] = []
     images: Any = []
     for path in args.paths:
@@ -166,7 +179,7 @@ def _score_images(args: argparse.Namespace, console: Console) -> tuple[list[str]
         raise CodecError("no images to score")
     if isinstance(model, Generator):
         images = _concatenate(images)
-    return names, images, generation.score_images(model, images)
+    return names, images
 
 
 def _image_paths(path: str) -> list[str]:

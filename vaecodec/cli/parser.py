@@ -207,9 +207,10 @@ def _add_generation(add_command: AddCommand) -> None:
     score.add_argument("--most", type=positive, default=64, metavar="N", help="images on the sheet (default: 64)")
     by = ("bpd", "corrected")  # of vaecodec.generative.generation.Score, which needs NumPy
     score.add_argument("--by", choices=by, default=by[0], help="score to sort by (default: bpd, the negative ELBO)")
-    calibrate = add_command("calibrate", "Add quantiles of the scores of images to a model file, for percentiles.")
+    calibrate = add_command("calibrate", "Fit a model file to images: quantiles of scores, and tables.")
     calibrate.add_argument("model", metavar="MODEL", help="name or .vcm file")
     calibrate.add_argument("-o", "--output", required=True, metavar="OUT.vcm")
+    calibrate.add_argument("--tables", action="store_true", help="fit the frequency tables, too: its id changes")
     for parser in (score, calibrate):
         parser.add_argument("paths", nargs="+", metavar="PATH", help="image or folder; for digits also idx or .npy")
     for parser in (sample, vary, interpolate, score):

@@ -36,7 +36,7 @@ ERROR_BITS, MIN_RATIO = 1.0, 1.4
 # fine patterns cost much.
 HIGH_RATE, LOW_RATIO = 0.03, 1.9
 # Such photographs cost at least this part as AVIF up to quality 75; other such images cost less.
-MIN_AVIF_SHARE = 0.92
+MIN_AVIF_SHARE = 0.94
 
 
 def choose_file(

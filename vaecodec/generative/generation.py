@@ -31,7 +31,7 @@ from vaecodec.model import generative
 from vaecodec.model.exact import ACTIVATION_MAX
 from vaecodec.model.file import Model, load_any, pack_model
 from vaecodec.model.generative import Generator
-from vaecodec.native.symbols import symbol_values
+from vaecodec.native.symbols import HALF_LEVEL, symbol_values
 from vaecodec.prior.context_model import PARTS_BY_OCTAVE, Chooser, Distributions, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.transforms.wavelet import Values, dequantise
@@ -192,12 +192,15 @@ def vary_photograph(
         return symbols[part]
 
     choose_symbols(model.prior, _cells(size), quality_index, record)
+    nearest = quantization.quantizer(model.prior, model.models.tables, 0.0)
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
-        nearest = quantization.nearest_symbols(model.prior, targets[part], distributions)
-        redrawn = rng.random(len(distributions.loc)) < strength
+        # What a symbol stands for depends on those before it, so values are drawn, and then all are quantised.
         drawn = _draw_symbols(model.models.tables, distributions.indices, rng)
-        return np.where(redrawn, drawn, nearest).astype(np.int32)
+        levels = HALF_LEVEL * (2 * drawn - np.sign(drawn) * rng.integers(0, 2, len(drawn)))
+        values = ((levels + distributions.loc) / quantization.UNIT).astype(np.float32)
+        redrawn = rng.random(len(drawn)) < strength
+        return nearest(np.where(redrawn, values, targets[part]), distributions)
 
     return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])
 

@@ -15,8 +15,12 @@ import numpy as np
 from vaecodec.native import library
 from vaecodec.native.library import check, check_writable
 from vaecodec.native.reference import prior as reference
-from vaecodec.native.reference.prior import ANS_BITS, INDICES, LEVELS, LOOKUP_BITS, SMALL
+from vaecodec.native.reference import trellis
+from vaecodec.native.reference.prior import ANS_BITS, INDICES, LOOKUP_BITS, SMALL
+from vaecodec.native.reference.trellis import COSTS as COSTS
+from vaecodec.native.reference.trellis import HALF_LEVEL as HALF_LEVEL
 
+CENTROIDS = 4  # of a table: by quantiser, and whether the magnitude is 1
 ENTRIES_MAX = 1 << 16  # of a table: the lookup holds 16 bits
 
 
@@ -90,37 +94,41 @@ def _check_order(
 
 
 def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """i32[n] in units of 2**-6 steps: 64 * symbol + sign(symbol) * centroid + loc, within +-2**16.
+    """i32[n] in units of 2**-6 steps: the levels of symbols in a trellis, on their means, within +-2**16.
 
-    Symbols i32[n] and indices u8[n], means loc i32[n] in the same units, centroids i8[K, 2].
+    Symbols i32[n] and indices u8[n] of a whole part, means loc i32[n] in the same units, centroids i8[K, 4].
     """
     shape = (symbols.size,)
     check("symbols", symbols, np.int32, shape)
     check("loc", loc, np.int32, shape)
-    check("centroids", centroids, np.int8, (len(centroids), 2))
+    check("centroids", centroids, np.int8, (len(centroids), CENTROIDS))
     _check_indices(indices, shape, len(centroids))
     if library.in_numpy():
-        return reference.symbol_values(symbols, indices, loc, centroids)
+        return trellis.symbol_values(symbols, indices, loc, centroids)
     values = np.empty(shape, np.int32)
-    library.call("symbol_values", "qippppp", symbols.size, len(centroids), symbols, indices, loc, centroids, values)
+    library.call("symbol_values", "qppppp", symbols.size, symbols, indices, loc, centroids, values)
     return values
 
 
-def quantise(target: np.ndarray, indices: np.ndarray, loc: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Rate-distortion optimised symbols i32[n] of target f32[n], in quantisation steps.
+def quantise(
+    target: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray, costs: np.ndarray
+) -> np.ndarray:
+    """Rate-distortion optimised symbols i32[n] of target f32[n], in quantisation steps: those of a whole part.
 
-    Means loc i32[n] in units of 2**-6 steps; thresholds f32[K, 16] hold the residual from which on symbol k is chosen
-    over k - 1 ("rate-distortion optimised quantisation", Sullivan and Wiegand 1998).
+    Means loc i32[n] in units of 2**-6 steps, centroids i8[K, 4], and costs f32[K, 16] of magnitudes, in squared steps:
+    the path through the trellis with the least sum of squared errors and costs (Schwarz et al. 2019, "Hybrid video
+    coding with trellis-coded quantization").
     """
     shape = (target.size,)
     check("target", target, np.float32, shape)
     check("loc", loc, np.int32, shape)
-    check("thresholds", thresholds, np.float32, (len(thresholds), LEVELS))
-    _check_indices(indices, shape, len(thresholds))
+    check("centroids", centroids, np.int8, (len(costs), CENTROIDS))
+    check("costs", costs, np.float32, (len(costs), COSTS))
+    _check_indices(indices, shape, len(costs))
     if library.in_numpy():
-        return reference.quantise(target, indices, loc, thresholds)
+        return trellis.quantise(target, indices, loc, centroids, costs)
     symbols = np.empty(shape, np.int32)
-    library.call("quantise", "qppppp", target.size, target, indices, loc, thresholds, symbols)
+    library.call("quantise", "qpppppp", target.size, target, indices, loc, centroids, costs, symbols)
     return symbols
 
 

@@ -31,7 +31,7 @@ from vaecodec.errors import FormatError, ModelError
 from vaecodec.native import prior as kernels
 from vaecodec.native.library import memory as memory_of
 from vaecodec.native.networks import tape_lines
-from vaecodec.native.symbols import symbol_values
+from vaecodec.native.symbols import CENTROIDS, symbol_values
 from vaecodec.native.wavelet import context_low
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import Arrays, read_tensor
@@ -104,7 +104,7 @@ class Prior:
         self._inverse_gain = level_tensor(arrays, "inverse_gain", SUBBANDS * (OCTAVES + 1) * self.channels, GAIN_MAX)
         if self._inverse_gain.min() < 1:
             raise ModelError("levels/inverse_gain is not above 0")
-        self.centroids = np.ascontiguousarray(read_tensor(arrays, "centroids", np.int8, (scales, 2)))
+        self.centroids = np.ascontiguousarray(read_tensor(arrays, "centroids", np.int8, (scales, CENTROIDS)))
         self.companding = _read_companding(arrays)
         weights = {name[len(PREFIX) :]: array for name, array in arrays.items() if name.startswith(PREFIX)}
         for name, array in weights.items():

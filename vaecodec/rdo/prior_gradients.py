@@ -26,6 +26,7 @@ from vaecodec.model.exact import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, shuffle
 from vaecodec.model.file import Model
 from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
 from vaecodec.native.reference.transforms import octave_halves  # of any float type
+from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior.context_model import LOWEST_PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
@@ -33,6 +34,7 @@ from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 UNIT = 64  # of values, activations and means
+SYMBOLS_PER_STEP = np.float32(UNIT / (2 * HALF_LEVEL))
 COMPANDED = 255.0  # quantisation steps beyond which the prior sees no difference
 MAX_ACTIVATION = ACTIVATION_MAX / UNIT
 
@@ -67,7 +69,7 @@ class BitSlopes(SymbolBits):
         # The zero table costs nothing: for it and the next table, slopes are those of the following two.
         below, above = np.clip(indices - 1, 1, scales - 2), np.clip(indices + 1, 2, scales - 1)
         by_index = (self(symbols, above) - self(symbols, below)) / (above - below)
-        by_symbol = (self(symbols + 1, indices) - self(symbols - 1, indices)) / 2
+        by_symbol = (self(symbols + 1, indices) - self(symbols - 1, indices)) / 2 * SYMBOLS_PER_STEP
         self.slopes_by_place = np.stack([by_symbol, by_index]).astype(np.float32)
 
     def slopes(self, symbols: np.ndarray, indices: np.ndarray) -> np.ndarray:

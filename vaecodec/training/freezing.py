@@ -29,10 +29,11 @@ from vaecodec.model.file import Model, identify, pack_model
 from vaecodec.model.generative import COUNT, EXP_BITS, KNOT_BITS, LATENT_BITS, ODDS_MAX, REACH, Generative
 from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
+from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior.context_model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
 from vaecodec.training import vae
-from vaecodec.training.densities import distributions, latent_density, masses
+from vaecodec.training.densities import distributions
 from vaecodec.training.loop import averaged_weights
 from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms.float_wavelet import NORM
@@ -174,12 +175,12 @@ def level_at(weights: Weights, quality: float) -> Level:
 def frequency_tables(weights: Weights, first: int = 0) -> Tables:
     """Frequencies of symbols for each scale index from `first` on, then a uniform table of bytes."""
     rows = []
-    log_ratio, logit = (tf.constant(weights[f"tail/{name}"], tf.float64) for name in ("log_ratio", "logit"))
-    ratios, mix = tf.exp(log_ratio), tf.nn.softmax(logit)
+    ratios, mix = (np.exp(weights[f"tail/{name}"].astype(np.float64)) for name in ("log_ratio", "logit"))
+    mix /= mix.sum()
     for index in range(first, SCALES):
-        reach = min(MAX_REACH, 2 + math.ceil(8 * SCALE_MIN * SCALE_RATIO**index * float(tf.reduce_max(ratios))))
-        density = latent_density(tf.zeros([], tf.float64), tf.constant(float(index), tf.float64), ratios, mix)
-        mass = masses(density, -reach, reach)
+        scales = SCALE_MIN * SCALE_RATIO**index * ratios
+        mass = trellis_masses(scales, mix, min(MAX_REACH, 2 + math.ceil(8 * scales.max())))
+        reach = len(mass) // 2
         below, above = np.cumsum(mass) < TAIL, np.cumsum(mass[::-1])[::-1] < TAIL
         begin, end = int(below.sum()), len(mass) - int(above.sum())
         if begin >= end:
@@ -189,11 +190,31 @@ def frequency_tables(weights: Weights, first: int = 0) -> Tables:
     return build(rows)
 
 
+def trellis_masses(scales: np.ndarray, mix: np.ndarray, reach: int) -> np.ndarray:
+    """Probabilities f64[2 k + 1] of symbols -k..k within `reach` steps, of Normals N(0, scales) in proportions `mix`.
+
+    A symbol has the mean of its probabilities under both quantisers of the trellis, each of which takes what is nearest
+    to its level.  `rdo.table_fitting` fits tables to the symbols of images.
+    """
+    half, k = HALF_LEVEL / UNIT, np.arange(1, max(1, math.ceil(reach * UNIT / (2 * HALF_LEVEL))) + 1)
+
+    @np.vectorize
+    def beyond(x: float) -> float:
+        return sum(0.5 * part * math.erfc(x / (math.sqrt(2) * scale)) for part, scale in zip(mix, scales, strict=True))
+
+    even = beyond((2 * k - 1) * half) - beyond((2 * k + 1) * half)
+    odd = beyond(np.maximum(2 * k - 2, 0.5) * half) - beyond(2 * k * half)
+    one_side = (even + odd) / 2
+    zero = 1 - float(beyond(half) + beyond(half / 2))
+    return np.concatenate([one_side[::-1], [zero], one_side])
+
+
 def centroids(weights: Weights, first: int) -> np.ndarray:
-    """vae.centroid at each scale index from `first` on: i8[scales, 2] in units of 2**-6."""
+    """vae.centroid at each scale index from `first` on, for both quantisers: i8[scales, 4] in units of 2**-6."""
     place = np.clip(np.arange(first, SCALES) / 2, 0, vae.KNOTS - 2)
     values = [np.interp(place, np.arange(vae.KNOTS), column) for column in weights["centroid"].T]
-    return np.asarray(np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1), np.int8)
+    both = np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1)
+    return np.concatenate([both, both], -1).astype(np.int8)
 
 
 def companding_thresholds() -> np.ndarray:

@@ -107,7 +107,7 @@ def test_target_bpp_counts_the_whole_file(photograph):
 @pytest.mark.parametrize("target", [30, 36.5])
 def test_images_have_the_requested_fidelity(photograph, target):
     data = vaecodec.encode(photograph, target_psnr=target)
-    assert target <= psnr(photograph, vaecodec.decode(data)) <= target + 0.05
+    assert target <= psnr(photograph, vaecodec.decode(data)) <= target + 0.15
 
 
 def test_sizes_include_metadata_and_all_tiles(photograph, small, monkeypatch):

@@ -30,7 +30,7 @@ def sparse_codec(tiny):
     """A codec whose model assigns table 0 to most coefficients."""
     arrays, channels = tiny.model.arrays, tiny.model.config.channels
     changes = {"levels/start": arrays["levels/start"] * np.repeat(np.array([1, 0], np.int32), channels)}
-    changes["centroids"] = np.tile(np.array([9, -7], np.int8), (len(arrays["centroids"]), 1))
+    changes["centroids"] = np.tile(np.array([9, -7, 5, -3], np.int8), (len(arrays["centroids"]), 1))
     lowest = (f"lowest/{part}/out" for part in range(4))
     for name in (*lowest, *(f"context/{octave}/{half}" for octave in range(5) for half in ("first", "second"))):
         bias = arrays[f"prior/{name}/bias"].copy()

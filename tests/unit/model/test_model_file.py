@@ -128,7 +128,7 @@ def test_a_model_without_a_table_for_flags_is_refused(tiny):
     start = np.array([0, len(tables.row(0)), len(freq)])
     tables_without_flags = {"tables/freq": freq, "tables/start": start, "tables/low": tables.low[[0, -1]]}
     with pytest.raises(ModelError, match="tables, expected 3"):
-        parse_model(with_arrays(tiny.model, **tables_without_flags, centroids=np.zeros((1, 2), np.int8)), "bad.vcm")
+        parse_model(with_arrays(tiny.model, **tables_without_flags, centroids=np.zeros((1, 4), np.int8)), "bad.vcm")
 
 
 def with_metadata(data, **fields):

@@ -1,5 +1,7 @@
 """Test the kernels of symbols: every core equals NumPy and plain formulas."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -95,67 +97,105 @@ def test_symbols_that_cannot_be_coded_are_counted(kinds):
         assert same(kinds, native.gather_symbols, np.array(symbols, np.int32), *arguments)[2] == expected
 
 
+NEXT_STATE = (0, 2, 5, 6, 1, 3, 4, 7), (1, 3, 4, 7, 0, 2, 5, 6)  # docs/reference/format.md, section 5.2
+
+
+def level(size: int, state: int, centroids: np.ndarray) -> int:
+    """The magnitude of a value by the definition of the format."""
+    quantiser = state % 2
+    return 45 * (2 * size - quantiser) + int(centroids[2 * quantiser + (size > 1)]) if size else 0
+
+
+def defined_values(symbols, indices, loc, centroids):
+    """The values of a part by the definition of the format."""
+    values, state, count = [], 0, 0
+    for symbol, index, mean in zip(symbols.tolist(), indices.tolist(), loc.tolist(), strict=True):
+        size = min(abs(symbol), coding.SYMBOL_MAX)
+        state = 0 if count % 256 == 0 else state
+        magnitude = level(size, state, centroids[index]) if index else 64 * size
+        values.append(max(-(2**16), min(mean + (magnitude if symbol > 0 else -magnitude), 2**16)))
+        if index:
+            state, count = NEXT_STATE[size % 2][state], count + 1
+    return np.array(values, np.int32)
+
+
 def test_symbol_values(kinds, prior):
     rng = np.random.default_rng(3)
     for size in SIZES:
         indices, symbols = sparse_indices(rng, size, prior.scales), integers(rng, size, 1)
-        loc = integers(rng, size, 300)
+        loc = np.clip(integers(rng, size, 300), -(2**30), 2**30)  # beyond, sums wrap
         values = same(kinds, native.symbol_values, symbols, indices, loc, prior.centroids)
-        in_range = np.abs(symbols.astype(np.int64)) <= coding.SYMBOL_MAX
-        in_range &= np.abs(loc.astype(np.int64)) <= 1 << 30  # beyond, sums wrap
-        exact, means = symbols[in_range].astype(object), loc[in_range].astype(object)
-        nudges = prior.centroids[indices[in_range], (np.abs(symbols[in_range]) > 1).astype(int)].astype(object)
-        expected = np.clip(64 * exact + np.sign(symbols[in_range]) * nudges + means, -(2**16), 2**16)
-        np.testing.assert_array_equal(values[in_range], expected.astype(np.int32))
+        np.testing.assert_array_equal(values, defined_values(symbols, indices, loc, prior.centroids))
+
+
+def test_symbol_values_of_long_runs_of_zeros(kinds, prior):
+    """Whole blocks without a symbol advance the state, across the ends of strips as well."""
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        indices = (rng.random(2000) < rng.random()).astype(np.uint8)
+        symbols = np.where(rng.random(2000) < 0.01, rng.integers(-3, 4, 2000), 0).astype(np.int32) * indices
+        arguments = symbols, indices, np.zeros(2000, np.int32), prior.centroids
+        values = same(kinds, native.symbol_values, *arguments)
+        np.testing.assert_array_equal(values, defined_values(*arguments))
 
 
 def test_symbol_values_of_extreme_centroids(kinds):
     rng = np.random.default_rng(4)
-    centroids = rng.choice(np.array([-128, 127, 0], np.int8), (256, 2))
+    centroids = rng.choice(np.array([-128, 127, 0], np.int8), (256, 4))
     symbols, indices = integers(rng, 3001, 1), rng.integers(0, 256, 3001, dtype=np.uint8)
-    same(kinds, native.symbol_values, symbols, indices, integers(rng, 3001, 10**5), centroids)
+    loc = np.clip(integers(rng, 3001, 10**5), -(2**30), 2**30)
+    values = same(kinds, native.symbol_values, symbols, indices, loc, centroids)
+    np.testing.assert_array_equal(values, defined_values(symbols, indices, loc, centroids))
 
 
-def by_costs(target, indices, loc, thresholds):
-    """Quantise in float64: towards 0 if the residual is below the threshold of the nearest integer."""
-    residual = target.astype(np.float32) - loc.astype(np.float32) * np.float32(1 / 64)
-    nearest = np.rint(np.abs(residual))
-    inside = nearest <= quantization.THRESHOLDS
-    level = np.where(inside, nearest, 0).astype(int)
-    lower = (nearest > 0) & (np.abs(residual) < thresholds[indices, level])
-    return np.sign(residual) * (nearest - lower), inside & (indices > 0)
-
-
-def test_quantise(kinds, prior, shipped_tables):
+def test_quantise_is_equal_everywhere(kinds, prior, shipped_tables):
     rng, rule = np.random.default_rng(5), quantization.quantizer(prior, shipped_tables)
     special = [np.nan, np.inf, -np.inf, 0.5, -0.5, 2.5, -2.5, 1e-40, -0.0, 65535.5, 2**23 + 1, 3e38]
-    for size in SIZES:
+    for size in [*SIZES, 255, 256, 257, 512, 5000]:
         target = (rng.standard_normal(size) * 10 ** rng.uniform(-2, 2, size)).astype(np.float32)
         halves = rng.random(size) < 0.2
         target[halves] = np.rint(2 * target[halves]) / 2
-        chosen = rng.random(size) < 0.1
-        target[chosen] = rng.choice(special, int(chosen.sum()))
+        places = rng.random(size) < 0.1
+        target[places] = rng.choice(special, int(places.sum()))
         indices = sparse_indices(rng, size, prior.scales)
         loc = np.where(rng.random(size) < 0.5, 0, integers(rng, size, 64)).astype(np.int32)
-        quantised = same(kinds, native.quantise, target, indices, loc, rule.thresholds)
-        np.testing.assert_array_equal(rule(target, Distributions(indices, loc)), quantised)
-        with np.errstate(invalid="ignore"):
-            expected, decided = by_costs(target, indices, loc, rule.thresholds)
-        np.testing.assert_array_equal(quantised[decided], expected[decided])
+        with np.errstate(invalid="ignore", over="ignore"):
+            symbols = same(kinds, native.quantise, target, indices, loc, rule.centroids, rule.costs)
+        np.testing.assert_array_equal(rule(target, Distributions(indices, loc)), symbols)
+        assert np.abs(symbols).max(initial=0) <= coding.SYMBOL_MAX
 
 
-def test_quantise_at_the_thresholds(kinds, prior, shipped_tables):
-    """All cores decide alike for the floats next to a threshold."""
-    rule = quantization.quantizer(prior, shipped_tables)
-    edges = (rule.thresholds[1:, 1:]).ravel()
-    indices = np.repeat(np.arange(1, prior.scales, dtype=np.uint8), quantization.THRESHOLDS)
-    target = np.concatenate([edges, np.nextafter(edges, np.float32(99)), np.nextafter(edges, np.float32(-99))])
-    indices, loc = np.tile(indices, 3), np.zeros(len(target), np.int32)
-    quantised = same(kinds, native.quantise, target, indices, loc, rule.thresholds)
-    expected, decided = by_costs(target, indices, loc, rule.thresholds)
-    np.testing.assert_array_equal(quantised[decided], expected[decided])
-    at, above, below = quantised.reshape(3, -1)
-    assert ((at == above) & (at >= below)).all() and (at > below).mean() > 0.2
+def path_cost(sizes, magnitudes, tables, rule):
+    """Squared errors and costs, in float64, of a path from state 0."""
+    total, state = 0.0, 0
+    for size, magnitude, table in zip(sizes, magnitudes, tables, strict=True):
+        error = size - level(magnitude, state, rule.centroids[table]) / 64
+        total += error * error + float(rule.costs[table, magnitude])
+        state = NEXT_STATE[magnitude % 2][state]
+    return total
+
+
+def test_quantise_finds_the_path_of_least_cost(prior, shipped_tables):
+    """Of residuals as their tables expect them; for others, symbols nearer to 0 than the next ones may cost less."""
+    rng, rule = np.random.default_rng(6), quantization.quantizer(prior, shipped_tables)
+    for _ in range(6):
+        tables = rng.integers(12, 30, 6)
+        sizes = np.abs(rng.normal(0, 0.11 * 1.11 ** (tables + 4.0))).clip(0, 4).astype(np.float32)
+        chosen = np.abs(native.quantise(sizes, tables.astype(np.uint8), np.zeros(6, np.int32), *rule[::-1]))
+        paths = itertools.product(range(5), repeat=6)
+        least = min(path_cost(sizes, path, tables, rule) for path in paths)
+        assert path_cost(sizes, chosen.tolist(), tables, rule) == pytest.approx(least, abs=1e-4)
+
+
+def test_a_bit_that_costs_nothing_leaves_the_least_error(prior, shipped_tables):
+    rng, rule = np.random.default_rng(7), quantization.quantizer(prior, shipped_tables, 0.0)
+    target = rng.uniform(-20, 20, 5000).astype(np.float32)
+    distributions = Distributions(
+        rng.integers(1, 60, 5000, dtype=np.uint8), rng.integers(-99, 99, 5000, dtype=np.int32)
+    )
+    values = native.symbol_values(rule(target, distributions), *distributions, prior.centroids)
+    error = values / 64 - target
+    assert np.sqrt(np.mean(np.square(error))) < 0.4  # a quantiser alone has 90 / 64 / sqrt(12) = 0.406
 
 
 def test_count_symbols_leads_to_the_costs_of_scale_offsets(kinds, prior, shipped_tables):
@@ -194,6 +234,8 @@ def test_wrong_arrays_are_refused(kinds, prior):
     with pytest.raises(ValueError, match="index"):
         native.symbol_values(symbols, indices, loc, prior.centroids[:1])
     with pytest.raises(ValueError, match="target"):
-        native.quantise(loc, indices, loc, np.zeros((2, 16), np.float32))
+        native.quantise(loc, indices, loc, prior.centroids[:2], np.zeros((2, 16), np.float32))
+    with pytest.raises(ValueError, match="centroids"):
+        native.quantise(loc.astype(np.float32), indices, loc, prior.centroids[:1], np.zeros((2, 16), np.float32))
     with pytest.raises(ValueError, match="index"):
         native.count_symbols(symbols, indices, 1)

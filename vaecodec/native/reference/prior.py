@@ -188,10 +188,8 @@ def _distribution(
 
 
 INDICES = 256
-UNIT, VALUE_MAX, SYMBOL_MAX = 64, 1 << 16, (1 << 16) - 1
+SYMBOL_MAX = (1 << 16) - 1
 SMALL = 24  # symbols that the histograms of count_symbols hold
-LEVELS = 16  # symbols whose thresholds differ
-OUTLIER = 2.5  # residuals of index 0 from which on a symbol is chosen
 ANS_BITS, LOOKUP_BITS = 24, 10
 
 
@@ -225,28 +223,6 @@ def gather_symbols(
     positions[outside] = last[tables][outside]
     uncodable = np.count_nonzero(symbols) - np.count_nonzero(coded) + np.count_nonzero(np.abs(coded) > SYMBOL_MAX)
     return positions.astype(np.int32), np.flatnonzero(outside).astype(np.uint32), uncodable
-
-
-def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    further = (np.abs(symbols) != 1).astype(np.intp)
-    nudge = np.sign(symbols) * centroids[indices, further]
-    result: np.ndarray = np.clip(UNIT * symbols + nudge + loc, -VALUE_MAX, VALUE_MAX)
-    return result
-
-
-def quantise(target: np.ndarray, indices: np.ndarray, loc: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    residual = loc.astype(np.float32) * np.float32(-1 / UNIT) + target
-    places = np.flatnonzero(np.abs(residual) > 0.5)  # the symbols of all others are 0
-    residual, indices = residual[places], indices[places]
-    size = np.abs(residual)
-    chosen = np.rint(size)
-    near = np.minimum(chosen, LEVELS - 1)
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        chosen -= size - (chosen - near) < thresholds[indices, near.astype(np.intp)]
-    chosen[(indices == 0) & (size < OUTLIER)] = 0
-    symbols = np.zeros(target.shape, np.int32)
-    symbols[places] = np.copysign(np.minimum(chosen, SYMBOL_MAX), residual)
-    return symbols
 
 
 def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,10 @@
-// Symbols of coefficients: sorting by table, asymmetric numeral systems (ANS), values, quantisation.
+// Symbols of coefficients: sorting by table and asymmetric numeral systems (ANS).
 //
 // Every coefficient has a symbol and a table index; with index 0 the symbol is 0 and is not coded.  Coded symbols are
 // sorted by index, so that a run of them shares a table.  A symbol's position is its place in its table, whose last
 // entry is the escape.  `table_of` maps an index to the table that codes it (scale offsets).
 
-enum { VC_INDICES = 256, VC_BLOCK = 32, VC_UNIT = 64, VC_VALUE_MAX = 1 << 16, VC_SYMBOL_MAX = 65535 };
-enum { VC_SMALL = 24, VC_LEVELS = 16, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8, VC_LIKELY = 5 << 21 };
-// Blocks are of constant size once these are inlined, so that compilers vectorise them: 32, as GCC unrolls loops of up
-// to 16 before it does.
+enum { VC_INDICES = 256, VC_SMALL = 24, VC_ANS_BITS = 24, VC_LOOKUP_BITS = 10, VC_SCAN = 8, VC_LIKELY = 5 << 21 };
 
 static inline uint64_t vc_eight(const uint8_t *bytes) {
     uint64_t eight;
@@ -105,103 +102,6 @@ static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t 
     }
     *uncodable = wrong;
     return (int32_t)found;
-}
-
-// Symbols, indices u8, means i32 and nudges i32[256, 2] -> values i32.
-VC_INLINE void vc_values(int n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
-                             const int32_t *nudges, int32_t *restrict values) {
-    int32_t any = 0;
-    for (int i = 0; i < n; i++) any |= symbols[i];
-    if (!any) {
-        for (int i = 0; i < n; i++) values[i] = vc_clip(loc[i], -VC_VALUE_MAX, VC_VALUE_MAX);
-        return;
-    }
-    int32_t entries[VC_BLOCK], looked_up[VC_BLOCK];  // by itself, since most processors cannot do it in vectors
-    for (int i = 0; i < n; i++) entries[i] = 2 * indices[i];
-    for (int i = 0; i < n; i++) entries[i] += symbols[i] == 1 || symbols[i] == -1 ? 0 : 1;
-    for (int i = 0; i < n; i++) looked_up[i] = nudges[entries[i]];
-    for (int i = 0; i < n; i++) {
-        int32_t s = symbols[i], negative = -(s < 0), nudge = looked_up[i] & -(s != 0);
-        int32_t v = vc_add(vc_mul(s, VC_UNIT), vc_sub(nudge ^ negative, negative));
-        values[i] = vc_clip(vc_add(v, loc[i]), -VC_VALUE_MAX, VC_VALUE_MAX);
-    }
-}
-
-// values i32[n] of symbols i32[n] with indices u8[n] below K, means loc i32[n], centroids i8[K, 2].
-static int32_t symbol_values(int64_t n, int32_t scales, const int32_t *symbols, const uint8_t *indices,
-                             const int32_t *loc, const int8_t *centroids, int32_t *restrict values) {
-    int32_t nudges[2 * VC_INDICES] = {0};
-    for (int k = 0; k < 2 * scales; k++) nudges[k] = centroids[k];
-    int64_t i = 0;
-    for (; i + VC_BLOCK <= n; i += VC_BLOCK)
-        vc_values(VC_BLOCK, symbols + i, indices + i, loc + i, nudges, values + i);
-    vc_values((int)(n - i), symbols + i, indices + i, loc + i, nudges, values + i);
-    return 0;
-}
-
-// Floats >= 0 are ordered as their bits are, and compilers vectorise choices between integers more readily.  These
-// are 0.5, 2.5 (the residual of index 0 from which on there is a symbol), infinity and 2^17.
-enum { VC_HALF = 0x3f000000, VC_OUTLIER = 0x40200000, VC_INFINITY = 0x7f800000, VC_LARGE = 0x48000000 };
-
-static inline int32_t vc_bits_of(float x) {
-    int32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float vc_float_of(int32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-// Of a block whose residuals are not all within +-0.5.  Thresholds are looked up by themselves, since most processors
-// cannot do it in vectors.
-VC_INLINE void vc_quantise_residuals(int n, const int32_t *residuals, const uint8_t *indices,
-                                            const float *thresholds, int32_t *restrict symbols) {
-    int32_t wide[VC_BLOCK], near[VC_BLOCK], entries[VC_BLOCK];
-    float sizes[VC_BLOCK], limits[VC_BLOCK];
-    for (int i = 0; i < n; i++) wide[i] = indices[i];
-    for (int i = 0; i < n; i++) {
-        int32_t bits = residuals[i] & INT32_MAX;
-        sizes[i] = vc_float_of(bits < VC_LARGE ? bits : VC_LARGE);  // larger ones are clipped anyway
-        near[i] = (int32_t)((sizes[i] + 8388608.0f) - 8388608.0f);  // halves to even; SSE2 has no rintf
-        entries[i] = VC_LEVELS * wide[i] + (near[i] < VC_LEVELS - 1 ? near[i] : VC_LEVELS - 1);
-    }
-    for (int i = 0; i < n; i++) limits[i] = thresholds[entries[i]];
-    for (int i = 0; i < n; i++) {
-        int32_t bits = residuals[i] & INT32_MAX, negative = residuals[i] >> 31;
-        int32_t beyond = near[i] < VC_LEVELS - 1 ? 0 : near[i] - (VC_LEVELS - 1);
-        int32_t symbol = near[i] - (sizes[i] - (float)beyond < limits[i] ? 1 : 0);
-        symbol = symbol < VC_SYMBOL_MAX ? symbol : VC_SYMBOL_MAX;
-        // Sign bits: above 0.5 and not NaN, and of another index than 0 or an outlier.
-        int32_t coded = (VC_HALF - bits) & (bits - VC_INFINITY - 1) & (-wide[i] | (VC_OUTLIER - 1 - bits));
-        symbols[i] = ((symbol ^ negative) - negative) & coded >> 31;
-    }
-}
-
-VC_INLINE void vc_quantise(int n, const float *target, const uint8_t *indices, const int32_t *loc,
-                                  const float *thresholds, int32_t *restrict symbols) {
-    int32_t residuals[VC_BLOCK], any = 0;
-    for (int i = 0; i < n; i++) {
-        residuals[i] = vc_bits_of((float)loc[i] * (-1.0f / VC_UNIT) + target[i]);
-        any |= VC_HALF - (residuals[i] & INT32_MAX);
-    }
-    if (any < 0)
-        vc_quantise_residuals(n, residuals, indices, thresholds, symbols);
-    else
-        for (int i = 0; i < n; i++) symbols[i] = 0;
-}
-
-// Rate-distortion optimised symbols i32[n] of target f32[n], in quantisation steps, with indices u8[n] below K, means
-// loc i32[n] (unit 2^-6) and thresholds f32[K, 16]: the residual from which on symbol k is chosen over k - 1.
-static int32_t quantise(int64_t n, const float *target, const uint8_t *indices, const int32_t *loc,
-                        const float *thresholds, int32_t *restrict symbols) {
-    int64_t i = 0;
-    for (; i + VC_BLOCK <= n; i += VC_BLOCK)
-        vc_quantise(VC_BLOCK, target + i, indices + i, loc + i, thresholds, symbols + i);
-    vc_quantise((int)(n - i), target + i, indices + i, loc + i, thresholds, symbols + i);
-    return 0;
 }
 
 // Histogram i32[K, 49] of coded symbols within +-24 by index, which must be zeros; large u32[n] receives the places
@@ -394,6 +294,6 @@ static int32_t ans_encode_uniform(uint64_t *memory, uint32_t *words, int64_t n, 
 }
 
 #define SYMBOL_KERNELS(X)                                                                                          \
-    X(sort_by_table) X(place_symbols) X(gather_symbols) X(symbol_values) X(quantise) X(count_symbols)              \
+    X(sort_by_table) X(place_symbols) X(gather_symbols) X(count_symbols)              \
     X(ans_lookup) X(ans_decode) X(ans_encode) X(ans_decode_each) X(ans_encode_each) X(ans_decode_uniform)          \
     X(ans_encode_uniform)
