@@ -38,7 +38,10 @@ def psnr(x, y):
 
 
 def test_codec_costs_what_training_predicts(codec, monkeypatch):
-    """Bits and PSNR agree within rounding, without scale offsets and filter, which training does not model."""
+    """Bits and PSNR agree, without scale offsets and filter, which training does not model.
+
+    The codec quantises with a trellis, which costs less than the rounding of training.
+    """
     monkeypatch.setattr(coding, "choose_scale_offsets", lambda *_: None)
     x = synthetic_image(128, 192)
     quality_index = 448
@@ -47,9 +50,10 @@ def test_codec_costs_what_training_predicts(codec, monkeypatch):
     loss = model.loss(tf.constant(x[None]), quality, tf.constant([1, 2]))
     setting = next(float(q) for q in np.arange(1, 100.0, 0.05) if quality_index_of(q) == quality_index)
     data = codec.encode_unfiltered(x, setting)
-    assert float(loss.bpp) == pytest.approx(codec.information(x, setting) / x.shape[0] / x.shape[1], rel=0.02)
-    assert 8 * len(data) / (x.shape[0] * x.shape[1]) == pytest.approx(float(loss.bpp), rel=0.05)
-    assert float(loss.psnr) == pytest.approx(psnr(x, codec.decode(data)), abs=0.15)
+    information, rate = codec.information(x, setting) / (128 * 192), 8 * len(data) / (128 * 192)
+    assert 0.9 * float(loss.bpp) < information < 1.02 * float(loss.bpp)
+    assert rate == pytest.approx(information, rel=0.05)
+    assert -0.15 < psnr(x, codec.decode(data)) - float(loss.psnr) < 0.6
 
 
 def test_integer_networks_equal_the_trained_networks():
