@@ -252,7 +252,7 @@ class Encoder:
             quantise = quantizer(model.prior, model.models.tables)
 
             def choose(part: int, distributions: Distributions) -> np.ndarray:
-                return quantise(parts[part], distributions)
+                return quantise(parts[part], distributions, threads)
 
             coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
             tick()

@@ -19,6 +19,7 @@ from vaecodec.native.reference import trellis
 from vaecodec.native.reference.prior import ANS_BITS, INDICES, LOOKUP_BITS, SMALL
 from vaecodec.native.reference.trellis import COSTS as COSTS
 from vaecodec.native.reference.trellis import HALF_LEVEL as HALF_LEVEL
+from vaecodec.native.reference.trellis import STRIP as STRIP
 
 CENTROIDS = 4  # of a table: by quantiser, and whether the magnitude is 1
 ENTRIES_MAX = 1 << 16  # of a table: the lookup holds 16 bits

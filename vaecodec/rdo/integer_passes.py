@@ -87,14 +87,7 @@ class IntegerPasses:
         """Quantise targets, and decode them."""
 
         def choose(part: int, distributions: Distributions) -> np.ndarray:
-            target, symbols = targets[part], np.empty(targets[part].shape, np.int32)
-
-            def quantise(strip: tuple[int, int]) -> None:
-                places = slice(*strip)
-                symbols[places] = quantizers[part](target[places], Distributions(*(a[places] for a in distributions)))
-
-            self._threads.over_rows(len(target), quantise)
-            return symbols
+            return quantizers[part](targets[part], distributions, self._threads)
 
         model, cells = self._model, self._inner.shape
         parts, decoded = choose_symbols(model.prior, cells, self._quality_index, choose, self._threads, self._record)

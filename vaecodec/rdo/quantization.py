@@ -14,13 +14,16 @@ import numpy as np
 from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT
 from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.native.prior import lowest_places
-from vaecodec.native.symbols import COSTS, quantise
+from vaecodec.native.symbols import COSTS, STRIP, quantise
 from vaecodec.native.wavelet import GAIN_BITS, octave_halves
 from vaecodec.prior.context_model import OCTAVES, Distributions, Prior
+from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.wavelet import Values
 
 UNIT = 64  # of means: 2**-6 quantisation steps
+
+SHARED = 1 << 15  # coefficients of a part that threads share, at least
 
 Parts = list[np.ndarray]  # of a tile, in coding order
 
@@ -56,9 +59,26 @@ class Quantizer(NamedTuple):
     costs: np.ndarray
     centroids: np.ndarray
 
-    def __call__(self, target: np.ndarray, distributions: Distributions) -> np.ndarray:
-        """Quantise a part f32[n], in quantisation steps, to symbols i32[n]."""
-        return quantise(target, *distributions, self.centroids, self.costs)
+    def __call__(self, target: np.ndarray, distributions: Distributions, threads: Threads = ONE_THREAD) -> np.ndarray:
+        """Quantise a part f32[n], in quantisation steps, to symbols i32[n]; threads share the strips of the trellis."""
+        if threads is ONE_THREAD or len(target) < SHARED:
+            return quantise(target, *distributions, self.centroids, self.costs)
+        symbols = np.empty(target.shape, np.int32)
+        coded = np.flatnonzero(distributions.indices)
+        count = max(1, -(-len(coded) // STRIP))
+
+        def place(strip: int) -> int:
+            """Where a strip begins: after the last coded symbol of the strip before it."""
+            return len(target) if strip == count else int(coded[STRIP * strip - 1]) + 1 if strip else 0
+
+        def quantise_strips(strips: tuple[int, int]) -> None:
+            here = slice(*map(place, strips))
+            symbols[here] = quantise(
+                target[here], distributions.indices[here], distributions.loc[here], self.centroids, self.costs
+            )
+
+        threads.over_rows(count, quantise_strips)
+        return symbols
 
 
 _magnitude_bits: dict[int, tuple[Tables, np.ndarray]] = {}
