@@ -20,12 +20,14 @@
 #include "restoration.h"
 #include "gradients.h"
 #include "refinement.h"
+#include "lossless_fit.h"
+#include "lossless.h"
 
 #define VC_ENTRY(function) {#function, (vc_kernel)function},
 static const vc_entry entries[] = {
     NETWORK_KERNELS(VC_ENTRY) PRIOR_KERNELS(VC_ENTRY) TRELLIS_KERNELS(VC_ENTRY) SYMBOL_KERNELS(VC_ENTRY)
     WAVELET_KERNELS(VC_ENTRY) TRANSFORM_KERNELS(VC_ENTRY) RESTORATION_KERNELS(VC_ENTRY) GRADIENT_KERNELS(VC_ENTRY)
-    REFINEMENT_KERNELS(VC_ENTRY)
+    REFINEMENT_KERNELS(VC_ENTRY) LOSSLESS_KERNELS(VC_ENTRY)
     {NULL, NULL},
 };
 #define VC_DEFINE_(kind) const vc_kind vc_##kind = {#kind, entries};

@@ -1,0 +1,364 @@
+"""Define the lossless coder of planes: the same integers as the kernels, one sample at a time in plain Python.
+
+All arithmetic is of integers; `>>` rounds towards minus infinity.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+CHANNELS_MAX, DEPTH_MAX, BOUND_MAX = 4, 16, 16
+AHEAD_MAX = 12  # rows that a plane may be ahead of one that sees it
+PAD, BLOCK = 8, 8
+OWN = [(-1, 0), (-2, 0), (-3, 0), (-1, -1), (1, -1), (0, -2), (2, -1), (-2, -1), (-1, -2), (1, -2)]  # (dx, dy)
+OWN += [(2, -2), (-2, -2), (0, -3), (3, -1), (-3, -1), (-1, -3), (1, -3), (-4, -1), (4, -1)]
+OTHER = [(0, 0), (-1, 0), (1, 0), (-1, -1), (1, -1), (-2, 0), (2, 0)]
+NUMBERS = ((19,), (12, 7), (8, 6, 5))  # features in the plane itself, in the one before, and in the one before that
+FEATURES, SERIAL, RIDGE = 19, 3, 200
+PAIRS = list(combinations_with_replacement(range(FEATURES + 1), 2))
+RATE, COUNT_MAX, BIAS_COUNT_MAX, WEIGHT_MAX = 20, 250, 255, 1 << 20
+FIRST_WEIGHT, CLASSES = 7000, 24
+DECAY = 4593706758521714574  # exp(-1/256) * 2^62
+
+
+def order_of_planes(channels: int) -> tuple[int, ...]:
+    """The channel of each plane: green, red, blue, alpha; of one or two channels as they are."""
+    return (1, 0, 2, 3)[:channels] if channels > 2 else tuple(range(channels))
+
+
+def seen(plane: int, channels: int) -> int:
+    """The number of planes before this one that it sees."""
+    return plane if channels > 2 and plane < 3 else 0
+
+
+@lru_cache(maxsize=1)
+def tables() -> np.ndarray:
+    """u16[14592]: squash, stretch (i16), rates of counters, and reciprocals.
+
+    squash: 65536 / (1 + exp(-x / 256)) for x = -3072..3071, within 16..65520.  stretch: 256 ln(p / (1 - p)) of
+    p = (n + 1/2) / 4096, rounded up in magnitude.  rates: 65536 / (n + 1.6), n < 256.  reciprocals: 65536 / n,
+    n < 4096, at most 65535.
+    """
+    one = 1 << 62
+    powers = [one]  # exp(-n / 256)
+    while len(powers) <= 3072:
+        powers.append(powers[-1] * DECAY >> 62)
+    upper = [((65536 * one * 2) // (one + power) + 1) >> 1 for power in powers]
+    squash = [65536 - upper[-x] if x < 0 else upper[x] for x in range(-3072, 3072)]
+    falling = -np.array(powers)
+    odds = [-((8191 - 2 * n) * one // (2 * n + 1)) for n in range(2048, 4096)]
+    half = np.searchsorted(falling, odds)  # the number of powers above
+    stretch = np.concatenate((-half[::-1], half)).astype(np.int16).view(np.uint16)
+    rates = [655360 // (10 * n + 16) for n in range(256)]
+    reciprocals = [65535, 65535, *(65536 // n for n in range(2, 4096))]
+    return np.concatenate((np.clip(squash, 16, 65520), stretch, rates, reciprocals)).astype(np.uint16)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Products of the lower 32 bits, signed."""
+    return a.astype(np.int32).astype(np.int64) * b.astype(np.int32)
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    return np.array([int(value).bit_length() for value in values], np.int64)
+
+
+def solve(sums: np.ndarray) -> np.ndarray:
+    """Weights i64[19, B] in 1/2^14 from sums of products i64[20, 20, B], the upper triangle: least squares by Cholesky.
+
+    Inverse pivots, 1 / sqrt, are found by Newton's method from a straight line.
+    """
+    shift = 54 - _bits(np.einsum("iib->ib", sums).max(axis=0) + RIDGE)
+    ridge = RIDGE << shift
+    rest = sums << shift
+    factor = np.zeros_like(rest)
+    inverse, half = np.zeros_like(rest[0]), np.zeros_like(rest[0])
+    for j in range(FEATURES):
+        pivot = np.clip(rest[j, j] + ridge, ridge >> 6, 1 << 54)
+        half[j] = (62 - _bits(pivot)) >> 1
+        mantissa = (pivot << (2 * half[j])) >> 31
+        root = 1148903751 - (mantissa * 644245094 >> 31)
+        for _ in range(3):
+            root = root * ((3 << 28) - ((root * root >> 30) * mantissa >> 31)) >> 29
+        inverse[j] = root
+        factor[j, j + 1 :] = _product(rest[j, j + 1 :] >> (28 - half[j]), root) >> 32
+        for i in range(j + 1, FEATURES):
+            rest[i, i:] -= _product(factor[j, i], factor[j, i:])
+    solved = np.zeros_like(inverse)
+    for j in reversed(range(FEATURES)):
+        total = factor[j, FEATURES] << 16
+        for i in range(j + 1, FEATURES):
+            total = total - _product(factor[j, i], solved[i])
+        total = np.clip(total >> (20 - half[j]), 1 - (1 << 31), (1 << 31) - 1)
+        solved[j] = np.clip(total * inverse[j] >> 40, -1 << 19, 1 << 19)
+    return solved[:FEATURES] >> 2
+
+
+def _clip(x: int, low: int, high: int) -> int:
+    return min(max(x, low), high)
+
+
+def log4(x: int) -> int:
+    """4 log2(x) + 1, with straight lines between powers of two; 0 of 0."""
+    exponent = x.bit_length() - 1
+    return 4 * exponent + ((x << 2 >> exponent) & 3) + 1 if x else 0
+
+
+def nine(x: int) -> int:
+    """One of nine classes of a difference."""
+    size = sum(abs(x) >= limit for limit in (2, 6, 14, 32))
+    return 4 - size if x < 0 else 4 + size
+
+
+class Bits:
+    """A binary range coder of 32 bits, with adaptive mixing of probabilities; it decodes where there is `data`."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.code, self.position = 0, 0xFFFFFFFF, 0, 0
+        self.data: bytes | None = None
+        self.out = bytearray()
+        self.counters: dict[tuple[int, int], int] = defaultdict(lambda: 1 << 31)  # 22 bits of probability, 10 of count
+        self.mixers: dict[tuple[int, int], list[int]] = defaultdict(lambda: [FIRST_WEIGHT] * 7 + [0])
+        self.raw: dict[tuple[int, int, int], int] = defaultdict(lambda: 32768)
+        self.contexts: list[int] = []
+        self.error_class = 0
+        squash, stretch, rates, self.reciprocals = np.split(tables(), (6144, 10240, 10496))
+        self._squash, self._rates = squash.tolist(), rates.tolist()
+        self._stretch, self.reciprocals = stretch.view(np.int16).tolist(), self.reciprocals.tolist()
+
+    def read(self) -> int:
+        """The next byte; zeros follow the stream."""
+        assert self.data is not None
+        self.position += 1
+        return self.data[self.position - 1] if self.position <= len(self.data) else 0
+
+    def code_bit(self, bit: bool, probability: int) -> bool:
+        """Code a decision that is true with a probability in 1/65536."""
+        middle = self.low + ((self.high - self.low) * probability >> 16)
+        if self.data is not None:
+            bit = self.code <= middle
+        self.low, self.high = (self.low, middle) if bit else (middle + 1, self.high)
+        while (self.low ^ self.high) >> 24 == 0:
+            if self.data is None:
+                self.out.append(self.high >> 24)
+            else:
+                self.code = (self.code << 8 | self.read()) & 0xFFFFFFFF
+            self.low, self.high = self.low << 8 & 0xFFFFFFFF, (self.high << 8 | 255) & 0xFFFFFFFF
+        return bit
+
+    def squash(self, x: int) -> int:
+        return int(self._squash[_clip(x, -3072, 3071) + 3072])
+
+    def decide(self, node: int, bit: bool) -> bool:
+        """Code a decision with the probability mixed from the contexts' counters, and learn from it."""
+        places = [(context, node) for context in self.contexts]
+        counters = [self.counters[place] for place in places]
+        counters = [counter if counter & 1023 else counters[0] & ~1023 for counter in counters]  # new: as the first
+        inputs = [self._stretch[counter >> 20] for counter in counters] + [256]
+        mixers = [self.mixers[-1, node], self.mixers[self.error_class, node]]
+        sums = [sum((w >> 4) * x for w, x in zip(mixer, inputs, strict=True)) >> 12 for mixer in mixers]
+        bit = self.code_bit(bit, self.squash((sums[0] + sums[1]) >> 1))
+        for mixer, total in zip(mixers, sums, strict=True):
+            error = ((bit << 16) - self.squash(total)) * RATE >> 10
+            mixer[:] = [
+                _clip(w + ((x * error + 512) >> 10), -WEIGHT_MAX, WEIGHT_MAX)
+                for w, x in zip(mixer, inputs, strict=True)
+            ]
+        target = (1 << 22) - 1 if bit else 0
+        for place, counter in zip(places, counters, strict=True):
+            count, p = counter & 1023, counter >> 10
+            p += ((target - p) >> 7) * self._rates[count] >> 9
+            self.counters[place] = p << 10 | (count + (count < COUNT_MAX))
+        return bit
+
+    def residual(self, depth: int, residual: int) -> int:
+        """Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
+
+        Bucket n holds magnitudes from ((2 + n % 2) << n // 2) - 1.
+        """
+        if self.decide(0, residual == 0):
+            return 0
+        negative = self.decide(1, residual < 0)
+        magnitude, bucket = abs(residual) + 1, 0
+        starts = [(2 + (n & 1)) << (n >> 1) for n in range(2 * depth)]
+        while bucket < 2 * (depth - 1) and self.decide(2 + 2 * bucket + negative, magnitude >= starts[bucket + 1]):
+            bucket += 1
+        bits, rest = bucket >> 1, 0
+        for n in range(bits):
+            place = 2 * bucket + negative, self.error_class & 15, (0, 1 + rest)[n] if n < 2 else n + 1
+            p = self.raw[place]
+            bit = self.code_bit(bool((magnitude - starts[bucket]) >> (bits - 1 - n) & 1), _clip(p, 64, 65472))
+            self.raw[place] = p + ((65535 * bit - p) >> 6)
+            rest = 2 * rest + bit
+        return 1 - starts[bucket] - rest if negative else starts[bucket] + rest - 1
+
+
+class _Plane:
+    def __init__(self, height: int, width: int) -> None:
+        self.blocks = -(-width // BLOCK)
+        shape = height + 3, BLOCK * self.blocks + 2 * PAD  # three rows above
+        self.samples, self.errors = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.sums = np.zeros((FEATURES + 1, FEATURES + 1, self.blocks), np.int64)
+        self.weights = np.zeros((FEATURES, self.blocks), np.int64)
+        self.bias: dict[int, list[int]] = defaultdict(lambda: [0, 0])  # mean in 1/4096, count
+        self.bits = Bits()
+
+
+class PlaneCoder:
+    """As lossless.PlaneCoder."""
+
+    def __init__(self, image: np.ndarray, depth: int, bound: int = 0) -> None:
+        self._image, self._depth, self._bound = image, depth, bound
+        self._planes = [_Plane(*image.shape[:2]) for _ in range(image.shape[2])]
+
+    def encode(self, plane: int, rows: tuple[int, int]) -> bytes:
+        """Encode the next rows of a plane."""
+        bits = self._planes[plane].bits
+        bits.out.clear()
+        for y in range(*rows):
+            self._code_row(plane, y)
+        if rows[1] == len(self._image):
+            bits.out.append(bits.high >> 24)
+        return bytes(bits.out)
+
+    def decode(self, plane: int, rows: tuple[int, int], data: bytes) -> bool:
+        """Decode the next rows of a plane from its whole stream; returns whether the stream was long enough."""
+        bits = self._planes[plane].bits
+        if bits.data is None:
+            bits.data = data
+            for _ in range(4):
+                bits.code = bits.code << 8 | bits.read()
+        for y in range(*rows):
+            self._code_row(plane, y)
+        return bits.position <= len(data) + 3
+
+    def _features(self, index: int, y: int) -> np.ndarray:
+        """i64[20, columns] of a row, relative to the samples above; the last is the row itself."""
+        count = seen(index, len(self._planes))
+        columns = BLOCK * self._planes[index].blocks
+        features = []
+        for back, number in enumerate(NUMBERS[count]):
+            samples = self._planes[index - back].samples
+            for dx, dy in (OTHER if back else OWN)[:number]:
+                above = samples[y + 2, PAD : PAD + columns]
+                features.append(samples[y + 3 + dy, PAD + dx : PAD + dx + columns] - above)
+        samples = self._planes[index].samples
+        features.append(samples[y + 3, PAD : PAD + columns] - samples[y + 2, PAD : PAD + columns])
+        return np.array(features)
+
+    def _code_row(self, index: int, y: int) -> None:
+        plane, width = self._planes[index], self._image.shape[1]
+        count = seen(index, len(self._planes))
+        row = self._image[y, :, order_of_planes(len(self._planes))[index]]
+        samples, errors = plane.samples[y + 3], plane.errors[y + 3]
+        if y == 0:
+            plane.samples[:3] = self._planes[index - 1].samples[3, PAD] if count else 1 << (self._depth - 1)
+        samples[:PAD], errors[:PAD] = plane.samples[y + 2, PAD], plane.errors[y + 2, PAD]
+        samples[PAD:] = 0
+        if plane.bits.data is None:
+            samples[PAD : PAD + width] = np.minimum(row, (1 << self._depth) - 1)
+        weights = np.repeat(plane.weights, BLOCK, axis=1)
+        partial = (self._features(index, y)[SERIAL:-1] * weights[SERIAL:]).sum(axis=0)
+        spreads = self._code_samples(index, y, partial.tolist(), weights[:SERIAL].tolist())
+        samples[PAD + width :], errors[PAD + width :] = samples[PAD + width - 1], errors[PAD + width - 1]
+        row[:] = samples[PAD : PAD + width]
+        # Learn the weights of the next row.
+        scale = np.zeros(BLOCK * plane.blocks, np.int64)
+        scale[:width] = spreads
+        scaled = np.clip((self._features(index, y) >> max(0, self._depth - 12)) * scale >> 12, -511, 511)
+        scaled = scaled.reshape(FEATURES + 1, plane.blocks, BLOCK)
+        plane.sums += np.einsum("ibx,jbx->ijb", scaled, scaled) - (plane.sums >> 4) * 4
+        wide = np.pad(plane.sums, ((0, 0), (0, 0), (2, 2)))
+        plane.weights = solve(np.sum([wide[..., n : n + plane.blocks] for n in range(5)], axis=0))
+
+    def _code_samples(self, index: int, y: int, partial: list[int], weights: list[list[int]]) -> list[int]:
+        """Code a row's samples into plane.samples and plane.errors; returns the scale of each for the fit."""
+        plane, depth, bound, width = self._planes[index], self._depth, self._bound, self._image.shape[1]
+        count, bits, maximum, step = seen(index, len(self._planes)), plane.bits, (1 << depth) - 1, 2 * bound + 1
+        less = max(0, depth - 8) >> 1
+        line: Any = plane.samples[y + 3].tolist()
+        above2, above = plane.samples[y + 1 : y + 3].tolist()
+        errors2, errors1 = plane.errors[y + 1 : y + 3].tolist()
+        errors = plane.errors[y + 3].tolist()
+        before = self._planes[index - 1] if count else plane
+        other_above, other = before.samples[y + 2 : y + 4].tolist()
+        other_errors = before.errors[y + 3].tolist()
+        first_errors = self._planes[index - 2].errors[y + 3].tolist() if count > 1 else other_errors
+        scales = []
+        for n in range(width):
+            x = PAD + n
+            value, W, WW, N, NW, NE, NN = (
+                line[x],
+                line[x - 1],
+                line[x - 2],
+                above[x],
+                above[x - 1],
+                above[x + 1],
+                above2[x],
+            )
+            if y:
+                serial = sum((line[x - k - 1] - N) * weights[k][n] for k in range(SERIAL))
+                mean = _clip(((partial[n] + serial) >> 8) + 64 * N, 0, 64 * maximum)
+            else:
+                mean = 64 * (_clip(W + other[x] - other[x - 1], 0, maximum) if count else W)
+            eW, eWW, eN, eNW = abs(errors[x - 1]), abs(errors[x - 2]), abs(errors1[x]), abs(errors1[x - 1])
+            eNE, eNEE, eNN, eNNE = abs(errors1[x + 1]), abs(errors1[x + 2]), abs(errors2[x]), abs(errors2[x + 1])
+            o1, o2 = abs(other_errors[x]) * (count > 0), abs(first_errors[x]) * (count > 1)
+            own = (4 * eW + 4 * eN + 2 * eNW + 3 * eNE + eWW + eNN + eNEE) >> 2
+            total = (own, (2 * own + 8 * o1) >> 2, (2 * own + 4 * o1 + 4 * o2) >> 2)[count]
+            log_own, log_all = log4(own >> 1), log4(total >> 1)
+            texture = sum((64 * p > mean) << k for k, p in enumerate((W, N, NW, NE, WW, NN)))
+            side = other_errors[x] if count else errors1[x + 1]
+            triples = (
+                [e >> (1 + less) for e in (errors[x - 1], errors1[x], side)],
+                [(64 * p - mean) >> (5 + less) for p in (N, W, NE)],
+            )
+            places = [texture * 16 + min(log_own >> 2, 15)]
+            places += [1024 * (k + 1) + nine(a) * 81 + nine(b) * 9 + nine(c) for k, (a, b, c) in enumerate(triples)]
+            biases = [plane.bias[place] for place in places]
+            fitted = mean
+            mean = _clip(mean + (sum(bias[0] for bias in biases) * 21846 >> 22), 0, 64 * maximum)
+            prediction = (mean + 32) >> 6
+            fraction = (mean - 64 * prediction + 32) >> 3
+            if count:
+                a, b, c = W - other[x - 1], N - other_above[x], NW - other_above[x - 1]
+                median = other[x] + sorted((a, b, a + b - c))[1]
+            else:
+                median = sorted((W, N, W + N - NW))[1]
+            activity = abs(W - NW) + abs(N - NW) + abs(N - NE) + abs(W - WW) + abs(N - NN)
+            half, g1, g2 = min(log_all >> 1, 15), min(log4(o1 >> less) >> 2, 8), min(log4(o2 >> less) >> 2, 8)
+            s1, s2 = other_errors[x] if count else errors[x - 1], first_errors[x] if count > 1 else errors1[x]
+            r1, r2 = (s1 + (2 << less)) >> (2 + less), (s2 + (4 << less)) >> (3 + less)
+            dN, dW, dM = ((64 * p - mean) >> (5 + less) for p in (N, W, median))
+            groups = [log4(e >> less) for e in (eNW + eNN + eNNE, eW + eWW, eN + eNE + eNEE)]
+            contexts = (
+                min(log_all, 63) * 8 + fraction,
+                (min(log_own >> 1, 23) * 9 + g1) * 9 + g2
+                if count
+                else min(log4(activity >> less), 40) * 48 + min(log_all, 47),
+                (nine(dN) * 9 + nine(dW)) * 16 + half,
+                ((_clip(r1, -8, 8) + 8) * 7 + _clip(r2, -3, 3) + 3) * 16 + half,
+                (_clip(dM, -7, 7) + 7) * 128 + half * 8 + fraction,
+                (prediction >> max(0, depth - 8)) * 8 + min(log_all >> 2, 7),
+                (_clip(groups[0] >> 1, 4, 19) - 4) * 128
+                + (_clip(groups[1] >> 1, 4, 19) - 4) * 8
+                + (_clip(groups[2] >> 2, 2, 9) - 2),
+            )
+            bits.contexts = [2048 * k + context for k, context in enumerate(contexts)]
+            bits.error_class = min(log_all >> 1, CLASSES - 1)
+            residual = value - prediction
+            residual = -((bound - residual) // step) if residual < 0 else (residual + bound) // step
+            coded = _clip(prediction + bits.residual(depth, residual) * step, 0, maximum)
+            line[x] = plane.samples[y + 3, x] = coded
+            errors[x] = plane.errors[y + 3, x] = (64 * coded - mean) >> 4
+            for bias in biases:
+                bias[0] += (64 * (64 * coded - fitted) - bias[0]) * bits.reciprocals[bias[1] + 2] >> 16
+                bias[1] += bias[1] < BIAS_COUNT_MAX
+            spread = (((eW + eN + eNW + eNE) >> 2) + (abs(errors[x]) >> 1)) >> max(0, depth - 12)
+            scales.append(4 * bits.reciprocals[min(4 + spread, 4095)])
+        return scales

@@ -1,0 +1,333 @@
+// Lossless and near-lossless coding of samples: an online fit of weights, context mixing, and a binary range coder.
+//
+// One call codes some rows of one plane; its state is in the caller's memory.  Row y of a plane needs the rows above
+// it, and row y of the planes before it that it sees (none, one or two).  All arithmetic is of integers, and sums that
+// may wrap are unsigned: damaged streams decode to other samples, within the same memory.  The definition is in
+// vaecodec/native/reference/lossless.py; lossless_fit.h comes first.
+#include "core.h"
+
+// ---- Decisions ----
+
+typedef struct {
+    ll_coder coder;
+    uint8_t *out;  // where an encoder writes
+    const uint8_t *data;  // what a decoder reads; zeros follow
+    uint64_t size;
+    const uint16_t *tables;
+    uint32_t *counters[LL_CONTEXTS];  // of the sample's contexts
+    int32_t *mixer, *mixer_of_class;
+    uint16_t *raw;
+} ll_bits;
+
+// Code one decision that is 1 with a probability in 1/65536, 0 < probability < 65536.
+VC_INLINE int32_t ll_code(ll_bits *b, int decode, int32_t bit, uint32_t probability) {
+    const uint32_t middle = b->coder.low + (uint32_t)((uint64_t)(b->coder.high - b->coder.low) * probability >> 16);
+    if (decode) bit = b->coder.code <= middle;
+    b->coder.high = bit ? middle : b->coder.high;
+    b->coder.low = bit ? b->coder.low : middle + 1;
+    while (__builtin_expect((b->coder.low ^ b->coder.high) >> 24 == 0, 0)) {
+        if (decode) {
+            const uint8_t next = b->coder.position < b->size ? b->data[b->coder.position] : 0;
+            b->coder.position++;
+            b->coder.code = b->coder.code << 8 | next;
+        } else {
+            *b->out++ = (uint8_t)(b->coder.high >> 24);
+        }
+        b->coder.low <<= 8;
+        b->coder.high = b->coder.high << 8 | 255;
+    }
+    return bit;
+}
+
+VC_INLINE int32_t ll_squash(const uint16_t *tables, int32_t x) {
+    return tables[LL_SQUASH + vc_clip(x, -LL_SQUASH, LL_SQUASH - 1)];
+}
+
+VC_INLINE int32_t ll_dot(const int32_t *weights, const int32_t *inputs) {
+#if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
+    const __m256i w = _mm256_loadu_si256((const __m256i *)weights), x = _mm256_loadu_si256((const __m256i *)inputs);
+    const __m256i products = _mm256_mullo_epi32(_mm256_srai_epi32(w, 4), x);
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(products), _mm256_extracti128_si256(products, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1))) >> 12;
+#else
+    int32_t sum = 0;
+    for (int n = 0; n < LL_INPUTS; n++) sum += (weights[n] >> 4) * inputs[n];  // below 8 * 2^16 * 2^12
+    return sum >> 12;
+#endif
+}
+
+VC_INLINE void ll_learn(int32_t *weights, const int32_t *inputs, int32_t error) {
+#if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
+    const __m256i x = _mm256_loadu_si256((const __m256i *)inputs), limit = _mm256_set1_epi32(LL_WEIGHT_MAX);
+    __m256i w = _mm256_loadu_si256((const __m256i *)weights);
+    const __m256i change = _mm256_mullo_epi32(x, _mm256_set1_epi32(error));
+    w = _mm256_add_epi32(w, _mm256_srai_epi32(_mm256_add_epi32(change, _mm256_set1_epi32(512)), 10));
+    w = _mm256_max_epi32(_mm256_min_epi32(w, limit), _mm256_sub_epi32(_mm256_setzero_si256(), limit));
+    _mm256_storeu_si256((__m256i *)weights, w);
+#else
+    for (int n = 0; n < LL_INPUTS; n++)
+        weights[n] = vc_clip(weights[n] + ((inputs[n] * error + 512) >> 10), -LL_WEIGHT_MAX, LL_WEIGHT_MAX);
+#endif
+}
+
+// Code a decision with a probability mixed from those of the contexts, and learn from it.
+VC_INLINE int32_t ll_decide(ll_bits *b, int decode, int32_t node, int32_t bit) {
+    uint32_t counters[LL_CONTEXTS];
+    int32_t inputs[LL_INPUTS] __attribute__((aligned(32)));
+    for (int n = 0; n < LL_CONTEXTS; n++) counters[n] = b->counters[n][node];
+    for (int n = 1; n < LL_CONTEXTS; n++) counters[n] = counters[n] & 1023 ? counters[n] : counters[0] & ~1023u;
+    for (int n = 0; n < LL_CONTEXTS; n++) inputs[n] = (int16_t)b->tables[LL_STRETCH + (counters[n] >> 20)];
+    inputs[LL_CONTEXTS] = 256;
+    int32_t *first = b->mixer + LL_INPUTS * node, *second = b->mixer_of_class + LL_INPUTS * node;
+    const int32_t x = ll_dot(first, inputs), y = ll_dot(second, inputs);
+    bit = ll_code(b, decode, bit, (uint32_t)ll_squash(b->tables, (x + y) >> 1));
+    ll_learn(first, inputs, (bit * 65536 - ll_squash(b->tables, x)) * LL_RATE >> 10);
+    ll_learn(second, inputs, (bit * 65536 - ll_squash(b->tables, y)) * LL_RATE >> 10);
+    const int32_t target = bit ? (1 << 22) - 1 : 0;
+    for (int n = 0; n < LL_CONTEXTS; n++) {
+        const uint32_t count = counters[n] & 1023;
+        int32_t p = (int32_t)(counters[n] >> 10);
+        p += ((target - p) >> 7) * b->tables[LL_RATES + (count & 255)] >> 9;
+        b->counters[n][node] = (uint32_t)p << 10 | (count + (count < LL_COUNT_MAX));
+    }
+    return bit;
+}
+
+VC_INLINE int32_t ll_raw(ll_bits *b, int decode, uint16_t *probability, int32_t bit) {
+    bit = ll_code(b, decode, bit, (uint32_t)vc_clip(*probability, 64, 65472));
+    *probability = (uint16_t)(*probability + (((bit ? 65535 : 0) - *probability) >> 6));
+    return bit;
+}
+
+// Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
+// Magnitude + 1 is a float with one bit of mantissa in the bucket: (2 + bucket % 2) << bucket / 2, and further bits.
+VC_INLINE int32_t ll_residual(ll_bits *b, int decode, int32_t depth, int32_t residual) {
+    if (ll_decide(b, decode, 0, residual == 0)) return 0;
+    const int32_t negative = ll_decide(b, decode, 1, residual < 0), last = 2 * (depth - 1);
+    const int32_t magnitude = ll_abs(residual) + 1;
+    int32_t bucket = 0;
+    while (bucket < last) {
+        const int32_t next = (2 + ((bucket + 1) & 1)) << ((bucket + 1) >> 1);
+        if (!ll_decide(b, decode, 2 + 2 * bucket + negative, magnitude >= next)) break;
+        bucket++;
+    }
+    const int32_t bits = bucket >> 1, start = (2 + (bucket & 1)) << bits;
+    int32_t rest = 0;
+    uint16_t *raw = b->raw + (2 * bucket + negative) * 256;
+    for (int32_t n = 0; n < bits; n++) {
+        const int32_t place = n == 0 ? 0 : n == 1 ? 1 + rest : n + 1;
+        rest = 2 * rest + ll_raw(b, decode, raw + place, (magnitude - start) >> (bits - 1 - n) & 1);
+    }
+    return negative ? 1 - start - rest : start + rest - 1;
+}
+
+// ---- Contexts ----
+
+// Four times the logarithm to base 2, plus 1, with a straight line between powers of two; 0 of 0.
+VC_INLINE int32_t ll_log(int32_t x) {
+    if (!x) return 0;
+    const int32_t exponent = 31 - __builtin_clz((uint32_t)x);
+    return 4 * exponent + (int32_t)(((uint64_t)(uint32_t)x << 2 >> exponent) & 3) + 1;
+}
+
+// One of nine classes of a difference.
+VC_INLINE int32_t ll_nine(int32_t x) {
+    const int32_t a = ll_abs(x), c = (a >= 2) + (a >= 6) + (a >= 14) + (a >= 32);
+    return x < 0 ? 4 - c : 4 + c;
+}
+
+// Code a row of a plane; `at` has its samples to encode, or gets those decoded.
+VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int32_t seen, int32_t depth, int32_t bound,
+                      int32_t y, int32_t width) {
+    const ll_plane *plane = planes;
+    const ptrdiff_t stride = plane->stride;
+    const int32_t maximum = (1 << depth) - 1, step = 2 * bound + 1;
+    const int32_t less = depth > 8 ? (depth - 8) >> 1 : 0, drop = depth > 12 ? depth - 12 : 0;
+    int32_t *samples = ll_line(plane->samples, stride, y), *errors = ll_line(plane->errors, stride, y);
+    const int32_t *above = ll_line(plane->samples, stride, y - 1), *above2 = ll_line(plane->samples, stride, y - 2);
+    const int32_t *errors1 = ll_line(plane->errors, stride, y - 1), *errors2 = ll_line(plane->errors, stride, y - 2);
+    // The planes before; where none is seen, any row: its values are multiplied by 0 or not chosen.
+    const ll_plane *before = seen ? planes - 1 : planes, *first = seen > 1 ? planes - 2 : before;
+    const int32_t *other = ll_line(before->samples, stride, y), *other_above = ll_line(before->samples, stride, y - 1);
+    const int32_t *other_errors = ll_line(before->errors, stride, y), *first_errors = ll_line(first->errors, stride, y);
+    for (int32_t x = 0; x < width; x++) {
+        const int32_t value = samples[x], W = samples[x - 1], WW = samples[x - 2], N = above[x], NW = above[x - 1];
+        const int32_t NE = above[x + 1], NN = above2[x];
+        // Prediction, in 1/64.
+        int32_t mean;
+        if (y) {
+            const int32_t *weights = plane->weights + x / LL_BLOCK;
+            int64_t sum = plane->partial[x];
+            sum += (int64_t)(W - N) * weights[0] + (int64_t)(WW - N) * weights[plane->blocks];
+            sum += (int64_t)(samples[x - 3] - N) * weights[2 * plane->blocks];
+            sum = (sum >> 8) + N * 64;
+            mean = (int32_t)(sum < 0 ? 0 : sum > maximum * 64 ? maximum * 64 : sum);
+        } else {
+            mean = 64 * (seen ? vc_clip(W + other[x] - other[x - 1], 0, maximum) : W);
+        }
+        // Errors of the neighbours, in quarters.
+        const int32_t eW = ll_abs(errors[x - 1]), eWW = ll_abs(errors[x - 2]), eN = ll_abs(errors1[x]);
+        const int32_t eNW = ll_abs(errors1[x - 1]), eNE = ll_abs(errors1[x + 1]), eNEE = ll_abs(errors1[x + 2]);
+        const int32_t eNN = ll_abs(errors2[x]), eNNE = ll_abs(errors2[x + 1]);
+        const int32_t o1 = seen > 0 ? ll_abs(other_errors[x]) : 0, o2 = seen > 1 ? ll_abs(first_errors[x]) : 0;
+        const int32_t own = (4 * eW + 4 * eN + 2 * eNW + 3 * eNE + eWW + eNN + eNEE) >> 2;
+        const int32_t all = seen == 0 ? own : seen == 1 ? (2 * own + 8 * o1) >> 2 : (2 * own + 4 * o1 + 4 * o2) >> 2;
+        const int32_t log_own = ll_log(own >> 1), log_all = ll_log(all >> 1);
+        const int32_t texture = (W * 64 > mean) | (N * 64 > mean) << 1 | (NW * 64 > mean) << 2 |
+                                (NE * 64 > mean) << 3 | (WW * 64 > mean) << 4 | (NN * 64 > mean) << 5;
+        // Bias: the mean of three means of earlier errors, in 1/4096.
+        const int32_t side = seen ? other_errors[x] : errors1[x + 1];
+        int32_t *bias[3] = {
+            plane->bias + 2 * (texture * 16 + ll_min(log_own >> 2, 15)),
+            plane->bias + 2 * (1024 + ll_nine(errors[x - 1] >> (1 + less)) * 81 +
+                               ll_nine(errors1[x] >> (1 + less)) * 9 + ll_nine(side >> (1 + less))),
+            plane->bias + 2 * (2048 + ll_nine((N * 64 - mean) >> (5 + less)) * 81 +
+                               ll_nine((W * 64 - mean) >> (5 + less)) * 9 + ll_nine((NE * 64 - mean) >> (5 + less))),
+        };
+        const int32_t fitted = mean;
+        mean += (int32_t)(((int64_t)bias[0][0] + bias[1][0] + bias[2][0]) * 21846 >> 22);
+        mean = vc_clip(mean, 0, maximum * 64);
+        const int32_t prediction = (mean + 32) >> 6, fraction = (mean - prediction * 64 + 32) >> 3;
+        // Contexts.
+        const int32_t high = ll_max(W, N), low = ll_min(W, N);
+        int32_t median = NW >= high ? low : NW <= low ? high : W + N - NW;
+        if (seen) {
+            const int32_t a = W - other[x - 1], c = N - other_above[x], d = NW - other_above[x - 1];
+            const int32_t upper = ll_max(a, c), lower = ll_min(a, c);
+            median = other[x] + (d >= upper ? lower : d <= lower ? upper : a + c - d);
+        }
+        const int32_t activity = ll_abs(W - NW) + ll_abs(N - NW) + ll_abs(N - NE) + ll_abs(W - WW) + ll_abs(N - NN);
+        const int32_t log_activity = ll_min(ll_log(activity >> less), 40), half = ll_min(log_all >> 1, 15);
+        const int32_t g1 = ll_min(ll_log(o1 >> less) >> 2, 8), g2 = ll_min(ll_log(o2 >> less) >> 2, 8);
+        const int32_t s1 = seen > 0 ? other_errors[x] : errors[x - 1], s2 = seen > 1 ? first_errors[x] : errors1[x];
+        const int32_t dN = ll_nine((N * 64 - mean) >> (5 + less)), dW = ll_nine((W * 64 - mean) >> (5 + less));
+        const int32_t contexts[LL_CONTEXTS] = {
+            ll_min(log_all, 63) * 8 + fraction,
+            512 + (seen ? (ll_min(log_own >> 1, 23) * 9 + g1) * 9 + g2 : log_activity * 48 + ll_min(log_all, 47)),
+            512 + 2048 + (dN * 9 + dW) * 16 + half,
+            512 + 2 * 2048 + ((vc_clip((s1 + (2 << less)) >> (2 + less), -8, 8) + 8) * 7 +
+                              vc_clip((s2 + (4 << less)) >> (3 + less), -3, 3) + 3) * 16 + half,
+            512 + 3 * 2048 + (vc_clip((median * 64 - mean) >> (5 + less), -7, 7) + 7) * 128 + half * 8 + fraction,
+            512 + 4 * 2048 + (depth > 8 ? prediction >> (depth - 8) : prediction) * 8 + ll_min(log_all >> 2, 7),
+            512 + 5 * 2048 + (vc_clip(ll_log((eNW + eNN + eNNE) >> less) >> 1, 4, 19) - 4) * 128 +
+                (vc_clip(ll_log((eW + eWW) >> less) >> 1, 4, 19) - 4) * 8 +
+                vc_clip(ll_log((eN + eNE + eNEE) >> less) >> 2, 2, 9) - 2,
+        };
+        for (int n = 0; n < LL_CONTEXTS; n++) {
+            b->counters[n] = plane->counters + (ptrdiff_t)contexts[n] * plane->nodes;
+            __builtin_prefetch(b->counters[n]);
+        }
+        const int32_t class = ll_min(log_all >> 1, LL_CLASSES - 1);
+        b->mixer_of_class = plane->mixers + (1 + class) * plane->nodes * LL_INPUTS;
+        b->raw = plane->raw + (class & 15) * 16;
+        // The residual, quantised to steps of 2 * bound + 1.
+        int32_t residual = 0;
+        if (!decode) {
+            residual = value - prediction;
+            if (bound) residual = (residual < 0 ? residual - bound : residual + bound) / step;
+        }
+        residual = ll_residual(b, decode, depth, residual);
+        const int32_t coded = vc_clip(prediction + residual * step, 0, maximum);
+        samples[x] = coded;
+        // Learn.
+        errors[x] = (coded * 64 - mean) >> 4;
+        const int32_t error = (coded * 64 - fitted) * 64;
+        for (int n = 0; n < 3; n++) {
+            const int32_t count = bias[n][1];
+            bias[n][0] += (int32_t)((int64_t)(error - bias[n][0]) * b->tables[LL_RECIPROCALS + count + 2] >> 16);
+            bias[n][1] = count + (count < LL_BIAS_COUNT_MAX);
+        }
+        const int32_t spread = (((eW + eN + eNW + eNE) >> 2) + (ll_abs(errors[x]) >> 1)) >> drop;
+        plane->scale[x] = 4 * b->tables[LL_RECIPROCALS + ll_min(4 + spread, 4095)];
+    }
+}
+
+// ---- Rows ----
+
+VC_INLINE int32_t ll_load(const uint8_t *samples, int32_t wide, ptrdiff_t n) {
+    uint16_t value;
+    if (!wide) return samples[n];
+    memcpy(&value, samples + 2 * n, 2);
+    return value;
+}
+
+VC_INLINE void ll_store(uint8_t *samples, int32_t wide, ptrdiff_t n, int32_t value) {
+    const uint16_t two = (uint16_t)value;
+    if (wide)
+        memcpy(samples + 2 * n, &two, 2);
+    else
+        samples[n] = (uint8_t)value;
+}
+
+VC_INLINE void ll_fill(int32_t *line, ptrdiff_t first, ptrdiff_t end, int32_t value) {
+    for (ptrdiff_t x = first; x < end; x++) line[x] = value;
+}
+
+VC_INLINE void ll_rows(int decode, uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen, int32_t width,
+                       int32_t depth, int32_t bound, int32_t top, int32_t bottom, uint8_t *image, int32_t wide,
+                       int32_t channels, int32_t channel, const uint16_t *tables, ll_bits *b) {
+    ll_plane planes[4], *plane = planes + index;
+    for (int32_t n = index - seen; n <= index; n++) ll_layout(planes + n, memory + n * plane_size, width, depth);
+    b->coder = *plane->coder;
+    b->tables = tables;
+    b->mixer = plane->mixers;
+    if (decode && !b->coder.started) {
+        for (; b->coder.position < 4; b->coder.position++)
+            b->coder.code = b->coder.code << 8 | (b->coder.position < b->size ? b->data[b->coder.position] : 0);
+        b->coder.started = 1;
+    }
+    const ptrdiff_t stride = plane->stride, end = stride - LL_PAD;
+    const int32_t maximum = (1 << depth) - 1;
+    for (int32_t y = top; y < bottom; y++) {
+        int32_t *line = ll_line(plane->samples, stride, y), *errors = ll_line(plane->errors, stride, y);
+        uint8_t *row = image + ((ptrdiff_t)y * width * channels + channel) * (wide ? 2 : 1);
+        const int32_t start = y      ? ll_line(plane->samples, stride, y - 1)[0]
+                              : seen ? ll_line(planes[index - 1].samples, stride, 0)[0]
+                                     : 1 << (depth - 1);
+        if (!y)
+            for (int32_t back = 1; back <= 3; back++)
+                ll_fill(ll_line(plane->samples, stride, -back), -LL_PAD, end, start);
+        ll_fill(line, -LL_PAD, 0, start);
+        ll_fill(errors, -LL_PAD, 0, y ? ll_line(plane->errors, stride, y - 1)[0] : 0);
+        if (!decode)
+            for (int32_t x = 0; x < width; x++)
+                line[x] = ll_min(ll_load(row, wide, (ptrdiff_t)x * channels), maximum);
+        const ll_features features = ll_place_features(plane, seen, y);
+        if (y) ll_predict(plane, &features);
+        ll_row(plane, b, decode, seen, depth, bound, y, width);
+        ll_fill(line, width, end, line[width - 1]);
+        ll_fill(errors, width, end, errors[width - 1]);
+        if (decode || bound)
+            for (int32_t x = 0; x < width; x++) ll_store(row, wide, (ptrdiff_t)x * channels, line[x]);
+        ll_fit(plane, &features, width, depth);
+    }
+    *plane->coder = b->coder;
+}
+
+// Encode rows top..bottom-1 of a plane into at most LL_SAMPLE_BYTES a sample; returns their number.
+//
+// memory has the planes of lossless_start, plane_size bytes apart; this one is the index-th, and sees `seen` before it.
+// image is u8 or, where `wide`, u16 [H, width, channels].  With a bound above 0 it gets the samples that decoders get.
+static int32_t lossless_encode(uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen, int32_t width,
+                               int32_t depth, int32_t bound, int32_t top, int32_t bottom, uint8_t *image, int32_t wide,
+                               int32_t channels, int32_t channel, const uint16_t *tables, uint8_t *out, int32_t last) {
+    ll_bits bits = {.out = out};
+    ll_rows(0, memory, plane_size, index, seen, width, depth, bound, top, bottom, image, wide, channels, channel,
+            tables, &bits);
+    if (last) *bits.out++ = (uint8_t)(bits.coder.high >> 24);  // zeros follow it: a number from low to high
+    return (int32_t)(bits.out - out);
+}
+
+// Decode rows top..bottom-1 of a plane; returns 1 if more than three bytes beyond the stream's end were read, else 0.
+static int32_t lossless_decode(uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen, int32_t width,
+                               int32_t depth, int32_t bound, int32_t top, int32_t bottom, uint8_t *image, int32_t wide,
+                               int32_t channels, int32_t channel, const uint16_t *tables, const uint8_t *data,
+                               int64_t size) {
+    ll_bits bits = {.data = data, .size = (uint64_t)size};
+    ll_rows(1, memory, plane_size, index, seen, width, depth, bound, top, bottom, image, wide, channels, channel,
+            tables, &bits);
+    return bits.coder.position > (uint64_t)size + 3;
+}
+
+#define LOSSLESS_KERNELS(X) X(lossless_size) X(lossless_start) X(lossless_encode) X(lossless_decode)

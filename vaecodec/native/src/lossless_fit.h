@@ -1,0 +1,286 @@
+// The fit of the lossless coder: weights of neighbouring samples by weighted least squares, for each block of a row.
+//
+// The memory of a plane is laid out here.  The definition is in vaecodec/native/reference/lossless.py.
+#include "core.h"
+
+enum {
+    LL_FEATURES = 19,  // of the fit; the first LL_SERIAL are to the left in the row itself
+    LL_SERIAL = 3,
+    LL_PRODUCTS = (LL_FEATURES + 1) * (LL_FEATURES + 2) / 2,
+    LL_RING = 16,  // rows of a plane that are kept; a power of two
+    LL_PAD = 8,  // columns on both sides
+    LL_BLOCK = 8,  // columns with the same weights
+    LL_CONTEXTS = 7,
+    LL_INPUTS = LL_CONTEXTS + 1,
+    LL_CLASSES = 24,  // of local error
+    LL_COUNTERS = 512 + 6 * 2048,  // contexts of all kinds
+    LL_BIASES = 1024 + 1024 + 2048,
+    LL_RIDGE = 200,
+    LL_RATE = 20,  // of learning
+    LL_COUNT_MAX = 250,
+    LL_BIAS_COUNT_MAX = 255,
+    LL_WEIGHT_MAX = 1 << 20,
+    // Places in the tables, which are u16 (reference/lossless.py: tables).
+    LL_SQUASH = 3072,  // the middle of 6144
+    LL_STRETCH = 6144,
+    LL_RATES = LL_STRETCH + 4096,
+    LL_RECIPROCALS = LL_RATES + 256,
+    LL_SAMPLE_BYTES = 192,  // at most 48 decisions of a sample, each of at most 4 bytes
+};
+
+// (dx, dy) in the plane itself, and in the planes before; how many features of each a plane has.
+static const int8_t ll_own[LL_FEATURES][2] = {
+    {-1, 0},  {-2, 0},  {-3, 0},  {-1, -1}, {1, -1}, {0, -2},  {2, -1},  {-2, -1}, {-1, -2}, {1, -2},
+    {2, -2},  {-2, -2}, {0, -3},  {3, -1},  {-3, -1}, {-1, -3}, {1, -3}, {-4, -1}, {4, -1}};
+static const int8_t ll_other[7][2] = {{0, 0}, {-1, 0}, {1, 0}, {-1, -1}, {1, -1}, {-2, 0}, {2, 0}};
+static const int8_t ll_numbers[3][3] = {{19, 0, 0}, {12, 7, 0}, {8, 6, 5}};
+
+typedef struct {
+    uint32_t low, high, code;
+    int32_t started;
+    uint64_t position;  // of the next byte to read
+} ll_coder;
+
+typedef struct {  // the memory of a plane
+    ll_coder *coder;
+    int32_t *samples, *errors;  // rings of rows; errors in quarters
+    int32_t *sums, *weights;  // of products, and of features, by block
+    int16_t *scaled;  // features of a row for the sums
+    int32_t *scale;
+    int64_t *partial;  // predictions without the serial features
+    uint32_t *counters;  // 22 bits of probability, 10 of count
+    int32_t *mixers;
+    uint16_t *raw;
+    int32_t *bias;  // pairs: mean in 1/4096, count
+    ptrdiff_t stride, blocks, sums_stride;
+    int32_t nodes;
+} ll_plane;
+
+static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t depth) {
+    const size_t columns = ((size_t)width + 63) / 64 * 64, blocks = columns / LL_BLOCK, nodes = depth > 8 ? 64 : 32;
+    size_t size = 0;
+    plane->stride = (ptrdiff_t)columns + 2 * LL_PAD;
+    plane->blocks = (ptrdiff_t)blocks;
+    plane->sums_stride = (ptrdiff_t)blocks + 8;  // two of zeros before, and at least two after
+    plane->nodes = (int32_t)nodes;
+#define LL_TAKE(field, type, count)                                  \
+    plane->field = memory ? (type *)(void *)(memory + size) : NULL; \
+    size += ((count) * sizeof(type) + 63) / 64 * 64;
+    LL_TAKE(coder, ll_coder, 1)
+    LL_TAKE(samples, int32_t, LL_RING * (columns + 2 * LL_PAD))
+    LL_TAKE(errors, int32_t, LL_RING * (columns + 2 * LL_PAD))
+    LL_TAKE(sums, int32_t, LL_PRODUCTS * (blocks + 8))
+    LL_TAKE(weights, int32_t, LL_FEATURES * blocks)
+    LL_TAKE(scaled, int16_t, (LL_FEATURES + 1) * columns)
+    LL_TAKE(scale, int32_t, columns)
+    LL_TAKE(partial, int64_t, columns)
+    LL_TAKE(counters, uint32_t, LL_COUNTERS * nodes)
+    LL_TAKE(mixers, int32_t, (1 + LL_CLASSES) * nodes * LL_INPUTS)
+    LL_TAKE(raw, uint16_t, nodes * 16 * 16)
+    LL_TAKE(bias, int32_t, 2 * LL_BIASES)
+#undef LL_TAKE
+    return size;
+}
+
+// Lines of 64 bytes that a plane needs.
+static int32_t lossless_size(int32_t width, int32_t depth) {
+    ll_plane plane;
+    return (int32_t)(ll_layout(&plane, NULL, width, depth) / 64);
+}
+
+// Make the state of a plane before its first row.
+static int32_t lossless_start(uint8_t *memory, int32_t width, int32_t depth) {
+    ll_plane plane;
+    memset(memory, 0, ll_layout(&plane, memory, width, depth));
+    plane.coder->high = 0xffffffff;
+    for (int32_t n = 0; n < LL_COUNTERS * plane.nodes; n++) plane.counters[n] = 0x80000000;
+    for (int32_t n = 0; n < (1 + LL_CLASSES) * plane.nodes * LL_INPUTS; n++)
+        plane.mixers[n] = n % LL_INPUTS < LL_CONTEXTS ? 7000 : 0;
+    for (int32_t n = 0; n < plane.nodes * 16 * 16; n++) plane.raw[n] = 32768;
+    return 0;
+}
+
+VC_INLINE int32_t ll_abs(int32_t x) { return x < 0 ? -x : x; }
+VC_INLINE int32_t ll_min(int32_t a, int32_t b) { return a < b ? a : b; }
+VC_INLINE int32_t ll_max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+// ---- The fit: weighted least squares for each block ----
+
+typedef int64_t ll_v8 __attribute__((vector_size(64)));
+typedef uint64_t ll_u8 __attribute__((vector_size(64)));
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions alone
+#endif
+
+// Products of the lower 32 bits of each lane.
+VC_INLINE ll_u8 ll_mul(ll_u8 a, ll_u8 b) {
+#if !defined(VC_PLAIN) && defined(VC_512)
+    return (ll_u8)_mm512_mul_epi32((__m512i)a, (__m512i)b);
+#elif !defined(VC_PLAIN) && defined(VC_256)
+    __m256i x[2], y[2];
+    memcpy(x, &a, 64), memcpy(y, &b, 64);
+    x[0] = _mm256_mul_epi32(x[0], y[0]), x[1] = _mm256_mul_epi32(x[1], y[1]);
+    memcpy(&a, x, 64);
+    return a;
+#else
+    ll_u8 out;
+    for (int n = 0; n < 8; n++) out[n] = (uint64_t)((int64_t)(int32_t)(uint32_t)a[n] * (int32_t)(uint32_t)b[n]);
+    return out;
+#endif
+}
+VC_INLINE ll_u8 ll_shift(ll_u8 a, ll_u8 bits) { return (ll_u8)((ll_v8)a >> (ll_v8)bits); }
+
+// sum += the products of four pairs of int16, for eight blocks.
+VC_INLINE void ll_add_products(int32_t *sums, const int16_t *a, const int16_t *b, ptrdiff_t stride) {
+#if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
+    __m256i s = _mm256_loadu_si256((const __m256i *)sums);
+    s = _mm256_sub_epi32(s, _mm256_slli_epi32(_mm256_srai_epi32(s, 4), 2));
+    for (int pair = 0; pair < 4; pair++)
+        s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(a + pair * stride)),
+                                                  _mm256_loadu_si256((const __m256i *)(b + pair * stride))));
+    _mm256_storeu_si256((__m256i *)sums, s);
+#else
+    for (int n = 0; n < 8; n++) {
+        int32_t sum = sums[n] - (sums[n] >> 4) * 4;
+        for (int pair = 0; pair < 4; pair++)
+            sum += a[pair * stride + 2 * n] * b[pair * stride + 2 * n] +
+                   a[pair * stride + 2 * n + 1] * b[pair * stride + 2 * n + 1];
+        sums[n] = sum;
+    }
+#endif
+}
+
+VC_INLINE int32_t ll_product(int32_t i, int32_t j) { return i * (2 * (LL_FEATURES + 1) - i + 1) / 2 + j - i; }
+
+// Solve eight blocks: Cholesky's factors have 27 bits, inverse pivots 30.
+static void ll_solve(const int32_t *sums, ptrdiff_t sums_stride, int32_t *weights, ptrdiff_t stride) {
+    ll_u8 factor[LL_FEATURES][LL_FEATURES + 1], inverse[LL_FEATURES], half[LL_FEATURES];
+    ll_u8 shift, ridge, least;
+#define LL_LOAD(out, i, j)                                                                           \
+    do {                                                                                             \
+        const int32_t *from_ = sums + ll_product(i, j) * sums_stride;                                \
+        for (int n_ = 0; n_ < 8; n_++)                                                               \
+            (out)[n_] = (uint64_t)(int64_t)(from_[n_] + from_[n_ + 1] + from_[n_ + 2] + from_[n_ + 3] + from_[n_ + 4]); \
+    } while (0)
+    ll_u8 largest = {0};
+    for (int i = 0; i <= LL_FEATURES; i++) {
+        ll_u8 diagonal;
+        LL_LOAD(diagonal, i, i);
+        for (int n = 0; n < 8; n++) largest[n] = largest[n] > diagonal[n] ? largest[n] : diagonal[n];
+    }
+    for (int n = 0; n < 8; n++) {
+        shift[n] = (uint64_t)(53 - (63 - __builtin_clzll(largest[n] + LL_RIDGE)));
+        ridge[n] = (uint64_t)LL_RIDGE << shift[n];
+        least[n] = ridge[n] >> 6;
+    }
+    for (int j = 0; j < LL_FEATURES; j++) {
+        ll_u8 rest[LL_FEATURES + 1], pivot, mantissa, r;
+        for (int i = j; i <= LL_FEATURES; i++) {
+            LL_LOAD(rest[i], j, i);
+            rest[i] <<= shift;
+        }
+        rest[j] += ridge;
+        for (int k = 0; k < j; k++) {
+            const ll_u8 g = factor[k][j];
+            for (int i = j; i <= LL_FEATURES; i++) rest[i] -= ll_mul(g, factor[k][i]);
+        }
+        for (int n = 0; n < 8; n++) {
+            const int64_t value = (int64_t)rest[j][n], low = (int64_t)least[n], high = (int64_t)1 << 54;
+            pivot[n] = (uint64_t)(value < low ? low : value > high ? high : value);
+            half[j][n] = (uint64_t)(__builtin_clzll(pivot[n]) - 2) >> 1;
+        }
+        mantissa = (pivot << (half[j] * 2)) >> 31;
+        // 1 / sqrt by Newton's method from a line, in units of 2^-29; the mantissa is 2^31 v, 1/4 <= v < 1.
+        r = 1148903751ull - (ll_mul(mantissa, (ll_u8){0} + 644245094ull) >> 31);
+        for (int step = 0; step < 3; step++) {
+            const ll_u8 product = ll_mul(ll_mul(r, r) >> 30, mantissa) >> 31;
+            r = ll_mul(r, (3ull << 28) - product) >> 29;
+        }
+        inverse[j] = r;
+        for (int i = j + 1; i <= LL_FEATURES; i++)
+            factor[j][i] = (ll_u8)((ll_v8)ll_mul(ll_shift(rest[i], 28ull - half[j]), r) >> 32);
+    }
+    ll_u8 solved[LL_FEATURES];
+    for (int j = LL_FEATURES - 1; j >= 0; j--) {
+        ll_u8 sum = factor[j][LL_FEATURES] << 16;
+        for (int i = j + 1; i < LL_FEATURES; i++) sum -= ll_mul(factor[j][i], solved[i]);
+        sum = ll_shift(sum, 20ull - half[j]);
+        for (int n = 0; n < 8; n++) {
+            int64_t value = (int64_t)sum[n];
+            value = value > INT32_MAX ? INT32_MAX : value < -INT32_MAX ? -INT32_MAX : value;
+            value = (value * (int64_t)inverse[j][n]) >> 40;
+            value = value > 1 << 19 ? 1 << 19 : value < -(1 << 19) ? -(1 << 19) : value;
+            sum[n] = (uint64_t)value;
+            weights[j * stride + n] = (int32_t)(value >> 2);
+        }
+        solved[j] = sum;
+    }
+#undef LL_LOAD
+}
+
+// Where the features of a row are, and the samples above that they are relative to; the last is the sample itself.
+typedef struct {
+    const int32_t *at[LL_FEATURES + 1], *above[LL_FEATURES + 1];
+} ll_features;
+
+VC_INLINE int32_t *ll_line(int32_t *ring, ptrdiff_t stride, int32_t y) {
+    return ring + (y & (LL_RING - 1)) * stride + LL_PAD;
+}
+
+static ll_features ll_place_features(const ll_plane *planes, int32_t seen, int32_t y) {
+    ll_features features;
+    int32_t count = 0;
+    for (int32_t back = 0; back <= seen; back++)
+        for (int32_t n = 0; n < ll_numbers[seen][back]; n++, count++) {
+            const int8_t *offset = back ? ll_other[n] : ll_own[n];
+            const ll_plane *plane = planes - back;
+            features.at[count] = ll_line(plane->samples, plane->stride, y + offset[1]) + offset[0];
+            features.above[count] = ll_line(plane->samples, plane->stride, y - 1);
+        }
+    features.at[count] = ll_line(planes->samples, planes->stride, y);
+    features.above[count] = ll_line(planes->samples, planes->stride, y - 1);
+    return features;
+}
+
+// Learn from a complete row: add its products to the sums of each block, and solve all blocks.
+static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t width, int32_t depth) {
+    const ptrdiff_t blocks = plane->blocks, stride = 2 * blocks;
+    const int32_t drop = depth > 12 ? depth - 12 : 0;
+    for (int f = 0; f <= LL_FEATURES; f++) {
+        const int32_t *at = features->at[f], *above = features->above[f];
+        int16_t *out = plane->scaled + f * 4 * stride;
+        int16_t row[64];
+        for (ptrdiff_t x0 = 0; x0 < 8 * blocks; x0 += 64) {
+            const ptrdiff_t end = width - x0;
+            for (int x = 0; x < 64; x++) {
+                const int32_t value = ((at[x0 + x] - above[x0 + x]) >> drop) * plane->scale[x0 + x] >> 12;
+                row[x] = (int16_t)(x < end ? vc_clip(value, -511, 511) : 0);
+            }
+            for (int pair = 0; pair < 4; pair++)
+                for (int block = 0; block < 8; block++)
+                    memcpy(out + pair * stride + 2 * (x0 / 8 + block), row + 8 * block + 2 * pair, 4);
+        }
+    }
+    for (ptrdiff_t block = 0; block < blocks; block += 8) {
+        const int16_t *scaled = plane->scaled + 2 * block;
+        for (int i = 0; i <= LL_FEATURES; i++)
+            for (int j = i; j <= LL_FEATURES; j++)
+                ll_add_products(plane->sums + ll_product(i, j) * plane->sums_stride + block + 2,
+                                scaled + i * 4 * stride, scaled + j * 4 * stride, stride);
+    }
+    for (ptrdiff_t block = 0; block < blocks; block += 8)
+        ll_solve(plane->sums + block, plane->sums_stride, plane->weights + block, blocks);
+}
+
+// What the features above and in other planes add to the predictions of a row, in 1/2^14.
+static void ll_predict(const ll_plane *plane, const ll_features *features) {
+    for (ptrdiff_t block = 0; block < plane->blocks; block++) {
+        int64_t sums[LL_BLOCK] = {0};
+        for (int f = LL_SERIAL; f < LL_FEATURES; f++) {
+            const int32_t *at = features->at[f] + 8 * block, *above = features->above[f] + 8 * block;
+            const int64_t weight = plane->weights[f * plane->blocks + block];
+            for (int x = 0; x < LL_BLOCK; x++) sums[x] += (int64_t)(at[x] - above[x]) * weight;
+        }
+        memcpy(plane->partial + 8 * block, sums, sizeof sums);
+    }
+}
