@@ -1,0 +1,139 @@
+"""Encode samples to a payload and back, exactly or with a bound on the error of every sample.
+
+u8          76, the tag of this payload
+u8          channels, 1..4
+u8          depth: bits of a sample, 1..16
+u8          bound: the largest error of a sample, 0..16
+u32         height, width
+u32         CRC-32 of the decoded samples, row by row, u8 for up to 8 bits, else u16
+u32[C]      sizes of the streams
+streams     of the planes, in the order of native.lossless.order_of_planes
+
+Integers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from vaecodec import limits
+from vaecodec.errors import CodecError, FormatError
+from vaecodec.limits import Limits
+from vaecodec.lossless.planes import PlaneSchedule, Rows
+from vaecodec.native.lossless import BOUND_MAX, CHANNELS_MAX, DEPTH_MAX, PlaneCoder
+from vaecodec.threads import ONE_THREAD, Threads
+
+TAG = 76
+HEADER = struct.Struct("<4B3I")
+SIDE_MAX = 65_535
+DAMAGED = "the lossless payload is damaged"
+
+
+class Header(NamedTuple):
+    """What a payload's first bytes say."""
+
+    channels: int
+    depth: int
+    max_error: int
+    height: int
+    width: int
+    crc: int
+    sizes: tuple[int, ...]  # of the planes' streams
+
+
+def encode(samples: np.ndarray, max_error: int = 0, depth: int | None = None, threads: Threads = ONE_THREAD) -> bytes:
+    """Encode u8 or u16 [H, W] or [H, W, C], of 1 to 4 channels and sides up to 65535.
+
+    Args:
+        samples: grey, grey + alpha, RGB or RGBA; of other channels the first three should resemble each other.
+        max_error: the largest difference between a sample and its decoded value, 0..16.
+        depth: bits of a sample: 1..8 of u8 and 9..16 of u16; by default 8 or 16.
+        threads: at most one for each plane is used.
+
+    Raises:
+        CodecError: the samples or numbers are not as above.
+    """
+    image = _check_samples(samples)
+    depth = 8 * image.itemsize if depth is None else depth
+    if not 8 * image.itemsize - 8 < depth <= 8 * image.itemsize or not 0 <= max_error <= BOUND_MAX:
+        raise CodecError(f"depth {depth} of {image.dtype} or error {max_error}: expected depth 1..8 of uint8, 9..16 of "
+                         f"uint16, and an error of 0..{BOUND_MAX}")  # fmt: skip
+    if int(image.max()) >> depth:
+        raise CodecError(f"a sample is {int(image.max())}, which does not fit {depth} bits")
+    height, width, channels = image.shape
+    if max_error:
+        image = image.copy()
+    coder, streams = PlaneCoder(image, depth, max_error), [bytearray() for _ in range(channels)]
+
+    def work(plane: int, rows: Rows) -> None:
+        streams[plane] += coder.encode(plane, rows)
+
+    PlaneSchedule(height, channels, work).run(threads)
+    start = HEADER.pack(TAG, channels, depth, max_error, height, width, _crc(image))
+    return start + struct.pack(f"<{channels}I", *map(len, streams)) + b"".join(streams)
+
+
+def decode(
+    payload: bytes | memoryview, threads: Threads = ONE_THREAD, *, limits: Limits = limits.DEFAULT
+) -> np.ndarray:
+    """Decode what `encode` returned to u8 or u16 [H, W] for one channel, or [H, W, C].
+
+    Raises:
+        FormatError: the payload is damaged.
+        LimitError: the image is larger than the limits.
+    """
+    header = read_header(payload)
+    limits.check(header.width, header.height)
+    position = HEADER.size + 4 * header.channels
+    streams = []
+    for size in header.sizes:
+        streams.append(bytes(payload[position : position + size]))
+        position += size
+    shape = (header.height, header.width, header.channels)
+    image = np.empty(shape, np.uint8 if header.depth <= 8 else np.uint16)
+    coder = PlaneCoder(image, header.depth, header.max_error)
+
+    def work(plane: int, rows: Rows) -> None:
+        if not coder.decode(plane, rows, streams[plane]):
+            raise FormatError(f"{DAMAGED}: stream {plane} ends too early")
+
+    PlaneSchedule(header.height, header.channels, work).run(threads)
+    if _crc(image) != header.crc:
+        raise FormatError(f"{DAMAGED}: the CRC of its samples does not match")
+    return image[..., 0] if header.channels == 1 else image
+
+
+def read_header(payload: bytes | memoryview) -> Header:
+    """Read and check the header; raises FormatError where it is damaged, or the streams are not of these sizes."""
+    if len(payload) < HEADER.size:
+        raise FormatError(f"{DAMAGED}: it has {len(payload)} bytes")
+    tag, channels, depth, max_error, height, width, crc = HEADER.unpack_from(payload)
+    if tag != TAG or not 1 <= channels <= CHANNELS_MAX or not 1 <= depth <= DEPTH_MAX or max_error > BOUND_MAX:
+        raise FormatError(f"{DAMAGED}: tag {tag}, {channels} channels of {depth} bits, error {max_error}")
+    if not 1 <= height <= SIDE_MAX or not 1 <= width <= SIDE_MAX:
+        raise FormatError(f"{DAMAGED}: {width} x {height} pixels")
+    if len(payload) < HEADER.size + 4 * channels:
+        raise FormatError(f"{DAMAGED}: it has {len(payload)} bytes")
+    sizes = struct.unpack_from(f"<{channels}I", payload, HEADER.size)
+    if HEADER.size + 4 * channels + sum(sizes) != len(payload):
+        raise FormatError(f"{DAMAGED}: its streams have {sum(sizes)} bytes, and it has {len(payload)}")
+    return Header(channels, depth, max_error, height, width, crc, sizes)
+
+
+def _check_samples(samples: np.ndarray) -> np.ndarray:
+    """u8 or u16 [H, W, C], contiguous and in native byte order."""
+    image = samples[..., None] if samples.ndim == 2 else samples
+    if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16) or not 1 <= image.shape[2] <= CHANNELS_MAX:
+        raise CodecError(f"samples are {samples.dtype}{list(samples.shape)}, expected uint8 or uint16 [H, W] or "
+                         f"[H, W, C] of at most {CHANNELS_MAX} channels")  # fmt: skip
+    if not 1 <= min(image.shape[:2]) <= max(image.shape[:2]) <= SIDE_MAX:
+        raise CodecError(f"sides of {image.shape[1]} x {image.shape[0]}, expected 1..{SIDE_MAX}")
+    return np.ascontiguousarray(image)
+
+
+def _crc(image: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(image, image.dtype.newbyteorder("<")).data)
