@@ -33,8 +33,7 @@ from vaecodec.transforms.wavelet import (
     quantisation_targets,
 )
 
-FIT_SAMPLES = 1 << 16  # fit a filter to this many samples of a tile, at least,
-SPARSITY, FINAL_SPARSITY = 11, 3  # or to one in so many rows: in each iteration, and in the end
+FIT_SAMPLES, SPARSITY = 1 << 16, 11  # iterations fit a filter to so many samples, at least, or to one in so many rows
 ERROR_UNIT = 1 << 10  # of errors, in quantisation steps: they saturate at 32
 
 
@@ -146,7 +145,7 @@ class IntegerPasses:
     def _measure(self, levels: np.ndarray) -> float:
         """The squared error after the best filter of one class, if that helps; keeps the error."""
         model, rotation = self._model, self._model.transforms.synthesis.colors
-        fitted = fit_one_class(levels, self._pixels, self._area, self._every(SPARSITY), rotation, self._threads)
+        fitted = fit_one_class(levels, self._pixels, self._area, self._every(), rotation, self._threads)
         if best := fitted.best_filter(self._lambda):
             unfiltered = self._keep_error(levels)
             self._weights = best.weights(rotation, model.gains.low_logarithm(self._quality_index))
@@ -174,9 +173,9 @@ class IntegerPasses:
     def _equations(self, levels: np.ndarray) -> Equations:
         """Equations of filters of all classes."""
         model, threads = self._model, self._threads
-        rotation, area, every = model.transforms.synthesis.colors, self._area, self._every(FINAL_SPARSITY)
-        return fit_all_classes(levels, self._pixels, area, self._step_size, every, rotation, threads)
+        rotation, area = model.transforms.synthesis.colors, self._area
+        return fit_all_classes(levels, self._pixels, area, self._step_size, 1, rotation, threads)
 
-    def _every(self, most: int) -> int:
-        """One in how many rows to fit a filter to."""
-        return min(max(1, self._area.shape[0] * self._area.shape[1] // FIT_SAMPLES), most)
+    def _every(self) -> int:
+        """One in how many rows an iteration fits a filter to."""
+        return min(max(1, self._area.shape[0] * self._area.shape[1] // FIT_SAMPLES), SPARSITY)
