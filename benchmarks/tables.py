@@ -23,11 +23,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 PLOT = ROOT / "docs" / "images" / "kodak-psnr.svg"
 MARKED = re.compile(r"<!-- table: (.+?) -->\n(.*?)<!-- end of table -->", re.S)
 
-# Measured on the same images when the networks moved from floating point to integers.
-OLDER_ENGINE = (
-    "These rates were measured with the floating-point engine that preceded the integer engine. The\n"
-    "integer engine needs 0.08 % more bits at equal PSNR and 0.03 % more at equal SSIMULACRA2.\n"
-)
 METRICS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
 LABELS = {
     "vaecodec": "vaecodec, effort 1",
@@ -102,7 +97,7 @@ def bd_rates(path: str, metric: str) -> str:
 
 
 def overview() -> str:
-    """Return the table of README.md: Kodak, three metrics, and the note on the older engine."""
+    """Return the table of README.md: Kodak, and three metrics."""
     path = "kodak/summary.json"
     columns = ["bits of vaecodec against", "PSNR", "PSNR, effort 9", "MS-SSIM", "SSIMULACRA2"]
     rows = []
@@ -215,7 +210,6 @@ def speed_in_words() -> str:
 KODAK, HELDOUT = "kodak/summary.json", "heldout/summary.json"
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
-    "note on the engine": lambda: OLDER_ENGINE,
     "kodak psnr": lambda: bd_rates(KODAK, "psnr"),
     "kodak ms-ssim": lambda: bd_rates(KODAK, "ms-ssim"),
     "kodak ssimulacra2": lambda: bd_rates(KODAK, "ssimulacra2"),
