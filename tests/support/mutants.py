@@ -182,7 +182,10 @@ class Models:
         codec, quality = Codec(model, threads=1), rng.randrange(1, 101)
         height, width = rng.choice(((40, 56), (1, 1), (8, 16), (17, 33)))
         pixels = np.resize(self._pixels, (height, width, config.channels))
-        data = codec.encode(pixels, quality) if rng.randrange(2) else codec.encode_unfiltered(pixels, quality)
+        if rng.randrange(2):
+            data = codec.encode(pixels, quality, effort=rng.choice((1, 1, 2, 3)))
+        else:
+            data = codec.encode_unfiltered(pixels, quality)
         try:
             codec.decode(data, check=True)
         except CodecError as exc:

@@ -277,10 +277,11 @@ def _interrupts_blocked() -> Iterator[None]:
 
 def _start_worker() -> None:
     """Prepare a new worker: it ends with its parent or on SIGTERM, ignores Control-C, and prints nothing."""
+    # First: SIGTERM may come where Python only prints the exception of its handler.  And libtiff prints.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and terminates its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes to it
 
 
 def _end_with_parent() -> None:
