@@ -5,7 +5,7 @@ What an encoder chooses with a trellis depends on the tables, so they are fitted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -70,19 +70,13 @@ class Statistics:
         return np.clip(np.rint(means), -CENTROID_MAX, CENTROID_MAX).astype(np.int8).reshape(-1, CENTROIDS)
 
 
-def fit_tables(
-    model: Model, images: Sequence[np.ndarray], rounds: int = ROUNDS, tick: Callable[[], None] = lambda: None
-) -> Model:
-    """The model with tables and centroids fitted to images u8[H, W, C]; its id changes.
-
-    `tick` is called after each image of each round.
-    """
+def fit_tables(model: Model, images: Sequence[np.ndarray]) -> Model:
+    """The model with tables and centroids fitted to images u8[H, W, C]; its id changes."""
     start = model.models.tables
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         statistics = Statistics(start, model.prior.scales)
         for n, pixels in enumerate(images):
             _count(model, pixels, quality_index_of(QUALITIES[n % len(QUALITIES)]), statistics)
-            tick()
         arrays = dict(model.arrays)
         arrays |= {f"tables/{name}": array for name, array in statistics.tables()._asdict().items()}
         arrays["centroids"] = statistics.centroids()

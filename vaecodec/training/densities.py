@@ -81,13 +81,6 @@ def bits(density: distributions.Distribution, x: Tensor) -> Tensor:
     return density.log_prob(x) / -LOG2
 
 
-def masses(density: distributions.Distribution, low: int, high: int) -> np.ndarray:
-    """The probability f64[high - low + 1, ...] of each integer from low to high."""
-    grid = np.arange(low, high + 1, dtype=np.float64)
-    probabilities: np.ndarray = density.prob(grid.reshape(-1, *[1] * len(density.batch_shape))).numpy()
-    return probabilities
-
-
 class Hurdle(Scalar):
     """The density of an integer in 0..V: Bernoulli for 0, and categorical in an exponential family for 1..V.
 

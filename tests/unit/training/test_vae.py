@@ -11,7 +11,7 @@ from support.images import synthetic_image
 from support.models import random_weights
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
 from vaecodec.model.exact import ACTIVATION_BITS
-from vaecodec.training.densities import bits, latent_density, masses
+from vaecodec.training.densities import bits, latent_density
 from vaecodec.training.layers import on_grid
 from vaecodec.training.vae import VAE, add_noise, centroid, initial_weights, lambda_of, specification
 
@@ -82,7 +82,7 @@ def test_masses_of_densities_sum_to_one():
     ratios, weights = tf.constant([0.7, 1.8], tf.float64), tf.constant([0.6, 0.4], tf.float64)
     for scale_index in (0.0, 10.0, 40.0):
         density = latent_density(tf.constant(0.0, tf.float64), tf.constant(scale_index, tf.float64), ratios, weights)
-        mass = masses(density, -400, 400)
+        mass = density.prob(np.arange(-400.0, 401.0)).numpy()
         assert mass.sum() == pytest.approx(1, abs=1e-9) and np.allclose(mass, mass[::-1])
 
 
