@@ -1,17 +1,25 @@
 """Learned image compression that decodes to the same pixels, bit for bit, on any machine.
 
-    data = vaecodec.encode(image, quality=50)  # u8[H, W, 3] array (or grey, alpha, 16 bits), PIL image or path -> bytes
-    image = vaecodec.decode(data)              # bytes -> array, as the image was
+    data = vaecodec.encode(image, quality=50)  # path, array u8[H, W, 3] (or grey, alpha, 16 bits), PIL image -> bytes
+    image = vaecodec.decode(data)              # bytes or path -> array, as the image was
 
+one image     encode, decode, open, info      sets of small images   encode_set, decode_set
+many images   encode_batch, decode_batch      generative functions   sample, vary, interpolate, score
+files         compress_file, decompress_file  numbers with a bound   vaecodec.arrays
+one model     load                            Pillow                 register_pillow
+
+Errors are CodecError and its subclasses; a missing file is FileNotFoundError, a wrong argument TypeError or ValueError.
 Modules that take time to import are imported on first use.
 """
 
 from __future__ import annotations
 
-import os
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vaecodec import arguments
+from vaecodec.arguments import Readable, StrPath
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
 from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
 from vaecodec.limits import Limits
@@ -20,18 +28,23 @@ from vaecodec.version import __version__ as __version__
 if TYPE_CHECKING:
     import numpy as np
 
+    from vaecodec import arrays as arrays
+    from vaecodec.arguments import ImageLike
     from vaecodec.codec import Codec
+    from vaecodec.codec.opened import OpenedImage
+    from vaecodec.container.info import Info
+    from vaecodec.files.compression import compress_file, decompress_file
     from vaecodec.generative.generation import Score
 
-    StrPath = str | os.PathLike[str]
-    Buffer = bytes | bytearray | memoryview
-
 __all__ = [
+    "Codec",
     "CodecError",
     "FormatError",
+    "Info",
     "LimitError",
     "Limits",
     "ModelError",
+    "OpenedImage",
     "TargetError",
     "compress_file",
     "decode",
@@ -44,24 +57,41 @@ __all__ = [
     "info",
     "interpolate",
     "load",
+    "open",
     "register_pillow",
     "sample",
     "score",
     "vary",
 ]
 
+# Names that are imported on first use, and their modules.
+_LAZY = {
+    "Codec": "vaecodec.codec",
+    "Info": "vaecodec.container.info",
+    "OpenedImage": "vaecodec.codec.opened",
+    "compress_file": "vaecodec.files.compression",
+    "decompress_file": "vaecodec.files.compression",
+}
+_LAZY_MODULES = ("arrays",)
 
-def _to_bytes(data: Buffer) -> bytes:
-    return data if isinstance(data, bytes) else memoryview(data).tobytes()
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"vaecodec.{name}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vaecodec' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+    return value
 
 
-def _to_path(model: StrPath | None) -> str | None:
-    return None if model is None else os.fspath(model)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_LAZY_MODULES})
 
 
 def encode(
-    image: Any,
-    quality: float = 50,
+    image: ImageLike,
+    quality: float | None = None,
+    *,
     model: StrPath = "small",
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
@@ -73,12 +103,13 @@ def encode(
     """Encode an image to a .vae file.
 
     Args:
-        image: an array, a PIL image or a path.  Arrays are u8 or u16: [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3]
-            RGB, [H, W, 4] RGBA with straight alpha.  16 bits are kept losslessly, and so are images that cost fewer
-            bits that way (screenshots, drawings).  A model of other channels takes u8[H, W, C].
-        quality: 1..100.
+        image: an array, a PIL image, or an image file by path, as bytes or as a binary file.  Arrays are u8 or u16:
+            [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA with straight alpha; [H, W, 1] comes
+            back as [H, W].  16 bits are kept losslessly, and so are images that cost fewer bits that way (screenshots,
+            drawings).  A model of other channels takes u8[H, W, C].
+        quality: 1..100; 50 without a target.
         model: an installed model's name, or a .vcm file.
-        limits: limits on the size of images read from paths; None for none.
+        limits: limits on the size of images read from files; None for none.
         threads: cores to use; without, all.  The bytes do not depend on it.
         target_size: in place of a quality, bytes that the file may have at most, metadata included.
         target_bpp: the same in bits per pixel.
@@ -87,8 +118,9 @@ def encode(
 
     Raises:
         CodecError: the image cannot be encoded.
+        FileNotFoundError: there is no such file.
         TargetError: no quality meets the target.
-        ValueError: an argument is out of range, or there are two targets.
+        ValueError, TypeError: an argument is wrong, or there are two targets.
     """
     from vaecodec.codec import modes
     from vaecodec.codec.rate_control import Target
@@ -96,6 +128,8 @@ def encode(
     from vaecodec.limits import NONE, for_pillow
 
     goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
+    effort = arguments.check_effort(effort)
+    arguments.check_limits(limits)
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)
@@ -103,9 +137,10 @@ def encode(
 
 
 def decode(
-    data: Buffer,
+    data: Readable,
     window: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
+    *,
     model: StrPath | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
@@ -114,7 +149,7 @@ def decode(
     """Decode a .vae file, or a window of it, to an array of the kind that was encoded.
 
     Args:
-        data: the file.
+        data: the file: its path, its bytes or a binary file.
         window: (top, left, height, width) in pixels; only the tiles it needs are decoded.
         reduce: 1, 2, 4, 8 or 16: a preview at this fraction of the sides.
         model: a .vcm file or a name; without, the installed model that the file names.
@@ -124,18 +159,22 @@ def decode(
 
     Raises:
         FormatError: the file is damaged.
+        FileNotFoundError: there is no such file.
         ModelError: the model is not installed, or is not the one that the file was encoded with.
         LimitError: the image exceeds the limits.
-        ValueError: the window or the reduction is invalid.
+        ValueError, TypeError: an argument is wrong, or the window lies outside the image.
     """
     from vaecodec.codec import modes
 
-    return modes.decode(_to_bytes(data), window, reduce, _to_path(model), limits, threads, check=check)
+    options = _check_decoding(window, reduce, model, limits, threads)
+    check = arguments.check_flag("check", check)
+    return modes.decode(arguments.to_bytes(data), *options, check=check)
 
 
 def encode_batch(
-    images: Sequence[Any],
-    quality: float = 50,
+    images: Sequence[ImageLike],
+    quality: float | None = None,
+    *,
     model: StrPath = "small",
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
@@ -149,6 +188,9 @@ def encode_batch(
     from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
+    quality, effort = _quality_or_default(quality), arguments.check_effort(effort)
+    arguments.check_limits(limits)
+    images = arguments.check_sequence("images", images, "images")
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         pairs = [read_samples(codec.model.config.channels, image) for image in images]
@@ -157,9 +199,10 @@ def encode_batch(
 
 
 def decode_batch(
-    files: Sequence[Buffer],
+    files: Sequence[Readable],
     window: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
+    *,
     model: StrPath | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
@@ -170,18 +213,56 @@ def decode_batch(
     """
     from vaecodec.codec import modes
 
-    return modes.decode_batch(list(map(_to_bytes, files)), window, reduce, _to_path(model), limits, threads)
+    options = _check_decoding(window, reduce, model, limits, threads)
+    files = arguments.check_sequence("files", files, "files")
+    contents = [arguments.to_bytes(data, f"file {n}") for n, data in enumerate(files)]
+    return modes.decode_batch(contents, *options)
 
 
-def info(data: Buffer) -> dict[str, Any]:
+def _check_decoding(
+    window: Any, reduce: Any, model: Any, limits: Any, threads: Any
+) -> tuple[tuple[int, int, int, int] | None, int, str | None, Limits | None, int | None]:
+    """Check what the functions that decode have in common; return it in the order of modes.decode."""
+    arguments.check_limits(limits)
+    window, reduce = arguments.check_window(window), arguments.check_reduction(reduce)
+    return window, reduce, arguments.check_optional_model(model), limits, arguments.check_threads(threads)
+
+
+def open(
+    source: Readable,
+    *,
+    model: StrPath | None = None,
+    limits: Limits | None = DEFAULT_LIMITS,
+    threads: int | None = None,
+) -> OpenedImage:
+    """Open the image in a .vae file: its header is read now, and pixels are decoded as they are asked for.
+
+        image = vaecodec.open("photo.vae")
+        image.size, image.info.quality, image.metadata  # no pixel is decoded
+        image.preview(8)                                # an eighth of each side
+        image.crop((0, 0, 256, 256))                    # top, left, height, width
+        numpy.asarray(image)                            # all pixels
+
+    Arguments and errors are those of `decode`.  Notebooks show the image as a preview.
+    """
+    from vaecodec.codec.opened import OpenedImage
+
+    _, _, model_name, limits, threads = _check_decoding(None, 1, model, limits, threads)
+    return OpenedImage(source, model_name, limits, threads)
+
+
+def info(data: Readable) -> Info:
     """Describe a .vae file by its header, without its model: size in pixels, quality, model id, bits per pixel.
 
-    `kind` is "picture", "array" (an image with other channels than images have), "file" (a stored file: name,
-    permissions, time, size) or "set" (of encode_set).  The file is checked to be complete.  Raises FormatError.
+    `data` is the path of the file, its bytes or a binary file; the file is checked to be complete.  `kind` is
+    "picture", "array" (an image with other channels than images have), "file" (a stored file: name, permissions, time,
+    size) or "set" (of encode_set).
+
+    Raises FormatError on damage, FileNotFoundError where there is no such file.
     """
     from vaecodec.container.info import info
 
-    return info(_to_bytes(data))
+    return info(data)
 
 
 def load(name_or_path: StrPath = "small", device: str = "cpu", threads: int | None = None) -> Codec:
@@ -194,32 +275,14 @@ def load(name_or_path: StrPath = "small", device: str = "cpu", threads: int | No
 
     Raises:
         ModelError: there is no such model, or the file is damaged.
+        FileNotFoundError: there is no such .vcm file.
+        ValueError, TypeError: an argument is wrong.
     """
     from vaecodec import codec
 
-    return codec.load(os.fspath(name_or_path), device, threads)
-
-
-def compress_file(source: StrPath, target: StrPath | None, quality: float = 50, **options: Any) -> dict[str, Any]:
-    """Compress any file to a .vae file, images lossily; see vaecodec.files.compression.compress_file.
-
-    `target` None is a file beside `source`.  Returns a report with bytes, bits per pixel and seconds.
-    """
-    from vaecodec.files import compression
-
-    return compression.compress_file(
-        os.fspath(source), None if target is None else os.fspath(target), quality, **options
-    )
-
-
-def decompress_file(source: StrPath, target: StrPath | None, **options: Any) -> dict[str, Any]:
-    """Decompress a .vae file to an image file, in the format of its suffix, or to the stored file.
-
-    `target` None is a file beside `source`; see vaecodec.files.compression.decompress_file.
-    """
-    from vaecodec.files import compression
-
-    return compression.decompress_file(os.fspath(source), None if target is None else os.fspath(target), **options)
+    if not isinstance(device, str):
+        arguments.wrong_type("device", device, "'cpu' or 'gpu'")
+    return codec.load(arguments.check_model(name_or_path), device, arguments.check_threads(threads))
 
 
 def register_pillow() -> None:
@@ -242,18 +305,19 @@ def encode_set(images: np.ndarray, model: StrPath = "digits") -> bytes:
     """
     from vaecodec.generative import image_sets
 
-    return image_sets.encode(images, os.fspath(model))
+    return image_sets.encode(images, arguments.check_model(model))
 
 
-def decode_set(data: Buffer, model: StrPath | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
-    """Decode a .vae file of encode_set to u8[N, S, S], bit for bit.
+def decode_set(data: Readable, model: StrPath | None = None, *, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
+    """Decode a .vae file of encode_set, by path, as bytes or as a binary file, to u8[N, S, S], bit for bit.
 
     Raises FormatError on damage, ModelError where its model is not installed, LimitError where its images together
     exceed the limits.
     """
     from vaecodec.generative import image_sets
 
-    return image_sets.decode(_to_bytes(data), _to_path(model), limits)
+    arguments.check_limits(limits)
+    return image_sets.decode(arguments.to_bytes(data), arguments.check_optional_model(model), limits)
 
 
 def sample(
@@ -261,7 +325,7 @@ def sample(
     model: StrPath = "digits",
     seed: int = 0,
     size: tuple[int, int] = (256, 256),
-    quality: float = 50,
+    quality: float | None = None,
     noisy: bool = False,
 ) -> np.ndarray:
     """Sample images from a model's prior.
@@ -271,7 +335,7 @@ def sample(
         model: "digits" or another generative model; a model of photographs samples textures.
         seed: the same seed samples the same images.
         size: (H, W) of photographs.
-        quality: 1..100, of photographs.
+        quality: 1..100, of photographs; 50 without.
         noisy: draw the pixels of digits, too; without, each is the median of its distribution.
 
     Returns:
@@ -280,42 +344,63 @@ def sample(
     Raises:
         ModelError: there is no such model.
         CodecError: an argument does not go with the model.
+        ValueError, TypeError: an argument is wrong.
     """
     from vaecodec.generative import generation
 
-    return generation.sample(n, os.fspath(model), seed, size, quality, noisy)
+    n, seed = arguments.check_integer("n", n), arguments.check_integer("seed", seed, 0)
+    height, width = arguments.check_numbers("size", size, ("height", "width"), (1, 1))
+    quality, noisy = _quality_or_default(quality), arguments.check_flag("noisy", noisy)
+    return generation.sample(n, arguments.check_model(model), seed, (height, width), quality, noisy)
 
 
 def vary(
-    image: Any, strength: float, n: int = 1, model: StrPath = "digits", seed: int = 0, quality: float = 50
+    image: ImageLike,
+    strength: float,
+    n: int = 1,
+    model: StrPath | None = None,
+    seed: int = 0,
+    quality: float | None = None,
 ) -> np.ndarray:
-    """Vary an image (array, PIL image or path) in the latent space; returns and raises as `sample` does.
+    """Vary an image (array, PIL image or image file) in the latent space; returns and raises as `sample` does.
 
     `strength` 0 reconstructs the image and 1 forgets it: for digits it is the share of noise in the latent, for
-    photographs the part of the latents that are sampled again.
+    photographs the part of the latents that are sampled again.  Without `model` it is "digits" for grey images of
+    28 x 28 pixels and "small" for others.
     """
     from vaecodec.generative import generation
 
-    return generation.vary(image, strength, n, os.fspath(model), seed, quality)
+    strength, n = arguments.check_number("strength", strength, 0, 1), arguments.check_integer("n", n)
+    seed, quality = arguments.check_integer("seed", seed, 0), _quality_or_default(quality)
+    return generation.vary(image, strength, n, arguments.check_optional_model(model), seed, quality)
 
 
-def interpolate(a: Any, b: Any, n: int, model: StrPath = "digits", quality: float = 50) -> np.ndarray:
+def interpolate(
+    a: ImageLike, b: ImageLike, n: int, model: StrPath | None = None, quality: float | None = None
+) -> np.ndarray:
     """Interpolate between two images of one size in the latent space, in n images; returns as `sample` does.
 
-    Raises CodecError on images that the model does not take, or of two sizes.
+    The model is chosen as for `vary`.  Raises CodecError on images that the model does not take, or of two sizes.
     """
     from vaecodec.generative import generation
 
-    return generation.interpolate(a, b, n, os.fspath(model), quality)
+    n, quality = arguments.check_integer("n", n, 2), _quality_or_default(quality)
+    return generation.interpolate(a, b, n, arguments.check_optional_model(model), quality)
 
 
-def score(image: Any, model: StrPath = "digits") -> Score:
+def score(image: ImageLike, model: StrPath | None = None) -> Score:
     """Score how unusual an image is for a model: its negative ELBO in bits per dimension, and percentiles.
 
     Percentiles are among training images.  `corrected` subtracts the bits per dimension of a PNG file (Serra et al.
-    2020, Input complexity and out-of-distribution detection with likelihood-based generative models).  The model
-    "digits" takes u8[28, 28], "small" any photograph; raises CodecError on others.
+    2020, Input complexity and out-of-distribution detection with likelihood-based generative models).  The model is
+    chosen as for `vary`; "digits" takes u8[28, 28], "small" any photograph.  Raises CodecError on others.
     """
     from vaecodec.generative import generation
 
-    return generation.score(image, os.fspath(model))
+    return generation.score(image, arguments.check_optional_model(model))
+
+
+def _quality_or_default(quality: Any) -> float:
+    from vaecodec.config import DEFAULT_QUALITY
+
+    return DEFAULT_QUALITY if quality is None else arguments.check_quality(quality)

@@ -13,6 +13,10 @@ class ModelError(CodecError):
     """A model file is missing, damaged, or not the one that encoded a .vae file."""
 
 
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """There is no .vcm file at the path of a model."""
+
+
 class LimitError(CodecError):
     """The input is larger than the caller's limits allow."""
 

@@ -15,17 +15,25 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
 
+from vaecodec.errors import CodecError
+
 Item = TypeVar("Item")
 
+VARIABLE = "VAECODEC_THREADS"
 STRIPS_PER_THREAD = 2  # so that a late thread leaves strips to another
 LEAST_ROWS = 4  # of a strip: the rows next to it are computed twice
 
 
 def available_cores() -> int:
-    """The number of cores to use: $VAECODEC_THREADS, else those that this process may run on."""
-    value = os.environ.get("VAECODEC_THREADS", "")
+    """The number of cores to use: $VAECODEC_THREADS, else those that this process may run on.
+
+    Raises CodecError where the variable is not a whole number of 1 or more.
+    """
+    value = os.environ.get(VARIABLE, "").strip()
     if value.isdecimal() and int(value):
         return int(value)
+    if value:
+        raise CodecError(f"the environment variable {VARIABLE} is {value!r}, expected a whole number of 1 or more")
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -6,6 +6,7 @@ Exit status: 0 success; 1 at least one file failed, the others were processed; 2
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import signal
@@ -62,6 +63,8 @@ def _run_command(argv: list[str] | None) -> int:
     try:
         args = make_parser().parse_args(argv)
         console, name = Console(args.json, args.quiet, args.verbose), args.command
+        if os.environ.get("VAECODEC_THREADS"):
+            _check_threads(args)
         extra = EXTRAS.get(name)
         if extra != "train":  # OpenBLAS threads slow the codec down; set before NumPy is imported
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -75,6 +78,16 @@ def _run_command(argv: list[str] | None) -> int:
             return FAILED
     except SystemExit as exc:  # --help, usage errors, SIGTERM
         return exc.code if isinstance(exc.code, int) else 0
+
+
+def _check_threads(args: argparse.Namespace) -> None:
+    """End with a usage error if the environment names no number of threads."""
+    from vaecodec.threads import available_cores
+
+    try:
+        available_cores()
+    except CodecError as exc:
+        args.usage(str(exc))
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def verify(args: argparse.Namespace, console: Console) -> int:
         if name == "-":
             check_stdin(args)
         source = sys.stdin.buffer if name == "-" else name
-        record = verify_file(source, args.model, **_resources(args), progress=_show_tiles(console, name))
+        record = verify_file(source, model=args.model, **_resources(args), progress=_show_tiles(console, name))
         return {"input": name, "ok": True, **record}, f"{name}: ok, {record['bytes']} bytes"
 
     with hushed(args.verbose):

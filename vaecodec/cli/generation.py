@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from vaecodec.generative import generation, image_sets
 from vaecodec.generative.generation import Score
 from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
 from vaecodec.images.channels import to_model_channels
-from vaecodec.images.reading import read_rgb
+from vaecodec.images.reading import read_image, read_rgb
 from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generative import Generator
 from vaecodec.progress import Console, hushed
@@ -149,7 +150,7 @@ def calibrate(args: argparse.Namespace, console: Console) -> int:
 
 def _score_images(args: argparse.Namespace, console: Console) -> tuple[list[str], Any, list[Score]]:
     """Return (names, images, scores) of all images that can be read; report the others on the console."""
-    model = generation.load(args.model)
+    model = generation.load(args.model or _model_for(args.paths))
     names, images = _read_images(args, console, model)
     return names, images, generation.score_images(model, images)
 
@@ -180,6 +181,17 @@ def _read_images(args: argparse.Namespace, console: Console, model: Generator | 
     if isinstance(model, Generator):
         images = _concatenate(images)
     return names, images
+
+
+def _model_for(paths: list[str]) -> str:
+    """Name the model for the first image that can be read; sets of images are for a generative one."""
+    for path in paths:
+        for name in _image_paths(path):
+            if not name.lower().endswith(IMAGE_SUFFIXES):
+                return generation.GENERATIVE
+            with suppress(CodecError, OSError):
+                return generation.model_for(read_image(name)[0])
+    return generation.PHOTOGRAPHS
 
 
 def _image_paths(path: str) -> list[str]:

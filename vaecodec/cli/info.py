@@ -6,7 +6,6 @@ Standard library only.  Completion scripts are made from the parser and do not r
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from vaecodec.cli.parser import make_parser
-from vaecodec.container import stored
-from vaecodec.container.info import info as describe
+from vaecodec.container.info import describe_file
 from vaecodec.progress import Console
 
 CHANNELS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}
@@ -27,10 +25,10 @@ def info(args: argparse.Namespace, console: Console) -> int:
     def work(name: str) -> tuple[dict[str, Any], str]:
         if name != "-":
             with open(name, "rb") as file:
-                record = _describe(file)
+                record = describe_file(file)
         else:
             check_stdin(args)
-            record = _describe(sys.stdin.buffer)
+            record = describe_file(sys.stdin.buffer)
         return {"input": name, **record}, f"{name}: {_format(record)}"
 
     for name in args.inputs:
@@ -42,16 +40,6 @@ def check_stdin(args: argparse.Namespace) -> None:
     """End with a usage error if standard input is closed or a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         args.usage("standard input is a terminal; pipe a file into it or name a file")
-
-
-def _describe(file: Any) -> dict[str, Any]:
-    head = file.read(16)
-    if stored.is_stored(head):
-        return stored.info(file, head)
-    if file.seekable():  # so that the data are in memory only once
-        file.seek(-len(head), os.SEEK_CUR)
-        head = b""
-    return describe(head + file.read())
 
 
 def _format(record: dict[str, Any]) -> str:

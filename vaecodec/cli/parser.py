@@ -7,6 +7,7 @@ import os
 from typing import Any, NoReturn, Protocol
 
 from vaecodec.cli import help_texts
+from vaecodec.config import DEFAULT_QUALITY
 
 
 class AddCommand(Protocol):
@@ -63,7 +64,8 @@ def _add_compression(add_command: AddCommand) -> None:
     compress = add_command("compress", "Compress images, and any other files, to .vae files.")
     _add_conversion(compress, "IN.vae")
     goal = compress.add_mutually_exclusive_group()
-    goal.add_argument("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="of images (default: 50)")
+    text = f"of images (default: {DEFAULT_QUALITY:g})"
+    goal.add_argument("-q", "--quality", type=quality, metavar="1..100", help=text)
     goal.add_argument("--target-size", type=positive, metavar="BYTES", help="largest size of an image's .vae file")
     goal.add_argument("--target-bpp", type=above_zero, metavar="BPP", help="largest rate, in bits per pixel")
     goal.add_argument("--target-psnr", type=above_zero, metavar="DB", help="lowest PSNR of the decoded image, in dB")
@@ -195,7 +197,8 @@ def _add_generation(add_command: AddCommand) -> None:
     for parser, number in ((sample, 64), (vary, 16), (interpolate, 10)):
         add = parser.add_argument
         add("-n", "--number", type=positive, default=number, help=f"number of images (default: {number})")
-        add("-q", "--quality", type=quality, default=50.0, metavar="1..100", help="of photographs (default: 50)")
+        text = f"of photographs (default: {DEFAULT_QUALITY:g})"
+        add("-q", "--quality", type=quality, default=DEFAULT_QUALITY, metavar="1..100", help=text)
         add("--columns", type=positive, default=0, metavar="N", help="columns of the sheet (default: a square)")
         add("-o", "--output", required=True, metavar="OUT", help="image file")
     for parser in (sample, vary):
@@ -213,8 +216,10 @@ def _add_generation(add_command: AddCommand) -> None:
     calibrate.add_argument("--tables", action="store_true", help="fit the frequency tables, too: its id changes")
     for parser in (score, calibrate):
         parser.add_argument("paths", nargs="+", metavar="PATH", help="image or folder; for digits also idx or .npy")
-    for parser in (sample, vary, interpolate, score):
-        parser.add_argument("-m", "--model", default="digits", help="name or .vcm file (default: digits)")
+    sample.add_argument("-m", "--model", default="digits", help="name or .vcm file (default: digits)")
+    for parser in (vary, interpolate, score):
+        text = "name or .vcm file (default: digits for grey images of 28x28 pixels, small for others)"
+        parser.add_argument("-m", "--model", help=text)
     for parser in (sample, vary, interpolate, score, calibrate):
         parser.add_argument("-f", "--force", action="store_true", help="overwrite files")
 

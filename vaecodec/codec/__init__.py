@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from vaecodec.codec.decoder import Decoder
 from vaecodec.codec.encoder import Encoder
 from vaecodec.codec.tiles import Latents
 from vaecodec.container.image_file import parse
+from vaecodec.errors import CodecError
 from vaecodec.images.strips import Rows, Window
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import Model, find_model, load_model
@@ -32,6 +35,7 @@ class Codec:
 
     def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
         self.model, self.threads = model, threads or available_cores()
+        self._arguments = model.id, model.path, device, threads
         self.transforms: Transforms = model.transforms
         if device != "cpu":
             self.transforms = load_transforms(model.config, model.arrays, model.name, device)
@@ -39,7 +43,12 @@ class Codec:
         self.encoder = Encoder(model, self.transforms, self.decoder, self.threads)
 
     def __repr__(self) -> str:
-        return f"<Codec {self.model.name} {self.model.id}>"
+        threads = f"{self.threads} thread" + "s" * (self.threads > 1)
+        return f"<vaecodec.Codec {self.model.name} {self.model.id}, {self._arguments[2]}, {threads}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by the id of the model, which must be installed where the codec is loaded again."""
+        return _load_again, self._arguments
 
     def encode(
         self,
@@ -146,6 +155,18 @@ def codec_for(data: bytes, model: str | None = None, device: str = "cpu", thread
     """
     model_id = parse(data, check_data=False).header.model
     return cached_codec(load_model(model) if model else find_model(model_id), device, threads)
+
+
+def _load_again(model_id: str, path: str, device: str, threads: int | None) -> Codec:
+    """The codec of a model by its id: the model in the same file, if that has not changed, or the installed one.
+
+    Raises ModelError if there is neither.
+    """
+    with suppress(CodecError):
+        model = load_model(path)
+        if model.id == model_id:
+            return cached_codec(model, device, threads)
+    return cached_codec(find_model(model_id), device, threads)
 
 
 _codecs: dict[tuple[int, str, int | None], Codec] = {}

@@ -13,11 +13,11 @@ from itertools import chain, islice
 
 import numpy as np
 
+from vaecodec.arguments import check_reduction
 from vaecodec.codec.tiles import (
     DecodePlan,
     DecodeTask,
     Schedule,
-    check_reduction,
     group_consecutive,
     join_tiles,
     pixel_box,

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from vaecodec.arguments import check_reduction
 from vaecodec.codec import Codec, codec_for, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.rate_control import Target, meet
-from vaecodec.codec.tiles import Latents, check_reduction
+from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import image_file
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vaecodec.config import QUALITY_INDICES
+from vaecodec.arguments import check_targets
+from vaecodec.config import DEFAULT_QUALITY, QUALITY_INDICES
 from vaecodec.container.image_file import quality_of
 from vaecodec.errors import TargetError
 
@@ -32,18 +33,21 @@ class Target(NamedTuple):
 
     @classmethod
     def from_arguments(
-        cls, size: int | None = None, bpp: float | None = None, psnr: float | None = None, quality: float = 50
+        cls,
+        size: int | None = None,
+        bpp: float | None = None,
+        psnr: float | None = None,
+        quality: float | None = None,
     ) -> Target | float:
-        """Return the target that is not None, or `quality`; raises ValueError on several, and on one not above 0."""
-        arguments = zip(KINDS, (size, bpp, psnr), strict=True)
-        targets = [cls(kind, value) for kind, value in arguments if value is not None]
-        if len(targets) > 1:
-            raise ValueError(f"{' and '.join(f'target_{target.kind}' for target in targets)} exclude each other")
-        if not targets:
-            return quality
-        if not 0 < targets[0].value < math.inf:  # refuses NaN too
-            raise ValueError(f"target_{targets[0].kind} is {targets[0].value!r}, expected a number above 0")
-        return targets[0]
+        """Return the target or the quality that is not None, DEFAULT_QUALITY without either.
+
+        Raises ValueError or TypeError on several of them, and on a wrong one.
+        """
+        check_targets(quality, size, bpp, psnr)
+        for kind, value in zip(KINDS, (size, bpp, psnr), strict=True):
+            if value is not None:
+                return cls(kind, value)
+        return DEFAULT_QUALITY if quality is None else float(quality)
 
     def __str__(self) -> str:
         return f"target {self.value:g} {UNITS[self.kind]}"

@@ -23,7 +23,6 @@ from vaecodec.transforms.wavelet import Coefficients, Values
 T = TypeVar("T")
 Latents = Coefficients  # of a tile, as the analysis returns them
 OWN_TILE_PIXELS = 1 << 16  # from this size of tiles on, a thread for each is faster than all for one: measured
-REDUCTIONS = (1, 2, 4, 8, 16)
 SAMPLE_BITS = 14  # samples are in units of 2**-14 of 255 levels
 
 
@@ -164,12 +163,6 @@ def halo_free_area(tile: Box, cells: tuple[int, int], image: tuple[int, int], re
     inside = Box(0, 0, image[0] - STRIDE * tile.top, image[1] - STRIDE * tile.left)
     area = pixel_box(Box(top, left, bottom, right)).intersection(inside)
     return area if min(area.shape) > 0 else Box(0, 0, 0, 0)
-
-
-def check_reduction(factor: int) -> None:
-    """Raise ValueError unless `factor` is one of REDUCTIONS."""
-    if factor not in REDUCTIONS:
-        raise ValueError(f"reduce is {factor!r}, expected one of {', '.join(map(str, REDUCTIONS))}")
 
 
 def reduce_samples(samples: np.ndarray, factor: int) -> np.ndarray:

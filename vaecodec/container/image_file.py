@@ -192,6 +192,18 @@ def quality_of(quality_index: int) -> float:
     return 1 + 99 * quality_index / (QUALITY_INDICES - 1)
 
 
+def shown_quality_of(quality_index: int) -> float:
+    """A quality of few digits that has this quality index: a whole number if there is one, else one decimal."""
+    quality = quality_of(quality_index)
+    return float(
+        next(
+            short
+            for short in (round(quality), round(quality, 1), quality)
+            if 1 <= short <= 100 and quality_index_of(short) == quality_index
+        )
+    )
+
+
 def quality_index_of(quality: float) -> int:
     """The quality index nearest to a quality in 1..100; raises ValueError outside."""
     if not 1 <= quality <= 100:  # refuses NaN too
@@ -363,7 +375,7 @@ def info(data: bytes) -> dict[str, Any]:
     else:
         about["coding"] = "vae"
         about["model"] = header.model
-        about["quality"] = round(quality_of(header.quality_index), 2)
+        about["quality"] = shown_quality_of(header.quality_index)
         about["step"] = header.quality_index
         about["tile"] = header.tile
         about["tiles"] = len(parts.tiles)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from vaecodec import arguments
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target
@@ -29,14 +30,14 @@ from vaecodec.files.sources import Source
 from vaecodec.images.writing import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.progress import Progress, warn
-from vaecodec.rdo.effort import check_effort
 
 
 def compress_file(
     src: Path | BinaryIO,
     dst: Path | BinaryIO | None = None,
-    quality: float = 50.0,
-    model: str = "small",
+    quality: float | None = None,
+    *,
+    model: Path = "small",
     overwrite: bool = False,
     strip: bool = False,
     remove: bool = False,
@@ -58,12 +59,17 @@ def compress_file(
     with its name, permissions and time.
 
     Args:
-        dst: file or folder; None is the folder of `src`.  In a folder, `compressed_name` names the file.
-        quality: 1..100; or give one of the targets, as for vaecodec.encode.
+        src: a path, or a binary file.
+        dst: file or folder, or a binary file; None is the folder of `src`.  In a folder, photo.jpg becomes photo.vae,
+            and notes.txt becomes notes.txt.vae.
+        quality: 1..100, 50 without a target; or give one of the targets, as for vaecodec.encode.
+        model: an installed model's name, or a .vcm file.
+        overwrite: replace `dst` if it exists.
         strip: leave the metadata out.
         remove: delete `src` once `dst` has been read back and verified.
         only_images: raise SkippedError or CodecError on files that would be stored.
         limits: None lifts the limits on the size of images.
+        threads: cores to use; without, all.
         progress: called with the number of tiles that are done, and of all tiles.
         whole_name: name an image's output like that of any other file, photo.jpg.vae.
         adopt: accept an existing `dst` that holds the same bytes.
@@ -73,12 +79,17 @@ def compress_file(
         LimitError: the image exceeds `limits`.
         TargetError: no quality meets the target.
         CodecError: the file cannot be compressed, or `src` cannot be removed safely.
+        FileNotFoundError: there is no `src`, or no folder for `dst`.
         FileExistsError: `dst` exists, and `overwrite` is False.  On this and any other error `dst` is unchanged,
             unless the error is that `src` is not removed.
+        ValueError, TypeError: an argument is wrong.
     """
     target = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
-    check_effort(effort)
-    resources = Resources(limits, threads, progress)
+    effort, model = arguments.check_effort(effort), arguments.check_model(model)
+    _check_files(src, dst)
+    for name, flag in (("strip", strip), ("only_images", only_images), ("whole_name", whole_name)):
+        arguments.check_flag(name, flag)
+    resources = _check_resources(limits, threads, progress)
 
     def encode(source: Source) -> bytes:
         return encode_source(source, target, model, strip, resources, effort)
@@ -93,7 +104,8 @@ def compress_file(
 def decompress_file(
     src: Path | BinaryIO,
     dst: Path | BinaryIO | None = None,
-    model: str | None = None,
+    *,
+    model: Path | None = None,
     overwrite: bool = False,
     window: tuple[int, int, int, int] | None = None,
     remove: bool = False,
@@ -115,12 +127,15 @@ def decompress_file(
 
     The other arguments, the report and the errors are those of compress_file.
     """
+    window, reduce = arguments.check_window(window), arguments.check_reduction(reduce)
+    model_name = arguments.check_optional_model(model)
+    _check_files(src, dst)
+    resources = _check_resources(limits, threads, progress)
 
     def make_output(source: Source, choose_target: ChooseTarget) -> Output:
         if not stored.is_stored(source.head()):
             name = "-" if dst is None or _is_folder(dst) else name_of(dst)
-            resources = Resources(limits, threads, progress)
-            return decode_image(source, choose_target, model, window, reduce, format_of(name), resources)
+            return decode_image(source, choose_target, model_name, window, reduce, format_of(name), resources)
         if window or reduce != 1:
             option = "window" if window else "preview"
             raise CodecError(f"{source.name}: holds a file that is not an image, which has no {option}")
@@ -131,15 +146,19 @@ def decompress_file(
 
 def verify_file(
     src: Path | BinaryIO,
-    model: str | None = None,
+    *,
+    model: Path | None = None,
     limits: Limits | None = DEFAULT,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Decode every symbol or byte of a .vae file without writing; return its kind and its size in bytes.
 
-    Raises FormatError, ModelError or LimitError.
+    Raises FormatError, ModelError or LimitError; the arguments are those of decompress_file.
     """
+    model = arguments.check_optional_model(model)
+    _check_files(src, "")
+    limits, threads, progress = _check_resources(limits, threads, progress)
     with Source(src) as source:
         if stored.is_stored(source.head()):
             stored.read(source.rewind(), None)
@@ -169,6 +188,8 @@ def convert_file(
     The arguments and errors are those of compress_file.
     """
     start = time.perf_counter()
+    for name, flag in (("remove", remove), ("overwrite", overwrite), ("adopt", adopt)):
+        arguments.check_flag(name, flag)
     folder: str | None = None
     if dst is None:
         folder = os.path.dirname(_path_of(src))
@@ -204,6 +225,22 @@ def convert_file(
             output.check(_path_of(dst))
             source.remove(dst)
     return report
+
+
+def _check_files(src: Any, dst: Any) -> None:
+    """Raise TypeError unless `src` can be read and `dst` can be written to."""
+    if not hasattr(src, "read"):
+        arguments.check_path("src", src, "a path or a binary file")
+    if dst is not None and not hasattr(dst, "write"):
+        arguments.check_path("dst", dst, "a path, a binary file or None")
+    if dst is None and hasattr(src, "read"):
+        raise ValueError("dst is None, expected a path or a binary file, since src has no folder")
+
+
+def _check_resources(limits: Any, threads: Any, progress: Any) -> Resources:
+    arguments.check_limits(limits)
+    arguments.check_callable("progress", progress)
+    return Resources(limits, arguments.check_threads(threads), progress)
 
 
 def _is_folder(dst: Path | BinaryIO) -> bool:

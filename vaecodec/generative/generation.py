@@ -29,13 +29,14 @@ from vaecodec.images.channels import check_array, count_channels, split_alpha, t
 from vaecodec.images.reading import read_image
 from vaecodec.model import generative
 from vaecodec.model.exact import ACTIVATION_MAX
-from vaecodec.model.file import Model, load_any, pack_model
+from vaecodec.model.file import Model, load_any, load_generator, pack_model
 from vaecodec.model.generative import Generator
 from vaecodec.native.symbols import HALF_LEVEL, symbol_values
 from vaecodec.prior.context_model import PARTS_BY_OCTAVE, Chooser, Distributions, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.transforms.wavelet import Values, dequantise
 
+GENERATIVE, PHOTOGRAPHS = "digits", "small"  # models for images of either kind
 BATCH = 256  # images rendered at once
 LATENT_UNIT = 2.0**8  # latents are activations in units of 2**-8
 TILE = 4096  # the largest tile, so a photograph is a single one
@@ -55,11 +56,28 @@ def load(model: str) -> Generator | Codec:
     return cached_codec(loaded)
 
 
-def read_for(model: Generator | Codec, image: Any) -> np.ndarray:
-    """Read an array, PIL image or path in the form that a model takes, u8[S, S] or u8[H, W, C]; raises CodecError."""
-    samples, _ = read_image(image)
-    if samples.dtype != np.uint8:
+def read_for(model: str | None, *images: Any) -> tuple[Generator | Codec, list[np.ndarray]]:
+    """Load a model, and read images in the form that it takes, u8[S, S] or u8[H, W, C].
+
+    Images are arrays, PIL images or image files.  Without a name the model is that of `model_for`.  Raises CodecError.
+    """
+    samples = [read_image(image)[0] for image in images]
+    if any(image.dtype != np.uint8 for image in samples):
         raise CodecError("the image has 16 bits a sample, expected 8")
+    loaded = load(model or model_for(samples[0]))
+    return loaded, [_to_form(loaded, image) for image in samples]
+
+
+def model_for(samples: np.ndarray) -> str:
+    """Name the shipped model for an image: GENERATIVE if it is grey and of that model's size, else PHOTOGRAPHS."""
+    side = load_generator(GENERATIVE).config.side
+    if samples.shape[:2] != (side, side):
+        return PHOTOGRAPHS
+    rgb, _ = split_alpha(samples)
+    return GENERATIVE if (rgb == rgb[..., :1]).all() else PHOTOGRAPHS
+
+
+def _to_form(model: Generator | Codec, samples: np.ndarray) -> np.ndarray:
     if not isinstance(model, Generator):
         rgb = split_alpha(samples)[0]
         return to_model_channels(model.model.config.channels, rgb, count_channels(samples) < 3)
@@ -87,30 +105,28 @@ def sample(n: int, model: str, seed: int, size: tuple[int, int], quality: float,
     return render(loaded, z, seed if noisy else None)
 
 
-def vary(image: Any, strength: float, n: int, model: str, seed: int, quality: float) -> np.ndarray:
+def vary(image: Any, strength: float, n: int, model: str | None, seed: int, quality: float) -> np.ndarray:
     """Draw n images near an image; see vaecodec.vary.
 
     The latent vector of a digit becomes sqrt(1 - s^2) z + s noise, which keeps its distribution for any strength s.
     """
     if not 0 <= strength <= 1 or n < 1:
         raise ValueError(f"strength is {strength!r} and n {n!r}, expected 0..1 and 1 or more")
-    loaded = load(model)
-    pixels = read_for(loaded, image)
+    loaded, [pixels] = read_for(model, image)
     if not isinstance(loaded, Generator):
         return squeeze_grey(vary_photograph(loaded, pixels, strength, n, quality, seed))
     noise = np.random.default_rng(seed).standard_normal((n, loaded.config.latents))
     return render(loaded, np.sqrt(1 - strength**2) * posterior_means(loaded, pixels[None]) + strength * noise)
 
 
-def interpolate(a: Any, b: Any, n: int, model: str, quality: float) -> np.ndarray:
+def interpolate(a: Any, b: Any, n: int, model: str | None, quality: float) -> np.ndarray:
     """Generate n images from a to b; see vaecodec.interpolate.
 
     The latent vectors of digits follow the great circle between both (White 2016, section 2.1).
     """
     if n < 2:
         raise ValueError(f"n is {n!r}, expected 2 or more")
-    loaded = load(model)
-    first, last = read_for(loaded, a), read_for(loaded, b)
+    loaded, [first, last] = read_for(model, a, b)
     if first.shape != last.shape:
         raise CodecError(f"the images have sizes {list(first.shape)} and {list(last.shape)}, expected one size")
     if not isinstance(loaded, Generator):
@@ -273,10 +289,9 @@ class Score(NamedTuple):
     corrected_percentile: float | None
 
 
-def score(image: Any, model: str = "digits") -> Score:
-    """Score an array, PIL image or path; see vaecodec.score."""
-    loaded = load(model)
-    return score_images(loaded, [read_for(loaded, image)])[0]
+def score(image: Any, model: str | None = None) -> Score:
+    """Score an array, PIL image or image file; see vaecodec.score."""
+    return score_images(*read_for(model, image))[0]
 
 
 def score_images(model: Generator | Codec, images: Sequence[np.ndarray]) -> list[Score]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from vaecodec.arguments import to_bytes
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.images.channels import check_array, split_alpha
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageFile import ImageFile
 
+    from vaecodec.arguments import ImageLike
+
+EXPECTED = "a path, an encoded image, an array or a Pillow image"
 GREY_MODES = ("1", "L", "LA", "La")
 GREY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
@@ -51,7 +55,7 @@ MAX_TILE = 1 << 22  # pixels of a tile in an image smaller than that
 
 
 def read_image(
-    source: str | os.PathLike[str] | bytes | np.ndarray | Image.Image,
+    source: ImageLike,
     name: str | None = None,
     left_out: list[str] | None = None,
 ) -> tuple[np.ndarray, dict[str, bytes]]:
@@ -60,20 +64,25 @@ def read_image(
     EXIF orientation is applied.  A CMYK profile is applied and dropped: the samples are then sRGB.
 
     Args:
-        source: A path, an encoded image, an array of samples (u8 or u16) or a Pillow image.
+        source: A path, an encoded image (bytes or a binary file), samples u8 or u16 (an array, or what NumPy converts
+            to one), or a Pillow image.
         name: What messages call the source; its path by default.
         left_out: Receives messages on what samples and metadata omit; without it they become warnings.
 
     Raises:
         CodecError: The source is not an undamaged image of at most 16 bits a sample.
         LimitError: The image exceeds Pillow's limit on pixels.
+        OSError: The file at the path cannot be read.
+        TypeError: The source is none of these.
     """
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, (str, os.PathLike)):
         name = name or os.fspath(source)
-    elif not isinstance(source, (bytes, np.ndarray, Image.Image)):
-        raise TypeError(f"an image is a path, bytes, an array or a Pillow image, not {type(source).__name__}")
+    if hasattr(source, "__array__") and not isinstance(source, Image.Image):
+        source = np.asarray(source)
+    elif not isinstance(source, Image.Image):
+        source = to_bytes(source, "image", EXPECTED)
     name, notes = name or "image", list[str]()
     with collect_messages(left_out) as messages:
         try:
@@ -81,9 +90,6 @@ def read_image(
                 return _check_samples(source), {}
             if isinstance(source, Image.Image):
                 return _convert(source, b"", notes)
-            if not isinstance(source, bytes):
-                with open(source, "rb") as file:
-                    source = file.read()
             with Image.open(io.BytesIO(source)) as image:
                 if image.format == "PNG":
                     with Image.open(io.BytesIO(source)) as copy:

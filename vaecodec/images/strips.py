@@ -16,6 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -113,23 +114,24 @@ def open_strips(
     """
     from PIL import Image
 
-    name = name or os.fspath(path)
-    try:
-        image = Image.open(path)
-        check_coded_size(image, b"")
-        reader = _strip_reader(path, image) if is_large(image.height, image.width) else None
-        if reader is None:
+    name, notes = name or os.fspath(path), list[str]()
+    with ExitStack() as opened:
+        try:
+            image = opened.enter_context(Image.open(path))
+            check_coded_size(image, b"")
+            reader = _strip_reader(path, image, opened) if is_large(image.height, image.width) else None
+            if reader is None:
+                return None
+            first_row, read_strip = reader
+            is_upright = first_row.getexif().get(ORIENTATION, 1) == 1
+            if first_row.mode not in MODES or first_row.has_transparency_data or not is_upright:
+                return None
+        except Exception:  # read_image reports the error
             return None
-        first_row, read_strip = reader
-        is_upright = first_row.getexif().get(ORIENTATION, 1) == 1
-        if first_row.mode not in MODES or first_row.has_transparency_data or not is_upright:
+        row, metadata = read_image(first_row, name, notes)
+        if row.dtype != np.uint8 or row.shape not in ((1, image.width), (1, image.width, 3)):
             return None
-    except Exception:  # read_image reports the error
-        return None
-    notes: list[str] = []
-    row, metadata = read_image(first_row, name, notes)
-    if row.dtype != np.uint8 or row.shape not in ((1, image.width), (1, image.width, 3)):
-        return None
+        files = opened.pop_all()
     if image.format in ("PNG", "TIFF"):  # what read_image finds in the whole file only
         with open(path, "rb") as file:
             if image.format == "TIFF" and not tiff_directories_fit(file):
@@ -141,28 +143,30 @@ def open_strips(
     height, width, rows = image.height, image.width, max(1, STRIP_BYTES // (3 * image.width))
 
     def strips() -> Iterator[np.ndarray]:
-        for top in range(0, height, rows):
-            try:
-                strip = read_strip(top, min(top + rows, height))
-            except (OSError, SyntaxError, CodecError) as exc:
-                raise CodecError(f"{name}: {exc}") from exc
-            samples, _ = read_image(strip, name, [])  # with the same messages as the first row
-            yield split_alpha(samples)[0]
+        with files:
+            for top in range(0, height, rows):
+                try:
+                    strip = read_strip(top, min(top + rows, height))
+                except (OSError, SyntaxError, CodecError) as exc:
+                    raise CodecError(f"{name}: {exc}") from exc
+                samples, _ = read_image(strip, name, [])  # with the same messages as the first row
+                yield split_alpha(samples)[0]
 
     return Strips((height, width, 3), strips(), row.ndim == 2), metadata
 
 
-def _strip_reader(path: str | os.PathLike[str], image: Image.Image) -> tuple[Image.Image, ReadStrip] | None:
-    """(an image of one row with the file's metadata, a function that reads strips)."""
+def _strip_reader(
+    path: str | os.PathLike[str], image: Image.Image, opened: ExitStack
+) -> tuple[Image.Image, ReadStrip] | None:
+    """(an image of one row with the file's metadata, a function that reads strips); `opened` closes their files."""
     from PIL import Image
 
     if image.format == "PNG":
-        file = open(path, "rb")  # noqa: SIM115  (open while strips are read)
+        file = opened.enter_context(open(path, "rb"))  # noqa: SIM115
         layout = read_png_layout(file)
         if PngStripReader.supports(layout):
             reader = PngStripReader(file, layout)
             return reader.first_row(), lambda top, bottom: reader.read(bottom - top)
-        file.close()
         if layout.ihdr[8] > 8:
             return None
     if image.format in UNCOMPRESSED and _has_raw_rows(image):
@@ -170,7 +174,7 @@ def _strip_reader(path: str | os.PathLike[str], image: Image.Image) -> tuple[Ima
     bits: Any = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
     if image.format not in DECODED_WHOLE or max(bits) > 8:
         return None
-    first_row = _set_height(Image.open(path), 1)
+    first_row = _set_height(opened.enter_context(Image.open(path)), 1)
     first_row.im, first_row.tile = Image.new(image.mode, first_row.size).im, []
     return first_row, lambda top, bottom: image.crop((0, top, image.width, bottom))
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
-from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, quality_of, read_preamble
+from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, read_preamble, shown_quality_of
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION
 
@@ -55,7 +55,7 @@ class VaeImageFile(ImageFile.ImageFile):
         if isinstance(header, FallbackHeader):
             self.info["coding"] = header.coding
         else:
-            self.info.update(coding="vae", quality=round(quality_of(header.quality_index), 2))
+            self.info.update(coding="vae", quality=shown_quality_of(header.quality_index))
         self._reduce = 1
         self.tile = [ImageFile._Tile("vae", (0, 0, *self.size), 0, self.mode)]
 

@@ -104,7 +104,7 @@ class Task(NamedTuple):
 def compress(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output_dir: str | os.PathLike[str] | None = None,
-    quality: float = 50.0,
+    quality: float | None = None,
     model: str = "small",
     overwrite: bool = False,
     strip: bool = False,

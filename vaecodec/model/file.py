@@ -32,7 +32,7 @@ from vaecodec.config import MAX_SCALES, Config
 from vaecodec.entropy import tables
 from vaecodec.entropy.coding import OUTLIER_FLAG, SYMBOL_MAX, Models
 from vaecodec.entropy.tables import Tables
-from vaecodec.errors import ModelError, require
+from vaecodec.errors import ModelError, ModelNotFoundError, require
 from vaecodec.model import weights
 from vaecodec.model.generative import Generative, Generator, build_generator
 from vaecodec.prior.context_model import Prior
@@ -143,6 +143,7 @@ class Model:
         """Raises ModelError if tensors are missing or do not fit."""
         self.name, self.id, self.config, self.arrays, self.notes = name, model_id, config, arrays, notes
         self.shipped = shipped  # with the package
+        self.path = ""  # of the file it was loaded from
         self.models = Models(_read_tables(arrays))
         self.scales = len(self.models.low) - 1
         self.prior = Prior(config, arrays, self.scales)
@@ -316,6 +317,8 @@ def _of_file(function: Callable[[str, int, int], T], path: str) -> T:
     try:
         state = os.stat(path)
         return function(path, state.st_mtime_ns, state.st_size)
+    except FileNotFoundError as exc:
+        raise ModelNotFoundError(f"{path}: no such file") from exc
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
 
@@ -325,7 +328,10 @@ def _load(path: str, changed: int, size: int) -> Model | Generator:
     if size > MAX_BYTES:
         raise ModelError(f"{path}: has {size} bytes, expected at most {MAX_BYTES}")
     with open(path, "rb") as file:
-        return parse_model(file.read(MAX_BYTES), path, os.path.dirname(path) == SHIPPED)
+        model = parse_model(file.read(MAX_BYTES), path, os.path.dirname(path) == SHIPPED)
+    if isinstance(model, Model):
+        model.path = os.path.abspath(path)
+    return model
 
 
 def find_model(model_id: str) -> Model:

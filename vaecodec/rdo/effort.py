@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from vaecodec.arguments import check_effort
 from vaecodec.config import QUALITY_INDICES
 
+__all__ = ["INDEX_OFFSETS", "ITERATIONS", "check_effort", "coded_index"]
+
 ITERATIONS = (0, 0, 1, 2, 4, 6, 9, 14, 22)  # of refinement, for efforts 1 to 9; effort 2 has a larger filter alone
-
-
-def check_effort(effort: int) -> None:
-    """Raise ValueError unless `effort` is one of 1..9."""
-    if effort not in range(1, len(ITERATIONS) + 1):
-        raise ValueError(f"effort is {effort!r}, expected a whole number in 1..{len(ITERATIONS)}")
-
 
 # Refinement lowers squared errors.  From effort 4 on a part of that is given up for larger steps: by how much the
 # quality index is lowered in the middle of the scale.  Chosen on held-out images.

@@ -104,7 +104,17 @@ def test_unsuitable_images_are_refused():
     assert vaecodec.score(np.repeat(grey[..., None], 3, 2)) == vaecodec.score(grey)  # grey samples in three channels
     for unsuitable in (np.zeros((28, 27), np.uint8), synthetic_image(28, 28), np.zeros((28, 28), np.uint16)):
         with pytest.raises(CodecError):
-            vaecodec.score(unsuitable)
+            vaecodec.score(unsuitable, model="digits")
+
+
+def test_the_model_is_chosen_by_the_image():
+    digit, photograph = np.zeros((28, 28), np.uint8), synthetic_image(40, 50)
+    assert vaecodec.vary(digit, 0.1).shape == (1, 28, 28)
+    assert vaecodec.vary(photograph, 0.1, n=2).shape == (2, 40, 50, 3)
+    assert vaecodec.interpolate(photograph, photograph, 2).shape == (2, 40, 50, 3)
+    assert vaecodec.score(photograph) == vaecodec.score(photograph, model="small")
+    for image in (synthetic_image(28, 28), digit[:27]):  # of the size of digits in colour; grey of another size
+        assert vaecodec.score(image) == vaecodec.score(image, model="small")
 
 
 def test_calibration_keeps_the_id(sampled, tmp_path, capsys):

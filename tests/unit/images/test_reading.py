@@ -88,7 +88,7 @@ def test_paths_bytes_arrays_and_pillow_images_are_read_alike(tmp_path):
 
 
 def test_other_types_raise_a_type_error():
-    with pytest.raises(TypeError, match="not int"):
+    with pytest.raises(TypeError, match=r"image is 7 \(int\)"):
         read_image(7)
 
 
@@ -493,10 +493,10 @@ def test_other_files_are_refused_with_their_name(tmp_path, content):
         read_image(content, "attachment")
 
 
-def test_missing_file_and_folder_are_codec_errors(tmp_path):
-    with pytest.raises(CodecError, match=r"gone\.png: No such file"):
+def test_a_missing_file_and_a_folder_are_errors_of_the_system(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         read_image(tmp_path / "gone.png")
-    with pytest.raises(CodecError, match="Is a directory"):
+    with pytest.raises(IsADirectoryError):
         read_image(tmp_path)
 
 

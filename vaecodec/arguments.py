@@ -1,0 +1,197 @@
+"""Check the arguments of public functions, and read what names a file.  Standard library only.
+
+Every function returns the argument in its plain type.  It raises TypeError where the type is wrong and ValueError where
+the value is; the message names the argument, shows its value and says what is expected.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    class SupportsArray(Protocol):
+        """A tensor or another object that NumPy converts to an array."""
+
+        def __array__(self, *args: Any, **options: Any) -> np.ndarray: ...
+
+
+StrPath = str | os.PathLike[str]
+Buffer = bytes | bytearray | memoryview
+Readable = StrPath | Buffer | BinaryIO  # what names or holds a file
+if TYPE_CHECKING:
+    ImageLike = Readable | np.ndarray | Image.Image | SupportsArray
+
+EFFORTS = range(1, 10)
+REDUCTIONS = (1, 2, 4, 8, 16)
+TARGETS = ("target_size", "target_bpp", "target_psnr")
+
+
+def wrong_type(name: str, value: object, expected: str) -> NoReturn:
+    """Raise TypeError on an argument."""
+    shown = repr(value)
+    about = f"{shown} ({type(value).__name__})" if len(shown) <= 40 else f"of type {type(value).__name__}"
+    raise TypeError(f"{name} is {about}, expected {expected}")
+
+
+def wrong_value(name: str, value: object, expected: str) -> NoReturn:
+    """Raise ValueError on an argument."""
+    raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def check_number(name: str, value: Any, low: float, high: float = math.inf, expected: str = "") -> float:
+    """Check a number in low..high; the ends of an infinite range are excluded, and so is NaN."""
+    expected = expected or f"a number in {low:g}..{high:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        wrong_type(name, value, expected)
+    number = float(value)
+    if not (low <= number <= high and math.isfinite(number)):
+        wrong_value(name, value, expected)
+    return number
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Check a finite number above 0."""
+    number = check_number(name, value, 0, expected="a number above 0")
+    return number if number > 0 else wrong_value(name, value, "a number above 0")
+
+
+def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """Check a whole number in low..high, or of at least `low`."""
+    expected = f"a whole number of {low} or more" if high is None else f"a whole number in {low}..{high}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        wrong_type(name, value, expected)
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        wrong_value(name, value, expected)
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Check True or False; NumPy's are taken, too."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        wrong_type(name, value, "True or False")
+    return bool(value)
+
+
+def check_quality(value: Any, name: str = "quality") -> float:
+    """Check a quality."""
+    return check_number(name, value, 1, 100)
+
+
+def check_effort(value: Any) -> int:
+    """Check an effort."""
+    return check_integer("effort", value, EFFORTS[0], EFFORTS[-1])
+
+
+def check_threads(value: Any) -> int | None:
+    """Check a number of threads, or None for all."""
+    return None if value is None else check_integer("threads", value)
+
+
+def check_targets(quality: Any, size: Any, bpp: Any, psnr: Any) -> None:
+    """Check a quality and the targets that may take its place: at most one of the four is not None."""
+    given = {"quality": quality, **dict(zip(TARGETS, (size, bpp, psnr), strict=True))}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if name == "quality":
+            check_quality(value)
+        elif name == "target_size":
+            check_integer(name, value)
+        else:
+            check_positive(name, value)
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other")
+
+
+def check_numbers(name: str, value: Any, parts: tuple[str, ...], low: tuple[int, ...]) -> tuple[int, ...]:
+    """Check a tuple of whole numbers with these names and least values; lists and arrays are taken, too."""
+    expected = f"({', '.join(parts)})"
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        wrong_type(name, value, expected)
+    values = tuple(value)
+    if len(values) != len(parts):
+        wrong_value(name, values, f"{len(parts)} numbers, {expected}")
+    checked = zip(parts, values, low, strict=True)
+    return tuple(check_integer(f"{part} of {name}", number, least) for part, number, least in checked)
+
+
+def check_window(value: Any) -> tuple[int, int, int, int] | None:
+    """Check a window, or None for the whole image; whether it lies in the image is checked with the image."""
+    if value is None:
+        return None
+    top, left, height, width = check_numbers("window", value, ("top", "left", "height", "width"), (0, 0, 1, 1))
+    return top, left, height, width
+
+
+def check_reduction(value: Any) -> int:
+    """Check the factor of a preview."""
+    expected = f"one of {', '.join(map(str, REDUCTIONS))}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        wrong_type("reduce", value, expected)
+    return int(value) if value in REDUCTIONS else wrong_value("reduce", value, expected)
+
+
+def check_path(name: str, value: Any, expected: str = "a path") -> str:
+    """Check a path, and return it as text."""
+    if not isinstance(value, (str, os.PathLike)):
+        wrong_type(name, value, expected)
+    path = os.fspath(value)
+    return path if isinstance(path, str) else os.fsdecode(path)
+
+
+def check_model(value: Any) -> str:
+    """Check a model's name or path."""
+    return check_path("model", value, "the name of a model, or the path of a .vcm file") or wrong_value(
+        "model", value, "the name of a model, or the path of a .vcm file"
+    )
+
+
+def check_optional_model(value: Any) -> str | None:
+    """Check a model's name or path, or None."""
+    return None if value is None else check_model(value)
+
+
+def check_limits(value: Any) -> None:
+    """Check limits, or None for none."""
+    if value is not None and not all(hasattr(value, name) for name in ("pixels", "side", "refuse")):
+        wrong_type("limits", value, "vaecodec.Limits or None")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Check a function, or None."""
+    if value is not None and not callable(value):
+        wrong_type(name, value, "a function or None")
+
+
+def check_sequence(name: str, value: Any, of: str) -> list[Any]:
+    """Check several things in order, and return a list of them; a single path or buffer is none."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike)) or not hasattr(value, "__iter__"):
+        wrong_type(name, value, f"a sequence of {of}")
+    return list(value)
+
+
+def to_bytes(data: Readable, name: str = "data", expected: str = "a path, bytes or a binary file") -> bytes:
+    """Read a file, by path or from a binary file object, or return the bytes of a buffer.
+
+    Raises OSError where a file cannot be read, FileNotFoundError where it is missing.
+    """
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        with open(data, "rb") as file:
+            return file.read()
+    if callable(getattr(data, "read", None)):
+        contents: Any = data.read()  # type: ignore[union-attr]
+        if isinstance(contents, str):
+            wrong_type(name, data, f"{expected}; open it in mode 'rb'")
+        return bytes(contents)
+    try:
+        return memoryview(data).tobytes()  # type: ignore[arg-type]
+    except TypeError:
+        wrong_type(name, data, expected)
