@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from vaecodec.arguments import TARGETS, check_effort, check_model, check_threads, wrong_type
 from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
 from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, read_preamble, shown_quality_of
 from vaecodec.errors import CodecError, FormatError
@@ -20,6 +21,9 @@ FORMAT, MIME = "VAE", "image/x-vaecodec"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by channels
 REDUCTIONS = (16, 8, 4, 2)
 INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "dpi": "dpi"}  # Pillow's names
+
+# Options of save: those of vaecodec.encode, and metadata; save_all checks `append_images`.
+OPTIONS = ("quality", *TARGETS, "effort", "model", "threads", *INFO_KEYS.values(), "append_images")
 
 
 def accept(prefix: bytes) -> bool:
@@ -142,33 +146,51 @@ class VaeImageFile(ImageFile.ImageFile):
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     """Write an image as a .vae file, for Image.save.
 
-    Options: `quality` 1..100 (50), `model` a name or .vcm file ("small"), `threads`; `icc_profile`, `exif` (bytes or
-    Image.Exif), `xmp` and `dpi`, which default to those of image.info and are left out if None or empty.  The EXIF
-    orientation is applied.  Raises OSError on a mode that is not supported, ValueError on a quality out of range.
+    Options: `quality`, `target_size`, `target_bpp`, `target_psnr`, `effort`, `model` and `threads` as of
+    vaecodec.encode; `icc_profile`, `exif` (bytes or Image.Exif), `xmp` and `dpi`, which default to those of image.info
+    and are left out if None or empty.  The EXIF orientation is applied.
+
+    Raises OSError on a mode that is not supported, TypeError or ValueError on an option that is unknown or wrong.
     """
     from vaecodec.codec import load, modes
+    from vaecodec.codec.rate_control import Target
     from vaecodec.images.reading import COLOUR_MODES, GREY_16_MODES, GREY_MODES, read_image
 
+    options: dict[str, Any] = image.encoderinfo
+    unknown = [name for name in options if name not in OPTIONS]
+    if unknown:
+        raise TypeError(f"{FORMAT} images have no option {unknown[0]} to save with; there are {', '.join(OPTIONS)}")
+    size, bpp, psnr = (options.get(name) for name in TARGETS)
+    goal = Target.from_arguments(size, bpp, psnr, options.get("quality"))
+    effort, threads = check_effort(options.get("effort", 1)), check_threads(options.get("threads"))
+    model = check_model(options.get("model", "small"))
     if image.mode not in (*GREY_MODES, *COLOUR_MODES, *GREY_16_MODES):
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}")
-    options: dict[str, Any] = image.encoderinfo
     # A copy, so that the pixels are those in memory, not those of the image's file.
     copy = image.copy()
-    for name in INFO_KEYS.values():
-        if name in options:
-            copy.info[name] = options[name]
-        if not copy.info.get(name):
-            copy.info.pop(name, None)
-    if isinstance(copy.info.get("xmp"), str):
-        copy.info["xmp"] = copy.info["xmp"].encode()
-    if isinstance(copy.info.get("exif"), Image.Exif):
-        copy.info["exif"] = copy.info["exif"].tobytes()
+    copy.info = _info_to_save(copy.info, options)
     try:
         samples, metadata = read_image(copy, filename if isinstance(filename, str) and filename else None)
-        codec = load(options.get("model", "small"), threads=options.get("threads"))
-        file.write(modes.encode(codec, samples, options.get("quality", 50), metadata))
+        file.write(modes.encode(load(model, threads=threads), samples, goal, metadata, effort=effort))
     except CodecError as exc:
         raise OSError(f"cannot write image as {FORMAT}: {exc}") from exc
+
+
+def _info_to_save(info: dict[Any, Any], options: dict[str, Any]) -> dict[Any, Any]:
+    """Return the info of an image with the metadata to save; raises TypeError on metadata of another type."""
+    info = info.copy()
+    for name in INFO_KEYS.values():
+        value = options.get(name, info.get(name))
+        if isinstance(value, Image.Exif):
+            value = value.tobytes()
+        if name == "xmp" and isinstance(value, str):
+            value = value.encode()
+        if name in options and value and name != "dpi" and not isinstance(value, bytes):
+            wrong_type(name, value, "bytes")
+        info[name] = value
+        if not value:
+            del info[name]
+    return info
 
 
 def save_all(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:

@@ -113,6 +113,35 @@ def test_16_bits_are_exact_in_grey_and_reduced_with_a_warning_in_colour():
     np.testing.assert_array_equal(np.asarray(colour), samples >> 8)
 
 
+def test_every_option_has_an_effect_or_is_an_error(tmp_path):
+    image = photograph().crop((0, 0, 160, 120))
+    assert save_vae(image, effort=4) == vaecodec.encode(image, effort=4) != save_vae(image)
+    assert save_vae(image, target_size=2000) == vaecodec.encode(image, target_size=2000)
+    assert save_vae(image, target_psnr=32.0) == vaecodec.encode(image, target_psnr=32.0)
+    assert save_vae(image, threads=1) == save_vae(image)
+    for options in ({"lossles": True}, {"speed": 5}, {"quality": 50, "subsampling": 0}, {"optimize": True}):
+        with pytest.raises(TypeError, match=f"option {list(options)[-1]}"):
+            image.save(tmp_path / "photo.vae", **options)
+    wrong = [{"quality": "50"}, {"effort": "9"}, {"target_size": 9.5}, {"model": 3}, {"threads": True}, {"exif": 5}]
+    for options in (*wrong, {"icc_profile": "sRGB"}):
+        with pytest.raises(TypeError, match=next(iter(options))):
+            image.save(tmp_path / "photo.vae", **options)
+    for options in ({"effort": 10}, {"threads": 0}, {"target_size": -1}, {"quality": 50, "target_size": 900}):
+        with pytest.raises(ValueError, match=list(options)[-1]):
+            image.save(tmp_path / "photo.vae", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_draft_chooses_a_preview(tmp_path):
+    path = tmp_path / "photo.vae"
+    image = photograph()
+    image.save(path)
+    with Image.open(path) as opened:
+        opened.draft("RGB", (100, 60))
+        assert opened.size == (-(-image.width // 4), -(-image.height // 4))
+        np.testing.assert_array_equal(opened, vaecodec.decode(path, reduce=4))
+
+
 def test_unsupported_modes_are_refused():
     for mode in ("I", "F", "LAB"):
         with pytest.raises(OSError, match=f"cannot write mode {mode} as VAE"):
