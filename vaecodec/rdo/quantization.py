@@ -95,11 +95,11 @@ def quantizer(prior: Prior, tables: Tables, squared_steps_per_bit: float = SQUAR
     return Quantizer((squared_steps_per_bit * _magnitude_bits[key][1]).astype(np.float32), prior.centroids)
 
 
-def symbol_bits(tables: Tables, table: int) -> np.ndarray:
-    """f64[COSTS]: bits of symbols 0, 1, ... in a table, the mean of both signs; an escape beyond its ends."""
+def symbol_bits(tables: Tables, table: int, count: int = COSTS) -> np.ndarray:
+    """f64[count]: bits of symbols 0, 1, ... in a table, the mean of both signs; an escape beyond its ends."""
     freq, low = tables.row(table).astype(np.float64), int(tables.low[table])
     bits = PRECISION - np.log2(freq)
     bits[-1] += 32
-    last, symbols = len(freq) - 1, np.arange(COSTS)
+    last, symbols = len(freq) - 1, np.arange(count)
     positive, negative = (np.where((p < 0) | (p > last), last, p) for p in (symbols - low, -symbols - low))
     return (bits[positive] + bits[negative]) / 2

@@ -105,7 +105,7 @@ def read_recipe(path: str) -> tuple[Architecture | None, dict[str, Any]]:
             expected: Any = type(options[name].default)
             if type(value) is not expected and not (expected is float and type(value) is int):
                 raise ValueError(f"[training] {name} is {value!r}, expected {expected.__name__}")
-            if expected is not bool and value < 0:
+            if expected not in (bool, str) and value < 0:
                 raise ValueError(f"[training] {name} is {value!r}, expected 0 or more")
         return config, {n: float(v) if options[n].type == "float" else v for n, v in values.items()}
     except (CodecError, OSError, ValueError, TypeError) as exc:  # TOMLDecodeError is a ValueError

@@ -24,6 +24,7 @@ import tensorflow as tf
 from vaecodec.config import ANCHORS, Config
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import SSIM_LEAST
+from vaecodec.training.trellis import load_trellis
 from vaecodec.training.vae import VAE, initial_weights
 
 Tensor = Any
@@ -54,6 +55,7 @@ class Options:
     bfloat16: bool = False
     ms_ssim: float = 0.0  # share of 1 - MS-SSIM in the distortion, in place of squared error
     enlarged: float = 0.0  # fraction of crops that are enlarged, up to twofold
+    trellis: str = ""  # model whose trellis chooses symbols, to train the prior alone on them; "" for none
     towers: int = 1  # parts of a batch that are computed in parallel
 
 
@@ -124,13 +126,15 @@ def make_tower(config: Config, options: Options, hard: bool) -> Callable[..., tu
         raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {SSIM_LEAST}")
     if options.batch % max(options.towers, 1):
         raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
+    trellis = load_trellis(options.trellis) if options.trellis else None
     operands, layout = tf.bfloat16 if options.bfloat16 else tf.float32, Layout(initial_weights(config))
 
     def tower(weights: Tensor, x: Tensor, quality: Tensor, seed: Tensor, number: Any) -> tuple[Tensor, Tensor]:
         seed += [0, (number + 1) * TOWER_SEED_DISTANCE]
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            loss = VAE(config, layout.unpack(weights), operands, options.ms_ssim).loss(x, quality, seed, hard)
+            vae = VAE(config, layout.unpack(weights), operands, options.ms_ssim)
+            loss = vae.prior_loss(x, quality, trellis) if trellis else vae.loss(x, quality, seed, hard)
         return tape.gradient(loss.loss, weights), tf.stack([getattr(loss, name) for name in METRICS])
 
     return tower

@@ -37,6 +37,7 @@ from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.training import wavelets
 from vaecodec.training.densities import bits, distributions, latent_density
 from vaecodec.training.layers import Float, Quantised, Shapes, on_grid, straight_through
+from vaecodec.training.trellis import Trellis
 from vaecodec.training.wavelets import details, from_halves, to_halves, with_magnitudes
 from vaecodec.transforms.latents import subband_of
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
@@ -319,6 +320,31 @@ class VAE:
         distortion, mse = self.distortion(x, density, lmbda)
         rate = bpp + noisy_bpp - tf.stop_gradient(noisy_bpp)
         loss = tf.reduce_mean((rate + distortion) / tf.sqrt(lmbda))
+        psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
+        lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
+        return Loss(loss, tf.reduce_mean(bpp), psnr, lowest_bpp)
+
+    def prior_loss(self, x: Tensor, quality: Tensor, trellis: Trellis) -> Loss:
+        """The loss that the trellis minimises, of x u8[B, H, W, C], sides multiples of 64; it trains the prior alone.
+
+        Distortion is the squared error of coefficients.
+        """
+        gains, lmbda = self.gains(quality), lambda_of(quality)
+        scaled = self.analysis(tf.cast(x, tf.float32), gains) * gains.gain
+        parts = self.parts(gains, lmbda, tf.shape(scaled) // [1, 2, 2, CELL])
+        density, index, mask = next(parts)
+        rates, errors = [], []
+        targets = self.targets(tf.stop_gradient(scaled), gains)
+        for number, target in enumerate(targets):
+            rate, error, values = trellis.cost(target, density.loc, index, mask)
+            rates.append(tf.reduce_sum(rate, [1, 2, 3]))
+            errors.append(tf.reduce_sum(error, [1, 2, 3]))
+            if number + 1 < len(targets):  # the last is followed by p(x | y), which is not trained
+                density, index, mask = parts.send(values)
+        pixels = x.shape[1] * x.shape[2]
+        bpp, error = tf.add_n(rates) / pixels, tf.add_n(errors) / pixels
+        loss = tf.reduce_mean((bpp + error) / tf.sqrt(lmbda))
+        mse = error / lmbda * (self.config.lambda_channels / self.config.channels)
         psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
         lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
         return Loss(loss, tf.reduce_mean(bpp), psnr, lowest_bpp)

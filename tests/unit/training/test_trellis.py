@@ -1,0 +1,105 @@
+"""Training on the trellis's symbols: its rate is that of the coder, and its gradients are those of the cost."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from support.images import synthetic_image
+from vaecodec.config import INDICES_PER_ANCHOR, SQUARED_STEPS_PER_BIT
+from vaecodec.entropy import coding
+from vaecodec.model.file import load_model
+from vaecodec.prior.context_model import choose_symbols
+from vaecodec.rdo.quantization import quantizer, targets
+from vaecodec.training.freezing import unfreeze
+from vaecodec.training.train_step import Layout, Options, make_step
+from vaecodec.training.trellis import load_trellis
+from vaecodec.training.vae import VAE
+from vaecodec.transforms.wavelet import quantisation_targets
+
+
+@pytest.fixture(scope="module")
+def trellis():
+    return load_trellis("small")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return unfreeze(load_model("small"))
+
+
+def bits_of_the_coder(image, quality_index):
+    model = load_model("small")
+    [coefficients] = model.transforms.analysis([image], quality_index)
+    parts = targets(model.prior, quantisation_targets(coefficients, model.gains.scaled(quality_index)), quality_index)
+    choose = quantizer(model.prior, model.models.tables)
+    coded, _ = choose_symbols(
+        model.prior, coefficients.cells, quality_index, lambda part, distributions: choose(parts[part], distributions)
+    )
+    tables = model.models.tables  # without scale offsets, which the loss does not have
+    return sum(coding.outlier_bits(tables, *part) + tables.bits(*part) for part in coded)
+
+
+@pytest.mark.parametrize("quality_index", [196, 452, 708])
+def test_rate_is_that_of_the_coder(trellis, trained, quality_index):
+    image = synthetic_image(128, 192)
+    config, weights = trained
+    # A level of the coder's conditions is their middle.
+    quality = (quality_index // 8 * 8 + 3.5) / INDICES_PER_ANCHOR
+    loss = VAE(config, weights).prior_loss(tf.constant(image[None]), tf.constant([quality], tf.float32), trellis)
+    bits = bits_of_the_coder(image, quality_index)
+    assert float(loss.bpp) * 128 * 192 == pytest.approx(bits, rel=0.02)
+
+
+def test_gradients_are_those_of_the_cost(trellis):
+    rng = np.random.default_rng(1)
+    target = tf.constant(rng.laplace(0, 3, (1, 16, 16, 4)), tf.float32)
+    loc = tf.constant(rng.integers(-64, 64, target.shape) / 64, tf.float32)
+    index = tf.constant(rng.uniform(trellis.first + 1, 50, target.shape), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([loc, index])
+        rate, error, values = trellis.cost(target, loc, index, None)
+        cost = tf.reduce_sum(rate + error)
+    by_loc, by_index = tape.gradient(cost, [loc, index])
+    np.testing.assert_allclose(by_loc, -2 * (target - values) / SQUARED_STEPS_PER_BIT, rtol=1e-5, atol=1e-5)
+    symbols, _ = trellis.choose(target, loc, index, None)
+    higher, lower = (trellis.rate(symbols, tf.floor(index) + step) for step in (1.0, 0.0))
+    np.testing.assert_allclose(by_index, higher - lower, rtol=1e-3, atol=1e-3)
+
+
+def test_places_outside_the_mask_cost_nothing(trellis):
+    mask = tf.constant(np.arange(64).reshape(1, 8, 8, 1) % 2 == 0)
+    target, index = tf.fill([1, 8, 8, 3], 4.0), tf.fill([1, 8, 8, 3], 30.0)
+    rate, error, values = trellis.cost(target, tf.zeros_like(target), index, mask)
+    outside = ~np.broadcast_to(mask, target.shape)
+    assert not any(np.any(x.numpy()[outside]) for x in (rate, error, values))
+    assert np.all(rate.numpy()[~outside] > 0)
+
+
+def test_uncoded_places_learn_from_what_they_miss(trellis):
+    """Where table 0 is predicted, a large coefficient raises its index, and a small one lowers it a little."""
+    index = tf.fill([1, 1, 2, 1], float(trellis.first) - 1)
+    target = tf.reshape(tf.constant([0.0, 2.2]), [1, 1, 2, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(index)
+        rate, _, _ = trellis.cost(target, tf.zeros_like(target), index, None)
+    small, large = tape.gradient(rate, index).numpy().ravel()
+    assert large < -0.5 and 0 <= small < 0.01
+
+
+def test_training_lowers_the_cost_and_keeps_the_transforms(trained):
+    config, weights = trained
+    weights = {name: value.copy() for name, value in weights.items()}
+    for octave in range(5):
+        weights[f"context/{octave}/first/bias"][18:] += 0.2
+    layout = Layout(weights)
+    step = tf.function(make_step(config, Options(batch=2, crop=64, trellis="small")))
+    state = [tf.constant(value) for value in layout.initial_state(weights)]
+    images, losses = tf.constant(np.stack([synthetic_image(64, 64, n) for n in (1, 2)])), []
+    for _ in range(25):
+        state, metrics = step(state, images, tf.constant(1e-3), tf.constant([0, 1]))
+        losses.append(float(metrics[0]))
+    assert np.isfinite(losses).all() and losses[-1] < 0.97 * losses[0]
+    after = layout.unpack(state[0].numpy())
+    changed = {name for name in weights if not np.array_equal(after[name], weights[name])}
+    assert changed and all(name.startswith(("context/", "lowest/", "start")) for name in changed)
