@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +51,14 @@ def library_name(system: str = sys.platform) -> str:
 def architecture() -> str:
     """The architecture of this machine by its name in KINDS, else by the one of the platform module."""
     return ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower())
+
+
+def checksum_of_sources() -> int:
+    """CRC-32 of the C sources, which the library holds, so that one of other sources is not used."""
+    checksum = 0
+    for path in sorted(SOURCES.iterdir()):
+        checksum = zlib.crc32(path.read_bytes(), checksum)
+    return checksum
 
 
 def find_compiler() -> list[str] | None:
@@ -89,7 +98,9 @@ def build(
     if not compiler:
         raise RuntimeError("no C compiler was found (cc, gcc, clang, or the ziglang package)")
     kinds = {"plain": ("-DVC_PLAIN",), **KINDS.get(architecture, {})}
-    sources: list[tuple[str, tuple[str, ...]]] = [("dispatch", ("dispatch.c",))]
+    sources: list[tuple[str, tuple[str, ...]]] = [
+        ("dispatch", ("dispatch.c", f"-DVC_SOURCES={checksum_of_sources()}u"))
+    ]
     sources += [(kind, ("kind.c", f"-DVC_KIND={kind}", *more)) for kind, more in kinds.items()]
     position = () if output.suffix in (".dll", ".wasm") else ("-fPIC",)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:

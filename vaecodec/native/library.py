@@ -13,6 +13,7 @@ import ctypes
 import math
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,6 +26,7 @@ import numpy.typing as npt
 VARIABLE = "VAECODEC_CORE"
 # Equal to build.library_name; that module takes as long to import as all kernels.
 SUFFIX = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
+CHECKOUT = ("..", "..", "pyproject.toml")  # from here: in a clone sources change, and the library may be left behind
 REFERENCE = "numpy"  # the kind that needs no library
 # Letters of signatures: int32_t, int64_t, float, pointer.
 TYPES: dict[str, Any] = {"i": ctypes.c_int32, "q": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}
@@ -41,9 +43,22 @@ def _library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(path)
     except OSError:
         return None
+    if os.path.exists(os.path.join(os.path.dirname(__file__), *CHECKOUT)):
+        _check_sources(library, path)
     library.vc_kind_name.restype, library.vc_kind_name.argtypes = ctypes.c_char_p, [ctypes.c_int]
     library.vc_kernel_of.restype, library.vc_kernel_of.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_char_p]
     return library
+
+
+def _check_sources(library: ctypes.CDLL, path: str) -> None:
+    """Raise ImportError if the library was not built from the sources of this clone."""
+    checksum, folder = 0, os.path.join(os.path.dirname(__file__), "src")  # as build.checksum_of_sources
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as file:
+            checksum = zlib.crc32(file.read(), checksum)
+    found = getattr(library, "vc_sources", None)
+    if found is None or ctypes.c_uint32(found()).value != checksum:
+        raise ImportError(f"{path} was built from other sources: run python -m vaecodec.native.build")
 
 
 @lru_cache(maxsize=1)

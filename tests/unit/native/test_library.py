@@ -1,8 +1,10 @@
 """Test the memory and the arguments of kernels."""
 
 import threading
+import zlib
 
 import numpy as np
+import pytest
 
 from vaecodec.native import library, wavelet
 
@@ -38,3 +40,12 @@ def test_kernels_read_arrays_that_are_read_only_or_parts_of_others(kinds):
 def test_large_arrays_are_not_kept():
     size = library.REUSED_BYTES + 1
     assert not np.shares_memory(library.reused("large", (size,), np.uint8), library.reused("large", (size,), np.uint8))
+
+
+def test_a_library_of_other_sources_is_refused(kinds, monkeypatch):
+    library.forget()
+    monkeypatch.setattr(zlib, "crc32", lambda data, start=0: 1)
+    with pytest.raises(ImportError, match=r"built from other sources: run python -m vaecodec\.native\.build"):
+        library.kinds()
+    monkeypatch.undo()
+    assert library.kinds()[1:] == kinds

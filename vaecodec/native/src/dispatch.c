@@ -56,6 +56,9 @@ static const vc_kind *kind(int n) {
     return n >= 0 && n < count ? all[n] : NULL;
 }
 
+// A checksum of the sources, by which Python tells a library of its own version from others.
+VC_API uint32_t vc_sources(void) { return VC_SOURCES; }
+
 VC_API const char *vc_kind_name(int n) {
     const vc_kind *chosen = kind(n);
     return chosen ? chosen->name : NULL;
