@@ -100,7 +100,7 @@ def test_operators_give_the_results_of_single_files(tmp_path, monkeypatch, optio
         assert {
             path: list(outcome.warnings) for path, outcome in outcomes.items()
         } == expected_warnings and expected_warnings["in/film.jpg"]
-    assert digests("one") == digests("all") and len(digests("all")) == (7 if "only_images" in options else 9)
+    assert digests("one") == digests("all") and len(digests("all")) == (6 if "only_images" in options else 9)
 
 
 def test_files_that_change_after_reading_are_read_again(tmp_path, monkeypatch):

@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO
 
 from vaecodec import limits
 from vaecodec.cli.info import check_stdin
 from vaecodec.codec.rate_control import Target
+from vaecodec.container.chunks import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import FolderWalk, Job, Listing, compress_jobs, decompress_jobs, is_vae, verify_jobs
@@ -25,6 +27,7 @@ from vaecodec.files.runs import (
     map_unordered,
     verify_job,
 )
+from vaecodec.images.frames import count_frames
 from vaecodec.model.file import load_model
 from vaecodec.progress import Console, Progress, hushed
 from vaecodec.threads import available_cores
@@ -79,14 +82,13 @@ def _convert_files(args: argparse.Namespace, console: Console, convert: Convert,
     to_stdout = _check_files(args)
     taken: dict[str, str] = {}
 
-    def work(name: str) -> tuple[dict[str, Any], str]:
+    def work(name: str, frame: int | None, dst: str | BinaryIO | None) -> tuple[dict[str, Any], str]:
         if args.command == "compress" and not args.force and is_vae(name):
             raise CodecError("is already a .vae file (-f compresses it again)")
         src: str | BinaryIO = sys.stdin.buffer if name == "-" else name
-        dst: str | BinaryIO | None = sys.stdout.buffer if to_stdout else args.output
-        progress = _show_tiles(console, name)
+        progress, frames = _show_tiles(console, name), {"frame": frame} if frame else {}
         try:
-            report = convert(src, dst, overwrite=args.force, taken=taken, progress=progress, **options)
+            report = convert(src, dst, overwrite=args.force, taken=taken, progress=progress, **options, **frames)
         except ValueError as exc:
             if options.get("window") is None:
                 raise
@@ -96,9 +98,28 @@ def _convert_files(args: argparse.Namespace, console: Console, convert: Convert,
 
     with hushed(args.verbose):
         if args.model is None or _model_id(console, args.model):
+            output = sys.stdout.buffer if to_stdout else args.output
             for name in args.inputs:
-                console.attempt(name, partial(work, name))
+                for frame, dst in _frames(args, name, output):
+                    console.attempt(name, partial(work, name, frame, dst))
     return int(console.failures > 0)
+
+
+def _frames(
+    args: argparse.Namespace, name: str, output: str | BinaryIO | None
+) -> Iterator[tuple[int | None, str | BinaryIO | None]]:
+    """Yield the number and the output of each page or frame that is to be compressed; None for a whole file."""
+    frames = 1
+    if getattr(args, "all_frames", False):
+        with suppress(OSError), open(name, "rb") as file:
+            frames = count_frames(file)
+    if frames == 1:
+        yield getattr(args, "frame", None), output
+        return
+    folder = args.output if args.output is not None else os.path.dirname(name)
+    stem = os.path.splitext(os.path.basename(name))[0]
+    for number in range(1, frames + 1):
+        yield number, os.path.join(folder, f"{stem}-{number:04}{SUFFIX}")
 
 
 def _convert_folders(
@@ -163,6 +184,8 @@ def _check_files(args: argparse.Namespace) -> bool:
         args.usage("standard input has no name for a file in a folder; -o must be a file")
     if args.output is not None and args.output.endswith(os.sep) and not to_folder:
         args.usage(f"{args.output} is not a folder")
+    if getattr(args, "all_frames", False) and (stdin or to_stdout or (args.output is not None and not to_folder)):
+        args.usage("--all-frames writes several files; -o must be an existing folder")
     _check_rm(args)
     if args.rm and (to_stdout or stdin):
         args.usage("--rm needs files as input and output")
@@ -180,8 +203,9 @@ def _check_folders(args: argparse.Namespace) -> None:
     if args.stdout or args.output is not None:
         args.usage("-r takes --output-dir instead of -o or -c")
     _check_no_stdin(args)
-    if getattr(args, "window", None) is not None:
-        args.usage("--window does not go with -r")
+    for option in ("window", "frame", "all_frames"):
+        if getattr(args, option, None):
+            args.usage(f"--{option.replace('_', '-')} does not go with -r")
     _check_rm(args)
 
 
@@ -193,6 +217,8 @@ def _check_no_stdin(args: argparse.Namespace) -> None:
 def _check_rm(args: argparse.Namespace) -> None:
     if args.rm and getattr(args, "window", None) is not None:
         args.usage("--rm would lose the image outside --window")
+    if args.rm and (getattr(args, "frame", None) or getattr(args, "all_frames", False)):
+        args.usage("--rm would lose what the files hold beside the frames")
     if args.rm and getattr(args, "reduce", 1) > 1:
         args.usage("--rm would leave only a preview")
 

@@ -74,6 +74,12 @@ def _add_compression(add_command: AddCommand) -> None:
     compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
     compress.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP metadata")
     compress.add_argument("--only-images", action="store_true", help="skip files that are not images")
+    pages = compress.add_mutually_exclusive_group()
+    pages.add_argument(
+        "--frame", type=positive, metavar="N", help="of several pages or frames, compress number N alone"
+    )
+    text = "compress every page or frame, as IN-0001.vae and so on (default: store the file)"
+    pages.add_argument("--all-frames", action="store_true", help=text)
 
     decompress = add_command("decompress", "Decompress .vae files to images or to the files stored in them.")
     _add_conversion(decompress, "IN.png")

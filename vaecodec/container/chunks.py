@@ -51,16 +51,21 @@ class UnknownChunks:
     def skip(self, tag: bytes) -> None:
         """Raise FormatError if a chunk must not be skipped, or is one too many."""
         if not 97 <= tag[0] <= 122:
-            raise FormatError(f"chunk {tag!r} is out of place, or this version does not know it")
+            raise FormatError(f"chunk {name_of_tag(tag)} is out of place, or this version does not know it")
         self._count += 1
         if self._count > MAX_UNKNOWN:
             raise FormatError(f"the file has more than {MAX_UNKNOWN} chunks that this version does not know")
 
 
+def name_of_tag(tag: bytes) -> str:
+    """The name of a chunk in messages; bytes that are no letters are escaped."""
+    return tag.decode("ascii", "backslashreplace")
+
+
 def check_crc(tag: bytes, computed: int, stored: bytes | memoryview) -> None:
     """Raise FormatError unless a chunk's CRC is the one in the file, 4 bytes."""
     if computed != int.from_bytes(stored, "little"):
-        raise FormatError(f"chunk {tag!r} is damaged (its CRC does not match)")
+        raise FormatError(f"chunk {name_of_tag(tag)} is damaged (its CRC does not match)")
 
 
 def check_version(payload: bytes | memoryview) -> None:
@@ -101,7 +106,7 @@ def read_chunks(data: bytes | memoryview, check_data: bool = True) -> Iterator[t
         if tag in OTHER_KINDS and position == len(MAGIC):
             raise FormatError(OTHER_KINDS[tag])
         if length > len(view) - position - 12:
-            raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
+            raise FormatError(f"the file is cut off or damaged inside chunk {name_of_tag(tag)}")
         begin, end = position + 8, position + 8 + length
         if tag != b"DATA" or check_data:
             check_crc(tag, zlib.crc32(view[position + 4 : end]), view[end : end + 4])
@@ -136,14 +141,14 @@ def read_leading_chunks(file: BinaryIO, head_size: int) -> tuple[dict[bytes, byt
         if not payloads and tag not in (b"HEAD", b"PICT"):
             raise FormatError(OTHER_KINDS.get(tag, "the first chunk must be HEAD or PICT"))
         if tag in payloads:
-            raise FormatError(f"chunk {tag!r} occurs twice")
+            raise FormatError(f"chunk {name_of_tag(tag)} occurs twice")
         if tag == ALPHA:
             payloads[tag] = b""
         elif tag not in KNOWN:
             unknown.skip(tag)
         elif tag != b"DATA":
             if position > size:
-                raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
+                raise FormatError(f"the file is cut off or damaged inside chunk {name_of_tag(tag)}")
             payload, crc = bytearray(), zlib.crc32(tag)
             for place in range(0, length, BLOCK):
                 block = file.read(min(BLOCK, length - place))

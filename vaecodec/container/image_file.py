@@ -27,6 +27,7 @@ from vaecodec.container.chunks import (
     Span,
     check_version,
     inflate_metadata,
+    name_of_tag,
     pack_chunk,
     pack_chunks,
     read_chunks,
@@ -193,15 +194,9 @@ def quality_of(quality_index: int) -> float:
 
 
 def shown_quality_of(quality_index: int) -> float:
-    """A quality of few digits that has this quality index: a whole number if there is one, else one decimal."""
-    quality = quality_of(quality_index)
-    return float(
-        next(
-            short
-            for short in (round(quality), round(quality, 1), quality)
-            if 1 <= short <= 100 and quality_index_of(short) == quality_index
-        )
-    )
+    """The shortest quality with this quality index: a whole number if there is one, else one decimal."""
+    whole, decimal = float(round(quality_of(quality_index))), round(quality_of(quality_index), 1)
+    return whole if quality_index_of(whole) == quality_index else decimal
 
 
 def quality_index_of(quality: float) -> int:
@@ -303,9 +298,9 @@ def read_pict(payload: bytes | memoryview) -> FallbackHeader:
 def _check_beside(header: Header, tag: bytes, length: int) -> None:
     """Raise FormatError where grey or ALPH, of so many bytes, does not go with HEAD."""
     if header.channels != 3 and not (tag == ALPHA and header.is_image):
-        raise FormatError(f"chunk {tag!r} does not go with {header.channels} channels")
+        raise FormatError(f"chunk {name_of_tag(tag)} does not go with {header.channels} channels")
     if tag == GREY and length:
-        raise FormatError(f"chunk {tag!r} has {length} bytes, expected none")
+        raise FormatError(f"chunk {name_of_tag(tag)} has {length} bytes, expected none")
 
 
 def check_is_image(header: Header | FallbackHeader) -> None:
@@ -324,7 +319,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
         if (tag in (b"HEAD", b"PICT")) != (header is None):
             raise FormatError("the first chunk, and only the first, must be HEAD or PICT")
         if tag in KNOWN and tag in spans:
-            raise FormatError(f"chunk {tag!r} occurs twice")
+            raise FormatError(f"chunk {name_of_tag(tag)} occurs twice")
         if tag in KNOWN:
             spans[tag] = Span(offset, length)
         if tag == b"HEAD":
@@ -335,7 +330,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
         elif tag == b"PICT":
             header = read_pict(view[offset : offset + length])
         elif tag == GREY and isinstance(header, FallbackHeader):
-            raise FormatError(f"chunk {tag!r} does not go with PICT")
+            raise FormatError(f"chunk {name_of_tag(tag)} does not go with PICT")
         elif tag in (GREY, ALPHA) and isinstance(header, Header):
             _check_beside(header, tag, length)
     assert header is not None  # read_chunks ends with DATA, which the header must precede
@@ -346,7 +341,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
     if isinstance(header, FallbackHeader) and (ALPHA in spans) != (
         header.coding == "avif" and header.channels % 2 == 0
     ):
-        raise FormatError(f"chunk {ALPHA!r} is missing or does not go with coding {header.coding}")
+        raise FormatError(f"chunk {name_of_tag(ALPHA)} is missing or does not go with coding {header.coding}")
     known = {name: spans[tag] for name, tag in METADATA.items() if tag in spans}
     grey = GREY in spans or (isinstance(header, Header) and header.channels == 1)
     return Contents(header, tiles, known, payloads, grey, spans.get(ALPHA))

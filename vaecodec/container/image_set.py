@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-from vaecodec.container.chunks import MAGIC, VERSION, check_crc, check_version, pack_chunk
+from vaecodec.container.chunks import MAGIC, VERSION, check_crc, check_version, name_of_tag, pack_chunk
 from vaecodec.errors import FormatError
 
 HEADER = struct.Struct("<BB16sIHII")  # version, reserved, then the fields of Header
@@ -51,10 +51,10 @@ def parse(data: bytes) -> tuple[Header, bytes]:
         length = int.from_bytes(data[position : position + 4], "little")
         tag, end = data[position + 4 : position + 8], position + 8 + length
         if end + 4 > len(data):
-            raise FormatError(f"the file is cut off or damaged inside chunk {tag!r}")
+            raise FormatError(f"the file is cut off or damaged inside chunk {name_of_tag(tag)}")
         check_crc(tag, zlib.crc32(data[position + 4 : end]), data[end : end + 4])
         if tag != expected:
-            raise FormatError(f"chunk {tag!r} is in the place of {expected!r}")
+            raise FormatError(f"chunk {name_of_tag(tag)} is in the place of {name_of_tag(expected)}")
         payloads.append(data[position + 8 : end])
         position = end + 4
     if position != len(data):

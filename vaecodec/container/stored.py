@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.atomic import Attributes
-from vaecodec.container.chunks import MAGIC, VERSION, UnknownChunks, check_crc, check_version, pack_chunk, zstandard
+from vaecodec.container.chunks import (
+    MAGIC,
+    VERSION,
+    UnknownChunks,
+    check_crc,
+    check_version,
+    name_of_tag,
+    pack_chunk,
+    zstandard,
+)
 from vaecodec.errors import CodecError, FormatError
 
 FILE = struct.Struct("<BBBBHq")  # version, flags, method, reserved, permissions, nanoseconds since 1970
@@ -178,10 +187,10 @@ class Reader:
             raise FormatError("the file is cut off: it has no DONE chunk")
         length, tag = int.from_bytes(begin[:4], "little"), begin[4:]
         if length > MAX_CHUNK:
-            raise FormatError(f"chunk {tag!r} claims {length} bytes (a stored file's have at most {MAX_CHUNK})")
+            raise FormatError(f"chunk {name_of_tag(tag)} claims {length} bytes (of at most {MAX_CHUNK})")
         body = self._take(length + 4)
         if len(body) < length + 4:
-            raise FormatError(f"the file is cut off inside chunk {tag!r}")
+            raise FormatError(f"the file is cut off inside chunk {name_of_tag(tag)}")
         check_crc(tag, zlib.crc32(body[:length], zlib.crc32(tag)), body[length:])
         self._bytes += length + 12
         return tag, body[:length]

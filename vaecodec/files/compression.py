@@ -52,11 +52,12 @@ def compress_file(
     target_bpp: float | None = None,
     target_psnr: float | None = None,
     effort: int = 1,
+    frame: int | None = None,
 ) -> dict[str, Any]:
     """Compress a file to a .vae file; return a report with sizes in bytes and the time in seconds.
 
-    An image is encoded.  Any other file, and with a warning an image that cannot be encoded, is stored unchanged
-    with its name, permissions and time.
+    An image is encoded.  Any other file, and with a warning an image that cannot be encoded or a file of several pages
+    or frames, is stored unchanged with its name, permissions and time.
 
     Args:
         src: a path, or a binary file.
@@ -73,6 +74,7 @@ def compress_file(
         progress: called with the number of tiles that are done, and of all tiles.
         whole_name: name an image's output like that of any other file, photo.jpg.vae.
         adopt: accept an existing `dst` that holds the same bytes.
+        frame: encode only this page or frame of an image, from 1.
         taken: outputs of this run by real path, and their inputs; an output is never overwritten by another input.
 
     Raises:
@@ -90,12 +92,14 @@ def compress_file(
     for name, flag in (("strip", strip), ("only_images", only_images), ("whole_name", whole_name)):
         arguments.check_flag(name, flag)
     resources = _check_resources(limits, threads, progress)
+    if frame is not None and arguments.check_integer("frame", frame) and remove:
+        raise ValueError("frame and remove exclude each other: the other frames would be lost")
 
     def encode(source: Source) -> bytes:
-        return encode_source(source, target, model, strip, resources, effort)
+        return encode_source(source, target, model, strip, resources, effort, frame)
 
     def make_output(source: Source, choose_target: ChooseTarget) -> Output:
-        output = encode_image(source, choose_target, encode, model, only_images, whole_name, resources)
+        output = encode_image(source, choose_target, encode, model, only_images, whole_name, resources, frame)
         return output or store_file(source, choose_target)
 
     return convert_file(src, dst, make_output, remove, overwrite, adopt, taken)

@@ -21,6 +21,7 @@ from vaecodec.container.chunks import SUFFIX
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
 from vaecodec.files.sources import ByteCounter, Comparison, Source
+from vaecodec.images.frames import check_frame, describe_frames
 from vaecodec.images.inspection import is_image, trailing_bytes
 from vaecodec.images.reading import read_image
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
@@ -112,24 +113,33 @@ def encode_image(
     only_images: bool,
     whole_name: bool,
     resources: Resources,
+    frame: int | None = None,
 ) -> Output | None:
     """Encode an image as a .vae file; return None if the source is no image or, with a remark, cannot be encoded.
 
-    With `only_images` these raise SkippedError and CodecError.
+    Several pages or frames cannot be encoded, unless `frame` chooses one.  With `only_images` these raise SkippedError
+    and CodecError.
     """
     if not is_image(source.rewind(), source.name):
         if only_images:
             raise SkippedError(f"{source.name}: not an image")
         return None
-    choose_target(os.path.basename(compressed_name(source.name, is_image=not whole_name)))
+    several = describe_frames(source.rewind()) if frame is None else ""
+    if frame is not None:
+        check_frame(source.rewind(), frame, source.name)
+    if not several:
+        choose_target(os.path.basename(compressed_name(source.name, is_image=not whole_name)))
     try:
+        if several:
+            raise CodecError(f"holds {several}")
         with for_pillow(resources.limits or NONE):
             data = encode(source)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
             raise
         source.left_out.clear()  # the stored file is complete
-        source.remarks.append(f"{source.name}: {str(exc).removeprefix(f'{source.name}: ')}; stored unchanged")
+        hint = " (--frame 1 or --all-frames encodes)" * bool(several)
+        source.remarks.append(f"{source.name}: {str(exc).removeprefix(f'{source.name}: ')}; stored unchanged{hint}")
         return None
 
     def check(path: str) -> None:
@@ -140,13 +150,19 @@ def encode_image(
 
 
 def encode_source(
-    source: Source, quality: float | Target, model: str, strip: bool, resources: Resources, effort: int = 1
+    source: Source,
+    quality: float | Target,
+    model: str,
+    strip: bool,
+    resources: Resources,
+    effort: int = 1,
+    frame: int | None = None,
 ) -> bytes:
-    """Encode the image in a source; read a large one in strips, if its format allows."""
+    """Encode the image in a source, or one of its pages or frames; read a large one in strips, if its format allows."""
     codec, progress = load(model, threads=resources.threads), resources.progress
-    opened = open_strips(source.path, source.name, source.left_out) if source.path else None
+    opened = open_strips(source.path, source.name, source.left_out) if source.path and frame is None else None
     if opened is None:
-        samples, metadata, left_out = read_source_image(source)
+        samples, metadata, left_out = read_source_image(source, frame)
         source.left_out += left_out
         return modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
     (first, metadata), unread = opened, [opened]
@@ -161,11 +177,11 @@ def encode_source(
     return data
 
 
-def read_source_image(source: Source) -> ImageContent:
-    """Read the whole image in a source; raises CodecError if it cannot be read."""
+def read_source_image(source: Source, frame: int | None = None) -> ImageContent:
+    """Read the whole image in a source, or one of its pages or frames; raises CodecError if it cannot be read."""
     data = source.read()
     left_out: list[str] = []
-    samples, metadata = read_image(data, source.name, left_out)
+    samples, metadata = read_image(data, source.name, left_out, frame)
     return ImageContent(samples, metadata, (*left_out, *_trailing_message(source, trailing_bytes(io.BytesIO(data)))))
 
 

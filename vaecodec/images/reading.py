@@ -26,7 +26,8 @@ from vaecodec.arguments import to_bytes
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.images.channels import check_array, split_alpha
-from vaecodec.images.inspection import EXIF_PREFIX, INCH, PNG_SIGNATURE, RESOLUTION, check_avif
+from vaecodec.images.frames import has_png_frames
+from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def read_image(
     source: ImageLike,
     name: str | None = None,
     left_out: list[str] | None = None,
+    frame: int | None = None,
 ) -> tuple[np.ndarray, dict[str, bytes]]:
     """Read the samples and metadata of an image; the module's docstring describes both.
 
@@ -67,6 +69,7 @@ def read_image(
         source: A path, an encoded image (bytes or a binary file), samples u8 or u16 (an array, or what NumPy converts
             to one), or a Pillow image.
         name: What messages call the source; its path by default.
+        frame: Which of several pages or frames to read, from 1; None is the first, with a message on the others.
         left_out: Receives messages on what samples and metadata omit; without it they become warnings.
 
     Raises:
@@ -95,7 +98,8 @@ def read_image(
                     with Image.open(io.BytesIO(source)) as copy:
                         copy.verify()  # the CRCs of pixel data, which loading does not check
                 check_coded_size(image, source)
-                return _convert(image, source, notes)
+                image.seek((frame or 1) - 1)
+                return _convert(image, source, notes, frame)
         except CodecError as exc:
             raise CodecError(f"{name}: {exc}") from exc
         except UnidentifiedImageError as exc:
@@ -153,16 +157,18 @@ def check_coded_size(image: Image.Image, data: bytes) -> None:
         raise CodecError(f"a tile of {tile} pixels in an image of {image.width} x {image.height}")
 
 
-def _convert(image: Image.Image, data: bytes, notes: list[str]) -> tuple[np.ndarray, dict[str, bytes]]:
+def _convert(
+    image: Image.Image, data: bytes, notes: list[str], frame: int | None = None
+) -> tuple[np.ndarray, dict[str, bytes]]:
     """(samples, metadata) of an open image and its file; `notes` receives messages on what is left out."""
     if image.format in VECTOR_FORMATS:
         raise CodecError(f"{image.format} is vector graphics; render it to pixels first, as a PNG")
     bits, raw = bit_depth(image, data), _raw_mode(image)
-    if getattr(image, "is_animated", False):
+    if frame is None and getattr(image, "is_animated", False):
         notes.append("more than one frame; only the first is kept")
-    elif image.format == "PNG" and has_png_frames(io.BytesIO(data)):
+    elif frame is None and image.format == "PNG" and has_png_frames(io.BytesIO(data)):
         notes.append("its animation is damaged; only the default image is kept")
-    deep_samples = _reread_16_bit(image, data) if bits == 16 else None
+    deep_samples = _reread_16_bit(image, data, frame or 1) if bits == 16 else None
     if bits > 8 and deep_samples is None:
         raise CodecError("more than 8 bits a sample that cannot be read whole; save it as a 16-bit PNG")
     if deep_samples is None and image.mode not in (*GREY_MODES, *COLOUR_MODES):
@@ -272,7 +278,7 @@ def bit_depth(image: Image.Image, data: bytes = b"") -> int:
     return 8
 
 
-def _reread_16_bit(image: Image.Image, data: bytes) -> np.ndarray | None:
+def _reread_16_bit(image: Image.Image, data: bytes, frame: int) -> np.ndarray | None:
     """Call read_16_bit on the image's file, opened anew."""
     from PIL import Image
 
@@ -285,6 +291,8 @@ def _reread_16_bit(image: Image.Image, data: bytes) -> np.ndarray | None:
     if not data:
         return read_16_bit(image, image)  # type: ignore[arg-type]
     with Image.open(io.BytesIO(data)) as high, Image.open(io.BytesIO(data)) as low:
+        high.seek(frame - 1)
+        low.seek(frame - 1)
         return read_16_bit(high, low)
 
 
@@ -391,14 +399,3 @@ def _collect_metadata(
     if gamma and not icc and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > 0.005:
         notes.append(f"its gamma of {gamma:g} is left out")
     return {key: value for key, value in metadata.items() if isinstance(value, bytes) and value}
-
-
-def has_png_frames(file: BinaryIO) -> bool:
-    """Whether frames of an animation, chunks fdAT, follow the default image (PNG 3rd edition, section 11.3.6.3)."""
-    file.seek(len(PNG_SIGNATURE))
-    while len(head := file.read(8)) == 8:
-        length, tag = struct.unpack(">I4s", head)
-        if tag in (b"fdAT", b"IEND"):
-            return bool(tag == b"fdAT")
-        file.seek(length + 4, 1)
-    return False

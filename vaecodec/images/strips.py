@@ -23,8 +23,9 @@ import numpy as np
 
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import split_alpha, to_model_channels
+from vaecodec.images.frames import has_png_frames
 from vaecodec.images.inspection import PNG_SIGNATURE
-from vaecodec.images.reading import ORIENTATION, check_coded_size, has_png_frames, read_image, tiff_directories_fit
+from vaecodec.images.reading import ORIENTATION, check_coded_size, read_image, tiff_directories_fit
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:

@@ -396,11 +396,8 @@ def silenced_warnings(monkeypatch):
 
 def test_incomplete_outputs_keep_the_source_under_any_warning_filter(tmp_path, monkeypatch):
     (film,) = photos_with_extra_bytes(tmp_path, 1)
-    gif = tmp_path / "moving.gif"
-    frames = [Image.fromarray(synthetic_image(32, 32, seed)) for seed in range(3)]
-    frames[0].save(gif, save_all=True, append_images=frames[1:])
     tiff = tmp_path / "scan.tif"  # Pillow skips its tag that lies beyond the end
-    frames[0].save(tiff, tiffinfo={270: "x" * 100})
+    Image.fromarray(synthetic_image(32, 32)).save(tiff, tiffinfo={270: "x" * 100})
     data = bytearray(tiff.read_bytes())
     at = data.index(struct.pack("<HHI", 270, 2, 101))
     data[at + 4 : at + 8] = struct.pack("<I", 1 << 20)
@@ -408,7 +405,7 @@ def test_incomplete_outputs_keep_the_source_under_any_warning_filter(tmp_path, m
     profile = tmp_path / "profile.vae"
     samples = synthetic_image(32, 32)
     profile.write_bytes(fallback.pack_lossless(samples, {"xmp": b"<x/>"}))
-    sources = [film, gif]
+    sources = [film]
     with contextlib.suppress(
         UnidentifiedImageError
     ):  # of Pillow before 13: then the file is stored, and nothing is left out
