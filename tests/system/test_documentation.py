@@ -251,3 +251,12 @@ def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
     process = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "reference" / "python" / "index.html").exists()
+
+
+def test_the_tests_that_the_reliability_page_names_exist() -> None:
+    text = (ROOT / "docs/explanation/reliability.md").read_text()
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    functions = {name for path in files for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)}
+    names = set(re.findall(r"\btest_[\w*]+(?:\.py)?", text))
+    known = functions | {path.name for path in files} | {"test_native_*.py"}
+    assert len(names) > 30 and not names - known
