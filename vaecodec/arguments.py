@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EFFORTS = range(1, 10)
 REDUCTIONS = (1, 2, 4, 8, 16)
+MAX_ERROR = 16
 TARGETS = ("target_size", "target_bpp", "target_psnr")
 
 
@@ -94,16 +95,19 @@ def check_threads(value: Any) -> int | None:
     return None if value is None else check_integer("threads", value)
 
 
-def check_targets(quality: Any, size: Any, bpp: Any, psnr: Any) -> None:
-    """Check a quality and the targets that may take its place: at most one of the four is not None."""
+def check_targets(quality: Any, size: Any, bpp: Any, psnr: Any, lossless: Any = False, max_error: Any = None) -> None:
+    """Check a quality and what may take its place: at most one is neither None nor False."""
     given = {"quality": quality, **dict(zip(TARGETS, (size, bpp, psnr), strict=True))}
+    given |= {"lossless": check_flag("lossless", lossless) or None, "max_error": max_error}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
         if name == "quality":
             check_quality(value)
         elif name == "target_size":
             check_integer(name, value)
-        else:
+        elif name == "max_error":
+            check_integer(name, value, 1, MAX_ERROR)
+        elif name != "lossless":
             check_positive(name, value)
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other")

@@ -28,7 +28,7 @@ from support.images import synthetic_image
 from vaecodec import arrays
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
-from vaecodec.codec import Codec, fallback, modes
+from vaecodec.codec import Codec, adaptive, fallback, modes
 from vaecodec.config import Config
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
@@ -36,6 +36,7 @@ from vaecodec.container.image_file import Header, parse, with_pixel_crcs
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent, split_alpha
+from vaecodec.lossless import payload
 from vaecodec.model.file import load_model
 from vaecodec.prior.context_model import Distributions, encode_tile
 
@@ -231,6 +232,25 @@ def make_kinds(codec: Codec) -> None:
     write(HERE / "kinds" / "lossless-png.vae", fallback.pack_lossless(wide), wide)
 
 
+def make_adaptive(codec: Codec) -> None:
+    """Write files of the adaptive coding: kinds, depths, bounds, expansions, and an alpha beside latents."""
+    files, metadata = {}, {"dpi": np.array([2835, 2835], "<u4").tobytes()}
+    for channels, kind in enumerate(("grey", "grey-alpha", "rgb", "rgba"), 1):
+        deep = sample(channels, 8, 20, np.uint16) // 3 * 2 + 1
+        files[f"adaptive-{kind}"] = adaptive.pack(sample(channels, 9, 70), 0, metadata, tile=64)
+        files[f"adaptive16-{kind}"] = adaptive.pack(deep, 0)
+        files[f"near-{kind}"] = adaptive.pack(sample(channels, 8, 66), channels, tile=64)
+    grey = sample(1, 8, 20, np.uint16)
+    files["adaptive12-grey"] = adaptive.pack(grey >> 4)
+    files["adaptive-shifted"] = adaptive.pack(grey & 0xFFC0)
+    files["adaptive-scaled"] = adaptive.pack(grey)
+    soft = synthetic_image(16, 24, 40)
+    alpha = [(ALPHA, payload.encode(np.ascontiguousarray(soft[..., 1])))]
+    files["vae-adaptive-alpha"] = insert_chunks(codec.encode(soft, 70), alpha)
+    for name, data in files.items():
+        write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))
+
+
 def make_arrays() -> None:
     """Write an array chunk of every mode, and the CRC of the values in each."""
     random_walk = 100 + np.cumsum(np.random.default_rng(0).integers(-4, 5, (2, 48, 40)), -1)
@@ -288,6 +308,7 @@ if __name__ == "__main__":
     tiny = Codec(load_model(str(MODEL)), threads=1)
     make_images(tiny)
     make_kinds(tiny)
+    make_adaptive(tiny)
     make_arrays()
     make_stored()
     make_set()

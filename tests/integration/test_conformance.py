@@ -96,7 +96,7 @@ def test_images_are_no_larger_than_their_lossless_version(small):
             *samples.shape[:2],
             count_channels(samples),
         ), name
-        assert file_info["depth"] == 8 * samples.itemsize
+        assert (file_info["depth"] > 8) == (samples.itemsize == 2)
         if file_info["coding"] == "lossless" or len(samples.tobytes()) < 20_000:
             lossless = fallback.pack_lossless(clear_transparent(samples), metadata)
             assert len(data) <= len(lossless), name

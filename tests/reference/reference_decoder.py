@@ -261,22 +261,62 @@ def read_pict(data):
     require(tag == b"PICT", f"the first chunk is {tag!r}, not PICT")
     version = payload[0] if payload else None
     require(version == 1, f"version {version} of the format is not supported")
-    require(len(payload) == 12, "PICT: wrong length")
-    _, coding, channels, depth, height, width = struct.unpack("<BBBBII", payload)
-    require(coding in (0, 1), f"PICT: coding {coding} is unknown")
-    require(1 <= channels <= 4 and depth in ((8,) if coding else (8, 16)), "PICT: channels or depth out of range")
+    coding = payload[1] if len(payload) > 1 else None
+    require(coding in (0, 1, 2), f"PICT: coding {coding} is unknown")
+    require(len(payload) == (15 if coding == 2 else 12), "PICT: wrong length")
+    _, _, channels, depth, height, width = struct.unpack_from("<BBBBII", payload)
+    depths = ((8, 16), (8,), range(8, 17))[coding]
+    require(1 <= channels <= 4 and depth in depths, "PICT: channels or depth out of range")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"PICT: {height} by {width} pixels")
+    tail = payload[12:]
     for tag, payload in chunks:
         check_tag(tag, payload, previous, (b"ALPH",))
         payloads[tag] = payload
-    require((b"ALPH" in payloads) == (coding == 1 and channels in (2, 4)), "ALPH is missing or not in its place")
+    require((b"ALPH" in payloads) == (coding > 0 and channels in (2, 4)), "ALPH is missing or not in its place")
     if coding == 0:
         return read_samples(payloads[b"DATA"], height, width, channels, depth)
+    if coding == 2:
+        colours = read_adaptive_tiles(payloads[b"DATA"], height, width, 1 if channels < 3 else 3, depth, *tail)
+        if channels in (1, 3):
+            return colours
+        alpha = read_samples(payloads[b"ALPH"], height, width, 1, 8 if depth == 8 else 16)
+        return np.concatenate([colours, alpha], 2)
     from PIL import Image
 
     image = Image.open(io.BytesIO(payloads[b"DATA"]), formats=["AVIF"])
     require(image.size == (width, height), "the AVIF is not of the image's size")
     return assemble_samples(np.asarray(image.convert("RGB")), channels < 3, payloads.get(b"ALPH"))
+
+
+def read_adaptive_tiles(data, height, width, channels, depth, bound, tile, expansion):
+    """Section 2.7: decode the tiles of coding 2 to u8 or u16 [height, width, channels]."""
+    require(bound <= 16 and 6 <= tile <= 12, f"PICT: bound {bound} or tile {tile} is out of range")
+    require(expansion <= (2 if depth == 16 else 0), f"PICT: expansion {expansion} to {depth} bits")
+    from reference import reference_adaptive
+
+    image = np.empty((height, width, channels), np.uint8 if depth == 8 else np.uint16)
+    start, side = 0, 1 << tile
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            place = image[top : top + side, left : left + side]
+            sizes = np.frombuffer(data[start + 16 : start + 16 + 4 * channels], "<u4")
+            end = start + 16 + 4 * channels + int(sizes.sum())
+            size = struct.unpack_from("<II", data, start + 8) if len(data) >= start + 16 else ()
+            require(
+                (*size, *data[start + 5 : start + 6]) == place.shape, "a tile of another size or number of channels"
+            )
+            samples, coded_depth, tile_bound = reference_adaptive.decode(data[start:end])
+            require(tile_bound == bound, "a tile of another bound")
+            require(coded_depth < 16 if expansion else coded_depth == depth, "a tile of another depth")
+            samples, most = samples.astype(np.int64), 2**coded_depth - 1
+            place[...] = (
+                samples,
+                samples << (16 - coded_depth),
+                (65535 * samples + most // 2) // most,
+            )[expansion]
+            start = end
+    require(start == len(data), "bytes follow the last tile")
+    return image
 
 
 def read_samples(payload, height, width, channels, depth):
@@ -289,6 +329,13 @@ def read_samples(payload, height, width, channels, depth):
         colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
         require((file[24], file[25]) == (depth, colour_type), "the PNG is not of the channels and depth of the header")
         samples = read_png(file, height, width, channels, depth)
+    elif file.startswith(b"\x4c"):
+        from reference import reference_adaptive
+
+        require(struct.unpack_from("<II", payload, 8) == (height, width), "the payload is not of the image's size")
+        samples, coded_depth, bound = reference_adaptive.decode(payload)
+        require((samples.shape[2], bound) == (channels, 0), "the payload has other channels, or a bound")
+        require((coded_depth > 8) == (depth > 8), "the payload is not of the image's depth")
     else:
         require(depth == 8, "samples of 16 bits are a PNG")
         image = Image.open(io.BytesIO(file), formats=["WEBP"])
@@ -877,6 +924,7 @@ def main(arguments):
     """Decode a file from the command line."""
     if len(arguments) not in (2, 3):
         sys.exit(__doc__)
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # of reference_adaptive
     data = Path(arguments[1]).read_bytes()
     if data[12:16] == b"FILE":
         name, _, _, contents = read_stored(data)

@@ -1,7 +1,8 @@
-"""Fallback codecs from Pillow, for what the model does not code: lossless WebP or PNG, and RGB or grey AVIF.
+"""Fallback codecs, for what the model does not code: lossless WebP or PNG, and RGB or grey AVIF, from Pillow.
 
 lossless    u32 CRC-32 of the samples, little-endian, row by row
             a WebP (RFC 9649), or for 16 bits and sides above 16383 a PNG (ISO/IEC 15948)
+            or the rest of a payload of vaecodec.lossless, which begins with that CRC, too
 AVIF        the file alone
 """
 
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaecodec.config import QUALITY_INDICES
-from vaecodec.container.image_file import FallbackHeader, pack_fallback
+from vaecodec.container.image_file import pack_fallback
+from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.channels import count_channels
 from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.reading import bit_depth, read_16_bit
 from vaecodec.images.writing import encode_png16
+from vaecodec.limits import NONE
+from vaecodec.lossless import payload
+from vaecodec.threads import ONE_THREAD, Threads
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 CRC = struct.Struct("<I")
 WEBP_SIDE = 16383
 STRIP = 256  # rows converted at a time
+MASK_SAMPLES = 20  # of a bit of a WebP, from which on a plane is a mask, which the adaptive coding does not shorten
 AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
@@ -46,6 +52,15 @@ def encode_lossless(samples: np.ndarray) -> bytes:
         # Without `exact`, colours under alpha 0 would change, and the CRC with them.
         Image.fromarray(samples).save(file, "WEBP", lossless=True, exact=True)
     return CRC.pack(_crc(samples)) + file.getvalue()
+
+
+def encode_plane(samples: np.ndarray, threads: Threads = ONE_THREAD) -> bytes:
+    """Encode u8 or u16 [H, W] losslessly in the shorter of all ways; inverse of decode_lossless."""
+    data = encode_lossless(samples)
+    if len(data) * 8 * MASK_SAMPLES > samples.size and max(samples.shape) <= payload.SIDE_MAX:
+        bits = max(9, int(samples.max()).bit_length()) if samples.dtype == np.uint16 else 8
+        data = min(data, payload.encode(samples, 0, bits, threads), key=len)
+    return data
 
 
 def header(coding: str, samples: np.ndarray) -> FallbackHeader:
@@ -73,6 +88,8 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
 
     Raises FormatError where they are damaged, or not of this shape, (height, width), and depth in bits.
     """
+    if bytes(data[CRC.size : CRC.size + 1]) == bytes([payload.TAG]):
+        return _read_adaptive(data, shape, channels, depth)
     try:
         samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
     except FormatError:
@@ -82,6 +99,14 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
     if samples.shape != (*shape, channels)[: 2 + (channels > 1)] or CRC.unpack_from(data)[0] != _crc(samples):
         raise FormatError("the lossless part is damaged (the CRC of its samples does not match)")
     return samples
+
+
+def _read_adaptive(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
+    about = payload.read_header(data)
+    is_deep = about.depth > 8
+    if (about.height, about.width, about.channels) != (*shape, channels) or is_deep != (depth > 8) or about.max_error:
+        raise FormatError("the lossless part is not of the size and depth that the header gives")
+    return payload.decode(data, limits=NONE)
 
 
 def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:

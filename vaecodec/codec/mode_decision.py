@@ -15,11 +15,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vaecodec.codec import Codec, fallback
+from vaecodec.codec import Codec, exact, fallback
 from vaecodec.config import lambda_at
 from vaecodec.container import image_file
 from vaecodec.container.chunks import ALPHA, insert_chunks
-from vaecodec.container.image_file import FallbackHeader, pack_fallback, quality_index_of
+from vaecodec.container.image_file import pack_fallback, quality_index_of
+from vaecodec.container.pict import FallbackHeader
 from vaecodec.images.channels import alpha_channel, count_channels, join_alpha
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
@@ -62,7 +63,7 @@ def choose_file(
     quality_index, grey = quality_index_of(quality), count_channels(samples) < 3
     if is_photograph(codec, samples, colours, latents, quality):
         return latents
-    files = [fallback.pack_lossless(samples, metadata), latents]
+    files = [exact.encode(samples, 0, metadata, codec.threads), latents]
     if fallback.supports_avif(samples.shape[:2]):
         channels = np.ascontiguousarray(colours[..., 0]) if grey else colours
         avif = fallback.encode_avif(channels, fallback.avif_quality(quality_index))
@@ -128,7 +129,7 @@ def reconstruct(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
     head = contents.header
     if not isinstance(head, FallbackHeader):
         return join_alpha(codec.decode(data, limits=None), contents.grey, alpha_channel(samples))
-    if head.coding == "lossless":
+    if head.coding != "avif":
         return samples
     rgb = fallback.decode_avif(contents.data.of(data), (head.height, head.width))
     return join_alpha(rgb, head.channels < 3, alpha_channel(samples))

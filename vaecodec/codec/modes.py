@@ -1,7 +1,8 @@
 """Encode and decode images of any kind: choose what codes the samples, and add what the model does not code.
 
 samples --split--> RGB --Codec--> latents      + lossless alpha     photographs
-samples --fallback--> WebP or PNG, lossless                         16 bits; what costs less that way
+samples --exact--> WebP, PNG, or adaptive      + lossless alpha     what is to be lossless or near-lossless, 16 bits,
+                                                                    and what costs less that way
 samples --fallback--> AVIF                     + lossless alpha     what costs less that way
 """
 
@@ -12,14 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from vaecodec.arguments import check_reduction
-from vaecodec.codec import Codec, codec_for, fallback
+from vaecodec.codec import Codec, adaptive, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.rate_control import Target, meet
 from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import image_file
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
-from vaecodec.container.image_file import Contents, FallbackHeader, quality_index_of
+from vaecodec.container.image_file import Contents, quality_index_of
+from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import (
     check_array,
@@ -62,6 +64,9 @@ def encode(
         TargetError: no quality meets the target.
     """
     check_effort(effort)
+    if isinstance(quality, Target) and quality.is_bound:
+        check_samples(samples)
+        return exact.encode(samples, int(quality.value), metadata, codec.threads, progress)
     if not isinstance(quality, Target):
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
     is_image = codec.model.config.channels in IMAGE_CHANNELS
@@ -115,7 +120,8 @@ def encode_batch(
     best = {n: choose_file(codec, cleared[n], *split[n], latents[n], quality, about[n]) for n in split}
     if effort > 1:
         best |= encode_latents_of([n for n in split if best[n] is latents[n]], effort)
-    return [best[n] if n in best else fallback.pack_lossless(cleared[n], about[n]) for n in range(len(cleared))]
+    deep = {n: exact.encode(cleared[n], 0, about[n], codec.threads) for n in range(len(cleared)) if n not in best}
+    return [best[n] if n in best else deep[n] for n in range(len(cleared))]
 
 
 def analyse_batch(codec: Codec, images: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
@@ -180,7 +186,7 @@ def _split(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[b
     alpha = split_alpha(samples)[1]
     chunks = [(GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
     if alpha is not None:
-        chunks.append((ALPHA, fallback.encode_lossless(alpha)))
+        chunks.append((ALPHA, fallback.encode_plane(np.ascontiguousarray(alpha))))
     return _split_colours(samples, channels), chunks
 
 
@@ -242,8 +248,7 @@ def decode_strips(
     """
     contents, box, shape = _parse(data, window, reduce, limits)
     if isinstance(contents.header, FallbackHeader):
-        samples = _decode_fallback(data, contents, contents.header)
-        return shape, iter([downscale(samples, box, reduce)])
+        return shape, _decode_fallback(data, contents, contents.header, box, reduce, threads, progress)
     codec = codec or codec_for(data, model, threads=threads)
     _, strips = codec.decode_strips(data, window, reduce, None, progress, check)
     return shape, _join_strips(strips, data, contents, box, reduce)
@@ -270,8 +275,7 @@ def decode_batch(
         with named(names[n]):
             contents, box, shape = parsed[n] = _parse(data, window, reduce, limits)
             if isinstance(contents.header, FallbackHeader):
-                samples = _decode_fallback(data, contents, contents.header)
-                images[n] = gather(shape, iter([downscale(samples, box, reduce)]))
+                images[n] = gather(shape, _decode_fallback(data, contents, contents.header, box, reduce, threads))
             else:
                 members.setdefault(codec_for(data, model, threads=threads), []).append(n)
     for codec, numbers in members.items():
@@ -295,7 +299,9 @@ def verify(
     contents = image_file.contents(data)
     (limits or NONE).check(contents.header.width, contents.header.height)
     if isinstance(contents.header, FallbackHeader):
-        _decode_fallback(data, contents, contents.header)
+        box = Box(0, 0, contents.header.height, contents.header.width)
+        for _ in _decode_fallback(data, contents, contents.header, box, 1, threads, progress):
+            pass
     else:
         _decode_alpha(data, contents)
         codec_for(data, model, threads=threads).verify(data, None, progress)
@@ -309,8 +315,8 @@ def _parse(
     head, channels = contents.header, contents.channels
     box = window_box(window, (head.height, head.width))
     check_reduction(reduce)
-    # Fallback codecs and alpha are decoded as a whole.
-    whole = isinstance(head, FallbackHeader) or contents.alpha is not None
+    # Other codecs and alpha are decoded as a whole.
+    whole = (isinstance(head, FallbackHeader) and head.coding != "adaptive") or contents.alpha is not None
     (limits or NONE).check(*((head.width, head.height) if whole else box.shape[::-1]))
     return contents, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
 
@@ -327,12 +333,25 @@ def _join_strips(
         top += len(rgb)
 
 
-def _decode_fallback(data: bytes, contents: Contents, header: FallbackHeader) -> np.ndarray:
-    """Decode the samples of an image without latents."""
+def _decode_fallback(
+    data: bytes,
+    contents: Contents,
+    header: FallbackHeader,
+    box: Box,
+    reduce: int,
+    threads: int | None,
+    progress: Progress | None = None,
+) -> Iterator[np.ndarray]:
+    """Decode a box of an image without latents in strips of rows, those of other codecs in one."""
+    if header.coding == "adaptive":
+        return adaptive.decode_strips(data, contents, header, box, reduce, threads, progress)
     shape, payload = (header.height, header.width), contents.data.of(data)
     if header.coding == "lossless":
-        return fallback.decode_lossless(payload, shape, header.channels, header.depth)
-    return join_alpha(fallback.decode_avif(payload, shape), header.channels < 3, _decode_alpha(data, contents))
+        samples = fallback.decode_lossless(payload, shape, header.channels, header.depth)
+    else:
+        rgb = fallback.decode_avif(payload, shape)
+        samples = join_alpha(rgb, header.channels < 3, _decode_alpha(data, contents))
+    return iter([downscale(samples, box, reduce)])
 
 
 def _decode_alpha(data: bytes, contents: Contents) -> np.ndarray | None:

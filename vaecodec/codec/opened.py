@@ -62,8 +62,8 @@ class OpenedImage:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the samples: u8, or u16 for images of 16 bits."""
-        return np.dtype(np.uint16 if self.info.depth == 16 else np.uint8)
+        """The type of the samples: u8, or u16 for images of more than 8 bits."""
+        return np.dtype(np.uint16 if self._contents.depth > 8 else np.uint8)
 
     def decode(self, window: Window | None = None, reduce: int = 1) -> np.ndarray:
         """Decode the image, a window of it, or a preview."""

@@ -25,7 +25,7 @@ class Target(NamedTuple):
     """A target in place of a quality.
 
     `kind` is "size" (bytes, at most), "bpp" (bits per pixel of the whole file, at most) or "psnr" (dB over all colour
-    samples, at least).
+    samples, at least); or "error" (of any colour sample, at most), which no quality meets but a coding of its own.
     """
 
     kind: str
@@ -38,19 +38,30 @@ class Target(NamedTuple):
         bpp: float | None = None,
         psnr: float | None = None,
         quality: float | None = None,
+        lossless: bool = False,
+        max_error: int | None = None,
     ) -> Target | float:
-        """Return the target or the quality that is not None, DEFAULT_QUALITY without either.
+        """Return the target or the quality that is not None, DEFAULT_QUALITY without either; `lossless` is an error 0.
 
         Raises ValueError or TypeError on several of them, and on a wrong one.
         """
-        check_targets(quality, size, bpp, psnr)
+        check_targets(quality, size, bpp, psnr, lossless, max_error)
+        if lossless or max_error is not None:
+            return cls("error", 0 if lossless else int(max_error or 0))
         for kind, value in zip(KINDS, (size, bpp, psnr), strict=True):
             if value is not None:
                 return cls(kind, value)
         return DEFAULT_QUALITY if quality is None else float(quality)
 
     def __str__(self) -> str:
+        if self.is_bound:
+            return f"max error {self.value:g}" if self.value else "lossless"
         return f"target {self.value:g} {UNITS[self.kind]}"
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it bounds the error of every sample."""
+        return self.kind == "error"
 
     def for_image(self, height: int, width: int) -> Target:
         """Convert bits per pixel to bytes for an image."""

@@ -92,6 +92,16 @@ class Schedule:
             pixels += work * count * min(grid.tile, grid.height) * min(grid.tile, grid.width)
         return cls(tiles, pixels, threads)
 
+    @classmethod
+    def for_planes(cls, tiles: int, threads: int) -> Schedule:
+        """Schedule tiles whose planes are coded on `inner`, and that wait for no other work on the same threads."""
+        schedule = cls(0, 0, 1)
+        if threads > 1:
+            schedule._pool = ThreadPoolExecutor(threads, "vaecodec")
+            schedule._ahead = threads + 1 if tiles > 1 else 0
+            schedule.inner = Threads(threads, schedule._pool)
+        return schedule
+
     def __enter__(self) -> Schedule:
         return self
 
@@ -122,14 +132,14 @@ def group_consecutive(tasks: Iterable[T], key: Callable[[T], Any], size: int) ->
 
 
 def join_tiles(output: Box, tiles: Iterable[tuple[Box, np.ndarray]]) -> Iterator[np.ndarray]:
-    """Join tiles (place, pixels), in order, into strips u8[n, W, C] of the output."""
+    """Join tiles (place, pixels [h, w, C]), in order, into strips [n, W, C] of the output."""
     strip = np.empty(0, np.uint8)
     for place, pixels in tiles:
         if place.shape[1] == output.shape[1] and pixels.flags.c_contiguous and pixels.flags.writeable:
             yield pixels  # without a copy, which would take longer than the inverse wavelet
             continue
         if place.left == output.left:
-            strip = np.empty((place.shape[0], output.shape[1], pixels.shape[2]), np.uint8)
+            strip = np.empty((place.shape[0], output.shape[1], pixels.shape[2]), pixels.dtype)
         strip[:, place.left - output.left : place.right - output.left] = pixels
         if place.right == output.right:
             yield strip

@@ -5,7 +5,7 @@
              or PICT: version, coding, channels, depth and size of an image in a fallback coding
     iccp exif xmp_ phys   optional metadata, deflated
     grey ALPH             optional: the image is grey; its alpha plane, without loss
-    DATA     the tiles, end to end; or the image as a WebP, PNG or AVIF file
+    DATA     the tiles, end to end; or the image as a WebP, PNG or AVIF file, or in tiles of the adaptive coding
 
 Standard library only.
 """
@@ -33,6 +33,7 @@ from vaecodec.container.chunks import (
     read_chunks,
     read_leading_chunks,
 )
+from vaecodec.container.pict import MAX_TILE_LOG2, MIN_TILE_LOG2, FallbackHeader, check_sides, pack_pict, read_pict
 from vaecodec.errors import FormatError
 
 HEAD = struct.Struct("<BB16sIIHBB")  # version, flags, model, height, width, quality index, log2 of tile, channels
@@ -43,10 +44,6 @@ ENTRY_BYTES = TILE.size + PIXELS.size
 TILES_AT_ONCE = 1 << 12  # entries of the table that are unpacked together
 ABOVE = 1 << 8 * TILE.size * TILES_AT_ONCE  # the bit above that many entries
 LENGTHS = ABOVE | int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * TILES_AT_ONCE, "little")  # their bits in entries
-MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 12
-MAX_SIDE = 1 << 24
-PICT = struct.Struct("<BBBBII")  # version, coding, channels, depth, height, width
-CODINGS = ("lossless", "avif")  # by that field
 
 
 class Tile(NamedTuple):
@@ -128,22 +125,6 @@ class Header(NamedTuple):
         return self.channels in IMAGE_CHANNELS
 
 
-class FallbackHeader(NamedTuple):
-    """The fields of PICT: `channels` are grey, grey + alpha, RGB or RGBA, of 8 or 16 bits; sides are in pixels."""
-
-    coding: str  # of CODINGS
-    height: int
-    width: int
-    channels: int
-    depth: int
-    version: int = VERSION
-
-    @property
-    def is_image(self) -> bool:
-        """Always true."""
-        return True
-
-
 class Contents(NamedTuple):
     """The parts of a file; payloads stay in place."""
 
@@ -153,6 +134,11 @@ class Contents(NamedTuple):
     data: Span
     grey: bool
     alpha: Span | None
+
+    @property
+    def depth(self) -> int:
+        """Bits a sample; those of more than 8 are u16."""
+        return self.header.depth if isinstance(self.header, FallbackHeader) else 8
 
     @property
     def channels(self) -> int:
@@ -211,7 +197,7 @@ def pack(header: Header, tiles: list[tuple[bytes, int, int]], metadata: dict[str
 
     Raises FormatError where a field cannot hold its value.
     """
-    _check_sides(header.height, header.width)
+    check_sides(header.height, header.width)
     head = HEAD.pack(
         VERSION,
         FILTERED if header.filter else 0,
@@ -243,15 +229,7 @@ def pack_fallback(header: FallbackHeader, payload: bytes, metadata: dict[str, by
 
     Raises FormatError where a field cannot hold its value.
     """
-    _check_sides(header.height, header.width)
-    coding = CODINGS.index(header.coding)
-    head = PICT.pack(VERSION, coding, header.channels, header.depth, header.height, header.width)
-    return pack_chunks(pack_chunk(b"PICT", head), metadata, payload)
-
-
-def _check_sides(height: int, width: int, what: str = "an image of {} x {} cannot be stored") -> None:
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise FormatError(f"{what.format(width, height)} (sides are 1..{MAX_SIDE})")
+    return pack_chunks(pack_chunk(b"PICT", pack_pict(header)), metadata, payload)
 
 
 def read_head(payload: bytes | memoryview, length: int) -> Header:
@@ -267,7 +245,7 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
         raise FormatError("the header sets flags that this version does not know")
     if channels == 3 or channels > MAX_CHANNELS:
         raise FormatError(f"the header gives {channels} channels (3 are written as 0, at most {MAX_CHANNELS})")
-    _check_sides(height, width, "the header gives an image of {} x {}")
+    check_sides(height, width, "the header gives an image of {} x {}")
     if quality_index >= QUALITY_INDICES:
         raise FormatError(f"the header gives quality index {quality_index} (at most {QUALITY_INDICES - 1})")
     if not MIN_TILE_LOG2 <= size <= MAX_TILE_LOG2:
@@ -279,20 +257,6 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
     if length < end or (length > end and not flags):
         raise FormatError(f"the header lists {(length - HEAD.size) / ENTRY_BYTES:g} tiles, expected {count}")
     return Header(model.hex(), height, width, quality_index, 1 << size, version, channels or 3)
-
-
-def read_pict(payload: bytes | memoryview) -> FallbackHeader:
-    """The header in a PICT chunk; raises FormatError on any value out of range."""
-    check_version(payload)
-    if len(payload) != PICT.size:
-        raise FormatError(f"the header is {len(payload)} bytes long, expected {PICT.size}")
-    version, coding, channels, depth, height, width = PICT.unpack(payload)
-    if coding >= len(CODINGS):
-        raise FormatError(f"the image is in coding {coding}, which this version does not know")
-    if not (1 <= channels <= 4 and depth in ((8, 16) if CODINGS[coding] == "lossless" else (8,))):
-        raise FormatError(f"the header gives {channels} channels of {depth} bits")
-    _check_sides(height, width, "the header gives an image of {} x {}")
-    return FallbackHeader(CODINGS[coding], height, width, channels, depth, version)
 
 
 def _check_beside(header: Header, tag: bytes, length: int) -> None:
@@ -338,9 +302,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
     tiles = TileTable(table, payloads.offset)
     if isinstance(header, Header) and tiles.end != payloads.offset + payloads.length:
         raise FormatError(f"the tiles do not fill the DATA chunk of {payloads.length} bytes")
-    if isinstance(header, FallbackHeader) and (ALPHA in spans) != (
-        header.coding == "avif" and header.channels % 2 == 0
-    ):
+    if isinstance(header, FallbackHeader) and (ALPHA in spans) != header.has_alpha_chunk:
         raise FormatError(f"chunk {name_of_tag(ALPHA)} is missing or does not go with coding {header.coding}")
     known = {name: spans[tag] for name, tag in METADATA.items() if tag in spans}
     grey = GREY in spans or (isinstance(header, Header) and header.channels == 1)
@@ -366,7 +328,9 @@ def info(data: bytes) -> dict[str, Any]:
     header = parts.header
     about: dict[str, Any] = {"version": header.version}
     if isinstance(header, FallbackHeader):
-        about["coding"] = header.coding
+        about["coding"] = header.fidelity
+        if header.coding != "avif":
+            about["max_error"] = header.max_error
     else:
         about["coding"] = "vae"
         about["model"] = header.model
@@ -381,7 +345,7 @@ def info(data: bytes) -> dict[str, Any]:
         "height": header.height,
         "width": header.width,
         "channels": parts.channels,
-        "depth": header.depth if isinstance(header, FallbackHeader) else 8,
+        "depth": parts.depth,
         "metadata": sorted(parts.metadata),
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.height * header.width),

@@ -26,8 +26,9 @@ class Info(Mapping[str, Any]):
     width: int | None = None  # pixels
     height: int | None = None
     channels: int | None = None  # 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; or those of an array
-    depth: int | None = None  # bits a sample: 8 or 16
-    coding: str | None = None  # "vae", "lossless", "avif" or, of a set, "bits back"
+    depth: int | None = None  # bits a sample, 8 to 16
+    coding: str | None = None  # "vae", "lossless", "near-lossless", "avif" or, of a set, "bits back"
+    max_error: int | None = None  # of a colour sample, where the coding is "lossless" (0) or "near-lossless"
     quality: float | None = None  # 1..100, where the coding is "vae"
     model: str | None = None  # id of the model that decodes it: 32 hexadecimal digits
     metadata: tuple[str, ...] | None = None  # any of "dpi", "exif", "icc", "xmp"

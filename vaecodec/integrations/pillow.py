@@ -13,7 +13,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vaecodec.arguments import TARGETS, check_effort, check_model, check_threads, wrong_type
 from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
-from vaecodec.container.image_file import FallbackHeader, Preamble, check_is_image, read_preamble, shown_quality_of
+from vaecodec.container.image_file import Preamble, check_is_image, read_preamble, shown_quality_of
+from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION
 
@@ -34,9 +35,9 @@ def accept(prefix: bytes) -> bool:
 class VaeImageFile(ImageFile.ImageFile):
     """The image in a .vae file; pixels are decoded on first use.
 
-    `info` has icc_profile, exif, xmp and dpi as in Pillow's own formats, and the coding ("vae", "avif", "lossless")
-    and quality (1..100) of the file.  Pillow supports 16 bits per sample only in grey: other images keep the upper 8
-    bits, with a warning.  Errors are OSErrors, as everywhere in Pillow.
+    `info` has icc_profile, exif, xmp and dpi as in Pillow's own formats, and the coding ("vae", "avif", "lossless",
+    "near-lossless") and quality (1..100) of the file.  Pillow supports more than 8 bits per sample only in grey: other
+    images keep the upper 8 bits, with a warning.  Errors are OSErrors, as everywhere in Pillow.
     """
 
     format = FORMAT
@@ -50,14 +51,14 @@ class VaeImageFile(ImageFile.ImageFile):
         except FormatError as exc:
             raise UnidentifiedImageError(self._message(exc)) from exc
         header = preamble.header
-        is_16_bit = preamble.depth == 16
+        is_16_bit = preamble.depth > 8
         if is_16_bit and preamble.channels > 1:
             warnings.warn(self._message("16 bits per sample are reduced to the upper 8 for Pillow"), stacklevel=5)
         self._size = header.width, header.height
         self._mode = "I;16" if is_16_bit and preamble.channels == 1 else MODES[preamble.channels]
         self.info.update(self._metadata(preamble))
         if isinstance(header, FallbackHeader):
-            self.info["coding"] = header.coding
+            self.info["coding"] = header.fidelity
         else:
             self.info.update(coding="vae", quality=shown_quality_of(header.quality_index))
         self._reduce = 1

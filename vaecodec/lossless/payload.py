@@ -1,11 +1,11 @@
 """Encode samples to a payload and back, exactly or with a bound on the error of every sample.
 
-u8          76, the tag of this payload
+u32         CRC-32 of the decoded samples, row by row, u8 for up to 8 bits, else u16
+u8          76, which neither a WebP nor a PNG begins with
 u8          channels, 1..4
 u8          depth: bits of a sample, 1..16
 u8          bound: the largest error of a sample, 0..16
 u32         height, width
-u32         CRC-32 of the decoded samples, row by row, u8 for up to 8 bits, else u16
 u32[C]      sizes of the streams
 streams     of the planes, in the order of native.lossless.order_of_planes
 
@@ -28,7 +28,7 @@ from vaecodec.native.lossless import BOUND_MAX, CHANNELS_MAX, DEPTH_MAX, PlaneCo
 from vaecodec.threads import ONE_THREAD, Threads
 
 TAG = 76
-HEADER = struct.Struct("<4B3I")
+HEADER = struct.Struct("<I4B2I")
 SIDE_MAX = 65_535
 DAMAGED = "the lossless payload is damaged"
 
@@ -36,12 +36,12 @@ DAMAGED = "the lossless payload is damaged"
 class Header(NamedTuple):
     """What a payload's first bytes say."""
 
+    crc: int
     channels: int
     depth: int
     max_error: int
     height: int
     width: int
-    crc: int
     sizes: tuple[int, ...]  # of the planes' streams
 
 
@@ -73,7 +73,7 @@ def encode(samples: np.ndarray, max_error: int = 0, depth: int | None = None, th
         streams[plane] += coder.encode(plane, rows)
 
     PlaneSchedule(height, channels, work).run(threads)
-    start = HEADER.pack(TAG, channels, depth, max_error, height, width, _crc(image))
+    start = HEADER.pack(_crc(image), TAG, channels, depth, max_error, height, width)
     return start + struct.pack(f"<{channels}I", *map(len, streams)) + b"".join(streams)
 
 
@@ -107,11 +107,22 @@ def decode(
     return image[..., 0] if header.channels == 1 else image
 
 
+def size_at(data: bytes | memoryview, position: int) -> int:
+    """The size of the payload that begins at a position; raises FormatError where its header is cut off."""
+    if len(data) < position + HEADER.size:
+        raise FormatError(f"{DAMAGED}: its header is cut off")
+    channels = HEADER.unpack_from(data, position)[2]
+    if len(data) < position + HEADER.size + 4 * channels:
+        raise FormatError(f"{DAMAGED}: its header is cut off")
+    sizes = struct.unpack_from(f"<{channels}I", data, position + HEADER.size)
+    return HEADER.size + 4 * channels + sum(sizes)
+
+
 def read_header(payload: bytes | memoryview) -> Header:
     """Read and check the header; raises FormatError where it is damaged, or the streams are not of these sizes."""
     if len(payload) < HEADER.size:
         raise FormatError(f"{DAMAGED}: it has {len(payload)} bytes")
-    tag, channels, depth, max_error, height, width, crc = HEADER.unpack_from(payload)
+    crc, tag, channels, depth, max_error, height, width = HEADER.unpack_from(payload)
     if tag != TAG or not 1 <= channels <= CHANNELS_MAX or not 1 <= depth <= DEPTH_MAX or max_error > BOUND_MAX:
         raise FormatError(f"{DAMAGED}: tag {tag}, {channels} channels of {depth} bits, error {max_error}")
     if not 1 <= height <= SIDE_MAX or not 1 <= width <= SIDE_MAX:
@@ -121,7 +132,7 @@ def read_header(payload: bytes | memoryview) -> Header:
     sizes = struct.unpack_from(f"<{channels}I", payload, HEADER.size)
     if HEADER.size + 4 * channels + sum(sizes) != len(payload):
         raise FormatError(f"{DAMAGED}: its streams have {sum(sizes)} bytes, and it has {len(payload)}")
-    return Header(channels, depth, max_error, height, width, crc, sizes)
+    return Header(crc, channels, depth, max_error, height, width, sizes)
 
 
 def _check_samples(samples: np.ndarray) -> np.ndarray:

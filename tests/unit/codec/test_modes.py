@@ -422,9 +422,9 @@ def test_golden_files_of_every_kind_decode_to_the_stored_pixels(path):
 def test_there_is_a_golden_file_of_every_kind():
     names = {path.stem for path in (GOLDEN / "kinds").glob("*.vae")}
     kinds = ("grey", "grey-alpha", "rgb", "rgba")
-    assert names == {f"{coding}-{kind}" for coding in ("vae", "avif", "lossless", "lossless16") for kind in kinds} | {
-        "lossless-png"
-    }
+    codings = ("vae", "avif", "lossless", "lossless16", "adaptive", "adaptive16", "near")
+    others = {"lossless-png", "adaptive12-grey", "adaptive-shifted", "adaptive-scaled", "vae-adaptive-alpha"}
+    assert names == {f"{coding}-{kind}" for coding in codings for kind in kinds} | others
 
 
 def files_of_every_kind(tiny):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vaecodec.integrations.pillow  # noqa: F401  (makes .vae a format of Pillow)
 from vaecodec.codec import modes
-from vaecodec.container import chunks, image_file
+from vaecodec.container import chunks, image_file, pict
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks, pack_chunk
 from vaecodec.container.image_file import (
     FallbackHeader,
@@ -33,6 +33,7 @@ TILES = [(b"abcd", 1, 3), (b"", 2, 4)]
 META = {"icc": b"profile" * 100, "exif": b"Exif\0\0..", "xmp": b"<x/>", "dpi": bytes(8)}
 DEEP = FallbackHeader("lossless", 100, 200, 4, 16)
 AVIF = FallbackHeader("avif", 100, 200, 4, 8)
+ADAPTIVE = FallbackHeader("adaptive", 100, 200, 3, 12, max_error=0, tile=64)
 
 
 def test_parse_inverts_pack():
@@ -85,6 +86,7 @@ def test_pict_files_have_the_size_in_their_header():
         "width": 200,
         "channels": 4,
         "depth": 16,
+        "max_error": 0,
         "metadata": ["dpi", "exif", "icc", "xmp"],
         "bytes": len(data),
         "bpp": 8 * len(data) / 20000,
@@ -169,7 +171,33 @@ def with_pict(**changes):
     """A file with a valid PICT except for `changes`, and with right CRCs."""
     names = ("version", "coding", "channels", "depth", "height", "width")
     values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
-    return chunks.MAGIC + pack_chunk(b"PICT", image_file.PICT.pack(*values.values())) + pack_chunk(b"DATA", b"")
+    return chunks.MAGIC + pack_chunk(b"PICT", pict.PICT.pack(*values.values())) + pack_chunk(b"DATA", b"")
+
+
+def with_adaptive_pict(depth=8, max_error=0, tile=10, expansion=0, tail=b""):
+    payload = pict.PICT.pack(1, 2, 3, depth, 100, 200) + pict.ADAPTIVE.pack(max_error, tile, expansion) + tail
+    return chunks.MAGIC + pack_chunk(b"PICT", payload) + pack_chunk(b"DATA", b"")
+
+
+def test_fields_of_the_adaptive_coding_are_kept_and_checked():
+    for header in (ADAPTIVE, ADAPTIVE._replace(max_error=16, depth=16, expansion=2)):
+        data = pack_fallback(header, b"", META)
+        assert contents(data).header == header == image_file.read_preamble(io.BytesIO(data)).header
+        assert info(data)["max_error"] == header.max_error
+        assert info(data)["coding"] == ("near-lossless" if header.max_error else "lossless")
+    for fields in (
+        {"depth": 7},
+        {"depth": 17},
+        {"max_error": 17},
+        {"tile": 5},
+        {"tile": 13},
+        {"depth": 15, "expansion": 1},
+        {"depth": 16, "expansion": 3},
+        {"tail": b"x"},
+    ):
+        with pytest.raises(FormatError):
+            contents(with_adaptive_pict(**fields))
+    assert contents(with_adaptive_pict(depth=16, max_error=16, tile=12, expansion=2)).header.tile == 4096
 
 
 @pytest.mark.parametrize(
@@ -179,7 +207,7 @@ def with_pict(**changes):
         ({"channels": 0}, "0 channels"),
         ({"channels": 5}, "5 channels"),
         ({"depth": 12}, "12 bits"),
-        ({"coding": 2}, "coding 2"),
+        ({"coding": 3}, "coding 3"),
         ({"coding": 1, "depth": 16}, "16 bits"),
         ({"coding": 1, "channels": 4}, "ALPH"),
         ({"height": 0}, "200 x 0"),

@@ -15,7 +15,7 @@ import vaecodec
 import vaecodec.integrations.pillow
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
-from vaecodec.container import chunks, image_file
+from vaecodec.container import chunks, image_file, pict
 from vaecodec.files.compression import compress_file
 from vaecodec.images.writing import format_of
 from vaecodec.integrations.pillow import VaeImageFile
@@ -224,7 +224,7 @@ def test_decompression_bombs_are_refused_before_decoding(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
     with pytest.raises(Image.DecompressionBombError):
         open_vae(data)
-    header = image_file.PICT.pack(1, 0, 3, 8, 1 << 23, 1 << 23)
+    header = pict.PICT.pack(1, 0, 3, 8, 1 << 23, 1 << 23)
     huge = chunks.MAGIC + chunks.pack_chunk(b"PICT", header) + chunks.pack_chunk(b"DATA", b"")
     with pytest.raises(Image.DecompressionBombError):
         open_vae(huge)

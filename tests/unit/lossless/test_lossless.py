@@ -99,14 +99,14 @@ def test_truncated_payloads_are_refused():
 
 
 def test_short_streams_of_large_images_end_at_once():
-    header = HEADER.pack(76, 1, 8, 0, 9_000, 9_000, 0)
+    header = HEADER.pack(0, 76, 1, 8, 0, 9_000, 9_000)
     with pytest.raises(FormatError, match="ends too early"):
         decode(header + (4).to_bytes(4, "little") + b"\x12\x34\x56\x78")
 
 
 def test_limits_are_checked_before_memory_is_taken():
     with pytest.raises(LimitError):
-        decode(HEADER.pack(76, 1, 8, 0, 65_535, 65_535, 0) + bytes(4))
+        decode(HEADER.pack(0, 76, 1, 8, 0, 65_535, 65_535) + bytes(4))
     with pytest.raises(LimitError):
         decode(encode(synthetic_image(9, 9)), limits=Limits(pixels=80))
 
