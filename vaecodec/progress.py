@@ -70,15 +70,18 @@ def collect_messages(messages: list[str] | None) -> Iterator[list[str]]:
     warn(own, stacklevel=4)  # past contextlib and the function that uses this
 
 
+UNITS = ("kB", "MB", "GB", "TB")
 CLEAR = "\r\x1b[K"  # start of the line, erase to its end
+SCHEMA = 1  # version of the records of --json: vaecodec/share/records.schema.json
 
 
 class Console:
-    """The output of one run of a command; `failed` has a line for each file that failed."""
+    """The output of one run of a command; `failed` has a line for each file that failed, `warnings` counts warnings."""
 
-    def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
-        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+    def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False, command: str = "") -> None:
+        self.as_json, self.quiet, self.verbose, self.command = as_json, quiet, verbose, command
         self.failed: list[str] = []
+        self.warnings = 0
         self.progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
 
     @property
@@ -86,15 +89,23 @@ class Console:
         """The number of files that failed."""
         return len(self.failed)
 
-    def attempt(self, name: str, work: Callable[[], tuple[dict[str, Any], str]], product: bool = False) -> bool:
+    def attempt(
+        self, name: str, work: Callable[[], tuple[dict[str, Any], str]], product: bool = False, status: str = "done"
+    ) -> bool:
         """Work on one file and report the result; whether it succeeded.
 
         `work` returns the record for --json and the text for people, which goes to stdout if it is the command's
         product.  Errors that a user can cause are reported in one line; any other exception is a bug and passes.
         """
         self.working(name)
+        warnings: list[str] = []
+
+        def show(text: str) -> None:
+            warnings.append(text)
+            self.warn(name, text)
+
         try:
-            with shown_warnings(name, lambda text: self.note(f"{name}: warning: {text}")):
+            with shown_warnings(name, show):
                 record, text = work()
         except BrokenPipeError:
             raise
@@ -106,21 +117,27 @@ class Console:
             return False
         finally:
             self.clear()
-        self.say(record, text, product)
+        self.say(record | ({"warnings": warnings} if warnings else {}), text, product, status)
         return True
 
-    def say(self, record: dict[str, Any], text: str, product: bool = False) -> None:
+    def say(self, record: dict[str, Any], text: str, product: bool = False, status: str = "done") -> None:
         """Report a file: the record on stdout for --json, else the text."""
         if self.as_json:
-            self.product(json.dumps(record))
+            about: dict[str, Any] = {"schema": SCHEMA, "command": self.command, "status": status}
+            self.product(json.dumps(about | record))
         elif product:
             self.product(text)
-        else:
+        elif text:
             self.note(text)
+
+    def warn(self, name: str, text: str) -> None:
+        """Count and show a warning on a file."""
+        self.warnings += 1
+        self.note(f"{name}: warning: {text}")
 
     def skip(self, name: str, why: str) -> None:
         """Report a file that is skipped, as requested."""
-        self.say({"input": name, "skipped": why}, f"{name}: {why}, left alone")
+        self.say({"input": name, "reason": why}, f"{name}: {why}, left alone", status="skipped")
 
     def working(self, name: str) -> None:
         """Show the name of the current file, on a terminal only."""
@@ -130,6 +147,11 @@ class Console:
     def product(self, text: str) -> None:
         """Print one line to stdout and flush it."""
         print(one_line(text), flush=True)
+
+    def page(self, text: str) -> None:
+        """Print lines to stdout."""
+        for line in text.splitlines():
+            self.product(line)
 
     def note(self, text: str) -> None:
         """Print one line to stderr, unless quiet."""
@@ -147,7 +169,7 @@ class Console:
         self.failed.append(f"vaecodec: {name}: {message}")
         self.error(self.failed[-1])
         if self.as_json:
-            self.product(json.dumps({"input": name, "error": message}))
+            self.say({"input": name, "error": message}, "", status="failed")
 
     def error(self, text: str) -> None:
         """Print one line to stderr, if there is one: print to a stream of None would go to stdout."""
@@ -208,6 +230,25 @@ def hushed(verbose: bool = False) -> Iterator[None]:
         os.dup2(copy, 2)
         os.close(copy)
         sys.stderr = own
+
+
+def format_bytes(count: float) -> str:
+    """Format a size: 999 bytes, 24.4 kB, 1.2 MB, in powers of 1000."""
+    if count < 1000:
+        return f"{count:.0f} byte" + "s" * (count != 1)
+    for unit in UNITS[:-1]:
+        count /= 1000
+        if count < 999.95:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} {UNITS[-1]}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration: 0.12 s, 31 s, 2:05 min, 1:02:05 h."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 
 
 def explain(name: str, exc: BaseException) -> str:

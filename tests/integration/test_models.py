@@ -14,7 +14,7 @@ from support.paths import GOLDEN, ROOT
 from support.training import eager
 from vaecodec import cli
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import file
+from vaecodec.model import library
 
 TINY = str(GOLDEN / "tiny.vcm")
 
@@ -22,7 +22,7 @@ TINY = str(GOLDEN / "tiny.vcm")
 @pytest.fixture
 def models_folder(tmp_path, monkeypatch):
     """An empty folder of models; the working folder is beside it."""
-    monkeypatch.setenv(file.VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setenv(library.VARIABLE, str(tmp_path / "models"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "models"
@@ -47,10 +47,11 @@ def test_files_find_an_added_model(models_folder, capsys):
 
 
 def test_models_are_listed_and_shown(models_folder, capsys):
-    file.add_model("own", (GOLDEN / "tiny.vcm").read_bytes())
+    library.add_model("own", (GOLDEN / "tiny.vcm").read_bytes())
     assert cli.main(["models", "--json"]) == 0
     models = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"name": "own", "model": vaecodec.load(TINY).model.id, "from": "added"} in models
+    [own] = [model for model in models if model["name"] == "own"]
+    assert (own["model"], own["from"]) == (vaecodec.load(TINY).model.id, "added")
     assert [model["from"] for model in models if model["name"] == "small"] == ["shipped"]
     assert cli.main(["models", "list"]) == 0
     assert "  added\n" in capsys.readouterr().out
@@ -87,12 +88,12 @@ def test_mistakes_neither_add_nor_remove_models(models_folder, capsys):
 
 
 def test_the_folder_follows_the_conventions_of_the_system(monkeypatch):
-    monkeypatch.delenv(file.VARIABLE, raising=False)
+    monkeypatch.delenv(library.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     for system, path in (("linux", "/data"), ("darwin", "~/Library/Application Support"), ("win32", "/local")):
-        monkeypatch.setattr(file.sys, "platform", system)
+        monkeypatch.setattr(library.sys, "platform", system)
         monkeypatch.setenv("LOCALAPPDATA", "/local")
-        assert file.models_folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
+        assert library.models_folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
 
 
 @pytest.fixture(scope="module")

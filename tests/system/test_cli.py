@@ -19,10 +19,13 @@ from support.commands import COMMAND, ENVIRONMENT
 from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.cli.info import list_commands
+from vaecodec.cli.parser import make_parser
 from vaecodec.codec import Codec
 from vaecodec.config import PRESETS
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError
+from vaecodec.progress import format_bytes
+from vaecodec.threads import available_cores
 
 
 @pytest.fixture
@@ -59,7 +62,8 @@ def test_compress_and_decompress_round_trip(folder, capsys):
     assert cli.main(["compress", "photo.png"]) == 0
     output = capsys.readouterr()
     size = os.path.getsize("photo.vae")
-    line = rf"photo\.png: {os.path.getsize('photo.png')} -> {size} bytes, {8 * size / 3500:.3f} bpp, \d+\.\d\d s\n"
+    line = rf"photo\.png: {format_bytes(os.path.getsize('photo.png'))} -> photo\.vae, {format_bytes(size)}"
+    line += rf" \({8 * size / 3500:.3f} bits per pixel\), \d+\.\d\d s\n"
     assert re.fullmatch(line, output.err) and output.out == ""
     assert cli.main(["decompress", "photo.vae", "-o", "back.ppm"]) == 0
     with Image.open("back.ppm") as image:
@@ -109,7 +113,9 @@ def test_existing_output_needs_force(vae_bytes, folder, capsys):
 
 def test_input_is_never_the_output(folder, capsys):
     before = (folder / "photo.png").read_bytes()
-    assert cli.main(["compress", "-f", "photo.png", "-o", "./photo.png"]) == 1
+    os.rename("photo.png", "photo")
+    assert cli.main(["compress", "-f", "photo", "-o", "./photo"]) == 1
+    os.rename("photo", "photo.png")
     assert "same file" in capsys.readouterr().err and (folder / "photo.png").read_bytes() == before
 
 
@@ -119,6 +125,8 @@ def test_failed_inputs_do_not_stop_the_others(folder, capsys):
     (folder / "out").mkdir()
     assert cli.main(["compress", "photo.png", "notes.png", "gone.png", "other.jpg", "-o", "out"]) == 1
     lines = capsys.readouterr().err.splitlines()
+    summary = lines.pop()
+    assert re.match(r"3 done, 1 failed; .* -> .* \(\d+%\), \d+\.\d\d s:$", summary)
     assert [line.split(": ")[0] for line in lines] == ["photo.png", "notes.png", "vaecodec", "other.jpg"]
     assert lines[2] == "vaecodec: gone.png: No such file or directory"
     assert sorted(os.listdir("out")) == ["notes.png.vae", "other.vae", "photo.vae"]
@@ -131,11 +139,92 @@ def test_output_may_be_a_folder(vae_bytes, folder):
 
 
 def test_two_inputs_never_share_an_output(folder, capsys):
+    os.mkdir("other")
+    Image.fromarray(synthetic_image(50, 70)[:20]).save("other/photo.jpg")
+    os.mkdir("out")
+    assert cli.main(["compress", "-f", "--rm", "photo.png", "other/photo.jpg", "-o", "out"]) == 0
+    assert sorted(os.listdir("out")) == ["photo.jpg.vae", "photo.png.vae"] and file_names() == ["other", "out"]
+    os.rename("out/photo.jpg.vae", "other/photo.png.vae")
+    assert cli.main(["decompress", "-f", "--rm", "out/photo.png.vae", "other/photo.png.vae", "-o", "."]) == 1
+    assert "photo.png is the output of out/photo.png.vae already" in capsys.readouterr().err
+    assert file_names() == ["other", "out", "photo.png"] and os.listdir("other") == ["photo.png.vae"]
+
+
+def test_inputs_of_one_stem_get_names_of_their_own(folder):
     Image.fromarray(synthetic_image(50, 70)[:20]).save("photo.jpg")
-    assert cli.main(["compress", "-f", "--rm", "photo.png", "photo.jpg"]) == 1
-    assert "photo.vae is the output of photo.png already" in capsys.readouterr().err
-    assert file_names() == ["photo.jpg", "photo.vae"]
-    assert image_file.info((folder / "photo.vae").read_bytes())["height"] == 50
+    (folder / "notes.txt").write_text("notes")
+    assert cli.main(["compress", "photo.png", "photo.jpg", "notes.txt"]) == 0
+    names = ["notes.txt.vae", "photo.jpg.vae", "photo.png.vae"]
+    assert [name for name in file_names() if name.endswith(".vae")] == names
+    assert vaecodec.info("photo.jpg.vae").height == 20
+    os.mkdir("folder")
+    os.mkdir("tree")
+    for name in ("photo.png", "photo.jpg", "notes.txt"):
+        os.rename(name, f"tree/{name}")
+    assert cli.main(["compress", "-r", "tree", "--output-dir", "folder", "-j", "1"]) == 0
+    assert [name for name in sorted(os.listdir("folder/tree")) if not name.startswith(".")] == names
+
+
+def test_the_output_may_follow_the_input(vae_bytes, folder):
+    assert cli.main(["compress", "photo.png", "out.vae"]) == 0
+    assert (folder / "out.vae").read_bytes() == vae_bytes
+    assert cli.main(["compress", "photo.png", "out.vae"]) == 1  # exists already
+    assert cli.main(["compress", "-f", "-q", "20", "photo.png", "out.vae"]) == 0
+    assert (folder / "out.vae").read_bytes() != vae_bytes
+    assert cli.main(["decompress", "photo.vae", "back.webp"]) == 0
+    with Image.open("back.webp") as image:
+        assert image.format == "WEBP"
+    assert cli.main(["decompress", "photo.vae", "out.vae", "-f"]) == 0  # two inputs
+    assert file_names() == ["back.webp", "out.png", "out.vae", "photo.png", "photo.vae"]
+
+
+@pytest.mark.parametrize("name", ["out.jxl", "out.jpg", "OUT.PNG", "sub/out.avif"])
+def test_outputs_of_compress_have_no_suffix_of_another_format(folder, capsys, name):
+    assert cli.main(["compress", "photo.png", "-o", name]) == 2
+    hint = f"name the output {os.path.splitext(name)[0]}.vae instead of {name}"
+    assert hint in capsys.readouterr().err and file_names() == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("20000", 20000), ("20k", 20000), ("20kB", 20000), ("1.5M", 1500000), ("2Ki", 2048), ("9 KiB", 9216)],
+)
+def test_sizes_have_units(text, size):
+    assert make_parser().parse_args(["compress", "a.png", "--target-size", text]).target_size == size
+
+
+@pytest.mark.parametrize("text", ["20x", "k", "-5", "0", "1e3", "2 0", ""])
+def test_other_sizes_are_usage_errors(folder, capsys, text):
+    assert cli.main(["compress", "photo.png", f"--target-size={text}"]) == 2
+    assert "--target-size" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_be_written_and_writes_nothing(vae_bytes, folder, capsys):
+    (folder / "notes.txt").write_text("notes")
+    os.mkdir("out")
+    before = file_names()
+    assert cli.main(["compress", "--dry-run", "photo.png", "notes.txt", "gone.png", "-o", "out"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["photo.png -> out/photo.vae", "notes.txt -> out/notes.txt.vae"]
+    assert lines[2:] == ["vaecodec: gone.png: No such file or directory"]
+    assert cli.main(["compress", "--dry-run", "photo.png"]) == 1
+    assert capsys.readouterr().err == "vaecodec: photo.png: photo.vae exists already (-f overwrites it)\n"
+    assert cli.main(["decompress", "--dry-run", "--json", "photo.vae", "back.webp"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["status"], record["output"]) == ("planned", "back.webp")
+    assert file_names() == before and not os.listdir("out")
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5"])
+def test_a_wrong_number_of_threads_in_the_environment_is_an_error(folder, monkeypatch, capsys, value):
+    monkeypatch.setenv("VAECODEC_THREADS", value)
+    assert cli.main(["compress", "photo.png"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"VAECODEC_THREADS is {value!r}, expected a whole number of 1 or more" in error
+    with pytest.raises(vaecodec.CodecError, match="VAECODEC_THREADS"):
+        available_cores()
+    monkeypatch.setenv("VAECODEC_THREADS", "3")
+    assert available_cores() == 3
 
 
 def test_rm_removes_inputs_and_keep_overrides_it(folder):
@@ -199,7 +288,9 @@ def test_stdin_can_be_compressed_to_a_file(folder, vae_bytes, monkeypatch):
 def test_stderr_has_one_line_and_none_from_libraries(folder):
     process = run("compress", "photo.png")
     assert process.returncode == 0 and process.stderr.count(b"\n") == 1 and process.stderr.startswith(b"photo.png: ")
-    assert run("verify", "photo.vae").stderr == b"photo.vae: ok, %d bytes\n" % os.path.getsize("photo.vae")
+    assert (
+        run("verify", "photo.vae").stderr.decode() == f"photo.vae: ok, {format_bytes(os.path.getsize('photo.vae'))}\n"
+    )
 
 
 def status_without_streams(*arguments, close="2>&-"):
@@ -326,12 +417,17 @@ def test_interrupted_commands_leave_no_files(folder, monkeypatch, exception):
 def test_json_has_one_line_per_input(folder, capsys):
     assert cli.main(["compress", "--json", "gone.png", "photo.png"]) == 1
     output = capsys.readouterr()
-    failure, success = map(json.loads, output.out.splitlines())
-    assert failure == {"input": "gone.png", "error": "No such file or directory"}
+    failure, success, summary = map(json.loads, output.out.splitlines())
+    about = {"schema": 1, "command": "compress"}
+    error = {"input": "gone.png", "error": "No such file or directory"}
+    assert failure == {**about, "status": "failed", **error}
     assert output.err == "vaecodec: gone.png: No such file or directory\n"
+    assert summary["status"] == "summary" and (summary["done"], summary["failed"]) == (1, 1)
     size = os.path.getsize("photo.vae")
     assert success.pop("seconds") > 0
     assert success == {
+        **about,
+        "status": "done",
         "input": "photo.png",
         "output": "photo.vae",
         "kind": "picture",
@@ -346,16 +442,23 @@ def test_json_has_one_line_per_input(folder, capsys):
 def test_info_verify_and_models_print_json(vae_bytes, capsys):
     model = vaecodec.load("small").model.id
     assert cli.main(["info", "--json", "photo.vae"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"input": "photo.vae", **image_file.info(vae_bytes)}
+    about = {"schema": 1, "command": "info", "status": "done", "input": "photo.vae", "model_name": "small"}
+    assert json.loads(capsys.readouterr().out) == {**about, **image_file.info(vae_bytes)}
     assert cli.main(["verify", "--json", "photo.vae"]) == 0
     assert json.loads(capsys.readouterr().out) == {
+        "schema": 1,
+        "command": "verify",
+        "status": "done",
         "input": "photo.vae",
         "ok": True,
         "kind": "picture",
         "bytes": len(vae_bytes),
     }
     assert cli.main(["models", "--json"]) == 0
-    assert {"name": "small", "model": model, "from": "shipped"} in map(json.loads, capsys.readouterr().out.splitlines())
+    [small] = [
+        record for line in capsys.readouterr().out.splitlines() if (record := json.loads(line))["name"] == "small"
+    ]
+    assert (small["model"], small["from"]) == (model, "shipped") and "photographs" in small["summary"]
 
 
 # info, verify, models
@@ -364,8 +467,10 @@ def test_info_verify_and_models_print_json(vae_bytes, capsys):
 def test_info_prints_one_line(vae_bytes, capsys, monkeypatch):
     assert cli.main(["info", "photo.vae"]) == 0
     output = capsys.readouterr()
-    assert output.err == "" and output.out.startswith("photo.vae: 70 x 50, quality ") and output.out.count("\n") == 1
-    assert f"{len(vae_bytes)} bytes" in output.out and vaecodec.load("small").model.id in output.out
+    size = f"{format_bytes(len(vae_bytes))} ({8 * len(vae_bytes) / 3500:.3f} bits per pixel)"
+    assert output == (f"photo.vae: 70 x 50 pixels, RGB, quality 50, {size}, model small\n", "")
+    assert cli.main(["info", "-v", "photo.vae"]) == 0
+    assert f"model id {vaecodec.load('small').model.id}" in capsys.readouterr().out
     set_stdin(monkeypatch, vae_bytes)
     assert cli.main(["info", "-"]) == 0
     assert capsys.readouterr().out == "-" + output.out.removeprefix("photo.vae")
@@ -379,8 +484,8 @@ def test_info_names_the_kind_of_image(folder, capsys):
     assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
     assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
     alpha, deep = capsys.readouterr().out.splitlines()
-    assert re.match(r"alpha.vae: 70 x 50, quality \d+.*, RGBA, \d+ bytes, .* bpp, .*, model \w+, version 1$", alpha)
-    assert re.match(r"deep.vae: 70 x 50, lossless, grey of 16 bits, \d+ bytes, .* bpp, version 1, dpi$", deep)
+    assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 50, \d+ bytes \(.* pixel\), model small$", alpha)
+    assert re.match(r"deep.vae: 70 x 50 pixels, grey of 16 bits, without loss, .* \(.*\), resolution$", deep)
     assert cli.main(["verify", "alpha.vae", "deep.vae"]) == 0
     assert cli.main(["decompress", "-f", "alpha.vae", "deep.vae"]) == 0
     assert Image.open("alpha.png").mode == "RGBA" and Image.open("deep.png").mode == "I;16"
@@ -390,7 +495,7 @@ def test_info_names_the_kind_of_image(folder, capsys):
 
 def test_verify_detects_damage_of_any_byte(vae_bytes, folder, capsys):
     assert cli.main(["verify", "photo.vae"]) == 0
-    assert capsys.readouterr().err == f"photo.vae: ok, {len(vae_bytes)} bytes\n"
+    assert capsys.readouterr().err == f"photo.vae: ok, {format_bytes(len(vae_bytes))}\n"
     for position in range(0, len(vae_bytes), 11):
         damaged = bytearray(vae_bytes)
         damaged[position] ^= 0x10
@@ -415,7 +520,11 @@ def test_missing_models_are_reported_once(vae_bytes, folder, capsys):
 
 def test_models_lists_the_shipped_models(capsys):
     assert cli.main(["models"]) == 0
-    assert f"small  {vaecodec.load('small').model.id}\n" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert f"small       {vaecodec.load('small').model.id}  for photographs: the default" in lines
+    assert all(len(line.split("  ", 2)[-1]) > 20 for line in lines)
+    assert cli.main(["models", "show", "small"]) == 0
+    assert "What it is not for" in capsys.readouterr().out
 
 
 # Usage
@@ -532,7 +641,8 @@ def test_train_passes_its_options_on(folder, train_calls, capsys):
     assert cli.main(line.split()) == 0
     options = Options(minutes=2.5, steps=7, batch=3, crop=64, rate=0.01, seed=5)
     assert train_calls == [(["a", "b.tar"], "run", PRESETS["small"], options, None)]
-    assert json.loads(capsys.readouterr().out) == {"run": "run", "bpp": 0.5}
+    record = json.loads(capsys.readouterr().out)
+    assert (record["run"], record["bpp"], "psnr" in record) == ("run", 0.5, False)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 

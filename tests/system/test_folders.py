@@ -120,9 +120,12 @@ def test_failures_are_listed_at_the_end_and_other_files_are_processed(tree, caps
 
 def test_json_has_one_object_per_file(tree, capsys):
     assert cli.main("compress -r in gone --output-dir out --json --only-images --jobs 1".split()) == 1
-    records = {record["input"]: record for record in map(json.loads, capsys.readouterr().out.splitlines())}
+    *lines, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    records = {record["input"]: record for record in lines}
     assert len(records) == 6 and records["in/photo.png"]["output"] == "out/in/photo.vae"
-    assert records["in/notes.txt"]["skipped"] == "not an image" and "error" in records["gone"]
+    assert records["in/notes.txt"]["reason"] == "not an image" and "error" in records["gone"]
+    counts = {"done": 2, "unchanged": 0, "skipped": 3, "failed": 1, "warnings": 0}
+    assert {name: summary[name] for name in counts} == counts
     assert files_below("out") == ["in/photo.vae", "in/sub/deeper/one.vae"]
 
 
@@ -190,15 +193,15 @@ def test_links_and_pipes_are_skipped(tree, capsys):
     os.symlink("nowhere", "in/dangling")
     os.mkfifo("in/pipe")
     code, lines = run("compress -r in --output-dir in/out --rm", capsys)
-    assert code == 0 and lines[-1] == "5 done, 0 failed"
+    assert code == 0 and lines[-1] == "5 done, 4 warnings, 0 failed"
     assert sum("symbolic link, skipped" in line for line in lines) == 3
     assert sum("neither a file nor a folder" in line for line in lines) == 1
     assert len(files_below("in/out/in")) == 5 and os.path.islink("in/link.txt") and os.path.islink("in/dangling")
     code, lines = run("compress -r in --output-dir in/out", capsys)  # the outputs are below the inputs
-    assert lines[-1] == "0 done, 0 failed" and len(files_below("in/out")) == 5
+    assert lines[-1] == "0 done, 4 warnings, 0 failed" and len(files_below("in/out")) == 5
     os.symlink("in", "named")
     code, lines = run("verify -r named", capsys)  # a link named on the command line is followed
-    assert code == 0 and lines[-1] == "5 done, 0 failed", lines
+    assert code == 0 and lines[-1] == "5 done, 4 warnings, 0 failed", lines
 
 
 def test_folders_need_the_recursive_option(tree, capsys):

@@ -62,7 +62,9 @@ def _main(argv: list[str] | None) -> int:
 def _run_command(argv: list[str] | None) -> int:
     try:
         args = make_parser().parse_args(argv)
-        console, name = Console(args.json, args.quiet, args.verbose), args.command
+        name = args.command
+        console = Console(args.json, args.quiet, args.verbose, name)
+        args.argv = sys.argv[1:] if argv is None else argv
         if os.environ.get("VAECODEC_THREADS"):
             _check_threads(args)
         extra = EXTRAS.get(name)

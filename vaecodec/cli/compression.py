@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO
 
 from vaecodec import limits
-from vaecodec.cli.info import check_stdin
+from vaecodec.cli.checks import check_files, check_folders, check_no_stdin, check_stdin, split_output
 from vaecodec.codec.rate_control import Target
 from vaecodec.container.chunks import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
-from vaecodec.files.folders import FolderWalk, Job, Listing, compress_jobs, decompress_jobs, is_vae, verify_jobs
+from vaecodec.files.folders import (
+    FolderWalk,
+    Job,
+    Listing,
+    compress_jobs,
+    decompress_jobs,
+    is_vae,
+    verify_jobs,
+    whole_names,
+)
+from vaecodec.files.planning import planned_output
 from vaecodec.files.runs import (
     JobRunner,
     Run,
+    Tally,
     compress_job,
     compress_settings,
     decompress_job,
     format_report,
     map_unordered,
+    settings_text,
+    sizes_of_report,
     verify_job,
 )
+from vaecodec.files.selection import Selection, Workload
 from vaecodec.images.frames import count_frames
 from vaecodec.model.file import load_model
-from vaecodec.progress import Console, Progress, hushed
+from vaecodec.progress import Console, Progress, format_bytes, hushed
 from vaecodec.threads import available_cores
 
 Convert = Callable[..., dict[str, Any]]
+Report = tuple[dict[str, Any], str]  # for --json, and as text
 
 
 def compress(args: argparse.Namespace, console: Console) -> int:
@@ -54,22 +70,22 @@ def decompress(args: argparse.Namespace, console: Console) -> int:
     if not args.recursive:
         return _convert_files(args, console, decompress_file, options | {"window": args.window})
     plan = partial(decompress_jobs, overwrite=args.force)
-    settings = f"reduce {args.reduce}" * (args.reduce > 1)
+    settings = (f"reduce {args.reduce}" * (args.reduce > 1),)
     return _convert_folders(args, console, decompress_job, options, plan, settings)
 
 
 def verify(args: argparse.Namespace, console: Console) -> int:
     """Decode every symbol and byte of .vae files and check them."""
     if args.recursive:
-        _check_no_stdin(args)
+        check_no_stdin(args)
         return _verify_folders(args, console)
 
-    def work(name: str) -> tuple[dict[str, Any], str]:
+    def work(name: str) -> Report:
         if name == "-":
             check_stdin(args)
         source = sys.stdin.buffer if name == "-" else name
         record = verify_file(source, model=args.model, **_resources(args), progress=_show_tiles(console, name))
-        return {"input": name, "ok": True, **record}, f"{name}: ok, {record['bytes']} bytes"
+        return {"input": name, "ok": True, **record}, _verified_text(name, record)
 
     with hushed(args.verbose):
         for name in args.inputs:
@@ -77,31 +93,51 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     return int(console.failures > 0)
 
 
+def _verified_text(name: str, report: dict[str, Any]) -> str:
+    return f"{name}: ok, {format_bytes(report['bytes'])}"
+
+
 def _convert_files(args: argparse.Namespace, console: Console, convert: Convert, options: dict[str, Any]) -> int:
     """Convert each input to its output; go on after a failure."""
-    to_stdout = _check_files(args)
+    split_output(args)
+    to_stdout = check_files(args)
     taken: dict[str, str] = {}
+    tally, whole = Tally(), set[str]()
+    if args.command == "compress" and (args.output is None or os.path.isdir(args.output)):
+        whole = whole_names(args.inputs, args.output)
 
-    def work(name: str, frame: int | None, dst: str | BinaryIO | None) -> tuple[dict[str, Any], str]:
+    def work(name: str, frame: int | None, dst: str | BinaryIO | None) -> Report:
         if args.command == "compress" and not args.force and is_vae(name):
             raise CodecError("is already a .vae file (-f compresses it again)")
+        naming: dict[str, Any] = {"frame": frame} if frame else {}
+        naming |= {"whole_name": True} if name in whole else {}
+        if args.dry_run:
+            naming |= {"only_images": options.get("only_images", False)}
+            output = planned_output(
+                args.command, name, args.output if frame is None else str(dst), args.force, **naming
+            )
+            return {"input": name, "output": output}, f"{name} -> {output}"
         src: str | BinaryIO = sys.stdin.buffer if name == "-" else name
-        progress, frames = _show_tiles(console, name), {"frame": frame} if frame else {}
+        options_here = {**options, "overwrite": args.force, "progress": _show_tiles(console, name), **naming}
         try:
-            report = convert(src, dst, overwrite=args.force, taken=taken, progress=progress, **options, **frames)
+            report = convert(src, dst, taken=taken, **options_here)
         except ValueError as exc:
             if options.get("window") is None:
                 raise
             raise CodecError(str(exc)) from exc  # the window lies outside the image
         taken[os.path.realpath(report["output"])] = name
-        return format_report(args.command, name, report, args.verbose)
+        tally.add(*sizes_of_report(args.command, report))
+        return format_report(args.command, name, report)
 
     with hushed(args.verbose):
         if args.model is None or _model_id(console, args.model):
             output = sys.stdout.buffer if to_stdout else args.output
             for name in args.inputs:
                 for frame, dst in _frames(args, name, output):
-                    console.attempt(name, partial(work, name, frame, dst))
+                    status = "planned" if args.dry_run else "done"
+                    console.attempt(name, partial(work, name, frame, dst), status=status)
+            if len(args.inputs) > 1 and not args.dry_run:
+                tally.report(console)
     return int(console.failures > 0)
 
 
@@ -128,20 +164,24 @@ def _convert_folders(
     convert: Convert,
     options: dict[str, Any],
     plan: Callable[[Listing], Iterator[Job]],
-    settings: str,
+    settings: tuple[str, ...],
 ) -> int:
     """Convert every file in the folders, beside it or in the same place below --output-dir."""
-    _check_folders(args)
+    check_folders(args)
     model = _model_id(console, args.model) if args.model else ""
     if model is None:
         return 1
-    how = " ".join((args.command, model, settings)).strip()
-    run = Run(console, how, repeat=args.rm)  # a source is removed only after this run has verified its output
+    how = settings_text(args.command, model, *settings)
+    run = _run_of(args, console, how, repeat=args.rm)  # a source is removed only after this run has verified its output
+    walk = FolderWalk(console, args.output_dir, _selection(args), makes_folders=not args.dry_run)
     try:
-        jobs = run.jobs(FolderWalk(console, args.output_dir).listings(args.inputs), plan)
-        outcomes = map_unordered(JobRunner(convert, options, how), jobs, args.jobs)
-        for job, outcome in run.successes(outcomes):
-            run.report(*format_report(args.command, job.path, outcome.report, args.verbose))
+        jobs = run.jobs(walk.listings(args.inputs), plan)
+        if args.dry_run:
+            return _plan_folders(args, console, jobs)
+        with _resumable(args, console, run):
+            for job, outcome in run.successes(map_unordered(JobRunner(convert, options, how), jobs, args.jobs)):
+                sizes = sizes_of_report(args.command, outcome.report)
+                run.report(*format_report(args.command, job.path, outcome.report), sizes, outcome.warnings)
     except BrokenPipeError:  # the reader of standard output has left
         raise
     except OSError as exc:
@@ -149,9 +189,35 @@ def _convert_folders(
     return run.finish()
 
 
+def _plan_folders(args: argparse.Namespace, console: Console, jobs: Iterator[Job]) -> int:
+    """Report what would be written, and write nothing."""
+    only_images = getattr(args, "only_images", False)
+
+    def work(job: Job) -> Report:
+        folder = None if job.folder is None else os.path.join(job.folder, "")
+        output = planned_output(args.command, job.path, folder, job.overwrite, job.whole_name, only_images)
+        return {"input": job.path, "output": output}, f"{job.path} -> {output}"
+
+    with hushed(args.verbose):
+        for job in jobs:
+            console.attempt(job.path, partial(work, job), status="planned")
+    return int(console.failures > 0)
+
+
+@contextmanager
+def _resumable(args: argparse.Namespace, console: Console, run: Run) -> Iterator[None]:
+    """Say how to resume a run that is interrupted or terminated."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        console.clear()
+        console.note(f"interrupted with {run.tally.done} done; to resume: vaecodec {shlex.join(args.argv)}")
+        raise
+
+
 def _verify_folders(args: argparse.Namespace, console: Console) -> int:
     """Verify every .vae file in the folders, and compare it with the manifest of the run that wrote it."""
-    run = Run(console)
+    run = _run_of(args, console)
     jobs = run.jobs(FolderWalk(console).listings(args.inputs), verify_jobs)
     runner = JobRunner(verify_job, {"model": args.model, **_resources(args)})
     for job, outcome in run.successes(map_unordered(runner, jobs, args.jobs)):
@@ -159,68 +225,28 @@ def _verify_folders(args: argparse.Namespace, console: Console) -> int:
         if entry is not None and entry.crc32 != outcome.crc:
             console.fail(job.path, CodecError("is undamaged, but is not the file that was written there"))
         else:
-            text = f"{job.path}: ok, {outcome.report['bytes']} bytes"
-            run.report({"input": job.path, "ok": True, **outcome.report}, text)
+            record = {"input": job.path, "ok": True, **outcome.report}
+            run.report(record, _verified_text(job.path, outcome.report), (outcome.report["bytes"], 0), outcome.warnings)
     for manifest in run.manifests.values():
         for path in manifest.missing():
             console.fail(path, CodecError("is missing"))
     return run.finish()
 
 
-def _check_files(args: argparse.Namespace) -> bool:
-    """End with a usage error if the inputs and outputs do not fit; return whether to write to standard output."""
-    stdin, several = "-" in args.inputs, len(args.inputs) > 1
-    to_stdout = args.stdout or args.output == "-" or (args.output is None and args.inputs == ["-"])
-    to_folder = args.output is not None and os.path.isdir(args.output)
-    if args.output_dir is not None:
-        args.usage("--output-dir needs -r; -o takes an existing folder")
-    if args.stdout and args.output not in (None, "-"):
-        args.usage("-c and -o name different outputs")
-    if several and stdin:
-        args.usage("- must be the only input")
-    if several and (to_stdout or (args.output is not None and not to_folder)):
-        args.usage("several inputs need an existing folder as -o, or no -o")
-    if to_folder and stdin:
-        args.usage("standard input has no name for a file in a folder; -o must be a file")
-    if args.output is not None and args.output.endswith(os.sep) and not to_folder:
-        args.usage(f"{args.output} is not a folder")
-    if getattr(args, "all_frames", False) and (stdin or to_stdout or (args.output is not None and not to_folder)):
-        args.usage("--all-frames writes several files; -o must be an existing folder")
-    _check_rm(args)
-    if args.rm and (to_stdout or stdin):
-        args.usage("--rm needs files as input and output")
-    if args.json and to_stdout:
-        args.usage("--json and the output cannot share standard output")
-    if stdin:
-        check_stdin(args)
-    if to_stdout and (sys.stdout is None or (sys.stdout.isatty() and not args.force)):
-        args.usage("standard output is a terminal; name a file with -o, or force with -f")
-    return to_stdout
+def _run_of(args: argparse.Namespace, console: Console, how: str = "", repeat: bool = False) -> Run:
+    """Make the run of a command, which on a terminal shows how much is left."""
+    if not console.progress:
+        return Run(console, how, repeat)
+
+    def takes(name: str) -> bool:
+        is_output = name.lower().endswith(SUFFIX)
+        return (not is_output or args.output_dir is not None) if args.command == "compress" else is_output
+
+    return Run(console, how, repeat, Workload(args.inputs, _selection(args), takes))
 
 
-def _check_folders(args: argparse.Namespace) -> None:
-    """End with a usage error on options that do not go with -r."""
-    if args.stdout or args.output is not None:
-        args.usage("-r takes --output-dir instead of -o or -c")
-    _check_no_stdin(args)
-    for option in ("window", "frame", "all_frames"):
-        if getattr(args, option, None):
-            args.usage(f"--{option.replace('_', '-')} does not go with -r")
-    _check_rm(args)
-
-
-def _check_no_stdin(args: argparse.Namespace) -> None:
-    if "-" in args.inputs:
-        args.usage("-r takes files and folders, not standard input")
-
-
-def _check_rm(args: argparse.Namespace) -> None:
-    if args.rm and getattr(args, "window", None) is not None:
-        args.usage("--rm would lose the image outside --window")
-    if args.rm and (getattr(args, "frame", None) or getattr(args, "all_frames", False)):
-        args.usage("--rm would lose what the files hold beside the frames")
-    if args.rm and getattr(args, "reduce", 1) > 1:
-        args.usage("--rm would leave only a preview")
+def _selection(args: argparse.Namespace) -> Selection:
+    return Selection(tuple(getattr(args, "include", ())), tuple(getattr(args, "exclude", ())))
 
 
 def _resources(args: argparse.Namespace) -> dict[str, Any]:

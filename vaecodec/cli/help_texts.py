@@ -5,7 +5,7 @@ from __future__ import annotations
 EXIT_STATUS = """\
 exit status: 0 success; 1 at least one file failed, the others were processed; 2 usage error; 130 interrupted
 (Control-C); 143 terminated.  Messages go to standard error, one line per file.  With --json, standard output has one
-JSON object per file and nothing else."""
+JSON object per file, whatever became of it, and nothing else."""
 
 PROGRAM = f"""\
 examples:
@@ -29,9 +29,13 @@ per sample.  Any other file is stored losslessly.  Inputs are kept, and nothing 
 
 examples:
   vaecodec compress photo.jpg                     write photo.vae beside it, at quality 50
+  vaecodec compress photo.jpg small.vae -q 25     name the output
+  vaecodec compress photo.jpg --target-size 20k   the best quality that fits into 20,000 bytes
   vaecodec compress -q 80 a.png b.tif -o out/     write into an existing folder
   vaecodec compress -o - photo.png                write to standard output
   vaecodec compress -r album --output-dir out     write out/album/...; repeat the command to resume
+  vaecodec compress -r album --include '*.jpg' --dry-run
+                                                  show what would be written
   vaecodec compress -r album --rm                 replace each file, once its output is verified
   vaecodec compress -m my.vcm photo.png           use another model""",
     "decompress": """\
@@ -39,7 +43,7 @@ An image becomes a PNG, or has the format of OUT's suffix.  A stored file gets i
 
 examples:
   vaecodec decompress photo.vae                   write photo.png beside it
-  vaecodec decompress photo.vae -o photo.webp     write any format that Pillow writes
+  vaecodec decompress photo.vae photo.webp        write any format that Pillow writes
   vaecodec decompress --reduce 8 photo.vae -o small.png
   vaecodec decompress --window 0,0,512,768 photo.vae -o part.png
   vaecodec decompress -r out --output-dir back    decompress a folder""",

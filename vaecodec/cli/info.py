@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from vaecodec.cli.checks import check_stdin
 from vaecodec.cli.parser import make_parser
 from vaecodec.container.info import describe_file
-from vaecodec.progress import Console
+from vaecodec.model.library import name_of_model
+from vaecodec.progress import Console, format_bytes
 
-CHANNELS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGBA"}
+CHANNELS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}
+CODINGS = {"vae": "quality", "lossless": "without loss", "avif": "as AVIF"}
+METADATA = {"icc": "ICC profile", "exif": "EXIF", "xmp": "XMP", "dpi": "resolution"}
 
 
 def info(args: argparse.Namespace, console: Console) -> int:
@@ -29,41 +33,60 @@ def info(args: argparse.Namespace, console: Console) -> int:
         else:
             check_stdin(args)
             record = describe_file(sys.stdin.buffer)
-        return {"input": name, **record}, f"{name}: {_format(record)}"
+        if "model" in record:
+            record["model_name"] = name_of_model(record["model"])
+        return {"input": name, **record}, f"{name}: {_format(record, args.verbose)}"
 
     for name in args.inputs:
         console.attempt(name, partial(work, name), product=True)
     return int(console.failures > 0)
 
 
-def check_stdin(args: argparse.Namespace) -> None:
-    """End with a usage error if standard input is closed or a terminal."""
-    if sys.stdin is None or sys.stdin.isatty():
-        args.usage("standard input is a terminal; pipe a file into it or name a file")
-
-
-def _format(record: dict[str, Any]) -> str:
-    """Format a record of info as text."""
+def _format(record: dict[str, Any], verbose: bool = False) -> str:
+    """Format a record of info as a sentence; `verbose` adds what only experts ask for."""
     if record["kind"] in ("picture", "array"):
-        is_latent = record["coding"] == "vae"
-        samples = CHANNELS[record["channels"]] if record["kind"] == "picture" else f"{record['channels']} channels"
-        text = "{width} x {height}, " + ("quality {quality:g}" if is_latent else "{coding}")
-        text += f", {samples}" + (" of 16 bits" if record["depth"] == 16 else "") + ", {bytes} bytes, {bpp:.3f} bpp, "
-        text += "{tiles} x {tile} px tiles, model {model}, " * is_latent + "version {version}"
-        text += ", with a filter" if record.get("filtered") else ""
-        return text.format(**record) + "".join(f", {kind}" for kind in record["metadata"])
-    if record["kind"] == "set":
-        text = "{count} images of {width} x {height}, {coding}, {bytes} bytes, {bpp:.4f} bpp, model {model}"
-        return (text + ", version {version}").format(**record)
-    text = "stored file {name}, {size} bytes, {bytes} here, {method}".format(**record)
+        text = _format_image(record)
+    elif record["kind"] == "set":
+        text = "{count} images of {width} x {height} pixels, without loss".format(**record)
+    else:
+        text = _format_stored(record)
+    text += f", {format_bytes(record['bytes'])}"
+    if "bpp" in record:
+        text += f" ({record['bpp']:.3f} bits per pixel)"
+    if "model" in record:
+        text += f", model {record['model_name'] or record['model'] + ' (not installed)'}"
+    for kind in record.get("metadata", ()):
+        text += f", {METADATA[kind]}"
+    if verbose:
+        text += f", {record['bytes']} bytes, format version {record['version']}"
+        text += f", model id {record['model']}" if "model" in record else ""
+        text += ", restoration filter" if record.get("filtered") else ""
+    return text
+
+
+def _format_image(record: dict[str, Any]) -> str:
+    """Format the size, the samples and the coding of an image."""
+    text = "{width} x {height} pixels, ".format(**record)
+    text += CHANNELS[record["channels"]] if record["kind"] == "picture" else f"{record['channels']} channels"
+    text += " of 16 bits" if record["depth"] == 16 else ""
+    text += f", {CODINGS.get(record['coding'], record['coding'])}"
+    text += f" {record['quality']:g}" if "quality" in record else ""
+    if record.get("tiles", 1) > 1:
+        text += ", {tiles} tiles of {tile} x {tile} pixels".format(**record)
+    return text
+
+
+def _format_stored(record: dict[str, Any]) -> str:
+    """Format what is known of a stored file."""
+    text = f"stored file {record['name']} of {format_bytes(record['size'])}"
     if record["mode"] is not None:
-        text += f", mode {record['mode']}"
+        text += f", permissions {record['mode']}"
     if record["mtime_ns"] is not None:
         from datetime import datetime, timedelta, timezone
 
         time = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=record["mtime_ns"] // 1000)
-        text += f", {time:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{text}, version {record['version']}"
+        text += f", of {time:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{text}, compressed without loss"
 
 
 def filetype(args: argparse.Namespace, console: Console) -> int:

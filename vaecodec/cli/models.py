@@ -13,20 +13,18 @@ from typing import Any
 
 from vaecodec.atomic import check_target, write_atomic
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model.file import (
-    MAX_BYTES,
+from vaecodec.model.library import (
     SUFFIX,
     add_model,
     added_models,
-    load_any,
-    load_model,
-    parse_model,
+    card_of_model,
+    id_of_model,
     path_of_model,
     remove_model,
     shipped_models,
+    summary_of_model,
 )
-from vaecodec.model.generative import Generative
-from vaecodec.progress import Console, hushed
+from vaecodec.progress import Console, format_bytes, hushed
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 
@@ -44,22 +42,28 @@ def models(args: argparse.Namespace, console: Console) -> int:
     if action == "add" and args.name is not None and len(names) > 1:
         args.usage("--name goes with one model at a time")
     for name in names:
-        console.attempt(name, partial(works[action], name), product=action in ("list", "show"))
+        done = console.attempt(name, partial(works[action], name), product=action in ("list", "show"))
+        if done and action == "show" and not args.json:
+            console.page(_show(name)[0]["card"])
     return int(console.failures > 0)
 
 
 def _list(name: str) -> Report:
-    model = load_any(name)
-    origin = "shipped" if model.shipped else "added"
-    return {"name": name, "model": model.id, "from": origin}, f"{name}  {model.id}" + "  added" * (not model.shipped)
+    model_id, origin = id_of_model(name), "shipped" if name in shipped_models() else "added"
+    summary = summary_of_model(name) or "added"
+    record = {"name": name, "model": model_id, "from": origin, "path": path_of_model(name), "summary": summary}
+    return record, f"{name:10}  {model_id}  {summary}"
 
 
 def _show(name: str) -> Report:
+    from vaecodec.model.file import load_any
+
     model, path = load_any(name), path_of_model(name)
     networks = ("prior/", "synthesis/", "analysis/", "integer/")
     weights = [a for key, a in model.arrays.items() if key.startswith(networks) and not key.endswith("/shift")]
     sizes, count = model.config.to_dict(), sum(array.size for array in weights)
-    record = {
+    card = card_of_model(name) or "".join(f"{key}: {value}\n" for key, value in {**sizes, **model.notes}.items())
+    record: dict[str, Any] = {
         "name": model.name,
         "model": model.id,
         "path": path,
@@ -67,12 +71,15 @@ def _show(name: str) -> Report:
         "parameters": count,
         "config": sizes,
         "notes": model.notes,
+        "card": card,
     }
-    text = f"{model.name}  {model.id}, {record['bytes']} bytes, {count} parameters, {path}; "
-    return record, text + ", ".join(f"{key} {value}" for key, value in {**sizes, **model.notes}.items())
+    text = f"{model.name}  {model.id}, {format_bytes(record['bytes'])}, {count:,} parameters, {path}"
+    return record, text
 
 
 def _add(args: argparse.Namespace, source: str) -> Report:
+    from vaecodec.model.file import MAX_BYTES, parse_model
+
     try:
         with open(source, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -106,6 +113,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
 
 
 def _train(args: argparse.Namespace) -> Report:
+    from vaecodec.model.generative import Generative
     from vaecodec.training import loop, train_step
 
     config: Any
@@ -146,6 +154,7 @@ def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
     """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path."""
     is_named = source in shipped_models() + added_models() and not os.path.exists(source)
     if is_named or source.endswith(SUFFIX):
+        from vaecodec.model.file import load_model
         from vaecodec.training.freezing import unfreeze
 
         return unfreeze(load_model(source))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import Any, NoReturn, Protocol
 
 from vaecodec.cli import help_texts
@@ -66,7 +67,8 @@ def _add_compression(add_command: AddCommand) -> None:
     goal = compress.add_mutually_exclusive_group()
     text = f"of images (default: {DEFAULT_QUALITY:g})"
     goal.add_argument("-q", "--quality", type=quality, metavar="1..100", help=text)
-    goal.add_argument("--target-size", type=positive, metavar="BYTES", help="largest size of an image's .vae file")
+    text = "largest size of an image's .vae file, in bytes or with a unit: 20k, 1.5M, 64Ki"
+    goal.add_argument("--target-size", type=byte_count, metavar="SIZE", help=text)
     goal.add_argument("--target-bpp", type=above_zero, metavar="BPP", help="largest rate, in bits per pixel")
     goal.add_argument("--target-psnr", type=above_zero, metavar="DB", help="lowest PSNR of the decoded image, in dB")
     effort: dict[str, Any] = {"type": int, "choices": range(1, 10), "metavar": "1..9"}
@@ -100,14 +102,18 @@ def _add_compression(add_command: AddCommand) -> None:
 
 
 def _add_conversion(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IN", help="file, or - for standard input")
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="file, or - for standard input; OUT may follow one IN")
     parser.add_argument("-o", "--output", metavar="OUT", help=f"file, folder or - (default: {default} beside IN)")
     parser.add_argument("-c", "--stdout", action="store_true", help="write to standard output, as -o -")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite files; write to a terminal")
     parser.add_argument("-k", "--keep", action="store_false", dest="rm", help="keep IN (the default)")
     parser.add_argument("--rm", action="store_true", help="remove IN once OUT is on the disk and verified")
     parser.set_defaults(rm=False)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     parser.add_argument("--output-dir", metavar="DIR", help="with -r: mirror the folders and their outputs in DIR")
+    globs: dict[str, Any] = {"action": "append", "default": [], "metavar": "GLOB"}
+    parser.add_argument("--include", help="with -r: only files of this name or path: '*.jpg'; repeatable", **globs)
+    parser.add_argument("--exclude", help="with -r: no files and folders of this name or path; repeatable", **globs)
     _add_folders(parser)
 
 
@@ -302,6 +308,18 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
+
+
+def byte_count(text: str) -> int:
+    """Parse a size in bytes, perhaps with a unit: k, M and G are powers of 1000, Ki, Mi and Gi of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kKMG])(i?))?B?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text} is not a size such as 20000, 20k or 64Ki")
+    number, unit, binary = match.groups()
+    size = float(number) * (1024 if binary else 1000) ** ("kMG".index(unit.replace("K", "k")) + 1 if unit else 0)
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 byte or more")
+    return int(size)
 
 
 def above_zero(text: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from vaecodec.atomic import TEMPORARY
 from vaecodec.container.chunks import MAGIC, SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.outputs import compressed_name, decompressed_name, name_without_suffix
+from vaecodec.files.selection import Selection
 from vaecodec.progress import Console
 
 MANIFEST_NAME = ".vaecodec-manifest.jsonl"
@@ -58,6 +59,17 @@ class Manifest:
         except OSError:
             return False
         return (output.st_size, output.st_mtime_ns) == (entry.output_bytes, entry.output_mtime_ns)
+
+    def other_settings(self, path: str, stat: os.stat_result, how: str) -> Entry | None:
+        """Return the entry of an output that was made of a source in this state, but in another way."""
+        entry = self.entries.get(_relative(self.folder, path))
+        if entry is None or entry.how == how or (entry.size, entry.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            return None
+        return entry if os.path.isfile(os.path.join(self.folder, entry.output)) else None
+
+    def output_of(self, path: str) -> str:
+        """Return the path of the output of a source."""
+        return os.path.join(self.folder, self.entries[_relative(self.folder, path)].output)
 
     def of_output(self, path: str) -> Entry | None:
         """Return the entry of an output."""
@@ -148,9 +160,15 @@ class FolderWalk:
     The console reports files and folders that are skipped or cannot be read.
     """
 
-    def __init__(self, console: Console, output: str | None = None) -> None:
-        self._console, self._output = console, output
-        self._sources: dict[FolderId, str] = {}  # by output folder
+    def __init__(
+        self,
+        console: Console,
+        output: str | None = None,
+        selection: Selection = Selection(),  # noqa: B008  (it cannot be changed)
+        makes_folders: bool = True,
+    ) -> None:
+        self._console, self._output, self._selection, self._makes_folders = console, output, selection, makes_folders
+        self._sources: dict[FolderId | str, str] = {}  # by output folder
 
     def listings(self, inputs: list[str]) -> Iterator[Listing]:
         """List the named files, and those in the named folders, each output folder once; raises OSError."""
@@ -164,10 +182,11 @@ class FolderWalk:
                 except OSError as exc:  # the manifest cannot be read
                     self._console.fail(path, exc)
             return
-        os.makedirs(self._output, exist_ok=True)
+        if self._makes_folders:
+            os.makedirs(self._output, exist_ok=True)
         shared = Manifest(self._output)
         if files:
-            self._sources[_folder_id(self._output)] = "the files named"
+            self._sources[_folder_key(self._output)] = "the files named"
             yield Listing(files, self._output, False, shared)
         for path in folders:
             name = os.path.basename(os.path.normpath(path))
@@ -176,6 +195,7 @@ class FolderWalk:
 
     def _below(self, path: str, target: str, manifest: Manifest) -> Iterator[Listing]:
         """List the files in a folder, then those in its folders; report a folder that fails and go on."""
+        root = path
         waiting: list[tuple[str, str, tuple[FolderId, ...]]] = [(path, target, ())]
         while waiting:
             path, target, parents = waiting.pop()
@@ -183,17 +203,17 @@ class FolderWalk:
                 here = _folder_id(path)
                 if here in parents:  # possible with mounts
                     raise CodecError("contains itself")
-                if parents and self._output is not None and here == _folder_id(self._output):
+                if parents and self._output is not None and here == _folder_key(self._output):
                     continue
-                files, folders = self._entries(path)
-                if self._output is not None and not os.path.isdir(target):
+                files, folders = self._entries(path, root)
+                if self._output is not None and self._makes_folders and not os.path.isdir(target):
                     os.mkdir(target, os.stat(path).st_mode & 0o777 | 0o700)
-                first = self._sources.get(_folder_id(target))
+                first = self._sources.get(_folder_key(target))
                 if first and os.path.isdir(first) and os.path.samefile(first, path):
                     continue  # named twice
                 if first:
                     raise CodecError(f"{target} already holds the outputs of {first}")
-                self._sources[_folder_id(target)] = path
+                self._sources[_folder_key(target)] = path
             except (CodecError, OSError) as exc:
                 self._console.fail(path, exc)
                 continue
@@ -201,17 +221,24 @@ class FolderWalk:
             inner = [(os.path.join(path, name), os.path.join(target, name), (*parents, here)) for name in folders]
             waiting += reversed(inner)
 
-    def _entries(self, path: str) -> tuple[list[str], list[str]]:
-        """Return paths of the files in a folder, and names of the folders in it; links are not followed."""
+    def _entries(self, path: str, root: str) -> tuple[list[str], list[str]]:
+        """Return paths of the selected files in a folder below `root`, and names of the folders in it.
+
+        Links are not followed.
+        """
         files, folders = [], []
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_symlink():
-                    self._console.note(f"{entry.path}: warning: symbolic link, skipped")
-                elif entry.is_dir():
-                    folders.append(entry.name)
+                inside = os.path.relpath(entry.path, root)
+                if entry.is_dir(follow_symlinks=False):
+                    if self._selection.takes_folder(inside):
+                        folders.append(entry.name)
+                elif not self._selection.takes_file(inside):
+                    continue
+                elif entry.is_symlink():
+                    self._console.warn(entry.path, "symbolic link, skipped")
                 elif not entry.is_file():
-                    self._console.note(f"{entry.path}: warning: neither a file nor a folder, skipped")
+                    self._console.warn(entry.path, "neither a file nor a folder, skipped")
                 elif entry.name != MANIFEST_NAME and not TEMPORARY.fullmatch(entry.name):
                     files.append(entry.path)
         return files, folders
@@ -228,7 +255,7 @@ def compress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
     if listing.manifest:
         for folder in {os.path.dirname(path) for path in sources}:
             sources |= {os.path.join(folder, name) for name in listing.manifest.sources_in(folder)}
-    stems = Counter(name for path in sources for name in {_key(path), _key(os.path.splitext(path)[0])})
+    stems = _stems(sources)
     names, existing = Counter(map(os.path.basename, paths)), _names_in(listing.folder)
     for path in paths:
         whole_name = stems[_key(os.path.splitext(path)[0])] > 1
@@ -236,6 +263,28 @@ def compress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
         is_unique = names[os.path.basename(path)] == 1
         may_overwrite = overwrite and is_unique and bool(outputs & existing)
         yield Job(path, None if listing.in_place else listing.folder, may_overwrite, whole_name)
+
+
+def _stems(paths: Iterable[str]) -> Counter[str]:
+    """Count the names that outputs of files in one folder may have, without .vae."""
+    return Counter(name for path in paths for name in {_key(path), _key(os.path.splitext(path)[0])})
+
+
+def whole_names(paths: list[str], folder: str | None) -> set[str]:
+    """Return the files whose outputs in `folder`, or beside them, would share a name: photo.jpg and photo.png.
+
+    As in a run over folders, these are named like any other file: photo.jpg.vae.
+    """
+    groups: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        groups.setdefault("" if folder is not None else os.path.realpath(os.path.dirname(path)), []).append(path)
+    stems = {group: _stems(members) for group, members in groups.items()}
+    return {
+        path
+        for group, members in groups.items()
+        for path in members
+        if stems[group][_key(os.path.splitext(path)[0])] > 1
+    }
 
 
 def decompress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
@@ -274,7 +323,14 @@ def _key(path: str) -> str:
 
 def _names_in(folder: str) -> set[str]:
     """Return the names that exist before the run: files that appear later are never overwritten."""
-    return set(os.listdir(folder or os.curdir))
+    with suppress(FileNotFoundError):  # a folder that a run without writing does not make
+        return set(os.listdir(folder or os.curdir))
+    return set()
+
+
+def _folder_key(path: str) -> FolderId | str:
+    """Return the identity of a folder, or the full path of one that does not exist."""
+    return _folder_id(path) if os.path.isdir(path) else os.path.realpath(path)
 
 
 def _folder_id(path: str) -> FolderId:

@@ -10,22 +10,26 @@ import signal
 import stat
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, resource_tracker
 from typing import Any, NamedTuple, TypeVar
 
 from vaecodec.codec.rate_control import Target
+from vaecodec.container.image_file import Header, read_preamble
 from vaecodec.errors import CodecError, SkippedError
 from vaecodec.files import folders
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import Entry, Job, Listing, Manifest
-from vaecodec.progress import Console, about, explain, shown_warnings
+from vaecodec.files.selection import Workload
+from vaecodec.model.library import name_of_model
+from vaecodec.progress import Console, about, explain, format_bytes, format_seconds, shown_warnings
 
 
 class Outcome(NamedTuple):
@@ -92,28 +96,83 @@ def verify_job(job: Job, **options: Any) -> dict[str, Any]:
     return verify_file(job.path, **options)
 
 
-def compress_settings(quality: float | Target, effort: int, strip: bool, only_images: bool) -> str:
-    """Describe the settings of compression for a manifest, without the command and the model's id."""
-    settings = str(quality) if isinstance(quality, Target) else f"{quality:g}"
-    return settings + f" effort {effort}" * (effort > 1) + " strip" * strip + " only-images" * only_images
+def settings_text(command: str, model: str, *settings: str) -> str:
+    """Describe a command for a manifest: its name and model, and each setting that is not empty, by commas."""
+    return ", ".join(filter(None, (f"{command} {model}".strip(), *settings)))
 
 
-def format_report(command: str, name: str, report: dict[str, Any], verbose: bool = False) -> tuple[dict[str, Any], str]:
+def compress_settings(quality: float | Target, effort: int, strip: bool, only_images: bool) -> tuple[str, ...]:
+    """Describe the settings of compression for `settings_text`."""
+    rate = str(quality) if isinstance(quality, Target) else f"quality {quality:g}"
+    return rate, f"effort {effort}" * (effort > 1), "strip" * strip, "only-images" * only_images
+
+
+def differing_settings(before: str, now: str) -> str:
+    """Say how two texts of `settings_text` differ: "quality 50, not quality 20"."""
+    old, new = ([_without_id(part) for part in text.split(", ")] for text in (before, now))
+    was = ", ".join(part for part in old if part not in new) or "other defaults"
+    return f"{was}, not {', '.join(part for part in new if part not in old) or 'the defaults'}"
+
+
+def _without_id(part: str) -> str:
+    """Replace the id of an installed model by its name."""
+    command, _, model_id = part.partition(" ")
+    return f"model {name_of_model(model_id) or model_id}" if command in ("compress", "decompress") else part
+
+
+def sizes_of_report(command: str, report: dict[str, Any]) -> tuple[int, int]:
+    """Return the bytes of the input and of the output in the report on a file."""
+    vae_bytes, file_bytes = report["bytes"], report.get("image_bytes", report.get("file_bytes", 0))
+    return (file_bytes, vae_bytes) if command == "compress" else (vae_bytes, file_bytes)
+
+
+def format_report(command: str, name: str, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Format the report on one file: the record for --json and a line of text."""
-    vae_bytes, file_bytes = report["bytes"], report.get("image_bytes", report.get("file_bytes"))
-    before, after = (file_bytes, vae_bytes) if command == "compress" else (vae_bytes, file_bytes)
-    rate = f"{report['bpp']:.3f} bpp" if "bpp" in report else "stored"
-    text = f"{name}: {before} -> {after} bytes, {rate}, {report['seconds']:.2f} s"
-    return {"input": name, **report}, text + (f" ({report['output']})" if verbose else "")
+    before, after = map(format_bytes, sizes_of_report(command, report))
+    rate = f"{report['bpp']:.3f} bits per pixel" if "bpp" in report else "without loss"
+    text = f"{name}: {before} -> {report['output']}, {after} ({rate}), {format_seconds(report['seconds'])}"
+    return {"input": name, **report}, text
+
+
+class Tally:
+    """What a run has done so far: files, bytes of inputs and outputs, seconds."""
+
+    def __init__(self) -> None:
+        self.done = self.unchanged = self.skipped = self.bytes_before = self.bytes_after = 0
+        self._start = time.perf_counter()
+
+    def add(self, before: int, after: int) -> None:
+        """Count a file that is done."""
+        self.done, self.bytes_before, self.bytes_after = (
+            self.done + 1,
+            self.bytes_before + before,
+            self.bytes_after + after,
+        )
+
+    def report(self, console: Console) -> None:
+        """Report the counts, as text and as a record."""
+        failed, seconds = len(console.failed), time.perf_counter() - self._start
+        counts = {"unchanged": self.unchanged, "skipped": self.skipped, "warnings": console.warnings}
+        shown = {name.rstrip("s") if count == 1 else name: count for name, count in counts.items() if count}
+        text = f"{self.done} done" + "".join(f", {count} {name}" for name, count in shown.items())
+        text += f", {failed} failed; "
+        if self.bytes_after:
+            share = f" ({self.bytes_after / self.bytes_before:.0%})" if self.bytes_before else ""
+            text += f"{format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)}{share}, "
+        elif self.bytes_before:
+            text += f"{format_bytes(self.bytes_before)}, "
+        text += format_seconds(seconds) + ":" * (failed > 0)
+        sizes = {"bytes_before": self.bytes_before, "bytes_after": self.bytes_after, "seconds": seconds}
+        console.say({"done": self.done, **counts, "failed": failed, **sizes}, text, status="summary")
 
 
 class Run:
     """One run of a command over files and folders, and its counts; `how` describes its settings for manifests."""
 
-    def __init__(self, console: Console, how: str = "", repeat: bool = False) -> None:
-        self._console, self._how, self._repeat = console, how, repeat or not how
+    def __init__(self, console: Console, how: str = "", repeat: bool = False, workload: Workload | None = None) -> None:
+        self._console, self._how, self._repeat, self._workload = console, how, repeat or not how, workload
         self.manifests: dict[str, Manifest] = {}  # by folder
-        self.done = self.unchanged = self.skipped = 0
+        self.tally = Tally()
 
     def jobs(self, listings: Iterator[Listing], plan: Callable[[Listing], Iterator[Job]]) -> Iterator[Job]:
         """Yield the jobs of a plan, without those that a manifest records as done, unless the run repeats them."""
@@ -131,14 +190,46 @@ class Run:
                     info = os.stat(job.path)
                     if not stat.S_ISREG(info.st_mode):
                         raise CodecError("neither a file nor a folder")
+                    if manifest is not None:
+                        self._check_settings(job, info, manifest)
                 except (CodecError, OSError) as exc:
+                    self._advance(job)
                     self._console.fail(job.path, exc)
                     continue
                 if not self._repeat and manifest is not None and manifest.has(job.path, info, self._how):
-                    self.unchanged += 1
-                    self._console.detail(f"{job.path}: unchanged")
+                    self._pass_over(job, info, manifest)
                     continue
                 yield job._replace(stat=info, manifest=manifest.folder if manifest else None)
+
+    def _pass_over(self, job: Job, info: os.stat_result, manifest: Manifest) -> None:
+        """Count and report a file that an earlier run has done."""
+        self.tally.unchanged += 1
+        if self._workload is not None:
+            self._workload.advance(info.st_size, worked=False)
+        record = {"input": job.path, "output": manifest.output_of(job.path)}
+        text = f"{job.path}: unchanged" if self._console.verbose else ""
+        self._console.say(record, text, status="unchanged")
+
+    def _check_settings(self, job: Job, info: os.stat_result, manifest: Manifest) -> None:
+        """Raise CodecError where an output was encoded with other settings and would not be replaced.
+
+        Outputs without loss do not depend on the settings: they are made again, and adopted.
+        """
+        entry = None if job.overwrite or not self._how else manifest.other_settings(job.path, info, self._how)
+        if entry is None:
+            return
+        path = os.path.join(manifest.folder, entry.output)
+        is_lossy = False
+        with suppress(CodecError), open(path, "rb") as file:
+            is_lossy = isinstance(read_preamble(file).header, Header)
+        if is_lossy:
+            difference = differing_settings(entry.how, self._how)
+            raise CodecError(f"{path} exists, made with {difference} (-f makes it anew)")
+
+    def _advance(self, job: Job) -> None:
+        if self._workload is not None:
+            self._workload.advance(job.stat.st_size if job.stat else 0)
+            self._workload.show(self._console, job.path)
 
     def successes(self, outcomes: Outcomes) -> Iterator[tuple[Job, Outcome]]:
         """Yield the jobs that succeed; report the others, and all warnings, on the console."""
@@ -146,27 +237,26 @@ class Run:
             for job, outcome in outcomes:
                 outcome = outcome or Outcome(error="the worker process was killed")
                 for warning in outcome.warnings:
-                    self._console.note(f"{job.path}: warning: {warning}")
+                    self._console.warn(job.path, warning)
                 if outcome.report:
-                    self._console.working(f"{self.done}: {job.path}")
                     yield job, outcome
                 elif outcome.skipped:
-                    self.skipped += 1
+                    self.tally.skipped += 1
                     self._console.skip(job.path, outcome.skipped)
                 else:
                     self._console.fail(job.path, CodecError(outcome.error))
+                self._advance(job)
 
-    def report(self, record: dict[str, Any], text: str) -> None:
-        """Count and report a job that has succeeded."""
-        self.done += 1
-        self._console.say(record, text)
+    def report(self, record: dict[str, Any], text: str, sizes: tuple[int, int], warnings: Sequence[str] = ()) -> None:
+        """Count and report a job that has succeeded, with the bytes of its input and output."""
+        self.tally.add(*sizes)
+        self._console.say(record | ({"warnings": list(warnings)} if warnings else {}), text)
 
     def finish(self) -> int:
         """Report the counts and repeat all failures; return the exit status."""
-        failed, counts = self._console.failed, f"{self.done} done"
-        for count, name in ((self.unchanged, "unchanged"), (self.skipped, "skipped")):
-            counts += f", {count} {name}" if count else ""
-        self._console.note(f"{counts}, {len(failed)} failed" + (":" if failed else ""))
+        failed = self._console.failed
+        self._console.clear()
+        self.tally.report(self._console)
         for line in failed:
             self._console.error(line)
         return int(bool(failed))

@@ -39,12 +39,23 @@ from vaecodec.files.outputs import (
     read_source_image,
     store_file,
 )
-from vaecodec.files.runs import JobRunner, Outcome, Outcomes, Run, compress_job, compress_settings, format_report
+from vaecodec.files.runs import (
+    JobRunner,
+    Outcome,
+    Outcomes,
+    Run,
+    compress_job,
+    compress_settings,
+    format_report,
+    settings_text,
+    sizes_of_report,
+)
 from vaecodec.files.sources import Source
 from vaecodec.images.inspection import is_image
 from vaecodec.images.strips import is_large
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
-from vaecodec.model.file import SUFFIX, load_model
+from vaecodec.model.file import load_model
+from vaecodec.model.library import SUFFIX
 from vaecodec.progress import Console, explain, hushed
 from vaecodec.rdo.effort import check_effort
 
@@ -147,7 +158,7 @@ def compress(
     options |= {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, "effort": effort}
     model_id = load_model(model).id
     options["model"] = os.path.abspath(model) if model.endswith(SUFFIX) else model
-    how = f"compress {model_id} {compress_settings(target, effort, strip, only_images)}"
+    how = settings_text("compress", model_id, *compress_settings(target, effort, strip, only_images))
     settings = Settings(target, {**options, "limits": limits, "threads": 1}, model_id, how)
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
 
@@ -157,9 +168,13 @@ def compress(
     plan = partial(compress_jobs, overwrite=overwrite)
     jobs = list(run.jobs(walk.listings([os.fspath(path) for path in paths]), plan))
     for job, outcome in run.successes(_map_jobs(jobs, settings, device, analysers, finishers)):
-        run.report(*format_report("compress", job.path, outcome.report))
+        sizes = sizes_of_report("compress", outcome.report)
+        run.report(*format_report("compress", job.path, outcome.report), sizes, outcome.warnings)
     run.finish()
-    return Summary(run.done, run.unchanged, run.skipped, [line.removeprefix("vaecodec: ") for line in console.failed])
+    tally = run.tally
+    return Summary(
+        tally.done, tally.unchanged, tally.skipped, [line.removeprefix("vaecodec: ") for line in console.failed]
+    )
 
 
 def start(**options: Any) -> None:

@@ -6,9 +6,6 @@
     calibration/*, start/*                     quantiles of scores, and weights to continue training from
     integer/*, discrete/*                      generative models: see model.generative
 
-Models are found by name: those in vaecodec/model/shipped, whose names are reserved, and those that a user has added to
-$VAECODEC_MODELS or a folder in the user's data directory.
-
 A file holds numbers and metadata, and nothing in it is run.  Loading raises ModelError unless all tensors fit the
 architecture that the configuration names and no sum that is computed with them can overflow.
 """
@@ -18,114 +15,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from vaecodec.atomic import write_atomic
 from vaecodec.config import MAX_SCALES, Config
 from vaecodec.entropy import tables
 from vaecodec.entropy.coding import OUTLIER_FLAG, SYMBOL_MAX, Models
 from vaecodec.entropy.tables import Tables
-from vaecodec.errors import ModelError, ModelNotFoundError, require
+from vaecodec.errors import ModelError, require
 from vaecodec.model import weights
 from vaecodec.model.generative import Generative, Generator, build_generator
+from vaecodec.model.library import MAX_HEADER, SHIPPED, name_of_model, of_file, path_of_model
 from vaecodec.prior.context_model import Prior
 from vaecodec.transforms.backends import NativeTransforms
 from vaecodec.transforms.networks import SubbandGains
 
-T = TypeVar("T")
-
-SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
-SUFFIX = ".vcm"
-VARIABLE = "VAECODEC_MODELS"
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-
 FORMAT = 1
 ID_DIGITS = 32  # hexadecimal: 128 bits
 MAX_BYTES = 1 << 27
-MAX_HEADER = 1 << 20  # bytes of a model file's JSON
 MAX_GAIN = 20 << 12  # of a logarithm, unit 2**-12
 PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "analysis/", "gains/", "calibration/", "start/")
 SINGLE_NAMES = ("companding", "centroids")
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # of contents of wrong forms
 NOT_IN_ID = ("analysis/", "gains/analysis/", "calibration/", "start/")  # decoders do not need these
-
-
-def models_folder() -> str:
-    """The folder of added models, which may not exist."""
-    if from_environment := os.environ.get(VARIABLE):
-        return from_environment
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
-    elif sys.platform == "darwin":
-        base = os.path.expanduser("~/Library/Application Support")
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(base, "vaecodec", "models")
-
-
-def shipped_models() -> list[str]:
-    """Names of the models inside the package."""
-    return _model_names(SHIPPED)
-
-
-def added_models() -> list[str]:
-    """Names of the added models, without those of shipped models."""
-    reserved = shipped_models()
-    return [name for name in _model_names(models_folder()) if name not in reserved]
-
-
-def path_of_model(name_or_path: str | os.PathLike[str]) -> str:
-    """The path of a model; a name that ends in .vcm is a path.  Raises ModelError if no model has the name."""
-    path = os.fspath(name_or_path)
-    if path.endswith(SUFFIX):
-        return path
-    for names, place in ((shipped_models, SHIPPED), (added_models, models_folder())):
-        if path in names():
-            return os.path.join(place, path + SUFFIX)
-    raise ModelError(
-        f"no model is called {path!r} (there are: {', '.join(shipped_models() + added_models()) or 'none'})"
-    )
-
-
-def add_model(name: str, data: bytes, overwrite: bool = False) -> str:
-    """Write the file of a model atomically and return its path.
-
-    Raises ModelError if the name is not valid or belongs to a shipped model, FileExistsError if it is taken.
-    """
-    if not MODEL_NAME.fullmatch(name) or name.endswith(SUFFIX):
-        raise ModelError(f"{name!r} is not a name for a model: letters, digits and . _ + -, at most 64")
-    if name in shipped_models():
-        raise ModelError(f"{name!r} is the name of a shipped model; --name gives another")
-    path = os.path.join(models_folder(), name + SUFFIX)
-    os.makedirs(models_folder(), exist_ok=True)
-    write_atomic(path, data, overwrite=overwrite)
-    return path
-
-
-def remove_model(name: str) -> str:
-    """Delete an added model and return its path.  Raises ModelError if there is none of this name."""
-    if name in shipped_models():
-        raise ModelError(f"{name!r} is shipped with the package and cannot be removed")
-    path = path_of_model(name)
-    if path == name:
-        raise ModelError(f"{name!r} is a path; models are removed by name")
-    os.remove(path)
-    return path
-
-
-def _model_names(place: str) -> list[str]:
-    try:
-        names = os.listdir(place)
-    except OSError:  # the folder does not exist or is not readable
-        names = []
-    return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
 
 
 class Model:
@@ -309,18 +223,7 @@ def load_generator(name_or_path: str) -> Generator:
 
 def load_any(name_or_path: str) -> Model | Generator:
     """A model of either kind by name or path; raises ModelError.  Cached until its file changes."""
-    return _of_file(_load, path_of_model(name_or_path))
-
-
-def _of_file(function: Callable[[str, int, int], T], path: str) -> T:
-    """The result of a cached function of (path, time of change, size) for a file; raises ModelError."""
-    try:
-        state = os.stat(path)
-        return function(path, state.st_mtime_ns, state.st_size)
-    except FileNotFoundError as exc:
-        raise ModelNotFoundError(f"{path}: no such file") from exc
-    except OSError as exc:
-        raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
+    return of_file(_load, path_of_model(name_or_path))
 
 
 @lru_cache(maxsize=8)
@@ -336,29 +239,17 @@ def _load(path: str, changed: int, size: int) -> Model | Generator:
 
 def find_model(model_id: str) -> Model:
     """The model of photographs with this id, shipped or added; raises ModelError naming the id."""
-    return load_model(_name_of(model_id))
+    return load_model(_installed(model_id))
 
 
 def find_generator(model_id: str) -> Generator:
     """The generative model with this id, shipped or added; raises ModelError naming the id."""
-    return load_generator(_name_of(model_id))
+    return load_generator(_installed(model_id))
 
 
-def _name_of(model_id: str) -> str:
-    for name in shipped_models() + added_models():
-        with suppress(ModelError):  # a damaged model does not matter to files of another
-            if _of_file(_stated_id, path_of_model(name)) == model_id:
-                return name
-    raise ModelError(f"this file needs model {model_id}, which is not among those here: name its .vcm file, or add it")
-
-
-@lru_cache(maxsize=64)
-def _stated_id(path: str, changed: int, size: int) -> str:
-    """The id in the header of a model file, unchecked: decoding reads it from every model to find the right one."""
-    with open(path, "rb") as file:
-        header = file.read(8)
-        header = file.read(min(int.from_bytes(header, "little"), MAX_HEADER))
-    try:
-        return str(json.loads(json.loads(header)["__metadata__"]["id"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise ModelError(f"{path}: not a vaecodec model ({type(exc).__name__}: {exc})") from exc
+def _installed(model_id: str) -> str:
+    name = name_of_model(model_id)
+    if name is None:
+        text = "which is not among those here: name its .vcm file, or add it"
+        raise ModelError(f"this file needs model {model_id}, {text}")
+    return name
