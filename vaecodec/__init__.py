@@ -99,6 +99,8 @@ def encode(
     target_bpp: float | None = None,
     target_psnr: float | None = None,
     effort: int = 1,
+    lossless: bool = False,
+    max_error: int | None = None,
 ) -> bytes:
     """Encode an image to a .vae file.
 
@@ -107,29 +109,36 @@ def encode(
             [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA with straight alpha; [H, W, 1] comes
             back as [H, W].  16 bits are kept losslessly, and so are images that cost fewer bits that way (screenshots,
             drawings).  A model of other channels takes u8[H, W, C].
-        quality: 1..100; 50 without a target.
+        quality: 1..100; 50 without a target.  Give one of quality, targets, `lossless` and `max_error`.
         model: an installed model's name, or a .vcm file.
         limits: limits on the size of images read from files; None for none.
         threads: cores to use; without, all.  The bytes do not depend on it.
-        target_size: in place of a quality, bytes that the file may have at most, metadata included.
+        target_size: bytes that the file may have at most, metadata included.
         target_bpp: the same in bits per pixel.
-        target_psnr: in place of a quality, the least PSNR in dB over all colour samples.
-        effort: 1..9: more time, fewer bits at the same squared error.
+        target_psnr: the least PSNR in dB over all colour samples.
+        effort: 1..9: more time, fewer bits at the same squared error; without effect on the two below.
+        lossless: keep every sample, without the model.
+        max_error: 1..16, the largest error of a colour sample, in units of the samples; alpha is kept.
 
     Raises:
         CodecError: the image cannot be encoded.
         FileNotFoundError: there is no such file.
         TargetError: no quality meets the target.
-        ValueError, TypeError: an argument is wrong, or there are two targets.
+        ValueError, TypeError: an argument is wrong, or two exclude each other.
     """
-    from vaecodec.codec import modes
+    from vaecodec.codec import exact, modes
     from vaecodec.codec.rate_control import Target
-    from vaecodec.images.reading import read_samples
+    from vaecodec.images.reading import read_image, read_samples
     from vaecodec.limits import NONE, for_pillow
 
-    goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
+    goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
     effort = arguments.check_effort(effort)
     arguments.check_limits(limits)
+    if isinstance(goal, Target) and goal.is_bound:
+        arguments.check_model(model)
+        with for_pillow(limits or NONE):
+            samples, metadata = read_image(image)
+        return exact.encode(samples, int(goal.value), metadata, arguments.check_threads(threads))
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)

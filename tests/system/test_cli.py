@@ -485,7 +485,7 @@ def test_info_names_the_kind_of_image(folder, capsys):
     assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
     alpha, deep = capsys.readouterr().out.splitlines()
     assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 50, \d+ bytes \(.* pixel\), model small$", alpha)
-    assert re.match(r"deep.vae: 70 x 50 pixels, grey of 16 bits, without loss, .* \(.*\), resolution$", deep)
+    assert re.match(r"deep.vae: 70 x 50 pixels, grey of 9 bits, lossless, .* \(.*\), resolution$", deep)
     assert cli.main(["verify", "alpha.vae", "deep.vae"]) == 0
     assert cli.main(["decompress", "-f", "alpha.vae", "deep.vae"]) == 0
     assert Image.open("alpha.png").mode == "RGBA" and Image.open("deep.png").mode == "I;16"

@@ -69,6 +69,7 @@ EFFORTS = {TypeError: ("5", 5.0, True, None, [1]), ValueError: (0, 10, -1)}
 THREADS = {TypeError: ("2", 2.0, True, [2]), ValueError: (0, -1)}
 SIZES = {TypeError: ("900", 900.5, True, [900]), ValueError: (0, -900)}
 RATES = {TypeError: ("0.5", True, [0.5]), ValueError: (0, -0.5, math.nan, math.inf)}
+ERRORS = {TypeError: ("2", 2.0, True, [1]), ValueError: (0, -1, 17)}
 MODELS = {TypeError: (5, b"small", True, ["small"], object()), ValueError: ("",)}
 LIMITS = {TypeError: (5, "none", True, (100, 100))}
 FLAGS = {TypeError: ("yes", 1, None, [])}
@@ -112,6 +113,10 @@ WRONG = [
     (lambda value: compress(target_size=value), "target_size", SIZES),
     (lambda value: encode(PIXELS, target_bpp=value), "target_bpp", RATES),
     (lambda value: encode(PIXELS, target_psnr=value), "target_psnr", RATES),
+    (lambda value: encode(PIXELS, lossless=value), "lossless", FLAGS),
+    (lambda value: compress(lossless=value), "lossless", FLAGS),
+    (lambda value: encode(PIXELS, max_error=value), "max_error", ERRORS),
+    (lambda value: compress(max_error=value), "max_error", ERRORS),
     (lambda value: encode(PIXELS, model=value), "model", MODELS),
     (lambda value: decode(FILE, model=value), "model", MODELS),
     (lambda value: compress(model=value), "model", MODELS),
@@ -176,6 +181,11 @@ def test_every_wrong_argument_is_refused_by_its_name(folder, call, name, error, 
         {"quality": 50, "target_bpp": 1.5},
         {"target_size": 900, "target_psnr": 30},
         {"target_bpp": 1.0, "target_psnr": 30.0},
+        {"quality": 50, "lossless": True},
+        {"quality": 100, "max_error": 1},
+        {"target_size": 900, "lossless": True},
+        {"target_psnr": 30.0, "max_error": 2},
+        {"lossless": True, "max_error": 2},
     ],
 )
 def test_conflicting_targets_are_refused(folder, options):

@@ -56,9 +56,11 @@ def compress(args: argparse.Namespace, console: Console) -> int:
     options = {"quality": args.quality, "model": args.model, "strip": args.strip, "effort": args.effort}
     options |= {"remove": args.rm, "only_images": args.only_images, **_resources(args)}
     targets = {"target_size": args.target_size, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
+    targets |= {"lossless": args.lossless, "max_error": args.max_error}
     if not args.recursive:
         return _convert_files(args, console, compress_file, options | targets)
-    target = Target.from_arguments(args.target_size, args.target_bpp, args.target_psnr, args.quality)
+    goals = (args.target_size, args.target_bpp, args.target_psnr, args.quality, args.lossless, args.max_error)
+    target = Target.from_arguments(*goals)
     settings = compress_settings(target, args.effort, args.strip, args.only_images)
     plan = partial(compress_jobs, overwrite=args.force)
     return _convert_folders(args, console, compress_job, options | targets, plan, settings)

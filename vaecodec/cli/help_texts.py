@@ -24,14 +24,16 @@ environment: VAECODEC_THREADS is the number of cores to use without --threads.
 
 COMMANDS = {
     "compress": """\
-Images are compressed lossily, or losslessly if that needs fewer bits (screenshots, drawings) or if they have 16 bits
-per sample.  Any other file is stored losslessly.  Inputs are kept, and nothing is overwritten without -f.
+Images are compressed lossily, also at quality 100; without loss with --lossless, if that needs fewer bits
+(screenshots, drawings), or if they have 16 bits per sample.  Any other file is stored losslessly.  Inputs are kept, and
+nothing is overwritten without -f.
 
 examples:
   vaecodec compress photo.jpg                     write photo.vae beside it, at quality 50
   vaecodec compress photo.jpg small.vae -q 25     name the output
   vaecodec compress photo.jpg --target-size 20k   the best quality that fits into 20,000 bytes
   vaecodec compress -q 80 a.png b.tif -o out/     write into an existing folder
+  vaecodec compress --lossless photo.png          keep every pixel
   vaecodec compress -o - photo.png                write to standard output
   vaecodec compress -r album --output-dir out     write out/album/...; repeat the command to resume
   vaecodec compress -r album --include '*.jpg' --dry-run

@@ -19,7 +19,7 @@ from vaecodec.model.library import name_of_model
 from vaecodec.progress import Console, format_bytes
 
 CHANNELS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}
-CODINGS = {"vae": "quality", "lossless": "without loss", "avif": "as AVIF"}
+CODINGS = {"vae": "quality", "lossless": "lossless", "near-lossless": "within {max_error}", "avif": "as AVIF"}
 METADATA = {"icc": "ICC profile", "exif": "EXIF", "xmp": "XMP", "dpi": "resolution"}
 
 
@@ -68,8 +68,8 @@ def _format_image(record: dict[str, Any]) -> str:
     """Format the size, the samples and the coding of an image."""
     text = "{width} x {height} pixels, ".format(**record)
     text += CHANNELS[record["channels"]] if record["kind"] == "picture" else f"{record['channels']} channels"
-    text += " of 16 bits" if record["depth"] == 16 else ""
-    text += f", {CODINGS.get(record['coding'], record['coding'])}"
+    text += f" of {record['depth']} bits" if record["depth"] > 8 else ""
+    text += ", " + CODINGS.get(record["coding"], record["coding"]).format(**record)
     text += f" {record['quality']:g}" if "quality" in record else ""
     if record.get("tiles", 1) > 1:
         text += ", {tiles} tiles of {tile} x {tile} pixels".format(**record)

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any, NoReturn, Protocol
 
+from vaecodec.arguments import MAX_ERROR
 from vaecodec.cli import help_texts
 from vaecodec.config import DEFAULT_QUALITY
 
@@ -71,6 +72,8 @@ def _add_compression(add_command: AddCommand) -> None:
     goal.add_argument("--target-size", type=byte_count, metavar="SIZE", help=text)
     goal.add_argument("--target-bpp", type=above_zero, metavar="BPP", help="largest rate, in bits per pixel")
     goal.add_argument("--target-psnr", type=above_zero, metavar="DB", help="lowest PSNR of the decoded image, in dB")
+    goal.add_argument("--lossless", action="store_true", help="keep every sample of images")
+    goal.add_argument("--max-error", type=error, metavar="1..16", help="largest error of any sample, out of 0..255")
     effort: dict[str, Any] = {"type": int, "choices": range(1, 10), "metavar": "1..9"}
     compress.add_argument("--effort", default=1, help="higher is smaller and slower (default: 1)", **effort)
     compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
@@ -291,6 +294,14 @@ def quality(text: str) -> float:
     value = float(text)
     if not 1 <= value <= 100:
         raise argparse.ArgumentTypeError(f"{text} is not in 1..100")
+    return value
+
+
+def error(text: str) -> int:
+    """Parse the largest error of a sample."""
+    value = int(text)
+    if not 1 <= value <= MAX_ERROR:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1..{MAX_ERROR}")
     return value
 
 

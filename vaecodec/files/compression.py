@@ -53,6 +53,8 @@ def compress_file(
     target_psnr: float | None = None,
     effort: int = 1,
     frame: int | None = None,
+    lossless: bool = False,
+    max_error: int | None = None,
 ) -> dict[str, Any]:
     """Compress a file to a .vae file; return a report with sizes in bytes and the time in seconds.
 
@@ -63,7 +65,8 @@ def compress_file(
         src: a path, or a binary file.
         dst: file or folder, or a binary file; None is the folder of `src`.  In a folder, photo.jpg becomes photo.vae,
             and notes.txt becomes notes.txt.vae.
-        quality: 1..100, 50 without a target; or give one of the targets, as for vaecodec.encode.
+        quality: 1..100, 50 without a target; or give one of the targets, `lossless` or `max_error`, as for
+            vaecodec.encode.
         model: an installed model's name, or a .vcm file.
         overwrite: replace `dst` if it exists.
         strip: leave the metadata out.
@@ -86,7 +89,7 @@ def compress_file(
             unless the error is that `src` is not removed.
         ValueError, TypeError: an argument is wrong.
     """
-    target = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
+    target = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
     effort, model = arguments.check_effort(effort), arguments.check_model(model)
     _check_files(src, dst)
     for name, flag in (("strip", strip), ("only_images", only_images), ("whole_name", whole_name)):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 import numpy as np
 
 from vaecodec.atomic import Attributes, Path
-from vaecodec.codec import load, modes
+from vaecodec.codec import exact, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import SUFFIX
@@ -159,6 +159,10 @@ def encode_source(
     frame: int | None = None,
 ) -> bytes:
     """Encode the image in a source, or one of its pages or frames; read a large one in strips, if its format allows."""
+    if isinstance(quality, Target) and quality.is_bound:
+        samples, metadata, left_out = read_source_image(source, frame)
+        source.left_out += left_out
+        return exact.encode(samples, int(quality.value), None if strip else metadata, *resources[1:])
     codec, progress = load(model, threads=resources.threads), resources.progress
     opened = open_strips(source.path, source.name, source.left_out) if source.path and frame is None else None
     if opened is None:

@@ -24,7 +24,8 @@ REDUCTIONS = (16, 8, 4, 2)
 INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "dpi": "dpi"}  # Pillow's names
 
 # Options of save: those of vaecodec.encode, and metadata; save_all checks `append_images`.
-OPTIONS = ("quality", *TARGETS, "effort", "model", "threads", *INFO_KEYS.values(), "append_images")
+OPTIONS: tuple[str, ...] = ("quality", *TARGETS, "lossless", "max_error", "effort", "model", "threads")
+OPTIONS += (*INFO_KEYS.values(), "append_images")
 
 
 def accept(prefix: bytes) -> bool:
@@ -147,13 +148,13 @@ class VaeImageFile(ImageFile.ImageFile):
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     """Write an image as a .vae file, for Image.save.
 
-    Options: `quality`, `target_size`, `target_bpp`, `target_psnr`, `effort`, `model` and `threads` as of
-    vaecodec.encode; `icc_profile`, `exif` (bytes or Image.Exif), `xmp` and `dpi`, which default to those of image.info
-    and are left out if None or empty.  The EXIF orientation is applied.
+    Options: `quality`, `target_size`, `target_bpp`, `target_psnr`, `lossless`, `max_error`, `effort`, `model` and
+    `threads` as of vaecodec.encode; `icc_profile`, `exif` (bytes or Image.Exif), `xmp` and `dpi`, which default to
+    those of image.info and are left out if None or empty.  The EXIF orientation is applied.
 
     Raises OSError on a mode that is not supported, TypeError or ValueError on an option that is unknown or wrong.
     """
-    from vaecodec.codec import load, modes
+    from vaecodec.codec import exact, load, modes
     from vaecodec.codec.rate_control import Target
     from vaecodec.images.reading import COLOUR_MODES, GREY_16_MODES, GREY_MODES, read_image
 
@@ -162,7 +163,8 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     if unknown:
         raise TypeError(f"{FORMAT} images have no option {unknown[0]} to save with; there are {', '.join(OPTIONS)}")
     size, bpp, psnr = (options.get(name) for name in TARGETS)
-    goal = Target.from_arguments(size, bpp, psnr, options.get("quality"))
+    lossless, max_error = options.get("lossless", False), options.get("max_error")
+    goal = Target.from_arguments(size, bpp, psnr, options.get("quality"), lossless, max_error)
     effort, threads = check_effort(options.get("effort", 1)), check_threads(options.get("threads"))
     model = check_model(options.get("model", "small"))
     if image.mode not in (*GREY_MODES, *COLOUR_MODES, *GREY_16_MODES):
@@ -172,6 +174,9 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     copy.info = _info_to_save(copy.info, options)
     try:
         samples, metadata = read_image(copy, filename if isinstance(filename, str) and filename else None)
+        if isinstance(goal, Target) and goal.is_bound:
+            file.write(exact.encode(samples, int(goal.value), metadata, threads))
+            return
         file.write(modes.encode(load(model, threads=threads), samples, goal, metadata, effort=effort))
     except CodecError as exc:
         raise OSError(f"cannot write image as {FORMAT}: {exc}") from exc

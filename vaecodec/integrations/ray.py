@@ -25,7 +25,6 @@ import numpy as np
 from vaecodec.codec import Codec, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.codec.tiles import Latents
-from vaecodec.container.image_file import quality_index_of
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.files.compression import convert_file
 from vaecodec.files.folders import FolderWalk, Job, append_entry, compress_jobs
@@ -125,6 +124,8 @@ def compress(
     target_size: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
+    lossless: bool = False,
+    max_error: int | None = None,
     effort: int = 1,
     device: str = "cpu",
     analysers: int | None = None,
@@ -150,16 +151,15 @@ def compress(
         ValueError: an option is out of range.
         OSError: `output_dir` cannot be written to.
     """
-    target = Target.from_arguments(target_size, target_bpp, target_psnr, quality)
+    target = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
     check_effort(effort)
-    if not isinstance(target, Target):
-        quality_index_of(target)
-    options = {"quality": quality, "model": model, "strip": strip, "remove": remove, "only_images": only_images}
-    options |= {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, "effort": effort}
+    options: dict[str, Any] = {"quality": quality, "lossless": lossless, "max_error": max_error, "effort": effort}
+    options |= {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, "model": model}
+    options |= {"strip": strip, "remove": remove, "only_images": only_images, "limits": limits, "threads": 1}
     model_id = load_model(model).id
     options["model"] = os.path.abspath(model) if model.endswith(SUFFIX) else model
     how = settings_text("compress", model_id, *compress_settings(target, effort, strip, only_images))
-    settings = Settings(target, {**options, "limits": limits, "threads": 1}, model_id, how)
+    settings = Settings(target, options, model_id, how)
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
 
     console = Console(quiet=not verbose)

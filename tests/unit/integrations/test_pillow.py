@@ -360,3 +360,18 @@ def test_imageio_reads_and_writes(tmp_path):
     assert properties.shape == pixels.shape and properties.dtype == np.uint8
     assert iio.immeta(tmp_path / "a.vae")["quality"] == pytest.approx(60, abs=0.1)
     assert iio.imwrite("<bytes>", pixels, extension=".vae", plugin="pillow", quality=60) == data
+    exact = iio.imwrite("<bytes>", pixels, extension=".vae", plugin="pillow", lossless=True)
+    np.testing.assert_array_equal(iio.imread(exact), pixels)
+
+
+def test_images_are_saved_without_loss_or_with_a_bound():
+    pixels = np.asarray(photograph())
+    exact, near = save_vae(photograph(), lossless=True), save_vae(photograph(), max_error=3)
+    assert exact == vaecodec.encode(pixels, lossless=True) and near == vaecodec.encode(pixels, max_error=3)
+    for data, coding, bound in ((exact, "lossless", 0), (near, "near-lossless", 3)):
+        image = Image.open(io.BytesIO(data))
+        assert image.info["coding"] == coding and "quality" not in image.info
+        assert np.abs(np.asarray(image).astype(int) - pixels).max() == bound
+    for options in ({"lossless": True, "quality": 50}, {"lossless": True, "max_error": 1}, {"max_error": 0}):
+        with pytest.raises(ValueError, match=r"max_error|lossless"):
+            save_vae(photograph(), **options)
