@@ -67,6 +67,10 @@ EXPECTED = [
         "Some containers run as a root that cannot change its user.",
     ),
     ExpectedSkip(
+        "", r"could not import '[\w.]*ray'", lambda: importlib.util.find_spec("ray") is None,
+        "Ray is in the extra long, with the tests that need it.",
+    ),
+    ExpectedSkip(
         "", "Ray does not start", lambda: True,
         "Ray waits half a minute for its own processes, which a loaded machine exceeds.",
     ),

@@ -18,7 +18,6 @@ import vaecodec
 from support.commands import COMMAND, ENVIRONMENT
 from support.images import synthetic_image
 from vaecodec import cli
-from vaecodec.cli.info import list_commands
 from vaecodec.cli.parser import make_parser
 from vaecodec.codec import Codec
 from vaecodec.config import PRESETS
@@ -577,7 +576,7 @@ def test_usage_errors_exit_with_2_and_change_no_file(folder, monkeypatch, capsys
 def test_help_and_version_are_printed(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert "exit status" in text and set(cli.MODULES) == {command.name for command in list_commands()}
+    assert "exit status" in text and all(re.search(rf"^ +{command}\b", text, re.M) for command in cli.MODULES)
     for name in ("compress", "decompress", "info", "verify", "models", "train", "freeze"):
         assert name in text
         assert cli.main([name, "--help"]) == 0

@@ -28,8 +28,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 PAGES += READMES
 OPTIONAL = ("tensorflow", "torch", "ray", "zarr", "numcodecs", "xarray", "dask", "imageio", "av")
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.S | re.M)
-TOOLS = ("file ", "update-mime-database")  # programs that a machine may lack
-INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/python", "python docs/examples/relief_tiles.py")
+TOOLS = ("file ", "update-mime-database", "man ")  # programs that a machine may lack
+INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/", "python docs/examples/relief_tiles.py")
 
 # Useful training takes minutes, so the page runs with the smallest sizes and a single step instead.
 TINY = (

@@ -16,7 +16,7 @@ import pytest
 from support.paths import GOLDEN, ROOT
 from vaecodec import cli
 from vaecodec.cli import help_texts
-from vaecodec.cli.info import SHELLS, completion_script, list_commands
+from vaecodec.cli.completion import completion_script
 
 STORED = next((GOLDEN / "stored").glob("*.vae"))
 
@@ -72,21 +72,26 @@ def test_the_mime_database_contains_vae_files(tmp_path, capsys):
 def completions_of(shell: str, line: str, folder: pathlib.Path) -> set[str]:
     """Return the completions that a shell offers at the end of a line."""
     text = completion_script(shell)
+    environment = {**os.environ, "HOME": str(folder), "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    command = folder / "vaecodec"  # which the scripts ask for the names of models
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m vaecodec "$@"\n')
+    command.chmod(0o755)
     if shell == "bash":
         words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
         array = " ".join(map(shlex.quote, words))
-        text += f"\nCOMP_WORDS=({array}); COMP_CWORD={len(words) - 1}; _vaecodec; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-        return set(run([needs("bash"), "--norc", "-c", text], cwd=folder).split())
+        text += f"\nCOMP_WORDS=({array}); COMP_CWORD={len(words) - 1}; COMP_LINE={shlex.quote(line)}"
+        text += '\ncompopt() { :; }; _shtab_vaecodec; printf "%s\\n" "${COMPREPLY[@]}"'
+        return set(run([needs("bash"), "--norc", "-c", text], cwd=folder, env=environment).split())
     text += f"\ncomplete -C {shlex.quote(line)}"
-    lines = run([needs("fish"), "--no-config", "-c", text], cwd=folder, env={**os.environ, "HOME": str(folder)})
+    lines = run([needs("fish"), "--no-config", "-c", text], cwd=folder, env=environment)
     return {offer.split("\t")[0] for offer in lines.splitlines()}
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
 def test_completion_offers_matching_words(shell, tmp_path):
     (tmp_path / "photo.vae").touch()
-    names = {command.name for command in list_commands()}
-    assert {"compress", "decompress", "info", "verify"} <= names <= completions_of(shell, "vaecodec ", tmp_path)
+    assert {"compress", "decompress", "info", "verify"} <= set(cli.MODULES)
+    assert set(cli.MODULES) <= completions_of(shell, "vaecodec ", tmp_path)
     assert completions_of(shell, "vaecodec deco", tmp_path) == {"decompress"}
     assert completions_of(shell, "vaecodec decompress --red", tmp_path) == {"--reduce"}
     assert completions_of(shell, "vaecodec decompress --reduce ", tmp_path) == {"1", "2", "4", "8", "16"}
@@ -94,9 +99,24 @@ def test_completion_offers_matching_words(shell, tmp_path):
     assert not completions_of(shell, "vaecodec compress --wind", tmp_path)
 
 
-def test_bash_completes_files(tmp_path):
-    assert "complete -o bashdefault -o default" in completion_script("bash")
-    assert not completions_of("bash", "vaecodec compress ph", tmp_path)  # so bash falls back to files
+def test_completion_offers_what_an_argument_takes(tmp_path):
+    for name in ("photo.png", "photo.vae"):
+        (tmp_path / name).touch()
+    assert completions_of("bash", "vaecodec compress ph", tmp_path) == {"photo.png", "photo.vae"}
+    assert completions_of("bash", "vaecodec compress photo.png -o ph", tmp_path) == {"photo.png", "photo.vae"}
+    for line in ("compress -m ", "score --model ", "models show "):
+        assert {"small", "base", "digits"} <= completions_of("bash", f"vaecodec {line}", tmp_path)
+    assert completions_of("bash", "vaecodec compress -m sm", tmp_path) == {"small"}
+    for option in ("-q", "-j", "--target-size"):
+        assert not completions_of("bash", f"vaecodec compress {option} ", tmp_path)
+
+
+def test_completion_without_its_package_names_the_extra(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "vaecodec.cli.completion", raising=False)
+    monkeypatch.delattr(cli, "completion", raising=False)
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "bash"]) == 1
+    assert "pip install 'vaecodec[completion]'" in capsys.readouterr().err
 
 
 def test_zsh_completes_with_its_script(tmp_path):
@@ -125,15 +145,10 @@ def test_zsh_completes_with_its_script(tmp_path):
     assert b"--reduce" in screen and b"photo.vae" in screen and b"--window" in screen
 
 
-def test_completion_follows_the_parser():
-    commands = {command.name: command for command in list_commands()}
-    compress = {name: option for option in commands["compress"].options for name in option.names}
-    assert compress["--quality"].has_argument and not compress["--force"].has_argument
-    assert compress["-q"].help == "of images (default: 50)"
-    assert set(SHELLS) == set(commands["completion"].values)
-    for shell in SHELLS:
-        text = completion_script(shell)
-        assert all(command in text and "only-images" in text for command in commands)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh", "powershell"])
+def test_completion_follows_the_parser(shell):
+    text = completion_script(shell)
+    assert all(command in text and "only-images" in text for command in cli.MODULES)
 
 
 def test_examples_in_the_help_are_valid_commands():
@@ -166,4 +181,18 @@ def test_completion_imports_no_heavy_packages():
         "print(*{'numpy', 'PIL', 'tensorflow'} & set(sys.modules), file=sys.stderr)"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert process.stderr == "\n" and "complete -o" in process.stdout
+    assert process.stderr == "\n" and "complete " in process.stdout
+
+
+def test_manual_pages_describe_every_command(tmp_path):
+    pytest.importorskip("argparse_manpage")
+    run([sys.executable, str(ROOT / "docs" / "man.py"), str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    pages = {path.stem: path for path in (tmp_path / "man1").iterdir()}
+    assert set(pages) == {"vaecodec", *(f"vaecodec-{command}" for command in cli.MODULES)}
+    contents = pages["vaecodec-compress"].read_text()
+    for words in ("NAME", "SYNOPSIS", "EXAMPLES", "EXIT STATUS", "target\\-size", "\\-r album \\-\\-rm"):
+        assert words in contents
+    if groff := shutil.which("groff"):
+        for path in pages.values():
+            process = subprocess.run([groff, "-man", "-Tutf8", "-ww", "-z", str(path)], capture_output=True, text=True)
+            assert (process.returncode, process.stderr) == (0, ""), path

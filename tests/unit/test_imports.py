@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -33,6 +34,7 @@ ALLOWED = {
     "bjontegaard": ("bench.curves",),
     "matplotlib": ("bench.report",),
     "tqdm": ("bench.command",),
+    "shtab": ("cli.completion",),
     "backports": ("container.chunks",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),
@@ -105,6 +107,12 @@ def test_no_test_imports_another(path):
         first = name.split(".")[0]
         assert first not in {"tests", "unit", "integration", "system", "long", "conftest"}, name
         assert not first.startswith("test_") and first not in modules, name
+
+
+def test_wheels_contain_every_package():
+    listed = re.search(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.S | re.M).group(1)
+    folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")}
+    assert set(re.findall(r'"([\w.]+)"', listed)) == {".".join(folder.parts) for folder in folders}
 
 
 def test_no_file_is_long():

@@ -21,12 +21,18 @@ from vaecodec.progress import Console
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 COMMANDS = {
     "compression": ("compress", "decompress", "verify"),
-    "info": ("info", "completion", "filetype"),
+    "info": ("info", "filetype"),
+    "completion": ("completion",),
     "models": ("models", "train", "freeze", "bench"),
     "generation": ("pack", "unpack", "sample", "vary", "interpolate", "score", "calibrate"),
 }
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
-EXTRAS = {"train": "train", "freeze": "train", "bench": "bench"}  # optional dependencies of commands
+EXTRAS = {
+    "train": "train",
+    "freeze": "train",
+    "bench": "bench",
+    "completion": "completion",
+}  # optional dependencies of commands
 
 
 def main(argv: list[str] | None = None) -> int:

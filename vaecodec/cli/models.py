@@ -34,15 +34,16 @@ def models(args: argparse.Namespace, console: Console) -> int:
     action = args.action or "list"
     works: dict[str, Callable[[str], Report]] = {
         "list": _list,
+        "names": lambda name: ({"name": name}, name),
         "show": _show,
         "add": partial(_add, args),
         "remove": _remove,
     }
-    names = shipped_models() + added_models() if action == "list" else args.names
+    names = shipped_models() + added_models() if action in ("list", "names") else args.names
     if action == "add" and args.name is not None and len(names) > 1:
         args.usage("--name goes with one model at a time")
     for name in names:
-        done = console.attempt(name, partial(works[action], name), product=action in ("list", "show"))
+        done = console.attempt(name, partial(works[action], name), product=action in ("list", "names", "show"))
         if done and action == "show" and not args.json:
             console.page(_show(name)[0]["card"])
     return int(console.failures > 0)

@@ -49,8 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sets(add_command)
     _add_generation(add_command)
     _add_benchmark(add_command)
-    completion = add_command("completion", "Print a script that completes this command line in a shell.")
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    text = "Print a script that completes this command line in a shell.  Needs vaecodec[completion]."
+    completion = add_command("completion", text)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh", "powershell"))
     filetype = add_command("filetype", "Print a rule by which other programs recognise .vae files.")
     filetype.add_argument("kind", choices=("magic", "xml"), help="for file(1), or for desktops")
     return parser
@@ -139,8 +140,9 @@ def _add_models(add_command: AddCommand) -> None:
             action.add_argument("names", nargs="+", metavar="MODEL", help=operand)
         return action
 
-    add_action("list", "list names and ids (the default)")
-    add_action("show", "show sizes, notes and the path of a model", "name or .vcm file")
+    add_action("list", "list names, ids and what models are for (the default)")
+    add_action("names", "list names alone")
+    add_action("show", "show the card, the size and the path of a model", "name or .vcm file")
     add = add_action("add", "copy a .vcm file into the library, where files that need it find it", ".vcm file")
     add.add_argument("--name", default=None, help="name of the model (default: the file's)")
     add.add_argument("-f", "--force", action="store_true", default=False, help="replace a model of that name")

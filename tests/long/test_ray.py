@@ -23,6 +23,8 @@ from vaecodec.files.folders import Job
 
 IMAGES = 200
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def bulk():
