@@ -22,6 +22,8 @@ from setuptools.build_meta import *  # noqa: F403
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
+# The time of all files in a wheel, so that the same sources give the same bytes: 2026-01-01.
+os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")
 NATIVE = Path(__file__).resolve().parent.parent / "vaecodec" / "native"
 
 

@@ -49,13 +49,16 @@ def add_core(pure: Path, platform: str, folder: Path) -> Path:
         native_build.build(core, native_build.zig(target), target.split("-")[0])
         with zipfile.ZipFile(pure) as given, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
             files = {name: given.read(name) for name in given.namelist()}
+            times = {info.filename: info.date_time for info in given.infolist()}
             record = next(name for name in files if name.endswith(".dist-info/RECORD"))
             about = record.replace("RECORD", "WHEEL")
             files[f"vaecodec/native/{core.name}"] = core.read_bytes()
             files[about] = _retagged(files[about].decode(), platform).encode()
             files[record] = _recorded(files, record).encode()
             for name, content in files.items():
-                made.writestr(name, content)
+                info = zipfile.ZipInfo(name, times.get(name, times[record]))
+                info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+                made.writestr(info, content)
     return out
 
 
