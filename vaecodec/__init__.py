@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vaecodec import arguments
-from vaecodec.arguments import Readable, StrPath
+from vaecodec.arguments import DEFAULT_MODEL, Readable, StrPath
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
 from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
 from vaecodec.limits import Limits
@@ -92,7 +92,7 @@ def encode(
     image: ImageLike,
     quality: float | None = None,
     *,
-    model: StrPath = "small",
+    model: StrPath = DEFAULT_MODEL,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     target_size: int | None = None,
@@ -184,7 +184,7 @@ def encode_batch(
     images: Sequence[ImageLike],
     quality: float | None = None,
     *,
-    model: StrPath = "small",
+    model: StrPath = DEFAULT_MODEL,
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     effort: int = 1,
@@ -274,7 +274,7 @@ def info(data: Readable) -> Info:
     return info(data)
 
 
-def load(name_or_path: StrPath = "small", device: str = "cpu", threads: int | None = None) -> Codec:
+def load(name_or_path: StrPath = DEFAULT_MODEL, device: str = "cpu", threads: int | None = None) -> Codec:
     """Load the codec of an installed model, by name, or of a .vcm file, by path.
 
     Args:

@@ -44,9 +44,9 @@ def bulk():
 
 def settings_of(quality=50, **options):
     operators = pytest.importorskip("vaecodec.integrations.ray", exc_type=ImportError)
-    options = {"quality": quality, "model": "small", "strip": False, "remove": False, "only_images": False} | options
+    options = {"quality": quality, "model": "base", "strip": False, "remove": False, "only_images": False} | options
     options = {"effort": 1, "limits": vaecodec.Limits(), "threads": 1} | options
-    return operators.Settings(quality, options, vaecodec.load("small").model.id, "compress")
+    return operators.Settings(quality, options, vaecodec.load("base").model.id, "compress")
 
 
 def run_jobs(settings, jobs, device="cpu"):

@@ -67,7 +67,7 @@ def test_compress_and_decompress_round_trip(folder, capsys):
     assert cli.main(["decompress", "photo.vae", "-o", "back.ppm"]) == 0
     with Image.open("back.ppm") as image:
         assert image.format == "PPM"
-        codec = vaecodec.load("small")
+        codec = vaecodec.load()
         np.testing.assert_array_equal(np.asarray(image), codec.decode(codec.encode(synthetic_image(50, 70))))
     assert file_names() == ["back.ppm", "photo.png", "photo.vae"]
 
@@ -274,7 +274,7 @@ def test_standard_streams_carry_images(folder, vae_bytes):
     decompressed = run("decompress", "--quiet", "-c", "photo.vae")
     assert (decompressed.returncode, decompressed.stderr) == (0, b"")
     pixels = np.asarray(Image.open(io.BytesIO(decompressed.stdout)))
-    np.testing.assert_array_equal(pixels, vaecodec.load("small").decode(vae_bytes))
+    np.testing.assert_array_equal(pixels, vaecodec.load().decode(vae_bytes))
     assert file_names() == ["photo.png", "photo.vae"]
 
 
@@ -439,9 +439,9 @@ def test_json_has_one_line_per_input(folder, capsys):
 
 
 def test_info_verify_and_models_print_json(vae_bytes, capsys):
-    model = vaecodec.load("small").model.id
+    model = vaecodec.load().model.id
     assert cli.main(["info", "--json", "photo.vae"]) == 0
-    about = {"schema": 1, "command": "info", "status": "done", "input": "photo.vae", "model_name": "small"}
+    about = {"schema": 1, "command": "info", "status": "done", "input": "photo.vae", "model_name": "base"}
     assert json.loads(capsys.readouterr().out) == {**about, **image_file.info(vae_bytes)}
     assert cli.main(["verify", "--json", "photo.vae"]) == 0
     assert json.loads(capsys.readouterr().out) == {
@@ -454,10 +454,8 @@ def test_info_verify_and_models_print_json(vae_bytes, capsys):
         "bytes": len(vae_bytes),
     }
     assert cli.main(["models", "--json"]) == 0
-    [small] = [
-        record for line in capsys.readouterr().out.splitlines() if (record := json.loads(line))["name"] == "small"
-    ]
-    assert (small["model"], small["from"]) == (model, "shipped") and "photographs" in small["summary"]
+    [base] = [record for line in capsys.readouterr().out.splitlines() if (record := json.loads(line))["name"] == "base"]
+    assert (base["model"], base["from"]) == (model, "shipped") and "photographs" in base["summary"]
 
 
 # info, verify, models
@@ -467,9 +465,9 @@ def test_info_prints_one_line(vae_bytes, capsys, monkeypatch):
     assert cli.main(["info", "photo.vae"]) == 0
     output = capsys.readouterr()
     size = f"{format_bytes(len(vae_bytes))} ({8 * len(vae_bytes) / 3500:.3f} bits per pixel)"
-    assert output == (f"photo.vae: 70 x 50 pixels, RGB, quality 50, {size}, model small\n", "")
+    assert output == (f"photo.vae: 70 x 50 pixels, RGB, quality 50, {size}, model base\n", "")
     assert cli.main(["info", "-v", "photo.vae"]) == 0
-    assert f"model id {vaecodec.load('small').model.id}" in capsys.readouterr().out
+    assert f"model id {vaecodec.load().model.id}" in capsys.readouterr().out
     set_stdin(monkeypatch, vae_bytes)
     assert cli.main(["info", "-"]) == 0
     assert capsys.readouterr().out == "-" + output.out.removeprefix("photo.vae")
@@ -483,7 +481,7 @@ def test_info_names_the_kind_of_image(folder, capsys):
     assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
     assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
     alpha, deep = capsys.readouterr().out.splitlines()
-    assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 50, \d+ bytes \(.* pixel\), model small$", alpha)
+    assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 50, \d+ bytes \(.* pixel\), model base$", alpha)
     assert re.match(r"deep.vae: 70 x 50 pixels, grey of 9 bits, lossless, .* \(.*\), resolution$", deep)
     assert cli.main(["verify", "alpha.vae", "deep.vae"]) == 0
     assert cli.main(["decompress", "-f", "alpha.vae", "deep.vae"]) == 0
@@ -520,7 +518,7 @@ def test_missing_models_are_reported_once(vae_bytes, folder, capsys):
 def test_models_lists_the_shipped_models(capsys):
     assert cli.main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"small       {vaecodec.load('small').model.id}  for photographs: the default" in lines
+    assert f"base        {vaecodec.load().model.id}  for photographs: the default" in lines
     assert all(len(line.split("  ", 2)[-1]) > 20 for line in lines)
     assert cli.main(["models", "show", "small"]) == 0
     assert "What it is not for" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from vaecodec.arguments import DEFAULT_MODEL
 from vaecodec.errors import CodecError
 from vaecodec.images.reading import read_rgb
 
@@ -81,7 +82,7 @@ def _open_vaecodec(options: Options, model: str = "", effort: str = "1") -> Peer
         raise PeerError(f"vaecodec@{effort}: effort is a whole number in 1..9") from exc
     is_default = int(effort) == 1
     try:
-        codec = Codec(load_model(model or "small"), options.device, options.threads)
+        codec = Codec(load_model(model or DEFAULT_MODEL), options.device, options.threads)
     except ImportError as exc:
         raise PeerError(f"--device {options.device} needs TensorFlow: pip install 'vaecodec[train]' ({exc})") from exc
     name = "vaecodec" if is_default else f"vaecodec@{int(effort)}"

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, NoReturn, Protocol
 
-from vaecodec.arguments import MAX_ERROR
+from vaecodec.arguments import DEFAULT_MODEL, MAX_ERROR
 from vaecodec.cli import help_texts
 from vaecodec.config import DEFAULT_QUALITY
 
@@ -77,7 +77,7 @@ def _add_compression(add_command: AddCommand) -> None:
     goal.add_argument("--max-error", type=error, metavar="1..16", help="largest error of any sample, out of 0..255")
     effort: dict[str, Any] = {"type": int, "choices": range(1, 10), "metavar": "1..9"}
     compress.add_argument("--effort", default=1, help="higher is smaller and slower (default: 1)", **effort)
-    compress.add_argument("-m", "--model", default="small", help="name or .vcm file (default: small)")
+    compress.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"name or .vcm file (default: {DEFAULT_MODEL})")
     compress.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP metadata")
     compress.add_argument("--only-images", action="store_true", help="skip files that are not images")
     pages = compress.add_mutually_exclusive_group()

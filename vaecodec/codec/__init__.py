@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vaecodec.arguments import DEFAULT_MODEL
 from vaecodec.codec.decoder import Decoder
 from vaecodec.codec.encoder import Encoder
 from vaecodec.codec.tiles import Latents
@@ -186,6 +187,6 @@ def cached_codec(model: Model, device: str = "cpu", threads: int | None = None) 
     return codec
 
 
-def load(name_or_path: str = "small", device: str = "cpu", threads: int | None = None) -> Codec:
+def load(name_or_path: str = DEFAULT_MODEL, device: str = "cpu", threads: int | None = None) -> Codec:
     """The codec of an installed model, by name, or of a .vcm file, by path; raises ModelError."""
     return cached_codec(load_model(name_or_path), device, threads)

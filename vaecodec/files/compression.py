@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from vaecodec import arguments
+from vaecodec.arguments import DEFAULT_MODEL
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target
@@ -37,7 +38,7 @@ def compress_file(
     dst: Path | BinaryIO | None = None,
     quality: float | None = None,
     *,
-    model: Path = "small",
+    model: Path = DEFAULT_MODEL,
     overwrite: bool = False,
     strip: bool = False,
     remove: bool = False,

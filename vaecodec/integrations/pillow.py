@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vaecodec.arguments import TARGETS, check_effort, check_model, check_threads, wrong_type
+from vaecodec.arguments import DEFAULT_MODEL, TARGETS, check_effort, check_model, check_threads, wrong_type
 from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
 from vaecodec.container.image_file import Preamble, check_is_image, read_preamble, shown_quality_of
 from vaecodec.container.pict import FallbackHeader
@@ -166,7 +166,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     lossless, max_error = options.get("lossless", False), options.get("max_error")
     goal = Target.from_arguments(size, bpp, psnr, options.get("quality"), lossless, max_error)
     effort, threads = check_effort(options.get("effort", 1)), check_threads(options.get("threads"))
-    model = check_model(options.get("model", "small"))
+    model = check_model(options.get("model", DEFAULT_MODEL))
     if image.mode not in (*GREY_MODES, *COLOUR_MODES, *GREY_16_MODES):
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}")
     # A copy, so that the pixels are those in memory, not those of the image's file.

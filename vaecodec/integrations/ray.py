@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaecodec.arguments import DEFAULT_MODEL
 from vaecodec.codec import Codec, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.codec.tiles import Latents
@@ -115,7 +116,7 @@ def compress(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output_dir: str | os.PathLike[str] | None = None,
     quality: float | None = None,
-    model: str = "small",
+    model: str = DEFAULT_MODEL,
     overwrite: bool = False,
     strip: bool = False,
     remove: bool = False,

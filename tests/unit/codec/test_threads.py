@@ -19,7 +19,7 @@ from support.paths import GOLDEN
 from vaecodec.codec import Codec
 from vaecodec.codec.tiles import OWN_TILE_PIXELS, Schedule
 from vaecodec.container.image_file import parse
-from vaecodec.errors import FormatError
+from vaecodec.errors import CodecError, FormatError
 from vaecodec.threads import ONE_THREAD, Threads, available_cores, single_threaded_blas
 
 PIXELS = synthetic_image(260, 300)
@@ -128,9 +128,12 @@ def test_the_number_of_threads_is_configurable(tiny, monkeypatch):
     monkeypatch.setenv("VAECODEC_THREADS", "3")
     assert Codec(tiny.model).threads == available_cores() == 3
     assert Codec(tiny.model, threads=7).threads == 7
-    for nonsense in ("", "0", "many", "-2"):
+    monkeypatch.setenv("VAECODEC_THREADS", "")
+    assert available_cores() >= 1
+    for nonsense in ("0", "many", "-2"):
         monkeypatch.setenv("VAECODEC_THREADS", nonsense)
-        assert available_cores() >= 1
+        with pytest.raises(CodecError, match=f"VAECODEC_THREADS is '{nonsense}', expected a whole number of 1 or more"):
+            available_cores()
 
 
 # ---- strips of one tile

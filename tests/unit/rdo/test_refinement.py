@@ -124,9 +124,9 @@ def test_progress_counts_iterations(small, crop):
 
 @pytest.mark.parametrize("effort", [0, 10, 1.5])
 def test_effort_is_one_of_nine(small, crop, effort):
-    with pytest.raises(ValueError, match=r"effort is .*, expected a whole number in 1\.\.9"):
+    with pytest.raises((ValueError, TypeError), match=r"effort is .*, expected a whole number in 1\.\.9"):
         small.encode(crop, effort=effort)
-    with pytest.raises(ValueError, match="effort"):
+    with pytest.raises((ValueError, TypeError), match="effort"):
         vaecodec.encode(crop, effort=effort)
 
 
@@ -153,7 +153,7 @@ def test_the_command_line_takes_effort(small, crop, tmp_path, capsys):
         assert main(["compress", source, "--effort", effort, "--json", "-f"]) == 0
         data = (tmp_path / "a.vae").read_bytes()
         assert json.loads(capsys.readouterr().out)["bytes"] == len(data)
-        costs.append(rd_cost(crop, small, data, 50))
+        costs.append(rd_cost(crop, vaecodec.load(), data, 50))
     assert costs[1] < costs[0]
     assert main(["compress", source, "--effort", "10"]) == 2
 
