@@ -181,17 +181,18 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 TRAINING = """
 import sys
-from vaecodec.training import loop
+from vaecodec.training import loop, progress
 from vaecodec.config import Config
 tiny = Config(prior=8, coarser=8, hyper_width=8, coarse=8, coarse_blocks=1, fine=8, fine_blocks=1)
+progress.REPORT_EVERY = 1.0
 options = loop.Options(batch=1, crop=64, minutes=600)
 loop.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
 """
 
 
 def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
-    """Kill a training run that saves every hundred steps; each start resumes the last."""
-    from vaecodec.training.loop import load_checkpoint
+    """Kill a training run that saves at every report; each start resumes the last."""
+    from vaecodec.training.checkpoints import load_checkpoint
 
     tally, last, steps = Counter(), 0, 0
     Image.fromarray(synthetic_image(100, 100)).save(folder / "one.png")
@@ -199,24 +200,25 @@ def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[s
     for _ in range(rounds):
         command = [sys.executable, "-c", TRAINING, str(folder / "one.png"), str(run_folder)]
         child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-        reported = 0
+        reports = [last, last]
         for line in child.stderr:
             if line.startswith("step "):
-                reported = int(line.split()[1])
-                if reported >= last + 100:
+                reports.append(int(line.split()[1]))
+                if len(reports) == 5:
                     break
-        assert reported, "training did not begin"
+        assert len(reports) > 2, "training did not begin"
         time.sleep(rng.uniform(0, 1.5))
         child.kill()
         for line in child.communicate()[1].splitlines():
-            reported = int(line.split()[1]) if line.startswith("step ") else reported
+            if line.startswith("step "):
+                reports.append(int(line.split()[1]))
         if (run_folder / "checkpoint.safetensors").exists():
             _, _, state, progress = load_checkpoint(str(run_folder))
             assert all(np.isfinite(array).all() for array in state)
             steps = int(progress["steps"])
-        assert steps >= reported - 100 and steps >= last, f"{reported} steps were reported, and {steps} are saved"
+        assert steps >= reports[-2] and steps >= last, f"{reports} steps were reported, and {steps} are saved"
         tally["kills"] += 1
-        tally["saved at the last report" if steps >= reported else "saved at the report before"] += 1
+        tally["saved at the last report" if steps >= reports[-1] else "saved at the report before"] += 1
         last = steps
     return tally
 

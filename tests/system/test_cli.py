@@ -622,10 +622,10 @@ def train_calls(monkeypatch):
 
     calls = []
 
-    def train(paths, run, config, options, start=None, devices=1):
+    def train(paths, run, config, options, start=None, devices=1, start_name="", validate=None, say=None):
         assert devices == 1
         calls.append((paths, run, config, options, start))
-        return {"bpp": 0.5, "psnr": float("nan")}
+        return loop.Outcome({"bpp": 0.5, "psnr": float("nan")}, 7, True)
 
     monkeypatch.setattr(loop, "train", train)
     return calls
@@ -640,15 +640,40 @@ def test_train_passes_its_options_on(folder, train_calls, capsys):
     assert train_calls == [(["a", "b.tar"], "run", PRESETS["small"], options, None)]
     record = json.loads(capsys.readouterr().out)
     assert (record["run"], record["bpp"], "psnr" in record) == ("run", 0.5, False)
+    assert (record["steps"], record["complete"]) == (7, True)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"]
+
+
+def test_a_run_goes_on_with_its_own_options(folder, train_calls, capsys):
+    from vaecodec.training import checkpoints, kinds, loop
+
+    own = loop.Options(minutes=90.0, batch=2, seed=5)
+    checkpoints_of_run = PRESETS["small"], own, kinds.initial_state(PRESETS["small"]), {"steps": 3, "seconds": 1.0}
+    os.makedirs("run")
+    checkpoints.save_checkpoint("run", *checkpoints_of_run, "other.vcm")
+    assert cli.main(["train", "a", "--out", "run"]) == 0
+    assert cli.main(["train", "a", "--out", "run", "--minutes", "90", "--from", "other.vcm"]) == 0
+    assert [call[2:4] for call in train_calls] == [(PRESETS["small"], train_calls[0][3])] * 2
+    assert (train_calls[0][3].minutes, train_calls[0][3].batch, train_calls[0][3].seed) == (90.0, 2, 5)
+    capsys.readouterr()
+    for change, message in (
+        (["--minutes", "60"], "begun with minutes 90.0 (not 60.0); add --override"),
+        (["--preset", "base"], "contains a run of another architecture, small"),
+        (["--from", "small"], "started from other.vcm, not small"),
+    ):
+        assert cli.main(["train", "a", "--out", "run", *change]) == 1
+        assert message in capsys.readouterr().err
+    assert cli.main(["train", "a", "--out", "run", "--minutes", "60", "--override"]) == 0
+    assert len(train_calls) == 3 and train_calls[2][3].minutes == 60 and train_calls[2][3].batch == 2
+    assert "Next: vaecodec freeze run -o run.vcm" in capsys.readouterr().err
 
 
 def test_train_from_uses_the_architecture_of_the_checkpoint(folder, train_calls, monkeypatch, capsys):
     from vaecodec.config import Config
-    from vaecodec.training import loop
+    from vaecodec.training import checkpoints
 
     config, weights = Config(fine=32), {"w": np.zeros(1)}
-    monkeypatch.setattr(loop, "averaged_weights", lambda path: (config, weights))
+    monkeypatch.setattr(checkpoints, "averaged_weights", lambda path: (config, weights))
     assert cli.main(["train", "a", "--out", "run", "--from", "other"]) == 0
     assert train_calls[0][2] == config and train_calls[0][4] is weights
     assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
@@ -658,13 +683,13 @@ def test_train_from_uses_the_architecture_of_the_checkpoint(folder, train_calls,
 
 
 def test_train_exports_the_step_and_imports_its_state(folder, train_calls, monkeypatch):
-    from vaecodec.training import loop, train_step
+    from vaecodec.training import checkpoints, train_step
     from vaecodec.training.train_step import Options
 
     calls = []
-    monkeypatch.setattr(loop, "resume", lambda run, *_: (run, {}))
+    monkeypatch.setattr(checkpoints, "resume", lambda run, *_: (run, {}))
     monkeypatch.setattr(train_step, "export_step", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(loop, "import_state", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(checkpoints, "import_state", lambda *arguments: calls.append(arguments))
     assert cli.main(["train", "--out", "run", "--export-step", "step", "--batch", "2"]) == 0
     assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
     small = PRESETS["small"]

@@ -23,7 +23,9 @@ COMMANDS = {
     "compression": ("compress", "decompress", "verify"),
     "info": ("info", "filetype"),
     "completion": ("completion",),
-    "models": ("models", "train", "freeze", "bench"),
+    "models": ("models",),
+    "training": ("train", "freeze"),
+    "benchmark": ("bench",),
     "generation": ("pack", "unpack", "sample", "vary", "interpolate", "score", "calibrate"),
 }
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}

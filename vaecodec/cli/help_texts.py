@@ -72,12 +72,15 @@ examples:
   vaecodec models add my.vcm --name mine
   vaecodec models remove mine""",
     "train": """\
-Rates are in bits per pixel, distortions are 255^2 * MSE, times are in minutes.
+Rates are in bits per pixel, PSNR is in dB, times are in minutes without compilation.  A run goes on with its own
+options.  Every few minutes its weights code the validation images; the BD-rate is against the model that it started
+from (`small`, if from none).  RUN/logs is for TensorBoard.
 
 examples:
   vaecodec train images/ more.tar --out my.run --minutes 90
   vaecodec train images/ --out my.run             resume the run
-  vaecodec train images/ --out my.run --from small --config my.toml
+  vaecodec train images/ --out my.run --minutes 180 --override     for longer than it was begun with
+  vaecodec train images/ --out my.run --from small --validate other/
   vaecodec train arrays/ --out five.run --channels 5     train on .npy files, u8[H, W, 5]""",
     "freeze": """\
 examples:

@@ -1,17 +1,13 @@
-"""Commands on models: list, show, add and remove them, train and freeze them, and compare codecs with them."""
+"""Commands on models: list, show, add and remove them."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from vaecodec.atomic import check_target, write_atomic
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.model.library import (
     SUFFIX,
@@ -24,7 +20,7 @@ from vaecodec.model.library import (
     shipped_models,
     summary_of_model,
 )
-from vaecodec.progress import Console, format_bytes, hushed
+from vaecodec.progress import Console, format_bytes
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 
@@ -97,103 +93,3 @@ def _add(args: argparse.Namespace, source: str) -> Report:
 def _remove(name: str) -> Report:
     path = remove_model(name)
     return {"name": name, "path": path}, f"{name}: removed, {path}"
-
-
-def train(args: argparse.Namespace, console: Console) -> int:
-    """Train a model, or exchange its training step and state with another machine."""
-    if bool(args.paths) == bool(args.export_step or args.import_state):
-        args.usage("give the PATHs to train on, or --export-step or --import-state")
-    if args.start is not None and args.import_state:
-        args.usage("--from does not go with --import-state")
-    if args.hard and not args.export_step:
-        args.usage("--hard needs --export-step; training here reaches that phase by itself")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    console.progress = False  # training shows its own
-    console.attempt(args.out, partial(_train, args))
-    return console.failures
-
-
-def _train(args: argparse.Namespace) -> Report:
-    from vaecodec.model.generative import Generative
-    from vaecodec.training import loop, train_step
-
-    config: Any
-    config, recipe = loop.read_recipe(args.config) if args.config is not None else (None, {})
-    chosen = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
-    chosen = recipe | {name: value for name, value in chosen.items() if value is not None}
-    config, weights = loop.preset(args.preset) if args.preset is not None else config, None
-    if args.channels is not None:
-        config = loop.with_channels(config or loop.preset("small"), args.channels)
-    if args.start is not None:
-        start_config, weights = _load_weights(args.start)
-        if config not in (None, start_config):
-            name = args.preset or (f"in {args.config}" if args.config else "small")
-            name += f" with {args.channels} channels" if args.channels is not None else ""
-            raise CodecError(f"{args.start} does not have the architecture {name}")
-        config = start_config
-    config = config or loop.preset("small")
-    options = train_step.Options(**{**loop.kind_of(config).defaults, **chosen})
-    if isinstance(config, Generative) and (args.export_step or args.import_state):
-        raise CodecError("the step of a generative model cannot be exported; it trains in minutes on a CPU")
-    if args.export_step is not None:
-        state, _ = loop.resume(args.out, config, options, weights)
-        train_step.export_step(config, options, args.export_step, state, args.hard)
-        return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
-    if args.import_state is not None:
-        loop.import_state(args.import_state, args.out, config, options)
-        return {"run": args.out, "imported": args.import_state}, f"{args.out}: has the state of {args.import_state}"
-    train_step.spread(options, args.devices)
-    os.makedirs(args.out, exist_ok=True)
-    write_atomic(os.path.join(args.out, "config.toml"), loop.format_recipe(config, options).encode(), overwrite=True)
-    metrics = loop.train(args.paths, args.out, config, options, weights, devices=args.devices)
-    metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}  # JSON has no NaN
-    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    return {"run": args.out, **metrics}, f"{args.out}: {text or 'the run was too short for metrics'}"
-
-
-def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
-    """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path."""
-    is_named = source in shipped_models() + added_models() and not os.path.exists(source)
-    if is_named or source.endswith(SUFFIX):
-        from vaecodec.model.file import load_model
-        from vaecodec.training.freezing import unfreeze
-
-        return unfreeze(load_model(source))
-    from vaecodec.training import loop
-
-    return loop.averaged_weights(source)
-
-
-def freeze(args: argparse.Namespace, console: Console) -> int:
-    """Make a model file or a compact checkpoint from a training run."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-    def work() -> Report:
-        from vaecodec.training import freezing, loop
-
-        check_target(args.run, args.output, args.force)
-        if args.output.endswith(".safetensors"):
-            count = loop.compact(args.run, args.output, args.half)
-            return {"run": args.run, "output": args.output, "parameters": count}, f"{args.output}: {count} parameters"
-        model = freezing.freeze(args.run, args.output, name=args.name)
-        return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
-
-    console.progress = False
-    with hushed(args.verbose):
-        console.attempt(args.output, work)
-    return console.failures
-
-
-def bench(args: argparse.Namespace, console: Console) -> int:
-    """Measure rate, distortion and time of codecs on images, and write a report."""
-    from vaecodec.bench import command
-
-    try:
-        with hushed(args.verbose), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("always", category=UserWarning, module="vaecodec")  # not those of the libraries
-            warnings.showwarning = lambda message, *_: console.note(f"warning: {message}")
-            command.bench(args, console)
-    except (CodecError, OSError) as exc:
-        console.fail(args.output, exc)
-    return int(console.failures > 0)

@@ -173,6 +173,10 @@ def _add_training(add_command: AddCommand) -> None:
     )
     add("--enlarged", type=float, metavar="PART", help="part of the crops that are enlarged first (default: 0)")
     add("--from", dest="start", metavar="CHECKPOINT", help="start from the weights of this run, checkpoint or model")
+    add("--override", action="store_true", help="change options of a run that was begun with others")
+    validate = "image, folder or .tar to validate on; may be repeated (default: hold a tenth of the images out)"
+    add("--validate", action="append", default=[], metavar="PATH", help=validate)
+    add("--no-validation", action="store_true", help="train on all images, and validate on none")
     exchange = train.add_mutually_exclusive_group()
     exchange.add_argument("--export-step", metavar="DIR", help="only write the training step, to train elsewhere")
     add("--hard", action="store_true", help="export the step of the last phase, with rounded latents")

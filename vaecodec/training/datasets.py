@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import load_npy, read_training_image
 
+Encoded = bytes | np.ndarray  # an image file, or the array of a .npy file
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
 CROPS_PER_IMAGE = 8  # decoding an image costs more than cropping it
 MAX_ENLARGEMENT = 2.0  # images from a camera are as smooth as this, where most others were reduced before
@@ -50,8 +51,13 @@ def encoded_images(paths: Iterable[str]) -> Iterator[bytes]:
             raise CodecError(f"{path}: contains no images (looked for {' '.join(SUFFIXES)})")
 
 
+def read_images(paths: Iterable[str]) -> list[Encoded]:
+    """The image files in paths, and the arrays of .npy files; raises as encoded_images does."""
+    return [load_npy(encoded) for encoded in encoded_images(paths)]
+
+
 def random_crops(
-    encoded: bytes | np.ndarray,
+    encoded: Encoded,
     crop: int,
     count: int,
     rng: np.random.Generator,
@@ -84,12 +90,11 @@ def random_crops(
 
 
 def batches(
-    paths: list[str], batch: int, crop: int, seed: int, channels: int = 3, enlarged: float = 0.0
+    images: Sequence[Encoded], batch: int, crop: int, seed: int, channels: int = 3, enlarged: float = 0.0
 ) -> tf.data.Dataset:
     """Endless batches u8[batch, crop, crop, C] of random_crops; raises CodecError if no image is large enough."""
     if not 0 <= enlarged <= 1:
         raise CodecError(f"the fraction of enlarged crops is {enlarged}, expected 0 to 1")
-    images = [load_npy(encoded) for encoded in encoded_images(paths)]
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(image, crop, 1, rng, channels)) for image in images):
         size = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in IMAGE_CHANNELS)

@@ -33,8 +33,8 @@ from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior.context_model import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
 from vaecodec.training import vae
+from vaecodec.training.checkpoints import averaged_weights
 from vaecodec.training.densities import distributions
-from vaecodec.training.loop import averaged_weights
 from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.networks import LOG_BITS

@@ -139,13 +139,18 @@ def make_step(config: Generative, options: Options, hard: bool = False) -> Calla
     return step
 
 
-def batches(paths: list[str], config: Generative, options: Options, seed: int) -> tf.data.Dataset:
-    """Endless random batches u8[batch, S, S, 1] of the images in `paths`; raises CodecError for another size."""
+def read(paths: list[str], config: Generative) -> np.ndarray:
+    """Read all images u8[N, S, S, 1] in `paths`; raises CodecError for another size."""
     sets = [read_set(path)[0] for path in paths]
     for path, images in zip(paths, sets, strict=True):
         if images.shape[1:] != (config.side, config.side):
             raise CodecError(f"{path}: images are {images.shape[2]} x {images.shape[1]}, expected {config.side}")
-    images = np.concatenate(sets)[..., None]
+    together: np.ndarray = np.concatenate(sets)[..., None]
+    return together
+
+
+def batches(images: np.ndarray, config: Generative, options: Options, seed: int) -> tf.data.Dataset:
+    """Endless random batches u8[batch, S, S, 1] of images u8[N, S, S, 1]."""
 
     def draw() -> Iterator[np.ndarray]:
         rng = np.random.default_rng(seed)

@@ -1,8 +1,11 @@
 """Test training: data sets, resuming, checkpoints, and export of the training step."""
 
 import io
+import json
 import os
+import re
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -17,8 +20,9 @@ from PIL import Image
 from support.images import synthetic_image
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
-from vaecodec.training import loop, train_step
-from vaecodec.training.datasets import batches, encoded_images, random_crops
+from vaecodec.training import checkpoints, kinds, train_step, validation
+from vaecodec.training import progress as progress_module
+from vaecodec.training.datasets import batches, encoded_images, random_crops, read_images
 from vaecodec.training.loop import train
 from vaecodec.training.train_step import Options
 from vaecodec.training.vae import VAE, initial_weights
@@ -109,14 +113,15 @@ def test_enlarged_crops_are_smooth(channels):
 
 def test_the_fraction_of_enlarged_crops_is_checked(photos):
     with pytest.raises(CodecError, match="fraction of enlarged crops is 1.5"):
-        batches([str(photos)], 2, 32, 0, 3, 1.5)
+        batches(read_images([str(photos)]), 2, 32, 0, 3, 1.5)
 
 
 def test_batches_skip_unusable_images(photos):
-    for batch in batches([str(photos)], 3, 64, 0).take(4):
+    images = read_images([str(photos)])
+    for batch in batches(images, 3, 64, 0).take(4):
         assert batch.shape == (3, 64, 64, 3) and batch.dtype == tf.uint8
     with pytest.raises(CodecError, match="at least 256 x 256"):
-        batches([str(photos)], 3, 256, 0)
+        batches(images, 3, 256, 0)
 
 
 def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
@@ -124,26 +129,28 @@ def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", synthetic_image(70, 80, 1))
     np.save(tmp_path / "objects.npy", np.array([{}], object))  # needs pickle
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': nothing")
-    feed = batches([str(tmp_path)], 2, 64, 0)
+    feed = batches(read_images([str(tmp_path)]), 2, 64, 0)
     monkeypatch.setattr(np, "load", None)
     for batch in feed.take(3):
         assert batch.shape == (2, 64, 64, 3)
 
 
-def test_a_run_resumes_and_completes(photos, tmp_path, capfd):
+def test_a_run_resumes_and_completes(photos, tmp_path, monkeypatch, capfd):
     run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=3, minutes=10, hard_from=0)
     train([str(photos)], run, CONFIG, options)
-    _, saved_options, state, progress = loop.load_checkpoint(run)
+    _, saved_options, state, progress = checkpoints.load_checkpoint(run)
     assert saved_options == options and progress["steps"] == 3 and state[-1] == 3
     options.steps, options.hard_from = 101, 1  # each run traces one of the two steps
-    means = train([str(photos)], run, CONFIG, options)
-    _, _, state, progress = loop.load_checkpoint(run)
-    assert progress["steps"] == 101 and state[-1] == 101 and np.isfinite(means["loss"])
-    assert "step 100 loss" in capfd.readouterr().err
+    monkeypatch.setattr(progress_module, "REPORT_EVERY", 0.0)
+    outcome = train([str(photos)], run, CONFIG, options)
+    _, _, state, progress = checkpoints.load_checkpoint(run)
+    assert progress["steps"] == 101 and state[-1] == 101 and np.isfinite(outcome.means["loss"])
+    assert outcome.steps == 101 and outcome.is_complete
+    assert re.search(r"step 50 loss .* steps/s, \d+ s left \(50 %\)", capfd.readouterr().err)
     assert os.listdir(os.path.join(run, "logs"))
     before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
     train([str(photos)], run, CONFIG, options)  # the run is complete, so no step follows
-    assert loop.load_checkpoint(run)[3]["steps"] == 101
+    assert checkpoints.load_checkpoint(run)[3]["steps"] == 101
     assert os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns == before
     with pytest.raises(CodecError, match="another architecture"):
         train([str(photos)], run, Config(**{**CONFIG.to_dict(), "prior": 12}), options)
@@ -166,38 +173,38 @@ def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
     run = str(tmp_path / "run")
     with eager():
         train([str(photos)], run, CONFIG, Options(batch=2, crop=64, steps=2))
-    config, weights = loop.averaged_weights(run)
+    config, weights = checkpoints.averaged_weights(run)
     path = str(tmp_path / "compact.safetensors")
-    loop.save_compact(path, config, weights, {"steps": 2})
-    loaded_config, loaded = loop.averaged_weights(path)
+    checkpoints.save_compact(path, config, weights, {"steps": 2})
+    loaded_config, loaded = checkpoints.averaged_weights(path)
     assert loaded_config == CONFIG and loaded.keys() == weights.keys()
     assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
     (tmp_path / "foreign").write_bytes(b"12345678{}")
     with pytest.raises(CodecError, match="not a checkpoint"):
-        loop.averaged_weights(str(tmp_path / "foreign"))
+        checkpoints.averaged_weights(str(tmp_path / "foreign"))
 
 
 def test_export_writes_the_step_as_text_with_its_state(tmp_path):
     options = Options(batch=2, crop=64)
-    train_step.export_step(CONFIG, options, str(tmp_path / "bundle"), loop.initial_state(CONFIG))
+    train_step.export_step(CONFIG, options, str(tmp_path / "bundle"), kinds.initial_state(CONFIG))
     text = (tmp_path / "bundle" / "step.mlir").read_text()
     state = train_step.load_pieces(str(tmp_path / "bundle"))
     assert "stablehlo." in text
     # Each array of the state is an argument and a result, beside images, rate, seed and metrics.
     (entry,) = [line for line in text.splitlines() if "func.func" in line and "private" not in line]
     assert entry.count("%arg") == len(state) + 3
-    loop.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
-    _, _, imported, progress = loop.load_checkpoint(str(tmp_path / "run"))
+    checkpoints.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+    _, _, imported, progress = checkpoints.load_checkpoint(str(tmp_path / "run"))
     assert all(np.array_equal(a, b) for a, b in zip(imported, state, strict=True)) and progress["steps"] == 0
     np.savez(tmp_path / "bundle" / "state-00.npz", **{f"{n:05d}": np.full_like(a, np.nan) for n, a in enumerate(state)})
     with pytest.raises(CodecError, match="not finite"):
-        loop.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+        checkpoints.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
     with pytest.raises(CodecError, match=r"contains no state-\*\.npz"):
         train_step.load_pieces(str(tmp_path))
 
 
 def test_joining_inverts_splitting_of_the_state(monkeypatch):
-    state = loop.initial_state(CONFIG)
+    state = kinds.initial_state(CONFIG)
     state = [vector + n for n, vector in enumerate(state)]
     monkeypatch.setattr(train_step, "PIECE_LENGTH", len(state[0]) // 3 + 1)
     pieces = train_step.split_state(state)
@@ -207,7 +214,7 @@ def test_joining_inverts_splitting_of_the_state(monkeypatch):
 
 def test_towers_divide_the_batch():
     options = train_step.Options(batch=4, crop=64, towers=2)
-    state = [tf.constant(value) for value in loop.initial_state(CONFIG)]
+    state = [tf.constant(value) for value in kinds.initial_state(CONFIG)]
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     after, metrics = train_step.make_step(CONFIG, options)(
         state, tf.constant(images), tf.constant(1e-3), tf.constant([0, 1])
@@ -226,6 +233,69 @@ def test_arrays_of_any_memory_order_are_saved_with_their_values(tmp_path):
     from vaecodec.model.file import pack_model
 
     transposed = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    loop.save_compact(str(tmp_path / "w"), CONFIG, {"a": transposed}, {})
-    assert np.array_equal(loop.averaged_weights(str(tmp_path / "w"))[1]["a"], transposed)
+    checkpoints.save_compact(str(tmp_path / "w"), CONFIG, {"a": transposed}, {})
+    assert np.array_equal(checkpoints.averaged_weights(str(tmp_path / "w"))[1]["a"], transposed)
     assert np.array_equal(load(pack_model("name", CONFIG, {"a": transposed}, {}))["a"], transposed)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """A folder with twelve images, of which one is held out."""
+    folder = tmp_path_factory.mktemp("album")
+    for seed in range(12):
+        Image.fromarray(synthetic_image(80, 90, seed)).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_a_tenth_of_the_images_is_held_out_by_content(album):
+    images = read_images([str(album)])
+    training, held = validation.hold_out(images)
+    assert len(training) == 11 and len(held) == 1 and held[0] not in training
+    assert validation.hold_out(images[::-1])[1] == held  # in any order
+    assert validation.hold_out(images[:9]) == (images[:9], [])
+
+
+def test_runs_are_validated_against_their_start(album, tmp_path):
+    run, lines = str(tmp_path / "run"), []
+    start = initial_weights(CONFIG, 3)
+    with eager():
+        arguments = [str(album)], run, CONFIG, Options(batch=1, crop=64, steps=2)
+        outcome = train(*arguments, start=start, start_name="other", validate=[], say=lines.append)
+    text = "\n".join(lines)
+    assert re.match(r".*run: 11 images, 1 more for validation; .* million weights; .* starts from other", lines[0])
+    assert re.search(r"validation at step 2: bpp [\d.]+ psnr [\d.]+ .*, BD-rate [-+][\d.]+ % against other", text)
+    assert outcome.against == "other" and np.isfinite(outcome.bd_rate)
+    with open(os.path.join(run, "validation.json")) as file:
+        record = json.load(file)
+    assert len(record["reference"]) == len(validation.QUALITIES) and record["results"][0]["step"] == 2
+    (events,) = [os.path.join(run, "logs", name) for name in os.listdir(os.path.join(run, "logs"))]
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(events) for value in event.summary.value}
+    assert {"validation/bd_rate", "validation/0, original and decoded", "loss"} <= tags
+    with eager():  # the reference is in the record
+        options = Options(batch=1, crop=64, steps=3)
+        resumed = train([str(album)], run, CONFIG, options, validate=[], say=lines.append)
+    assert resumed.against == "other"
+    with pytest.raises(CodecError, match="none of the 1 validation images"):
+        (tmp_path / "broken.png").write_bytes(b"")
+        train([str(album)], run, CONFIG, Options(crop=64, steps=4), validate=[str(tmp_path / "broken.png")])
+
+
+def test_bd_rates_of_scaled_rates():
+    reference = [(0.1, 28.0), (0.2, 31.0), (0.5, 35.0), (1.0, 39.0)]
+    assert validation.bd_rate(reference, reference) == pytest.approx(0)
+    assert validation.bd_rate(reference, [(0.9 * bpp, psnr) for bpp, psnr in reference]) == pytest.approx(-10)
+    assert np.isnan(validation.bd_rate(reference, [(bpp, psnr + 50) for bpp, psnr in reference]))
+
+
+def test_long_waits_say_how_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress_module, "REPORT_EVERY", 0.05)
+    lines, reached = [], threading.Event()
+
+    def say(text):
+        lines.append(text)
+        if len(lines) == 2:
+            reached.set()
+
+    with progress_module.Progress(str(tmp_path), {}, ("loss",), say).waiting("compiling"):
+        assert reached.wait(60)
+    assert lines[:2] == ["compiling", "compiling: 0 s so far"]

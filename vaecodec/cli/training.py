@@ -1,0 +1,172 @@
+"""Commands that train and freeze models."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+from contextlib import suppress
+from dataclasses import asdict, fields
+from functools import partial
+from typing import Any
+
+from vaecodec.atomic import check_target, write_atomic
+from vaecodec.errors import CodecError
+from vaecodec.model.library import SUFFIX, added_models, shipped_models
+from vaecodec.progress import Console, hushed
+
+Report = tuple[dict[str, Any], str]  # for --json, and as text
+
+
+def train(args: argparse.Namespace, console: Console) -> int:
+    """Train a model, or exchange its training step and state with another machine."""
+    if bool(args.paths) == bool(args.export_step or args.import_state):
+        args.usage("give the PATHs to train on, or --export-step or --import-state")
+    if args.start is not None and args.import_state:
+        args.usage("--from does not go with --import-state")
+    if args.hard and not args.export_step:
+        args.usage("--hard needs --export-step; training here reaches that phase by itself")
+    if args.validate and args.no_validation:
+        args.usage("--validate does not go with --no-validation")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    console.progress = False  # training shows its own
+    if importlib.util.find_spec("tensorflow"):  # which takes seconds to import
+        console.note(f"{args.out}: starting TensorFlow")
+    console.attempt(args.out, partial(_train, args, console))
+    return console.failures
+
+
+def _train(args: argparse.Namespace, console: Console) -> Report:
+    from vaecodec.model.generative import Generative
+    from vaecodec.training import checkpoints, loop, recipes, train_step
+
+    stored = None if args.import_state is not None else checkpoints.stored_run(args.out)
+    config, options, weights = _resolve(args, stored)
+    if isinstance(config, Generative) and (args.export_step or args.import_state or args.validate):
+        what = "validated" if args.validate else "exported; it trains in minutes on a CPU"
+        raise CodecError(f"a generative model cannot be {what}")
+    if args.export_step is not None:
+        state, _ = checkpoints.resume(args.out, config, options, weights)
+        train_step.export_step(config, options, args.export_step, state, args.hard)
+        return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
+    if args.import_state is not None:
+        checkpoints.import_state(args.import_state, args.out, config, options)
+        return {"run": args.out, "imported": args.import_state}, f"{args.out}: has the state of {args.import_state}"
+    train_step.spread(options, args.devices)
+    os.makedirs(args.out, exist_ok=True)
+    recipe = recipes.format_recipe(config, options).encode()
+    write_atomic(os.path.join(args.out, "config.toml"), recipe, overwrite=True)
+    start = args.start or (stored.start if stored else "")
+    outcome = loop.train(
+        args.paths,
+        args.out,
+        config,
+        options,
+        weights,
+        devices=args.devices,
+        start_name=start,
+        validate=None if args.no_validation else args.validate,
+        say=console.note,
+    )
+    return _report(args, outcome)
+
+
+def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str, Any] | None]:
+    """(architecture, options, weights to start from) of the command line and the run that exists, if one does.
+
+    Raises CodecError where the command line asks for something else than the run was begun with.
+    """
+    from vaecodec.training import kinds, recipes, train_step
+
+    config: Any
+    config, recipe = recipes.read_recipe(args.config) if args.config is not None else (None, {})
+    chosen = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
+    chosen = recipe | {name: value for name, value in chosen.items() if value is not None}
+    config = recipes.preset(args.preset) if args.preset is not None else config
+    if args.channels is not None:
+        base = config or (stored.config if stored else recipes.preset("small"))
+        config = recipes.with_channels(base, args.channels)
+    if stored is not None:
+        _check_unchanged(args, stored, config, chosen)
+        weights = None
+        if stored.start:  # for validation; a run does not need its start to go on
+            with suppress(CodecError, OSError):
+                weights = _load_weights(stored.start)[1]
+        return stored.config, train_step.Options(**{**asdict(stored.options), **chosen}), weights
+    weights = None
+    if args.start is not None:
+        start_config, weights = _load_weights(args.start)
+        if config not in (None, start_config):
+            name = args.preset or (f"in {args.config}" if args.config else "small")
+            name += f" with {args.channels} channels" if args.channels is not None else ""
+            raise CodecError(f"{args.start} does not have the architecture {name}")
+        config = start_config
+    config = config or recipes.preset("small")
+    return config, train_step.Options(**{**kinds.kind_of(config).defaults, **chosen}), weights
+
+
+def _check_unchanged(args: argparse.Namespace, stored: Any, config: Any, chosen: dict[str, Any]) -> None:
+    """Raise CodecError if the command line differs from the run in what it may not change without --override."""
+    from vaecodec.training import recipes
+
+    if config not in (None, stored.config):
+        raise CodecError(f"contains a run of another architecture, {recipes.describe(stored.config)}")
+    if args.start is not None and stored.start and args.start != stored.start:
+        raise CodecError(f"contains a run that started from {stored.start}, not {args.start}; name another --out")
+    changed = recipes.changed_options(stored.options, chosen)
+    if changed and not args.override:
+        values = asdict(stored.options)
+        text = ", ".join(f"{name} {values[name]} (not {chosen[name]})" for name in changed)
+        raise CodecError(f"the run was begun with {text}; add --override to change that, or leave the options out")
+
+
+def _report(args: argparse.Namespace, outcome: Any) -> Report:
+    """What was reached, and what to do next."""
+    run = args.out
+    metrics = {name: value for name, value in outcome.means.items() if math.isfinite(value)}  # JSON has no NaN
+    record = {"run": run, **metrics, "steps": outcome.steps, "complete": outcome.is_complete}
+    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    text = f"{run}: {outcome.steps} steps" + (f", {text}" if text else "")
+    if math.isfinite(outcome.bd_rate):
+        record["bd_rate"] = outcome.bd_rate
+        text += f", BD-rate {outcome.bd_rate:+.2f} % against {outcome.against}"
+    stem = os.path.basename(os.path.normpath(run)).removesuffix(".run")
+    if outcome.is_complete:
+        text += f".  Next: vaecodec freeze {run} -o {stem}{SUFFIX}"
+    else:
+        text += ".  Not complete: the same command goes on"
+    return record, f"{text}; curves: tensorboard --logdir {os.path.join(run, 'logs')}"
+
+
+def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
+    """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path."""
+    is_named = source in shipped_models() + added_models() and not os.path.exists(source)
+    if is_named or source.endswith(SUFFIX):
+        from vaecodec.model.file import load_model
+        from vaecodec.training.freezing import unfreeze
+
+        return unfreeze(load_model(source))
+    from vaecodec.training import checkpoints
+
+    return checkpoints.averaged_weights(source)
+
+
+def freeze(args: argparse.Namespace, console: Console) -> int:
+    """Make a model file or a compact checkpoint from a training run."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def work() -> Report:
+        from vaecodec.training import checkpoints, freezing
+
+        check_target(args.run, args.output, args.force)
+        if args.output.endswith(".safetensors"):
+            count = checkpoints.compact(args.run, args.output, args.half)
+            return {"run": args.run, "output": args.output, "parameters": count}, f"{args.output}: {count} parameters"
+        model = freezing.freeze(args.run, args.output, name=args.name)
+        return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
+
+    console.progress = False
+    with hushed(args.verbose):
+        console.attempt(args.output, work)
+    return console.failures
