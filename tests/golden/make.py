@@ -270,6 +270,8 @@ def make_arrays() -> None:
         "stored": arrays.encode(random_walk[0][:9] * np.pi, mode="stored"),
         "constant": arrays.encode(np.full((9, 8), -2.5)),
         "grid": arrays.encode(random_walk[0].astype("f4"), 2, mode="grid"),
+        "nanoseconds": arrays.encode(1_700_000_000_000_000_123 + 10_000 * random_walk[0], 20_000, mode="planes"),
+        "booleans": arrays.encode(random_walk[0] > 100, mode="planes"),
         "line": arrays.encode(random_walk.ravel()[:500].astype("u1"), mode="planes"),
     }
     lines = []

@@ -44,7 +44,7 @@ def test_golden_chunks_decode_to_the_stored_values(tiny_model):
 
 
 @pytest.mark.parametrize("mode", ["planes", "vae", "grid", "stored"])
-@pytest.mark.parametrize("kind", ["u1", "u4", "i2", "i4", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("kind", ["u1", "u4", "u8", "i2", "i4", ">i8", "f4", "f8", ">f4"])
 @pytest.mark.parametrize("max_error", [0, 3])
 def test_decoders_agree_on_every_mode_and_type(tiny_model, mode, kind, max_error):
     values = (random_walk(30, 44) % 120).astype(kind)

@@ -15,7 +15,7 @@ import numpy as np
 
 from reference.reference_decoder import UNIT, Stack, decode_levels, inflated, read_model, require
 
-TYPES = "u1 u2 u4 i1 i2 i4 f4 f8".split()
+TYPES = "u1 u2 u4 i1 i2 i4 f4 f8 u8 i8".split()
 PARTS = {0: 1, 1: 2, 2: 5, 3: 6, 4: 4}
 SPECIAL = {"f4": (0x7FC00000, 0x7F800000, 0xFF800000), "f8": (0x7FF8 << 48, 0x7FF0 << 48, 0xFFF0 << 48)}
 AROUND = {
@@ -33,7 +33,7 @@ def decode(data, model=None):
     """Decode a chunk (bytes) to an array; mode vae needs the result of read_model as `model`."""
     require(data[:4] == b"\x89VAA" and len(data) >= 17, "no chunk of an array")
     version, mode, kind, layout, axes = data[4:9]
-    require(version == 1 and mode <= 4 and kind <= 7 and layout <= 7 and axes <= 32, "the header")
+    require(version == 1 and mode <= 4 and kind <= 9 and layout <= 15 and axes <= 32, "the header")
     require(zlib.crc32(data[:-4]) == struct.unpack("<I", data[-4:])[0], "wrong CRC of the chunk")
     *shape, crc = struct.unpack_from(f"<{axes + 1}I", data, 9)
     channels, dtype = bool(layout & 1), np.dtype("<" + TYPES[kind])
@@ -63,6 +63,9 @@ def decode(data, model=None):
         integers = array_of(integers, shape, channels).reshape(-1)
         values = patch(mark(coding.values(integers, dtype), mask), parts[2])
     require(zlib.crc32(values.tobytes()) == crc, "wrong CRC of the values")
+    if layout & 8:
+        require(dtype == np.uint8 and values.max(initial=0) <= 1, "booleans")
+        values = values.view(bool)
     return values.reshape(shape)
 
 
@@ -154,7 +157,8 @@ class Coding:
         require(np.isfinite([self.low, self.unit]).all() and self.unit > 0 and self.top < 2**33, "the coding")
         if self.kind in (0, 3):
             limits = np.iinfo(np.int32 if self.kind else dtype)
-            require(self.low == int(self.low) and limits.min <= self.low <= limits.max - self.top, "the coding's range")
+            is_whole = self.low == int(self.low)
+            require(is_whole and limits.min <= int(self.low) <= int(limits.max) - self.top, "the coding's range")
         require(self.step % 2 == 1 and self.step <= 2 * self.top + 1 and self.chain > 0, "the step or the chain")
 
     def values(self, integers, dtype):
@@ -162,11 +166,11 @@ class Coding:
         if self.kind == 3:
             ordered = int(self.low) + integers.astype(np.int64)
             return np.where(ordered >= 0, ordered, -(2**31) - 1 - ordered).astype("<i4").view(dtype)
+        if self.kind == 0:
+            return np.array([int(self.low) + int(n) for n in integers], dtype)
         n, low, unit = integers.astype(np.float64), np.float64(self.low), np.float64(self.unit)
         with np.errstate(over="ignore"):
-            return {0: lambda: low + n, 1: lambda: (low + n) / unit, 2: lambda: low + n * unit}[self.kind]().astype(
-                dtype
-            )
+            return ((low + n) / unit if self.kind == 1 else low + n * unit).astype(dtype)
 
 
 def take_block(stack, contexts, counts):

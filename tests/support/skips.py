@@ -43,6 +43,10 @@ EXPECTED = [
         "PyAV is an optional codec of the benchmark and in no extra.",
     ),
     ExpectedSkip(
+        "test_torch.py", "torch", lambda: importlib.util.find_spec("torch") is None,
+        "PyTorch is large, and in no extra.",
+    ),
+    ExpectedSkip(
         "test_bench_report.py", "no Chromium", lambda: lacks(*BROWSERS) or lacks("chromedriver"),
         "The report is opened in a browser, which few CI images have.",
     ),

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "vaecodec"
 
 # Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
 ORDER = """
-errors version arguments config limits progress atomic threads
+errors version arguments config limits progress atomic threads tensors
 container native entropy transforms prior model rdo images lossless codec arrays generative files
 training integrations bench cli
 """.split()
@@ -40,6 +40,7 @@ ALLOWED = {
     "zarr": ("integrations.zarr",),
     "pyarrow": ("integrations.ray",),
     "ray": ("integrations.ray",),
+    "torch": ("integrations.torch",),
 }
 
 

@@ -25,6 +25,7 @@ from vaecodec.errors import FormatError, LimitError
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import load_model
 from vaecodec.model.library import added_models, shipped_models
+from vaecodec.tensors import to_numpy
 
 MODES = ("auto", "planes", "vae", "grid", "stored")
 
@@ -35,9 +36,9 @@ def encode(
     """Encode an array [..., H, W], or [..., H, W, C] with channels, as a chunk.
 
     Args:
-        values: u8 to u32, i8 to i32, f32 or f64.
+        values: u8 to u64, i8 to i64, f32, f64 or bool, in NumPy or any library with `__array__` or DLPack.
         max_error: Bound on the error of each value, in the units of the data; 0 keeps all bits.  NaNs and infinities
-            come back as such.
+            come back as such.  Booleans are kept whatever the bound.
         channels: Whether the last axis is channels; None counts a last axis of 2 to 4, of three or more, as channels.
         mode: "auto", "planes", "vae" (an image coded by `model`), "grid" or "stored" (lossless).
         model: A shipped model or a .vcm file.
@@ -47,12 +48,14 @@ def encode(
         ValueError: The bound or the mode is invalid.
     """
     check_options(max_error, mode)
-    values = np.asarray(values)
+    values = to_numpy(values)
     if channels is None:
         channels = values.ndim >= 3 and values.shape[-1] in (2, 3, 4)
     chunks.check_array(values, channels)
     layout = chunks.array_layout(values, channels)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(values.shape)
+    if layout & chunks.BOOLEAN:
+        values, max_error = values.view(np.uint8), 0
     return min(_candidates(modes.Task(values, float(max_error), layout), mode, model), key=len)
 
 
@@ -75,8 +78,8 @@ def decode(
         ModelError: Its model is missing.
     """
     chunk = chunks.parse(data)
-    if expected is not None and (chunk.shape, chunk.dtype) != (tuple(expected[0]), expected[1].newbyteorder("<")):
-        raise FormatError(f"the chunk is {chunk.dtype}{list(chunk.shape)}, expected {expected[1]}{list(expected[0])}")
+    if expected is not None and (chunk.shape, chunk.kind) != (tuple(expected[0]), expected[1].newbyteorder("<")):
+        raise FormatError(f"the chunk is {chunk.kind}{list(chunk.shape)}, expected {expected[1]}{list(expected[0])}")
     most = (limits or NONE).pixels
     if most is not None and chunk.size > most:
         raise LimitError(f"{chunk.size} values exceed the limit of {most}")
@@ -114,7 +117,7 @@ def info(data: bytes | memoryview) -> dict[str, Any]:
     chunk = chunks.parse(data)
     description: dict[str, Any] = {
         "mode": chunks.MODES[chunk.mode],
-        "dtype": chunk.dtype.name,
+        "dtype": chunk.kind.name,
         "shape": list(chunk.shape),
         "channels": chunk.channels,
         "bytes": len(data),

@@ -21,8 +21,8 @@ VERSION = 1
 STORED, CONSTANT, PLANES, BASED, GRID = range(5)
 MODES = ("stored", "constant", "planes", "vae", "grid")
 PART_COUNTS = {STORED: 1, CONSTANT: 2, PLANES: 5, BASED: 6, GRID: 4}
-TYPES = tuple(np.dtype(name) for name in ("u1", "<u2", "<u4", "i1", "<i2", "<i4", "<f4", "<f8"))
-CHANNELS, FORTRAN, BIG_ENDIAN = 1, 2, 4  # flags of a layout
+TYPES = tuple(np.dtype(name) for name in ("u1", "<u2", "<u4", "i1", "<i2", "<i4", "<f4", "<f8", "<u8", "<i8"))
+CHANNELS, FORTRAN, BIG_ENDIAN, BOOLEAN = 1, 2, 4, 8  # flags of a layout
 HEADER = struct.Struct("<4sBBBBB")  # magic, version, mode, type, layout, dimensions
 CODING = struct.Struct("<BddQQI")  # kind, low, unit, top, step, planes in a chain
 U32 = struct.Struct("<I")
@@ -40,7 +40,7 @@ class Chunk(NamedTuple):
     mode: int
     dtype: np.dtype  # little-endian
     shape: tuple[int, ...]
-    layout: int  # CHANNELS: the last axis is channels; FORTRAN, BIG_ENDIAN: the array in memory
+    layout: int  # CHANNELS: the last axis is channels; FORTRAN, BIG_ENDIAN: the array in memory; BOOLEAN: u8 is bool
     crc: int  # of the values, little-endian, in C order
     parts: list[bytes]  # PART_COUNTS[mode] of them
 
@@ -48,6 +48,11 @@ class Chunk(NamedTuple):
     def channels(self) -> bool:
         """Whether the last axis is channels."""
         return bool(self.layout & CHANNELS)
+
+    @property
+    def kind(self) -> np.dtype:
+        """The type of the array: `dtype`, or bool."""
+        return np.dtype(bool) if self.layout & BOOLEAN else self.dtype
 
     @property
     def size(self) -> int:
@@ -84,8 +89,10 @@ def parse(data: bytes | memoryview) -> Chunk:
         raise FormatError(f"chunk version {version} is not supported (this is a reader of version {VERSION})")
     if zlib.crc32(view[: -U32.size]) != U32.unpack(view[-U32.size :])[0]:
         raise FormatError("the chunk is damaged (its CRC does not match)")
-    if mode not in PART_COUNTS or kind >= len(TYPES) or layout > 7 or dimensions > MAX_DIMENSIONS:
+    if mode not in PART_COUNTS or kind >= len(TYPES) or layout > 15 or dimensions > MAX_DIMENSIONS:
         raise FormatError("the chunk has a mode, type or layout that this version does not know")
+    if layout & BOOLEAN and TYPES[kind] != np.uint8:
+        raise FormatError(f"the chunk has booleans of type {TYPES[kind]}, expected uint8")
     position, end = HEADER.size + 4 * dimensions + U32.size, len(view) - U32.size
     if position > end:
         raise FormatError("the chunk is cut off inside its header")
@@ -109,8 +116,9 @@ def parse(data: bytes | memoryview) -> Chunk:
 
 def check_array(values: np.ndarray, channels: bool) -> None:
     """Raise CodecError on an array that a chunk cannot hold."""
-    if values.dtype.newbyteorder("<") not in TYPES:
-        raise CodecError(f"values are {values.dtype}, expected one of {', '.join(kind.name for kind in TYPES)}")
+    if values.dtype.newbyteorder("<") not in (*TYPES, bool):
+        names = ", ".join(kind.name for kind in TYPES)
+        raise CodecError(f"values are {values.dtype}, expected one of {names}, bool")
     if values.ndim > MAX_DIMENSIONS or _extent(values.shape) > MAX_VALUES:
         raise CodecError(f"shape {values.shape} is beyond what a chunk can hold")
     if channels and values.ndim < 3:
@@ -127,12 +135,20 @@ def array_layout(values: np.ndarray, channels: bool) -> int:
     """The layout flags of an array."""
     is_fortran = values.flags.f_contiguous and not values.flags.c_contiguous
     is_big_endian = values.dtype.newbyteorder("<") != values.dtype
-    return CHANNELS * channels | FORTRAN * is_fortran | BIG_ENDIAN * is_big_endian
+    is_boolean = values.dtype == bool
+    return CHANNELS * channels | FORTRAN * is_fortran | BIG_ENDIAN * is_big_endian | BOOLEAN * is_boolean
 
 
 def restore_layout(values: np.ndarray, chunk: Chunk) -> np.ndarray:
-    """Give values [n], little-endian, in C order, the chunk's shape, byte order and order in memory."""
+    """Give values [n], little-endian, in C order, the chunk's shape, byte order and order in memory.
+
+    Raises FormatError on booleans that are neither 0 nor 1.
+    """
     values = values.reshape(chunk.shape)
+    if chunk.layout & BOOLEAN:
+        if values.max(initial=0) > 1:
+            raise FormatError("the chunk has booleans other than 0 and 1")
+        values = values.view(bool)
     if chunk.layout & BIG_ENDIAN:
         values = values.astype(chunk.dtype.newbyteorder(">"))
     return np.asfortranarray(values) if chunk.layout & FORTRAN else values
@@ -162,10 +178,10 @@ def parse_coding(data: bytes, dtype: np.dtype, shape: tuple[int, int, int]) -> C
         fits = kind in (QUOTIENTS, AFFINE) or (kind == ORDERED and dtype == np.float32)
         limits = (-(2.0**31), 2.0**31) if kind == ORDERED else (-np.inf, np.inf)
     else:
-        fits, limits = kind == INTEGERS, (float(np.iinfo(dtype).min), np.iinfo(dtype).max + 1.0)
+        fits, limits = kind == INTEGERS, (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max) + 1)
     fits = fits and math.isfinite(low) and math.isfinite(unit) and unit > 0 and top <= TOP_MAX
     if kind in (INTEGERS, ORDERED):
-        fits = fits and low == int(low) and limits[0] <= low and low + top < limits[1]
+        fits = fits and low == int(low) and limits[0] <= int(low) and int(low) + top < limits[1]
     if not fits or not (step % 2 and step <= 2 * top + 1):
         raise FormatError("the chunk's scale is out of range")
     if not 0 < chain <= longest_chain(shape) or shape[0] % chain:

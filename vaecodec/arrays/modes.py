@@ -70,11 +70,13 @@ def encode_stored(task: Task) -> bytes:
 def encode_constant(task: Task) -> bytes | None:
     """Encode a single value, if one is within the bound of all finite ones."""
     finite = task.flat[np.isfinite(task.flat)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    number = float if task.values.dtype.kind == "f" else int  # 64-bit integers are not floats exactly
+    low, high = (number(finite.min()), number(finite.max())) if len(finite) else (0, 0)
     if not task.values.size or not high - low <= 2 * task.max_error:
         return None
     # A value that all share keeps its bits, and with them the sign of a zero.
-    value = finite[0] if low == high and len(finite) else np.array(low + (high - low) / 2, task.values.dtype)
+    middle = low + (high - low) / 2 if number is float else low + (high - low) // 2
+    value = finite[0] if low == high and len(finite) else np.array(middle).astype(task.values.dtype)
     mask = chunks.pack_mask(task.flat)
     decoded = np.full(task.values.size, value)
     chunks.apply_mask(decoded, chunks.parse_mask(mask, decoded.dtype, decoded.size))
@@ -169,6 +171,9 @@ def misses(values: np.ndarray, decoded: np.ndarray, max_error: float) -> np.ndar
     if max_error == 0:
         bits = f"u{values.itemsize}"
         return np.flatnonzero(values.view(bits) != decoded.view(bits))
+    if values.dtype.kind in "iu" and values.itemsize == 8:  # float64 would round differences
+        above, below = np.maximum(values, decoded).view("u8"), np.minimum(values, decoded).view("u8")
+        return np.flatnonzero(above - below > int(min(max_error, 2**64 - 1)))
     with np.errstate(invalid="ignore"):
         close = np.abs(decoded.astype(np.float64) - values.astype(np.float64)) <= max_error
     # Infinities of one sign are equal; a NaN must be a NaN.

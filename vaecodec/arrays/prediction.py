@@ -286,6 +286,8 @@ def to_integers(values: np.ndarray, scale: Scale) -> np.ndarray:
     if scale.kind == ORDERED:
         return _ordered(values) - int(scale.low)
     if scale.kind == INTEGERS:
+        if values.itemsize == 8:  # the difference fits an i64, which the values may not
+            return (values - np.array(int(scale.low)).astype(values.dtype)).astype(np.int64)
         return values.astype(np.int64) - int(scale.low)
     wide = values.astype(np.float64)
     numbers = wide * scale.unit - scale.low if scale.kind == QUOTIENTS else (wide - scale.low) / scale.unit
@@ -298,6 +300,8 @@ def to_values(numbers: np.ndarray, scale: Scale, dtype: np.dtype) -> np.ndarray:
         bits = numbers.astype(np.int64) + int(scale.low)
         return np.where(bits < 0, -(1 << 31) - 1 - bits, bits).astype("<i4").view(dtype)
     if scale.kind == INTEGERS:
+        if dtype.itemsize == 8:
+            return numbers.astype(dtype) + np.array(int(scale.low)).astype(dtype)
         return (numbers.astype(np.int64) + int(scale.low)).astype(dtype)
     wide = numbers.astype(np.float64)
     with np.errstate(all="ignore"):  # a damaged scale may leave the type's range
@@ -313,8 +317,8 @@ def to_values(numbers: np.ndarray, scale: Scale, dtype: np.dtype) -> np.ndarray:
 def choose_scale(values: np.ndarray, max_error: float) -> tuple[Scale, int] | None:
     """(scale, bound on the integers) for finite values [n], n > 0; None where no scale fits."""
     if values.dtype.kind in "iu":
-        low, high = int(values.min()), int(values.max())
-        return Scale(INTEGERS, low, 1, high - low), int(min(max_error, high - low))
+        low, high = _float_below(int(values.min())), int(values.max())
+        return (Scale(INTEGERS, low, 1, high - low), int(min(max_error, high - low))) if high - low <= TOP_MAX else None
     quotients = _quotient_scale(values)
     if quotients is not None:
         reach = max_error * quotients.unit
@@ -329,6 +333,12 @@ def choose_scale(values: np.ndarray, max_error: float) -> tuple[Scale, int] | No
             if top < TOP_MAX - 1:
                 return Scale(AFFINE, minimum, unit, int(np.ceil(top))), bound
     return None
+
+
+def _float_below(number: int) -> int:
+    """The largest float64 that is not above an integer: the integer itself, up to 2**53."""
+    nearest = float(number)
+    return int(nearest if nearest <= number else np.nextafter(nearest, -np.inf))
 
 
 def ordered_scale(values: np.ndarray) -> Scale:

@@ -20,8 +20,16 @@ from vaecodec.arrays.chunks import check_array
 NAME = "vaecodec"
 
 
+class _Described(type(ArrayBytesCodec)):  # type: ignore[misc]
+    """Says in the class's name how to pass a codec: zarr's errors on `compressors=` show that name and nothing else."""
+
+    def __repr__(cls) -> str:
+        hint = "pass serializer=VaeCodec(...), compressors=None; for format 2, vaecodec.integrations.numcodecs.VaeCodec"
+        return f"<class '{cls.__module__}.{cls.__qualname__}'> ({hint})"
+
+
 @dataclass(frozen=True)
-class VaeCodec(ArrayBytesCodec):
+class VaeCodec(ArrayBytesCodec, metaclass=_Described):
     """Codec for chunks with a bound on the error of every value; the parameters are those of `arrays.encode`.
 
     Raises ValueError on an invalid bound or mode.

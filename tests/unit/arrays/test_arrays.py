@@ -207,7 +207,7 @@ def test_golden_chunks_decode_to_their_checksums():
 
 
 def test_invalid_arguments_are_refused():
-    for values in (np.zeros((4, 4), complex), np.zeros((4, 4), "i8"), np.zeros((4, 4), bool), np.array(["a"]), "text"):
+    for values in (np.zeros((4, 4), complex), np.zeros((4, 4), "f2"), np.array(["a"]), "text"):
         with pytest.raises(CodecError):
             arrays.encode(values)
     for options in ({"max_error": -1}, {"max_error": np.nan}, {"max_error": np.inf}, {"mode": "best"}):
