@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vaecodec.bench.gallery import largest_within
-from vaecodec.bench.peers import Options, Peer, open_peer
+from vaecodec.bench.peer import Options, Peer
+from vaecodec.bench.peers import open_peer
 
 CODECS = ("avif", "jxl", "vaecodec")
 NAMES = {"avif": "AVIF", "jxl": "JPEG XL", "vaecodec": "vaecodec"}

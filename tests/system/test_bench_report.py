@@ -164,6 +164,55 @@ def test_the_gallery_shows_two_different_images(page):
     assert sizes and all(bpp <= target for target, bpp in sizes)
 
 
+def test_every_control_is_reached_by_the_keyboard(page):
+    """Charts pan, zoom and reset by keys; controls have names, and what scrolls can be focused."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    line = "return document.querySelector('#charts path[fill=none]').getAttribute('d')"
+    before, figure = script(page, line), page.find_element(By.CSS_SELECTOR, "#charts svg")
+    for keys in (Keys.ARROW_RIGHT, "+"):
+        figure.send_keys(keys)
+        assert script(page, line) != before
+        figure.send_keys("0")
+        assert script(page, line) == before
+    unnamed = "[...document.querySelectorAll('select, input, button')].filter(e => !(e.labels && e.labels.length) && "
+    unnamed += "!e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.id)"
+    assert script(page, f"return {unnamed}") == []
+    assert script(page, "return document.querySelectorAll('.scroll:not([tabindex])').length") == 0
+
+
+def test_labels_of_the_wipe_have_all_metrics(page):
+    tags = script(page, "return ['leftTag', 'rightTag'].map(id => document.getElementById(id).textContent)")
+    assert all(re.search(r"\d+ bytes, [\d.]+ bpp \u00b7 PSNR [\d.]+ dB", tag) for tag in tags)
+
+
+@pytest.mark.parametrize("width", [390, 768])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_fits_phones_in_both_schemes(page, width, scheme):
+    """Nothing is wider than the screen, text keeps its size, and the background has the scheme's colour."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        page.refresh()
+        assert script(page, "return document.documentElement.scrollWidth <= window.innerWidth")
+        drawn = "const s = document.querySelector('#charts svg');"
+        drawn += "return s.getBoundingClientRect().width / s.viewBox.baseVal.width"
+        assert script(page, drawn) == pytest.approx(1, abs=0.02)  # so 12 px are 12 px
+        heads = "[...document.querySelectorAll('th[scope=row]')].map(e => e.clientWidth)"
+        narrow = f"return Math.min(...{heads}.filter(Boolean))"
+        assert script(page, narrow) > 60
+        background = script(page, "return getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 24, 28)")
+        assert page.get_log("browser") == []
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        page.refresh()
+
+
 def test_the_screenshot_has_the_colours_of_the_palette(page, tmp_path):
     page.set_window_size(1100, 2600)
     screenshot = tmp_path / "report.png"

@@ -37,8 +37,8 @@ TINY = (
     [
         ("--from small --steps 2000 --rate 4e-4", "--config tiny.toml"),
         ("--minutes 90", "--config tiny.toml"),
-        ("--codecs vaecodec,vaecodec:relief.vcm", "--quick --codecs vaecodec,vaecodec:small"),
-        ("vaecodec vaecodec:relief.vcm 33 44", "vaecodec vaecodec:small 28 38"),
+        ("--codecs vaecodec-model,vaecodec-model:relief.vcm", "--quick --codecs vaecodec-model,vaecodec-model:small"),
+        ("vaecodec-model vaecodec-model:relief.vcm 33 44", "vaecodec-model vaecodec-model:small 28 38"),
     ],
 )
 
@@ -52,12 +52,12 @@ OUTCOMES = {
     ),
     "how-to/folders": (("notes.txt.vae", "back/album/photo.png", "back/album/notes.txt", "part.png", "piped.vae"), ""),
     "how-to/generative": (("sheet.png", "varied.png", "between.png", "strangest.png", "album.csv", "unpacked.npy"), ""),
-    "how-to/benchmark": (("quick/report.html", "quick/tables.md"), ""),
+    "how-to/benchmark": (("quick/report.html", "quick/tables.md", "mine/report.html"), ""),
     "how-to/ray": (("ray-out/album",), "2 done, 0 unchanged, 0 skipped"),
     "tutorial/first-steps": (("photo.png", "small.vae", "fits.vae", "back/album/notes.txt"), ""),
     "tutorial/own-model": (
         ("tile.vae", "page.vae", "models/relief.vcm", "bands.vcm"),
-        r"vaecodec:small against vaecodec: [+-]0\.0 % bits, .* 1 images",
+        r"vaecodec-model:small against vaecodec-model: [+-]0\.0 % bits, .* 1 images",
     ),
 }
 

@@ -27,12 +27,13 @@ ALLOWED = {
     "safetensors": ("model.file", "training.checkpoints"),
     "tensorflow_probability": ("training.densities",),
     "tensorflow": ("training", "transforms.tensorflow", "integrations.tfdata"),
-    "imagecodecs": ("bench.peers",),
-    "av": ("bench.peers",),
+    "imagecodecs": ("bench.libraries",),
+    "av": ("bench.libraries",),
+    "pyjpegli": ("bench.libraries",),
     "ssimulacra2": ("images.metrics",),
     "scipy": ("images.metrics", "bench.curves"),
     "bjontegaard": ("bench.curves",),
-    "matplotlib": ("bench.report",),
+    "matplotlib": ("bench.plots",),
     "tqdm": ("bench.command",),
     "shtab": ("cli.completion",),
     "backports": ("container.chunks",),
@@ -40,7 +41,8 @@ ALLOWED = {
     "zarr": ("integrations.zarr",),
     "pyarrow": ("integrations.ray",),
     "ray": ("integrations.ray",),
-    "torch": ("integrations.torch",),
+    "torch": ("integrations.torch", "bench.plugins", "bench.metrics"),
+    "piq": ("bench.metrics",),
 }
 
 

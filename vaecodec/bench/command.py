@@ -9,7 +9,7 @@ import argparse
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from vaecodec.progress import Console
 
 if TYPE_CHECKING:
     from vaecodec.bench.curves import Curve
-    from vaecodec.bench.measure import Table
-    from vaecodec.bench.peers import Peer
+    from vaecodec.bench.measure import Image, Table
+    from vaecodec.bench.peer import Peer
 
 QUICK_IMAGES, QUICK_SETTINGS = 3, 4
 QUICK_CODECS = ("vaecodec", "jpeg", "webp")
@@ -30,89 +30,181 @@ KODAK, KODAK_PIXELS = {f"kodim{n:02}" for n in range(1, 25)}, 768 * 512
 def bench(args: argparse.Namespace, console: Console) -> None:
     """Run or finish the benchmark that `args` describe; what fails is reported and left out."""
     from vaecodec.bench import measure
-    from vaecodec.bench.curves import curves_of
-    from vaecodec.images.metrics import METRICS
 
-    metrics = list(args.metrics or (QUICK_METRICS if args.quick else METRICS))
+    metrics = _metrics(args, console)
     for name in ("scipy", "bjontegaard", "tqdm", *(["ssimulacra2"] if "ssimulacra2" in metrics else [])):
         importlib.import_module(name)  # fails before an hour of measuring, not after
     files = measure.find_images(args.paths, console.fail, args.output)
     files = files[:QUICK_IMAGES] if args.quick else files
     peers = _open_peers(args, console) if files else []
-    if not files or not peers:
-        console.fail("bench", CodecError("nothing to do: " + ("no codec is left" if files else "no images")))
+    if not files or not peers or not metrics:
+        lacking = "no images" if not files else "no metric is left" if not metrics else "no codec is left"
+        console.fail("bench", CodecError(f"nothing to do: {lacking}"))
         return
     sweeps = {peer.name: _settings(args, peer, console) for peer in peers}
     os.makedirs(args.output, exist_ok=True)
-    table = measure.Table(os.path.join(args.output, "results.csv"))
+    table = measure.Table(os.path.join(args.output, "results.csv"), metrics)
     try:
         with progress(console, "measuring", len(files) * sum(map(len, sweeps.values()))) as step:
             images = measure.measure_all(peers, sweeps, files, metrics, table, console.fail, step)
     finally:
         table.close()
-    kinds = [(peer.name, peer.version, peer.options, str(peer.threads), peer.device) for peer in peers]
-    curves, notes = curves_of(table.rows.values(), {(image.name, image.crc) for image in images}, kinds)
-    for note in notes:
-        console.note(note)
-    if not curves:
-        console.fail("bench", CodecError("no codec was measured on every image, so there is nothing to compare"))
-        return
-    readable = {image.name for image in images}
-    _write_report(args, console, peers, curves, [file for file in files if file[0] in readable], metrics, table)
+    _report(args, console, peers, images, dict(files), metrics, table)
 
 
-def _write_report(
+def _report(
     args: argparse.Namespace,
     console: Console,
     peers: list[Peer],
-    curves: list[Curve],
-    files: list[tuple[str, str]],
+    images: list[Image],
+    paths: dict[str, str],
     metrics: list[str],
+    table: Table,
+) -> None:
+    """Write the report of the codecs that were asked for, on the images that could be read."""
+    from vaecodec.bench import report, statistics
+    from vaecodec.bench.curves import KIND, curves_of
+    from vaecodec.bench.metrics import known
+
+    rows = list(table.rows.values())
+    kinds = [(peer.name, peer.version, peer.options, str(peer.threads), peer.device) for peer in peers]
+    curves, notes = curves_of(rows, {(image.name, image.crc) for image in images}, kinds)
+    names = _asked(args)
+    curves = [curve for curve in curves if curve.name in names]
+    for note in notes:
+        if note.partition(" is left out")[0] in names:
+            console.note(note)
+    if not curves:
+        console.fail("bench", CodecError("no codec was measured on every image, so there is nothing to compare"))
+        return
+    latest = {row["codec"]: tuple(str(row[key]) for key in KIND) for row in rows if row["codec"] in names}
+    latest |= {kind[0]: kind for kind in kinds}
+    keys, columns = [(image.name, image.crc) for image in images], [known()[name].column for name in metrics]
+    samples = statistics.samples_of(rows, keys, latest, columns)
+    pixels = {row["image"]: int(row["width"]) * int(row["height"]) for row in rows}
+    if args.published:
+        curves = curves + _published(args.published, {name: pixels[name] for name, _ in keys}, console)
+    summary = report.summarise(curves, len(images), metrics)
+    summary |= report.summarise_images(summary, samples, [name for name, _ in keys], metrics)
+    megapixels = sum(pixels[name] for name, _ in keys) / 1e6
+    summary |= {"megapixels": megapixels, "threads": args.threads, "device": args.device}
+    summary["compare"] = _compare(args, console, rows, [curve.name for curve in curves], metrics, kinds)
+    for name in ("startup", "throughput", "transforms", "batches", "complexity"):
+        summary[name] = _read_table(os.path.join(args.output, f"{name}.json"), console)
+    report.save_tables(args.output, summary, curves)
+    for line in report.headline(summary):
+        console.note(line)
+    files = [(image.name, paths[image.name]) for image in images]
+    _write_html(args, console, peers, files, summary, table)
+
+
+def _write_html(
+    args: argparse.Namespace,
+    console: Console,
+    peers: list[Peer],
+    files: list[tuple[str, str]],
+    summary: dict[str, Any],
     table: Table,
 ) -> None:
     from vaecodec.bench import gallery, report
 
-    pixels = {row["image"]: int(row["width"]) * int(row["height"]) for row in table.rows.values()}
-    pixels = {name: pixels[name] for name, _ in files}
-    if args.published:
-        curves = curves + _published(args.published, pixels, console)
-    summary = report.summarise(curves, len(files), metrics)
-    summary |= {"megapixels": sum(pixels.values()) / 1e6, "threads": args.threads, "device": args.device}
-    for name in ("startup", "throughput", "transforms", "complexity"):
-        summary[name] = _read_table(os.path.join(args.output, f"{name}.json"), console)
-    report.save_tables(args.output, summary, curves)
     count = (1 if args.quick else 2) if args.show is None else max(args.show, 0)
     shown = files[:: max(1, len(files) // count)][:count] if count else []
-    at_default = [
-        peer for peer in peers if "@" not in peer.name
-    ]  # a search encodes about eight files: slow at effort 9
+    # A search encodes about eight files: slow at effort 9.
+    at_default = [peer for peer in peers if "@" not in peer.name]
     with progress(console, "equal bytes", len(shown) * len(args.show_bpp) * len(at_default)) as step:
         folder = os.path.join(args.output, "gallery")
-        views = gallery.make_gallery(folder, at_default, shown, args.show_bpp, console.fail, step) if shown else []
+        views = []
+        if shown:
+            metrics = list(summary["metrics"])
+            views = gallery.make_gallery(folder, at_default, shown, args.show_bpp, console.fail, step, metrics)
     try:
-        report.save_plots(args.output, summary)
+        from vaecodec.bench import plots
+
+        plots.save_plots(args.output, summary)
     except ImportError as exc:
         console.note(f"PNG plots are left out: pip install 'vaecodec[bench]' ({exc})")
     path = os.path.join(args.output, "report.html")
-    report.save_html(path, summary, views)
+    thumbnails = gallery.thumbnails(files, report.worst_images(summary), console.fail)
+    report.save_html(path, summary, views, thumbnails)
     if console.as_json:
-        names = [curve.name for curve in curves]
+        names = [curve["name"] for curve in summary["curves"]] + [row["name"] for row in summary["lossless"]]
         record = {"output": args.output, "pictures": len(files), "codecs": names, "report": path}
         console.product(json.dumps(record))
     else:
         console.note(f"{path}: {len(files)} images, {len(table.rows)} rows in {table.path}")
 
 
+def _metrics(args: argparse.Namespace, console: Console) -> list[str]:
+    """The metrics that can be measured; one that cannot is a failure."""
+    from vaecodec.bench.metrics import check_metric, known
+    from vaecodec.images.metrics import METRICS
+
+    usable = []
+    for name in args.metrics or (QUICK_METRICS if args.quick else METRICS):
+        if name not in known():
+            args.usage(f"--metrics: no metric is called {name!r} (there are {', '.join(known())})")
+        try:
+            check_metric(name)
+        except CodecError as exc:
+            console.fail(name, exc)
+        else:
+            usable.append(name)
+    return usable
+
+
+def _specs(args: argparse.Namespace) -> list[str]:
+    """The codecs that are asked for, without those of files."""
+    from vaecodec.bench.peers import DEFAULT
+
+    if args.codecs:
+        return list(args.codecs)
+    return list(QUICK_CODECS if args.quick else DEFAULT)
+
+
+def _asked(args: argparse.Namespace) -> set[str]:
+    """The names in results of all codecs that are asked for."""
+    from vaecodec.bench import peers, plugins
+
+    return {peers.name_of(spec) for spec in _specs(args)} | set(plugins.names_of_files())
+
+
+def _compare(
+    args: argparse.Namespace,
+    console: Console,
+    rows: list[dict[str, Any]],
+    names: list[str],
+    metrics: list[str],
+    kinds: Sequence[tuple[str, ...]],
+) -> dict[str, Any] | None:
+    """What changed since the run of --compare, None without one."""
+    from vaecodec.bench.comparison import compare
+
+    if args.compare is None:
+        return None
+    try:
+        return compare(args.compare, rows, names, metrics, kinds)
+    except (CodecError, OSError) as exc:
+        console.fail(args.compare, exc)
+        return None
+
+
 def _open_peers(args: argparse.Namespace, console: Console) -> list[Peer]:
     """The codecs that can take part; a missing one is a failure if it was named, else a note."""
-    from vaecodec.bench import peers
+    from vaecodec.bench import peers, plugins
+    from vaecodec.bench.peer import Options
 
-    opened = []
-    for name in dict.fromkeys(args.codecs or (QUICK_CODECS if args.quick else peers.DEFAULT)):
+    opened, files = [], []
+    for path in args.codec:
         try:
-            opened.append(peers.open_peer(name, peers.Options(args.threads, args.device)))
+            files.append(plugins.add_file(path))
         except CodecError as exc:
-            if args.codecs:
+            console.fail(path, exc)
+    for name in dict.fromkeys([*_specs(args), *files]):
+        try:
+            opened.append(peers.open_peer(name, Options(args.threads, args.device)))
+        except CodecError as exc:
+            if args.codecs or name in files:
                 console.fail(name, exc)
             else:
                 console.error(f"vaecodec: {name} is left out: {exc}")

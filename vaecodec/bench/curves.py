@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaecodec.bench.metrics import known
 from vaecodec.errors import CodecError
-from vaecodec.images.metrics import METRICS, Metric
+from vaecodec.images.metrics import Metric
 
 RATES = (0.1, 1.6)  # bpp: the window of BD-PSNR
 MIN_OVERLAP = 0.2  # of a window: a smaller part says little about the rest
@@ -97,12 +98,12 @@ def curves_of(
 
 def _point(setting: float, rows: list[dict[str, Any]]) -> Point:
     def mean(column: str) -> float:
-        values = [float(row[column]) if row[column] != "" else math.nan for row in rows]
+        values = [float(row[column]) if row.get(column, "") != "" else math.nan for row in rows]
         return sum(values) / len(values)
 
     pixels = sum(int(row["width"]) * int(row["height"]) for row in rows) / 1e6
     speeds = (pixels / sum(float(row[column]) for row in rows) for column in ("encode_s", "decode_s"))
-    return Point(setting, mean("bpp"), {m.column: mean(m.column) for m in METRICS.values()}, *speeds)
+    return Point(setting, mean("bpp"), {m.column: mean(m.column) for m in known().values()}, *speeds)
 
 
 def read_published(path: str, names: Iterable[str] | None = None) -> list[Curve]:

@@ -6,20 +6,24 @@ in a folder, so that a report can be made again without encoding.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import math
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vaecodec.atomic import write_atomic
 from vaecodec.bench.measure import MAX_FAILURES, Fail, Image, read_images
-from vaecodec.bench.peers import LOSSLESS, Peer, Scale, check_decoded
-from vaecodec.images.metrics import METRICS
+from vaecodec.bench.metrics import known
+from vaecodec.bench.peer import LOSSLESS, Peer, Scale, check_decoded
 from vaecodec.images.writing import write_image
 
+THUMBNAIL = (192, 144)  # the most columns and rows
 CROP = (512, 768)  # the most rows and columns that are kept, from the middle
 
 
@@ -32,7 +36,7 @@ class View(NamedTuple):
     setting: float | None
     bytes: int
     bpp: float
-    psnr: float | None
+    metrics: dict[str, float | None]  # of the whole image, as shown in reports; None for infinity
     file: str
 
 
@@ -57,6 +61,19 @@ def largest_within(
     return best
 
 
+def thumbnails(files: list[tuple[str, str]], names: list[str], fail: Fail) -> dict[str, str]:
+    """Small WebP files of the named images, as data URLs."""
+    import PIL.Image
+
+    wanted, urls = set(names), {}
+    for image in read_images([pair for pair in files if pair[0] in wanted], fail):
+        small, file = PIL.Image.fromarray(image.pixels), io.BytesIO()
+        small.thumbnail(THUMBNAIL)
+        small.save(file, "WEBP", quality=60)
+        urls[image.name] = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    return urls
+
+
 def make_gallery(
     folder: str,
     peers: Iterable[Peer],
@@ -64,6 +81,7 @@ def make_gallery(
     targets: Iterable[float],
     fail: Fail,
     step: Callable[[int], None] = lambda jobs: None,
+    metrics: Sequence[str] = ("psnr",),
 ) -> list[View]:
     """Views of each image at each target rate in bpp, by every lossy codec, kept as files in `folder`."""
     os.makedirs(folder, exist_ok=True)
@@ -71,16 +89,16 @@ def make_gallery(
     views: list[View] = []
     failures = dict.fromkeys((peer.name for peer in peers), 0)
     for image in read_images(files, fail):
-        original = View(image.name, 0.0, "", None, 0, 24.0, None, "")
+        original = View(image.name, 0.0, "", None, 0, 24.0, {}, "")
         views.append(_save_view(folder, f"original {image.crc} {image.pixels.shape}", original, image.pixels))
         for target in targets:
             for peer in peers:
                 step(1)
                 key = f"{peer.name} {peer.version} {peer.options} {target:g} {image.crc} {image.pixels.shape}"
-                view = _load_view(folder, key)
+                view = _load_view(folder, key, metrics)
                 if view is None and failures[peer.name] < MAX_FAILURES:
                     try:
-                        view = _make_view(folder, peer, image, target, key)
+                        view = _make_view(folder, peer, image, target, key, metrics)
                     except Exception as exc:  # as in measure.measure_all
                         failures[peer.name] += 1
                         fail(f"{peer.name} at {target:g} bpp on {image.name}", exc)
@@ -89,15 +107,16 @@ def make_gallery(
     return views
 
 
-def _make_view(folder: str, peer: Peer, image: Image, target: float, key: str) -> View | None:
+def _make_view(folder: str, peer: Peer, image: Image, target: float, key: str, metrics: Sequence[str]) -> View | None:
     height, width = image.pixels.shape[:2]
     best = largest_within(peer.scale, int(target * height * width / 8), lambda s: peer.encode(image.pixels, s))
     if best is None:
         return None
     setting, data = best
     pixels = check_decoded(peer.decode(data), image.pixels)
-    psnr = METRICS["psnr"].measure(image.pixels, pixels)
-    view = View(image.name, target, peer.name, setting, len(data), 8 * len(data) / (height * width), psnr, "")
+    shown = {name: known()[name].shown(known()[name].measure(image.pixels, pixels)) for name in metrics}
+    finite = {name: value if math.isfinite(value) else None for name, value in shown.items()}
+    view = View(image.name, target, peer.name, setting, len(data), 8 * len(data) / (height * width), finite, "")
     return _save_view(folder, key, view, pixels)
 
 
@@ -114,15 +133,15 @@ def _save_view(folder: str, key: str, view: View, pixels: np.ndarray) -> View:
     return view._replace(file=f"{path}.webp")
 
 
-def _load_view(folder: str, key: str) -> View | None:
-    """The view that _save_view has written, or None."""
+def _load_view(folder: str, key: str, metrics: Sequence[str]) -> View | None:
+    """The view that _save_view has written, or None without one that has these metrics."""
     try:
         with open(f"{_path(folder, key)}.json", encoding="utf-8") as file:
             record = json.load(file)
         view = View(**{**record, "file": os.path.join(folder, record["file"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return view if os.path.exists(view.file) else None
+    return view if os.path.exists(view.file) and set(metrics) <= set(view.metrics) else None
 
 
 def _path(folder: str, key: str) -> str:

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec.bench.peers import Peer, check_decoded
+from vaecodec.atomic import write_atomic
+from vaecodec.bench.metrics import known
+from vaecodec.bench.peer import Peer, check_decoded
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import METRICS
 from vaecodec.images.reading import read_rgb
@@ -23,7 +25,7 @@ from vaecodec.progress import explain, one_line
 
 IDENTITY = ("codec", "version", "settings", "setting", "threads", "device", "image", "crc32")
 METRIC_COLUMNS = tuple(metric.column for metric in METRICS.values())
-COLUMNS = (*IDENTITY, "width", "height", "bytes", "bpp", *METRIC_COLUMNS, "encode_s", "decode_s")
+COLUMNS = (*IDENTITY, "width", "height", "bytes", "bpp", *METRIC_COLUMNS, "encode_s", "decode_s")  # others may follow
 MAX_FAILURES = 3  # in succession: after so many a codec skips the image, after so many images the rest
 
 Row = dict[str, Any]
@@ -95,7 +97,7 @@ def measure(peer: Peer, setting: float, image: Image, metrics: Iterable[str]) ->
     row.update(width=width, height=height, bytes=len(data), bpp=f"{8 * len(data) / (height * width):.6f}")
     row.update(encode_s=f"{encoded - started:.6f}", decode_s=f"{decoded - encoded:.6f}")
     for name in metrics:
-        row[METRICS[name].column] = f"{METRICS[name].measure(image.pixels, pixels):.6f}"
+        row[known()[name].column] = f"{known()[name].measure(image.pixels, pixels):.6f}"
     return row
 
 
@@ -108,7 +110,7 @@ def read_rows(path: str) -> list[Row]:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = [row for row in reader if None not in row and None not in row.values()]
-            if reader.fieldnames is not None and tuple(reader.fieldnames) != COLUMNS:
+            if reader.fieldnames is not None and tuple(reader.fieldnames)[: len(COLUMNS)] != COLUMNS:
                 raise CodecError(f"{path}: not a table of this version's benchmark; name another folder with -o")
     except FileNotFoundError:
         return []
@@ -117,33 +119,47 @@ def read_rows(path: str) -> list[Row]:
     return list({tuple(row[key] for key in IDENTITY): row for row in rows}.values())
 
 
-class Table:
-    """The results file: rows are appended, flushed and synced; an incomplete last line is dropped on opening."""
+def _line(values: Iterable[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
 
-    def __init__(self, path: str) -> None:
+
+class Table:
+    """The results file: rows are appended, flushed and synced; an incomplete last line is dropped on opening.
+
+    Columns of `metrics` that it lacks are added to it.
+    """
+
+    def __init__(self, path: str, metrics: Iterable[str] = ()) -> None:
         self.path = path
         if os.path.exists(path):
             with open(path, "r+b") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
         self.rows = {tuple(row[key] for key in IDENTITY): row for row in read_rows(path)}
+        old = tuple(next(iter(self.rows.values()), COLUMNS))
+        asked = (known()[name].column for name in metrics)
+        self.columns = (*old, *(column for column in dict.fromkeys(asked) if column not in old))
+        if self.rows and self.columns != old:
+            lines = [self.columns, *([row.get(name, "") for name in self.columns] for row in self.rows.values())]
+            write_atomic(path, "".join(map(_line, lines)).encode(), overwrite=True)
         self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115
-        if not os.path.getsize(path):
-            self._write(COLUMNS)
+        if not self.rows:
+            self._file.truncate(0)
+            self._write(self.columns)
 
     def has(self, key: Row, metrics: Iterable[str]) -> bool:
         """Whether a row of this identity has all these metrics."""
         row = self.rows.get(tuple(key[name] for name in IDENTITY))
-        return row is not None and all(row[METRICS[name].column] != "" for name in metrics)
+        return row is not None and all(row.get(known()[name].column, "") != "" for name in metrics)
 
     def add(self, row: Row) -> None:
         """Append a row, which is on the disk on return."""
         self.rows[tuple(row[name] for name in IDENTITY)] = row
-        self._write([row[name] for name in COLUMNS])
+        self._write([row.get(name, "") for name in self.columns])
 
     def _write(self, values: Iterable[Any]) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values)
-        self._file.write(line.getvalue())
+        self._file.write(_line(values))
         self._file.flush()
         os.fsync(self._file.fileno())
 

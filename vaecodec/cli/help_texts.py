@@ -115,11 +115,12 @@ examples:
   vaecodec calibrate my.vcm images/ -o calibrated.vcm""",
     "bench": """\
 Writes results.csv, tables.md, summary.json and report.html to OUT.  Rates are in bpp of whole files, PSNR is in dB,
-speeds are in megapixels per second.
+speeds are in megapixels per second.  The report has the codecs of this command; an earlier run in OUT is resumed.
 
 examples:
   vaecodec bench images/ --quick                  take a first look in a minute
-  vaecodec bench images/ -o out --codecs vaecodec,vaecodec:my.vcm,avif --metrics psnr""",
+  vaecodec bench images/ -o out --codecs vaecodec,vaecodec-model:my.vcm,avif --metrics psnr
+  vaecodec bench images/ -o later --codec mine.py --compare out""",
     "completion": """\
 examples:
   vaecodec completion bash > ~/.local/share/bash-completion/completions/vaecodec

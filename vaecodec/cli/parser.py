@@ -246,25 +246,25 @@ def _add_generation(add_command: AddCommand) -> None:
 
 
 def _add_benchmark(add_command: AddCommand) -> None:
-    metrics = ("psnr", "ms-ssim", "ssimulacra2")  # of vaecodec.images.metrics.METRICS, which needs NumPy
-
-    def metric_names(text: str) -> tuple[str, ...]:
-        for name in names(text):
-            if name not in metrics:
-                raise argparse.ArgumentTypeError(f"{name} is not one of {', '.join(metrics)}")
-        return names(text)
-
     bench = add_command("bench", "Compare codecs by rate and distortion on your images.  Needs vaecodec[bench].")
     add = bench.add_argument
     add("paths", nargs="+", metavar="PATH", help="image or folder of images")
     add("-o", "--output", default="bench", metavar="OUT", help="folder; an earlier run in it resumes (default: bench)")
-    codecs = "vaecodec, jpeg, webp, avif, jxl, jpeg2000, hevc (the default); vaecodec:MODEL.vcm, vaecodec@EFFORT, "
-    codecs += "png, webp-lossless, jxl-lossless, bpg, vtm, cjpegli"
+    codecs = (
+        "vaecodec, jpeg, webp, avif, avif-psnr, avif-ssimulacra2, jxl, jpeg2000, hevc (the default); vaecodec@EFFORT, "
+    )
+    codecs += (
+        "vaecodec:MODEL.vcm, vaecodec-model (without the decision between codings), avif-iq, jxl-e3, jxl-e9, jpegli, "
+    )
+    codecs += "png, webp-lossless, jxl-lossless, bpg, vtm, cjpegli, and those of installed packages"
     add("--codecs", type=names, metavar="A,B", help=f"any of {codecs}")
     settings = "settings in each codec's unit: quality; distance for jxl; dB for jpeg2000; QP for hevc, bpg and vtm.  "
     settings += "Without CODEC, for all codecs with a quality.  May be repeated"
     add("--qualities", action=Qualities, default={}, metavar="[CODEC=]A,B", help=settings)
-    add("--metrics", type=metric_names, metavar="A,B", help=f"any of {', '.join(metrics)} (default: all)")
+    add("--codec", action="append", default=[], metavar="FILE.py", help="a codec in Python; may be repeated")
+    metrics = "psnr, ms-ssim, ssimulacra2 (the default); butteraugli, lpips, dists, and those of installed packages"
+    add("--metrics", type=names, metavar="A,B", help=f"any of {metrics}")
+    add("--compare", metavar="OLD", help="folder of an earlier run: show what changed since")
     add("--threads", type=positive, default=os.cpu_count() or 1, metavar="N", help="cores to use (default: all)")
     add("--device", choices=("cpu", "gpu", "tensorflow"), default="cpu", help="for the networks of vaecodec")
     add("--published", metavar="CSV", help="published points to plot if the images are Kodak's")

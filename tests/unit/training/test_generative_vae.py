@@ -129,7 +129,7 @@ def test_training_lowers_the_loss_and_resumes(tmp_path, capfd):
     np.save(tmp_path / "set.npy", np.tile(np.pad(random_images(1), ((0, 0), (10, 10), (10, 10))), (20, 1, 1)))
     command = ["train", str(tmp_path / "set.npy"), "--out", str(tmp_path / "run"), "--preset", "digits", "--batch", "4"]
     for steps in (2, 101):
-        assert main([*command, "--steps", str(steps)]) == 0
+        assert main([*command, "--steps", str(steps), "--override"]) == 0
         config, options, state, progress = load_checkpoint(str(tmp_path / "run"))
         assert progress["steps"] == steps == state[-1] and options.rate == 1e-3 and config.to_dict()["natural"] == 6
     assert read_config(config.to_dict()) == config and progress["bpd"] < 4

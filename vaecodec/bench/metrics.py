@@ -1,0 +1,101 @@
+"""Metrics of a benchmark: those of `vaecodec.images.metrics`, optional ones, and those of installed packages.
+
+A package registers a `Metric` as an entry point of the group METRIC_POINTS; the entry's name is the metric's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache, partial
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+
+from vaecodec.errors import CodecError
+from vaecodec.images.metrics import METRICS, Metric
+from vaecodec.images.writing import write_image
+from vaecodec.tensors import to_numpy
+
+METRIC_POINTS = "vaecodec.bench.metrics"
+BUTTERAUGLI = "butteraugli_main"  # a program of libjxl
+PROBE_SIDE = 192  # of the images that a metric is tried on
+
+
+def _decibels(distance: float) -> float:
+    """A distance in dB, larger where images are more alike."""
+    return -10 * math.log10(distance) if distance > 0 else math.inf
+
+
+@lru_cache(maxsize=2)
+def _network(name: str) -> Any:
+    import piq
+    import torch
+
+    torch.set_grad_enabled(False)
+    return {"LPIPS": piq.LPIPS, "DISTS": piq.DISTS}[name]()
+
+
+def _learned(name: str, a: np.ndarray, b: np.ndarray) -> float:
+    import torch
+
+    x, y = (torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255) for pixels in (a, b))
+    return float(to_numpy(_network(name)(x, y)))
+
+
+def _butteraugli(a: np.ndarray, b: np.ndarray) -> float:
+    program = shutil.which(BUTTERAUGLI)
+    if program is None:
+        raise CodecError(f"{BUTTERAUGLI}, a program of libjxl, is not on the PATH")
+    with tempfile.TemporaryDirectory(prefix="vaecodec-") as folder:
+        paths = [os.path.join(folder, name) for name in ("a.png", "b.png")]
+        for path, pixels in zip(paths, (a, b), strict=True):
+            with open(path, "wb") as file:
+                write_image(pixels, file, None, "PNG")
+        done = subprocess.run([program, *paths], capture_output=True, text=True, check=False, timeout=600)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("3-norm:")]
+    if done.returncode or not lines:
+        raise CodecError(f"{BUTTERAUGLI} failed with code {done.returncode}: {done.stderr.strip()[-200:]}")
+    return float(lines[0].split()[1])
+
+
+# Distances: smaller is better, and shown in dB.
+OPTIONAL = {
+    "butteraugli": Metric(
+        "butteraugli", "butteraugli", "Butteraugli, 3-norm", "dB", _butteraugli, _decibels, (-4.0, 4.0)
+    ),
+    "lpips": Metric("lpips", "lpips", "LPIPS (VGG)", "dB", partial(_learned, "LPIPS"), _decibels, (4.0, 12.0)),
+    "dists": Metric("dists", "dists", "DISTS", "dB", partial(_learned, "DISTS"), _decibels, (6.0, 14.0)),
+}
+
+
+@lru_cache(maxsize=1)
+def known() -> dict[str, Metric]:
+    """All metrics by name; those of packages that cannot be imported are left out."""
+    found = {**METRICS, **OPTIONAL}
+    for point in entry_points(group=METRIC_POINTS):
+        try:
+            found.setdefault(point.name, point.load())
+        except Exception:  # another package may raise anything, and the others are still to be used
+            continue
+    return found
+
+
+def check_metric(name: str) -> None:
+    """Try a known metric on two images; raises CodecError with the reason if it cannot be used."""
+    if name in METRICS:  # their packages are those of the extra `bench`
+        return
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (PROBE_SIDE, PROBE_SIDE, 3), np.uint8) for _ in range(2)]
+    try:
+        known()[name].measure(*images)
+    except ImportError as exc:
+        raise CodecError(f"needs more packages: pip install 'vaecodec[perceptual]' ({exc})") from exc
+    except CodecError:
+        raise
+    except Exception as exc:  # of torch and its downloads
+        raise CodecError(f"cannot be used ({type(exc).__name__}: {exc})") from exc
