@@ -125,7 +125,7 @@ def test_failed_inputs_do_not_stop_the_others(folder, capsys):
     assert cli.main(["compress", "photo.png", "notes.png", "gone.png", "other.jpg", "-o", "out"]) == 1
     lines = capsys.readouterr().err.splitlines()
     summary = lines.pop()
-    assert re.match(r"3 done, 1 failed; .* -> .* \(\d+%\), \d+\.\d\d s:$", summary)
+    assert re.match(r"3 done, 1 failed; .* -> .* \(\d+ %\), \d+\.\d\d s:$", summary)
     assert [line.split(": ")[0] for line in lines] == ["photo.png", "notes.png", "vaecodec", "other.jpg"]
     assert lines[2] == "vaecodec: gone.png: No such file or directory"
     assert sorted(os.listdir("out")) == ["notes.png.vae", "other.vae", "photo.vae"]

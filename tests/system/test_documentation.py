@@ -28,6 +28,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 PAGES += READMES
 OPTIONAL = ("tensorflow", "torch", "ray", "zarr", "numcodecs", "xarray", "dask", "imageio", "av")
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.S | re.M)
+CONSOLE = re.compile(r"^```console\n.*?^```", re.S | re.M)
 TOOLS = ("file ", "update-mime-database", "man ")  # programs that a machine may lack
 INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/", "python docs/examples/relief_tiles.py")
 
@@ -152,8 +153,9 @@ def test_the_readme_shows_the_commands_of_continuous_integration() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_lines_are_short(page: Path) -> None:
-    """Tables and images, which cannot be wrapped, and the indented formulas of the format are exempt."""
-    lines = [line for line in page.read_text().splitlines() if not line.startswith(("|", "![", "    "))]
+    """Tables and images, which cannot be wrapped, what terminals print, and indented formulas are exempt."""
+    text = CONSOLE.sub(lambda block: "\n".join(re.findall(r"^\$ .*", block[0], re.M)), page.read_text())
+    lines = [line for line in text.splitlines() if not line.startswith(("|", "![", "    "))]
     assert [line for line in lines if len(line) > 100] == []
 
 
@@ -193,6 +195,12 @@ def test_the_documented_packages_follow_the_order_of_imports() -> None:
     order = (ROOT / "tests" / "unit" / "test_imports.py").read_text().split('ORDER = """')[1].split('"""')[0].split()
     assert tree == [package for package in order if (ROOT / "vaecodec" / package).is_dir()]
     assert set(tree) == {path.parent.name for path in (ROOT / "vaecodec").glob("*/__init__.py")}
+
+
+def test_the_recorded_session_is_what_a_terminal_shows() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "record.py"), str(ROOT / "docs" / "tutorial" / "ten-tasks.md")]
+    process = subprocess.run([*command, "--check"], capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, f"run python docs/record.py docs/tutorial/ten-tasks.md\n{process.stderr}"
 
 
 def test_tables_agree_with_the_results() -> None:

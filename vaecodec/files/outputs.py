@@ -210,7 +210,9 @@ def decode_image(
 
     def write(file: BinaryIO, left_out: list[str]) -> None:
         shape, strips = modes.decode_strips(data, window, reduce, model, *resources)
-        write_strips(shape, strips, file, image_file.metadata(data), format, left_out)
+        notes: list[str] = []
+        write_strips(shape, strips, file, image_file.metadata(data), format, notes)
+        left_out += [f"{source.name}: {note.removeprefix('image: ')}" for note in notes]
 
     shape, _ = modes.decode_strips(data, window, reduce, model, *resources)
     if not is_large(*shape[:2]):

@@ -157,7 +157,8 @@ class Tally:
         text = f"{self.done} done" + "".join(f", {count} {name}" for name, count in shown.items())
         text += f", {failed} failed; "
         if self.bytes_after:
-            share = f" ({self.bytes_after / self.bytes_before:.0%})" if self.bytes_before else ""
+            is_smaller = self.bytes_after < self.bytes_before
+            share = f" ({100 * self.bytes_after / self.bytes_before:.0f} %)" if is_smaller else ""
             text += f"{format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)}{share}, "
         elif self.bytes_before:
             text += f"{format_bytes(self.bytes_before)}, "
