@@ -244,9 +244,9 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Format a duration: 0.12 s, 31 s, 2:05 min, 1:02:05 h."""
+    """Format a duration: 0.12 s, 31 s, 2:05 min, 1:02:05 h; an int is rounded already."""
     if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.2f} s" if seconds < 10 and isinstance(seconds, float) else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 

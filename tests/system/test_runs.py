@@ -138,7 +138,7 @@ def test_the_rest_of_a_run_is_estimated(monkeypatch):
     assert (load.total, load.total_bytes) == (2, sum(sizes))
     clock[0] += 10
     load.advance(sizes[0])
-    left = format_seconds(round(10 * sizes[1] / sizes[0]) + 0.0)
+    left = format_seconds(round(10 * sizes[1] / sizes[0]))
     total = format_bytes(sum(sizes))
     text = f"1 of 2 files, {format_bytes(sizes[0])} of {total}, {format_bytes(sizes[0] / 10)}/s, {left} left"
     assert load.text() == text
@@ -147,5 +147,5 @@ def test_the_rest_of_a_run_is_estimated(monkeypatch):
 def test_sizes_and_durations_are_short():
     sizes = {0: "0 bytes", 1: "1 byte", 999: "999 bytes", 1000: "1.0 kB", 999_960: "1.0 MB", 24_418: "24.4 kB"}
     assert {size: format_bytes(size) for size in sizes} == sizes and format_bytes(3e13) == "30.0 TB"
-    seconds = {0.123: "0.12 s", 31: "31 s", 125: "2:05 min", 3725: "1:02:05 h"}
+    seconds = {0.123: "0.12 s", 8: "8 s", 31: "31 s", 125: "2:05 min", 3725: "1:02:05 h"}
     assert {value: format_seconds(value) for value in seconds} == seconds

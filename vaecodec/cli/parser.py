@@ -65,8 +65,10 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_compression(add_command: AddCommand) -> None:
     compress = add_command("compress", "Compress images, and any other files, to .vae files.")
+    compress.usage = "vaecodec compress [options] IN [OUT.vae]\n       vaecodec compress [options] IN IN ..."
     _add_conversion(compress, "IN.vae")
-    goal = compress.add_mutually_exclusive_group()
+    images = compress.add_argument_group("images")
+    goal = images.add_mutually_exclusive_group()
     text = f"of images (default: {DEFAULT_QUALITY:g})"
     goal.add_argument("-q", "--quality", type=quality, metavar="1..100", help=text)
     text = "largest size of an image's .vae file, in bytes or with a unit: 20k, 1.5M, 64Ki"
@@ -76,11 +78,13 @@ def _add_compression(add_command: AddCommand) -> None:
     goal.add_argument("--lossless", action="store_true", help="keep every sample of images")
     goal.add_argument("--max-error", type=error, metavar="1..16", help="largest error of any sample, out of 0..255")
     effort: dict[str, Any] = {"type": int, "choices": range(1, 10), "metavar": "1..9"}
-    compress.add_argument("--effort", default=1, help="higher is smaller and slower (default: 1)", **effort)
-    compress.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"name or .vcm file (default: {DEFAULT_MODEL})")
-    compress.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP metadata")
-    compress.add_argument("--only-images", action="store_true", help="skip files that are not images")
-    pages = compress.add_mutually_exclusive_group()
+    images.add_argument(
+        "--effort", default=1, help="higher takes longer, for fewer bits at one error (default: 1)", **effort
+    )
+    images.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"name or .vcm file (default: {DEFAULT_MODEL})")
+    images.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP metadata")
+    images.add_argument("--only-images", action="store_true", help="skip files that are not images")
+    pages = images.add_mutually_exclusive_group()
     pages.add_argument(
         "--frame", type=positive, metavar="N", help="of several pages or frames, compress number N alone"
     )
@@ -88,10 +92,14 @@ def _add_compression(add_command: AddCommand) -> None:
     pages.add_argument("--all-frames", action="store_true", help=text)
 
     decompress = add_command("decompress", "Decompress .vae files to images or to the files stored in them.")
+    decompress.usage = (
+        "vaecodec decompress [options] IN.vae [OUT]\n       vaecodec decompress [options] IN.vae IN.vae ..."
+    )
     _add_conversion(decompress, "IN.png")
-    decompress.add_argument("--window", type=window, metavar="TOP,LEFT,HEIGHT,WIDTH", help="decode only these pixels")
+    images = decompress.add_argument_group("images")
+    images.add_argument("--window", type=window, metavar="TOP,LEFT,HEIGHT,WIDTH", help="decode only these pixels")
     factors: dict[str, Any] = {"type": int, "choices": (1, 2, 4, 8, 16)}
-    decompress.add_argument("--reduce", default=1, help="decode a preview, smaller by this factor", **factors)
+    images.add_argument("--reduce", default=1, help="decode a preview, smaller by this factor", **factors)
 
     info = add_command("info", "Describe .vae files by their headers.")
     verify = add_command("verify", "Decode .vae files completely and check them.")
@@ -106,25 +114,28 @@ def _add_compression(add_command: AddCommand) -> None:
 
 
 def _add_conversion(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IN", help="file, or - for standard input; OUT may follow one IN")
-    parser.add_argument("-o", "--output", metavar="OUT", help=f"file, folder or - (default: {default} beside IN)")
-    parser.add_argument("-c", "--stdout", action="store_true", help="write to standard output, as -o -")
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite files; write to a terminal")
-    parser.add_argument("-k", "--keep", action="store_false", dest="rm", help="keep IN (the default)")
-    parser.add_argument("--rm", action="store_true", help="remove IN once OUT is on the disk and verified")
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="file, or - for standard input")
+    output = parser.add_argument_group("output")
+    output.add_argument("-o", "--output", metavar="OUT", help=f"file, folder or - (default: {default} beside IN)")
+    output.add_argument("-c", "--stdout", action="store_true", help="write to standard output, as -o -")
+    output.add_argument("-f", "--force", action="store_true", help="overwrite files; write to a terminal")
+    output.add_argument("-k", "--keep", action="store_false", dest="rm", help="keep IN (the default)")
+    output.add_argument("--rm", action="store_true", help="remove IN once OUT is on the disk and verified")
+    output.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     parser.set_defaults(rm=False)
-    parser.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
-    parser.add_argument("--output-dir", metavar="DIR", help="with -r: mirror the folders and their outputs in DIR")
+    folders = _add_folders(parser)
+    folders.add_argument("--output-dir", metavar="DIR", help="mirror the folders, with the outputs, in DIR")
     globs: dict[str, Any] = {"action": "append", "default": [], "metavar": "GLOB"}
-    parser.add_argument("--include", help="with -r: only files of this name or path: '*.jpg'; repeatable", **globs)
-    parser.add_argument("--exclude", help="with -r: no files and folders of this name or path; repeatable", **globs)
-    _add_folders(parser)
+    folders.add_argument("--include", help="take only files of this name or path: '*.jpg'; repeatable", **globs)
+    folders.add_argument("--exclude", help="leave out files and folders of this name or path; repeatable", **globs)
 
 
-def _add_folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-r", "--recursive", action="store_true", help="process folders and everything in them")
+def _add_folders(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    folders = parser.add_argument_group("folders")
+    folders.add_argument("-r", "--recursive", action="store_true", help="process folders and everything in them")
     jobs: dict[str, Any] = {"type": positive, "default": os.cpu_count() or 1, "metavar": "N"}
-    parser.add_argument("-j", "--jobs", help="worker processes for -r (default: one per core)", **jobs)
+    folders.add_argument("-j", "--jobs", help="worker processes (default: one per core)", **jobs)
+    return folders
 
 
 def _add_models(add_command: AddCommand) -> None:

@@ -67,7 +67,7 @@ class Workload:
         if rate:
             text += f", {format_bytes(rate)}/s"
             if self.is_complete:
-                text += f", {format_seconds(round((total_bytes - self.done_bytes) / rate) + 0.0)} left"
+                text += f", {format_seconds(round((total_bytes - self.done_bytes) / rate))} left"
         return text
 
     def show(self, console: Console, path: str) -> None:
