@@ -1,6 +1,6 @@
 """Learned image compression that decodes to the same pixels, bit for bit, on any machine.
 
-    data = vaecodec.encode(image, quality=50)  # path, array u8[H, W, 3] (or grey, alpha, 16 bits), PIL image -> bytes
+    data = vaecodec.encode(image, quality=75)  # path, array u8[H, W, 3] (or grey, alpha, 16 bits), PIL image -> bytes
     image = vaecodec.decode(data)              # bytes or path -> array, as the image was
 
 one image     encode, decode, open, info      sets of small images   encode_set, decode_set

@@ -32,7 +32,7 @@ from vaecodec.codec import Codec, adaptive, fallback, modes
 from vaecodec.config import Config
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
-from vaecodec.container.image_file import Header, parse, with_pixel_crcs
+from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_crcs
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent, split_alpha
@@ -127,40 +127,42 @@ def noise(height: int, width: int) -> np.ndarray:
 
 METADATA = {"icc": b"not a profile, but kept as it is" * 4, "exif": b"II*\0\x08\0\0\0\0\0", "xmp": b"<x:xmpmeta/>"}
 
-# Name: image, quality, tile side in pixels.
+# Name: image, quality index, tile side in pixels.
 IMAGES = {
-    "cell": (synthetic_image(16, 16, 1), 50, 64),
-    "checks": (checkerboard(40, 56), 85, 256),
-    "column": (synthetic_image(65, 1, 2), 50, 64),
-    "dots": (spots(45, 52, 9), 60, 64),
-    "extreme": (np.repeat(np.repeat(checkerboard(16, 16), 6, 0), 6, 1), 100, 64),
-    "flat": (flat(64, 64, 128), 30, 1024),
-    "high": (synthetic_image(64, 64, 3), 100, 1024),
-    "highest": (ramp(33, 47), 100, 128),
-    "low": (synthetic_image(96, 80, 4), 1, 1024),
-    "lowest": (synthetic_image(60, 90, 5), 1, 64),
-    "many": (synthetic_image(130, 140, 6), 30, 64),
-    "metadata": (synthetic_image(30, 40, 7), 70, 1024),
-    "noise": (noise(21, 30), 100, 1024),
-    "odd": (synthetic_image(43, 70, 8), 37.5, 1024),
-    "one": (synthetic_image(1, 1, 9), 50, 1024),
-    "outliers": (spots(75, 91, 13), 100, 64),
-    "photo": (synthetic_image(112, 130, 10), 60, 1024),
-    "ramp": (ramp(40, 56), 55, 4096),
-    "row": (synthetic_image(1, 90, 11), 80, 1024),
-    "tiles": (synthetic_image(140, 200, 12), 25, 64),
-    "white": (flat(50, 50, 255), 40, 512),
+    "beyond": (synthetic_image(70, 90, 14), 1100, 64),
+    "cell": (synthetic_image(16, 16, 1), 443, 64),
+    "checks": (checkerboard(40, 56), 760, 256),
+    "column": (synthetic_image(65, 1, 2), 443, 64),
+    "dots": (spots(45, 52, 9), 534, 64),
+    "extreme": (np.repeat(np.repeat(checkerboard(16, 16), 6, 0), 6, 1), 896, 64),
+    "finest": (checkerboard(33, 47), 1232, 1024),
+    "flat": (flat(64, 64, 128), 262, 1024),
+    "high": (synthetic_image(64, 64, 3), 896, 1024),
+    "highest": (ramp(33, 47), 896, 128),
+    "low": (synthetic_image(96, 80, 4), 0, 1024),
+    "lowest": (synthetic_image(60, 90, 5), 0, 64),
+    "many": (synthetic_image(130, 140, 6), 262, 64),
+    "metadata": (synthetic_image(30, 40, 7), 624, 1024),
+    "noise": (noise(21, 30), 896, 1024),
+    "odd": (synthetic_image(43, 70, 8), 330, 1024),
+    "one": (synthetic_image(1, 1, 9), 443, 1024),
+    "outliers": (spots(75, 91, 13), 896, 64),
+    "photo": (synthetic_image(112, 130, 10), 534, 1024),
+    "ramp": (ramp(40, 56), 489, 4096),
+    "row": (synthetic_image(1, 90, 11), 715, 1024),
+    "tiles": (synthetic_image(140, 200, 12), 217, 64),
+    "white": (flat(50, 50, 255), 353, 512),
 }
 
 
 def make_images(codec: Codec) -> None:
     """Write the files of the images, with and without a filter, and one whose symbols are random."""
     names = ["escapes", "filtered", *IMAGES]
-    for name, (pixels, quality, tile) in IMAGES.items():
+    for name, (pixels, quality_index, tile) in IMAGES.items():
         metadata = METADATA if name in ("metadata", "photo") else None
-        data = codec.encode(pixels, quality, metadata, tile)
+        data = codec.encode(pixels, quality_of(quality_index), metadata, tile)
         write(HERE / f"{name}.vae", data, codec.decode(data))
-    data = codec.encode(synthetic_image(90, 110, 13), 45, tile=64, effort=3)
+    data = codec.encode(synthetic_image(90, 110, 13), quality_of(398), tile=64, effort=3)
     assert parse(data).header.filter, "filtered.vae is to have a filter"
     write(HERE / "filtered.vae", data, codec.decode(data))
     data = random_symbols(codec, 40, 77, 700)
@@ -192,9 +194,9 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
         counts.append(int(np.count_nonzero(symbols[indices == ZERO_TABLE])))
         return push_outliers(coder, symbols, indices, models)
 
-    pixels, quality, tile = IMAGES[name]
+    pixels, quality_index, tile = IMAGES[name]
     with mock.patch("vaecodec.entropy.coding.push_outliers", push):
-        codec.encode(pixels, quality, tile=tile)
+        codec.encode(pixels, quality_of(quality_index), tile=tile)
     return counts
 
 
@@ -221,7 +223,7 @@ def make_kinds(codec: Codec) -> None:
         coded = fallback.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
         deep_samples = sample(channels, 20, 30, np.uint16)
         files = {
-            f"vae-{kind}": insert_chunks(codec.encode(rgb, 70, metadata), grey + alpha_chunks),
+            f"vae-{kind}": insert_chunks(codec.encode(rgb, quality_of(624), metadata), grey + alpha_chunks),
             f"avif-{kind}": insert_chunks(image_file.pack_fallback(avif_header, coded, metadata), alpha_chunks),
             f"lossless-{kind}": fallback.pack_lossless(samples, metadata),
             f"lossless16-{kind}": fallback.pack_lossless(deep_samples, metadata),

@@ -12,7 +12,7 @@ from support.models import freeze_weights, random_weights
 pytest.importorskip("tensorflow")
 
 from vaecodec.codec import Codec
-from vaecodec.config import QUALITY_INDICES, SQUARED_STEPS_PER_BIT, Config
+from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT, Config
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.generative import generation
 from vaecodec.images.channels import downscale
@@ -158,7 +158,7 @@ def test_values_that_the_zero_table_does_not_expect_are_outliers(codec):
 
 
 def test_step_sizes_follow_lambda(codec):
-    sizes = np.array([codec.model.step_size(quality_index) for quality_index in (0, 448, QUALITY_INDICES - 1)])
+    sizes = np.array([codec.model.step_size(quality_index) for quality_index in (0, 448, LAST_ANCHOR)])
     lambdas = np.array([0.0006, math.sqrt(0.0006 * 0.18), 0.18])
     assert sizes == pytest.approx(np.sqrt(3 / (SQUARED_STEPS_PER_BIT * lambdas)), rel=2e-4)
 

@@ -81,7 +81,7 @@ def read_model(path):
     tensor("levels/bias", "<i4", (LEVELS, config["prior"] + 4 * config["coarser"]), -(2**20), 2**20)
     tensor("levels/lowest", "<i4", (LEVELS, 4 * config["hyper_width"]), -(2**20), 2**20)
     tensor("levels/start", "<i4", (LEVELS, 2 * channels), -(2**16), 2**16)
-    tensor("levels/inverse_gain", "<i4", (LEVELS, 15 * channels), 1, 2**14)
+    tensor("levels/inverse_gain", "<i4", (LEVELS, 15 * channels), 1, 2**13)
     tensor("centroids", "|i1", (count - 1, 4))
     steps = tensor("companding", "<i4", tensors["companding"].shape, 1, 2**16)
     require(steps.ndim == 1 and 1 <= len(steps) <= 1023 and (np.diff(steps) > 0).all(), "model: companding")
@@ -212,7 +212,7 @@ def read_header(payload, model):
     expected = model["config"]["channels"]
     require(channels == expected, f"HEAD: {channels} channels, and the model has {expected}")
     require(1 <= height <= UNIT and 1 <= width <= UNIT, f"HEAD: {height} by {width} pixels")
-    require(index <= 896 and 6 <= tile <= 12, f"HEAD: quality index {index} or tile {tile} is out of range")
+    require(index <= 1232 and 6 <= tile <= 12, f"HEAD: quality index {index} or tile {tile} is out of range")
     count = -(-height >> tile) * -(-width >> tile)
     filter_bytes = payload[30 + 12 * count :]
     require(len(payload) >= 30 + 12 * count, f"HEAD: not of the length that {count} tiles need")
@@ -538,7 +538,7 @@ class TileDecoder:
         """Read the scale offsets."""
         self.net, self.stack, self.model = Layers(model, "prior/"), stack, model
         levels = {k[7:]: v for k, v in model["tensors"].items() if k.startswith("levels/")}
-        self.level = {name: array[quality_index >> 3].astype(np.int64) for name, array in levels.items()}
+        self.level = {name: array[min(quality_index, 896) >> 3].astype(np.int64) for name, array in levels.items()}
         self.channels, self.scales = model["config"]["channels"], model["scales"]
         even = range(0, UNIT + 1, UNIT // 16)
         signalled = stack.take(even[::8])
@@ -554,6 +554,7 @@ class TileDecoder:
         for place, symbol in outliers:
             symbols[place] = symbol
             crc = zlib.crc32(struct.pack("<ii", place, symbol), crc)
+        limit = 2**17 if len(self.crcs) < 7 else 2**16
         self.crcs.append(crc)
         magnitudes, state, count = 64 * np.abs(symbols), 0, 0
         centroids = self.model["tensors"]["centroids"].tolist()
@@ -566,7 +567,7 @@ class TileDecoder:
             if size:
                 magnitudes[place] = 45 * (2 * size - quantiser) + centroids[index][2 * quantiser + (size > 1)]
             state, count = NEXT_STATE[size % 2][state], count + 1
-        return clip((np.sign(symbols) * magnitudes).reshape(indices.shape) + loc, 2**16)
+        return clip((np.sign(symbols) * magnitudes).reshape(indices.shape) + loc, limit)
 
     def compand(self, v):
         """5.2: values -> activations."""
@@ -656,8 +657,8 @@ class TileDecoder:
             v, passed = self.octave(o, low, v, passed)
             octaves.insert(0, v)
             if o > 0:
-                u = clip(rounded(v * np.split(self.level["inverse_gain"], 5)[o], 10), 2**16)
-                low = clip(inverse_octave(rounded(low * 12397, 14), u), 2**16)
+                u = clip(rounded(v * np.split(self.level["inverse_gain"], 5)[o], 10), 2**17)
+                low = clip(inverse_octave(rounded(low * 12397, 14), u), 2**17)
             if o == 4:
                 coarse = low = low[:h, :w]
         require(self.stack.state == 0 and not self.stack.words, "a tile's stack is not empty at the end")
@@ -699,9 +700,15 @@ def inverse_octave(low, u):
 
 def logarithms(anchors, quality_index):
     """6.3: interpolate i32[8, n] at the anchors to i64[n] at a quality index."""
-    k = min(quality_index // 128, 6)
-    t, anchors = quality_index - 128 * k, anchors.astype(np.int64)
+    i = min(quality_index, 896)
+    k = min(i // 128, 6)
+    t, anchors = i - 128 * k, anchors.astype(np.int64)
     return rounded((128 - t) * anchors[k] + t * anchors[k + 1], 7)
+
+
+def step_logarithms(model, quality_index):
+    """6.3: the logarithms of coefficients."""
+    return logarithms(model["tensors"]["gains/coefficients"], quality_index) - 19 * max(quality_index - 896, 0)
 
 
 def mantissas(logarithm):
@@ -730,7 +737,7 @@ def levels(octaves, low, quality_index, model):
     """7.1 to 7.5: synthesise the values of an image to levels i64[16 h, 16 w, C]."""
     config, tensors = model["config"], model["tensors"]
     channels = config["channels"]
-    gains = logarithms(tensors["gains/coefficients"], quality_index)
+    gains = step_logarithms(model, quality_index)
     mantissa, shift = mantissas(gains), 5 - (gains >> 12)
     planes = [*octaves, low]
     for o, plane in enumerate(planes):
@@ -839,7 +846,7 @@ def decode_colours(data, model):
     """Sections 3 to 7: return the Header of a file and its pixels u8[height, width, C]; check symbols and pixels."""
     header, level = decode_levels(data, model)
     if header.filter:
-        gains = logarithms(model["tensors"]["gains/coefficients"], header.quality_index)
+        gains = step_logarithms(model, header.quality_index)
         pixels = restored(level, header.filter, int(gains[12 * header.channels]))
     else:
         pixels = np.clip((level + 8192) >> 6, 0, 255)

@@ -15,6 +15,7 @@ from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk,
 from vaecodec.arrays.prediction import Scale, choose_scale, ordered_scale, to_integers, to_values
 from vaecodec.codec import Codec, codec_for
 from vaecodec.container import image_file
+from vaecodec.container.image_file import quality_of
 from vaecodec.container.pict import MAX_SIDE
 from vaecodec.errors import FormatError
 
@@ -22,7 +23,7 @@ WHITE_LEVEL = 255 << 6  # white minus black in the codec's levels
 PATCH_LIMIT = 64  # at most one value in so many has a patch
 # A base is tried from these sides of its image and of a plane on, and from this bound on, as a fraction of the range.
 MIN_BASE_SIDE, MIN_BASE_PLANE_SIDE, MIN_BASE_BOUND = 64, 24, 4 / 255
-BASE_QUALITIES = ((8 / 255, 30.0), (16 / 255, 15.0), (math.inf, 5.0))  # up to these bounds
+BASE_INDICES = ((8 / 255, 262), (16 / 255, 127), (math.inf, 36))  # quality indices of bases, up to these bounds
 
 
 class Task(NamedTuple):
@@ -124,8 +125,8 @@ def encode_planes(task: Task, source: IntegerPlanes, codec: Codec | None) -> byt
         pixels = np.rint(source.numbers * (255.0 / max(1, source.scale.top))).astype(np.uint8)
         pixels = pixels.reshape(-1, colours, height, width).transpose(0, 2, 3, 1).reshape(-1, width, colours)
         rgb = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-        quality = next(quality for most, quality in BASE_QUALITIES if source.relative_bound <= most)
-        file = [codec.encode_unfiltered(rgb, quality)]
+        quality_index = next(index for most, index in BASE_INDICES if source.relative_bound <= most)
+        file = [codec.encode_unfiltered(rgb, quality_of(quality_index))]
         base = _decode_base(codec, file[0], source.numbers.shape, source.scale.top)
     weights, words, decoded = planes.encode(source.numbers, source.valid, coding, base)
     return _checked(task, source, coding, decoded, BASED if codec else PLANES, [weights, words, *file])

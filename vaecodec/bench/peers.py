@@ -18,7 +18,7 @@ from vaecodec.bench.peer import Options, Peer, PeerError, Scale
 from vaecodec.bench.programs import PROGRAMS, open_program
 from vaecodec.errors import CodecError
 
-SWEEP = (1, 8, 15, 22, 30, 40, 50, 60, 70, 80, 90, 100)
+SWEEP = (1, 7, 13, 19, 26, 35, 43, 52, 61, 70, 77, 82)
 
 
 def _open_vaecodec(options: Options, model: str = "", effort: str = "1", is_bare: bool = False) -> Peer:

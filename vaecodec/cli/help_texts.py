@@ -29,7 +29,7 @@ Images are compressed lossily, also at quality 100; without loss with --lossless
 nothing is overwritten without -f.
 
 examples:
-  vaecodec compress photo.jpg                     write photo.vae beside it, at quality 50
+  vaecodec compress photo.jpg                     write photo.vae beside it, at quality 75
   vaecodec compress photo.jpg small.vae -q 25     name the output
   vaecodec compress photo.jpg --target-size 20k   the best quality that fits into 20,000 bytes
   vaecodec compress -q 80 a.png b.tif -o out/     write into an existing folder

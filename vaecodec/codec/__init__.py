@@ -54,7 +54,7 @@ class Codec:
     def encode(
         self,
         pixels: np.ndarray | Rows,
-        quality: float = 50,
+        quality: float = 75,
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
@@ -66,7 +66,7 @@ class Codec:
     def encode_batch(
         self,
         images: Sequence[np.ndarray | Rows],
-        quality: float = 50,
+        quality: float = 75,
         metadata: Sequence[dict[str, bytes] | None] | None = None,
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
@@ -75,12 +75,12 @@ class Codec:
         """See Encoder.encode_batch."""
         return self.encoder.encode_batch(images, quality, metadata, tile, progress, effort)
 
-    def encode_unfiltered(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> bytes:
+    def encode_unfiltered(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> bytes:
         """See Encoder.encode_unfiltered."""
         return self.encoder.encode_unfiltered(pixels, quality, tile)
 
     def analyse_batch(
-        self, images: Sequence[np.ndarray], quality: float = 50, tile: int = DEFAULT_TILE
+        self, images: Sequence[np.ndarray], quality: float = 75, tile: int = DEFAULT_TILE
     ) -> list[list[Latents]]:
         """See Encoder.analyse_batch."""
         return self.encoder.analyse_batch(images, quality, tile)
@@ -89,14 +89,14 @@ class Codec:
         self,
         pixels: np.ndarray,
         latents: Sequence[Latents],
-        quality: float = 50,
+        quality: float = 75,
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
     ) -> bytes:
         """See Encoder.encode_latents."""
         return self.encoder.encode_latents(pixels, latents, quality, metadata, tile)
 
-    def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
+    def information(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> float:
         """See Encoder.information."""
         return self.encoder.information(pixels, quality, tile)
 

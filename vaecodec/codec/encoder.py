@@ -74,7 +74,7 @@ class Encoder:
     def encode_batch(
         self,
         images: Sequence[np.ndarray | Rows],
-        quality: float = 50,
+        quality: float = 75,
         metadata: Sequence[dict[str, bytes] | None] | None = None,
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
@@ -101,14 +101,14 @@ class Encoder:
         columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
         return [self._pack(image.shape[:2], tiles, quality_index, tile, about) for image, tiles, about in columns]
 
-    def encode_unfiltered(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> bytes:
+    def encode_unfiltered(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> bytes:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, but without a filter; raises as it does."""
         quality_index = quality_index_of(quality)
         [tiles] = self._encode_tiles([pixels], quality_index, tile)
         return self._pack(pixels.shape[:2], tiles, quality_index, tile)
 
     def analyse_batch(
-        self, images: Sequence[np.ndarray], quality: float = 50, tile: int = DEFAULT_TILE
+        self, images: Sequence[np.ndarray], quality: float = 75, tile: int = DEFAULT_TILE
     ) -> list[list[Latents]]:
         """Analyse images u8[H, W, C] of any sizes: the coefficients of each tile of each image.
 
@@ -130,7 +130,7 @@ class Encoder:
         self,
         pixels: np.ndarray,
         latents: Sequence[Latents],
-        quality: float = 50,
+        quality: float = 75,
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
     ) -> bytes:
@@ -144,7 +144,7 @@ class Encoder:
             tiles = list(schedule.map(encode, zip(self._tasks(pixels, grid), latents, strict=True)))
         return self._pack(pixels.shape[:2], tiles, quality_index, tile, metadata)
 
-    def information(self, pixels: np.ndarray, quality: float = 50, tile: int = DEFAULT_TILE) -> float:
+    def information(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> float:
         """Information content in bits of the symbols of u8[H, W, C] under the model: a bound for the size of files."""
         bits: list[float] = []
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaecodec.config import QUALITY_INDICES
+from vaecodec.config import LAST_ANCHOR
 from vaecodec.container.image_file import pack_fallback
 from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError, FormatError
@@ -35,6 +35,7 @@ WEBP_SIDE = 16383
 STRIP = 256  # rows converted at a time
 MASK_SAMPLES = 20  # of a bit of a WebP, from which on a plane is a mask, which the adaptive coding does not shorten
 AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too
+AVIF_MAX = 98  # quality; 100 is another mode
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 
@@ -148,7 +149,7 @@ def supports_avif(shape: tuple[int, ...]) -> bool:
 
 def avif_quality(quality_index: int) -> int:
     """The quality of AVIF, 0..100, with about the lowest cost at a quality index."""
-    return round(10 + 75 * quality_index / (QUALITY_INDICES - 1))
+    return min(round(10 + 75 * quality_index / LAST_ANCHOR), AVIF_MAX)
 
 
 def encode_avif(samples: np.ndarray, quality: int) -> bytes:

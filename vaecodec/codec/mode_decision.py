@@ -28,15 +28,15 @@ BLOCK_ROWS = 64
 SMALL = 64 * 64  # pixels up to which images cannot be told apart, and no time can be saved
 WINDOW = 128  # pixels a side
 
-# Bounds that photographs, scaled down and so full of detail, keep.  At quality 10 to 100 the model needs at most 0.058
-# bits a pixel for each unit of quality.  Their strips cost more losslessly than 1.5 times what the model needs, with a
-# bit a sample added for its errors (0.72 where the model is best, at high rates).
-MAX_RATE, MIN_RATE_QUALITY = 0.06, 10
+# Bounds that photographs, scaled down and so full of detail, keep.  From quality index 81 on the model needs at most
+# 0.0064 bits a pixel for each index, counted from -9.  Their strips cost more losslessly than 1.5 times what the model
+# needs, with a bit a sample added for its errors (0.72 where the model is best, at high rates).
+MAX_RATE, FIRST_INDEX, MIN_RATE_INDEX = 0.00663, -9, 81
 ERROR_BITS, MIN_RATIO = 1.0, 1.4
-# Beyond these few photographs are found up to quality 75: smooth images with a little grain cost little losslessly,
-# fine patterns cost much.
-HIGH_RATE, LOW_RATIO = 0.03, 1.9
-# Such photographs cost at least this part as AVIF up to quality 75; other such images cost less.
+# Beyond these few photographs are found up to quality index 670: smooth images with a little grain cost little
+# losslessly, fine patterns cost much.
+HIGH_RATE, LOW_RATIO = 0.003315, 1.9
+# Such photographs cost at least this part as AVIF up to that index; other such images cost less.
 MIN_AVIF_SHARE = 0.94
 
 
@@ -81,15 +81,16 @@ def cost(data: bytes, samples: np.ndarray, codec: Codec, quality_index: int) -> 
 def is_photograph(codec: Codec, samples: np.ndarray, colours: np.ndarray, latents: bytes, quality: float) -> bool:
     """Whether u8 samples look like a photograph; `latents` is the model's file of their colours u8[H, W, 3]."""
     height, width = samples.shape[:2]
-    rate, rate_quality = _bits_per_pixel(len(latents), samples), max(quality, MIN_RATE_QUALITY)
-    if height * width <= SMALL or rate > MAX_RATE * rate_quality:
+    rate = _bits_per_pixel(len(latents), samples)
+    indices = max(quality_index_of(quality), MIN_RATE_INDEX) - FIRST_INDEX
+    if height * width <= SMALL or rate > MAX_RATE * indices:
         return False
     rows = max(STRIP_ROWS, STRIP_PIXELS // width)
     tops = [max(0, (height - rows) * (2 * n + 1) // (2 * STRIPS)) for n in range(STRIPS)]
     strips = np.concatenate([samples[top : top + rows] for top in tops])
     lossless_rate = 8 * fallback.estimate_lossless_size(strips) / (strips.shape[0] * width)
     ratio = lossless_rate / (rate + ERROR_BITS * count_channels(samples))
-    if ratio <= MIN_RATIO or (ratio > LOW_RATIO and rate <= HIGH_RATE * rate_quality) or not fallback.has_avif():
+    if ratio <= MIN_RATIO or (ratio > LOW_RATIO and rate <= HIGH_RATE * indices) or not fallback.has_avif():
         return ratio > MIN_RATIO
     return _avif_share(codec, _busiest_window(colours), count_channels(samples) < 3, quality) > MIN_AVIF_SHARE
 

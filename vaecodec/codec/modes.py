@@ -42,7 +42,7 @@ from vaecodec.transforms.tiling import Box, window_box
 def encode(
     codec: Codec,
     samples: np.ndarray,
-    quality: float | Target = 50,
+    quality: float | Target = 75,
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
     effort: int = 1,
@@ -90,7 +90,7 @@ def encode(
 def encode_batch(
     codec: Codec,
     images: Sequence[np.ndarray],
-    quality: float = 50,
+    quality: float = 75,
     metadata: Sequence[dict[str, bytes] | None] | None = None,
     progress: Progress | None = None,
     effort: int = 1,
@@ -124,7 +124,7 @@ def encode_batch(
     return [best[n] if n in best else deep[n] for n in range(len(cleared))]
 
 
-def analyse_batch(codec: Codec, images: Sequence[np.ndarray], quality: float = 50) -> list[list[Latents]]:
+def analyse_batch(codec: Codec, images: Sequence[np.ndarray], quality: float = 75) -> list[list[Latents]]:
     """Analyse u8 samples: the latents of the tiles of each image, for `encode_latents`."""
     channels = codec.model.config.channels
     return codec.analyse_batch([_split_colours(clear_transparent(samples), channels) for samples in images], quality)
@@ -134,7 +134,7 @@ def encode_latents(
     codec: Codec,
     samples: np.ndarray,
     latents: Sequence[Latents],
-    quality: float = 50,
+    quality: float = 75,
     metadata: dict[str, bytes] | None = None,
 ) -> bytes:
     """Encode u8 samples as `encode` does, with the latents that `analyse_batch` returned at the same quality."""
@@ -148,7 +148,7 @@ def encode_rows(
     codec: Codec,
     open_rows: Callable[[], Rows],
     grey: bool,
-    quality: float | Target = 50,
+    quality: float | Target = 75,
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
     effort: int = 1,

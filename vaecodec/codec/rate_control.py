@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vaecodec.arguments import check_targets
-from vaecodec.config import DEFAULT_QUALITY, QUALITY_INDICES
+from vaecodec.config import DEFAULT_QUALITY, LAST_ANCHOR, QUALITY_INDICES
 from vaecodec.container.image_file import quality_of
 from vaecodec.errors import TargetError
 
-MIDDLE = (QUALITY_INDICES - 1) // 2
+MIDDLE = LAST_ANCHOR // 2
 KINDS = ("size", "bpp", "psnr")
 UNITS = {"size": "bytes", "bpp": "bpp", "psnr": "dB"}
 
@@ -83,7 +83,7 @@ class Target(NamedTuple):
     @property
     def typical_slope(self) -> float:
         """The growth along that axis in a step of the quality index, on photographs."""
-        return (15.0 if self.is_minimum else 3.2) / QUALITY_INDICES
+        return (15.0 if self.is_minimum else 3.2) / LAST_ANCHOR
 
     @property
     def tolerance(self) -> float:
@@ -96,7 +96,7 @@ def search(target: Target, trial: Callable[[int], float], start: int = MIDDLE) -
 
     Args:
         target: a size or a PSNR.
-        trial: returns the value at a quality index in 0..896.  It is called once for each, with `start` first, and
+        trial: returns the value at a quality index in 0..1232.  It is called once for each, with `start` first, and
             should not decrease.
         start: the first trial.
 

@@ -13,10 +13,11 @@ Standard library only.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple, overload
 
-from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, QUALITY_INDICES
+from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, QUALITY_INDICES, QUALITY_SCALE
 from vaecodec.container.chunks import (
     ALPHA,
     GREY,
@@ -176,7 +177,7 @@ def tile_count(height: int, width: int, tile: int) -> int:
 
 def quality_of(quality_index: int) -> float:
     """The quality, 1..100, of a quality index; inverse of quality_index_of."""
-    return 1 + 99 * quality_index / (QUALITY_INDICES - 1)
+    return _interpolate(quality_index, [(index, quality) for quality, index in QUALITY_SCALE])
 
 
 def shown_quality_of(quality_index: int) -> float:
@@ -189,7 +190,14 @@ def quality_index_of(quality: float) -> int:
     """The quality index nearest to a quality in 1..100; raises ValueError outside."""
     if not 1 <= quality <= 100:  # refuses NaN too
         raise ValueError(f"quality is {quality!r}, expected a number in 1..100")
-    return round((quality - 1) / 99 * (QUALITY_INDICES - 1))
+    return round(_interpolate(quality, QUALITY_SCALE))
+
+
+def _interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:
+    """The value at x, in the range of points, linear between them."""
+    at = max(1, bisect_left(points, (x,)))
+    (low, first), (high, second) = points[at - 1], points[at]
+    return first + (second - first) * (x - low) / (high - low)
 
 
 def pack(header: Header, tiles: list[tuple[bytes, int, int]], metadata: dict[str, bytes] | None = None) -> bytes:

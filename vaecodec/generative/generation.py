@@ -21,7 +21,7 @@ from PIL import Image
 
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.config import IMAGE_CHANNELS, STRIDE, lambda_at
-from vaecodec.container.image_file import parse, quality_index_of
+from vaecodec.container.image_file import parse, quality_index_of, quality_of
 from vaecodec.entropy.tables import TOTAL, Tables
 from vaecodec.errors import CodecError
 from vaecodec.generative import bitsback
@@ -32,7 +32,14 @@ from vaecodec.model.exact import ACTIVATION_MAX
 from vaecodec.model.file import Model, load_any, load_generator, pack_model
 from vaecodec.model.generative import Generator
 from vaecodec.native.symbols import HALF_LEVEL, symbol_values
-from vaecodec.prior.context_model import PARTS_BY_OCTAVE, Chooser, Distributions, choose_symbols, decode_tile
+from vaecodec.prior.context_model import (
+    PARTS_BY_OCTAVE,
+    Chooser,
+    Distributions,
+    choose_symbols,
+    decode_tile,
+    value_limit,
+)
 from vaecodec.rdo import quantization
 from vaecodec.transforms.wavelet import Values, dequantise
 
@@ -41,7 +48,7 @@ BATCH = 256  # images rendered at once
 LATENT_UNIT = 2.0**8  # latents are activations in units of 2**-8
 TILE = 4096  # the largest tile, so a photograph is a single one
 MAX_PIXELS = 2048 * 2048
-QUALITY = 50.0  # of photographs that are scored
+SCORED_INDEX = 443  # quality index of photographs that are scored
 QUANTILES = 101
 SCORED_AT_ONCE = 64  # images
 
@@ -203,7 +210,7 @@ def vary_photograph(
     targets: list[np.ndarray] = []  # of each part, f32[n] in quantisation steps
 
     def record(part: int, distributions: Distributions) -> np.ndarray:
-        values = symbol_values(symbols[part], *distributions, model.prior.centroids)
+        values = symbol_values(symbols[part], *distributions, model.prior.centroids, value_limit(part))
         targets.append(values.astype(np.float32) * np.float32(1 / quantization.UNIT))
         return symbols[part]
 
@@ -348,13 +355,12 @@ def _information(symbols: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
 
 
 def photograph_bpd(codec: Codec, pixels: np.ndarray) -> float:
-    """The negative ELBO of u8[H, W, C] at quality 50: bits of its latents, and -log2 p(x | y).
+    """The negative ELBO of u8[H, W, C] at one quality: bits of its latents, and -log2 p(x | y).
 
     p(x | y) is Normal with the variance used in training (vae.VAE.likelihood), so this is the loss with its constant.
     """
-    quality_index, dimensions = quality_index_of(QUALITY), codec.model.config.lambda_channels
-    lmbda = lambda_at(quality_index)
-    data = codec.encode_unfiltered(pixels, QUALITY)
+    lmbda, dimensions = lambda_at(SCORED_INDEX), codec.model.config.lambda_channels
+    data = codec.encode_unfiltered(pixels, quality_of(SCORED_INDEX))
     error = np.mean((codec.decode(data, limits=None).astype(np.float32) - pixels) ** 2)
     constant = 0.5 * math.log2(2 * math.pi * dimensions / (2 * math.log(2) * lmbda))
     rate = 8 * sum(tile.length for tile in parse(data).tiles)

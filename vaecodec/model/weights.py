@@ -28,7 +28,14 @@ from vaecodec.errors import ModelError
 from vaecodec.model.exact import PRODUCT_BITS, WEIGHT_BITS
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.latents import file_order, subband_of, subbands_in_file_order
-from vaecodec.transforms.networks import ACTIVATION_BITS, ACTIVATION_MAX, LOG_BITS, PIXEL_BITS, interpolate
+from vaecodec.transforms.networks import (
+    ACTIVATION_BITS,
+    ACTIVATION_MAX,
+    LOG_BITS,
+    PIXEL_BITS,
+    interpolate,
+    step_logarithms,
+)
 from vaecodec.transforms.wavelet import OCTAVES
 
 WEIGHT_MAX = 32767
@@ -173,7 +180,7 @@ def latent_scales(channels: int) -> np.ndarray:
 
 def inverse_gain(config: Config, arrays: Arrays, quality_index: int) -> np.ndarray:
     """f32[256 C]: quantisation step of each latent, on a scale of 1 for 255 levels."""
-    gains = np.exp2(interpolate(arrays["gains/coefficients"], quality_index) / (1 << LOG_BITS))
+    gains = np.exp2(step_logarithms(arrays["gains/coefficients"], quality_index) / (1 << LOG_BITS))
     gains /= subband_scales(config.channels)
     return gains[subband_of(config.channels)].astype(np.float32)
 

@@ -94,8 +94,10 @@ def _check_order(
         raise ValueError("a sorted place or a table is out of range")
 
 
-def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """i32[n] in units of 2**-6 steps: the levels of symbols in a trellis, on their means, within +-2**16.
+def symbol_values(
+    symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray, limit: int = 1 << 16
+) -> np.ndarray:
+    """i32[n] in units of 2**-6 steps: the levels of symbols in a trellis, on their means, within +-limit.
 
     Symbols i32[n] and indices u8[n] of a whole part, means loc i32[n] in the same units, centroids i8[K, 4].
     """
@@ -104,10 +106,12 @@ def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, cen
     check("loc", loc, np.int32, shape)
     check("centroids", centroids, np.int8, (len(centroids), CENTROIDS))
     _check_indices(indices, shape, len(centroids))
+    if not 0 <= limit < 1 << 31:
+        raise ValueError(f"the limit {limit} is out of range")
     if library.in_numpy():
-        return trellis.symbol_values(symbols, indices, loc, centroids)
+        return trellis.symbol_values(symbols, indices, loc, centroids, limit)
     values = np.empty(shape, np.int32)
-    library.call("symbol_values", "qppppp", symbols.size, symbols, indices, loc, centroids, values)
+    library.call("symbol_values", "qppppip", symbols.size, symbols, indices, loc, centroids, limit, values)
     return values
 
 

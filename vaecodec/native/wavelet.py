@@ -14,7 +14,8 @@ from vaecodec.native.library import check, check_writable, strides_of
 from vaecodec.native.reference import transforms as reference
 
 CHANNELS_MAX = 16
-VALUE_MAX = 1 << 16  # of coefficients and of low-pass images of the context
+VALUE_MAX = 1 << 16  # of coefficients: of their products with 14 bits none leaves 32
+LOW_MAX = 1 << 17  # of the context: low-pass images, and what they are made of, in steps of these
 GAIN_BITS = 10  # of gains in context_low
 SHIFT_MAX = 31
 
@@ -189,5 +190,5 @@ def context_low(
         shape: (H', W'); by default twice that of low.
     """
     bits = np.full(len(gain), GAIN_BITS, np.int32)
-    bands = octave_planes(first, second, low.shape[1:], gain, bits, limit=VALUE_MAX)
-    return inverse_dwt(low, bands, shape, scale_low=True, limit=VALUE_MAX)
+    bands = octave_planes(first, second, low.shape[1:], gain, bits, limit=LOW_MAX)
+    return inverse_dwt(low, bands, shape, scale_low=True, limit=LOW_MAX)

@@ -32,7 +32,7 @@ from vaecodec.native import prior as kernels
 from vaecodec.native.library import memory as memory_of
 from vaecodec.native.networks import tape_lines
 from vaecodec.native.symbols import CENTROIDS, symbol_values
-from vaecodec.native.wavelet import context_low
+from vaecodec.native.wavelet import LOW_MAX, VALUE_MAX, context_low
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import Arrays, read_tensor
 from vaecodec.transforms.wavelet import SUBBANDS, Half, Values
@@ -44,7 +44,7 @@ PARTS = LOWEST_PARTS + 2 * (OCTAVES + 1)
 PARTS_BY_OCTAVE = [slice(0, LOWEST_PARTS), *(slice(part, part + 2) for part in range(LOWEST_PARTS, PARTS, 2))]
 
 # Bounds of tensors: with them no sum of the core leaves 32 bits.
-LEVEL_BIAS_MAX, START_MAX, GAIN_MAX = 1 << 20, 1 << 16, 1 << 14
+LEVEL_BIAS_MAX, START_MAX, GAIN_MAX = 1 << 20, 1 << 16, 1 << 13
 COMPANDED_MAX, ACTIVATION_MAX = 1 << 16, 1023
 PREFIX = "prior/"
 
@@ -144,6 +144,16 @@ class Prior:
         return np.ascontiguousarray(self._inverse_gain[level, octave * width : (octave + 1) * width])
 
 
+def level_of(quality_index: int) -> int:
+    """The row of the level tensors at a quality index: the last one from the last anchor on."""
+    return min(quality_index // INDICES_PER_LEVEL, LEVELS - 1)
+
+
+def value_limit(part: int) -> int:
+    """The bound of the values of a part: larger where they are no coefficients of the transforms."""
+    return LOW_MAX if part < PARTS_BY_OCTAVE[1].stop else VALUE_MAX
+
+
 def level_tensor(arrays: Arrays, name: str, width: int, limit: int) -> np.ndarray:
     """levels/`name` i32[LEVELS, width], within +-limit; raises ModelError."""
     array = np.ascontiguousarray(read_tensor(arrays, f"levels/{name}", np.int32, (LEVELS, width)))
@@ -175,7 +185,7 @@ def code_coefficients(
     """
     if record is not None:
         record.clear()
-    level = quality_index // INDICES_PER_LEVEL
+    level = level_of(quality_index)
     low = yield from _code_lowest(prior, (-(-cells[0] // 2), -(-cells[1] // 2)), level, record)
     parents: tuple[Half, Half] | None = None
     passed: np.ndarray | None = None
@@ -199,7 +209,7 @@ def _code_lowest(
     """The values i32[C, h, w] of the lowest coefficients."""
     known = kernels.Lowest(prior.lowest, size, prior.lowest_bias(level), prior.start(level))
     for part in range(LOWEST_PARTS):
-        known.put(part, (yield from _code_part(prior, *known.distribution(part), record)))
+        known.put(part, (yield from _code_part(prior, *known.distribution(part), record, value_limit(part))))
     return known.planes()
 
 
@@ -215,11 +225,12 @@ def _code_octave(
     if record is not None:
         tapes = record.tape(octave, 0, first.features.shape), record.tape(octave, 1, first.features.shape)
     threads.over_rows(cells[0], lambda rows: kernels.first_half(layers, vector, before, first, rows, tapes[0]))
-    first_values = yield from _code_part(prior, first.indices, first.loc, record)
+    limit = value_limit(PARTS - 2 * octave - 1)
+    first_values = yield from _code_part(prior, first.indices, first.loc, record, limit)
     second = kernels.empty_second(layers, cells)
     known = first.features, first_values
     threads.over_rows(cells[0], lambda rows: kernels.second_half(layers, shape, *known, second, rows, tapes[1]))
-    second_values = yield from _code_part(prior, second.indices, second.loc, record)
+    second_values = yield from _code_part(prior, second.indices, second.loc, record, limit)
     if record is not None:
         parts = (first.indices, first_values), (second.indices, second_values)
         record.octaves.append(OctavePass(before, tapes, parts))
@@ -227,12 +238,12 @@ def _code_octave(
 
 
 def _code_part(
-    prior: Prior, indices: np.ndarray, loc: np.ndarray, record: Record | None
+    prior: Prior, indices: np.ndarray, loc: np.ndarray, record: Record | None, limit: int
 ) -> Generator[Distributions, np.ndarray, Half]:
-    """The values of a part, in the shape of its indices."""
+    """The values of a part, within +-limit, in the shape of its indices."""
     distributions = Distributions(indices.ravel(), loc.ravel())
     symbols = yield distributions
-    values = symbol_values(symbols, *distributions, prior.centroids)
+    values = symbol_values(symbols, *distributions, prior.centroids, limit)
     if record is not None:
         record.parts.append((distributions.indices, values))
     return values.reshape(indices.shape)

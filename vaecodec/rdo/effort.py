@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vaecodec.arguments import check_effort
-from vaecodec.config import QUALITY_INDICES
+from vaecodec.config import LAST_ANCHOR
 
 __all__ = ["INDEX_OFFSETS", "ITERATIONS", "check_effort", "coded_index"]
 
@@ -16,5 +16,5 @@ INDEX_OFFSETS = (0, 0, 0, 10, 18, 20, 22, 23, 23)
 
 def coded_index(quality_index: int, effort: int) -> int:
     """The quality index to code with: lower than what is asked for if refinement makes up for it."""
-    offset = INDEX_OFFSETS[effort - 1] * (1.3 - 0.6 * quality_index / (QUALITY_INDICES - 1))
+    offset = INDEX_OFFSETS[effort - 1] * (1.3 - 0.6 * quality_index / LAST_ANCHOR)
     return max(0, quality_index - round(offset))

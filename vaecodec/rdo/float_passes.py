@@ -8,7 +8,7 @@ from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
 from vaecodec.entropy.coding import outlier_bits
 from vaecodec.model.file import Model
 from vaecodec.native.symbols import symbol_values
-from vaecodec.prior.context_model import Distributions, choose_symbols
+from vaecodec.prior.context_model import Distributions, choose_symbols, value_limit
 from vaecodec.rdo import quantization
 from vaecodec.rdo.filter import Equations, FloatFilter, fit_classes
 from vaecodec.rdo.prior_gradients import PriorGradients, SymbolBits
@@ -54,7 +54,7 @@ class FloatPasses:
 
         def choose(part: int, distributions: Distributions) -> np.ndarray:
             symbols = quantizers[part](targets[part], distributions)
-            values.append(symbol_values(symbols, *distributions, prior.centroids))
+            values.append(symbol_values(symbols, *distributions, prior.centroids, value_limit(part)))
             return symbols
 
         parts, decoded = choose_symbols(prior, self._inner.shape, self._quality_index, choose)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT, STRIDE
+from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
 from vaecodec.entropy.coding import ZERO_TABLE
 from vaecodec.model.exact import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import Model
@@ -22,7 +22,7 @@ from vaecodec.native import gradients as kernels
 from vaecodec.native.gradients import BlockBack, Context, Half, OctaveBack, Slopes, SymbolTables
 from vaecodec.native.networks import Dense, Depthwise
 from vaecodec.native.transforms import analysis_coarse
-from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, OctavePass, Record
+from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, OctavePass, Record, level_of
 from vaecodec.rdo.prior_gradients import UNIT, BitSlopes, PriorGradients, SymbolBits
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.threads import ONE_THREAD, Threads
@@ -96,7 +96,7 @@ class IntegerPriorGradients:
 
     def __init__(self, model: Model, quality_index: int, cells: tuple[int, int], threads: Threads = ONE_THREAD) -> None:
         self._prior, self._threads, self._layers = model.prior, threads, prior_layers(model)
-        self._level = quality_index // INDICES_PER_LEVEL
+        self._level = level_of(quality_index)
         self._gains = [octave_gain(model.prior, quality_index, octave).ravel() for octave in range(OCTAVES + 1)]
         self._lowest = PriorGradients(model, quality_index, cells)
 

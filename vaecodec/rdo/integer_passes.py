@@ -46,7 +46,7 @@ class IntegerPasses:
         within: (rows, columns) of `pixels` that belong to the image; the rest is padding.
         coefficients: those of `pixels`.
         inner: cells of the tile itself.
-        quality_index: 0..896.
+        quality_index: 0..1232.
         threads: share the work.
     """
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.config import INDICES_PER_LEVEL, SQUARED_STEPS_PER_BIT
+from vaecodec.config import SQUARED_STEPS_PER_BIT
 from vaecodec.entropy.coding import ZERO_TABLE
 from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.model import network
@@ -27,7 +27,7 @@ from vaecodec.model.file import Model
 from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
 from vaecodec.native.reference.transforms import octave_halves  # of any float type
 from vaecodec.native.symbols import HALF_LEVEL
-from vaecodec.prior.context_model import LOWEST_PARTS, PARTS_BY_OCTAVE
+from vaecodec.prior.context_model import LOWEST_PARTS, PARTS_BY_OCTAVE, level_of
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
 from vaecodec.transforms import float_wavelet, latents
@@ -188,7 +188,7 @@ class PriorGradients:
 
     def __init__(self, model: Model, quality_index: int, cells: tuple[int, int]) -> None:
         self._config, self._cells, prior = model.config, cells, model.prior
-        level = quality_index // INDICES_PER_LEVEL
+        level = level_of(quality_index)
         self._bits = BitSlopes(model.models.tables, prior.scales)
         self._weights = model.prior_weights
         lowest = np.split(prior.lowest_bias(level), len(LOWEST_DISTANCES))

@@ -14,8 +14,8 @@ from vaecodec.config import (
     ANCHORS,
     INDICES_PER_ANCHOR,
     INDICES_PER_LEVEL,
+    LAST_ANCHOR,
     LEVELS,
-    QUALITY_INDICES,
     SCALE_MIN,
     SCALE_RATIO,
     SCALES,
@@ -148,7 +148,7 @@ class Level(NamedTuple):
 def levels(weights: Weights) -> Level:
     """The conditioning of the prior at the middle of each level of quality indices, as integers."""
     middles = np.arange(LEVELS) * INDICES_PER_LEVEL + (INDICES_PER_LEVEL - 1) / 2
-    rows = [level_at(weights, min(middle, QUALITY_INDICES - 1) / INDICES_PER_ANCHOR) for middle in middles]
+    rows = [level_at(weights, min(middle, LAST_ANCHOR) / INDICES_PER_ANCHOR) for middle in middles]
     return Level(*(np.rint(np.stack(values)).astype(np.int32) for values in zip(*rows, strict=True)))
 
 

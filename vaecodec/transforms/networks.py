@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec.config import ANCHORS, CELL, INDICES_PER_ANCHOR, STRIDE, Config
+from vaecodec.config import ANCHORS, CELL, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, STRIDE, Config
 from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
@@ -42,11 +42,17 @@ def mantissas() -> np.ndarray:
 
 
 def interpolate(anchors: np.ndarray, quality_index: int) -> np.ndarray:
-    """Logarithms i64[n], unit 2**-12, at a quality index, from those at the anchors, i32[8, n]."""
+    """Logarithms i64[n], unit 2**-12, at a quality index, from those at the anchors, i32[8, n]; constant beyond."""
+    quality_index = min(quality_index, LAST_ANCHOR)
     first = min(quality_index // INDICES_PER_ANCHOR, ANCHORS - 2)
     distance = quality_index - first * INDICES_PER_ANCHOR
     low, high = anchors[first].astype(np.int64), anchors[first + 1].astype(np.int64)
     return (low * (INDICES_PER_ANCHOR - distance) + high * distance + INDICES_PER_ANCHOR // 2) // INDICES_PER_ANCHOR
+
+
+def step_logarithms(anchors: np.ndarray, quality_index: int) -> np.ndarray:
+    """Logarithms i64[13 C] of quantisation steps, as interpolate; beyond the last anchor all decrease alike."""
+    return interpolate(anchors, quality_index) - FINER * max(0, quality_index - LAST_ANCHOR)
 
 
 def scaled_gains(logarithms: np.ndarray, output_bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +72,7 @@ def multipliers(logarithms: np.ndarray) -> np.ndarray:
 ACTIVATION_MAX = 32767
 ACTIVATION_BITS = 11  # unit of activations: 2**-11, by which the product of a gate is shifted
 PIXEL_BITS = 14  # unit of samples and of coefficients
-LOG_MIN, LOG_MAX = -26 << LOG_BITS, (6 << LOG_BITS) - 1  # of gains: keeps the shifts of scaled_gains in 0..31
+LOG_MIN, LOG_MAX = -20 << LOG_BITS, (6 << LOG_BITS) - 1  # of gains: keeps the shifts of scaled_gains in 0..27
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -168,7 +174,7 @@ class SubbandGains:
         self._anchors = read_tensor(arrays, "gains/coefficients", np.int32, shape)
         if self._anchors.min() < LOG_MIN or self._anchors.max() > LOG_MAX:
             raise ModelError("gains/coefficients is out of range")
-        self.logarithms = lru_cache(maxsize=32)(lambda quality_index: interpolate(self._anchors, quality_index))
+        self.logarithms = lru_cache(maxsize=32)(lambda quality_index: step_logarithms(self._anchors, quality_index))
         self.scaled = lru_cache(maxsize=32)(self._scaled)
 
     def low_logarithm(self, quality_index: int) -> int:

@@ -49,7 +49,7 @@ class Coefficients(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Decoded values of a tile: i32 in units of 2**-6 quantisation steps, within +-2**16.
+    """Decoded values of a tile: i32 in units of 2**-6 quantisation steps, within +-2**16, of `low` within +-2**17.
 
     `halves[octave]` are the two halves of octaves 0 to 3; `low` [C, h, w] is the low-pass image.
     """
@@ -124,7 +124,8 @@ def dequantise(values: Values, gains: ScaledGains, name: str | None = None) -> C
         span = slice(octave * width, (octave + 1) * width)
         kernels.octave_planes(*values.halves[octave], planes.shape[1:], mantissas[span], shifts[span], out=planes)
     mantissa, shift = (gain[OCTAVES * width :, None, None] for gain in gains)
-    np.right_shift(values.low * mantissa + (1 << shift >> 1), shift, out=out.low)
+    low = values.low.astype(np.int64) * mantissa + (1 << shift >> 1)  # may leave 32 bits
+    np.right_shift(low, shift, out=out.low, casting="same_kind")
     return out
 
 

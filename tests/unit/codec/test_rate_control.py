@@ -12,19 +12,19 @@ from vaecodec import TargetError
 from vaecodec.cli import main
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target, search
-from vaecodec.config import QUALITY_INDICES
+from vaecodec.config import LAST_ANCHOR, QUALITY_INDICES
 from vaecodec.images import strips
 from vaecodec.images.metrics import psnr
 
 
 def rate(quality_index):
     """Bytes of an imaginary image, which grow unevenly with the quality index."""
-    return round(4000 * math.exp(3.4 * quality_index / QUALITY_INDICES + 0.05 * math.sin(quality_index / 40)))
+    return round(4000 * math.exp(3.4 * quality_index / LAST_ANCHOR + 0.05 * math.sin(quality_index / 40)))
 
 
 def fidelity(quality_index):
     """PSNR of an imaginary image in dB."""
-    return 26 + 14 * (quality_index / QUALITY_INDICES) ** 0.9
+    return 26 + 14 * (quality_index / LAST_ANCHOR) ** 0.9
 
 
 def counting(function):

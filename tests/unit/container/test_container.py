@@ -11,6 +11,7 @@ from PIL import Image
 
 import vaecodec.integrations.pillow  # noqa: F401  (makes .vae a format of Pillow)
 from vaecodec.codec import modes
+from vaecodec.config import QUALITY_INDICES
 from vaecodec.container import chunks, image_file, pict
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks, pack_chunk
 from vaecodec.container.image_file import (
@@ -49,7 +50,7 @@ def test_parse_inverts_pack():
         "model": MODEL,
         "height": 100,
         "width": 200,
-        "quality": 50.5,
+        "quality": 43.88,
         "step": 448,
         "tile": 128,
         "tiles": 2,
@@ -155,7 +156,7 @@ def with_head(**changes):
         ({"channels": 17}, "at most 16"),
         ({"height": 0}, "200 x 0"),
         ({"width": 2**32 - 1}, "sides"),
-        ({"quality_index": 897}, "quality index 897"),
+        ({"quality_index": 1233}, "quality index 1233"),
         ({"size": 5}, "tiles of"),
         ({"size": 13}, "tiles of"),
         ({"height": 2**24, "width": 2**24}, "expected 17179869184"),
@@ -258,9 +259,9 @@ def test_tiles_must_fill_data():
 
 
 def test_quality_and_quality_index_are_inverse():
-    for quality_index in range(897):
+    for quality_index in range(QUALITY_INDICES):
         assert image_file.quality_index_of(image_file.quality_of(quality_index)) == quality_index
-    assert image_file.quality_index_of(1) == 0 and image_file.quality_index_of(100) == 896
+    assert image_file.quality_index_of(1) == 0 and image_file.quality_index_of(100) == 1232
     for quality in (0.99, 100.1, float("nan"), -3):
         with pytest.raises(ValueError, match="quality"):
             image_file.quality_index_of(quality)

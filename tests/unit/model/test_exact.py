@@ -43,7 +43,11 @@ def test_the_float_type_follows_from_the_bound():
         prepare({"x/kernel": np.full((10, 1), 2**62), "x/bias": np.zeros(1)})
 
 
-def test_levels_cover_every_quality_index():
-    from vaecodec.config import INDICES_PER_LEVEL, QUALITY_INDICES
+def test_levels_cover_every_quality_index_up_to_the_last_anchor():
+    from vaecodec.config import INDICES_PER_LEVEL, LAST_ANCHOR, QUALITY_INDICES
+    from vaecodec.prior.context_model import level_of
 
-    assert (QUALITY_INDICES - 1) // INDICES_PER_LEVEL == LEVELS - 1
+    assert LAST_ANCHOR // INDICES_PER_LEVEL == LEVELS - 1
+    levels = [level_of(index) for index in range(QUALITY_INDICES)]
+    assert levels == sorted(levels) and set(levels) == set(range(LEVELS))
+    assert set(levels[LAST_ANCHOR:]) == {LEVELS - 1}

@@ -52,7 +52,7 @@ CASES = {
     "centroids of another type": ("centroids", lambda a: a.astype(np.int16), "centroids"),
     "a gain of 0": ("levels/inverse_gain", lambda a: with_entry(a, 0), "inverse_gain"),
     "a gain below 0": ("levels/inverse_gain", lambda a: with_entry(a, -5), "inverse_gain"),
-    "a gain beyond 32-bit arithmetic": ("levels/inverse_gain", lambda a: with_entry(a, 2**14 + 1), "inverse_gain"),
+    "a gain beyond 32-bit arithmetic": ("levels/inverse_gain", lambda a: with_entry(a, 2**13 + 1), "inverse_gain"),
     "the lowest integer as an index": ("levels/start", lambda a: with_entry(a, -(2**31)), "levels/start"),
     "a start out of range": ("levels/start", lambda a: with_entry(a, 2**17), "levels/start"),
     "a start of another shape": ("levels/start", lambda a: a[:, :3], "levels/start"),
@@ -211,7 +211,7 @@ def test_models_with_the_same_id_have_separate_codecs(tmp_path, tiny):
     assert cached_codec(load_model(str(tmp_path / "louder.vcm"))) is louder_codec
 
 
-MOST = {"levels/bias": 2**20, "levels/lowest": 2**20, "levels/start": 2**16, "levels/inverse_gain": 2**14}
+MOST = {"levels/bias": 2**20, "levels/lowest": 2**20, "levels/start": 2**16, "levels/inverse_gain": 2**13}
 MOST |= {"gains/coefficients": 5 << 12, "gains/synthesis/fine": 20 << 12, "gains/synthesis/out": 20 << 12}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaecodec.config import ANCHORS, INDICES_PER_ANCHOR, QUALITY_INDICES, Config
+from vaecodec.config import ANCHORS, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, QUALITY_INDICES, Config, lambda_at
 from vaecodec.errors import ModelError
 from vaecodec.model.weights import (
     ACTIVATION_MAX,
@@ -86,11 +86,23 @@ def test_interpolation_passes_through_the_anchors_and_is_monotonic():
     anchors = np.sort(rng.integers(-(20 << 12), 5 << 12, (ANCHORS, 40)), 0).astype(np.int32)
     for number in range(ANCHORS):
         np.testing.assert_array_equal(networks.interpolate(anchors, number * INDICES_PER_ANCHOR), anchors[number])
-    interpolated = np.stack([networks.interpolate(anchors, index) for index in range(QUALITY_INDICES)])
+    interpolated = np.stack([networks.interpolate(anchors, index) for index in range(LAST_ANCHOR + 1)])
     assert (np.diff(interpolated, axis=0) >= 0).all()
-    positions = np.arange(QUALITY_INDICES) / INDICES_PER_ANCHOR
+    positions = np.arange(LAST_ANCHOR + 1) / INDICES_PER_ANCHOR
     exact = np.stack([np.interp(positions, np.arange(ANCHORS), column) for column in anchors.T], -1)
     assert np.abs(interpolated - exact).max() <= 0.5
+
+
+def test_only_steps_become_smaller_beyond_the_last_anchor():
+    rng = np.random.default_rng(4)
+    anchors = rng.integers(-(20 << 12), 5 << 12, (ANCHORS, 40)).astype(np.int32)
+    np.testing.assert_array_equal(networks.interpolate(anchors, QUALITY_INDICES - 1), anchors[-1])
+    for index in (0, 500, LAST_ANCHOR):
+        np.testing.assert_array_equal(networks.step_logarithms(anchors, index), networks.interpolate(anchors, index))
+    np.testing.assert_array_equal(networks.step_logarithms(anchors, LAST_ANCHOR + 10), anchors[-1] - 10 * FINER)
+    assert lambda_at(LAST_ANCHOR + 10) * 2.0 ** (-2 * 10 * FINER / 4096) == pytest.approx(
+        lambda_at(LAST_ANCHOR), rel=0.01
+    )  # lambda follows the squared step
 
 
 def test_mantissas_do_not_depend_on_the_exponential():

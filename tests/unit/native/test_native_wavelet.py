@@ -158,13 +158,13 @@ def test_octave_halves(kinds, dtype):
 
 def test_context_low(kinds):
     for rng, channels, shape in cases(8):
-        low = integers(rng, (channels, *shape), 1 << 16)
-        first, second = (integers(rng, (*wavelet.half(shape), 6 * channels), 1 << 16) for _ in range(2))
-        gain = rng.integers(1, 2**14, 3 * channels, dtype=np.int32, endpoint=True)
+        low = integers(rng, (channels, *shape), 1 << 17)
+        first, second = (integers(rng, (*wavelet.half(shape), 6 * channels), 1 << 17) for _ in range(2))
+        gain = rng.integers(1, 2**13, 3 * channels, dtype=np.int32, endpoint=True)
         size = (2 * shape[0] - 1, 2 * shape[1])
         image = same(kinds, wavelet.context_low, low, first, second, gain, size)
         assert image.shape == (channels, *size)
-        assert np.abs(image).max() <= 1 << 16
+        assert np.abs(image).max() <= 1 << 17
 
 
 def test_wrong_arrays_are_refused(kinds):

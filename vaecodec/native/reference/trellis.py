@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-UNIT, VALUE_MAX, SYMBOL_MAX = 64, 1 << 16, (1 << 16) - 1
+UNIT, SYMBOL_MAX = 64, (1 << 16) - 1
 HALF_LEVEL = 45  # half the distance between levels of a quantiser, in units of 2**-6 steps
 STRIP = 256  # coded symbols after which the state is 0 again
 COSTS = 16  # magnitudes whose costs are stored; they go on as they rise at the end
@@ -33,12 +33,14 @@ def levels(magnitudes: np.ndarray, quantisers: np.ndarray, nudges: np.ndarray) -
     return result
 
 
-def symbol_values(symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+def symbol_values(
+    symbols: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray, limit: int
+) -> np.ndarray:
     magnitudes, coded = np.minimum(np.abs(symbols.astype(np.int64)), SYMBOL_MAX), np.flatnonzero(indices)
     sizes = UNIT * magnitudes
     quantisers = states(magnitudes[coded] % 2) % 2
     sizes[coded] = levels(magnitudes[coded], quantisers, centroids[indices[coded]].astype(np.int64))
-    return np.clip(loc + np.sign(symbols) * sizes, -VALUE_MAX, VALUE_MAX).astype(np.int32)
+    return np.clip(loc + np.sign(symbols) * sizes, -limit, limit).astype(np.int32)
 
 
 def quantise(

@@ -10,7 +10,7 @@
 
 enum {
     VC_HALF_LEVEL = 45, VC_STRIP = 256, VC_STATES = 8, VC_COSTS = 16, VC_CENTROIDS = 4,
-    VC_BLOCK = 32, VC_UNIT = 64, VC_VALUE_MAX = 1 << 16, VC_SYMBOL_MAX = 65535
+    VC_BLOCK = 32, VC_UNIT = 64, VC_SYMBOL_MAX = 65535
 };
 
 static const uint8_t vc_next[VC_STATES][2] = {{0, 1}, {2, 3}, {5, 4}, {6, 7}, {1, 0}, {3, 2}, {4, 5}, {7, 6}};
@@ -31,9 +31,9 @@ static inline int32_t vc_magnitude(int32_t symbol) {
     return (int32_t)(size < VC_SYMBOL_MAX ? size : VC_SYMBOL_MAX);
 }
 
-// values i32[n] of symbols i32[n] with indices u8[n] below K, means loc i32[n], centroids i8[K, 4].
+// values i32[n], within +-limit, of symbols i32[n] with indices u8[n] below K, means loc i32[n], centroids i8[K, 4].
 static int32_t symbol_values(int64_t n, const int32_t *symbols, const uint8_t *indices, const int32_t *loc,
-                             const int8_t *centroids, int32_t *restrict values) {
+                             const int8_t *centroids, int32_t limit, int32_t *restrict values) {
     unsigned state = 0, left = VC_STRIP;
     for (int64_t begin = 0; begin < n; begin += VC_BLOCK) {
         int count = n - begin < VC_BLOCK ? (int)(n - begin) : VC_BLOCK;
@@ -43,7 +43,7 @@ static int32_t symbol_values(int64_t n, const int32_t *symbols, const uint8_t *i
         unsigned coded = 0;
         for (int i = 0; i < count; i++) any |= s[i];
         for (int i = 0; i < count; i++) coded += index[i] != 0;
-        for (int i = 0; i < count; i++) value[i] = vc_clip(mean[i], -VC_VALUE_MAX, VC_VALUE_MAX);
+        for (int i = 0; i < count; i++) value[i] = vc_clip(mean[i], -limit, limit);
         if (!any) {
             state = coded < left ? vc_after_zeros(state, coded) : vc_after_zeros(0, coded - left);
             left = coded < left ? left - coded : VC_STRIP - (coded - left);
@@ -58,7 +58,7 @@ static int32_t symbol_values(int64_t n, const int32_t *symbols, const uint8_t *i
             } else {
                 level = VC_UNIT * k;
             }
-            if (k) value[i] = vc_clip(vc_add(mean[i], s[i] < 0 ? -level : level), -VC_VALUE_MAX, VC_VALUE_MAX);
+            if (k) value[i] = vc_clip(vc_add(mean[i], s[i] < 0 ? -level : level), -limit, limit);
         }
     }
     return 0;
