@@ -109,7 +109,7 @@ def encode(
             [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA with straight alpha; [H, W, 1] comes
             back as [H, W].  16 bits are kept losslessly, and so are images that cost fewer bits that way (screenshots,
             drawings).  A model of other channels takes u8[H, W, C].
-        quality: 1..100; 50 without a target.  Give one of quality, targets, `lossless` and `max_error`.
+        quality: 1..100; 75 without a target.  Give one of quality, targets, `lossless` and `max_error`.
         model: an installed model's name, or a .vcm file.
         limits: limits on the size of images read from files; None for none.
         threads: cores to use; without, all.  The bytes do not depend on it.
@@ -344,7 +344,7 @@ def sample(
         model: "digits" or another generative model; a model of photographs samples textures.
         seed: the same seed samples the same images.
         size: (H, W) of photographs.
-        quality: 1..100, of photographs; 50 without.
+        quality: 1..100, of photographs; 75 without.
         noisy: draw the pixels of digits, too; without, each is the median of its distribution.
 
     Returns:

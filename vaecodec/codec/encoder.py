@@ -35,15 +35,13 @@ from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
-from vaecodec.rdo.effort import ITERATIONS, check_effort, coded_index
-from vaecodec.rdo.filter import Equations, fit_classes, fit_one_class
+from vaecodec.rdo.effort import ITERATIONS, PRECISE, check_effort, coded_index
+from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets
-
-FIT_SAMPLES, MAX_SPARSITY = 1 << 17, 5  # fit a filter to this many samples of a tile, at least one in MAX_SPARSITY
 
 KEPT_SAMPLES = 1 << 24  # of an image whose values are kept: 32 MiB
 
@@ -88,7 +86,7 @@ class Encoder:
             metadata: metadata of each image.
             tile: side of the tiles in pixels, a power of two in 64..4096.
             progress: called as tiles, or iterations of their refinement, are done.
-            effort: 1..9; from 2 on a larger filter is fitted, from 3 on coefficients are refined for each image.
+            effort: 1..9; from 2 on coefficients are refined for each image, from 3 on a larger filter is fitted.
 
         Raises:
             CodecError: an image has another shape or type.
@@ -235,7 +233,8 @@ class Encoder:
         model, refined = self.model, None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         if iterations := _iterations(effort):
-            from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
+            from vaecodec.rdo.price import NARROW, WIDE  # not needed at lower efforts
+            from vaecodec.rdo.refinement import Refiner
 
             with refining or threading.Semaphore(), single_threaded_blas:
                 limit = None
@@ -244,8 +243,8 @@ class Encoder:
                     rest = unrefined, task.inner, asked, threads
                     limit = Refiner(model, task.pixels, task.within, *rest).squared_error()
                 refiner = Refiner(model, task.pixels, task.within, coefficients, task.inner, quality_index, threads)
-                refined = refiner(iterations, tick, limit)
-                equations = refined.equations()
+                refined = refiner(iterations, tick, limit, NARROW if effort >= PRECISE else WIDE)
+                equations = refined.equations(effort >= PRECISE)
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
@@ -263,31 +262,22 @@ class Encoder:
             alone = refined.levels is not None and coefficients.cells == task.inner.shape
             encoded = EncodedTile(coded.payload, coded.crc, equations, refined.levels if alone else None)
         elif effort:
-            encoded = self._fit_filter(task, coded, quality_index, effort, threads)
+            encoded = self._fit_filter(task, coded, quality_index, threads)
         if keep and encoded.levels is None:  # the CRC of its pixels follows from the values
             return encoded._replace(values=coded.values.narrowed())
         return encoded
 
-    def _fit_filter(
-        self, task: EncodeTask, coded: CodedTile, quality_index: int, effort: int, threads: Threads
-    ) -> EncodedTile:
-        """Add the equations of the filter, from the pixels that no other tile affects; of one class at effort 1."""
+    def _fit_filter(self, task: EncodeTask, coded: CodedTile, quality_index: int, threads: Threads) -> EncodedTile:
+        """Add the equations of a filter of one class, from the pixels that no other tile affects."""
         cells = (task.pixels.shape[0] // STRIDE, task.pixels.shape[1] // STRIDE)
         area = halo_free_area(task.inner, cells, task.within, halo(self.model.config))
-        count = area.shape[0] * area.shape[1]
-        if not count:
+        if not area.shape[0] * area.shape[1]:
             return EncodedTile(coded.payload, coded.crc)
-        every = min(max(1, count // FIT_SAMPLES), MAX_SPARSITY)
         coefficients = dequantise(coded.values, self.model.gains.scaled(quality_index), "decoded")
         [levels] = self._transforms.levels([coefficients], quality_index, threads)
         pixels = task.pixels[pixel_box(task.inner).slices()]
-        if effort == 1:
-            rotation = self.model.transforms.synthesis.colors
-            equations = fit_one_class(levels, pixels, area, every, rotation, threads)
-        else:
-            decoded = levels * np.float32(1 / 64) + np.float32(127.5)
-            step_size = self.model.step_size(quality_index)
-            equations = fit_classes(decoded, pixels.astype(np.float32), area, step_size, every)
+        rotation = self.model.transforms.synthesis.colors
+        equations = fit_one_class(levels, pixels, area, sparsity(area), rotation, threads)
         alone = task.inner.shape == cells
         return EncodedTile(coded.payload, coded.crc, equations, levels if alone else None)
 
@@ -326,4 +316,4 @@ class Encoder:
 
 def _iterations(effort: int) -> int:
     """Iterations of refinement."""
-    return ITERATIONS[effort - 1] if effort > 1 else 0
+    return ITERATIONS[effort - 1] if effort else 0

@@ -66,7 +66,7 @@ def compress_file(
         src: a path, or a binary file.
         dst: file or folder, or a binary file; None is the folder of `src`.  In a folder, photo.jpg becomes photo.vae,
             and notes.txt becomes notes.txt.vae.
-        quality: 1..100, 50 without a target; or give one of the targets, `lossless` or `max_error`, as for
+        quality: 1..100, 75 without a target; or give one of the targets, `lossless` or `max_error`, as for
             vaecodec.encode.
         model: an installed model's name, or a .vcm file.
         overwrite: replace `dst` if it exists.

@@ -29,7 +29,7 @@ from vaecodec.entropy import coding
 from vaecodec.entropy.coding import ZERO_TABLE, Models, Part
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.native import prior as kernels
-from vaecodec.native.library import memory as memory_of
+from vaecodec.native.library import reused
 from vaecodec.native.networks import tape_lines
 from vaecodec.native.symbols import CENTROIDS, symbol_values
 from vaecodec.native.wavelet import LOW_MAX, VALUE_MAX, context_low
@@ -65,7 +65,7 @@ class OctavePass(NamedTuple):
 
 
 class Record:
-    """Keeps what gradients need of a pass through the prior; another pass overwrites it."""
+    """Keeps what gradients need of a pass through the prior; another pass in the same thread overwrites it."""
 
     def __init__(self) -> None:
         self.octaves: list[OctavePass] = []
@@ -81,7 +81,7 @@ class Record:
         lines = tape_lines(shape)
         memory = self._memory.get((octave, half))
         if memory is None or len(memory) < 64 * lines:
-            memory = self._memory[octave, half] = memory_of(lines)
+            memory = self._memory[octave, half] = reused(f"tape{octave}{half}", (64 * lines,), np.uint8)
         return memory
 
 

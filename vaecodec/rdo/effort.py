@@ -5,13 +5,14 @@ from __future__ import annotations
 from vaecodec.arguments import check_effort
 from vaecodec.config import LAST_ANCHOR
 
-__all__ = ["INDEX_OFFSETS", "ITERATIONS", "check_effort", "coded_index"]
+__all__ = ["INDEX_OFFSETS", "ITERATIONS", "PRECISE", "check_effort", "coded_index"]
 
-ITERATIONS = (0, 0, 1, 2, 4, 6, 9, 14, 22)  # of refinement, for efforts 1 to 9; effort 2 has a larger filter alone
+ITERATIONS = (0, 1, 2, 3, 5, 7, 10, 14, 22)  # of refinement, for efforts 1 to 9
+PRECISE = 3  # the effort from which on squared errors are met closely, and filters may have several classes
 
-# Refinement lowers squared errors.  From effort 4 on a part of that is given up for larger steps: by how much the
+# Refinement lowers squared errors.  From effort 3 on a part of that is given up for larger steps: by how much the
 # quality index is lowered in the middle of the scale.  Chosen on held-out images.
-INDEX_OFFSETS = (0, 0, 0, 10, 18, 20, 22, 23, 23)
+INDEX_OFFSETS = (0, 0, 10, 14, 18, 20, 22, 23, 23)
 
 
 def coded_index(quality_index: int, effort: int) -> int:

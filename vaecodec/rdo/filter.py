@@ -35,6 +35,7 @@ NEAREST = (4, 4)  # samples in the sums of the other channels: along rows and co
 REACH = FILTER_REACH  # of the activity, which is wider than that of the weights
 ACTIVITY_SCALE = 1 << 12  # activity() returns this many times the activity, since its three means have integer weights
 STRIP_SAMPLES = 1 << 15  # processed together, to stay in the cache
+FIT_SAMPLES, MAX_SPARSITY = 1 << 17, 5  # fit one class to this many samples of a tile, at least one row in MAX_SPARSITY
 
 
 class NormalEquations(NamedTuple):
@@ -119,6 +120,11 @@ def _quantised(weights: np.ndarray, shift: int) -> np.ndarray:
     return np.clip(np.rint(weights * 2.0**shift), -MAX_WEIGHT, MAX_WEIGHT).astype(np.int8)
 
 
+def sparsity(area: Box) -> int:
+    """One in how many rows of an area suffices for one class."""
+    return min(max(1, area.shape[0] * area.shape[1] // FIT_SAMPLES), MAX_SPARSITY)
+
+
 def fit_one_class(
     levels: np.ndarray,
     pixels: np.ndarray,
@@ -194,7 +200,7 @@ def fit_all_classes(
     return Equations(NormalEquations(unit * matrix, unit * right), others)
 
 
-def fit_classes(decoded: np.ndarray, pixels: np.ndarray, area: Box, step_size: float, every: int = 1) -> Equations:
+def fit_classes(decoded: np.ndarray, pixels: np.ndarray, area: Box, step_size: float) -> Equations:
     """Sum the equations of all classes over the samples in an area.
 
     Args:
@@ -202,7 +208,6 @@ def fit_classes(decoded: np.ndarray, pixels: np.ndarray, area: Box, step_size: f
         pixels: the original [H, W, C].
         area: pixels to use.
         step_size: the quantisation step on the same scale.
-        every: use one in this many samples.
     """
     channels, residuals = _rotated(decoded), _rotated(pixels - decoded)
     equations = Equations.zero(len(channels))
@@ -212,20 +217,20 @@ def fit_classes(decoded: np.ndarray, pixels: np.ndarray, area: Box, step_size: f
         bottom = min(top + rows, area.bottom)
         outer = (slice(None), slice(top, bottom + 2 * REACH), slice(area.left, area.right + 2 * REACH))
         inner = (slice(None), slice(top + REACH, bottom + REACH), slice(area.left + REACH, area.right + REACH))
-        equations = equations + _strip_equations(channels[outer], residuals[inner], ramps, every)
-    return Equations(*(NormalEquations(every * part.matrix, every * part.right) for part in equations))
+        equations = equations + _strip_equations(channels[outer], residuals[inner], ramps)
+    return equations
 
 
-def _strip_equations(channels: np.ndarray, residuals: np.ndarray, ramps: list[Ramp], every: int) -> Equations:
-    sums, active = _neighbour_sums(channels[0])[:, ::every], _activity(channels[0]).ravel()[::every]
+def _strip_equations(channels: np.ndarray, residuals: np.ndarray, ramps: list[Ramp]) -> Equations:
+    sums, active = _neighbour_sums(channels[0]), _activity(channels[0]).ravel()
     basis = _less_centre(sums, COUNTS)
     nearest = _less_centre(np.stack([sums[0] + sums[1], sums[2], sums[-1]]), NEAREST)
     rising = [np.ones_like(active), *(ramp(active) for ramp in ramps), np.zeros_like(active)]
     classes = [np.subtract(low, high) * basis for low, high in pairwise(rising)]
-    residuals = residuals.reshape(len(residuals), -1)[:, ::every]
+    residuals = residuals.reshape(len(residuals), -1)
     others = Equations.zero(len(channels)).others
     for n, (channel, residual) in enumerate(zip(channels[1:], residuals[1:], strict=True), 1):
-        own = _less_centre(_nearest_sums(channel)[:, ::every], NEAREST)
+        own = _less_centre(_nearest_sums(channel), NEAREST)
         normal = NormalEquations.of_samples(np.concatenate([own, nearest]), residual)
         at = [0, 1, 2 * n, 2 * n + 1]
         others.matrix[np.ix_(at, at)] += normal.matrix

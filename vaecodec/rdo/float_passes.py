@@ -66,7 +66,7 @@ class FloatPasses:
         self._back = error, back
         shown = np.clip(np.rint(error), -self._pixels, 255 - self._pixels)  # pixels are whole, in 0..255
         squared_error = float(np.square(shown).sum(dtype=np.float64))
-        return Trial(all_symbols, all_indices, values, bits, squared_error, lambda: equations, decoded, None)
+        return Trial(all_symbols, all_indices, values, bits, squared_error, lambda several: equations, decoded, None)
 
     def error_gradients(self) -> Parts:
         """Half of the gradient of the squared error of the last trial by values of parts, in squared steps."""

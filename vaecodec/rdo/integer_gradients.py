@@ -20,6 +20,7 @@ from vaecodec.model.file import Model
 from vaecodec.model.weights import integer_layer
 from vaecodec.native import gradients as kernels
 from vaecodec.native.gradients import BlockBack, Context, Half, OctaveBack, Slopes, SymbolTables
+from vaecodec.native.library import reused
 from vaecodec.native.networks import Dense, Depthwise
 from vaecodec.native.transforms import analysis_coarse
 from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, OctavePass, Record, level_of
@@ -245,11 +246,11 @@ class IntegerSynthesis:
         """Gradients i16[16h, 16w, C] by levels -> by coefficients f32, in their unit if both are of one scale."""
         (h, w), layers, synthesis, over_rows = self._cells, self._layers, self._synthesis, self._threads.over_rows
         multipliers = [synthesis.multipliers.at(place, self._quality_index) for place in ("out", "fine")]
-        y = np.empty((2 * h, 2 * w, layers.fine.channels), np.int16)
+        y = reused("fine slopes", (2 * h, 2 * w, layers.fine.channels), np.int16)
         over_rows(2 * h, lambda rows: kernels.pixels_back(layers.fine, error, multipliers[0], y, rows))
         count = len(layers.coarse_blocks)
         y = self._blocks_back(layers.fine_blocks, y, self._tapes[count:], multipliers[1])
-        planes = np.empty((error.shape[2], STRIDE * h, STRIDE * w), np.float32)
+        planes = reused("plane slopes", (error.shape[2], STRIDE * h, STRIDE * w), np.float32)
         over_rows(
             2 * h,
             lambda rows: kernels.samples_back(layers.skip, y, error, layers.skip_unit, self._rotation, planes, rows),
@@ -257,7 +258,7 @@ class IntegerSynthesis:
         x = np.empty((h, w, layers.coarse.channels), np.int16)
         over_rows(h, lambda rows: analysis_coarse(layers.coarse, y, x, rows))
         x = self._blocks_back(layers.coarse_blocks, x, self._tapes[:count])
-        out = empty_coefficients(len(planes), (h, w), np.float32)
+        out = empty_coefficients(len(planes), (h, w), np.float32, "coefficient slopes")
         self._threads.run(lambda channel: _wavelet_back(planes[channel], out, channel), range(len(planes)))
         over_rows(
             h,
@@ -269,7 +270,7 @@ class IntegerSynthesis:
         self, blocks: list[BlockBack], gradient: np.ndarray, tapes: list[np.ndarray], last: np.ndarray | None = None
     ) -> np.ndarray:
         """Through blocks, last to first; the result of the first one is multiplied."""
-        other = np.empty_like(gradient)
+        other = reused(f"slopes {gradient.shape[2]}", gradient.shape, np.int16)
         for block, tape in zip(blocks, reversed(tapes), strict=True):
             multiplier = last if block is blocks[-1] else None
             arguments = block, gradient, tape, other, multiplier

@@ -13,10 +13,11 @@ from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
 from vaecodec.entropy.coding import outlier_bits_of
 from vaecodec.model.file import Model
 from vaecodec.native import gradients as kernels
+from vaecodec.native.library import reused
 from vaecodec.native.transforms import FilterWeights, restore_levels
 from vaecodec.prior.context_model import Distributions, Record, choose_symbols
 from vaecodec.rdo import quantization
-from vaecodec.rdo.filter import Equations, fit_all_classes, fit_one_class
+from vaecodec.rdo.filter import Equations, fit_all_classes, fit_one_class, sparsity
 from vaecodec.rdo.integer_gradients import IntegerPriorGradients, IntegerSynthesis
 from vaecodec.rdo.quantization import Parts, Quantizer
 from vaecodec.rdo.trial import Trial
@@ -68,9 +69,9 @@ class IntegerPasses:
         self._synthesis = IntegerSynthesis(model, quality_index, coefficients.cells, threads)
         self._prior_gradients = IntegerPriorGradients(model, quality_index, inner.shape, threads)
         self._record = Record()
-        self._error: np.ndarray = np.empty(pixels.shape, np.int16)
+        self._error: np.ndarray = reused("error", pixels.shape, np.int16)
         self._weights: FilterWeights | None = None
-        self._restored = np.empty(pixels.shape, np.int16)
+        self._restored = reused("restored", pixels.shape, np.int16)
         self._area = Box(*(STRIDE * edge for edge in inner)).intersection(Box(0, 0, *within))
         mantissas, shifts = model.gains.scaled(quality_index)
         steps = np.ldexp(mantissas.astype(np.float64), VALUE_BITS - PIXEL_BITS - shifts)  # of coefficients
@@ -170,10 +171,12 @@ class IntegerPasses:
         self._threads.over_rows(len(samples), lambda rows: restore_levels(samples, weights, out, rows, adjoint))
         return out
 
-    def _equations(self, levels: np.ndarray) -> Equations:
-        """Equations of filters of all classes."""
+    def _equations(self, levels: np.ndarray, several: bool) -> Equations:
+        """Equations of filters of one class, from some rows, or of all classes, from all rows."""
         model, threads = self._model, self._threads
         rotation, area = model.transforms.synthesis.colors, self._area
+        if not several:
+            return fit_one_class(levels, self._pixels, area, sparsity(area), rotation, threads)
         return fit_all_classes(levels, self._pixels, area, self._step_size, 1, rotation, threads)
 
     def _every(self) -> int:

@@ -6,12 +6,22 @@ A higher price makes more symbols 0 or smaller.  The squared error grows with a 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-# Chosen on held-out images.
-LOWEST, AIM, HIGHEST = 0.995, 0.9985, 1.002  # squared errors to accept, and to aim at, in limits
+
+class Tolerance(NamedTuple):
+    """Squared errors to accept, and to aim at, in limits."""
+
+    lowest: float
+    aim: float
+    highest: float
+
+
+# Chosen on held-out images.  The wide one is met by most first trials at the price that `start` sets.
+NARROW, WIDE = Tolerance(0.99, 0.9985, 1.004), Tolerance(0.95, 0.99, 1.01)
 POWER = 0.3  # of the price, where targets stay
 FOLLOWING = 2.0  # power of the excess by which the price decreases in an iteration; more oscillates
-START, MIN_PRICE, MAX_PRICE = 1.25, 0.2, 5.0
+MIN_PRICE, MAX_PRICE = 0.2, 5.0
 LEAST_ERROR = 1e-3  # has a logarithm
 
 
@@ -21,23 +31,25 @@ class Price:
     `limit` is that of the squared error; without it, the first squared error is the limit.
     """
 
-    def __init__(self, limit: float | None) -> None:
-        self.value, self._limit, self._power = 1.0, limit, POWER
+    def __init__(self, limit: float | None, tolerance: Tolerance = NARROW) -> None:
+        self.value, self._limit, self._tolerance, self._power = 1.0, limit, tolerance, POWER
         self._last: tuple[float, float] | None = None  # logarithms of price and excess
 
     def exceeds_limit(self, squared_error: float) -> bool:
         """Whether the squared error is too large."""
         if self._limit is None:
             self._limit = squared_error
-        return squared_error > HIGHEST * self._limit
+        return squared_error > self._tolerance.highest * self._limit
 
     def meets_limit(self, squared_error: float) -> bool:
         """Whether the squared error is within the limit, and close to it."""
-        return not self.exceeds_limit(squared_error) and self._excess(squared_error) >= math.log(LOWEST / AIM)
+        least = math.log(self._tolerance.lowest / self._tolerance.aim)
+        return not self.exceeds_limit(squared_error) and self._excess(squared_error) >= least
 
-    def start(self) -> None:
-        """Set the price of the first iteration, after a trial at the price of effort 1."""
-        self.value = START
+    def start(self, squared_error: float) -> None:
+        """Set the price of the first iteration, by the squared error to expect of it at the price of effort 1."""
+        self.value = 1.0
+        self._multiply(-self._excess(squared_error) / POWER)
 
     def follow(self, squared_error: float) -> None:
         """Change the price for the next iteration, in which targets move."""
@@ -55,7 +67,7 @@ class Price:
     def _excess(self, squared_error: float) -> float:
         """The logarithm of a squared error, relative to the one to aim at."""
         assert self._limit is not None
-        return math.log(max(squared_error, LEAST_ERROR) / (AIM * max(self._limit, LEAST_ERROR)))
+        return math.log(max(squared_error, LEAST_ERROR) / (self._tolerance.aim * max(self._limit, LEAST_ERROR)))
 
     def _multiply(self, logarithm: float) -> None:
         self.value = min(max(self.value * math.exp(logarithm), MIN_PRICE), MAX_PRICE)

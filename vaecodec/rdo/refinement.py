@@ -13,24 +13,25 @@ magnifies others, and every value is a context of those coded after it.  Hence t
     as the proximal operator: Parikh and Boyd 2014, Proximal Algorithms, section 4.2).
 
 The price of a bit follows the squared error, such that it comes to a limit: that of effort 1 (`price`).  Of all
-iterations the symbols with the fewest bits within that limit are used.  Errors are measured after the restoration
+iterations the symbols with the least cost within that limit are used.  Errors are measured after the restoration
 filter that fits best (`filter`), as the file will have it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from vaecodec.config import SQUARED_STEPS_PER_BIT
+from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT
 from vaecodec.model.file import Model
 from vaecodec.native import library
 from vaecodec.prior.context_model import PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import quantization
 from vaecodec.rdo.float_passes import FloatPasses
 from vaecodec.rdo.integer_passes import IntegerPasses
-from vaecodec.rdo.price import Price
+from vaecodec.rdo.price import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
 from vaecodec.rdo.trial import Passes, Trial
 from vaecodec.threads import ONE_THREAD, Threads
@@ -42,7 +43,8 @@ RATE = 0.25  # part of the way to go in the first iteration; decreases to 0
 REACH = 1.0  # quantisation steps that a target may move from its start
 MIN_CURVATURE, MAX_CURVATURE = 0.25, 4.0
 SHARPNESS = 1.15  # power of the curvature by which the worth of a bit decreases
-CORRECTIONS = 3  # of the price after the last iteration, at most
+CORRECTIONS = 2  # of the price after the last iteration, at most
+UNFORESEEN = -0.034  # logarithm of what error_after does not foresee, at the last anchor
 WORSE = 1.02  # an iteration with this many times the least cost is undone, and the next ones go half as far
 
 
@@ -70,6 +72,7 @@ class Refiner:
         threads: Threads = ONE_THREAD,
     ) -> None:
         self._model, self._lambda = model, model.config.lambda_of_sum(quality_index)
+        self._unforeseen = math.exp(UNFORESEEN * quality_index / LAST_ANCHOR)
         arguments = model, pixels, within, coefficients, inner, quality_index
         self._passes: Passes = FloatPasses(*arguments) if library.in_numpy() else IntegerPasses(*arguments, threads)
 
@@ -78,36 +81,41 @@ class Refiner:
         quantizers = self._quantizers([1.0] * PARTS, 1.0)
         return self._passes.trial(self._passes.targets(), quantizers).squared_error
 
-    def __call__(self, iterations: int, tick: Callable[[], None] = lambda: None, limit: float | None = None) -> Trial:
-        """Find the symbols with the fewest bits within a limit of the squared error.
+    def __call__(
+        self,
+        iterations: int,
+        tick: Callable[[], None] = lambda: None,
+        limit: float | None = None,
+        tolerance: Tolerance = NARROW,
+    ) -> Trial:
+        """Find the symbols with the least cost within a limit of the squared error.
 
         Args:
             iterations: at least 1.
             tick: called in each iteration.
             limit: of the squared error; without it that of the first trial, which is not refined.
+            tolerance: of the squared error.
 
         Returns:
-            The trial with the fewest bits; if none is within the limit, that with the least squared error.
+            The trial with the least cost of those that meet the limit; if none is below it, that with the least error.
         """
         passes, start = self._passes, self._passes.targets()
-        targets, shortening, least_cost, rank = start, 1.0, np.inf, (True, np.inf)
-        curvatures, price = [1.0] * PARTS, Price(limit)
+        targets, shortening, least_cost, rank = start, 1.0, np.inf, (True, True, np.inf)
+        curvatures, price = [1.0] * PARTS, Price(limit, tolerance)
         for n in range(iterations + CORRECTIONS + 1):
             trial = passes.trial(targets, self._quantizers(curvatures, price.value))
-            excess = price.exceeds_limit(trial.squared_error)
-            trial_rank = excess, trial.squared_error if excess else trial.bits
+            excess, cost = price.exceeds_limit(trial.squared_error), trial.bits + self._lambda * trial.squared_error
+            met = price.meets_limit(trial.squared_error)
+            trial_rank = excess, not met, trial.squared_error if excess else cost
             if trial_rank < rank:
                 rank, best = trial_rank, trial
             if n >= iterations:
-                if price.meets_limit(trial.squared_error):
+                if met:
                     break
                 price.correct(trial.squared_error)
                 continue
             tick()
-            cost = trial.bits + self._lambda * trial.squared_error
-            if n == 0:
-                price.start()
-            else:
+            if n > 0:
                 price.follow(trial.squared_error)
             if cost < least_cost:
                 least_cost, best_targets = cost, targets
@@ -117,7 +125,10 @@ class Refiner:
             # Half of the gradient of the squared error, in squared quantisation steps, as in quantisation.
             gradients = passes.error_gradients()
             if n == 0:
-                curvatures = curvatures_of(_floats(trial), start, gradients)
+                values = _floats(trial)
+                curvatures = curvatures_of(values, start, gradients)
+                expected = trial.squared_error * error_after(curvatures, values, start)
+                price.start(expected * self._unforeseen)
             # The gradient is linear in the squared error and in bits, which count `price` times.
             gradients = passes.gradients(trial, [part / np.float32(price.value) for part in gradients])
             steps = [price.value / curvature for curvature in curvatures]
@@ -134,6 +145,20 @@ class Refiner:
 def _floats(trial: Trial) -> Parts:
     """f32[n]: values of each part in quantisation steps."""
     return [part.astype(np.float32) * np.float32(1 / quantization.UNIT) for part in trial.values]
+
+
+def error_after(curvatures: list[float], values: Parts, targets: Parts) -> float:
+    """The squared error to expect where the curvatures weigh the price of bits, relative to that without.
+
+    An octave contributes curvature * its squared distances, which grow with a power of the price there.
+    """
+    before = after = 1e-9
+    for curvature, value, target in zip(curvatures, values, targets, strict=True):
+        distance = value - target
+        part = curvature * float(np.vdot(distance, distance))
+        before += part
+        after += part * curvature ** (-SHARPNESS * POWER)
+    return after / before
 
 
 def curvatures_of(values: Parts, targets: Parts, gradients: Parts) -> list[float]:

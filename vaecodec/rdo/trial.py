@@ -21,7 +21,7 @@ class Trial(NamedTuple):
     values: Parts
     bits: float
     squared_error: float  # after the restoration filter that fits best
-    equations: Callable[[], Equations]  # of the filter
+    equations: Callable[[bool], Equations]  # of the filter; of one class, or of several
     decoded: Values
     levels: np.ndarray | None  # i16[H, W, C] of the tile and its halo, where decoders compute these
 

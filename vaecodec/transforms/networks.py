@@ -22,7 +22,7 @@ from vaecodec.config import ANCHORS, CELL, FINER, INDICES_PER_ANCHOR, LAST_ANCHO
 from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
-from vaecodec.native.library import memory, reused
+from vaecodec.native.library import reused
 from vaecodec.native.networks import Block, Dense, Depthwise
 from vaecodec.native.transforms import FilterWeights, restore
 from vaecodec.threads import ONE_THREAD, Threads
@@ -260,10 +260,14 @@ class Synthesis:
         return levels
 
     def tapes(self, cells: tuple[int, int]) -> list[np.ndarray]:
-        """Memory for what gradients need of the blocks, for images of (h, w) cells: coarse ones, then fine ones."""
+        """Memory for what gradients need of the blocks, for images of (h, w) cells: coarse ones, then fine ones.
+
+        Later calls in the same thread return the same memory.
+        """
         (h, w), coarse, fine = cells, self.latents.channels, self.skip.channels
         shapes = [(h, w, coarse)] * len(self.coarse_blocks) + [(2 * h, 2 * w, fine)] * len(self.fine_blocks)
-        return [memory(layers.tape_lines(shape)) for shape in shapes]
+        lines = map(layers.tape_lines, shapes)
+        return [reused(f"synthesis tape{n}", (64 * count,), np.uint8) for n, count in enumerate(lines)]
 
     def pixels(
         self,

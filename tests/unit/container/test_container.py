@@ -50,7 +50,7 @@ def test_parse_inverts_pack():
         "model": MODEL,
         "height": 100,
         "width": 200,
-        "quality": 43.88,
+        "quality": 43.9,
         "step": 448,
         "tile": 128,
         "tiles": 2,

@@ -215,12 +215,12 @@ def shifted(crop):
 
 
 def test_effort_fits_one_filter_to_all_tiles(codec, shifted):
-    files = [codec.encode_unfiltered(shifted, 60), *(codec.encode(shifted, 60, effort=effort) for effort in (1, 2))]
+    files = [codec.encode_unfiltered(shifted, 60), *(codec.encode(shifted, 60, effort=effort) for effort in (1, 3))]
     errors = [float(np.square(codec.decode(file).astype(float) - shifted).sum()) for file in files]
     none, one_class, four_classes = (parse(file).header.filter for file in files)
     assert not none and one_class[0] == 0 and len(four_classes) >= len(one_class) and errors[0] > errors[1] >= errors[2]
-    assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1]) == codec.symbol_crcs(files[2])
-    tiled = codec.encode(shifted, 60, effort=2, tile=128)
+    assert codec.symbol_crcs(files[0]) == codec.symbol_crcs(files[1])
+    tiled = codec.encode(shifted, 60, effort=3, tile=128)
     assert len(parse(tiled).tiles) == 4 and parse(tiled).header.filter
     expected = reference_decoder.decode(
         tiled, reference_decoder.read_model(path_of_model("small"))

@@ -4,7 +4,7 @@ import pytest
 
 from vaecodec.config import QUALITY_INDICES
 from vaecodec.rdo.effort import INDEX_OFFSETS, ITERATIONS, coded_index
-from vaecodec.rdo.price import HIGHEST, LOWEST, MAX_PRICE, MIN_PRICE, Price
+from vaecodec.rdo.price import MAX_PRICE, MIN_PRICE, NARROW, POWER, WIDE, Price
 
 
 @pytest.mark.parametrize("power", [0.15, 0.3, 0.6])
@@ -15,7 +15,8 @@ def test_corrections_reach_the_limit(power, start):
         if price.meets_limit(start * price.value**power):
             break
         price.correct(start * price.value**power)
-    assert LOWEST * limit <= start * price.value**power <= HIGHEST * limit or price.value in (MIN_PRICE, MAX_PRICE)
+    error = start * price.value**power / limit
+    assert NARROW.lowest <= error <= NARROW.highest or price.value in (MIN_PRICE, MAX_PRICE)
 
 
 @pytest.mark.parametrize("power", [0.15, 0.3, 0.6])
@@ -29,8 +30,17 @@ def test_the_price_follows_squared_errors_that_decrease(power):
 
 def test_the_first_squared_error_is_the_limit_where_none_is_given():
     price = Price(None)
-    assert not price.exceeds_limit(50) and price.exceeds_limit(50.2) and price.meets_limit(49.9)
+    assert not price.exceeds_limit(50) and price.exceeds_limit(50.3) and price.meets_limit(49.9)
     assert not price.meets_limit(49) and not price.meets_limit(51)
+
+
+def test_the_first_price_aims_at_the_tolerance():
+    for tolerance in (NARROW, WIDE):
+        price = Price(100, tolerance)
+        price.start(80)
+        assert 80 * price.value**POWER == pytest.approx(100 * tolerance.aim)
+    wide = Price(100, WIDE)
+    assert wide.meets_limit(96) and not wide.meets_limit(94) and wide.exceeds_limit(102)
 
 
 def test_an_error_of_nothing_has_a_price():
@@ -47,4 +57,4 @@ def test_efforts_lower_the_quality_index_less_at_its_upper_end():
         indices = [coded_index(index, effort) for index in range(QUALITY_INDICES)]
         assert indices == sorted(indices) and indices[0] == 0
         assert indices[-1] - indices[448] >= QUALITY_INDICES - 1 - 448
-        assert (indices == list(range(QUALITY_INDICES))) == (effort < 4)
+        assert (indices == list(range(QUALITY_INDICES))) == (effort < 3)
