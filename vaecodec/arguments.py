@@ -11,6 +11,8 @@ import os
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
 
+from vaecodec.urls import is_url, read_url
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
@@ -182,12 +184,14 @@ def check_sequence(name: str, value: Any, of: str) -> list[Any]:
 
 
 def to_bytes(data: Readable, name: str = "data", expected: str = "a path, bytes or a binary file") -> bytes:
-    """Read a file, by path or from a binary file object, or return the bytes of a buffer.
+    """Read a file, by path, by URL or from a binary file object, or return the bytes of a buffer.
 
     Raises OSError where a file cannot be read, FileNotFoundError where it is missing.
     """
     if isinstance(data, bytes):
         return data
+    if is_url(data):
+        return read_url(str(data))
     if isinstance(data, (str, os.PathLike)):
         with open(data, "rb") as file:
             return file.read()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.errors import CodecError
+from vaecodec.urls import check_url_target, is_url
 
 Path = str | os.PathLike[str]
 PATH_TYPES = (str, os.PathLike)  # `Path`, as isinstance takes it
@@ -48,7 +49,9 @@ def check_target(
     `taken` maps the real paths of this run's outputs to their inputs: even with `overwrite`, none of them may be the
     output of another input, which would be lost.
     """
-    if not isinstance(dst, PATH_TYPES):
+    if is_url(dst):
+        check_url_target(name_of(dst), overwrite)
+    if not isinstance(dst, PATH_TYPES) or is_url(dst):
         return
     if isinstance(src, PATH_TYPES) and os.path.exists(src) and os.path.exists(dst) and os.path.samefile(src, dst):
         raise CodecError(f"{name_of(src)}: input and output are the same file")

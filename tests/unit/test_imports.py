@@ -15,7 +15,7 @@ PACKAGE = ROOT / "vaecodec"
 
 # Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
 ORDER = """
-errors version arguments config limits progress atomic threads tensors
+errors version urls arguments config limits progress atomic threads tensors
 container native entropy transforms prior model rdo images lossless codec arrays generative files
 training integrations bench cli
 """.split()
@@ -37,6 +37,7 @@ ALLOWED = {
     "tqdm": ("bench.command",),
     "shtab": ("cli.completion",),
     "backports": ("container.chunks",),
+    "fsspec": ("urls",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),
     "pyarrow": ("integrations.ray",),

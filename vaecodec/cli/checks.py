@@ -7,6 +7,7 @@ import os
 import sys
 
 from vaecodec.container.chunks import MAGIC, SUFFIX
+from vaecodec.urls import is_url
 
 # Suffixes of image formats, under which nobody looks for a .vae file.
 OTHER_SUFFIXES = frozenset(
@@ -36,11 +37,16 @@ def _is_vae(path: str) -> bool:
         return False
 
 
+def is_folder(path: str) -> bool:
+    """Whether outputs go below a path: an existing folder, or a URL that ends with a slash."""
+    return os.path.isdir(path) or (is_url(path) and path.endswith("/"))
+
+
 def check_files(args: argparse.Namespace) -> bool:
     """Check a command without -r; return whether to write to standard output."""
     stdin, several = "-" in args.inputs, len(args.inputs) > 1
     to_stdout = args.stdout or args.output == "-" or (args.output is None and args.inputs == ["-"])
-    to_folder = args.output is not None and os.path.isdir(args.output)
+    to_folder = args.output is not None and is_folder(args.output)
     if args.output_dir is not None:
         args.usage("--output-dir needs -r; -o takes an existing folder")
     if args.include or args.exclude:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from vaecodec.cli.checks import check_stdin
 from vaecodec.container.info import describe_file
 from vaecodec.model.library import name_of_model
 from vaecodec.progress import Console, format_bytes
+from vaecodec.urls import is_url, read_url
 
 CHANNELS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}
 CODINGS = {"vae": "quality", "lossless": "lossless", "near-lossless": "within {max_error}", "avif": "as AVIF"}
@@ -21,7 +23,9 @@ def info(args: argparse.Namespace, console: Console) -> int:
     """Print what the headers of .vae files say."""
 
     def work(name: str) -> tuple[dict[str, Any], str]:
-        if name != "-":
+        if is_url(name):
+            record = describe_file(io.BytesIO(read_url(name)))
+        elif name != "-":
             with open(name, "rb") as file:
                 record = describe_file(file)
         else:

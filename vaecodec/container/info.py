@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from vaecodec.arguments import Readable, to_bytes
 from vaecodec.container import image_file, image_set, stored
+from vaecodec.urls import is_url
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def info(source: Readable) -> Info:
 
     Raises FormatError on damage, OSError where a file cannot be read.
     """
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) and not is_url(source):
         with open(source, "rb") as file:
             return Info.from_record(describe_file(file))
     return Info.from_record(describe_file(io.BytesIO(to_bytes(source))))

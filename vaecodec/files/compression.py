@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from vaecodec.files.sources import Source
 from vaecodec.images.writing import format_of
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.progress import Progress, warn
+from vaecodec.urls import is_url, write_url
 
 
 def compress_file(
@@ -63,9 +65,9 @@ def compress_file(
     or frames, is stored unchanged with its name, permissions and time.
 
     Args:
-        src: a path, or a binary file.
-        dst: file or folder, or a binary file; None is the folder of `src`.  In a folder, photo.jpg becomes photo.vae,
-            and notes.txt becomes notes.txt.vae.
+        src: a path, a URL (extra `fsspec`), or a binary file.
+        dst: file or folder, URL, or a binary file; None is the folder of `src`.  In a folder, and below a URL that ends
+            with a slash, photo.jpg becomes photo.vae, and notes.txt becomes notes.txt.vae.
         quality: 1..100, 75 without a target; or give one of the targets, `lossless` or `max_error`, as for
             vaecodec.encode.
         model: an installed model's name, or a .vcm file.
@@ -198,11 +200,17 @@ def convert_file(
     start = time.perf_counter()
     for name, flag in (("remove", remove), ("overwrite", overwrite), ("adopt", adopt)):
         arguments.check_flag(name, flag)
+    if remove and (is_url(src) or is_url(dst)):
+        raise CodecError(f"{name_of(src)}: not compressed, because a file is removed only between local files")
+    if dst is None and is_url(src):
+        raise CodecError(f"{name_of(src)}: the output of a URL needs a name")
     folder: str | None = None
     if dst is None:
         folder = os.path.dirname(_path_of(src))
     elif isinstance(dst, PATH_TYPES) and os.path.isdir(dst):
         folder = os.fspath(dst)
+    elif is_url(dst) and name_of(dst).endswith("/"):
+        folder = name_of(dst)
 
     def choose_target(name: str, may_replace: bool = True) -> None:
         nonlocal dst, overwrite
@@ -217,7 +225,9 @@ def convert_file(
         output = make_output(source, choose_target)
         source.check_size()
         assert dst is not None
-        if isinstance(dst, PATH_TYPES):
+        if is_url(dst):
+            write_url(name_of(dst), _bytes_of(output.data))
+        elif isinstance(dst, PATH_TYPES):
             write_atomic(dst, output.data, overwrite, adopt, output.attributes)
         else:
             if callable(output.data):
@@ -233,6 +243,15 @@ def convert_file(
             output.check(_path_of(dst))
             source.remove(dst)
     return report
+
+
+def _bytes_of(data: bytes | Callable[[BinaryIO], None]) -> bytes:
+    """The bytes of an output, which may be a function that writes them."""
+    if not callable(data):
+        return data
+    file = io.BytesIO()
+    data(file)
+    return file.getvalue()
 
 
 def _check_files(src: Any, dst: Any) -> None:

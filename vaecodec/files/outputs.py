@@ -250,7 +250,7 @@ def refuse_large(source: Source, window: Window | None, limits: Limits | None) -
 def store_file(source: Source, choose_target: ChooseTarget) -> Output:
     """Store any file unchanged in a .vae file."""
     choose_target(os.path.basename(compressed_name(source.name, is_image=False)))
-    header = stored.Stored(os.fsencode(os.path.basename(source.path or "")), source.attributes)
+    header = stored.Stored(os.fsencode("" if source.name == "-" else os.path.basename(source.name)), source.attributes)
     content: stored.Content | None = None
 
     def write(file: BinaryIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -10,12 +11,13 @@ from typing import BinaryIO, cast
 
 from vaecodec.atomic import PATH_TYPES, Attributes, Path, attributes_of, name_of
 from vaecodec.errors import CodecError
+from vaecodec.urls import is_url, read_url
 
 MAX_IN_MEMORY = 1 << 26  # bytes of a pipe that are held in memory; a longer one goes to a temporary file
 
 
 class Source:
-    """A path or binary stream, open within `with`; `file` is seekable and at its start.
+    """A path, URL or binary stream, open within `with`; `file` is seekable and at its start.
 
     `left_out` has a message for everything in the source that its output lacks; `remarks` has other messages.
     """
@@ -24,15 +26,17 @@ class Source:
 
     def __init__(self, src: Path | BinaryIO) -> None:
         self._src, self.name = src, name_of(src)
-        self.path = os.fspath(src) if isinstance(src, PATH_TYPES) else None
+        self.path = os.fspath(src) if isinstance(src, PATH_TYPES) and not is_url(src) else None
         self.attributes = Attributes()
         self.left_out: list[str] = []
         self.remarks: list[str] = []
 
     def __enter__(self) -> Source:
         with ExitStack() as stack:
-            if isinstance(self._src, PATH_TYPES):
-                file: BinaryIO = stack.enter_context(open(self._src, "rb"))
+            if is_url(self._src):
+                file: BinaryIO = io.BytesIO(read_url(self.name))
+            elif isinstance(self._src, PATH_TYPES):
+                file = stack.enter_context(open(self._src, "rb"))
                 self._opened = os.fstat(file.fileno())
                 self.attributes = attributes_of(self._opened)
             else:

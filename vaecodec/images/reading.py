@@ -29,6 +29,7 @@ from vaecodec.images.channels import check_array, split_alpha
 from vaecodec.images.frames import has_png_frames
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
 from vaecodec.progress import collect_messages
+from vaecodec.tensors import is_array, to_numpy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,10 +83,9 @@ def read_image(
 
     if isinstance(source, (str, os.PathLike)):
         name = name or os.fspath(source)
-    if hasattr(source, "__array__") and not isinstance(source, Image.Image):
-        source = np.asarray(source)
-    elif not isinstance(source, Image.Image):
-        source = to_bytes(source, "image", EXPECTED)
+    if not isinstance(source, Image.Image):
+        contents: Any = source
+        source = to_numpy(contents) if is_array(contents) else to_bytes(contents, "image", EXPECTED)
     name, notes = name or "image", list[str]()
     with collect_messages(left_out) as messages:
         try:
