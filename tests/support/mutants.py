@@ -1,13 +1,15 @@
-"""Mutants that reach the native core: of files, of models, and of sets of images."""
+"""Mutants that reach the native core: of files with a model and without, of models, and of sets of images."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from safetensors.numpy import load
@@ -16,7 +18,7 @@ import vaecodec
 from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
 from support.paths import GOLDEN
-from vaecodec.codec import Codec
+from vaecodec.codec import Codec, adaptive, modes
 from vaecodec.config import QUALITY_INDICES, Config
 from vaecodec.container.chunks import MAGIC
 from vaecodec.container.image_file import Parsed, pack, parse
@@ -205,6 +207,39 @@ def changed_array(array: np.ndarray, rng: random.Random) -> np.ndarray:
     return array
 
 
+class Exact:
+    """Mutants of files of the adaptive coding; and images that must come back without loss or within a bound."""
+
+    LIMITS = Limits(pixels=1 << 14)
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self._files = []
+        for channels, deep, bound in itertools.product((1, 2, 3, 4), (False, True), (0, 3)):
+            self._files.append(adaptive.pack(self._image(rng, 9, 70, channels, 16 if deep else 8), bound, tile=64))
+
+    def _image(self, rng: np.random.Generator, height: int, width: int, channels: int, depth: int) -> np.ndarray:
+        top = (1 << depth) - 1
+        samples = rng.integers(0, top + 1, (height, width, channels)) if rng.integers(2) else np.zeros(1, np.int64)
+        ramp = np.add.outer(np.arange(height), np.arange(width))[..., None] * rng.integers(1, 9, channels)
+        samples = (samples // (1 << rng.integers(0, depth)) + ramp) % (top + 1)
+        return samples.astype(np.uint8 if depth <= 8 else np.uint16)
+
+    def attempt(self, rng: random.Random) -> None:
+        """Decode one, or code an image; raises CodecError as decoding does."""
+        if rng.randrange(3) == 0:
+            generator = np.random.default_rng(rng.randrange(1 << 32))
+            size = rng.randint(1, 30), rng.randint(1, 80), rng.randint(1, 4)
+            image, bound = self._image(generator, *size, rng.randint(1, 16)), rng.choice((0, 0, 1, 16))
+            decoded = modes.decode(adaptive.pack(image, bound, threads=1, tile=64), threads=1)
+            if np.abs(decoded.reshape(image.shape).astype(int) - image).max() > bound:
+                raise AssertionError("a sample is beyond the bound")
+            return
+        data = mutate(rng, rng.choice(self._files), self._files)
+        with mock.patch("vaecodec.lossless.payload._crc", lambda image: Anything()):
+            modes.decode(with_right_crcs(data), limits=self.LIMITS, threads=1)
+
+
 class Sets:
     """Mutants of the golden sets of images."""
 
@@ -216,4 +251,4 @@ class Sets:
     def attempt(self, rng: random.Random) -> None:
         """Decode one; raises CodecError as that does."""
         data = mutate(rng, rng.choice(self._files), self._files)
-        vaecodec.decode_set(with_right_crcs(data), self._model, Limits(pixels=1 << 16))
+        vaecodec.decode_set(with_right_crcs(data), model=self._model, limits=Limits(pixels=1 << 16))

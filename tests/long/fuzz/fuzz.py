@@ -25,7 +25,7 @@ import vaecodec
 from support.damage import mutants, mutate, with_right_crc
 from support.images import synthetic_image
 from vaecodec import arrays
-from vaecodec.codec import Codec
+from vaecodec.codec import Codec, modes
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError
@@ -120,12 +120,20 @@ def fuzz_decode(tally: Tally, seed: int, count: int) -> None:
                 tally.fail(mutant, f"{(peak() - tally.base) / 2**20:.0f} MiB for {pixels} pixels")
 
 
+def fuzz_exact(tally: Tally, seed: int, count: int) -> None:
+    """Fuzz files without latents: of the adaptive coding and others."""
+    files = [path.read_bytes() for path in sorted((TESTS / "golden" / "kinds").glob("*.vae"))]
+    files = [data for data in files if data[12:16] == b"PICT"]
+    for mutant in mutants(seed, count, files):
+        tally.run(mutant, lambda data: modes.decode(data, limits=LIMITS, threads=1))
+
+
 def fuzz_sets(tally: Tally, seed: int, count: int) -> None:
     """Fuzz sets of images, which are coded by bits back."""
     folder = TESTS / "golden" / "sets"
     model, files = str(folder / "tiny.vcm"), [path.read_bytes() for path in sorted(folder.glob("*.vae"))]
     for mutant in mutants(seed, count, files):
-        tally.run(mutant, lambda data: vaecodec.decode_set(data, model, LIMITS))
+        tally.run(mutant, lambda data: vaecodec.decode_set(data, model=model, limits=LIMITS))
 
 
 def fuzz_arrays(tally: Tally, seed: int, count: int) -> None:
@@ -184,6 +192,7 @@ def main() -> None:
     targets = {
         "parser": fuzz_parser,
         "decode": fuzz_decode,
+        "exact": fuzz_exact,
         "sets": fuzz_sets,
         "arrays": fuzz_arrays,
         "model": fuzz_model,
