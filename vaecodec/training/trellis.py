@@ -1,8 +1,8 @@
 """Train the prior on the symbols that encoders choose with the trellis.
 
 An encoder chooses symbols with the least J = D + lambda R.  Near a minimum its cost changes as if the symbols were
-fixed, so the gradient of J in means is that of the squared error alone, and its gradient in scale indices is that of
-the rate alone.
+fixed, so the gradient of J in scale indices is that of the rate alone, and in means that of the squared error alone.
+Of symbols other than 0 the latter is almost all noise, whose mean is the slope of the rate: that is used for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 from vaecodec.config import SCALES, SQUARED_STEPS_PER_BIT
 from vaecodec.errors import CodecError
 from vaecodec.model.file import Model, load_model
-from vaecodec.native.symbols import quantise, symbol_values
+from vaecodec.native.symbols import HALF_LEVEL, quantise, symbol_values
 from vaecodec.rdo.quantization import UNIT, Quantizer, quantizer, symbol_bits
 
 Tensor = Any
@@ -64,6 +64,11 @@ class Trellis(NamedTuple):
         flat = tf.constant(self.bits.ravel())
         return (1.0 - fraction) * tf.gather(flat, entry) + fraction * tf.gather(flat, entry + MAGNITUDES)
 
+    def slope(self, symbols: Tensor, index: Tensor) -> Tensor:
+        """Bits f32[...] for a step more in the direction of symbols that are not 0, without a gradient."""
+        index, sign = tf.stop_gradient(index), tf.sign(symbols)
+        return sign * (self.rate(symbols + sign, index) - self.rate(symbols - sign, index)) * (UNIT / (4 * HALF_LEVEL))
+
     def cost(self, target: Tensor, loc: Tensor, index: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(bits, squared error in bits, values), each f32[...], 0 outside the mask, of a part f32[...].
 
@@ -72,7 +77,10 @@ class Trellis(NamedTuple):
         target, fixed = tf.stop_gradient(target), tf.stop_gradient(loc)
         symbols, values = self.choose(target, fixed, tf.stop_gradient(index), mask)
         rate = self.rate(symbols, index)
-        error = tf.square(target - values - (loc - fixed)) / SQUARED_STEPS_PER_BIT
+        residual = target - fixed
+        error = tf.square(target - values) / SQUARED_STEPS_PER_BIT
+        slope = tf.where(symbols == 0.0, 2.0 / SQUARED_STEPS_PER_BIT * residual, self.slope(symbols, index))
+        error -= slope * (loc - fixed)
         if mask is not None:
             rate, error, values = (tf.where(mask, x, 0.0) for x in (rate, error, values))
         return rate, error, values
