@@ -410,6 +410,4 @@ def score(image: ImageLike, model: StrPath | None = None) -> Score:
 
 
 def _quality_or_default(quality: Any) -> float:
-    from vaecodec.config import DEFAULT_QUALITY
-
-    return DEFAULT_QUALITY if quality is None else arguments.check_quality(quality)
+    return arguments.DEFAULT_QUALITY if quality is None else arguments.check_quality(quality)

@@ -29,6 +29,7 @@ Readable = StrPath | Buffer | BinaryIO  # what names or holds a file
 if TYPE_CHECKING:
     ImageLike = Readable | np.ndarray | Image.Image | SupportsArray
 
+DEFAULT_QUALITY = 75.0
 DEFAULT_MODEL = "base"  # of images; arrays, and what a VAE makes of no image, take "small"
 EFFORTS = range(1, 10)
 REDUCTIONS = (1, 2, 4, 8, 16)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 STRIDE = 16  # pixels per latent cell, each way
-DEFAULT_QUALITY = 75.0
 
 ANCHORS = 8  # qualities at which gains are learned; in between they are interpolated
 INDICES_PER_ANCHOR = 128  # quality indices from one anchor to the next

@@ -7,9 +7,8 @@ import os
 import re
 from typing import Any, NoReturn, Protocol
 
-from vaecodec.arguments import DEFAULT_MODEL, MAX_ERROR
+from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_QUALITY, MAX_ERROR
 from vaecodec.cli import help_texts
-from vaecodec.config import DEFAULT_QUALITY
 
 
 class AddCommand(Protocol):

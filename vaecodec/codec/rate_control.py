@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vaecodec.arguments import check_targets
-from vaecodec.config import DEFAULT_QUALITY, LAST_ANCHOR, QUALITY_INDICES
+from vaecodec.arguments import DEFAULT_QUALITY, check_targets
+from vaecodec.config import LAST_ANCHOR, QUALITY_INDICES
 from vaecodec.container.image_file import quality_of
 from vaecodec.errors import TargetError
 
