@@ -21,7 +21,7 @@ from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.S | re.M)
-NUMBER = re.compile(r"\d+(\.\d+)?")
+NUMBER = re.compile(r"\d+(\.\d+)?( (bytes?|kB|MB)\b)?")
 
 
 def prepare(folder: pathlib.Path) -> None:
