@@ -77,6 +77,16 @@ def test_transforms_are_measured_in_batches(run, tmp_path):
     assert all(speed > 0 and share > 0 for *_, speed, share in rows)
 
 
+@pytest.mark.parametrize("device", ["cpu", "tensorflow"])
+def test_batches_are_measured_as_on_a_gpu(run, device):
+    if device == "tensorflow":
+        pytest.importorskip("tensorflow")
+    sizes = ["--sizes", "32x32,64x48", "--batches", "1,9", "--most", "0.02", "--repeat", "1", "--threads", "2"]
+    rows = run("batches.py", "--device", device, *sizes, *MODEL)
+    assert [row[:3] for row in rows] == [[device, "32 x 32", 1], [device, "32 x 32", 9], [device, "64 x 48", 1]]
+    assert all(speed > 0 for row in rows for speed in row[3:])
+
+
 def test_mixed_names_the_worst_image(tmp_path, monkeypatch, capsys):
     for n in (1, 2):
         Image.fromarray(synthetic_image(80, 120, n)).save(tmp_path / f"{n}.png")
