@@ -465,7 +465,7 @@ def test_info_prints_one_line(vae_bytes, capsys, monkeypatch):
     assert cli.main(["info", "photo.vae"]) == 0
     output = capsys.readouterr()
     size = f"{format_bytes(len(vae_bytes))} ({8 * len(vae_bytes) / 3500:.3f} bits per pixel)"
-    assert output == (f"photo.vae: 70 x 50 pixels, RGB, quality 50, {size}, model base\n", "")
+    assert output == (f"photo.vae: 70 x 50 pixels, RGB, quality 75, {size}, model base\n", "")
     assert cli.main(["info", "-v", "photo.vae"]) == 0
     assert f"model id {vaecodec.load().model.id}" in capsys.readouterr().out
     set_stdin(monkeypatch, vae_bytes)
@@ -481,7 +481,7 @@ def test_info_names_the_kind_of_image(folder, capsys):
     assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
     assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
     alpha, deep = capsys.readouterr().out.splitlines()
-    assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 50, \d+ bytes \(.* pixel\), model base$", alpha)
+    assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 75, \d+ bytes \(.* pixel\), model base$", alpha)
     assert re.match(r"deep.vae: 70 x 50 pixels, grey of 9 bits, lossless, .* \(.*\), resolution$", deep)
     assert cli.main(["verify", "alpha.vae", "deep.vae"]) == 0
     assert cli.main(["decompress", "-f", "alpha.vae", "deep.vae"]) == 0
