@@ -37,32 +37,11 @@ if TYPE_CHECKING:
     from vaecodec.generative.generation import Score
 
 __all__ = [
-    "Codec",
-    "CodecError",
-    "FormatError",
-    "Info",
-    "LimitError",
-    "Limits",
-    "ModelError",
-    "OpenedImage",
-    "TargetError",
-    "compress_file",
-    "decode",
-    "decode_batch",
-    "decode_set",
-    "decompress_file",
-    "encode",
-    "encode_batch",
-    "encode_set",
-    "info",
-    "interpolate",
-    "load",
-    "open",
-    "register_pillow",
-    "sample",
-    "score",
+    "Codec", "CodecError", "FormatError", "Info", "LimitError", "Limits", "ModelError", "OpenedImage",
+    "TargetError", "compress_file", "decode", "decode_batch", "decode_set", "decompress_file", "encode",
+    "encode_batch", "encode_set", "info", "interpolate", "load", "open", "register_pillow", "sample", "score",
     "vary",
-]
+]  # fmt: skip
 
 # Names that are imported on first use, and their modules.
 _LAZY = {
@@ -314,6 +293,7 @@ def encode_set(images: np.ndarray, model: StrPath = "digits") -> bytes:
     """
     from vaecodec.generative import image_sets
 
+    images = arguments.check_array("images", images, "an array u8[N, S, S]")
     return image_sets.encode(images, arguments.check_model(model))
 
 

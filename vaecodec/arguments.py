@@ -184,6 +184,15 @@ def check_sequence(name: str, value: Any, of: str) -> list[Any]:
     return list(value)
 
 
+def check_array(name: str, value: Any, expected: str) -> Any:
+    """Check an array, or what NumPy converts to one, and return the array."""
+    if not hasattr(value, "__array__"):
+        wrong_type(name, value, expected)
+    import numpy as np
+
+    return np.asarray(value)
+
+
 def to_bytes(data: Readable, name: str = "data", expected: str = "a path, bytes or a binary file") -> bytes:
     """Read a file, by path, by URL or from a binary file object, or return the bytes of a buffer.
 

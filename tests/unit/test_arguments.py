@@ -88,6 +88,7 @@ WRONG = [
     (vaecodec.info, "data", FILES),
     (vaecodec.open, "source", FILES),
     (vaecodec.decode_set, "data", FILES),
+    (vaecodec.encode_set, "images", {TypeError: (5, None, "a.npy", b"", [DIGIT])}),
     (encode_batch, "images", {TypeError: (5, "a.png", b"", None)}),
     (lambda value: encode_batch([value]), "image", IMAGES),
     (decode_batch, "files", {TypeError: (5, FILE, b"", None)}),
