@@ -135,6 +135,34 @@ def lossless() -> str:
     return table(["", "bpp", "encode, MP/s", "decode, MP/s"], rows)
 
 
+def exact_rates() -> str:
+    """Return bits per sample of lossless codecs by set of images."""
+    rates = read("lossless/rates.json")["rates"]
+    names = {"kodak": "Kodak", "held-out": "held-out", "deep": "16 bits", "screenshots": "drawn"}
+    codecs = [name for name in next(iter(rates.values())) if name != "images"]
+    rows = [["images", *[number(rates[key]["images"]) for key in rates]]]
+    for codec in codecs:
+        rows.append([codec, *[f"{rate:.3f}" if (rate := found.get(codec)) else "" for found in rates.values()]])
+    return table(["bits per sample", *[names[key] for key in rates]], rows)
+
+
+def near_rates() -> str:
+    """Return bits per sample of near-lossless codecs on Kodak by bound."""
+    near = read("lossless/rates.json")["near"]
+    codecs = list(next(iter(near.values())))
+    rows = [[codec, *[f"{found[codec]:.3f}" for found in near.values()]] for codec in codecs]
+    return table(["bits per sample", *[f"within {bound}" for bound in near]], rows)
+
+
+def exact_speeds() -> str:
+    """Return megapixels per second of lossless coding by threads."""
+    speeds = read("lossless/rates.json")["speed"]
+    rows = [
+        [threads, number(float(found["encode"])), number(float(found["decode"]))] for threads, found in speeds.items()
+    ]
+    return table(["threads", "encode, MP/s", "decode, MP/s"], rows)
+
+
 def parts() -> str:
     """Return where the time goes in a 768 x 512 photograph on one thread."""
     data = read("kodak/throughput.json")
@@ -223,6 +251,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "kodak ssimulacra2": lambda: bd_rates(KODAK, "ssimulacra2"),
     "kodak matched": lambda: matched(KODAK),
     "kodak lossless": lossless,
+    "exact rates": exact_rates,
+    "near rates": near_rates,
+    "exact speeds": exact_speeds,
     "heldout psnr": lambda: bd_rates(HELDOUT, "psnr"),
     "heldout ms-ssim": lambda: bd_rates(HELDOUT, "ms-ssim"),
     "heldout ssimulacra2": lambda: bd_rates(HELDOUT, "ssimulacra2"),

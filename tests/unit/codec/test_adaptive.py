@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
+import vaecodec
 from reference import reference_decoder
 from support.damage import mutants, with_right_crcs
 from support.images import synthetic_channels, synthetic_image
@@ -14,6 +15,7 @@ from vaecodec.codec import adaptive, exact, fallback, modes
 from vaecodec.container import chunks, image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images.channels import downscale
+from vaecodec.images.reading import read_image
 from vaecodec.limits import Limits
 from vaecodec.lossless import payload
 from vaecodec.transforms.tiling import Box
@@ -238,3 +240,12 @@ def test_an_alpha_chunk_belongs_to_two_and_four_channels():
 def test_a_payload_begins_with_the_crc_of_its_samples():
     samples = sample(3, 20, 30)
     assert payload.encode(samples)[:4] == zlib.crc32(samples.tobytes()).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+def test_netpbm_files_of_few_bits_are_coded_with_these(bits):
+    samples = np.random.default_rng(bits).integers(0, 1 << bits, (20, 30, 3))
+    file = b"P6\n30 20\n%d\n" % ((1 << bits) - 1) + samples.astype(">u2").tobytes()
+    data = vaecodec.encode(file, lossless=True)
+    assert len(data) < 200 + 1.1 * samples.size * bits / 8
+    np.testing.assert_array_equal(vaecodec.decode(data), read_image(file)[0])
