@@ -80,6 +80,7 @@ def encode(
     effort: int = 1,
     lossless: bool = False,
     max_error: int | None = None,
+    roi: ImageLike | None = None,
 ) -> bytes:
     """Encode an image to a .vae file.
 
@@ -98,6 +99,8 @@ def encode(
         effort: 1..9: more time, fewer bits at the same squared error; without effect on the two below.
         lossless: keep every sample, without the model.
         max_error: 1..16, the largest error of a colour sample, in units of the samples; alpha is kept.
+        roi: how much the squared error counts at each pixel: floats [H, W] of 0..1, or a grey image, where white is 1.
+            `quality` holds where it is 1; elsewhere there are fewer bits.  Not with the two above.
 
     Raises:
         CodecError: the image cannot be encoded.
@@ -114,6 +117,8 @@ def encode(
     effort = arguments.check_effort(effort)
     arguments.check_limits(limits)
     if isinstance(goal, Target) and goal.is_bound:
+        if roi is not None:
+            raise ValueError("roi excludes lossless and max_error")
         arguments.check_model(model)
         with for_pillow(limits or NONE):
             samples, metadata = read_image(image)
@@ -121,7 +126,13 @@ def encode(
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)
-    return modes.encode(codec, samples, goal, metadata, effort=effort)
+    if roi is None:
+        return modes.encode(codec, samples, goal, metadata, effort=effort)
+    from vaecodec.images.weights import read_weights
+
+    with for_pillow(limits or NONE):
+        weights = read_weights(roi, samples.shape[:2])
+    return modes.encode(codec, samples, goal, metadata, effort=effort, weights=weights)
 
 
 def decode(

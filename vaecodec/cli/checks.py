@@ -84,7 +84,7 @@ def check_folders(args: argparse.Namespace) -> None:
     if args.stdout or args.output is not None:
         args.usage("-r takes --output-dir instead of -o or -c")
     check_no_stdin(args)
-    for option in ("window", "frame", "all_frames"):
+    for option in ("window", "frame", "all_frames", "roi"):
         if getattr(args, option, None):
             args.usage(f"--{option.replace('_', '-')} does not go with -r")
     _check_rm(args)

@@ -58,12 +58,21 @@ def compress(args: argparse.Namespace, console: Console) -> int:
     targets = {"target_size": args.target_size, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
     targets |= {"lossless": args.lossless, "max_error": args.max_error}
     if not args.recursive:
-        return _convert_files(args, console, compress_file, options | targets)
+        convert = _compress_weighted if args.roi else compress_file
+        return _convert_files(args, console, convert, options | targets | {"roi": args.roi})
     goals = (args.target_size, args.target_bpp, args.target_psnr, args.quality, args.lossless, args.max_error)
     target = Target.from_arguments(*goals)
     settings = compress_settings(target, args.effort, args.strip, args.only_images)
     plan = partial(compress_jobs, overwrite=args.force)
     return _convert_folders(args, console, compress_job, options | targets, plan, settings)
+
+
+def _compress_weighted(*files: Any, **options: Any) -> dict[str, Any]:
+    """Compress a file with weights, which may not fit it."""
+    try:
+        return compress_file(*files, **options)
+    except ValueError as exc:
+        raise CodecError(str(exc)) from exc
 
 
 def decompress(args: argparse.Namespace, console: Console) -> int:

@@ -80,6 +80,8 @@ def _add_compression(add_command: AddCommand) -> None:
     images.add_argument(
         "--effort", default=1, help="higher takes longer, for fewer bits at one error (default: 1)", **effort
     )
+    text = "grey image of its size: white has the quality, what is darker less"
+    images.add_argument("--roi", metavar="MASK", help=text)
     images.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"name or .vcm file (default: {DEFAULT_MODEL})")
     images.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP metadata")
     images.add_argument("--only-images", action="store_true", help="skip files that are not images")

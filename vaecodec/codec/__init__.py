@@ -59,9 +59,11 @@ class Codec:
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
         effort: int = 1,
+        weights: np.ndarray | None = None,
     ) -> bytes:
         """Encode u8[H, W, C] to a .vae file; see Encoder.encode_batch."""
-        return self.encoder.encode_batch([pixels], quality, [metadata], tile, progress, effort)[0]
+        of_images = None if weights is None else [weights]
+        return self.encoder.encode_batch([pixels], quality, [metadata], tile, progress, effort, of_images)[0]
 
     def encode_batch(
         self,

@@ -38,6 +38,7 @@ from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, PRECISE, check_effort, coded_index
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
+from vaecodec.rdo.weights import prices_of_parts
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
@@ -77,6 +78,7 @@ class Encoder:
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
         effort: int = 1,
+        weights: Sequence[np.ndarray] | None = None,
     ) -> list[bytes]:
         """Encode images u8[H, W, C] of any sizes to a .vae file each, in order.
 
@@ -87,6 +89,7 @@ class Encoder:
             tile: side of the tiles in pixels, a power of two in 64..4096.
             progress: called as tiles, or iterations of their refinement, are done.
             effort: 1..9; from 2 on coefficients are refined for each image, from 3 on a larger filter is fitted.
+            weights: f32[H, W], 0..1, of the squared errors of the pixels of each image.
 
         Raises:
             CodecError: an image has another shape or type.
@@ -95,7 +98,7 @@ class Encoder:
         check_effort(effort)
         asked = quality_index_of(quality)
         quality_index = coded_index(asked, effort)
-        encoded = self._encode_tiles(images, quality_index, tile, effort, progress, asked=asked)
+        encoded = self._encode_tiles(images, quality_index, tile, effort, progress, asked=asked, weights=weights)
         columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
         return [self._pack(image.shape[:2], tiles, quality_index, tile, about) for image, tiles, about in columns]
 
@@ -162,7 +165,7 @@ class Encoder:
             raise ValueError(f"tile is {tile!r}, expected a power of two in 64..4096")
         return [Grid(pixels.shape[0], pixels.shape[1], tile) for pixels in images]
 
-    def _tasks(self, pixels: np.ndarray | Rows, grid: Grid) -> Iterator[EncodeTask]:
+    def _tasks(self, pixels: np.ndarray | Rows, grid: Grid, weights: np.ndarray | None = None) -> Iterator[EncodeTask]:
         """Cut the tiles of an image, each with its halo."""
         margin = halo(self.model.config)
         for row in range(grid.rows):
@@ -173,7 +176,8 @@ class Encoder:
                 outer = box.grow(margin, grid.cells)
                 within = pixel_box(outer).intersection(Box(0, 0, grid.height, grid.width)).shape
                 padded = np.ascontiguousarray(cut_padded(rows, outer.relative_to(strip)))
-                yield EncodeTask(padded, box.relative_to(outer), within)
+                tile_weights = None if weights is None else _padded_weights(weights, box)
+                yield EncodeTask(padded, box.relative_to(outer), within, tile_weights)
 
     def _groups(self, tasks: Iterable[EncodeTask]) -> Iterator[tuple[EncodeTask, ...]]:
         return group_consecutive(tasks, lambda task: (task.pixels.shape, task.inner), self._transforms.batch)
@@ -187,6 +191,7 @@ class Encoder:
         progress: Progress | None = None,
         observe: Callable[[CodedTile], None] | None = None,
         asked: int | None = None,
+        weights: Sequence[np.ndarray] | None = None,
     ) -> list[list[EncodedTile]]:
         """Encode the tiles of each image, in order; at effort 0 without a filter.
 
@@ -208,7 +213,9 @@ class Encoder:
                 rest = quality_index, effort, schedule.inner, tick, refining, observe, keep, asked
                 return [self._encode_tile(task, part, *rest) for task, part in zip(tasks, analysed, strict=True)]
 
-            tasks = chain.from_iterable(self._tasks(images[n], grids[n]) for n in order)
+            tasks = chain.from_iterable(
+                self._tasks(images[n], grids[n], weights[n] if weights else None) for n in order
+            )
             tiles = chain.from_iterable(schedule.map(encode, self._groups(tasks)))
             encoded = {n: list(islice(tiles, grids[n].total)) for n in order}
         return [encoded[n] for n in range(len(grids))]
@@ -232,6 +239,9 @@ class Encoder:
         """
         model, refined = self.model, None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
+        prices = None
+        if task.weights is not None:
+            prices = prices_of_parts(task.weights, inner.cells, model.config.channels)
         if iterations := _iterations(effort):
             from vaecodec.rdo.price import NARROW, WIDE  # not needed at lower efforts
             from vaecodec.rdo.refinement import Refiner
@@ -240,9 +250,10 @@ class Encoder:
                 limit = None
                 if asked not in (None, quality_index):
                     [unrefined] = self._transforms.analysis([task.pixels], asked, threads)
-                    rest = unrefined, task.inner, asked, threads
+                    rest = unrefined, task.inner, asked, threads, prices
                     limit = Refiner(model, task.pixels, task.within, *rest).squared_error()
-                refiner = Refiner(model, task.pixels, task.within, coefficients, task.inner, quality_index, threads)
+                rest = coefficients, task.inner, quality_index, threads, prices
+                refiner = Refiner(model, task.pixels, task.within, *rest)
                 refined = refiner(iterations, tick, limit, NARROW if effort >= PRECISE else WIDE)
                 equations = refined.equations(effort >= PRECISE)
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
@@ -251,7 +262,8 @@ class Encoder:
             quantise = quantizer(model.prior, model.models.tables)
 
             def choose(part: int, distributions: Distributions) -> np.ndarray:
-                return quantise(parts[part], distributions, threads)
+                of_part = quantise if prices is None else quantise._replace(prices=prices[part])
+                return of_part(parts[part], distributions, threads)
 
             coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
             tick()
@@ -312,6 +324,13 @@ class Encoder:
             pixels = restore(levels, chosen.weights(model.transforms.synthesis.colors, low))
         crc = pixel_crc(pixels[:height, :width])
         return pack(header, [(tiles[0].payload, tiles[0].symbol_crc, crc)], metadata)
+
+
+def _padded_weights(weights: np.ndarray, box: Box) -> np.ndarray:
+    """The weights of a tile; the last row and column are repeated to whole cells, as those of the pixels."""
+    part = weights[pixel_box(box).slices()]
+    height, width = (STRIDE * side for side in box.shape)
+    return np.pad(part, [(0, height - part.shape[0]), (0, width - part.shape[1])], "edge")
 
 
 def _iterations(effort: int) -> int:

@@ -46,6 +46,7 @@ def encode(
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
     effort: int = 1,
+    weights: np.ndarray | None = None,
 ) -> bytes:
     """Encode samples to a .vae file.
 
@@ -57,6 +58,7 @@ def encode(
         metadata: by name, as read_image returns it.
         progress: called as tiles are done.
         effort: 1..9, for what the model codes.
+        weights: f32[H, W], 0..1, of the squared errors of pixels; the model then codes every image of 8 bits.
 
     Raises:
         CodecError: the samples are of another shape or type.
@@ -68,6 +70,8 @@ def encode(
         check_samples(samples)
         return exact.encode(samples, int(quality.value), metadata, codec.threads, progress)
     if not isinstance(quality, Target):
+        if weights is not None:
+            return _encode_weighted(codec, samples, quality, metadata, progress, effort, weights)
         return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
     is_image = codec.model.config.channels in IMAGE_CHANNELS
     if is_image:
@@ -82,9 +86,31 @@ def encode(
         return psnr([(samples.reshape(len(samples), -1), codec.decode(data, limits=None).reshape(len(samples), -1))])
 
     def encode_at(trial: float, effort: int) -> bytes:
-        return encode(codec, samples, trial, metadata, progress, effort)
+        return encode(codec, samples, trial, metadata, progress, effort, weights)
 
     return meet(quality, samples.shape[:2], encode_at, measure, effort)
+
+
+def _encode_weighted(
+    codec: Codec,
+    samples: np.ndarray,
+    quality: float,
+    metadata: dict[str, bytes] | None,
+    progress: Progress | None,
+    effort: int,
+    weights: np.ndarray,
+) -> bytes:
+    """Encode u8 samples with the model, whatever they show."""
+    channels, chunks = codec.model.config.channels, list[tuple[bytes, bytes]]()
+    if channels in IMAGE_CHANNELS:
+        check_samples(samples)
+        if samples.dtype != np.uint8:
+            raise CodecError("roi does not go with 16 bits a sample, which are kept without loss")
+        samples, chunks = _split(clear_transparent(samples), channels)
+    else:
+        check_array(channels, samples)
+    data = codec.encode(samples, quality, metadata, progress=progress, effort=effort, weights=weights)
+    return insert_chunks(data, chunks)
 
 
 def encode_batch(

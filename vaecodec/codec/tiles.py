@@ -69,6 +69,7 @@ class EncodeTask(NamedTuple):
     pixels: np.ndarray  # u8[H, W, C]
     inner: Box  # cells of the tile itself
     within: tuple[int, int]  # rows and columns of `pixels` that belong to the image
+    weights: np.ndarray | None = None  # f32[16 h, 16 w] of the pixels of the tile
 
 
 class Schedule:

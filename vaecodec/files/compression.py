@@ -6,7 +6,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_MODEL
@@ -34,6 +34,9 @@ from vaecodec.limits import DEFAULT, Limits
 from vaecodec.progress import Progress, warn
 from vaecodec.urls import is_url, write_url
 
+if TYPE_CHECKING:
+    from vaecodec.arguments import ImageLike
+
 
 def compress_file(
     src: Path | BinaryIO,
@@ -58,6 +61,7 @@ def compress_file(
     frame: int | None = None,
     lossless: bool = False,
     max_error: int | None = None,
+    roi: ImageLike | None = None,
 ) -> dict[str, Any]:
     """Compress a file to a .vae file; return a report with sizes in bytes and the time in seconds.
 
@@ -81,6 +85,7 @@ def compress_file(
         whole_name: name an image's output like that of any other file, photo.jpg.vae.
         adopt: accept an existing `dst` that holds the same bytes.
         frame: encode only this page or frame of an image, from 1.
+        roi: how much the squared error counts at each pixel, as for vaecodec.encode; a path or an array.
         taken: outputs of this run by real path, and their inputs; an output is never overwritten by another input.
 
     Raises:
@@ -93,6 +98,8 @@ def compress_file(
         ValueError, TypeError: an argument is wrong.
     """
     target = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
+    if roi is not None and isinstance(target, Target) and target.is_bound:
+        raise ValueError("roi excludes lossless and max_error")
     effort, model = arguments.check_effort(effort), arguments.check_model(model)
     _check_files(src, dst)
     for name, flag in (("strip", strip), ("only_images", only_images), ("whole_name", whole_name)):
@@ -102,7 +109,7 @@ def compress_file(
         raise ValueError("frame and remove exclude each other: the other frames would be lost")
 
     def encode(source: Source) -> bytes:
-        return encode_source(source, target, model, strip, resources, effort, frame)
+        return encode_source(source, target, model, strip, resources, effort, frame, roi)
 
     def make_output(source: Source, choose_target: ChooseTarget) -> Output:
         output = encode_image(source, choose_target, encode, model, only_images, whole_name, resources, frame)

@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -25,9 +25,13 @@ from vaecodec.images.frames import check_frame, describe_frames
 from vaecodec.images.inspection import is_image, trailing_bytes
 from vaecodec.images.reading import read_image
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
+from vaecodec.images.weights import read_weights
 from vaecodec.images.writing import write_strips
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.progress import Progress
+
+if TYPE_CHECKING:
+    from vaecodec.arguments import ImageLike
 
 OWN_PREFIX = ".vaecodec-"  # of manifests and temporary files
 
@@ -157,6 +161,7 @@ def encode_source(
     resources: Resources,
     effort: int = 1,
     frame: int | None = None,
+    roi: ImageLike | None = None,
 ) -> bytes:
     """Encode the image in a source, or one of its pages or frames; read a large one in strips, if its format allows."""
     if isinstance(quality, Target) and quality.is_bound:
@@ -164,11 +169,14 @@ def encode_source(
         source.left_out += left_out
         return exact.encode(samples, int(quality.value), None if strip else metadata, *resources[1:])
     codec, progress = load(model, threads=resources.threads), resources.progress
-    opened = open_strips(source.path, source.name, source.left_out) if source.path and frame is None else None
+    opened = None
+    if source.path and frame is None and roi is None:
+        opened = open_strips(source.path, source.name, source.left_out)
     if opened is None:
         samples, metadata, left_out = read_source_image(source, frame)
         source.left_out += left_out
-        return modes.encode(codec, samples, quality, None if strip else metadata, progress, effort)
+        weights = None if roi is None else read_weights(roi, samples.shape[:2])
+        return modes.encode(codec, samples, quality, None if strip else metadata, progress, effort, weights)
     (first, metadata), unread = opened, [opened]
 
     def open_rows() -> Strips:

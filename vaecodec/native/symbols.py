@@ -116,24 +116,31 @@ def symbol_values(
 
 
 def quantise(
-    target: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray, costs: np.ndarray
+    target: np.ndarray,
+    indices: np.ndarray,
+    loc: np.ndarray,
+    centroids: np.ndarray,
+    costs: np.ndarray,
+    prices: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rate-distortion optimised symbols i32[n] of target f32[n], in quantisation steps: those of a whole part.
 
     Means loc i32[n] in units of 2**-6 steps, centroids i8[K, 4], and costs f32[K, 16] of magnitudes, in squared steps:
     the path through the trellis with the least sum of squared errors and costs (Schwarz et al. 2019, "Hybrid video
-    coding with trellis-coded quantization").
+    coding with trellis-coded quantization").  With prices f32[n], the costs of coefficient i count prices[i] times.
     """
     shape = (target.size,)
     check("target", target, np.float32, shape)
     check("loc", loc, np.int32, shape)
     check("centroids", centroids, np.int8, (len(costs), CENTROIDS))
     check("costs", costs, np.float32, (len(costs), COSTS))
+    if prices is not None:
+        check("prices", prices, np.float32, shape)
     _check_indices(indices, shape, len(costs))
     if library.in_numpy():
-        return trellis.quantise(target, indices, loc, centroids, costs)
+        return trellis.quantise(target, indices, loc, centroids, costs, prices)
     symbols = np.empty(shape, np.int32)
-    library.call("quantise", "qpppppp", target.size, target, indices, loc, centroids, costs, symbols)
+    library.call("quantise", "qppppppp", target.size, target, indices, loc, centroids, costs, prices, symbols)
     return symbols
 
 

@@ -54,15 +54,19 @@ def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.n
 
 
 class Quantizer(NamedTuple):
-    """Costs f32[tables, 16] of magnitudes of symbols, in squared quantisation steps, and centroids i8[tables, 4]."""
+    """Costs f32[tables, 16] of magnitudes of symbols, in squared quantisation steps, and centroids i8[tables, 4].
+
+    Costs count `prices` times, f32[n] for the coefficients of a part; without, once.
+    """
 
     costs: np.ndarray
     centroids: np.ndarray
+    prices: np.ndarray | None = None
 
     def __call__(self, target: np.ndarray, distributions: Distributions, threads: Threads = ONE_THREAD) -> np.ndarray:
         """Quantise a part f32[n], in quantisation steps, to symbols i32[n]; threads share the strips of the trellis."""
         if threads is ONE_THREAD or len(target) < SHARED:
-            return quantise(target, *distributions, self.centroids, self.costs)
+            return quantise(target, *distributions, self.centroids, self.costs, self.prices)
         symbols = np.empty(target.shape, np.int32)
         coded = np.flatnonzero(distributions.indices)
         count = max(1, -(-len(coded) // STRIP))
@@ -73,9 +77,9 @@ class Quantizer(NamedTuple):
 
         def quantise_strips(strips: tuple[int, int]) -> None:
             here = slice(*map(place, strips))
-            symbols[here] = quantise(
-                target[here], distributions.indices[here], distributions.loc[here], self.centroids, self.costs
-            )
+            prices = None if self.prices is None else self.prices[here]
+            of_strips = target[here], distributions.indices[here], distributions.loc[here]
+            symbols[here] = quantise(*of_strips, self.centroids, self.costs, prices)
 
         threads.over_rows(count, quantise_strips)
         return symbols
@@ -84,15 +88,20 @@ class Quantizer(NamedTuple):
 _magnitude_bits: dict[int, tuple[Tables, np.ndarray]] = {}
 
 
-def quantizer(prior: Prior, tables: Tables, squared_steps_per_bit: float = SQUARED_STEPS_PER_BIT) -> Quantizer:
-    """The quantizer of a prior where a bit is worth this many squared quantisation steps."""
+def quantizer(
+    prior: Prior,
+    tables: Tables,
+    squared_steps_per_bit: float = SQUARED_STEPS_PER_BIT,
+    prices: np.ndarray | None = None,
+) -> Quantizer:
+    """The quantizer of a prior where a bit is worth this many squared quantisation steps, times prices f32[n]."""
     key = id(tables)
     if key not in _magnitude_bits:
         if len(_magnitude_bits) > 16:
             _magnitude_bits.clear()
         bits = np.stack([np.zeros(COSTS), *(symbol_bits(tables, table) for table in range(1, prior.scales))])
         _magnitude_bits[key] = tables, bits  # with the tables, so that no others can have their id
-    return Quantizer((squared_steps_per_bit * _magnitude_bits[key][1]).astype(np.float32), prior.centroids)
+    return Quantizer((squared_steps_per_bit * _magnitude_bits[key][1]).astype(np.float32), prior.centroids, prices)
 
 
 def symbol_bits(tables: Tables, table: int, count: int = COSTS) -> np.ndarray:

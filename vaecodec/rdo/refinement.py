@@ -59,6 +59,7 @@ class Refiner:
         inner: cells of the tile itself.
         quality_index: 0..1232.
         threads: share the work.
+        prices: of the coefficients of each part, f32[n] or None; without, all are 1.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Refiner:
         inner: Box,
         quality_index: int,
         threads: Threads = ONE_THREAD,
+        prices: list[np.ndarray | None] | None = None,
     ) -> None:
+        self._prices = prices or [None] * PARTS
         self._model, self._lambda = model, model.config.lambda_of_sum(quality_index)
         self._unforeseen = math.exp(UNFORESEEN * quality_index / LAST_ANCHOR)
         arguments = model, pixels, within, coefficients, inner, quality_index
@@ -139,7 +142,8 @@ class Refiner:
     def _quantizers(self, curvatures: list[float], price: float) -> list[Quantizer]:
         """Quantizers of each part, with this price of a bit relative to effort 1."""
         prior, tables, bit = self._model.prior, self._model.models.tables, price * SQUARED_STEPS_PER_BIT
-        return [quantizer(prior, tables, bit / curvature**SHARPNESS) for curvature in curvatures]
+        of_parts = zip(curvatures, self._prices, strict=True)
+        return [quantizer(prior, tables, bit / curvature**SHARPNESS, prices) for curvature, prices in of_parts]
 
 
 def _floats(trial: Trial) -> Parts:

@@ -49,7 +49,7 @@ class Trellis(NamedTuple):
         symbols, values = np.zeros_like(target), loc.copy()
         means = np.rint(UNIT * loc[mask]).astype(np.int32)
         tables = np.clip(np.rint(index[mask]) - self.first, 1, len(self.bits) - 1).astype(np.uint8)
-        costs, centroids = self.quantizer
+        costs, centroids = self.quantizer.costs, self.quantizer.centroids
         chosen = quantise(np.ascontiguousarray(target[mask]), tables, means, centroids, costs)
         symbols[mask] = chosen
         values[mask] = symbol_values(chosen, tables, means, centroids) * np.float32(1 / UNIT)

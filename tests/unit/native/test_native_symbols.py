@@ -181,7 +181,9 @@ def test_quantise_finds_the_path_of_least_cost(prior, shipped_tables):
     for _ in range(6):
         tables = rng.integers(12, 30, 6)
         sizes = np.abs(rng.normal(0, 0.11 * 1.11 ** (tables + 4.0))).clip(0, 4).astype(np.float32)
-        chosen = np.abs(native.quantise(sizes, tables.astype(np.uint8), np.zeros(6, np.int32), *rule[::-1]))
+        chosen = np.abs(
+            native.quantise(sizes, tables.astype(np.uint8), np.zeros(6, np.int32), rule.centroids, rule.costs)
+        )
         paths = itertools.product(range(5), repeat=6)
         least = min(path_cost(sizes, path, tables, rule) for path in paths)
         assert path_cost(sizes, chosen.tolist(), tables, rule) == pytest.approx(least, abs=1e-4)

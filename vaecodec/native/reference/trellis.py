@@ -44,7 +44,12 @@ def symbol_values(
 
 
 def quantise(
-    target: np.ndarray, indices: np.ndarray, loc: np.ndarray, centroids: np.ndarray, costs: np.ndarray
+    target: np.ndarray,
+    indices: np.ndarray,
+    loc: np.ndarray,
+    centroids: np.ndarray,
+    costs: np.ndarray,
+    prices: np.ndarray | None = None,
 ) -> np.ndarray:
     residual = loc.astype(np.float32) * np.float32(-1 / UNIT) + target
     sizes = np.abs(residual)
@@ -55,27 +60,31 @@ def quantise(
     for places in (coded[:whole].reshape(-1, STRIP), coded[whole:].reshape(1, -1)):
         if places.size:
             tables = indices[places]
-            chosen[places] = trellis(sizes[places], centroids[tables].astype(np.int64), costs[tables])
+            here = np.ones(places.shape, np.float32) if prices is None else prices[places]
+            chosen[places] = trellis(sizes[places], here, centroids[tables].astype(np.int64), costs[tables])
     return np.where(residual < 0, -chosen, chosen)
 
 
-def trellis(sizes: np.ndarray, nudges: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Magnitudes i64[strips, m] of least cost (Viterbi 1967), of residuals f32[strips, m] with their tables' rows."""
+def trellis(sizes: np.ndarray, prices: np.ndarray, nudges: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Magnitudes i64[strips, m] of least cost (Viterbi 1967), of residuals f32[strips, m] with their tables' rows.
+
+    Costs count `prices` times, f32[strips, m].
+    """
     (strips, count), choices = sizes.shape, list[np.ndarray]()
-    prices = []
+    candidate_costs = []
     for quantiser in (0, 1):
         offset = np.float32(quantiser * HALF_LEVEL / UNIT)
         k = np.minimum(((sizes + offset) * np.float32(UNIT / (2 * HALF_LEVEL))).astype(np.int64), SYMBOL_MAX - 1)
         even, odd = k + k % 2, k + 1 - k % 2
-        of_even, of_odd = (_price(sizes, magnitude, quantiser, nudges, costs) for magnitude in (even, odd))
-        of_zero = sizes * sizes + costs[..., 0]
+        of_even, of_odd = (_cost(sizes, magnitude, quantiser, nudges, costs, prices) for magnitude in (even, odd))
+        of_zero = sizes * sizes + prices * costs[..., 0]
         choices += [np.where(of_zero < of_even, 0, even), odd]
-        prices += [np.minimum(of_zero, of_even), of_odd]
+        candidate_costs += [np.minimum(of_zero, of_even), of_odd]
     total = np.full((strips, 8), np.float32(1e30))
     total[:, 0] = 0
     from_high = np.empty((count, strips, 8), bool)
     for i in range(count):
-        price = np.stack([column[:, i] for column in prices], -1)
+        price = np.stack([column[:, i] for column in candidate_costs], -1)
         low, high = total[:, BEFORE] + price[:, FROM_LOW], total[:, BEFORE + 4] + price[:, FROM_HIGH]
         from_high[i], total = high < low, np.minimum(high, low)
     state, strip, out = total.argmin(1), np.arange(strips), np.empty((strips, count), np.int64)
@@ -87,10 +96,13 @@ def trellis(sizes: np.ndarray, nudges: np.ndarray, costs: np.ndarray) -> np.ndar
     return out
 
 
-def _price(sizes: np.ndarray, k: np.ndarray, quantiser: int, nudges: np.ndarray, costs: np.ndarray) -> np.ndarray:
+def _cost(
+    sizes: np.ndarray, k: np.ndarray, quantiser: int, nudges: np.ndarray, costs: np.ndarray, prices: np.ndarray
+) -> np.ndarray:
     """f32: squared error and cost of magnitudes; all operations in the order of the kernel."""
     error = sizes - levels(k, np.full_like(k, quantiser), nudges).astype(np.float32) * np.float32(1 / UNIT)
     last = COSTS - 1
     near = np.take_along_axis(costs, np.minimum(k, last)[..., None], -1)[..., 0]
     rise = costs[..., last] - costs[..., last - 1]
-    return error * error + np.where(k < COSTS, near, costs[..., last] + (k - last).astype(np.float32) * rise)
+    far = costs[..., last] + (k - last).astype(np.float32) * rise
+    return error * error + prices * np.where(k < COSTS, near, far)

@@ -83,14 +83,15 @@ static inline float vc_error(float size, int32_t k, unsigned quantiser, const in
 }
 
 // The two levels beside |residual| of one quantiser, of which one symbol is even, and 0, which is even.
-VC_INLINE void vc_candidates(float size, unsigned quantiser, const int8_t *nudges, const float *row, vc_choice *choice) {
+VC_INLINE void vc_candidates(float size, float price, unsigned quantiser, const int8_t *nudges, const float *row,
+                             vc_choice *choice) {
     const float offset = quantiser ? (float)VC_HALF_LEVEL / VC_UNIT : 0.0f;
     int32_t k = (int32_t)((size + offset) * ((float)VC_UNIT / (2 * VC_HALF_LEVEL)));
     k = k < VC_SYMBOL_MAX - 1 ? k : VC_SYMBOL_MAX - 1;
     int32_t even = k + (k & 1), odd = k + 1 - (k & 1);
-    float of_even = vc_error(size, even, quantiser, nudges) + vc_cost(row, even);
-    float of_odd = vc_error(size, odd, quantiser, nudges) + vc_cost(row, odd);
-    float of_zero = size * size + row[0];
+    float of_even = vc_error(size, even, quantiser, nudges) + price * vc_cost(row, even);
+    float of_odd = vc_error(size, odd, quantiser, nudges) + price * vc_cost(row, odd);
+    float of_zero = size * size + price * row[0];
     int zero = of_zero < of_even;
     choice->cost[2 * quantiser] = zero ? of_zero : of_even;
     choice->cost[2 * quantiser + 1] = of_odd;
@@ -114,16 +115,16 @@ VC_INLINE unsigned vc_advance(float *restrict cost, const float *c) {
 }
 
 // The magnitudes k i32[m] of least cost of a strip, m <= VC_STRIP.
-static void vc_trellis(int m, const float *sizes, const uint8_t *tables, const int8_t *centroids, const float *costs,
-                       int32_t *k) {
+static void vc_trellis(int m, const float *sizes, const float *prices, const uint8_t *tables, const int8_t *centroids,
+                       const float *costs, int32_t *k) {
     vc_choice choices[VC_STRIP];
     uint8_t decisions[VC_STRIP];
     float cost[VC_STATES] = {0, 1e30f, 1e30f, 1e30f, 1e30f, 1e30f, 1e30f, 1e30f};
     for (int i = 0; i < m; i++) {
         const int8_t *nudges = centroids + VC_CENTROIDS * tables[i];
         const float *row = costs + VC_COSTS * tables[i];
-        vc_candidates(sizes[i], 0, nudges, row, choices + i);
-        vc_candidates(sizes[i], 1, nudges, row, choices + i);
+        vc_candidates(sizes[i], prices[i], 0, nudges, row, choices + i);
+        vc_candidates(sizes[i], prices[i], 1, nudges, row, choices + i);
         decisions[i] = (uint8_t)vc_advance(cost, choices[i].cost);
     }
     unsigned state = 0;
@@ -151,11 +152,12 @@ static inline int32_t vc_signed(int32_t k, float target, int32_t loc) {
 }
 
 // Symbols i32[n] of target f32[n], in quantisation steps, with indices u8[n] below K, means loc i32[n] (unit 2^-6) and
-// centroids i8[K, 4], such that squared errors and costs f32[K, 16] of magnitudes are least in sum.
+// centroids i8[K, 4], such that squared errors and costs f32[K, 16] of magnitudes are least in sum.  Costs count
+// prices[i] times, prices f32[n] or null for 1.
 static int32_t quantise(int64_t n, const float *target, const uint8_t *indices, const int32_t *loc,
-                        const int8_t *centroids, const float *costs, int32_t *restrict symbols) {
+                        const int8_t *centroids, const float *costs, const float *prices, int32_t *restrict symbols) {
     uint32_t places[VC_STRIP];
-    float sizes[VC_STRIP];
+    float sizes[VC_STRIP], strip_prices[VC_STRIP];
     uint8_t tables[VC_STRIP];
     int32_t k[VC_STRIP];
     for (int64_t i = 0; i < n;) {
@@ -165,6 +167,7 @@ static int32_t quantise(int64_t n, const float *target, const uint8_t *indices, 
             if (indices[i]) {
                 places[m] = (uint32_t)i;
                 tables[m] = indices[i];
+                strip_prices[m] = prices ? prices[i] : 1.0f;
                 sizes[m++] = vc_size(target[i], loc[i]);
             } else {
                 float size = vc_size(target[i], loc[i]);
@@ -173,7 +176,7 @@ static int32_t quantise(int64_t n, const float *target, const uint8_t *indices, 
                 if (size >= VC_OUTLIER) symbols[i] = vc_signed(near, target[i], loc[i]);
             }
         }
-        vc_trellis(m, sizes, tables, centroids, costs, k);
+        vc_trellis(m, sizes, strip_prices, tables, centroids, costs, k);
         for (int j = 0; j < m; j++) symbols[places[j]] = vc_signed(k[j], target[places[j]], loc[places[j]]);
     }
     return 0;
