@@ -178,6 +178,8 @@ def encode_batch(
     limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     effort: int = 1,
+    lossless: bool = False,
+    max_error: int | None = None,
 ) -> list[bytes]:
     """Encode images of any sizes and kinds to a .vae file each, in order; arguments and errors as of `encode`.
 
@@ -187,9 +189,12 @@ def encode_batch(
     from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
-    quality, effort = _quality_or_default(quality), arguments.check_effort(effort)
+    given, quality, effort = quality, _quality_or_default(quality), arguments.check_effort(effort)
     arguments.check_limits(limits)
     images = arguments.check_sequence("images", images, "images")
+    if lossless is not False or max_error is not None:
+        options: dict[str, Any] = {"model": model, "limits": limits, "threads": threads, "effort": effort}
+        return [encode(image, given, lossless=lossless, max_error=max_error, **options) for image in images]
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         pairs = [read_samples(codec.model.config.channels, image) for image in images]

@@ -48,6 +48,15 @@ def test_quality_100_is_lossy(small):
     assert (vaecodec.decode(vaecodec.encode(image, 100)) != image).any()
 
 
+def test_batches_are_coded_as_single_images():
+    images = [synthetic_image(30, 40), synthetic_image(20, 20)[..., 0]]
+    for options in ({"lossless": True}, {"max_error": 2}):
+        assert vaecodec.encode_batch(images, **options) == [vaecodec.encode(image, **options) for image in images]
+    for options in ({"lossless": True, "quality": 50}, {"lossless": True, "max_error": 2}, {"max_error": 0}):
+        with pytest.raises(ValueError, match=r"lossless|max_error"):
+            vaecodec.encode_batch(images, **options)
+
+
 def test_threads_change_no_byte():
     image = synthetic_image(70, 90)
     assert len({vaecodec.encode(image, lossless=True, threads=threads) for threads in (1, 2, 5)}) == 1

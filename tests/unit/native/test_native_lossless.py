@@ -1,6 +1,7 @@
 """Test the lossless coder of planes: every core writes the bytes of NumPy, and decodes what was encoded."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -181,3 +182,25 @@ def test_arguments_are_checked():
     samples.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         lossless.PlaneCoder(samples, 8).decode(0, (0, 1), b"")
+
+
+def check_small_sizes(kinds, heights: Iterable[int]) -> None:
+    rng = np.random.default_rng(0)
+    for height, width in itertools.product(heights, range(1, 17)):
+        channels, depth, bound = rng.integers(1, 5), rng.integers(1, 17), rng.choice((0, 0, 1, 16))
+        samples = pattern(str(rng.choice(PATTERNS)), (height, width, channels), int(depth), seed=width)
+        streams = set()
+        for kind in kinds:
+            with library.use(kind):
+                streams.add(tuple(check_round_trip(samples, int(depth), int(bound))))
+        assert len(streams) == 1
+
+
+def test_kinds_agree_on_small_sizes(kinds):
+    check_small_sizes(kinds, (1, 2, 7, 16))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("height", range(1, 17))
+def test_kinds_and_the_reference_agree_on_all_small_sizes(kinds, height):
+    check_small_sizes([*kinds, "numpy"], (height,))
