@@ -191,9 +191,9 @@ def test_all_decoders_agree_on_filtered_files(codec, crop, filtered):
 def test_info_shows_the_restoration(filtered, tmp_path, capsys):
     for name, data in zip(("one.vae", "two.vae"), filtered, strict=True):
         (tmp_path / name).write_bytes(data)
-        assert main(["info", str(tmp_path / name)]) == 0
+        assert main(["info", "-v", str(tmp_path / name)]) == 0
     filtered_line, unfiltered_line = capsys.readouterr().out.splitlines()
-    assert filtered_line.endswith(", with a filter") and "filter" not in unfiltered_line
+    assert filtered_line.endswith(", restoration filter") and "filter" not in unfiltered_line
 
 
 def test_windows_and_batches_equal_whole_images(codec, filtered, crop):
