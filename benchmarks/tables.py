@@ -98,10 +98,12 @@ def peers(path: str) -> list[tuple[str, str]]:
 
 
 def bd_rates(path: str, metric: str) -> str:
-    """Return BD-rates of three efforts against every peer by one metric."""
+    """Return BD-rates of the efforts that were measured against every peer by one metric."""
     columns = ["bits at equal " + METRICS[metric], "effort 1", "effort 2", "effort 9"]
     rows = [[label, *rates(path, metric, peer)] for peer, label in peers(path)]
-    return table(columns, [row for row in rows if any(row[1:])])
+    rows = [row for row in rows if any(row[1:])]
+    measured = [n for n in range(len(columns)) if any(row[n] for row in rows)]
+    return table([columns[n] for n in measured], [[row[n] for n in measured] for row in rows])
 
 
 def overview() -> str:
@@ -238,8 +240,8 @@ def speed_in_words() -> str:
     encode = [ours / avif for direction, _, ours, avif, _ in rows if direction == "encode"]
     decode = [jxl / ours for direction, _, ours, _, jxl in rows if direction == "decode"]
     return (
-        f"On two threads, encoding is {min(encode):.1f} to {max(encode):.1f} times as fast as AVIF at speed 6, and "
-        f"decoding\n{min(decode):.0f} to {max(decode):.0f} times slower than JPEG XL.\n"
+        f"On two threads, encoding with `small` is {min(encode):.1f} to {max(encode):.1f} times as fast as AVIF at "
+        f"speed 6,\nand decoding {min(decode):.0f} to {max(decode):.0f} times slower than JPEG XL.\n"
     )
 
 
