@@ -13,32 +13,35 @@ FORMATS = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
 PAGES = ("TIFF",)  # formats whose images are called pages
 
 
-def count_frames(file: BinaryIO) -> int:
-    """Count the images in a seekable image file; 1 for formats that hold only one, or whose others are previews."""
+def _format_and_count(file: BinaryIO) -> tuple[str, int]:
+    """The format of a seekable image file, "" if Pillow cannot open it, and what `count_frames` returns."""
     from PIL import Image
 
     file.seek(0)
     try:
         with Image.open(file) as image:
-            return getattr(image, "n_frames", 1) if image.format in FORMATS else 1
+            return image.format or "", getattr(image, "n_frames", 1) if image.format in FORMATS else 1
     except Exception:  # Pillow's readers raise nearly anything on damage, which read_image reports
-        return 1
+        return "", 1
     finally:
         file.seek(0)
 
 
+def count_frames(file: BinaryIO) -> int:
+    """Count the images in a seekable image file; 1 for formats that hold only one, or whose others are previews."""
+    return _format_and_count(file)[1]
+
+
 def describe_frames(file: BinaryIO) -> str:
     """Say what a seekable image file holds, if that is more than one image: "12 frames", "3 pages"; else ""."""
-    from PIL import Image
-
-    count = count_frames(file)
+    name, count = _format_and_count(file)
+    if count > 1:
+        return f"{count} {'pages' if name in PAGES else 'frames'}"
+    if name != "PNG":
+        return ""
     try:
-        with Image.open(file) as image:
-            if count > 1:
-                return f"{count} {'pages' if image.format in PAGES else 'frames'}"
-            is_png = image.format == "PNG"
-        return "an animation that is damaged" if is_png and has_png_frames(file) else ""
-    except Exception:
+        return "an animation that is damaged" if has_png_frames(file) else ""
+    except OSError:
         return ""
     finally:
         file.seek(0)
