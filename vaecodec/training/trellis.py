@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec.config import SCALES, SQUARED_STEPS_PER_BIT
-from vaecodec.errors import CodecError
-from vaecodec.model.file import Model, load_model
+from vaecodec.model.file import load_model
 from vaecodec.native.symbols import HALF_LEVEL, quantise, symbol_values
 from vaecodec.rdo.quantization import UNIT, Quantizer, quantizer, symbol_bits
 
@@ -87,10 +86,8 @@ class Trellis(NamedTuple):
 
 
 def load_trellis(name: str) -> Trellis:
-    """The trellis of a model by name or path; raises CodecError."""
+    """The trellis of a model by name or path; raises ModelError."""
     model = load_model(name)
-    if not isinstance(model, Model):
-        raise CodecError(f"{name} is not a model of photographs")
     tables = model.models.tables
     bits = np.stack([symbol_bits(tables, table, MAGNITUDES) for table in range(1, model.prior.scales)])
     for magnitude in range(2, MAGNITUDES):

@@ -319,10 +319,7 @@ class VAE:
         bpp, noisy_bpp = tf.add_n(rates) / pixels, tf.add_n(noisy_rates) / pixels
         distortion, mse = self.distortion(x, density, lmbda)
         rate = bpp + noisy_bpp - tf.stop_gradient(noisy_bpp)
-        loss = tf.reduce_mean((rate + distortion) / tf.sqrt(lmbda))
-        psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
-        lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
-        return Loss(loss, tf.reduce_mean(bpp), psnr, lowest_bpp)
+        return _mean_loss((rate + distortion) / tf.sqrt(lmbda), bpp, mse, rates, pixels)
 
     def prior_loss(self, x: Tensor, quality: Tensor, trellis: Trellis) -> Loss:
         """The loss that the trellis minimises, of x u8[B, H, W, C], sides multiples of 64; it trains the prior alone.
@@ -343,11 +340,15 @@ class VAE:
                 density, index, mask = parts.send(values)
         pixels = x.shape[1] * x.shape[2]
         bpp, error = tf.add_n(rates) / pixels, tf.add_n(errors) / pixels
-        loss = tf.reduce_mean((bpp + error) / tf.sqrt(lmbda))
         mse = error / lmbda * (self.config.lambda_channels / self.config.channels)
-        psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
-        lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
-        return Loss(loss, tf.reduce_mean(bpp), psnr, lowest_bpp)
+        return _mean_loss((bpp + error) / tf.sqrt(lmbda), bpp, mse, rates, pixels)
+
+
+def _mean_loss(loss: Tensor, bpp: Tensor, mse: Tensor, rates: list[Tensor], pixels: int) -> Loss:
+    """Means over the batch, of f32[B] and the bits f32[B] of each part."""
+    psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
+    lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
+    return Loss(tf.reduce_mean(loss), tf.reduce_mean(bpp), psnr, lowest_bpp)
 
 
 def _image_bits(density: distributions.Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
