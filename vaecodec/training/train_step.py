@@ -50,12 +50,12 @@ class Options:
     rate: float = 1.2e-3
     minutes: float = 60.0  # training time of the whole run, over all its starts
     steps: int = 0  # of the whole run, if not 0; the run ends at whichever comes first
-    hard_from: float = 0.85  # fraction of the run after which the rate is that of rounded latents
+    hard_from: float = 0.85  # fraction of the run after which the analysis, or with a trellis all but the prior, stays
     seed: int = 0
     bfloat16: bool = False
     ms_ssim: float = 0.0  # share of 1 - MS-SSIM in the distortion, in place of squared error
     enlarged: float = 0.0  # fraction of crops that are enlarged, up to twofold
-    trellis: str = ""  # model whose trellis chooses symbols, to train the prior alone on them; "" for none
+    trellis: str = ""  # model whose trellis chooses symbols; "" for none
     towers: int = 1  # parts of a batch that are computed in parallel
 
 
@@ -134,7 +134,10 @@ def make_tower(config: Config, options: Options, hard: bool) -> Callable[..., tu
         with tf.GradientTape() as tape:
             tape.watch(weights)
             vae = VAE(config, layout.unpack(weights), operands, options.ms_ssim)
-            loss = vae.prior_loss(x, quality, trellis) if trellis else vae.loss(x, quality, seed, hard)
+            if trellis and hard:
+                loss = vae.prior_loss(x, quality, trellis)
+            else:
+                loss = vae.loss(x, quality, seed, hard, trellis)
         return tape.gradient(loss.loss, weights), tf.stack([getattr(loss, name) for name in METRICS])
 
     return tower

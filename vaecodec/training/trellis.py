@@ -76,13 +76,26 @@ class Trellis(NamedTuple):
         target, fixed = tf.stop_gradient(target), tf.stop_gradient(loc)
         symbols, values = self.choose(target, fixed, tf.stop_gradient(index), mask)
         rate = self.rate(symbols, index)
-        residual = target - fixed
         error = tf.square(target - values) / SQUARED_STEPS_PER_BIT
-        slope = tf.where(symbols == 0.0, 2.0 / SQUARED_STEPS_PER_BIT * residual, self.slope(symbols, index))
+        slope = tf.where(symbols == 0.0, 2.0 / SQUARED_STEPS_PER_BIT * (target - fixed), self.slope(symbols, index))
         error -= slope * (loc - fixed)
         if mask is not None:
             rate, error, values = (tf.where(mask, x, 0.0) for x in (rate, error, values))
         return rate, error, values
+
+    def code(self, target: Tensor, loc: Tensor, index: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(bits, values), each f32[...], 0 outside the mask, of a part f32[...], for a distortion of other values.
+
+        Bits have a gradient in scale indices and, of symbols other than 0, in means.  The value of a symbol 0 moves
+        with the mean; others have no gradient.
+        """
+        fixed = tf.stop_gradient(loc)
+        symbols, values = self.choose(target, fixed, tf.stop_gradient(index), mask)
+        rate = self.rate(symbols, index) - self.slope(symbols, index) * (loc - fixed)
+        values += tf.where(symbols == 0.0, loc - fixed, 0.0)
+        if mask is not None:
+            rate, values = (tf.where(mask, x, 0.0) for x in (rate, values))
+        return rate, values
 
 
 def load_trellis(name: str) -> Trellis:

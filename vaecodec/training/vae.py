@@ -289,11 +289,14 @@ class VAE:
             distortion = (1.0 - self.ms_ssim_share) * distortion + self.ms_ssim_share * dissimilarity
         return distortion, mse
 
-    def loss(self, x: Tensor, quality: Tensor, seed: Tensor, hard: bool = False) -> Loss:
+    def loss(
+        self, x: Tensor, quality: Tensor, seed: Tensor, hard: bool = False, trellis: Trellis | None = None
+    ) -> Loss:
         """The loss (rate + lambda * distortion) / sqrt(lambda) of x u8[B, H, W, C], sides multiples of 64.
 
         The prior learns from the rate of symbols.  The analysis network learns from the rate of noisy values, which
-        contributes its gradient alone; with `hard` that network is not trained.
+        contributes its gradient alone; with `hard` that network is not trained.  With a trellis symbols and their
+        bits are those of an encoder.
         """
         x = tf.cast(x, tf.float32)
         gains, lmbda = self.gains(quality), lambda_of(quality)
@@ -306,13 +309,17 @@ class VAE:
         density, index, mask = next(parts)
         for number, target in enumerate(self.targets(scaled, gains)):
             loc, fixed_index = density.loc, tf.stop_gradient(index)
-            symbols = frozen.choose_symbols(density, fixed_index, target)
-            # The gradient treats a symbol as its target relative to the mean.
-            moving = straight_through(tf.stop_gradient(target) - loc, symbols)
-            rates.append(_image_bits(latent_density(0.0 * loc, index, *self.tail()), moving, mask))
+            if trellis:
+                rate, value = trellis.code(tf.stop_gradient(target), loc, index, mask)
+                rates.append(tf.reduce_sum(rate, [1, 2, 3]))
+            else:
+                symbols = frozen.choose_symbols(density, fixed_index, target)
+                # The gradient treats a symbol as its target relative to the mean.
+                moving = straight_through(tf.stop_gradient(target) - loc, symbols)
+                rates.append(_image_bits(latent_density(0.0 * loc, index, *self.tail()), moving, mask))
+                value = loc + centroid(self.weights["centroid"], symbols, fixed_index)
             noisy = add_noise(target - loc, seed + [number, 0])
             noisy_rates.append(_image_bits(latent_density(0.0 * loc, fixed_index, *frozen.tail()), noisy, mask))
-            value = loc + centroid(self.weights["centroid"], symbols, fixed_index)
             value = on_grid(value + target - tf.stop_gradient(target), ACTIVATION_BITS)
             density, index, mask = parts.send(value if mask is None else tf.where(mask, value, 0.0))
         pixels = x.shape[1] * x.shape[2]
