@@ -106,29 +106,64 @@ VC_INLINE int32_t ll_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
 // ---- The fit: weighted least squares for each block ----
 
-typedef int64_t ll_v8 __attribute__((vector_size(64)));
-typedef uint64_t ll_u8 __attribute__((vector_size(64)));
+// One block in each lane.  Vectors are as wide as registers, so that compilers keep them there.
+#if !defined(VC_PLAIN) && defined(VC_512)
+enum { LL_LANES = 8 };
+#elif !defined(VC_PLAIN) && defined(VC_256)
+enum { LL_LANES = 4 };
+#elif !defined(VC_PLAIN)
+enum { LL_LANES = 2 };
+#else
+enum { LL_LANES = 1 };
+#endif
+typedef int64_t ll_signed __attribute__((vector_size(8 * LL_LANES)));
+typedef uint64_t ll_lanes __attribute__((vector_size(8 * LL_LANES)));
+typedef double ll_doubles __attribute__((vector_size(8 * LL_LANES)));
 #if defined(__GNUC__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions alone
 #endif
 
+VC_INLINE ll_lanes ll_all(uint64_t value) { return (ll_lanes){0} + value; }
+
 // Products of the lower 32 bits of each lane.
-VC_INLINE ll_u8 ll_mul(ll_u8 a, ll_u8 b) {
+VC_INLINE ll_lanes ll_mul(ll_lanes a, ll_lanes b) {
 #if !defined(VC_PLAIN) && defined(VC_512)
-    return (ll_u8)_mm512_mul_epi32((__m512i)a, (__m512i)b);
+    return (ll_lanes)_mm512_mul_epi32((__m512i)a, (__m512i)b);
 #elif !defined(VC_PLAIN) && defined(VC_256)
-    __m256i x[2], y[2];
-    memcpy(x, &a, 64), memcpy(y, &b, 64);
-    x[0] = _mm256_mul_epi32(x[0], y[0]), x[1] = _mm256_mul_epi32(x[1], y[1]);
-    memcpy(&a, x, 64);
-    return a;
+    return (ll_lanes)_mm256_mul_epi32((__m256i)a, (__m256i)b);
+#elif !defined(VC_PLAIN) && (defined(__x86_64__) || defined(_M_X64))
+    // An unsigned product, less what negative factors have too much.
+    const __m128i x = (__m128i)a, y = (__m128i)b;
+    const __m128i more = _mm_add_epi32(_mm_and_si128(_mm_srai_epi32(x, 31), y), _mm_and_si128(_mm_srai_epi32(y, 31), x));
+    return (ll_lanes)_mm_sub_epi64(_mm_mul_epu32(x, y), _mm_slli_epi64(more, 32));
+#elif !defined(VC_PLAIN) && defined(__aarch64__)
+    return (ll_lanes)vmull_s32(vmovn_s64((int64x2_t)a), vmovn_s64((int64x2_t)b));
 #else
-    ll_u8 out;
-    for (int n = 0; n < 8; n++) out[n] = (uint64_t)((int64_t)(int32_t)(uint32_t)a[n] * (int32_t)(uint32_t)b[n]);
+    ll_lanes out;
+    for (int n = 0; n < LL_LANES; n++) out[n] = (uint64_t)((int64_t)(int32_t)(uint32_t)a[n] * (int32_t)(uint32_t)b[n]);
     return out;
 #endif
 }
-VC_INLINE ll_u8 ll_shift(ll_u8 a, ll_u8 bits) { return (ll_u8)((ll_v8)a >> (ll_v8)bits); }
+
+// Arithmetic right shift, of which x86 has none for 64 bits before AVX-512.
+VC_INLINE ll_lanes ll_shift(ll_lanes a, ll_lanes bits) {
+    const ll_lanes sign = ll_all(1ull << 63);
+    return ((a ^ sign) >> bits) - (sign >> bits);
+}
+
+// Clip signed lanes.
+VC_INLINE ll_lanes ll_clip(ll_lanes a, ll_lanes low, ll_lanes high) {
+    ll_lanes mask = (ll_lanes)((ll_signed)a < (ll_signed)low);
+    a = (a & ~mask) | (low & mask);
+    mask = (ll_lanes)((ll_signed)a > (ll_signed)high);
+    return (a & ~mask) | (high & mask);
+}
+
+// The number of bits of 8 <= a < 2^55, from the exponent of the double a >> 3, which is exact.
+VC_INLINE ll_lanes ll_bits_of(ll_lanes a) {
+    const ll_doubles unit = (ll_doubles){0} + 0x1p52;
+    return ((ll_lanes)((ll_doubles)(a >> 3 | (ll_lanes)unit) - unit) >> 52) - (1023 - 4);
+}
 
 // sum += the products of four pairs of int16, for eight blocks.
 VC_INLINE void ll_add_products(int32_t *sums, const int16_t *a, const int16_t *b, ptrdiff_t stride) {
@@ -152,70 +187,67 @@ VC_INLINE void ll_add_products(int32_t *sums, const int16_t *a, const int16_t *b
 
 VC_INLINE int32_t ll_product(int32_t i, int32_t j) { return i * (2 * (LL_FEATURES + 1) - i + 1) / 2 + j - i; }
 
-// Solve eight blocks: Cholesky's factors have 27 bits, inverse pivots 30.
+// The sums of blocks at i, j, each with those of two neighbours on both sides.
+VC_INLINE ll_lanes ll_load_sums(const int32_t *sums, ptrdiff_t stride, int32_t i, int32_t j) {
+    const int32_t *from = sums + ll_product(i, j) * stride;
+#if !defined(VC_PLAIN) && defined(VC_256)
+    __m128i sum = _mm_loadu_si128((const __m128i *)from);
+    for (int n = 1; n < 5; n++) sum = _mm_add_epi32(sum, _mm_loadu_si128((const __m128i *)(from + n)));
+    return (ll_lanes)_mm256_cvtepi32_epi64(sum);
+#else
+    ll_lanes out;
+    for (int n = 0; n < LL_LANES; n++)
+        out[n] = (uint64_t)(int64_t)(from[n] + from[n + 1] + from[n + 2] + from[n + 3] + from[n + 4]);
+    return out;
+#endif
+}
+
+enum { LL_TILE = 4 };  // columns of a row of the factor that are computed at once, in registers
+
+// Solve a block in each lane: Cholesky's factors have 27 bits, inverse pivots 30.
 static void ll_solve(const int32_t *sums, ptrdiff_t sums_stride, int32_t *weights, ptrdiff_t stride) {
-    ll_u8 factor[LL_FEATURES][LL_FEATURES + 1], inverse[LL_FEATURES], half[LL_FEATURES];
-    ll_u8 shift, ridge, least;
-#define LL_LOAD(out, i, j)                                                                           \
-    do {                                                                                             \
-        const int32_t *from_ = sums + ll_product(i, j) * sums_stride;                                \
-        for (int n_ = 0; n_ < 8; n_++)                                                               \
-            (out)[n_] = (uint64_t)(int64_t)(from_[n_] + from_[n_ + 1] + from_[n_ + 2] + from_[n_ + 3] + from_[n_ + 4]); \
-    } while (0)
-    ll_u8 largest = {0};
+    ll_lanes factor[LL_FEATURES][LL_FEATURES + 1], inverse[LL_FEATURES], half[LL_FEATURES], largest = ll_all(0);
     for (int i = 0; i <= LL_FEATURES; i++) {
-        ll_u8 diagonal;
-        LL_LOAD(diagonal, i, i);
-        for (int n = 0; n < 8; n++) largest[n] = largest[n] > diagonal[n] ? largest[n] : diagonal[n];
+        const ll_lanes diagonal = ll_load_sums(sums, sums_stride, i, i);
+        largest = ll_clip(largest, diagonal, ll_all(INT64_MAX));
     }
-    for (int n = 0; n < 8; n++) {
-        shift[n] = (uint64_t)(53 - (63 - __builtin_clzll(largest[n] + LL_RIDGE)));
-        ridge[n] = (uint64_t)LL_RIDGE << shift[n];
-        least[n] = ridge[n] >> 6;
-    }
+    const ll_lanes shift = 54 - ll_bits_of(largest + LL_RIDGE), ridge = ll_all(LL_RIDGE) << shift;
     for (int j = 0; j < LL_FEATURES; j++) {
-        ll_u8 rest[LL_FEATURES + 1], pivot, mantissa, r;
-        for (int i = j; i <= LL_FEATURES; i++) {
-            LL_LOAD(rest[i], j, i);
-            rest[i] <<= shift;
+        ll_lanes root = ll_all(0);
+        for (int start = j; start <= LL_FEATURES; start += LL_TILE) {
+            ll_lanes rest[LL_TILE];
+            int column[LL_TILE];  // the last one again where the row has no more
+            for (int i = 0; i < LL_TILE; i++) {
+                column[i] = ll_min(start + i, LL_FEATURES);
+                rest[i] = ll_load_sums(sums, sums_stride, j, column[i]) << shift;
+            }
+            for (int k = 0; k < j; k++)
+                for (int i = 0; i < LL_TILE; i++) rest[i] -= ll_mul(factor[k][j], factor[k][column[i]]);
+            if (start == j) {
+                const ll_lanes pivot = ll_clip(rest[0] + ridge, ridge >> 6, ll_all(1ull << 54));
+                half[j] = (62 - ll_bits_of(pivot)) >> 1;
+                const ll_lanes mantissa = (pivot << (half[j] * 2)) >> 31;
+                // 1 / sqrt by Newton's method from a line, in units of 2^-29; the mantissa is 2^31 v, 1/4 <= v < 1.
+                root = 1148903751ull - (ll_mul(mantissa, ll_all(644245094)) >> 31);
+                for (int step = 0; step < 3; step++) {
+                    const ll_lanes product = ll_mul(ll_mul(root, root) >> 30, mantissa) >> 31;
+                    root = ll_mul(root, (3ull << 28) - product) >> 29;
+                }
+                inverse[j] = root;
+            }
+            // Only the lower 32 bits of what a shift leaves count: logical shifts do.
+            for (int i = 0; i < LL_TILE; i++)
+                factor[j][column[i]] = ll_mul(rest[i] >> (28 - half[j]), root) >> 32;
         }
-        rest[j] += ridge;
-        for (int k = 0; k < j; k++) {
-            const ll_u8 g = factor[k][j];
-            for (int i = j; i <= LL_FEATURES; i++) rest[i] -= ll_mul(g, factor[k][i]);
-        }
-        for (int n = 0; n < 8; n++) {
-            const int64_t value = (int64_t)rest[j][n], low = (int64_t)least[n], high = (int64_t)1 << 54;
-            pivot[n] = (uint64_t)(value < low ? low : value > high ? high : value);
-            half[j][n] = (uint64_t)(__builtin_clzll(pivot[n]) - 2) >> 1;
-        }
-        mantissa = (pivot << (half[j] * 2)) >> 31;
-        // 1 / sqrt by Newton's method from a line, in units of 2^-29; the mantissa is 2^31 v, 1/4 <= v < 1.
-        r = 1148903751ull - (ll_mul(mantissa, (ll_u8){0} + 644245094ull) >> 31);
-        for (int step = 0; step < 3; step++) {
-            const ll_u8 product = ll_mul(ll_mul(r, r) >> 30, mantissa) >> 31;
-            r = ll_mul(r, (3ull << 28) - product) >> 29;
-        }
-        inverse[j] = r;
-        for (int i = j + 1; i <= LL_FEATURES; i++)
-            factor[j][i] = (ll_u8)((ll_v8)ll_mul(ll_shift(rest[i], 28ull - half[j]), r) >> 32);
     }
-    ll_u8 solved[LL_FEATURES];
+    ll_lanes solved[LL_FEATURES];
     for (int j = LL_FEATURES - 1; j >= 0; j--) {
-        ll_u8 sum = factor[j][LL_FEATURES] << 16;
+        ll_lanes sum = ll_mul(factor[j][LL_FEATURES], ll_all(1 << 16));
         for (int i = j + 1; i < LL_FEATURES; i++) sum -= ll_mul(factor[j][i], solved[i]);
-        sum = ll_shift(sum, 20ull - half[j]);
-        for (int n = 0; n < 8; n++) {
-            int64_t value = (int64_t)sum[n];
-            value = value > INT32_MAX ? INT32_MAX : value < -INT32_MAX ? -INT32_MAX : value;
-            value = (value * (int64_t)inverse[j][n]) >> 40;
-            value = value > 1 << 19 ? 1 << 19 : value < -(1 << 19) ? -(1 << 19) : value;
-            sum[n] = (uint64_t)value;
-            weights[j * stride + n] = (int32_t)(value >> 2);
-        }
-        solved[j] = sum;
+        sum = ll_clip(ll_shift(sum, 20 - half[j]), -ll_all(INT32_MAX), ll_all(INT32_MAX));
+        solved[j] = ll_clip(ll_shift(ll_mul(sum, inverse[j]), ll_all(40)), -ll_all(1 << 19), ll_all(1 << 19));
+        for (int n = 0; n < LL_LANES; n++) weights[j * stride + n] = (int32_t)((int64_t)solved[j][n] >> 2);
     }
-#undef LL_LOAD
 }
 
 // Where the features of a row are, and the samples above that they are relative to; the last is the sample itself.
@@ -268,7 +300,7 @@ static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t w
                 ll_add_products(plane->sums + ll_product(i, j) * plane->sums_stride + block + 2,
                                 scaled + i * 4 * stride, scaled + j * 4 * stride, stride);
     }
-    for (ptrdiff_t block = 0; block < blocks; block += 8)
+    for (ptrdiff_t block = 0; block < blocks; block += LL_LANES)
         ll_solve(plane->sums + block, plane->sums_stride, plane->weights + block, blocks);
 }
 
