@@ -51,6 +51,27 @@ def test_throughput_shares_add_up(run):
             assert synthesis > 0 and (analysis > 0) == (direction == "encode")
 
 
+def test_speed_compares_instruction_sets_and_threads(run, tmp_path):
+    Image.fromarray(synthetic_image(64, 96)).save(tmp_path / "image.png")
+    models = ["--models", str(GOLDEN / "tiny.vcm"), "--threads", "1,2", "--repeat", "1"]
+    rows = run("speed.py", "instruction-sets", str(tmp_path / "image.png"), *models)
+    assert len({row[1] for row in rows}) == len(rows) > 0 and all(min(row[2:]) > 0 for row in rows)
+
+
+def test_speed_compares_peers_at_equal_psnr(run, tmp_path):
+    pytest.importorskip("imagecodecs")
+    Image.fromarray(synthetic_image(64, 96)).save(tmp_path / "image.png")
+    options = ["--models", str(GOLDEN / "tiny.vcm"), "--threads", "1", "--repeat", "1", "--qualities", "50"]
+    rows = run("speed.py", "peers", str(tmp_path / "image.png"), *options, "--efforts", "1")
+    assert [row[1] for row in rows] == ["encode", "decode"] and all(min(row[3:]) > 0 for row in rows)
+
+
+def test_speed_measures_large_images(run):
+    options = ["--models", str(GOLDEN / "tiny.vcm"), "--threads", "1", "--repeat", "1", "--size", "96", "64"]
+    [row] = run("speed.py", "large", *options)
+    assert row[2] > 0 and row[3] > 0 and min(row[4:]) > 20
+
+
 def test_complexity_counts_the_networks(run):
     pytest.importorskip("tensorflow")
     rows = {row[0]: row[1:] for row in run("complexity.py", "--preset", "small")}
