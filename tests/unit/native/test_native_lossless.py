@@ -142,6 +142,23 @@ def test_damaged_and_truncated_streams_decode_within_memory(kinds):
             decode([noise] * 3, samples, depth)
 
 
+def test_bytes_beyond_a_stream_are_not_read(kinds):
+    """A truncated stream goes on with zeros, whatever lies behind it in memory."""
+    samples = pattern(NOISE, (9, 20, 1))
+    ((stream,), _) = encode(samples)
+    for size in (0, 1, 3, 4, 5, len(stream) // 2):
+        for kind in kinds:
+            with library.use(kind):
+                in_noise = decode([memoryview(stream[:size] + b"\xff" * 999)[:size]], samples)[0]
+                before_zeros = decode([memoryview(stream[:size] + bytes(999))[:size]], samples)[0]
+            np.testing.assert_array_equal(in_noise, before_zeros)
+
+
+def test_contexts_that_are_met_more_often_than_they_count_are_the_reference(kinds):
+    """Counters end at 250, far below the samples of a flat image."""
+    check_against_reference(kinds, pattern(FLAT, (3, 400, 1)))
+
+
 def test_a_photograph(kinds):
     image = np.array(Image.open(ROOT / "docs" / "examples" / "parrots.png").convert("RGB"))
     check_against_reference(kinds, np.ascontiguousarray(image[100:124, 200:240]))
