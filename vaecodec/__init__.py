@@ -81,6 +81,7 @@ def encode(
     lossless: bool = False,
     max_error: int | None = None,
     roi: ImageLike | None = None,
+    tune: str | None = None,
 ) -> bytes:
     """Encode an image to a .vae file.
 
@@ -101,6 +102,8 @@ def encode(
         max_error: 1..16, the largest error of a colour sample, in units of the samples; alpha is kept.
         roi: how much the squared error counts at each pixel: floats [H, W] of 0..1, or a grey image, where white is 1.
             `quality` holds where it is 1; elsewhere there are fewer bits.  Not with the two above.
+        tune: "psnr" for the least squared error, "eye" to let errors be larger where they are seen less; decoders need
+            not know.  By default "psnr".
 
     Raises:
         CodecError: the image cannot be encoded.
@@ -114,7 +117,7 @@ def encode(
     from vaecodec.limits import NONE, for_pillow
 
     goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
-    effort = arguments.check_effort(effort)
+    effort, tune = arguments.check_effort(effort), arguments.check_tune(tune, target_psnr)
     arguments.check_limits(limits)
     if isinstance(goal, Target) and goal.is_bound:
         if roi is not None:
@@ -127,12 +130,12 @@ def encode(
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)
     if roi is None:
-        return modes.encode(codec, samples, goal, metadata, effort=effort)
+        return modes.encode(codec, samples, goal, metadata, effort=effort, tune=tune)
     from vaecodec.images.weights import read_weights
 
     with for_pillow(limits or NONE):
         weights = read_weights(roi, samples.shape[:2])
-    return modes.encode(codec, samples, goal, metadata, effort=effort, weights=weights)
+    return modes.encode(codec, samples, goal, metadata, effort=effort, weights=weights, tune=tune)
 
 
 def decode(
@@ -180,6 +183,7 @@ def encode_batch(
     effort: int = 1,
     lossless: bool = False,
     max_error: int | None = None,
+    tune: str | None = None,
 ) -> list[bytes]:
     """Encode images of any sizes and kinds to a .vae file each, in order; arguments and errors as of `encode`.
 
@@ -189,17 +193,19 @@ def encode_batch(
     from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
-    given, quality, effort = quality, _quality_or_default(quality), arguments.check_effort(effort)
+    given, quality = quality, _quality_or_default(quality)
+    effort, tune = arguments.check_effort(effort), arguments.check_tune(tune)
     arguments.check_limits(limits)
     images = arguments.check_sequence("images", images, "images")
     if lossless is not False or max_error is not None:
-        options: dict[str, Any] = {"model": model, "limits": limits, "threads": threads, "effort": effort}
+        options: dict[str, Any] = {"model": model, "limits": limits, "threads": threads}
+        options |= {"effort": effort, "tune": tune}
         return [encode(image, given, lossless=lossless, max_error=max_error, **options) for image in images]
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         pairs = [read_samples(codec.model.config.channels, image) for image in images]
     samples, metadata = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return modes.encode_batch(codec, samples, quality, metadata, effort=effort)
+    return modes.encode_batch(codec, samples, quality, metadata, effort=effort, tune=tune)
 
 
 def decode_batch(

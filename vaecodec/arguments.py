@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_QUALITY = 75.0
 DEFAULT_MODEL = "base"  # of images; arrays, and what a VAE makes of no image, take "small"
 EFFORTS = range(1, 10)
+TUNES = ("eye", "psnr")
+DEFAULT_TUNE = "psnr"
 REDUCTIONS = (1, 2, 4, 8, 16)
 MAX_ERROR = 16
 TARGETS = ("target_size", "target_bpp", "target_psnr")
@@ -92,6 +94,15 @@ def check_quality(value: Any, name: str = "quality") -> float:
 def check_effort(value: Any) -> int:
     """Check an effort."""
     return check_integer("effort", value, EFFORTS[0], EFFORTS[-1])
+
+
+def check_tune(value: Any, psnr: Any = None) -> str:
+    """Check what to tune for; None is the default, and PSNR with a target PSNR."""
+    if value is None:
+        return DEFAULT_TUNE if psnr is None else "psnr"
+    if not isinstance(value, str):
+        wrong_type("tune", value, f"one of {', '.join(map(repr, TUNES))}")
+    return value if value in TUNES else wrong_value("tune", value, f"one of {', '.join(map(repr, TUNES))}")
 
 
 def check_threads(value: Any) -> int | None:

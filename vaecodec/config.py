@@ -12,6 +12,10 @@ INDICES_PER_ANCHOR = 128  # quality indices from one anchor to the next
 LAST_ANCHOR = (ANCHORS - 1) * INDICES_PER_ANCHOR  # quality index of the last anchor
 QUALITY_INDICES = LAST_ANCHOR + 337  # in a file header: 0..1232; beyond the last anchor only steps become smaller
 FINER = 19  # base-2 logarithm, unit 2**-12, by which a step becomes smaller with each of these indices
+MAX_TILT = 7  # of steps by octave, in a file header
+TILT = (
+    256  # base-2 logarithm, unit 2**-12, by which the step of octave o changes, times (2 - o), with each unit of tilt
+)
 INDICES_PER_LEVEL = 8  # the prior is conditioned on index // 8, so that its integer tables stay small
 LEVELS = LAST_ANCHOR // INDICES_PER_LEVEL + 1
 

@@ -29,7 +29,7 @@ from vaecodec import arrays
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec, adaptive, fallback, modes
-from vaecodec.config import Config
+from vaecodec.config import MAX_TILT, Config
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
 from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_crcs
@@ -157,22 +157,26 @@ IMAGES = {
 
 def make_images(codec: Codec) -> None:
     """Write the files of the images, with and without a filter, and one whose symbols are random."""
-    names = ["escapes", "filtered", *IMAGES]
+    names = ["escapes", "filtered", "steepest", "tilted", *IMAGES]
     for name, (pixels, quality_index, tile) in IMAGES.items():
         metadata = METADATA if name in ("metadata", "photo") else None
-        data = codec.encode(pixels, quality_of(quality_index), metadata, tile)
+        data = codec.encode(pixels, quality_of(quality_index), metadata, tile, tune="psnr")
         write(HERE / f"{name}.vae", data, codec.decode(data))
-    data = codec.encode(synthetic_image(90, 110, 13), quality_of(398), tile=64, effort=3)
+    data = codec.encode(synthetic_image(90, 110, 13), quality_of(398), tile=64, effort=3, tune="psnr")
     assert parse(data).header.filter, "filtered.vae is to have a filter"
     write(HERE / "filtered.vae", data, codec.decode(data))
-    data = random_symbols(codec, 40, 77, 700)
-    write(HERE / "escapes.vae", data, codec.decode(data))
+    data = codec.encode(synthetic_image(80, 130, 15), quality_of(500), tile=64, tune="eye")
+    assert parse(data).header.tilt, "tilted.vae is to have a tilt"
+    write(HERE / "tilted.vae", data, codec.decode(data))
+    for name, quality_index, tilt in (("escapes", 700, 0), ("steepest", 1232, MAX_TILT)):
+        data = random_symbols(codec, 40, 77, quality_index, tilt)
+        write(HERE / f"{name}.vae", data, codec.decode(data))
     counts = count_outliers(codec, "outliers")
     assert min(counts) == 0 < max(counts), "outliers.vae is to have parts with and without outliers"
     (HERE / "LIST").write_text("\n".join(f"{name}.vae" for name in sorted(names)) + "\n")
 
 
-def random_symbols(codec: Codec, height: int, width: int, quality_index: int) -> bytes:
+def random_symbols(codec: Codec, height: int, width: int, quality_index: int, tilt: int) -> bytes:
     """A file of symbols with long tails, many of them escapes and outliers."""
     rng, cells = np.random.default_rng(0), (-(-height // 16), -(-width // 16))
 
@@ -180,8 +184,9 @@ def random_symbols(codec: Codec, height: int, width: int, quality_index: int) ->
         symbols = np.rint(rng.standard_cauchy(distributions.indices.shape) * 0.3)
         return np.clip(symbols, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
 
-    coded = encode_tile(codec.model.prior, codec.model.models, cells, quality_index, choose)
-    header = Header(codec.model.id, height, width, quality_index, 1024)
+    model = codec.model.tilted(tilt)
+    coded = encode_tile(model.prior, model.models, cells, quality_index, choose)
+    header = Header(model.id, height, width, quality_index, 1024, tilt=tilt)
     data = image_file.pack(header, [(coded.payload, coded.crc, 0)])
     return with_pixel_crcs(data, codec.decoder.pixel_crcs(data))
 
@@ -196,7 +201,7 @@ def count_outliers(codec: Codec, name: str) -> list[int]:
 
     pixels, quality_index, tile = IMAGES[name]
     with mock.patch("vaecodec.entropy.coding.push_outliers", push):
-        codec.encode(pixels, quality_of(quality_index), tile=tile)
+        codec.encode(pixels, quality_of(quality_index), tile=tile, tune="psnr")
     return counts
 
 
@@ -248,7 +253,7 @@ def make_adaptive(codec: Codec) -> None:
     files["adaptive-scaled"] = adaptive.pack(grey)
     soft = synthetic_image(16, 24, 40)
     alpha = [(ALPHA, payload.encode(np.ascontiguousarray(soft[..., 1])))]
-    files["vae-adaptive-alpha"] = insert_chunks(codec.encode(soft, 70), alpha)
+    files["vae-adaptive-alpha"] = insert_chunks(codec.encode(soft, 70, tune="psnr"), alpha)
     for name, data in files.items():
         write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))
 

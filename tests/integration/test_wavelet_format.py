@@ -118,18 +118,19 @@ def test_the_reference_decoder_agrees_on_outliers(sparse_decoders, tile, monkeyp
     assert_same(sparse_decoders, data)
 
 
+@pytest.mark.parametrize("tilt", [0, 3, 7])
 @pytest.mark.parametrize("reach", [0.3, 40, 4000])
 @pytest.mark.parametrize("cells", [(1, 1), (3, 5), (2, 9)])
-def test_the_reference_decoder_agrees_on_any_symbols(sparse_decoders, cells, reach):
+def test_the_reference_decoder_agrees_on_any_symbols(sparse_decoders, cells, reach, tilt):
     """Symbols include values beyond those of images, which are clipped, and positions beyond odd sides."""
-    values, outliers = assert_same_symbols(sparse_decoders, cells, 700, reach)
+    values, outliers = assert_same_symbols(sparse_decoders, cells, 700, reach, tilt)
     assert outliers > 10 and (reach < 4000 or max(np.abs(half).max() for half in values.halves[0]) == 2**16)
 
 
-def assert_same_symbols(models, cells, quality_index, reach):
+def assert_same_symbols(models, cells, quality_index, reach, tilt=0):
     """Check that both decoders agree on random symbols with long tails; return the values and count of outliers."""
     codec, reference_model = models
-    rng, model = np.random.default_rng(0), codec.model
+    rng, model = np.random.default_rng(0), codec.model.tilted(tilt)
 
     def any_symbols(part, distributions):
         symbols = np.rint(rng.standard_cauchy(distributions.loc.shape) * reach)
@@ -137,14 +138,14 @@ def assert_same_symbols(models, cells, quality_index, reach):
 
     coded = encode_tile(model.prior, model.models, cells, quality_index, any_symbols)
     values = decode_tile(model.prior, model.models, cells, quality_index, coded.payload, coded.crc)
-    tile = reference_decoder.decode_tile(coded.payload, *cells, quality_index, reference_model)
+    tile = reference_decoder.decode_tile(coded.payload, *cells, quality_index, reference_model, tilt)
     assert tile.crc == coded.crc and np.array_equal(np.moveaxis(tile.low, -1, 0), values.low)
     for octave, halves in enumerate(values.halves):
         shape, count = [side << (3 - octave) for side in cells], 3 * values.low.shape[0]
         planes = octave_planes(*halves, shape, np.ones(count, np.int32), np.zeros(count, np.int32))
         assert np.array_equal(np.moveaxis(tile.octaves[octave], -1, 0), planes)
     data = image_file.pack(
-        Header(model.id, 16 * cells[0], 16 * cells[1], quality_index, 4096, channels=model.config.channels),
+        Header(model.id, 16 * cells[0], 16 * cells[1], quality_index, 4096, channels=model.config.channels, tilt=tilt),
         [(coded.payload, coded.crc, 0)],
     )
     assert_same(models, image_file.with_pixel_crcs(data, codec.decoder.pixel_crcs(data)))

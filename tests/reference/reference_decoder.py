@@ -181,6 +181,7 @@ class Header(NamedTuple):
     tiles: list
     channels: int
     filter: bytes
+    tilt: int
 
 
 def read_chunks(data, last=b"DATA"):
@@ -206,7 +207,7 @@ def read_header(payload, model):
     require(version == 1, f"version {version} of the format is not supported")
     require(len(payload) >= 30, "HEAD: too short")
     _, flags, name, height, width, index, tile, channels = struct.unpack_from("<BB16sIIHBB", payload)
-    require(flags < 2 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
+    require(flags < 16 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
     channels = channels or 3
     require(name == model["id"], f"the file needs the model {name.hex()}, not {model['id'].hex()}")
     expected = model["config"]["channels"]
@@ -216,7 +217,7 @@ def read_header(payload, model):
     count = -(-height >> tile) * -(-width >> tile)
     filter_bytes = payload[30 + 12 * count :]
     require(len(payload) >= 30 + 12 * count, f"HEAD: not of the length that {count} tiles need")
-    if flags:
+    if flags & 1:
         require(filter_bytes and filter_bytes[0] < 3, "HEAD: no filter, or one of unknown classes")
         classes = 1 << filter_bytes[0]
         require(
@@ -228,7 +229,7 @@ def read_header(payload, model):
     entries = struct.iter_unpack("<II", payload[30 : 30 + 8 * count])
     pixels = struct.unpack_from(f"<{count}I", payload, 30 + 8 * count)
     tiles = [(length, crc, pixel_crc) for (length, crc), pixel_crc in zip(entries, pixels, strict=True)]
-    return Header(height, width, index, 1 << (tile - 4), tiles, channels, filter_bytes)
+    return Header(height, width, index, 1 << (tile - 4), tiles, channels, filter_bytes, flags >> 1)
 
 
 def read_file(data, model):
@@ -523,9 +524,9 @@ class Tile(NamedTuple):
     low: np.ndarray
 
 
-def decode_tile(payload, h, w, quality_index, model):
+def decode_tile(payload, h, w, quality_index, model, tilt=0):
     """Sections 3 to 5: decode a Tile of h by w cells."""
-    return TileDecoder(Stack(payload), quality_index, model).decode(h, w)
+    return TileDecoder(Stack(payload), quality_index, model, tilt).decode(h, w)
 
 
 NEXT_STATE = (0, 2, 5, 6, 1, 3, 4, 7), (1, 3, 4, 7, 0, 2, 5, 6)  # after an even and an odd symbol
@@ -534,13 +535,16 @@ NEXT_STATE = (0, 2, 5, 6, 1, 3, 4, 7), (1, 3, 4, 7, 0, 2, 5, 6)  # after an even
 class TileDecoder:
     """Sections 3 and 5: decode the symbols and values of a tile."""
 
-    def __init__(self, stack, quality_index, model):
+    def __init__(self, stack, quality_index, model, tilt=0):
         """Read the scale offsets."""
         self.net, self.stack, self.model = Layers(model, "prior/"), stack, model
         levels = {k[7:]: v for k, v in model["tensors"].items() if k.startswith("levels/")}
         self.level = {name: array[min(quality_index, 896) >> 3].astype(np.int64) for name, array in levels.items()}
         self.channels, self.scales = model["config"]["channels"], model["scales"]
         even = range(0, UNIT + 1, UNIT // 16)
+        tilts = np.repeat(tilt_logarithms(tilt), 3 * self.channels)
+        gain = rounded(self.level["inverse_gain"] * mantissas(tilts), 13 - (tilts >> 12))
+        self.level["inverse_gain"] = np.clip(gain, 1, 2**13)
         signalled = stack.take(even[::8])
         self.offsets = [stack.take(even) - 8 if signalled else 0 for _ in range(15)]
         self.crcs = []
@@ -706,9 +710,17 @@ def logarithms(anchors, quality_index):
     return rounded((128 - t) * anchors[k] + t * anchors[k + 1], 7)
 
 
-def step_logarithms(model, quality_index):
+def tilt_logarithms(tilt):
+    """6.3: what a tilt adds to the logarithms of octaves 0 to 4."""
+    return 256 * tilt * np.array([2, 1, 0, -1, -2])
+
+
+def step_logarithms(model, quality_index, tilt=0):
     """6.3: the logarithms of coefficients."""
-    return logarithms(model["tensors"]["gains/coefficients"], quality_index) - 19 * max(quality_index - 896, 0)
+    result = logarithms(model["tensors"]["gains/coefficients"], quality_index) - 19 * max(quality_index - 896, 0)
+    n = 3 * model["config"]["channels"]
+    result[: 4 * n] = np.minimum(result[: 4 * n] + np.repeat(tilt_logarithms(tilt)[:4], n), 6 * 2**12 - 1)
+    return result
 
 
 def mantissas(logarithm):
@@ -733,11 +745,11 @@ def rotation_of(channels):
     return np.rint(2**14 * rotation).astype(np.int64)
 
 
-def levels(octaves, low, quality_index, model):
+def levels(octaves, low, quality_index, model, tilt=0):
     """7.1 to 7.5: synthesise the values of an image to levels i64[16 h, 16 w, C]."""
     config, tensors = model["config"], model["tensors"]
     channels = config["channels"]
-    gains = step_logarithms(model, quality_index)
+    gains = step_logarithms(model, quality_index, tilt)
     mantissa, shift = mantissas(gains), 5 - (gains >> 12)
     planes = [*octaves, low]
     for o, plane in enumerate(planes):
@@ -834,12 +846,12 @@ def decode_levels(data, model):
     low = np.zeros((h, w, channels), np.int64)
     corners = [(r, c) for r in range(0, h, side) for c in range(0, w, side)]
     for number, ((r, c), payload, (_, crc, _)) in enumerate(zip(corners, payloads, header.tiles, strict=True)):
-        tile = decode_tile(payload, min(side, h - r), min(side, w - c), header.quality_index, model)
+        tile = decode_tile(payload, min(side, h - r), min(side, w - c), header.quality_index, model, header.tilt)
         require(tile.crc == crc, f"tile {number}: wrong CRC of its symbols")
         for target, source in zip((*octaves, low), (*tile.octaves, tile.low), strict=True):
             n = target.shape[0] // h
             target[n * r : n * r + source.shape[0], n * c : n * c + source.shape[1]] = source
-    return header, levels(octaves, low, header.quality_index, model)
+    return header, levels(octaves, low, header.quality_index, model, header.tilt)
 
 
 def decode_colours(data, model):

@@ -66,6 +66,7 @@ QUALITIES = {
     ValueError: (0, 0.99, 100.01, -5, math.nan, math.inf),
 }
 EFFORTS = {TypeError: ("5", 5.0, True, None, [1]), ValueError: (0, 10, -1)}
+TUNES = {TypeError: (1, True, ["eye"], b"eye"), ValueError: ("ear", "", "PSNR")}
 THREADS = {TypeError: ("2", 2.0, True, [2]), ValueError: (0, -1)}
 SIZES = {TypeError: ("900", 900.5, True, [900]), ValueError: (0, -900)}
 RATES = {TypeError: ("0.5", True, [0.5]), ValueError: (0, -0.5, math.nan, math.inf)}
@@ -102,6 +103,9 @@ WRONG = [
     (lambda value: encode(PIXELS, effort=value), "effort", EFFORTS),
     (lambda value: encode_batch(BATCH, effort=value), "effort", EFFORTS),
     (lambda value: compress(effort=value), "effort", EFFORTS),
+    (lambda value: encode(PIXELS, tune=value), "tune", TUNES),
+    (lambda value: encode_batch(BATCH, tune=value), "tune", TUNES),
+    (lambda value: compress(tune=value), "tune", TUNES),
     (lambda value: encode(PIXELS, threads=value), "threads", THREADS),
     (lambda value: encode_batch(BATCH, threads=value), "threads", THREADS),
     (lambda value: decode(FILE, threads=value), "threads", THREADS),

@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from vaecodec.arguments import DEFAULT_MODEL
+from vaecodec import arguments
+from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_TUNE
 from vaecodec.bench import plugins
 from vaecodec.bench.libraries import FORMATS, TUNES, open_avif, open_hevc, open_imagecodecs, open_jpegli
 from vaecodec.bench.peer import Options, Peer, PeerError, Scale
@@ -21,39 +22,57 @@ from vaecodec.errors import CodecError
 SWEEP = (1, 7, 13, 19, 26, 35, 43, 52, 61, 70, 77, 82)
 
 
-def _open_vaecodec(options: Options, model: str = "", effort: str = "1", is_bare: bool = False) -> Peer:
+def _open_vaecodec(options: Options, model: str = "", variant: str = "", is_bare: bool = False) -> Peer:
     """This package as `compress` writes files, or bare: the model alone, without the decision between codings.
 
-    `model` is a name or a path.  Above effort 1 the sweep has half of the settings.
+    `model` is a name or a path, and `variant` an effort, a tune or both, as in 9-psnr.  Above effort 1 the sweep has
+    half of the settings.
     """
     from vaecodec.codec import Codec, modes
     from vaecodec.model.file import load_model
-    from vaecodec.rdo.effort import check_effort
     from vaecodec.version import __version__
 
     name = "vaecodec-model" if is_bare else "vaecodec"
-    try:
-        check_effort(int(effort))
-    except ValueError as exc:
-        raise PeerError(f"{name}@{effort}: effort is a whole number in 1..9") from exc
-    is_default = int(effort) == 1
+    effort, tune = _read_variant(name, variant)
+    is_default = effort == 1
     try:
         codec = Codec(load_model(model or DEFAULT_MODEL), options.device, options.threads)
     except ImportError as exc:
         raise PeerError(f"--device {options.device} needs TensorFlow: pip install 'vaecodec[train]' ({exc})") from exc
-    name = name if is_default else f"{name}@{int(effort)}"
+    name = _with_variant(name, variant)
     encode: Callable[..., bytes] = codec.encode if is_bare else partial(modes.encode, codec)
     return Peer(
         f"{name}:{os.path.basename(model)}" if model else name,
         f"{__version__} {codec.model.name} {codec.model.id}",
-        "" if is_default else f"effort {int(effort)}",
+        ", ".join(filter(None, ("" if is_default else f"effort {effort}", "tune eye" * (tune == "eye")))),
         Scale("quality", 1, 100, 0.125),
         SWEEP if is_default else SWEEP[1::2],
-        encode if is_default else partial(encode, effort=int(effort)),
+        partial(encode, effort=effort, tune=tune),
         codec.decode if is_bare else partial(modes.decode, codec=codec),
         threads=options.threads,
         device=options.device,
     )
+
+
+def _read_variant(name: str, variant: str) -> tuple[int, str]:
+    """The effort and the tune of a variant; raises PeerError."""
+    effort, tune = 1, DEFAULT_TUNE
+    for part in filter(None, variant.split("-")):
+        try:
+            if part in arguments.TUNES:
+                tune = part
+            else:
+                effort = arguments.check_effort(int(part))
+        except ValueError as exc:
+            text = f"{name}@{variant}: expected an effort, a whole number in 1..9, eye or psnr, or both: 9-psnr"
+            raise PeerError(text) from exc
+    return effort, tune
+
+
+def _with_variant(name: str, variant: str) -> str:
+    """A name with what differs from the defaults."""
+    parts = [part for part in variant.split("-") if part not in ("", "1", DEFAULT_TUNE)]
+    return f"{name}@{'-'.join(parts)}" if parts else name
 
 
 OURS = ("vaecodec", "vaecodec-model")
@@ -70,20 +89,20 @@ DEFAULT = ("vaecodec", "jpeg", "webp", "avif", "avif-psnr", "avif-ssimulacra2", 
 
 
 def open_peer(spec: str, options: Options) -> Peer:
-    """The codec called `name`, or of this package `vaecodec:model`, `vaecodec@effort` or `vaecodec@effort:model`.
+    """The codec called `name`, or of this package `vaecodec:model`, `vaecodec@variant` or `vaecodec@variant:model`.
 
     Raises:
         PeerError: it cannot take part; the message says why.
     """
     head, _, model = spec.partition(":")
-    name, _, effort = head.partition("@")
+    name, _, variant = head.partition("@")
     opener = PEERS.get(name) or plugins.find(name)
     if opener is None:
         raise PeerError(f"no codec is called {name!r} (there are {', '.join([*PEERS, *plugins.names()])})")
-    if (model or effort) and name not in OURS:
-        raise PeerError(f"{name} takes no {model or effort!r}; only vaecodec:MODEL and vaecodec@EFFORT name variants")
+    if (model or variant) and name not in OURS:
+        raise PeerError(f"{name} takes no {model or variant!r}; only vaecodec:MODEL and vaecodec@EFFORT name variants")
     try:
-        return PEERS[name](options, model, effort or "1") if model or effort else opener(options)
+        return PEERS[name](options, model, variant) if model or variant else opener(options)
     except CodecError as exc:
         raise PeerError(str(exc)) from exc
 
@@ -91,6 +110,5 @@ def open_peer(spec: str, options: Options) -> Peer:
 def name_of(spec: str) -> str:
     """The name in results of the codec that `open_peer` opens."""
     head, _, model = spec.partition(":")
-    name, _, effort = head.partition("@")
-    head = name if effort in ("", "1") else head
+    head = _with_variant(*head.partition("@")[::2])
     return f"{head}:{os.path.basename(model)}" if model else head

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from vaecodec import limits
+from vaecodec.arguments import check_tune
 from vaecodec.cli.checks import check_files, check_folders, check_no_stdin, check_stdin, split_output
 from vaecodec.codec.rate_control import Target
 from vaecodec.container.chunks import SUFFIX
@@ -54,7 +55,8 @@ Report = tuple[dict[str, Any], str]  # for --json, and as text
 def compress(args: argparse.Namespace, console: Console) -> int:
     """Compress files to .vae files."""
     options = {"quality": args.quality, "model": args.model, "strip": args.strip, "effort": args.effort}
-    options |= {"remove": args.rm, "only_images": args.only_images, **_resources(args)}
+    tune = check_tune(args.tune, args.target_psnr)
+    options |= {"remove": args.rm, "only_images": args.only_images, "tune": tune, **_resources(args)}
     targets = {"target_size": args.target_size, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
     targets |= {"lossless": args.lossless, "max_error": args.max_error}
     if not args.recursive:
@@ -62,7 +64,7 @@ def compress(args: argparse.Namespace, console: Console) -> int:
         return _convert_files(args, console, convert, options | targets | {"roi": args.roi})
     goals = (args.target_size, args.target_bpp, args.target_psnr, args.quality, args.lossless, args.max_error)
     target = Target.from_arguments(*goals)
-    settings = compress_settings(target, args.effort, args.strip, args.only_images)
+    settings = compress_settings(target, args.effort, tune, args.strip, args.only_images)
     plan = partial(compress_jobs, overwrite=args.force)
     return _convert_folders(args, console, compress_job, options | targets, plan, settings)
 

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, NoReturn, Protocol
 
-from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_QUALITY, MAX_ERROR
+from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_QUALITY, MAX_ERROR, TUNES
 from vaecodec.cli import help_texts
 
 
@@ -80,6 +80,8 @@ def _add_compression(add_command: AddCommand) -> None:
     images.add_argument(
         "--effort", default=1, help="higher takes longer, for fewer bits at one error (default: 1)", **effort
     )
+    text = "what is to be as good as can be for the bytes (default: psnr)"
+    images.add_argument("--tune", choices=TUNES, help=text)
     text = "grey image of its size: white has the quality, what is darker less"
     images.add_argument("--roi", metavar="MASK", help=text)
     images.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"name or .vcm file (default: {DEFAULT_MODEL})")
@@ -264,6 +266,7 @@ def _add_benchmark(add_command: AddCommand) -> None:
     add("-o", "--output", default="bench", metavar="OUT", help="folder; an earlier run in it resumes (default: bench)")
     codecs = (
         "vaecodec, jpeg, webp, avif, avif-psnr, avif-ssimulacra2, jxl, jpeg2000, hevc (the default); vaecodec@EFFORT, "
+        "vaecodec@psnr, "
     )
     codecs += (
         "vaecodec:MODEL.vcm, vaecodec-model (without the decision between codings), avif-iq, jxl-e3, jxl-e9, jpegli, "

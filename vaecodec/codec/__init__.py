@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.arguments import DEFAULT_MODEL
+from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_TUNE
 from vaecodec.codec.decoder import Decoder
 from vaecodec.codec.encoder import Encoder
 from vaecodec.codec.tiles import Latents
@@ -60,10 +60,11 @@ class Codec:
         progress: Progress | None = None,
         effort: int = 1,
         weights: np.ndarray | None = None,
+        tune: str = DEFAULT_TUNE,
     ) -> bytes:
         """Encode u8[H, W, C] to a .vae file; see Encoder.encode_batch."""
         of_images = None if weights is None else [weights]
-        return self.encoder.encode_batch([pixels], quality, [metadata], tile, progress, effort, of_images)[0]
+        return self.encoder.encode_batch([pixels], quality, [metadata], tile, progress, effort, of_images, tune)[0]
 
     def encode_batch(
         self,
@@ -73,9 +74,10 @@ class Codec:
         tile: int = DEFAULT_TILE,
         progress: Progress | None = None,
         effort: int = 1,
+        tune: str = DEFAULT_TUNE,
     ) -> list[bytes]:
         """See Encoder.encode_batch."""
-        return self.encoder.encode_batch(images, quality, metadata, tile, progress, effort)
+        return self.encoder.encode_batch(images, quality, metadata, tile, progress, effort, None, tune)
 
     def encode_unfiltered(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> bytes:
         """See Encoder.encode_unfiltered."""
@@ -94,9 +96,10 @@ class Codec:
         quality: float = 75,
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
+        tune: str = DEFAULT_TUNE,
     ) -> bytes:
         """See Encoder.encode_latents."""
-        return self.encoder.encode_latents(pixels, latents, quality, metadata, tile)
+        return self.encoder.encode_latents(pixels, latents, quality, metadata, tile, tune)
 
     def information(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> float:
         """See Encoder.information."""

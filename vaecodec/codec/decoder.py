@@ -260,8 +260,8 @@ class Decoder:
     def _coefficients(self, schedule: Schedule, task: DecodeTask, cells: Box) -> Iterator[tuple[int, Coefficients]]:
         """Decode (index, coefficients) of each tile that touches these cells."""
         data, parsed, grid = memoryview(task.data), task.parsed, task.plan.grid
-        quality_index, prior, models = parsed.header.quality_index, self.model.prior, self.model.models
-        gains = self.model.gains.scaled(quality_index)
+        quality_index, model = parsed.header.quality_index, self.model.tilted(parsed.header.tilt)
+        prior, models, gains = model.prior, model.models, model.gains.scaled(quality_index)
         if task.values:
             known = ((index, task.values[index]) for index in grid.overlapping(cells))
             return schedule.map(lambda index, values: (index, dequantise(values.widened(), gains)), known)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vaecodec.arguments import DEFAULT_TUNE, check_tune
 from vaecodec.codec.decoder import Decoder, pixel_crc
 from vaecodec.codec.tiles import (
     EncodeTask,
@@ -26,7 +27,7 @@ from vaecodec.codec.tiles import (
     halo_free_area,
     pixel_box,
 )
-from vaecodec.config import STRIDE
+from vaecodec.config import IMAGE_CHANNELS, STRIDE
 from vaecodec.container.image_file import Header, pack, quality_index_of, with_pixel_crcs
 from vaecodec.errors import CodecError
 from vaecodec.images.strips import Rows
@@ -36,9 +37,10 @@ from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, PRECISE, check_effort, coded_index
+from vaecodec.rdo.eye import tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
-from vaecodec.rdo.weights import prices_of_parts
+from vaecodec.rdo.weights import prices_of_tile
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms.backends import Transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
@@ -79,6 +81,7 @@ class Encoder:
         progress: Progress | None = None,
         effort: int = 1,
         weights: Sequence[np.ndarray] | None = None,
+        tune: str = DEFAULT_TUNE,
     ) -> list[bytes]:
         """Encode images u8[H, W, C] of any sizes to a .vae file each, in order.
 
@@ -90,6 +93,7 @@ class Encoder:
             progress: called as tiles, or iterations of their refinement, are done.
             effort: 1..9; from 2 on coefficients are refined for each image, from 3 on a larger filter is fitted.
             weights: f32[H, W], 0..1, of the squared errors of the pixels of each image.
+            tune: "eye" or "psnr": what is to be as good as can be for the bits.
 
         Raises:
             CodecError: an image has another shape or type.
@@ -98,9 +102,12 @@ class Encoder:
         check_effort(effort)
         asked = quality_index_of(quality)
         quality_index = coded_index(asked, effort)
-        encoded = self._encode_tiles(images, quality_index, tile, effort, progress, asked=asked, weights=weights)
+        tune = self._tune(tune)
+        rest = None, asked, weights, tune
+        encoded = self._encode_tiles(images, quality_index, tile, effort, progress, *rest)
         columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
-        return [self._pack(image.shape[:2], tiles, quality_index, tile, about) for image, tiles, about in columns]
+        how = quality_index, tile, tilt_of(tune)
+        return [self._pack(image.shape[:2], tiles, *how, about) for image, tiles, about in columns]
 
     def encode_unfiltered(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> bytes:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, but without a filter; raises as it does."""
@@ -134,16 +141,18 @@ class Encoder:
         quality: float = 75,
         metadata: dict[str, bytes] | None = None,
         tile: int = DEFAULT_TILE,
+        tune: str = DEFAULT_TUNE,
     ) -> bytes:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, from the coefficients of `analyse_batch`."""
+        tune = self._tune(tune)
         quality_index, [grid] = quality_index_of(quality), self._grids([pixels], tile)
         with Schedule.of_grids([(grid, grid.total)], self._threads) as schedule:
 
             def encode(task: EncodeTask, part: Latents) -> EncodedTile:
-                return self._encode_tile(task, part, quality_index, 1, schedule.inner)
+                return self._encode_tile(task, part, quality_index, 1, schedule.inner, tune=tune)
 
             tiles = list(schedule.map(encode, zip(self._tasks(pixels, grid), latents, strict=True)))
-        return self._pack(pixels.shape[:2], tiles, quality_index, tile, metadata)
+        return self._pack(pixels.shape[:2], tiles, quality_index, tile, tilt_of(tune), metadata)
 
     def information(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> float:
         """Information content in bits of the symbols of u8[H, W, C] under the model: a bound for the size of files."""
@@ -154,6 +163,11 @@ class Encoder:
 
         self._encode_tiles([pixels], quality_index_of(quality), tile, observe=observe)
         return math.fsum(bits)  # threads finish in any order, and a plain sum would depend on it
+
+    def _tune(self, tune: str) -> str:
+        """Check what to tune for; no eye looks at channels that are no colours."""
+        tune = check_tune(tune)
+        return tune if self.model.config.channels in IMAGE_CHANNELS else "psnr"
 
     def _grids(self, images: Sequence[np.ndarray | Rows], tile: int) -> list[Grid]:
         """Check images and the side of tiles, and divide each image into tiles."""
@@ -192,6 +206,7 @@ class Encoder:
         observe: Callable[[CodedTile], None] | None = None,
         asked: int | None = None,
         weights: Sequence[np.ndarray] | None = None,
+        tune: str = "psnr",
     ) -> list[list[EncodedTile]]:
         """Encode the tiles of each image, in order; at effort 0 without a filter.
 
@@ -210,7 +225,7 @@ class Encoder:
             def encode(*tasks: EncodeTask) -> list[EncodedTile]:
                 pixels = [task.pixels for task in tasks]
                 analysed = self._transforms.analysis(pixels, quality_index, schedule.inner)
-                rest = quality_index, effort, schedule.inner, tick, refining, observe, keep, asked
+                rest = quality_index, effort, schedule.inner, tick, refining, observe, keep, asked, tune
                 return [self._encode_tile(task, part, *rest) for task, part in zip(tasks, analysed, strict=True)]
 
             tasks = chain.from_iterable(
@@ -232,16 +247,15 @@ class Encoder:
         observe: Callable[[CodedTile], None] | None = None,
         keep: bool = False,
         asked: int | None = None,
+        tune: str = "psnr",
     ) -> EncodedTile:
         """Encode one tile, given its coefficients with or without those of its halo; `keep` its values, too.
 
         `asked` is the quality index whose squared error refinement keeps; None is `quality_index`.
         """
-        model, refined = self.model, None
+        model, refined = self.model.tilted(tilt_of(tune)), None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
-        prices = None
-        if task.weights is not None:
-            prices = prices_of_parts(task.weights, inner.cells, model.config.channels)
+        prices = prices_of_tile(tune, inner, task.weights)
         if iterations := _iterations(effort):
             from vaecodec.rdo.price import NARROW, WIDE  # not needed at lower efforts
             from vaecodec.rdo.refinement import Refiner
@@ -274,18 +288,20 @@ class Encoder:
             alone = refined.levels is not None and coefficients.cells == task.inner.shape
             encoded = EncodedTile(coded.payload, coded.crc, equations, refined.levels if alone else None)
         elif effort:
-            encoded = self._fit_filter(task, coded, quality_index, threads)
+            encoded = self._fit_filter(task, coded, model, quality_index, threads)
         if keep and encoded.levels is None:  # the CRC of its pixels follows from the values
             return encoded._replace(values=coded.values.narrowed())
         return encoded
 
-    def _fit_filter(self, task: EncodeTask, coded: CodedTile, quality_index: int, threads: Threads) -> EncodedTile:
+    def _fit_filter(
+        self, task: EncodeTask, coded: CodedTile, model: Model, quality_index: int, threads: Threads
+    ) -> EncodedTile:
         """Add the equations of a filter of one class, from the pixels that no other tile affects."""
         cells = (task.pixels.shape[0] // STRIDE, task.pixels.shape[1] // STRIDE)
         area = halo_free_area(task.inner, cells, task.within, halo(self.model.config))
         if not area.shape[0] * area.shape[1]:
             return EncodedTile(coded.payload, coded.crc)
-        coefficients = dequantise(coded.values, self.model.gains.scaled(quality_index), "decoded")
+        coefficients = dequantise(coded.values, model.gains.scaled(quality_index), "decoded")
         [levels] = self._transforms.levels([coefficients], quality_index, threads)
         pixels = task.pixels[pixel_box(task.inner).slices()]
         rotation = self.model.transforms.synthesis.colors
@@ -299,6 +315,7 @@ class Encoder:
         tiles: list[EncodedTile],
         quality_index: int,
         tile: int,
+        tilt: int = 0,
         metadata: dict[str, bytes] | None = None,
     ) -> bytes:
         """Pack coded tiles into a file, with the filter that fits them and the CRCs of their pixels."""
@@ -306,10 +323,8 @@ class Encoder:
         if equations := [part.equations for part in tiles if part.equations]:
             lambda_ = model.config.lambda_of_sum(quality_index)
             chosen = reduce(Equations.__add__, equations).best_filter(lambda_)
-        filter_bytes = chosen.to_bytes() if chosen else b""
-        header = Header(
-            model.id, height, width, quality_index, tile, channels=model.config.channels, filter=filter_bytes
-        )
+        header = Header(model.id, height, width, quality_index, tile, channels=model.config.channels)
+        header = header._replace(filter=chosen.to_bytes() if chosen else b"", tilt=tilt)
         levels = tiles[0].levels if len(tiles) == 1 else None
         if levels is None:
             # The pixels of a tile depend on its neighbours, and all pixels on the filter, which depends on all tiles.

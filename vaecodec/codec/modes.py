@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec.arguments import check_reduction
+from vaecodec.arguments import DEFAULT_TUNE, check_reduction, check_tune
 from vaecodec.codec import Codec, adaptive, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.rate_control import Target, meet
@@ -36,7 +36,7 @@ from vaecodec.images.strips import ModelRows, Rows, Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.progress import Progress, named
 from vaecodec.rdo.effort import check_effort
-from vaecodec.transforms.tiling import Box, window_box
+from vaecodec.transforms.tiling import DEFAULT_TILE, Box, window_box
 
 
 def encode(
@@ -47,6 +47,7 @@ def encode(
     progress: Progress | None = None,
     effort: int = 1,
     weights: np.ndarray | None = None,
+    tune: str = DEFAULT_TUNE,
 ) -> bytes:
     """Encode samples to a .vae file.
 
@@ -59,20 +60,22 @@ def encode(
         progress: called as tiles are done.
         effort: 1..9, for what the model codes.
         weights: f32[H, W], 0..1, of the squared errors of pixels; the model then codes every image of 8 bits.
+        tune: "eye" or "psnr", for what the model codes.
 
     Raises:
         CodecError: the samples are of another shape or type.
-        ValueError: quality or effort is out of range.
+        ValueError: quality, effort or tune is out of range.
         TargetError: no quality meets the target.
     """
     check_effort(effort)
+    check_tune(tune)
     if isinstance(quality, Target) and quality.is_bound:
         check_samples(samples)
         return exact.encode(samples, int(quality.value), metadata, codec.threads, progress)
     if not isinstance(quality, Target):
         if weights is not None:
-            return _encode_weighted(codec, samples, quality, metadata, progress, effort, weights)
-        return encode_batch(codec, [samples], quality, [metadata], progress, effort)[0]
+            return _encode_weighted(codec, samples, quality, metadata, progress, effort, weights, tune)
+        return encode_batch(codec, [samples], quality, [metadata], progress, effort, tune)[0]
     is_image = codec.model.config.channels in IMAGE_CHANNELS
     if is_image:
         check_samples(samples)
@@ -86,7 +89,7 @@ def encode(
         return psnr([(samples.reshape(len(samples), -1), codec.decode(data, limits=None).reshape(len(samples), -1))])
 
     def encode_at(trial: float, effort: int) -> bytes:
-        return encode(codec, samples, trial, metadata, progress, effort, weights)
+        return encode(codec, samples, trial, metadata, progress, effort, weights, tune)
 
     return meet(quality, samples.shape[:2], encode_at, measure, effort)
 
@@ -99,6 +102,7 @@ def _encode_weighted(
     progress: Progress | None,
     effort: int,
     weights: np.ndarray,
+    tune: str,
 ) -> bytes:
     """Encode u8 samples with the model, whatever they show."""
     channels, chunks = codec.model.config.channels, list[tuple[bytes, bytes]]()
@@ -109,7 +113,8 @@ def _encode_weighted(
         samples, chunks = _split(clear_transparent(samples), channels)
     else:
         check_array(channels, samples)
-    data = codec.encode(samples, quality, metadata, progress=progress, effort=effort, weights=weights)
+    how = progress, effort, weights, tune
+    data = codec.encode(samples, quality, metadata, DEFAULT_TILE, *how)
     return insert_chunks(data, chunks)
 
 
@@ -120,15 +125,17 @@ def encode_batch(
     metadata: Sequence[dict[str, bytes] | None] | None = None,
     progress: Progress | None = None,
     effort: int = 1,
+    tune: str = DEFAULT_TUNE,
 ) -> list[bytes]:
     """Encode samples of any sizes and kinds to a .vae file each, in order; arguments and errors as of `encode`."""
     quality_index_of(quality)
     check_effort(effort)
+    check_tune(tune)
     channels = codec.model.config.channels
     if channels not in IMAGE_CHANNELS:
         for samples in images:
             check_array(channels, samples)
-        return codec.encode_batch(images, quality, metadata, progress=progress, effort=effort)
+        return codec.encode_batch(images, quality, metadata, progress=progress, effort=effort, tune=tune)
     for samples in images:
         check_samples(samples)
     about = metadata or [None] * len(images)
@@ -139,7 +146,7 @@ def encode_batch(
         if not chosen:
             return {}
         colours, kept = [split[n][0] for n in chosen], [about[n] for n in chosen]
-        files = codec.encode_batch(colours, quality, kept, progress=progress, effort=effort)
+        files = codec.encode_batch(colours, quality, kept, progress=progress, effort=effort, tune=tune)
         return {n: insert_chunks(data, split[n][1]) for n, data in zip(chosen, files, strict=True)}
 
     latents = encode_latents_of(list(split), 1)  # the decision is made at effort 1; only what the model wins is refined
@@ -162,11 +169,12 @@ def encode_latents(
     latents: Sequence[Latents],
     quality: float = 75,
     metadata: dict[str, bytes] | None = None,
+    tune: str = DEFAULT_TUNE,
 ) -> bytes:
     """Encode u8 samples as `encode` does, with the latents that `analyse_batch` returned at the same quality."""
     samples = clear_transparent(samples)
     colours, chunks = _split(samples, codec.model.config.channels)
-    data = insert_chunks(codec.encode_latents(colours, latents, quality, metadata), chunks)
+    data = insert_chunks(codec.encode_latents(colours, latents, quality, metadata, tune=tune), chunks)
     return choose_file(codec, samples, colours, chunks, data, quality, metadata)
 
 
@@ -178,6 +186,7 @@ def encode_rows(
     metadata: dict[str, bytes] | None = None,
     progress: Progress | None = None,
     effort: int = 1,
+    tune: str = DEFAULT_TUNE,
 ) -> bytes:
     """Encode the rows u8[H, W, 3] of an image too large for several encodings; latents are used without a decision.
 
@@ -186,11 +195,11 @@ def encode_rows(
     channels = codec.model.config.channels
     if not isinstance(quality, Target):
         rows = open_rows() if channels == 3 else ModelRows(open_rows(), channels, grey)
-        data = codec.encode(rows, quality, metadata, progress=progress, effort=effort)
+        data = codec.encode(rows, quality, metadata, progress=progress, effort=effort, tune=tune)
         return insert_chunks(data, [(GREY, b"")] if grey and channels == 3 else [])
 
     def encode_at(trial: float, effort: int) -> bytes:
-        return encode_rows(codec, open_rows, grey, trial, metadata, progress, effort)
+        return encode_rows(codec, open_rows, grey, trial, metadata, progress, effort, tune)
 
     def strip_pairs(data: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows, top = open_rows(), 0

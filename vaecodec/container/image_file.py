@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple, overload
 
-from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, QUALITY_INDICES, QUALITY_SCALE
+from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, MAX_TILT, QUALITY_INDICES, QUALITY_SCALE
 from vaecodec.container.chunks import (
     ALPHA,
     GREY,
@@ -39,6 +39,7 @@ from vaecodec.errors import FormatError
 
 HEAD = struct.Struct("<BB16sIIHBB")  # version, flags, model, height, width, quality index, log2 of tile, channels
 FILTERED = 1  # of the flags: a filter follows the table of tiles in HEAD
+TILT_BIT = 2  # of the flags, whose bits 1 to 3 are the tilt
 TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
 PIXELS = struct.Struct("<I")  # CRC-32 of the tile's pixels
 ENTRY_BYTES = TILE.size + PIXELS.size
@@ -108,7 +109,8 @@ class TileTable(Sequence[Tile]):
 
 class Header(NamedTuple):
     """The fields of HEAD: `model` is 32 hexadecimal digits, sides are in pixels, `channels` are those of the model,
-    `filter` is the bytes of a restoration filter (transforms.restoration), or empty.
+    `filter` is the bytes of a restoration filter (transforms.restoration), or empty, `tilt` is that of quantisation
+    steps (transforms.networks).
     """
 
     model: str
@@ -119,6 +121,7 @@ class Header(NamedTuple):
     version: int = VERSION
     channels: int = 3
     filter: bytes = b""
+    tilt: int = 0
 
     @property
     def is_image(self) -> bool:
@@ -208,7 +211,7 @@ def pack(header: Header, tiles: list[tuple[bytes, int, int]], metadata: dict[str
     check_sides(header.height, header.width)
     head = HEAD.pack(
         VERSION,
-        FILTERED if header.filter else 0,
+        (FILTERED if header.filter else 0) + TILT_BIT * header.tilt,
         bytes.fromhex(header.model),
         header.height,
         header.width,
@@ -249,7 +252,7 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
     if len(payload) < HEAD.size:
         raise FormatError(f"the header is {length} bytes long, expected at least {HEAD.size}")
     version, flags, model, height, width, quality_index, size, channels = HEAD.unpack_from(payload)
-    if flags & ~FILTERED:
+    if flags & ~(FILTERED + TILT_BIT * MAX_TILT):
         raise FormatError("the header sets flags that this version does not know")
     if channels == 3 or channels > MAX_CHANNELS:
         raise FormatError(f"the header gives {channels} channels (3 are written as 0, at most {MAX_CHANNELS})")
@@ -260,11 +263,11 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
         raise FormatError(f"the header gives tiles of 2**{size} pixels (2**{MIN_TILE_LOG2}..2**{MAX_TILE_LOG2})")
     count = tile_count(height, width, 1 << size)
     end = HEAD.size + ENTRY_BYTES * count
-    if flags and length == end:
+    if flags & FILTERED and length == end:
         raise FormatError("the header says that there is a filter, and has none")
-    if length < end or (length > end and not flags):
+    if length < end or (length > end and not flags & FILTERED):
         raise FormatError(f"the header lists {(length - HEAD.size) / ENTRY_BYTES:g} tiles, expected {count}")
-    return Header(model.hex(), height, width, quality_index, 1 << size, version, channels or 3)
+    return Header(model.hex(), height, width, quality_index, 1 << size, version, channels or 3, tilt=flags // TILT_BIT)
 
 
 def _check_beside(header: Header, tag: bytes, length: int) -> None:

@@ -62,6 +62,7 @@ def compress_file(
     lossless: bool = False,
     max_error: int | None = None,
     roi: ImageLike | None = None,
+    tune: str | None = None,
 ) -> dict[str, Any]:
     """Compress a file to a .vae file; return a report with sizes in bytes and the time in seconds.
 
@@ -86,6 +87,7 @@ def compress_file(
         adopt: accept an existing `dst` that holds the same bytes.
         frame: encode only this page or frame of an image, from 1.
         roi: how much the squared error counts at each pixel, as for vaecodec.encode; a path or an array.
+        tune: "eye" or "psnr", as for vaecodec.encode.
         taken: outputs of this run by real path, and their inputs; an output is never overwritten by another input.
 
     Raises:
@@ -101,6 +103,7 @@ def compress_file(
     if roi is not None and isinstance(target, Target) and target.is_bound:
         raise ValueError("roi excludes lossless and max_error")
     effort, model = arguments.check_effort(effort), arguments.check_model(model)
+    tune = arguments.check_tune(tune, target_psnr)
     _check_files(src, dst)
     for name, flag in (("strip", strip), ("only_images", only_images), ("whole_name", whole_name)):
         arguments.check_flag(name, flag)
@@ -109,7 +112,7 @@ def compress_file(
         raise ValueError("frame and remove exclude each other: the other frames would be lost")
 
     def encode(source: Source) -> bytes:
-        return encode_source(source, target, model, strip, resources, effort, frame, roi)
+        return encode_source(source, target, model, strip, resources, effort, frame, roi, tune)
 
     def make_output(source: Source, choose_target: ChooseTarget) -> Output:
         output = encode_image(source, choose_target, encode, model, only_images, whole_name, resources, frame)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from vaecodec.arguments import DEFAULT_TUNE
 from vaecodec.atomic import Attributes, Path
 from vaecodec.codec import exact, load, modes
 from vaecodec.codec.rate_control import Target
@@ -162,6 +163,7 @@ def encode_source(
     effort: int = 1,
     frame: int | None = None,
     roi: ImageLike | None = None,
+    tune: str = DEFAULT_TUNE,
 ) -> bytes:
     """Encode the image in a source, or one of its pages or frames; read a large one in strips, if its format allows."""
     if isinstance(quality, Target) and quality.is_bound:
@@ -176,7 +178,7 @@ def encode_source(
         samples, metadata, left_out = read_source_image(source, frame)
         source.left_out += left_out
         weights = None if roi is None else read_weights(roi, samples.shape[:2])
-        return modes.encode(codec, samples, quality, None if strip else metadata, progress, effort, weights)
+        return modes.encode(codec, samples, quality, None if strip else metadata, progress, effort, weights, tune)
     (first, metadata), unread = opened, [opened]
 
     def open_rows() -> Strips:
@@ -184,7 +186,8 @@ def encode_source(
         assert strips is not None
         return strips[0]
 
-    data = modes.encode_rows(codec, open_rows, first.grey, quality, None if strip else metadata, progress, effort)
+    how = None if strip else metadata, progress, effort, tune
+    data = modes.encode_rows(codec, open_rows, first.grey, quality, *how)
     source.left_out += _trailing_message(source, trailing_bytes(source.file))
     return data
 

@@ -21,6 +21,7 @@ from itertools import islice
 from multiprocessing import connection, resource_tracker
 from typing import Any, NamedTuple, TypeVar
 
+from vaecodec.arguments import DEFAULT_TUNE
 from vaecodec.codec.rate_control import Target
 from vaecodec.container.image_file import Header, read_preamble
 from vaecodec.errors import CodecError, SkippedError
@@ -101,10 +102,13 @@ def settings_text(command: str, model: str, *settings: str) -> str:
     return ", ".join(filter(None, (f"{command} {model}".strip(), *settings)))
 
 
-def compress_settings(quality: float | Target, effort: int, strip: bool, only_images: bool) -> tuple[str, ...]:
+def compress_settings(
+    quality: float | Target, effort: int, tune: str, strip: bool, only_images: bool
+) -> tuple[str, ...]:
     """Describe the settings of compression for `settings_text`."""
     rate = str(quality) if isinstance(quality, Target) else f"quality {quality:g}"
-    return rate, f"effort {effort}" * (effort > 1), "strip" * strip, "only-images" * only_images
+    tuned = f"tune {tune}" * (tune != DEFAULT_TUNE)
+    return rate, f"effort {effort}" * (effort > 1), tuned, "strip" * strip, "only-images" * only_images
 
 
 def differing_settings(before: str, now: str) -> str:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vaecodec.arguments import DEFAULT_MODEL, TARGETS, check_effort, check_model, check_threads, wrong_type
+from vaecodec.arguments import DEFAULT_MODEL, TARGETS, check_effort, check_model, check_threads, check_tune, wrong_type
 from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
 from vaecodec.container.image_file import Preamble, check_is_image, read_preamble, shown_quality_of
 from vaecodec.container.pict import FallbackHeader
@@ -24,7 +24,7 @@ REDUCTIONS = (16, 8, 4, 2)
 INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "dpi": "dpi"}  # Pillow's names
 
 # Options of save: those of vaecodec.encode, and metadata; save_all checks `append_images`.
-OPTIONS: tuple[str, ...] = ("quality", *TARGETS, "lossless", "max_error", "effort", "model", "threads")
+OPTIONS: tuple[str, ...] = ("quality", *TARGETS, "lossless", "max_error", "effort", "tune", "model", "threads")
 OPTIONS += (*INFO_KEYS.values(), "append_images")
 
 
@@ -148,8 +148,8 @@ class VaeImageFile(ImageFile.ImageFile):
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     """Write an image as a .vae file, for Image.save.
 
-    Options: `quality`, `target_size`, `target_bpp`, `target_psnr`, `lossless`, `max_error`, `effort`, `model` and
-    `threads` as of vaecodec.encode; `icc_profile`, `exif` (bytes or Image.Exif), `xmp` and `dpi`, which default to
+    Options: `quality`, `target_size`, `target_bpp`, `target_psnr`, `lossless`, `max_error`, `effort`, `tune`, `model`
+    and `threads` as of vaecodec.encode; `icc_profile`, `exif` (bytes or Image.Exif), `xmp` and `dpi`, which default to
     those of image.info and are left out if None or empty.  The EXIF orientation is applied.
 
     Raises OSError on a mode that is not supported, TypeError or ValueError on an option that is unknown or wrong.
@@ -166,6 +166,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     lossless, max_error = options.get("lossless", False), options.get("max_error")
     goal = Target.from_arguments(size, bpp, psnr, options.get("quality"), lossless, max_error)
     effort, threads = check_effort(options.get("effort", 1)), check_threads(options.get("threads"))
+    tune = check_tune(options.get("tune"), psnr)
     model = check_model(options.get("model", DEFAULT_MODEL))
     if image.mode not in (*GREY_MODES, *COLOUR_MODES, *GREY_16_MODES):
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}")
@@ -177,7 +178,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
         if isinstance(goal, Target) and goal.is_bound:
             file.write(exact.encode(samples, int(goal.value), metadata, threads))
             return
-        file.write(modes.encode(load(model, threads=threads), samples, goal, metadata, effort=effort))
+        file.write(modes.encode(load(model, threads=threads), samples, goal, metadata, effort=effort, tune=tune))
     except CodecError as exc:
         raise OSError(f"cannot write image as {FORMAT}: {exc}") from exc
 

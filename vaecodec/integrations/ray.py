@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec.arguments import DEFAULT_MODEL
+from vaecodec.arguments import DEFAULT_MODEL, check_tune
 from vaecodec.codec import Codec, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.codec.tiles import Latents
@@ -128,6 +128,7 @@ def compress(
     lossless: bool = False,
     max_error: int | None = None,
     effort: int = 1,
+    tune: str | None = None,
     device: str = "cpu",
     analysers: int | None = None,
     finishers: int | None = None,
@@ -154,12 +155,14 @@ def compress(
     """
     target = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
     check_effort(effort)
-    options: dict[str, Any] = {"quality": quality, "lossless": lossless, "max_error": max_error, "effort": effort}
+    tune = check_tune(tune, target_psnr)
+    options: dict[str, Any] = {"quality": quality, "lossless": lossless, "max_error": max_error}
+    options |= {"effort": effort, "tune": tune}
     options |= {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, "model": model}
     options |= {"strip": strip, "remove": remove, "only_images": only_images, "limits": limits, "threads": 1}
     model_id = load_model(model).id
     options["model"] = os.path.abspath(model) if model.endswith(SUFFIX) else model
-    how = settings_text("compress", model_id, *compress_settings(target, effort, strip, only_images))
+    how = settings_text("compress", model_id, *compress_settings(target, effort, tune, strip, only_images))
     settings = Settings(target, options, model_id, how)
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
 
@@ -393,16 +396,17 @@ class Finish:
 
     def _encode(self, source: Source, task: Task) -> bytes:
         quality, options = self._settings.quality, self._settings.options
-        image, strip, effort = task.image, options["strip"], options["effort"]
+        image, strip, effort, tune = task.image, options["strip"], options["effort"], options["tune"]
         assert image is not None
         if _version(source) != task.version:  # the file has changed since it was read
-            return encode_source(source, quality, options["model"], strip, Resources(options["limits"], 1), effort)
+            how = options["model"], strip, Resources(options["limits"], 1), effort
+            return encode_source(source, quality, *how, tune=tune)
         source.left_out += image.left_out
         metadata = None if strip else image.metadata
         if task.latents is None:
-            return modes.encode(self._codec, image.samples, quality, metadata, None, effort)
+            return modes.encode(self._codec, image.samples, quality, metadata, None, effort, tune=tune)
         assert not isinstance(quality, Target)
-        return modes.encode_latents(self._codec, image.samples, task.latents, quality, metadata)
+        return modes.encode_latents(self._codec, image.samples, task.latents, quality, metadata, tune)
 
 
 def run_alone(job: Job, settings: Settings) -> Outcome:

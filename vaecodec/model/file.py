@@ -12,6 +12,7 @@ architecture that the configuration names and no sum that is computed with them 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -58,6 +59,7 @@ class Model:
         self.name, self.id, self.config, self.arrays, self.notes = name, model_id, config, arrays, notes
         self.shipped = shipped  # with the package
         self.path = ""  # of the file it was loaded from
+        self.tilt, self._tilted = 0, {0: self}
         self.models = Models(_read_tables(arrays))
         self.scales = len(self.models.low) - 1
         self.prior = Prior(config, arrays, self.scales)
@@ -69,13 +71,23 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.id}>"
 
+    def tilted(self, tilt: int) -> Model:
+        """This model with steps of quantisation that change by octave, as a file says."""
+        model = self._tilted.get(tilt)
+        if model is None:
+            model = copy.copy(self)
+            model.tilt, model.prior = tilt, self._tilted[0].prior.tilted(tilt)
+            model.gains = SubbandGains(self.arrays, self.config.channels, tilt)
+            self._tilted[tilt] = model
+        return model
+
     def step_size(self, quality_index: int) -> float:
         """Quantisation step of the lowest coefficients, on a scale of 0..255."""
         return 255 * float(self.inverse_gain(quality_index)[0])
 
     def inverse_gain(self, quality_index: int) -> np.ndarray:
         """f32[256 C]: see weights.inverse_gain."""
-        return weights.inverse_gain(self.config, self.arrays, quality_index)
+        return weights.inverse_gain(self.config, self.arrays, quality_index, self.tilt)
 
     @cached_property
     def latent_scales(self) -> np.ndarray:

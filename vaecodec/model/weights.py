@@ -178,9 +178,9 @@ def latent_scales(channels: int) -> np.ndarray:
     return subband_scales(channels)[subband_of(channels)].astype(np.float32)
 
 
-def inverse_gain(config: Config, arrays: Arrays, quality_index: int) -> np.ndarray:
+def inverse_gain(config: Config, arrays: Arrays, quality_index: int, tilt: int = 0) -> np.ndarray:
     """f32[256 C]: quantisation step of each latent, on a scale of 1 for 255 levels."""
-    gains = np.exp2(step_logarithms(arrays["gains/coefficients"], quality_index) / (1 << LOG_BITS))
+    gains = np.exp2(step_logarithms(arrays["gains/coefficients"], quality_index, tilt) / (1 << LOG_BITS))
     gains /= subband_scales(config.channels)
     return gains[subband_of(config.channels)].astype(np.float32)
 

@@ -18,6 +18,7 @@ to the first, and popped from the first to the last.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
@@ -34,7 +35,7 @@ from vaecodec.native.networks import tape_lines
 from vaecodec.native.symbols import CENTROIDS, symbol_values
 from vaecodec.native.wavelet import LOW_MAX, VALUE_MAX, context_low
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.networks import Arrays, read_tensor
+from vaecodec.transforms.networks import Arrays, read_tensor, scaled_gains, tilt_logarithms
 from vaecodec.transforms.wavelet import SUBBANDS, Half, Values
 
 OCTAVES = 4  # the coarsest octave of a tile: it splits the low-pass image of the transforms
@@ -125,6 +126,15 @@ class Prior:
         expected = [(self.channels, *shape) for shape in zip(inputs, widths, strict=True)]
         if shapes != [*expected, (10 * self.channels, config.hyper_width)]:
             raise ModelError("the prior's layers have other widths than its configuration")
+
+    def tilted(self, tilt: int) -> Prior:
+        """This prior with steps of subbands that change by octave (networks.tilt_logarithms)."""
+        mantissas, shifts = scaled_gains(tilt_logarithms(tilt), 0)
+        mantissa, shift = (np.repeat(x, SUBBANDS * self.channels) for x in (mantissas, shifts))
+        prior = copy.copy(self)
+        gains = (self._inverse_gain * mantissa + (1 << shift >> 1)) >> shift
+        prior._inverse_gain = np.clip(gains, 1, GAIN_MAX).astype(np.int32)
+        return prior
 
     def bias(self, octave: int, level: int) -> np.ndarray:
         """i32[features]: bias of the features of an octave."""

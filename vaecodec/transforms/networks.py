@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec.config import ANCHORS, CELL, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, STRIDE, Config
+from vaecodec.config import ANCHORS, CELL, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, STRIDE, TILT, Config
 from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
@@ -50,9 +50,21 @@ def interpolate(anchors: np.ndarray, quality_index: int) -> np.ndarray:
     return (low * (INDICES_PER_ANCHOR - distance) + high * distance + INDICES_PER_ANCHOR // 2) // INDICES_PER_ANCHOR
 
 
-def step_logarithms(anchors: np.ndarray, quality_index: int) -> np.ndarray:
-    """Logarithms i64[13 C] of quantisation steps, as interpolate; beyond the last anchor all decrease alike."""
-    return interpolate(anchors, quality_index) - FINER * max(0, quality_index - LAST_ANCHOR)
+def step_logarithms(anchors: np.ndarray, quality_index: int, tilt: int = 0) -> np.ndarray:
+    """Logarithms i64[13 C] of quantisation steps, as interpolate; beyond the last anchor all decrease alike.
+
+    A tilt makes those of octaves 0 and 1 larger and those of octave 3 smaller.
+    """
+    logarithms = interpolate(anchors, quality_index) - FINER * max(0, quality_index - LAST_ANCHOR)
+    planes = len(logarithms) // (SUBBANDS * OCTAVES + 1) * SUBBANDS  # of an octave
+    tilts = np.repeat(tilt_logarithms(tilt)[:OCTAVES], planes)
+    logarithms[: len(tilts)] = np.minimum(logarithms[: len(tilts)] + tilts, LOG_MAX)
+    return logarithms
+
+
+def tilt_logarithms(tilt: int) -> np.ndarray:
+    """i64[5]: what a tilt adds to the logarithms of the steps of octaves 0 to 4."""
+    return tilt * TILT * (2 - np.arange(OCTAVES + 1))
 
 
 def scaled_gains(logarithms: np.ndarray, output_bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,13 +180,15 @@ def run_blocks(
 class SubbandGains:
     """Size of a quantisation step of each subband, by quality index; raises ModelError if the tensor does not fit."""
 
-    def __init__(self, arrays: Arrays, channels: int) -> None:
+    def __init__(self, arrays: Arrays, channels: int, tilt: int = 0) -> None:
         self._channels = channels
         shape = (ANCHORS, (SUBBANDS * OCTAVES + 1) * channels)
         self._anchors = read_tensor(arrays, "gains/coefficients", np.int32, shape)
         if self._anchors.min() < LOG_MIN or self._anchors.max() > LOG_MAX:
             raise ModelError("gains/coefficients is out of range")
-        self.logarithms = lru_cache(maxsize=32)(lambda quality_index: step_logarithms(self._anchors, quality_index))
+        self.logarithms = lru_cache(maxsize=32)(
+            lambda quality_index: step_logarithms(self._anchors, quality_index, tilt)
+        )
         self.scaled = lru_cache(maxsize=32)(self._scaled)
 
     def low_logarithm(self, quality_index: int) -> int:

@@ -10,6 +10,8 @@ import pytest
 
 from support.images import synthetic_image
 from support.paths import GOLDEN, PARROTS
+from vaecodec import arguments
+from vaecodec.arguments import DEFAULT_TUNE
 from vaecodec.bench.libraries import FORMATS, TUNES
 from vaecodec.bench.peer import LOSSLESS, Options, PeerError, check_decoded
 from vaecodec.bench.peers import DEFAULT, OURS, PEERS, name_of, open_peer
@@ -20,6 +22,7 @@ from vaecodec.images.reading import read_image
 
 pytest.importorskip("imagecodecs")
 OPTIONS = Options(threads=2)
+OTHER_TUNE = next(tune for tune in arguments.TUNES if tune != DEFAULT_TUNE)
 IN_PROCESS = [name for name in PEERS if name not in (*OURS, *PROGRAMS, "jpegli", "hevc")]
 
 
@@ -119,6 +122,9 @@ def test_vaecodec_is_what_compress_writes(tiny):
         ("vaecodec@1", "vaecodec"),
         ("vaecodec-model@2", "vaecodec-model@2"),
         ("vaecodec@3:a/b.vcm", "vaecodec@3:b.vcm"),
+        (f"vaecodec@{DEFAULT_TUNE}", "vaecodec"),
+        (f"vaecodec@{OTHER_TUNE}", f"vaecodec@{OTHER_TUNE}"),
+        (f"vaecodec@9-{OTHER_TUNE}", f"vaecodec@9-{OTHER_TUNE}"),
     ],
 )
 def test_names_in_results(spec, name):
@@ -144,6 +150,13 @@ def test_vaecodec_accepts_an_effort(tiny):
     assert open_peer("vaecodec@2", OPTIONS).name == "vaecodec@2"
 
 
+def test_vaecodec_accepts_a_tune(tiny):
+    x, model = synthetic_image(48, 40), GOLDEN / "tiny.vcm"
+    for tune, options in (("eye", "effort 3, tune eye"), ("psnr", "effort 3")):
+        peer = open_peer(f"vaecodec-model@3-{tune}:{model}", OPTIONS)
+        assert peer.options == options and peer.encode(x, 50) == tiny.encode(x, 50, effort=3, tune=tune)
+
+
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
@@ -152,6 +165,7 @@ def test_vaecodec_accepts_an_effort(tiny):
         ("jpeg@2", "vaecodec@EFFORT"),
         ("vaecodec@10", "1..9"),
         ("vaecodec@high", "1..9"),
+        ("vaecodec@2-high", "eye or psnr"),
         ("vaecodec:none.vcm", "no such file"),
         ("bpg", "not found on the PATH"),
     ],

@@ -284,3 +284,16 @@ def test_the_train_command_accepts_channels(tmp_path, capsys):
     assert cli.main(["train", str(tmp_path), "--out", "x", "--preset", "digits", "--channels", "2"]) == 1
     assert cli.main(["train", str(tmp_path), "--out", "x", "--channels", "17"]) == 1
     assert "integer in 1..16" in capsys.readouterr().err
+
+
+def test_no_eye_looks_at_channels_that_are_no_colours(array_model):
+    channels, path = array_model
+    codec, pixels = vaecodec.load(path), synthetic_channels(60, 70, channels)
+    assert codec.encode(pixels, 60, tune="eye") == codec.encode(pixels, 60, tune="psnr")
+    with pytest.raises(ValueError, match="tune"):
+        codec.encode(pixels, 60, tune="ear")
+
+
+def test_grey_images_are_tuned_for_the_eye(grey_model):
+    codec, pixels = vaecodec.load(grey_model), synthetic_channels(60, 70, 1)
+    assert codec.encode(pixels, 60, tune="eye") != codec.encode(pixels, 60, tune="psnr")

@@ -150,8 +150,10 @@ def with_head(**changes):
     ("changes", "message"),
     [
         ({"version": 2}, "version 2"),
-        ({"flags": 2}, "flags"),
+        ({"flags": 16}, "flags"),
+        ({"flags": 128 + 2}, "flags"),
         ({"flags": 1}, "there is a filter"),
+        ({"flags": 15}, "there is a filter"),
         ({"channels": 3}, "3 are written as 0"),
         ({"channels": 17}, "at most 16"),
         ({"height": 0}, "200 x 0"),

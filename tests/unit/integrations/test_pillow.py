@@ -116,17 +116,32 @@ def test_16_bits_are_exact_in_grey_and_reduced_with_a_warning_in_colour():
 def test_every_option_has_an_effect_or_is_an_error(tmp_path):
     image = photograph().crop((0, 0, 160, 120))
     assert save_vae(image, effort=4) == vaecodec.encode(image, effort=4) != save_vae(image)
+    assert save_vae(image, tune="eye") == vaecodec.encode(image, tune="eye") != save_vae(image, tune="psnr")
     assert save_vae(image, target_size=2000) == vaecodec.encode(image, target_size=2000)
     assert save_vae(image, target_psnr=32.0) == vaecodec.encode(image, target_psnr=32.0)
     assert save_vae(image, threads=1) == save_vae(image)
     for options in ({"lossles": True}, {"speed": 5}, {"quality": 50, "subsampling": 0}, {"optimize": True}):
         with pytest.raises(TypeError, match=f"option {list(options)[-1]}"):
             image.save(tmp_path / "photo.vae", **options)
-    wrong = [{"quality": "50"}, {"effort": "9"}, {"target_size": 9.5}, {"model": 3}, {"threads": True}, {"exif": 5}]
+    wrong = [
+        {"quality": "50"},
+        {"effort": "9"},
+        {"tune": 1},
+        {"target_size": 9.5},
+        {"model": 3},
+        {"threads": True},
+        {"exif": 5},
+    ]
     for options in (*wrong, {"icc_profile": "sRGB"}):
         with pytest.raises(TypeError, match=next(iter(options))):
             image.save(tmp_path / "photo.vae", **options)
-    for options in ({"effort": 10}, {"threads": 0}, {"target_size": -1}, {"quality": 50, "target_size": 900}):
+    for options in (
+        {"effort": 10},
+        {"tune": "ear"},
+        {"threads": 0},
+        {"target_size": -1},
+        {"quality": 50, "target_size": 900},
+    ):
         with pytest.raises(ValueError, match=list(options)[-1]):
             image.save(tmp_path / "photo.vae", **options)
     assert not list(tmp_path.iterdir())

@@ -318,7 +318,9 @@ def test_damaged_filters_are_refused(codec, filtered):
             codec.verify(image_file.pack(parsed.header._replace(filter=damaged), tiles))
 
 
-@pytest.mark.parametrize("flags, filter", [(0, b"\0" * 17), (1, b""), (2, b""), (3, b"\0" * 17)])
+@pytest.mark.parametrize(
+    "flags, filter", [(0, b"\0" * 17), (1, b""), (2, b"\0" * 17), (15, b""), (16, b""), (17, b"\0" * 17)]
+)
 def test_flags_must_match_the_filter(codec, filtered, flags, filter):
     unfiltered = filtered[1]
     at, length = next((at, length) for tag, at, length in chunks.read_chunks(unfiltered) if tag == b"HEAD")

@@ -15,7 +15,7 @@ from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.prior.context_model import PARTS
 from vaecodec.rdo.quantization import quantizer
-from vaecodec.rdo.weights import LEAST_WEIGHT, prices_of_parts
+from vaecodec.rdo.weights import LEAST_WEIGHT, prices_of_parts, squares_of_weights
 
 
 def squared_errors(data, image, inside):
@@ -83,7 +83,7 @@ def test_wrong_masks_are_refused(image, roi):
 def test_prices_are_those_of_the_squares(cells):
     weights = np.zeros((16 * cells[0], 16 * cells[1]), np.float32)
     weights[5, 9] = 0.5
-    prices = prices_of_parts(weights, cells, 3)
+    prices = prices_of_parts(squares_of_weights(weights, cells), 3)
     assert len(prices) == PARTS and prices[:5] == [None] * 5
     for octave in range(5):
         first, second = prices[13 - 2 * octave], prices[14 - 2 * octave]

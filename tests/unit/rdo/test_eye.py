@@ -1,0 +1,160 @@
+"""Tune for the eye: bits go where errors are seen, and decoders need not know."""
+
+import io
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaecodec
+from support.paths import ROOT
+from vaecodec.arguments import TUNES
+from vaecodec.cli import main
+from vaecodec.codec import Codec
+from vaecodec.config import MAX_TILT
+from vaecodec.container.image_file import parse
+from vaecodec.native import library
+from vaecodec.prior.context_model import GAIN_MAX
+from vaecodec.rdo import eye
+from vaecodec.rdo.weights import prices_of_tile, squares_of_weights
+from vaecodec.transforms.networks import LOG_MAX, step_logarithms
+from vaecodec.transforms.wavelet import Coefficients, empty_coefficients
+
+
+@pytest.fixture(scope="module")
+def image():
+    """Flat on the left, and busy on the right."""
+    image = np.array(Image.open(ROOT / "docs" / "examples" / "parrots.png"))[60:210, 40:230]
+    flat = np.asarray(Image.fromarray(image).resize((19, 15)).resize((190, 150), Image.Resampling.BICUBIC))
+    noise = np.random.default_rng(0).normal(0, 4, image.shape)
+    image[:, :95] = np.clip(flat[:, :95] + noise[:, :95], 0, 255)
+    image[:, 95:] = np.clip(image[:, 95:] + 8 * noise[:, 95:], 0, 255)
+    return image
+
+
+def squared_errors(data, image):
+    errors = np.square(vaecodec.decode(data).astype(float) - image).mean(-1)
+    return errors[:, :90].mean(), errors[:, 100:].mean()
+
+
+@pytest.mark.parametrize("effort", [1, 2])
+def test_errors_move_from_flat_to_busy_regions(image, effort):
+    files = [vaecodec.encode(image, 60, effort=effort, tune=tune) for tune in TUNES]
+    (flat, busy), (plain_flat, plain_busy) = (squared_errors(data, image) for data in files)
+    assert flat / busy < 0.85 * plain_flat / plain_busy
+
+
+def test_a_target_psnr_is_met_with_fewer_bits_without_the_eye(image):
+    default, eye_file, plain = (
+        vaecodec.encode(image, target_psnr=30, **how) for how in ({}, {"tune": "eye"}, {"tune": "psnr"})
+    )
+    assert default == plain and len(plain) < len(eye_file)
+    assert vaecodec.encode(image, target_size=3000, tune="eye") != vaecodec.encode(image, target_size=3000, tune="psnr")
+
+
+def test_threads_and_tiles_and_kernels_do_not_change_the_bytes(tiny, kinds, image):
+    for options in ({}, {"tile": 64}, {"tile": 64, "effort": 2}):
+        files = {Codec(tiny.model, threads=n).encode(image, 60, tune="eye", **options) for n in (1, 3)}
+        assert len(files) == 1 and files != {tiny.encode(image, 60, tune="psnr", **options)}
+    files = set()
+    for kind in (*kinds, library.REFERENCE):
+        with library.use(kind):
+            files.add(tiny.encode(image[:70, :90], 60, tune="eye"))
+    assert len(files) == 1
+
+
+def test_coefficients_without_their_halo_give_the_same_file(tiny, image):
+    [latents] = tiny.analyse_batch([image], 60, tile=64)
+    assert tiny.encode_latents(image, latents, 60, tile=64, tune="eye") == tiny.encode(image, 60, tile=64, tune="eye")
+
+
+def test_the_header_tells_decoders_the_tilt(tiny, image):
+    data, plain = (tiny.encode(image, 60, tune=tune) for tune in TUNES)
+    assert (parse(data).header.tilt, parse(plain).header.tilt) == (eye.TILT, 0)
+    assert tiny.encode_latents(image, tiny.analyse_batch([image], 60)[0], 60, tune="eye") == data
+    np.testing.assert_array_equal(tiny.decode_batch([data, plain])[0], tiny.decode(data, check=True))
+    assert tiny.decode(data, reduce=4).shape == (38, 48, 3)
+
+
+def test_a_tilt_scales_steps_by_octave_and_keeps_their_bounds(tiny):
+    model, tilted = tiny.model, tiny.model.tilted(MAX_TILT)
+    assert tilted.tilted(0) is model and model.tilted(MAX_TILT) is tilted
+    for octave in range(5):
+        ratio = 2 ** (MAX_TILT * (2 - octave) / 16)
+        before, after = (m.prior.inverse_gain(octave, 60) for m in (model, tilted))
+        np.testing.assert_allclose(after, np.clip(before * ratio, 1, GAIN_MAX), atol=0.51)
+        if octave < 4:
+            places = slice(9 * octave, 9 * octave + 9)
+            steps = [m.gains.logarithms(500)[places] for m in (model, tilted)]
+            np.testing.assert_array_equal(steps[1] - steps[0], 4096 * MAX_TILT * (2 - octave) // 16)
+    np.testing.assert_array_equal(*(m.gains.logarithms(500)[36:] for m in (model, tilted)))
+    assert step_logarithms(np.full((8, 39), LOG_MAX, np.int32), 500, MAX_TILT).max() == LOG_MAX
+
+
+def test_weights_and_the_eye_compose(tiny, image):
+    pixels = np.ascontiguousarray(image[:48, :80])
+    coefficients = tiny.model.transforms.analysis([pixels], 500)[0]
+    weights = np.full((48, 80), 0.25, np.float32)
+    both, of_eye = (prices_of_tile("eye", coefficients, roi) for roi in (weights, None))
+    assert prices_of_tile("psnr", coefficients) is None
+    for a, b in zip(both, of_eye, strict=True):
+        assert a is b is None or np.array_equal(a, 4 * b)
+    ones = np.ones(image.shape[:2])
+    assert vaecodec.encode(image, 60, roi=ones, tune="eye") == vaecodec.encode(image, 60, tune="eye")
+    assert vaecodec.encode(image, 60, roi=ones / 4, tune="eye") != vaecodec.encode(image, 60, tune="eye")
+
+
+def coefficients_of(cells, channels=3):
+    rng, planes = np.random.default_rng(sum(cells)), empty_coefficients(channels, cells).planes()
+    for octave, plane in enumerate(planes):
+        plane[...] = rng.laplace(0, 60 << octave, plane.shape).astype(np.int32)
+    return Coefficients(planes[:-1], planes[-1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("cells", [(1, 1), (3, 5), (4, 2)])
+def test_prices_are_powers_of_the_activity(cells, channels):
+    coefficients = coefficients_of(cells, channels)
+    squares = eye.prices_of_squares(coefficients)
+    expected = squares_of_weights(np.ones((16 * cells[0], 16 * cells[1]), np.float32), cells)
+    assert [price.shape for price in squares] == [price.shape for price in expected]
+    means = []
+    for octave, side in enumerate((4, 2, 1)):
+        brightness = np.abs(coefficients.subbands[octave][::channels].astype(float)).mean(0)
+        means.append(brightness.reshape(2 * cells[0], side, 2 * cells[1], side).mean((1, 3)))
+    padded = np.pad(sum(means) * 255 / 2**14, 1, "edge")
+    rows, columns = np.indices(means[0].shape)
+    around = sum(padded[rows + y, columns + x] for y in range(3) for x in range(3)) / 9
+    exact = ((around + eye.FLOOR) / eye.TYPICAL) ** eye.EXPONENT
+    step = 2 ** (eye.EXPONENT / eye.LEVELS_PER_OCTAVE)
+    assert (squares[1] <= exact * 1.001).all() and (squares[1] * step >= exact * 0.999).all()
+    np.testing.assert_array_equal(squares[0], squares[1].repeat(2, 0).repeat(2, 1))
+    for finer, coarser in pairwise(squares[1:]):
+        assert finer.min() <= coarser.min() and coarser.max() <= finer.max()
+
+
+def test_prices_are_bounded_by_those_of_no_and_full_activity():
+    flat, full = coefficients_of((2, 3)), coefficients_of((2, 3))
+    for plane in flat.planes():
+        plane[...] = 0
+    for plane in full.planes():
+        plane[...] = -(1 << 16)
+    for coefficients, index in ((flat, 0), (full, -1)):
+        assert {float(price) for squares in eye.prices_of_squares(coefficients) for price in squares.ravel()} <= {
+            float(price) for price in (eye.PRICES[:1] if index == 0 else eye.PRICES[40:])
+        }
+
+
+def test_the_command_line_takes_a_tune(image, tmp_path, capsys):
+    source = str(tmp_path / "a.png")
+    Image.fromarray(image).save(source)
+    for tune in TUNES:
+        out = tmp_path / f"{tune}.vae"
+        assert main(["compress", source, "--tune", tune, "-o", str(out), "-m", "small"]) == 0
+        assert out.read_bytes() == vaecodec.encode(image, tune=tune, model="small")
+        buffer = io.BytesIO()
+        vaecodec.compress_file(source, buffer, tune=tune, model="small")
+        assert buffer.getvalue() == out.read_bytes()
+    assert main(["compress", source, "--tune", "ear"]) == 2
+    assert "--tune" in capsys.readouterr().err
