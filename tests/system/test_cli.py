@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -680,6 +681,19 @@ def test_train_from_uses_the_architecture_of_the_checkpoint(folder, train_calls,
     assert cli.main(["train", "a", "--out", "run", "--preset", "huge"]) == 1
     error = capsys.readouterr().err
     assert "unknown preset 'huge' (known: small, base, digits)" in error and len(train_calls) == 1
+
+
+def test_train_from_a_colour_model_in_grey(folder, train_calls, capsys):
+    pytest.importorskip("tensorflow")
+    for source in ("small", "base"):
+        assert cli.main(["train", "a", "--out", f"{source}.run", "--from", source, "--channels", "1"]) == 0
+        config, weights = train_calls[-1][2], train_calls[-1][4]
+        assert config == replace(PRESETS[source], channels=1) and weights["start"].shape == (8, 2)
+    assert cli.main(["train", "a", "--out", "run", "--from", "small", "--channels", "5"]) == 1
+    assert cli.main(["train", "a", "--out", "run", "--from", "small", "--preset", "base", "--channels", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "small does not have the architecture small with channels 5" in error
+    assert "small does not have the architecture base with channels 1" in error and len(train_calls) == 2
 
 
 def test_train_exports_the_step_and_imports_its_state(folder, train_calls, monkeypatch):

@@ -186,7 +186,12 @@ def _add_training(add_command: AddCommand) -> None:
         help="weight of 1 - MS-SSIM in the distortion (default: 0; crops > 160)",
     )
     add("--enlarged", type=float, metavar="PART", help="part of the crops that are enlarged first (default: 0)")
-    add("--from", dest="start", metavar="CHECKPOINT", help="start from the weights of this run, checkpoint or model")
+    add(
+        "--from",
+        dest="start",
+        metavar="CHECKPOINT",
+        help="start from the weights of this run, checkpoint or model, in grey with --channels 1",
+    )
     add("--override", action="store_true", help="change options of a run that was begun with others")
     validate = "image, folder or .tar to validate on; may be repeated (default: hold a tenth of the images out)"
     add("--validate", action="append", default=[], metavar="PATH", help=validate)

@@ -84,23 +84,20 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
     chosen = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
     chosen = recipe | {name: value for name, value in chosen.items() if value is not None}
     config = recipes.preset(args.preset) if args.preset is not None else config
+    start_config, weights = _load_weights(args.start) if args.start is not None and stored is None else (None, None)
     if args.channels is not None:
-        base = config or (stored.config if stored else recipes.preset("small"))
+        base = config or (stored.config if stored else start_config or recipes.preset("small"))
         config = recipes.with_channels(base, args.channels)
     if stored is not None:
         _check_unchanged(args, stored, config, chosen)
-        weights = None
         if stored.start:  # for validation; a run does not need its start to go on
             with suppress(CodecError, OSError):
-                weights = _load_weights(stored.start)[1]
+                weights = _fitting(*_load_weights(stored.start), stored.config)[1]
         return stored.config, train_step.Options(**{**asdict(stored.options), **chosen}), weights
-    weights = None
-    if args.start is not None:
-        start_config, weights = _load_weights(args.start)
+    if weights is not None:
+        start_config, weights = _fitting(start_config, weights, config)
         if config not in (None, start_config):
-            name = args.preset or (f"in {args.config}" if args.config else "small")
-            name += f" with {args.channels} channels" if args.channels is not None else ""
-            raise CodecError(f"{args.start} does not have the architecture {name}")
+            raise CodecError(f"{args.start} does not have the architecture {recipes.describe(config)}")
         config = start_config
     config = config or recipes.preset("small")
     return config, train_step.Options(**{**kinds.kind_of(config).defaults, **chosen}), weights
@@ -150,6 +147,16 @@ def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
     from vaecodec.training import checkpoints
 
     return checkpoints.averaged_weights(source)
+
+
+def _fitting(config: Any, weights: dict[str, Any], wanted: Any) -> tuple[Any, dict[str, Any]]:
+    """The config and weights of a model, or of the grey model made from it where one is wanted."""
+    from vaecodec.config import Config
+    from vaecodec.training.grey import COLOURS, grey_weights
+
+    if isinstance(wanted, Config) and isinstance(config, Config) and (wanted.channels, config.channels) == (1, COLOURS):
+        return grey_weights(config, weights)
+    return config, weights
 
 
 def freeze(args: argparse.Namespace, console: Console) -> int:
