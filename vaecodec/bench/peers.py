@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_TUNE
@@ -41,6 +44,9 @@ def _open_vaecodec(options: Options, model: str = "", variant: str = "", is_bare
         raise PeerError(f"--device {options.device} needs TensorFlow: pip install 'vaecodec[train]' ({exc})") from exc
     name = _with_variant(name, variant)
     encode: Callable[..., bytes] = codec.encode if is_bare else partial(modes.encode, codec)
+    decode: Callable[..., np.ndarray] = codec.decode if is_bare else partial(modes.decode, codec=codec)
+    if codec.model.config.channels == 1:
+        encode, decode = _grey(encode, is_bare), _in_colours(decode)
     return Peer(
         f"{name}:{os.path.basename(model)}" if model else name,
         f"{__version__} {codec.model.name} {codec.model.id}",
@@ -48,7 +54,7 @@ def _open_vaecodec(options: Options, model: str = "", variant: str = "", is_bare
         Scale("quality", 1, 100, 0.125),
         SWEEP if is_default else SWEEP[1::2],
         partial(encode, effort=effort, tune=tune),
-        codec.decode if is_bare else partial(modes.decode, codec=codec),
+        decode,
         threads=options.threads,
         device=options.device,
     )
@@ -73,6 +79,28 @@ def _with_variant(name: str, variant: str) -> str:
     """A name with what differs from the defaults."""
     parts = [part for part in variant.split("-") if part not in ("", "1", DEFAULT_TUNE)]
     return f"{name}@{'-'.join(parts)}" if parts else name
+
+
+def _grey(encode: Callable[..., bytes], keeps_axis: bool) -> Callable[..., bytes]:
+    """Pass the grey of u8[H, W, 3] to an encoder, as u8[H, W, 1] or u8[H, W]; raises CodecError on colours."""
+
+    def encode_grey(pixels: np.ndarray, *args: Any, **options: Any) -> bytes:
+        if (pixels != pixels[..., :1]).any():
+            raise CodecError("the image is in colour, and the model is for grey ones")
+        grey = pixels[..., :1] if keeps_axis else pixels[..., 0]
+        return encode(np.ascontiguousarray(grey), *args, **options)
+
+    return encode_grey
+
+
+def _in_colours(decode: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Repeat the grey that a decoder returns in three channels."""
+
+    def decode_grey(data: bytes) -> np.ndarray:
+        pixels = decode(data)
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+
+    return decode_grey
 
 
 OURS = ("vaecodec", "vaecodec-model")

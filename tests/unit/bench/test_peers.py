@@ -4,11 +4,13 @@ import os
 import pathlib
 import stat
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from support.images import synthetic_image
+from support.models import DISTINCT_CONFIG, random_model
 from support.paths import GOLDEN, PARROTS
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_TUNE
@@ -101,6 +103,18 @@ def test_vaecodec_accepts_a_model(tiny):
     assert peer.name == "vaecodec-model:tiny.vcm" and tiny.model.id in peer.version and peer.threads == 2
     assert peer.encode(x, 50) == tiny.encode(x, 50)
     assert np.array_equal(peer.decode(peer.encode(x, 50)), tiny.decode(tiny.encode(x, 50)))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_grey_models_take_grey_images(name, tmp_path):
+    path = tmp_path / "grey.vcm"
+    path.write_bytes(random_model(replace(DISTINCT_CONFIG, channels=1)))
+    peer, x = open_peer(f"{name}:{path}", OPTIONS), synthetic_image(48, 40)
+    grey = np.ascontiguousarray(np.repeat(x[..., :1], 3, 2))
+    decoded = check_decoded(peer.decode(peer.encode(grey, 60)), grey)
+    assert (decoded == decoded[..., :1]).all() and psnr(grey, decoded) > 10
+    with pytest.raises(CodecError, match="in colour"):
+        peer.encode(x, 60)
 
 
 def test_vaecodec_is_what_compress_writes(tiny):
