@@ -21,7 +21,6 @@ from vaecodec.config import QUALITY_INDICES
 from vaecodec.model.file import Model, load_model
 from vaecodec.native import library
 from vaecodec.threads import Threads
-from vaecodec.training.vae import specification
 from vaecodec.transforms.backends import Transforms, load_transforms
 
 
@@ -48,6 +47,8 @@ def peak(device: str, repeat: int, side: int) -> float:
 
 def rows_of(model: Model, device: str, options: argparse.Namespace) -> list[list[Any]]:
     """A row for each transform and batch size."""
+    from vaecodec.training.vae import specification  # needs TensorFlow, which scripts that import this one may lack
+
     width, height = map(int, options.size.split("x"))
     networks = specification(model.config, 512)
     macs = {name: sum(networks[name].macs.values()) / 512**2 for name in ("analysis", "synthesis")}

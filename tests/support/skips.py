@@ -47,6 +47,10 @@ EXPECTED = [
         "PyTorch is large, and in no extra.",
     ),
     ExpectedSkip(
+        "test_benchmark_scripts.py", "could not import 'jax'", lambda: importlib.util.find_spec("jax") is None,
+        "JAX runs what TensorFlow exported, and is in no extra.",
+    ),
+    ExpectedSkip(
         "test_bench_report.py", "no Chromium", lambda: lacks(*BROWSERS) or lacks("chromedriver"),
         "The report is opened in a browser, which few CI images have.",
     ),

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from support.images import synthetic_image
+from support.models import TINY_CONFIG
 from support.paths import GOLDEN, ROOT
 from vaecodec.config import PRESETS
 from vaecodec.errors import CodecError
@@ -106,6 +107,39 @@ def test_batches_are_measured_as_on_a_gpu(run, device):
     rows = run("batches.py", "--device", device, *sizes, *MODEL)
     assert [row[:3] for row in rows] == [[device, "32 x 32", 1], [device, "32 x 32", 9], [device, "64 x 48", 1]]
     assert all(speed > 0 for row in rows for speed in row[3:])
+
+
+def test_exported_transforms_run_in_jax(run, tmp_path, monkeypatch):
+    """What a GPU machine without TensorFlow does, on the CPU: `run` must not import TensorFlow."""
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("jax")
+    bundle = str(tmp_path / "bundle")
+    sizes = ["--sizes", "32x32,64x48", "--batches", "2"]
+    monkeypatch.setattr(sys, "argv", ["exported.py", "export", bundle, *sizes, *MODEL, "--threads", "2"])
+    runpy.run_path(str(SCRIPTS / "exported.py"), run_name="__main__")
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorflow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    rows = run("exported.py", "run", bundle, *MODEL, "--threads", "2", "--repeat", "1")
+    assert [row[1:3] for row in rows] == [["32 x 32", 2], ["64 x 48", 2]]
+    assert all(speed > 0 for row in rows for speed in row[3:])
+    with pytest.raises(CodecError, match="is of the model"):
+        run("exported.py", "run", bundle, "--model", "small", "--threads", "2")
+    (tmp_path / "bundle" / "pixels-2x32x32.mlir").unlink()
+    with pytest.raises(CodecError, match="has no pixels-2x32x32"):
+        run("exported.py", "run", bundle, *MODEL, "--threads", "2", "--repeat", "1")
+
+
+def test_an_exported_training_step_runs_in_jax(run, tmp_path):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("jax")
+    from vaecodec.training import kinds
+    from vaecodec.training.train_step import Options, export_step
+
+    options = Options(batch=2, crop=64)
+    export_step(TINY_CONFIG, options, str(tmp_path / "bundle"), kinds.initial_state(TINY_CONFIG))
+    [row] = run("exported.py", "step", str(tmp_path / "bundle"), "--repeat", "2")
+    assert row[1:3] == ["64 x 64", 2] and row[5] == pytest.approx(row[4] * 2 * 64**2 / 1e6) and min(row[3:]) > 0
 
 
 def test_mixed_names_the_worst_image(tmp_path, monkeypatch, capsys):
