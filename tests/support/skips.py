@@ -43,6 +43,11 @@ EXPECTED = [
         "PyAV is an optional codec of the benchmark and in no extra.",
     ),
     ExpectedSkip(
+        "test_peers.py", "could not import 'imageio_ffmpeg'",
+        lambda: importlib.util.find_spec("imageio_ffmpeg") is None,
+        "FFmpeg with an encoder of VVC is an optional codec of the benchmark and in no extra.",
+    ),
+    ExpectedSkip(
         "", "could not import 'torch'", lambda: importlib.util.find_spec("torch") is None,
         "PyTorch is large, and in no extra.",
     ),
@@ -59,7 +64,7 @@ EXPECTED = [
         "The site is built with packages of the extra docs.",
     ),
     ExpectedSkip(
-        "", r"(file|update-mime-database|fish|zsh) is not installed", lambda: True,
+        "", r"(butteraugli|file|update-mime-database|fish|zsh) is not installed", lambda: True,
         "These programs of the system are optional; `needs` looks for them.",
     ),
     ExpectedSkip(

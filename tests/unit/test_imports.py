@@ -44,6 +44,7 @@ ALLOWED = {
     "ray": ("integrations.ray",),
     "torch": ("integrations.torch", "bench.plugins", "bench.metrics"),
     "piq": ("bench.metrics",),
+    "imageio_ffmpeg": ("bench.programs",),
 }
 
 

@@ -23,6 +23,7 @@ from vaecodec.tensors import to_numpy
 
 METRIC_POINTS = "vaecodec.bench.metrics"
 BUTTERAUGLI = "butteraugli_main"  # a program of libjxl
+OLD_BUTTERAUGLI = "butteraugli"  # the program of 2016, which Debian has
 PROBE_SIDE = 192  # of the images that a metric is tried on
 
 
@@ -47,26 +48,51 @@ def _learned(name: str, a: np.ndarray, b: np.ndarray) -> float:
     return float(to_numpy(_network(name)(x, y)))
 
 
-def _butteraugli(a: np.ndarray, b: np.ndarray) -> float:
-    program = shutil.which(BUTTERAUGLI)
-    if program is None:
-        raise CodecError(f"{BUTTERAUGLI}, a program of libjxl, is not on the PATH")
+def _run_on_files(program: str, package: str, a: np.ndarray, b: np.ndarray) -> str:
+    """What a program prints that compares two PNG files; raises CodecError if it is missing or fails."""
+    path = shutil.which(program)
+    if path is None:
+        raise CodecError(f"{program}, a program of {package}, is not on the PATH")
     with tempfile.TemporaryDirectory(prefix="vaecodec-") as folder:
-        paths = [os.path.join(folder, name) for name in ("a.png", "b.png")]
-        for path, pixels in zip(paths, (a, b), strict=True):
-            with open(path, "wb") as file:
+        images = [os.path.join(folder, name) for name in ("a.png", "b.png")]
+        for image, pixels in zip(images, (a, b), strict=True):
+            with open(image, "wb") as file:
                 write_image(pixels, file, None, "PNG")
-        done = subprocess.run([program, *paths], capture_output=True, text=True, check=False, timeout=600)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("3-norm:")]
-    if done.returncode or not lines:
-        raise CodecError(f"{BUTTERAUGLI} failed with code {done.returncode}: {done.stderr.strip()[-200:]}")
-    return float(lines[0].split()[1])
+        done = subprocess.run([path, *images], capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        raise CodecError(f"{program} failed with code {done.returncode}: {done.stderr.strip()[-200:]}")
+    return done.stdout
+
+
+def _butteraugli(a: np.ndarray, b: np.ndarray) -> float:
+    lines = _run_on_files(BUTTERAUGLI, "libjxl", a, b).splitlines()
+    norms = [line.split()[1] for line in lines if line.startswith("3-norm:")]
+    if not norms:
+        raise CodecError(f"{BUTTERAUGLI} printed no 3-norm")
+    return float(norms[0])
+
+
+def _largest_butteraugli(a: np.ndarray, b: np.ndarray) -> float:
+    printed = _run_on_files(OLD_BUTTERAUGLI, "the package of this name", a, b)
+    try:
+        return float(printed.split()[0])
+    except (IndexError, ValueError) as exc:
+        raise CodecError(f"{OLD_BUTTERAUGLI} printed no distance: {printed.strip()[-200:]!r}") from exc
 
 
 # Distances: smaller is better, and shown in dB.
 OPTIONAL = {
     "butteraugli": Metric(
         "butteraugli", "butteraugli", "Butteraugli, 3-norm", "dB", _butteraugli, _decibels, (-4.0, 4.0)
+    ),
+    "butteraugli-max": Metric(
+        "butteraugli-max",
+        "butteraugli_max",
+        "Butteraugli of 2016, largest distance",
+        "dB",
+        _largest_butteraugli,
+        _decibels,
+        (-8.0, 0.0),
     ),
     "lpips": Metric("lpips", "lpips", "LPIPS (VGG)", "dB", partial(_learned, "LPIPS"), _decibels, (4.0, 12.0)),
     "dists": Metric("dists", "dists", "DISTS", "dB", partial(_learned, "DISTS"), _decibels, (6.0, 14.0)),
@@ -97,5 +123,7 @@ def check_metric(name: str) -> None:
         raise CodecError(f"needs more packages: pip install 'vaecodec[perceptual]' ({exc})") from exc
     except CodecError:
         raise
-    except Exception as exc:  # of torch and its downloads
+    except OSError as exc:  # urllib.error.URLError among them
+        raise CodecError(f"its weights cannot be downloaded ({exc})") from exc
+    except Exception as exc:  # of torch
         raise CodecError(f"cannot be used ({type(exc).__name__}: {exc})") from exc

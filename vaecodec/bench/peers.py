@@ -19,7 +19,7 @@ from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_TUNE
 from vaecodec.bench import plugins
 from vaecodec.bench.libraries import FORMATS, TUNES, open_avif, open_hevc, open_imagecodecs, open_jpegli
 from vaecodec.bench.peer import Options, Peer, PeerError, Scale
-from vaecodec.bench.programs import PROGRAMS, open_program
+from vaecodec.bench.programs import PROGRAMS, open_program, open_vvc
 from vaecodec.errors import CodecError
 
 SWEEP = (1, 7, 13, 19, 26, 35, 43, 52, 61, 70, 77, 82)
@@ -109,6 +109,7 @@ PEERS: dict[str, Callable[..., Peer]] = {
     "vaecodec-model": partial(_open_vaecodec, is_bare=True),
     "hevc": open_hevc,
     "jpegli": open_jpegli,
+    "vvc": open_vvc,
     **{name: partial(open_imagecodecs, name=name) for name in FORMATS},
     **{f"avif-{tune}": partial(open_avif, tune=tune) for tune in TUNES},
     **{name: partial(open_program, name=name) for name in PROGRAMS},

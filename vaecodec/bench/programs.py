@@ -1,4 +1,4 @@
-"""Codecs of a benchmark that are programs on the PATH, and run in temporary folders: BPG, VTM and jpegli."""
+"""Codecs of a benchmark that are programs, and run in temporary folders: BPG, VTM, jpegli, and VVenC in FFmpeg."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ PROGRAMS = {
     "cjpegli": ("cjpegli", "djpegli"),
 }
 TIMEOUT = 3600  # seconds per image: VTM takes minutes
+VVC_PRESET = "slow"
+VVC_MULTIPLE = 8  # VVenC codes sides that are multiples of this
+COLOURS = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+lanczos"
 
 
 def open_program(_: Options, name: str) -> Peer:
@@ -77,6 +80,42 @@ def _open_vtm(encoder: str, decoder: str) -> Peer:
 
     options, settings = "all intra, 4:4:4, bare stream and 8 bytes", (47, 42, 37, 32, 27, 22)
     return Peer("vtm", _version(encoder, "--help"), options, QP, settings, encode, decode, is_program=True)
+
+
+def open_vvc(options: Options) -> Peer:
+    """One intra frame of VVC: VVenC in the FFmpeg of the package imageio-ffmpeg, which has 4:2:0 alone."""
+    try:
+        import imageio_ffmpeg
+
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as exc:
+        raise PeerError(f"needs FFmpeg with VVenC: pip install imageio-ffmpeg ({exc})") from exc
+    encoders = subprocess.run([ffmpeg, "-v", "error", "-encoders"], capture_output=True, text=True, check=False).stdout
+    if "libvvenc" not in encoders:
+        raise PeerError("this FFmpeg was built without VVenC: pip install 'imageio-ffmpeg>=0.8'")
+    base = [ffmpeg, "-v", "error", "-y"]
+
+    def encode(pixels: np.ndarray, qp: float) -> bytes:
+        height, width = pixels.shape[:2]
+        wide = np.pad(pixels, [(0, -height % VVC_MULTIPLE), (0, -width % VVC_MULTIPLE), (0, 0)], "edge")
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{wide.shape[1]}x{wide.shape[0]}", "-i", "in.rgb"]
+        planes = ["-vf", f"scale=out_color_matrix=bt601:out_range=full:{COLOURS},format=yuv420p10le"]
+        codec = ["-c:v", "libvvenc", "-preset", VVC_PRESET, "-qp", f"{qp:g}", "-qpa", "0"]
+        codec += ["-vvenc-params", f"intraperiod=1:verbosity=0:threads={options.threads}", "-f", "vvc", "out"]
+        stream = _run([*base, *source, "-frames:v", "1", *planes, *codec], wide.tobytes(), "in.rgb", "out")
+        return np.array((height, width), "<u4").tobytes() + stream  # 8 bytes for the size, as for VTM
+
+    def decode(data: bytes) -> np.ndarray:
+        height, width = np.frombuffer(data[:8], "<u4").tolist()
+        pixels = ["-vf", f"scale=in_color_matrix=bt601:in_range=full:out_range=full:{COLOURS},format=rgb24"]
+        command = [*base, "-f", "vvc", "-i", "in.vvc", "-frames:v", "1", *pixels, "-f", "rawvideo", "out"]
+        wide = np.frombuffer(_run(command, data[8:], "in.vvc", "out"), np.uint8)
+        return wide.reshape(height + -height % VVC_MULTIPLE, -1, 3)[:height, :width]
+
+    text = f"intra frame, 4:2:0, 10 bits, preset {VVC_PRESET}, bare stream and 8 bytes"
+    version = f"VVenC in {_version(ffmpeg, '-version').split(' Copyright')[0]}"
+    settings = (50, 46, 42, 38, 34, 30, 26, 22)
+    return Peer("vvc", version, text, QP, settings, encode, decode, threads=options.threads, is_program=True)
 
 
 def _run(command: list[str], data: bytes, source: str, target: str) -> bytes:

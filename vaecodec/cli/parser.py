@@ -282,7 +282,8 @@ def _add_benchmark(add_command: AddCommand) -> None:
     settings += "Without CODEC, for all codecs with a quality.  May be repeated"
     add("--qualities", action=Qualities, default={}, metavar="[CODEC=]A,B", help=settings)
     add("--codec", action="append", default=[], metavar="FILE.py", help="a codec in Python; may be repeated")
-    metrics = "psnr, ms-ssim, ssimulacra2 (the default); butteraugli, lpips, dists, and those of installed packages"
+    metrics = "psnr, ms-ssim, ssimulacra2 (the default); butteraugli, butteraugli-max, lpips, dists, and those of"
+    metrics += " installed packages"
     add("--metrics", type=names, metavar="A,B", help=f"any of {metrics}")
     add("--compare", metavar="OLD", help="folder of an earlier run: show what changed since")
     add("--threads", type=positive, default=os.cpu_count() or 1, metavar="N", help="cores to use (default: all)")

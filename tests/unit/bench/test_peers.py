@@ -4,6 +4,7 @@ import os
 import pathlib
 import stat
 import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from vaecodec.images.reading import read_image
 pytest.importorskip("imagecodecs")
 OPTIONS = Options(threads=2)
 OTHER_TUNE = next(tune for tune in arguments.TUNES if tune != DEFAULT_TUNE)
-IN_PROCESS = [name for name in PEERS if name not in (*OURS, *PROGRAMS, "jpegli", "hevc")]
+IN_PROCESS = [name for name in PEERS if name not in (*OURS, *PROGRAMS, "jpegli", "hevc", "vvc")]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,29 @@ def test_hevc_round_trips(images):
         coarse, fine = (peer.encode(x, qp) for qp in (40, 10))
         assert len(coarse) < len(fine)
         assert psnr(x, check_decoded(peer.decode(fine), x)) > 42
+
+
+def test_vvc_round_trips(images):
+    pytest.importorskip("imageio_ffmpeg")
+    peer = open_peer("vvc", OPTIONS)
+    for x in images[1:]:
+        data = [peer.encode(x, qp) for qp in (46, 26)]
+        decoded = [check_decoded(peer.decode(file), x) for file in data]
+        assert len(data[0]) < len(data[1]) and psnr(x, decoded[0]) < psnr(x, decoded[1]) and psnr(x, decoded[1]) > 25
+
+
+def test_a_missing_encoder_of_vvc_is_named(tmp_path, monkeypatch):
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\necho V libx265\n")
+    ffmpeg.chmod(0o755)
+    package = types.ModuleType("imageio_ffmpeg")
+    package.get_ffmpeg_exe = lambda: str(ffmpeg)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
+    with pytest.raises(PeerError, match=r"built without VVenC: pip install 'imageio-ffmpeg>=0\.8'"):
+        open_peer("vvc", OPTIONS)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(PeerError, match="needs FFmpeg with VVenC: pip install imageio-ffmpeg"):
+        open_peer("vvc", OPTIONS)
 
 
 def test_vaecodec_accepts_a_model(tiny):

@@ -1,7 +1,11 @@
 """Test codecs and metrics of others: Python files, models with CompressAI's interface, and entry points."""
 
 import json
+import os
+import shutil
 import sys
+import types
+import urllib.error
 
 import numpy as np
 import pytest
@@ -140,6 +144,45 @@ def test_packages_and_programs_add_metrics(tmp_path, monkeypatch):
         assert "half" in json.loads((tmp_path / "out" / "summary.json").read_text())["metrics"]
     finally:
         metrics.known.cache_clear()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script stands in for a program")
+def test_butteraugli_is_what_its_programs_print(tmp_path, monkeypatch):
+    """Of libjxl the 3-norm; of the older program the only number. Both get the pixels as PNG files."""
+    compare = "import sys\nfrom PIL import Image, ImageChops, ImageStat\na, b = map(Image.open, sys.argv[1:])\n"
+    compare += "x = ImageStat.Stat(ImageChops.difference(a, b)).mean[0]\n"
+    for program, line in (("butteraugli_main", "print(f'{2 * x}\\n3-norm: {x}')"), ("butteraugli", "print(3 * x)")):
+        (tmp_path / program).write_text(f"#!{sys.executable}\n{compare}{line}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    a = synthetic_image(64, 80) // 2
+    assert metrics.OPTIONAL["butteraugli"].measure(a, a + 7) == 7
+    assert metrics.OPTIONAL["butteraugli-max"].measure(a, a + 7) == 21
+    metrics.check_metric("butteraugli-max")
+    (tmp_path / "butteraugli").write_text("#!/bin/sh\necho sorry\n")
+    with pytest.raises(CodecError, match="butteraugli printed no distance: 'sorry'"):
+        metrics.check_metric("butteraugli-max")
+
+
+@pytest.mark.skipif(shutil.which("butteraugli") is None, reason="butteraugli is not installed")
+def test_butteraugli_tells_worse_images():
+    """A real measurement by Debian's program."""
+    measure, image = metrics.OPTIONAL["butteraugli-max"].measure, synthetic_image(96, 96)
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(image + rng.normal(0, sigma, image.shape), 0, 255).astype(np.uint8) for sigma in (4, 16)]
+    assert 0 == measure(image, image) < measure(image, noisy[0]) < measure(image, noisy[1])
+
+
+def test_weights_that_cannot_be_downloaded_are_named(monkeypatch):
+    def refuse(name):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(metrics, "_network", refuse)
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    monkeypatch.setattr(sys.modules["torch"], "from_numpy", lambda array: array, raising=False)
+    for name in ("lpips", "dists"):
+        with pytest.raises(CodecError, match=r"its weights cannot be downloaded \(<urlopen error no route to host>\)"):
+            metrics.check_metric(name)
 
 
 def test_missing_metrics_are_named_and_left_out(tmp_path, monkeypatch, capsys):
