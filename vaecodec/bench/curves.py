@@ -17,10 +17,10 @@ import numpy as np
 
 from vaecodec.bench.metrics import known
 from vaecodec.errors import CodecError
+from vaecodec.images.bd_rate import MIN_OVERLAP
 from vaecodec.images.metrics import Metric
 
 RATES = (0.1, 1.6)  # bpp: the window of BD-PSNR
-MIN_OVERLAP = 0.2  # of a window: a smaller part says little about the rest
 METHODS = ("pchip", "akima")
 KIND = ("codec", "version", "settings", "threads", "device")  # columns that tell one codec from another
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec.bench.curves import KIND, MIN_OVERLAP
+from vaecodec.bench.curves import KIND
+from vaecodec.images.bd_rate import linear_rate, rising
 from vaecodec.images.metrics import Metric
 
 RESAMPLES = 500
 LEAST_IMAGES = 5  # fewer have no interval
 COVERED = (2.5, 97.5)  # percentiles
-GRID = 65
 
 
 class Samples(NamedTuple):
@@ -64,33 +64,6 @@ def samples_of(
 
 def _number(text: Any) -> float:
     return float(text) if text not in ("", None) else math.nan
-
-
-def rising(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points by x, without those whose y is not finite or not above all before."""
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    finite = np.isfinite(y)
-    x, y = x[finite], y[finite]
-    best = np.concatenate([[-np.inf], np.maximum.accumulate(y)[:-1]]) if len(y) else y
-    return x[y > best], y[y > best]
-
-
-def linear_rate(
-    anchor: tuple[np.ndarray, np.ndarray], curve: tuple[np.ndarray, np.ndarray], window: tuple[float, float]
-) -> float:
-    """BD-rate in percent of (log bpp, quality) against an anchor over a window of quality; nan for too little of it."""
-    (rate_a, a), (rate_b, b) = anchor, curve
-    if min(len(a), len(b)) < 2:
-        return math.nan
-    low, high = max(window[0], a[0], b[0]), min(window[1], a[-1], b[-1])
-    if high - low < MIN_OVERLAP * (window[1] - window[0]):
-        return math.nan
-    grid = np.linspace(low, high, GRID)
-    difference = np.interp(grid, b, rate_b) - np.interp(grid, a, rate_a)
-    weights = np.full(GRID, 1.0)
-    weights[[0, -1]] = 0.5  # trapezoids
-    return 100 * math.expm1(float(difference @ weights) / (GRID - 1))
 
 
 def image_rates(anchor: Samples, curve: Samples, metric: Metric) -> list[tuple[float, float]]:

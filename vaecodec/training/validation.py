@@ -1,8 +1,6 @@
 """Validation of a run: its weights, frozen, code images that it is not trained on, as real files.
 
-The BD-rate (Bjontegaard 2001, VCEG-M33) is against the model that the run started from: the mean difference of the
-logarithm of the rate over the PSNR that both reach.  Curves are linear between their points, which differs little from
-cubic ones at this many points.
+The BD-rate is against the model that the run started from, over the PSNR that both reach.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from vaecodec.atomic import write_atomic
 from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
+from vaecodec.images.bd_rate import linear_rate, rising
 from vaecodec.images.channels import read_training_image
 from vaecodec.model.file import Model, identify, load_model
 from vaecodec.training.datasets import Encoded
@@ -69,17 +68,8 @@ def middles(images: Sequence[Encoded], channels: int) -> list[np.ndarray]:
 
 def bd_rate(reference: Points, points: Points) -> float:
     """Percent of bits that `points` need more than `reference` at equal PSNR; nan if they share no PSNR."""
-    curves = []
-    for curve in (reference, points):
-        bpp, psnr = np.array(sorted(curve)).T
-        psnr = np.maximum.accumulate(psnr)
-        curves.append((psnr, np.log(bpp)))
-    low, high = (max(c[0][0] for c in curves), min(c[0][-1] for c in curves))
-    if not high > low:
-        return math.nan
-    grid = np.linspace(low, high, 1001)
-    first, second = (np.interp(grid, *curve) for curve in curves)
-    return float(100 * math.expm1(np.mean(second - first)))
+    curves = (np.array(curve, np.float64).T for curve in (reference, points))
+    return linear_rate(*(rising(np.log(bpp), psnr) for bpp, psnr in curves))
 
 
 class Result(NamedTuple):

@@ -10,8 +10,9 @@ import pytest
 from support.bench import write_images
 from vaecodec.bench import statistics
 from vaecodec.bench.curves import Curve, Point, delta
-from vaecodec.bench.statistics import Samples, image_rates, interval, linear_rate, rising
+from vaecodec.bench.statistics import Samples, image_rates, interval
 from vaecodec.cli import main
+from vaecodec.images.bd_rate import linear_rate, rising
 from vaecodec.images.metrics import METRICS
 
 pytest.importorskip("bjontegaard")
@@ -60,6 +61,7 @@ def test_points_that_are_worse_are_left_out():
     x, y = rising(np.array([3.0, 1.0, 2.0, 4.0]), np.array([5.0, 1.0, 6.0, np.nan]))
     assert x.tolist() == [1, 2] and y.tolist() == [1, 6]
     assert math.isnan(linear_rate((x, y), (x[:1], y[:1]), (0, 10)))
+    assert math.isnan(linear_rate((x, y), (x, y + 5)))
 
 
 def test_settings_that_lack_an_image_are_no_samples():
