@@ -2,22 +2,16 @@
 
     python -m vaecodec.native.build            # beside this file, for an editable install or a clone
 
-Standard library only: the build backend loads this file by itself.
+Standard library only: the build backend loads this file by itself.  `library` imports it, so what only compiling
+needs is imported there.
 """
 
 from __future__ import annotations
 
 import os
-import platform
-import shlex
-import shutil
-import subprocess
 import sys
-import sysconfig
-import tempfile
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
@@ -50,6 +44,8 @@ def library_name(system: str = sys.platform) -> str:
 
 def architecture() -> str:
     """The architecture of this machine by its name in KINDS, else by the one of the platform module."""
+    import platform
+
     return ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower())
 
 
@@ -63,6 +59,10 @@ def checksum_of_sources() -> int:
 
 def find_compiler() -> list[str] | None:
     """Find the command of a C compiler: $VAECODEC_CC, cc, gcc or clang, else ziglang's; None where there is none."""
+    import shlex
+    import shutil
+    import sysconfig
+
     if os.environ.get("VAECODEC_CC"):
         return shlex.split(os.environ["VAECODEC_CC"])
     for name in ("cc", "gcc", "clang"):
@@ -86,18 +86,24 @@ def zig(target: str) -> list[str]:
 def build(
     output: Path,
     compiler: Sequence[str] | None = None,
-    architecture: str = architecture(),
+    machine: str = "",
     flags: Sequence[str] = (),
     shared: Sequence[str] = ("-shared",),
 ) -> None:
-    """Compile the library into `output`; `flags` come last in each call of the compiler, so that they count.
+    """Compile the library into `output`, for the architecture `machine`, by default that of this machine.
 
-    Raises RuntimeError where there is no compiler or it fails.
+    `flags` come last in each call of the compiler, so that they count.  Raises RuntimeError where there is no compiler
+    or it fails.
     """
+    import shutil
+    import subprocess
+    import tempfile
+    from concurrent.futures import ThreadPoolExecutor
+
     compiler = list(compiler or find_compiler() or [])
     if not compiler:
         raise RuntimeError("no C compiler was found (cc, gcc, clang, or the ziglang package)")
-    kinds = {"plain": ("-DVC_PLAIN",), **KINDS.get(architecture, {})}
+    kinds = {"plain": ("-DVC_PLAIN",), **KINDS.get(machine or architecture(), {})}
     sources: list[tuple[str, tuple[str, ...]]] = [
         ("dispatch", ("dispatch.c", f"-DVC_SOURCES={checksum_of_sources()}u"))
     ]

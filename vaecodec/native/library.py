@@ -12,8 +12,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vaecodec.native.build import checksum_of_sources, library_name
+
 VARIABLE = "VAECODEC_CORE"
-# Equal to build.library_name; that module takes as long to import as all kernels.
-SUFFIX = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
 CHECKOUT = ("..", "..", "pyproject.toml")  # from here: in a clone sources change, and the library may be left behind
 REFERENCE = "numpy"  # the kind that needs no library
 # Letters of signatures: int32_t, int64_t, float, pointer.
@@ -38,7 +36,7 @@ _forced: list[str] = []
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     """The library beside this file; None where it was not built or cannot be loaded."""
-    path = os.environ.get("VAECODEC_CORE_LIBRARY") or os.path.join(os.path.dirname(__file__), f"core.{SUFFIX}")
+    path = os.environ.get("VAECODEC_CORE_LIBRARY") or os.path.join(os.path.dirname(__file__), library_name())
     try:
         library = ctypes.CDLL(path)
     except OSError:
@@ -52,12 +50,8 @@ def _library() -> ctypes.CDLL | None:
 
 def _check_sources(library: ctypes.CDLL, path: str) -> None:
     """Raise ImportError if the library was not built from the sources of this clone."""
-    checksum, folder = 0, os.path.join(os.path.dirname(__file__), "src")  # as build.checksum_of_sources
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), "rb") as file:
-            checksum = zlib.crc32(file.read(), checksum)
-    found = getattr(library, "vc_sources", None)
-    if found is None or ctypes.c_uint32(found()).value != checksum:
+    checksum = getattr(library, "vc_sources", None)
+    if checksum is None or ctypes.c_uint32(checksum()).value != checksum_of_sources():
         raise ImportError(f"{path} was built from other sources: run python -m vaecodec.native.build")
 
 
