@@ -114,6 +114,7 @@ def encode(
     from vaecodec.codec import exact, modes
     from vaecodec.codec.rate_control import Target
     from vaecodec.images.reading import read_image, read_samples
+    from vaecodec.images.weights import read_weights
     from vaecodec.limits import NONE, for_pillow
 
     goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
@@ -129,12 +130,7 @@ def encode(
     codec = load(model, threads=threads)
     with for_pillow(limits or NONE):
         samples, metadata = read_samples(codec.model.config.channels, image)
-    if roi is None:
-        return modes.encode(codec, samples, goal, metadata, effort=effort, tune=tune)
-    from vaecodec.images.weights import read_weights
-
-    with for_pillow(limits or NONE):
-        weights = read_weights(roi, samples.shape[:2])
+        weights = None if roi is None else read_weights(roi, samples.shape[:2])
     return modes.encode(codec, samples, goal, metadata, effort=effort, weights=weights, tune=tune)
 
 
@@ -168,7 +164,7 @@ def decode(
     """
     from vaecodec.codec import modes
 
-    options = _check_decoding(window, reduce, model, limits, threads)
+    options = arguments.check_decoding(window, reduce, model, limits, threads)
     check = arguments.check_flag("check", check)
     return modes.decode(arguments.to_bytes(data), *options, check=check)
 
@@ -193,7 +189,7 @@ def encode_batch(
     from vaecodec.images.reading import read_samples
     from vaecodec.limits import NONE, for_pillow
 
-    given, quality = quality, _quality_or_default(quality)
+    given, quality = quality, arguments.quality_or_default(quality)
     effort, tune = arguments.check_effort(effort), arguments.check_tune(tune)
     arguments.check_limits(limits)
     images = arguments.check_sequence("images", images, "images")
@@ -223,19 +219,10 @@ def decode_batch(
     """
     from vaecodec.codec import modes
 
-    options = _check_decoding(window, reduce, model, limits, threads)
+    options = arguments.check_decoding(window, reduce, model, limits, threads)
     files = arguments.check_sequence("files", files, "files")
     contents = [arguments.to_bytes(data, f"file {n}") for n, data in enumerate(files)]
     return modes.decode_batch(contents, *options)
-
-
-def _check_decoding(
-    window: Any, reduce: Any, model: Any, limits: Any, threads: Any
-) -> tuple[tuple[int, int, int, int] | None, int, str | None, Limits | None, int | None]:
-    """Check what the functions that decode have in common; return it in the order of modes.decode."""
-    arguments.check_limits(limits)
-    window, reduce = arguments.check_window(window), arguments.check_reduction(reduce)
-    return window, reduce, arguments.check_optional_model(model), limits, arguments.check_threads(threads)
 
 
 def open(
@@ -257,7 +244,7 @@ def open(
     """
     from vaecodec.codec.opened import OpenedImage
 
-    _, _, model_name, limits, threads = _check_decoding(None, 1, model, limits, threads)
+    _, _, model_name, limits, threads = arguments.check_decoding(None, 1, model, limits, threads)
     return OpenedImage(source, model_name, limits, threads)
 
 
@@ -361,7 +348,7 @@ def sample(
 
     n, seed = arguments.check_integer("n", n), arguments.check_integer("seed", seed, 0)
     height, width = arguments.check_numbers("size", size, ("height", "width"), (1, 1))
-    quality, noisy = _quality_or_default(quality), arguments.check_flag("noisy", noisy)
+    quality, noisy = arguments.quality_or_default(quality), arguments.check_flag("noisy", noisy)
     return generation.sample(n, arguments.check_model(model), seed, (height, width), quality, noisy)
 
 
@@ -382,7 +369,7 @@ def vary(
     from vaecodec.generative import generation
 
     strength, n = arguments.check_number("strength", strength, 0, 1), arguments.check_integer("n", n)
-    seed, quality = arguments.check_integer("seed", seed, 0), _quality_or_default(quality)
+    seed, quality = arguments.check_integer("seed", seed, 0), arguments.quality_or_default(quality)
     return generation.vary(image, strength, n, arguments.check_optional_model(model), seed, quality)
 
 
@@ -395,7 +382,7 @@ def interpolate(
     """
     from vaecodec.generative import generation
 
-    n, quality = arguments.check_integer("n", n, 2), _quality_or_default(quality)
+    n, quality = arguments.check_integer("n", n, 2), arguments.quality_or_default(quality)
     return generation.interpolate(a, b, n, arguments.check_optional_model(model), quality)
 
 
@@ -409,7 +396,3 @@ def score(image: ImageLike, model: StrPath | None = None) -> Score:
     from vaecodec.generative import generation
 
     return generation.score(image, arguments.check_optional_model(model))
-
-
-def _quality_or_default(quality: Any) -> float:
-    return arguments.DEFAULT_QUALITY if quality is None else arguments.check_quality(quality)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from vaecodec.limits import Limits
+
     class SupportsArray(Protocol):
         """A tensor or another object that NumPy converts to an array."""
 
@@ -89,6 +91,11 @@ def check_flag(name: str, value: Any) -> bool:
 def check_quality(value: Any, name: str = "quality") -> float:
     """Check a quality."""
     return check_number(name, value, 1, 100)
+
+
+def quality_or_default(value: Any) -> float:
+    """Check a quality; None is the default."""
+    return DEFAULT_QUALITY if value is None else check_quality(value)
 
 
 def check_effort(value: Any) -> int:
@@ -180,6 +187,14 @@ def check_limits(value: Any) -> None:
     """Check limits, or None for none."""
     if value is not None and not all(hasattr(value, name) for name in ("pixels", "side", "refuse")):
         wrong_type("limits", value, "vaecodec.Limits or None")
+
+
+def check_decoding(
+    window: Any, reduce: Any, model: Any, limits: Any, threads: Any
+) -> tuple[tuple[int, int, int, int] | None, int, str | None, Limits | None, int | None]:
+    """Check what the functions that decode have in common; return it in the order of modes.decode."""
+    check_limits(limits)
+    return check_window(window), check_reduction(reduce), check_optional_model(model), limits, check_threads(threads)
 
 
 def check_callable(name: str, value: Any) -> None:

@@ -43,7 +43,7 @@ def bulk():
 
 
 def settings_of(quality=50, **options):
-    operators = pytest.importorskip("vaecodec.integrations.ray", exc_type=ImportError)
+    operators = pytest.importorskip("vaecodec.integrations.ray_tasks", exc_type=ImportError)
     options = {"quality": quality, "model": "base", "strip": False, "remove": False, "only_images": False} | options
     options = {"effort": 1, "limits": vaecodec.Limits(), "threads": 1} | options
     return operators.Settings(quality, options, vaecodec.load("base").model.id, "compress")
@@ -51,7 +51,7 @@ def settings_of(quality=50, **options):
 
 def run_jobs(settings, jobs, device="cpu"):
     """Run jobs through the operators in this process, one after the other, and return their outcomes."""
-    from vaecodec.integrations import ray as operators
+    from vaecodec.integrations import ray_tasks as operators
 
     outcomes = {}
     analyse, finish = operators.Analyse(settings, device), operators.Finish(settings)
@@ -107,7 +107,7 @@ def test_operators_give_the_results_of_single_files(tmp_path, monkeypatch, optio
 
 def test_files_that_change_after_reading_are_read_again(tmp_path, monkeypatch):
     settings = settings_of()
-    from vaecodec.integrations import ray as operators
+    from vaecodec.integrations import ray_tasks as operators
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(synthetic_image(40, 50)).save("photo.png")

@@ -40,7 +40,7 @@ ALLOWED = {
     "fsspec": ("urls",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),
-    "pyarrow": ("integrations.ray",),
+    "pyarrow": ("integrations.ray_tasks",),
     "ray": ("integrations.ray",),
     "torch": ("integrations.torch", "bench.plugins", "bench.metrics"),
     "piq": ("bench.metrics",),

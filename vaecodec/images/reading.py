@@ -18,7 +18,7 @@ import io
 import os
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from vaecodec.errors import CodecError, LimitError
 from vaecodec.images.channels import check_array, split_alpha
 from vaecodec.images.frames import has_png_frames
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
+from vaecodec.images.tiff import SUB_DIRECTORIES, tiff_directories_fit
 from vaecodec.progress import collect_messages
 from vaecodec.tensors import is_array, to_numpy
 
@@ -48,11 +49,8 @@ SRGB_GAMMA = 0.45455  # of a PNG without a profile
 
 # TIFF tags: TIFF 6.0, section 15; EXIF 2.32, section 4.6
 ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323
-SUB_DIRECTORIES = (34665, 34853)  # EXIF and GPS
 # Tags that describe the image and not the file: description, make, model, software, date, artist, computer, copyright.
 DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432, *SUB_DIRECTORIES)
-# Bytes of a value, by type
-TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MAX_TILE = 1 << 22  # pixels of a tile in an image smaller than that
 
 
@@ -350,38 +348,6 @@ def _apply_orientation(image: Image.Image, notes: list[str]) -> tuple[Image.Imag
     except Exception:  # Pillow parses EXIF without checks: any error means damage
         notes.append("its EXIF data is damaged and left out")
         return image, 1, None
-
-
-def tiff_directories_fit(file: BinaryIO) -> bool:
-    """Whether all values of a TIFF's first, EXIF and GPS directories lie in the file (TIFF 6.0, section 2; BigTIFF)."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    header = file.read(16)
-    order = "<" if header[:2] == b"II" else ">"
-    is_big = header[2:4] in (b"+\0", b"\0+")
-    count, entry, offset = (struct.Struct(order + x) for x in (("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")))
-    if len(header) < 16:
-        return False
-    pending = [offset.unpack_from(header, 8 if is_big else 4)[0]]
-    visited = {*pending}
-    while pending:
-        file.seek(pending.pop())
-        prefix = file.read(count.size)
-        if len(prefix) < count.size:
-            return False
-        length = count.unpack(prefix)[0] * entry.size
-        entries = file.read(min(length, size))
-        if len(entries) < length:
-            return False
-        for tag, kind, number, value in entry.iter_unpack(entries):
-            length = number * TYPE_SIZES.get(kind, 0)
-            position = offset.unpack(value)[0]
-            if length > offset.size and position + length > size:
-                return False
-            if tag in SUB_DIRECTORIES and position not in visited:
-                pending.append(position)
-                visited.add(position)
-    return True
 
 
 def _collect_metadata(

@@ -236,8 +236,7 @@ def _check_half(
 
 
 def _scratch(networks: Octave, across: int) -> np.ndarray:
-    lines = library.size("prior_back_scratch", across, networks.colours, networks.features)
-    return library.memory(lines)
+    return library.memory(library.size("prior_back_scratch", across, networks.colours, networks.features))
 
 
 def inverse_dwt_back(
@@ -255,8 +254,7 @@ def inverse_dwt_back(
     factors = np.array(scales, np.float32)
     if len(subbands) != 3 or len(rows) != 1 or factors.shape != (4,):
         raise ValueError("expected three subbands of one layout, and four scales")
-    scratch = np.empty(16 * low.shape[1], np.float32)
-    arrays = (samples, row, factors, low, low_row, *subbands, rows.pop(), scratch)
+    arrays = samples, row, factors, low, low_row, *subbands, rows.pop(), np.empty(16 * low.shape[1], np.float32)
     library.call("inverse_dwt_back", "iipqppqpppqp", *low.shape, *arrays)
 
 

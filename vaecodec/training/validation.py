@@ -68,8 +68,9 @@ def middles(images: Sequence[Encoded], channels: int) -> list[np.ndarray]:
 
 def bd_rate(reference: Points, points: Points) -> float:
     """Percent of bits that `points` need more than `reference` at equal PSNR; nan if they share no PSNR."""
-    curves = (np.array(curve, np.float64).T for curve in (reference, points))
-    return linear_rate(*(rising(np.log(bpp), psnr) for bpp, psnr in curves))
+    bpp, psnr = (np.array([reference, points], np.float64)).transpose(2, 0, 1)
+    anchor, curve = (rising(np.log(rate), quality) for rate, quality in zip(bpp, psnr, strict=True))
+    return linear_rate(anchor, curve)
 
 
 class Result(NamedTuple):
