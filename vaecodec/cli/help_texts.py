@@ -134,8 +134,3 @@ examples:
   vaecodec filetype xml > ~/.local/share/mime/packages/vaecodec.xml
   update-mime-database ~/.local/share/mime""",
 }
-
-
-def epilog(command: str) -> str:
-    """Return the text below the options of a command."""
-    return f"{COMMANDS[command]}\n\n{EXIT_STATUS}"

@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=help,
             description=help,
-            epilog=help_texts.epilog(name),
+            epilog=f"{help_texts.COMMANDS[name]}\n\n{help_texts.EXIT_STATUS}",
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
