@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from vaecodec.limits import Limits
-
     class SupportsArray(Protocol):
         """A tensor or another object that NumPy converts to an array."""
 
@@ -191,7 +189,7 @@ def check_limits(value: Any) -> None:
 
 def check_decoding(
     window: Any, reduce: Any, model: Any, limits: Any, threads: Any
-) -> tuple[tuple[int, int, int, int] | None, int, str | None, Limits | None, int | None]:
+) -> tuple[tuple[int, int, int, int] | None, int, str | None, Any, int | None]:
     """Check what the functions that decode have in common; return it in the order of modes.decode."""
     check_limits(limits)
     return check_window(window), check_reduction(reduce), check_optional_model(model), limits, check_threads(threads)
