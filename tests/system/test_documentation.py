@@ -30,13 +30,17 @@ OPTIONAL = ("tensorflow", "torch", "ray", "zarr", "numcodecs", "xarray", "dask",
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.S | re.M)
 CONSOLE = re.compile(r"^```console\n.*?^```", re.S | re.M)
 TOOLS = ("file ", "update-mime-database", "man ")  # programs that a machine may lack
-INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/", "python docs/examples/relief_tiles.py")
+INSTALLS = ("pip install", "python3 -m venv", ".venv/bin/")
+INSTALLS += ("python docs/examples/relief_tiles.py", "python docs/examples/brain_slices.py")  # of data in packages
 
 # Useful training takes minutes, so the page runs with the smallest sizes and a single step instead.
 TINY = (
     "[model]\nfine = 8\ncoarse = 8\nprior = 8\nhyper_width = 8\n[training]\nsteps = 1\nbatch = 1\ncrop = 64\n",
     [
         ("--from small --steps 2000 --rate 4e-4", "--config tiny.toml"),
+        ("--steps 400 --rate 4e-4", "--steps 1 --batch 1 --crop 64"),
+        ("vaecodec-model:small,vaecodec-model:brain.vcm", "vaecodec-model:small,vaecodec-model:brain.vcm --quick"),
+        ("vaecodec-model:brain.vcm 30 44", "vaecodec-model:brain.vcm 20 50"),
         ("--minutes 90", "--config tiny.toml"),
         ("vaecodec-model:small,vaecodec-model:relief.vcm", "vaecodec-model:small,vaecodec-model:base --quick"),
         ("vaecodec-model:small vaecodec-model:relief.vcm 33 44", "vaecodec-model:small vaecodec-model:base 28 38"),
@@ -56,6 +60,10 @@ OUTCOMES = {
     "how-to/benchmark": (("quick/report.html", "quick/tables.md", "mine/report.html"), ""),
     "how-to/ray": (("ray-out/album",), "2 done, 0 unchanged, 0 skipped"),
     "tutorial/first-steps": (("photo.png", "small.vae", "fits.vae", "back/album/notes.txt"), ""),
+    "tutorial/grey-model": (
+        ("brain.run/validation.json", "models/brain.vcm", "slices/patient/0.vae"),
+        r"(?s)(vaecodec-model:brain.vcm against vaecodec-model:small: [+-]\d+\.\d % bits.*){2}",
+    ),
     "tutorial/own-model": (
         ("tile.vae", "page.vae", "models/relief.vcm", "bands.vcm"),
         r"vaecodec-model:base against vaecodec-model:small: [+-]\d+\.\d % bits, .* 1 images",
@@ -77,8 +85,11 @@ def runnable() -> list:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the files that the pages name."""
-    for path in ("album", "images", "digits", "scans", "bands", "tiles/train", "tiles/heldout"):
+    slices = ("slices/train", "slices/front", "slices/patient")
+    for path in ("album", "images", "digits", "scans", "bands", "tiles/train", "tiles/heldout", *slices):
         (tmp_path / path).mkdir(parents=True)
+    for path in slices:
+        Image.fromarray(synthetic_image(96, 80, len(path))[..., 0]).save(tmp_path / path / "0.png")
     photos = ("photo.jpg", "scan.png", "album/photo.png", "images/a.png", "tile.png", "tiles/train/a.png")
     for path in (*photos, "tiles/heldout/a.png", "scans/a.png"):
         Image.fromarray(synthetic_image(160, 200, len(path))).save(tmp_path / path)

@@ -1,11 +1,14 @@
 """Test that the examples in docs/examples run and print plausible results."""
 
+import gzip
 import importlib.util
 import os
 import re
+import struct
 import subprocess
 import sys
 
+import numpy as np
 from PIL import Image
 
 from support.paths import ROOT
@@ -55,3 +58,30 @@ def test_relief_tiles_divide_the_world_between_training_and_test():
     assert len(names) == 71  # all but the tile of open sea
     columns = {part: {int(n[-6:-4]) for n in names if n.startswith(part)} for part in ("train", "heldout")}
     assert columns == {"train": set(range(5, 12)), "heldout": set(range(5))}
+
+
+def test_brain_slices_come_from_the_files_of_packages(tmp_path):
+    """A NIfTI file and an array in the folders of two packages, which are not imported."""
+    head = np.random.default_rng(0).integers(0, 256, (7, 233, 5), np.uint8)
+    header = struct.pack("<i36x8h14xh36xf240x", 348, 3, *head.shape, 1, 1, 1, 1, 2, 352.0)
+    assert len(header) == 352
+    files = {
+        "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz": gzip.compress(
+            header + head.tobytes(order="F")
+        ),
+        "nilearn/__init__.py": b"raise ImportError",
+        "dipy/__init__.py": b"raise ImportError",
+    }
+    for path, data in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    (tmp_path / "dipy/data/files").mkdir(parents=True)
+    np.save(tmp_path / "dipy/data/files/t1_coronal_slice.npy", np.array([[0.0, 2.0], [4.0, 1.0]]))
+    line = [sys.executable, str(EXAMPLES / "brain_slices.py"), str(tmp_path / "slices")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    printed = subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines() == ["train: 95 slices", "front: 18 slices", "patient: 1 slices"]
+    assert np.array_equal(Image.open(tmp_path / "slices/front/125.png"), head[:, 125].T[::-1])
+    assert np.asarray(Image.open(tmp_path / "slices/patient/0.png")).tolist() == [[0, 128], [255, 64]]
+    process = subprocess.run(line, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert importlib.util.find_spec("nilearn") or "pip install --no-deps nilearn" in process.stderr

@@ -24,9 +24,9 @@ environment: VAECODEC_THREADS is the number of cores to use without --threads.
 
 COMMANDS = {
     "compress": """\
-Images are compressed lossily, also at quality 100; without loss with --lossless, if that needs fewer bits
-(screenshots, drawings), or if they have 16 bits per sample.  Any other file is stored losslessly.  Inputs are kept, and
-nothing is overwritten without -f.
+Images are compressed with loss, even at quality 100.  They are kept without loss with --lossless, where that needs
+fewer bits (screenshots, drawings), and where samples have more than 8 bits.  Any other file is stored without loss.
+Inputs are kept, and nothing is overwritten without -f.
 
 examples:
   vaecodec compress photo.jpg                     write photo.vae beside it, at quality 75
@@ -74,7 +74,7 @@ examples:
     "train": """\
 Rates are in bits per pixel, PSNR is in dB, times are in minutes without compilation.  A run goes on with its own
 options.  Every few minutes its weights code the validation images; the BD-rate is against the model that it started
-from (`small`, if from none).  RUN/logs is for TensorBoard.
+from (`small`, if from none).  `tensorboard --logdir RUN/logs` shows curves and decoded images.
 
 examples:
   vaecodec train images/ more.tar --out my.run --minutes 90

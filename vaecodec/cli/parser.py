@@ -68,7 +68,7 @@ def _add_compression(add_command: AddCommand) -> None:
     _add_conversion(compress, "IN.vae")
     images = compress.add_argument_group("images")
     goal = images.add_mutually_exclusive_group()
-    text = f"of images (default: {DEFAULT_QUALITY:g})"
+    text = f"1 is smallest, 90 looks like the original (default: {DEFAULT_QUALITY:g})"
     goal.add_argument("-q", "--quality", type=quality, metavar="1..100", help=text)
     text = "largest size of an image's .vae file, in bytes or with a unit: 20k, 1.5M, 64Ki"
     goal.add_argument("--target-size", type=byte_count, metavar="SIZE", help=text)
@@ -78,18 +78,18 @@ def _add_compression(add_command: AddCommand) -> None:
     goal.add_argument("--max-error", type=error, metavar="1..16", help="largest error of any sample, out of 0..255")
     effort: dict[str, Any] = {"type": int, "choices": range(1, 10), "metavar": "1..9"}
     images.add_argument(
-        "--effort", default=1, help="higher takes longer, for fewer bits at one error (default: 1)", **effort
+        "--effort", default=1, help="time for encoding; more gives fewer bits at equal error (default: 1)", **effort
     )
-    text = "what is to be as good as can be for the bytes (default: psnr)"
+    text = "the error to reduce: psnr, of samples, or eye, as people see it (default: psnr)"
     images.add_argument("--tune", choices=TUNES, help=text)
-    text = "grey image of its size: white has the quality, what is darker less"
+    text = "weights of the pixels: a grey image of the same size, white where the quality holds, darker for less"
     images.add_argument("--roi", metavar="MASK", help=text)
     images.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"name or .vcm file (default: {DEFAULT_MODEL})")
     images.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP metadata")
     images.add_argument("--only-images", action="store_true", help="skip files that are not images")
     pages = images.add_mutually_exclusive_group()
     pages.add_argument(
-        "--frame", type=positive, metavar="N", help="of several pages or frames, compress number N alone"
+        "--frame", type=positive, metavar="N", help="of a file with several pages or frames, compress the Nth"
     )
     text = "compress every page or frame, as IN-0001.vae and so on (default: store the file)"
     pages.add_argument("--all-frames", action="store_true", help=text)
