@@ -247,6 +247,9 @@ def make_adaptive(codec: Codec) -> None:
         files[f"adaptive-{kind}"] = adaptive.pack(sample(channels, 9, 70), 0, metadata, tile=64)
         files[f"adaptive16-{kind}"] = adaptive.pack(deep, 0)
         files[f"near-{kind}"] = adaptive.pack(sample(channels, 8, 66), channels, tile=64)
+    for effort in (2, 4, 9):
+        files[f"adaptive-effort{effort}"] = adaptive.pack(sample(3, 9, 70), 0, metadata, tile=64, effort=effort)
+    files["near16-effort9"] = adaptive.pack(sample(2, 8, 20, np.uint16) // 3 * 2 + 1, 5, effort=9)
     grey = sample(1, 8, 20, np.uint16)
     files["adaptive12-grey"] = adaptive.pack(grey >> 4)
     files["adaptive-shifted"] = adaptive.pack(grey & 0xFFC0)

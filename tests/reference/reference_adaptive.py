@@ -47,6 +47,44 @@ def reciprocal(n):
     return min(65536 // n, 65535)
 
 
+SOFTPLUS = [math.floor(256 * math.log1p(math.exp(-x / 256)) + 0.5) for x in range(3072)]
+GAP = [math.floor(-256 * math.log(-math.expm1(-max(x, 1) / 256)) + 0.5) for x in range(3072)]
+WINDOWS = {0: [(2, 4)], 1: [(2, 4)], 2: [(1, 6), (3, 1)], 3: [(1, 6), (2, 4), (4, 1)]}
+
+
+def softplus(x):
+    """Section 8."""
+    return (SOFTPLUS[abs(x)] if abs(x) < 3072 else 0) - min(x, 0)
+
+
+def gap(x):
+    """Section 8."""
+    return x - GAP[x] if x < 3072 else x
+
+
+def first_deviation(n):
+    """Section 8: what the errors of class n are about."""
+    return 819 if n == 0 else 819 + (128 * (4 + (n - 1) % 4) << min((n - 1) >> 2, 18))
+
+
+def shape_input(node, centre, m, step):
+    """Section 8: the input of a shape to the decision of a node."""
+    inverse = 27962027 // (m + 341)
+
+    def place(d):
+        return clip(d * inverse >> 10, 2**20)
+
+    if node < 2:
+        low, high = place(-32 * step - centre), place(32 * step - centre)
+        i, j = softplus(low), softplus(-high)
+        value = j - i if node == 1 else gap(high - low) - i - softplus(i - j)
+    else:
+        bucket, centre = (node - 2) >> 1, -centre if node % 2 else centre
+        near, far = (place((64 * ((2 + n % 2) << (n >> 1)) - 96) * step - centre) for n in (bucket, bucket + 1))
+        value = softplus(near) - gap(far - near)
+    return clip(value, 2047)
+
+
 def squash_at(x):
     """Section 6, for x in -3072..3071."""
     return clip(math.floor(65536 / (1 + math.exp(-x / 256)) + 0.5), 16, 65520)
@@ -108,7 +146,7 @@ def weights_of(a):
 class Plane:
     """The state of a plane: decoded rows, stream and everything that is learnt."""
 
-    def __init__(self, stream, before, height, width, depth, bound):
+    def __init__(self, stream, before, height, width, depth, bound, level):
         """`before` lists the planes that it sees, the nearest one first."""
         self.before, self.width, self.depth, self.bound = before, width, depth, bound
         self.x, self.e = np.zeros((height, width), np.int64), np.zeros((height, width), np.int64)
@@ -116,11 +154,15 @@ class Plane:
         self.low, self.high, self.value = 0, 2**32 - 1, int.from_bytes(stream[:4].ljust(4, b"\0"), "big")
         self.means = defaultdict(lambda: [0, 0])
         self.counters = defaultdict(lambda: [2**21, 0])
-        self.mixers = defaultdict(lambda: [7000] * 7 + [0])
+        self.level, self.windows = level, WINDOWS[level]
+        first = [4300] * 7 + [0] + [8000] * (level + 3) if level else [7000] * 7 + [0]
+        self.mixers = defaultdict(first.copy)
+        self.f = [np.zeros((height, width), np.int64) for _ in self.windows]
+        self.deviations = {}
         self.plain = defaultdict(lambda: 32768)
         self.blocks = -(-width // 8)
-        self.s = np.zeros((20, 20, self.blocks), np.int64)
-        self.w = np.zeros((self.blocks, 19), np.int64)
+        self.s = [np.zeros((20, 20, self.blocks), np.int64) for _ in self.windows]
+        self.w = [np.zeros((self.blocks, 19), np.int64) for _ in self.windows]
 
     def sample(self, y, x):
         """Section 2: X, also beyond the image."""
@@ -130,13 +172,14 @@ class Plane:
             return self.sample(y - 1, 0)
         return int(self.x[y, min(x, self.width - 1)])
 
-    def error(self, y, x):
-        """Section 2: E, also beyond the image."""
+    def error(self, y, x, errors=None):
+        """Section 2: E, also beyond the image; or F of section 8."""
+        errors = self.e if errors is None else errors
         if y < 0:
             return 0
         if x < 0:
-            return self.error(y - 1, 0)
-        return int(self.e[y, min(x, self.width - 1)])
+            return self.error(y - 1, 0, errors)
+        return int(errors[y, min(x, self.width - 1)])
 
     def features(self, y, x):
         """Section 2."""
@@ -165,18 +208,23 @@ class Plane:
         return bit
 
     def decide(self, node, contexts, energy_log):
-        """Section 6."""
+        """Sections 6 and 8."""
         counters = [self.counters[n, context, node] for n, context in enumerate(contexts)]
         for counter in counters[1:]:
             if counter[1] == 0:
                 counter[0] = counters[0][0]
         inputs = [STRETCH[p >> 10] for p, _ in counters] + [256]
         mixers = [self.mixers[node], self.mixers[node, min(energy_log >> 1, 23)]]
+        if self.level:
+            for n, (_, k) in enumerate(counters):
+                inputs[n] = inputs[n] * (256 * (2 * k + 1) // (2 * k + 4)) >> 8
+            inputs += [shape_input(node, centre, m, 2 * self.bound + 1) for centre, (m, _) in self.shapes]
+            mixers.append(self.mixers[node, "sides", contexts[2][:2]])
         sums = [sum((u >> 4) * x for u, x in zip(mixer, inputs, strict=True)) >> 12 for mixer in mixers]
-        bit = self.code(squash(sum(sums) >> 1))
+        bit = self.code(squash(sum(sums) * 21846 >> 16 if self.level else sum(sums) >> 1))
         for mixer, total in zip(mixers, sums, strict=True):
             error = (65536 * bit - squash(total)) * 20 >> 10
-            for n in range(8):
+            for n in range(len(inputs)):
                 mixer[n] = clip(mixer[n] + ((inputs[n] * error + 512) >> 10), 2**20)
         for counter in counters:
             p, k = counter
@@ -212,12 +260,53 @@ class Plane:
             scale = 4 * reciprocal(min(4 + (spread >> z), 4095))
             g = np.array([clip((value >> z) * scale >> 12, 511) for value in feature])
             products[:, :, x // 8] += np.outer(g, g)
-        self.s = self.s - 4 * (self.s >> 4) + products
-        padded = np.pad(self.s, ((0, 0), (0, 0), (2, 2)))
-        self.w = weights_of(sum(padded[:, :, n : n + self.blocks] for n in range(5)))
+        for n, (radius, decay) in enumerate(self.windows):
+            self.s[n] = self.s[n] - decay * (self.s[n] >> 4) + products
+            padded = np.pad(self.s[n], ((0, 0), (0, 0), (radius, radius)))
+            self.w[n] = weights_of(sum(padded[:, :, k : k + self.blocks] for k in range(2 * radius + 1)))
+
+    def blend(self, y, x, predictions):
+        """Section 8: M0 of several fits."""
+        if len(predictions) == 1:
+            return predictions[0]
+        weights = []
+        for f in self.f:
+            missed = 2 * self.error(y, x - 1, f) + 2 * self.error(y - 1, x, f) + self.error(y - 1, x - 1, f)
+            missed += self.error(y - 1, x + 1, f) + self.error(y, x - 2, f) + self.error(y - 2, x, f)
+            weights.append(2**34 // ((missed >> (max(0, self.depth - 8) >> 1)) + 4) ** 2 + 1)
+        total = sum(weights)
+        return (sum(w * m for w, m in zip(weights, predictions, strict=True)) + (total >> 1)) // total
+
+    def place_shapes(self, y, x, predictions, M, P, o1, energy_log, contexts):
+        """Section 8: the shapes of a sample, each with its centre and its deviation."""
+        self.shapes = []
+        for n, f in enumerate(self.f):
+            missed = 4 * self.error(y, x - 1, f) + 4 * self.error(y - 1, x, f) + 2 * self.error(y - 1, x - 1, f)
+            missed += 3 * self.error(y - 1, x + 1, f) + self.error(y, x - 2, f) + self.error(y - 2, x, f)
+            place = min(log4((missed + self.error(y - 1, x + 2, f) + 8 * o1) >> 3), 95)
+            deviation = self.deviations.setdefault((n, place), [first_deviation(place), 0])
+            self.shapes.append((predictions[n] - 64 * P, deviation))
+        place = min(energy_log, 95)
+        final = self.deviations.setdefault(("final", place), [first_deviation(place), 0])
+        self.shapes.append((M - 64 * P, final))
+        for n in (6, 1):
+            deviation = self.deviations.setdefault((n, contexts[n]), [0, 0])
+            if deviation[1] == 0:
+                deviation[0] = final[0]
+            self.shapes.append((M - 64 * P, deviation))
+
+    def learn_shapes(self, y, x, predictions, P):
+        """Section 8."""
+        value = int(self.x[y, x])
+        for centre, deviation in self.shapes:
+            m, k = deviation
+            error = abs(64 * (value - P) - centre)
+            deviation[:] = m + ((64 * error - m) * reciprocal(k + 2) >> 16), min(k + 1, 100)
+        for f, prediction in zip(self.f, predictions, strict=True):
+            f[y, x] = abs(64 * value - prediction) >> 4
 
     def decode_sample(self, y, x, feature):
-        """Sections 3 to 6; return the spread of section 7, before its shift."""
+        """Sections 3 to 6 and 8; return the spread of section 7, before its shift."""
         seen, depth, top = len(self.before), self.depth, 2**self.depth - 1
         other = self.before[0] if seen else None
         X, E = self.sample, self.error
@@ -226,10 +315,15 @@ class Plane:
             O_0, O_W = other.sample(y, x), other.sample(y, x - 1)
             O_N, O_NW = other.sample(y - 1, x), other.sample(y - 1, x - 1)
         if y > 0:
-            weights = self.w[x // 8].tolist()
-            M0 = clip((sum(w * f for w, f in zip(weights, feature, strict=True)) >> 8) + 64 * N, 0, 64 * top)
+            predictions = []
+            for w in self.w:
+                weights = w[x // 8].tolist()
+                total = sum(w * f for w, f in zip(weights, feature, strict=True)) >> 8
+                predictions.append(clip(total + 64 * N, 0, 64 * top))
+            M0 = self.blend(y, x, predictions)
         else:
             M0 = 64 * (clip(W + O_0 - O_W, 0, top) if seen else W)
+            predictions = [M0] * len(self.w)
         e_W, e_WW, e_N, e_NW = abs(E(y, x - 1)), abs(E(y, x - 2)), abs(E(y - 1, x)), abs(E(y - 1, x - 1))
         e_NE, e_NEE, e_NN = abs(E(y - 1, x + 1)), abs(E(y - 1, x + 2)), abs(E(y - 2, x))
         e_NNE = abs(E(y - 2, x + 1))
@@ -273,9 +367,13 @@ class Plane:
             (clip(log4((e_NW + e_NN + e_NNE) >> r) >> 1, 4, 19), clip(log4((e_W + e_WW) >> r) >> 1, 4, 19),
              clip(log4((e_N + e_NE + e_NEE) >> r) >> 2, 2, 9)),
         )  # fmt: skip
+        if self.level:
+            self.place_shapes(y, x, predictions, M, P, o1, energy_log, contexts)
         value = clip(P + self.residual(contexts, energy_log) * (2 * self.bound + 1), 0, top)
         self.x[y, x] = value
         self.e[y, x] = (64 * value - M) >> 4
+        if self.level:
+            self.learn_shapes(y, x, predictions, P)
         for entry in entries:
             m, k = entry
             entry[:] = m + (((64 * value - M0) * 64 - m) * reciprocal(k + 2) >> 16), min(k + 1, 255)
@@ -286,7 +384,9 @@ def decode(payload):
     """Section 1: decode a payload to u8 or u16 [H, W, C], and return it with D and B."""
     require(len(payload) >= 16, "adaptive: too short")
     crc, kind, channels, depth, bound, height, width = struct.unpack_from("<I4B2I", payload)
-    require(kind == 76 and 1 <= channels <= 4 and 1 <= depth <= 16 and bound <= 16, "adaptive: its header")
+    bound, level = bound % 32, bound // 32
+    require(kind == 76 and 1 <= channels <= 4 and 1 <= depth <= 16, "adaptive: its header")
+    require(bound <= 16 and level <= 3, "adaptive: its bound or level")
     require(1 <= height <= 65535 and 1 <= width <= 65535, "adaptive: its size")
     start = 16 + 4 * channels
     require(len(payload) >= start, "adaptive: too short")
@@ -295,7 +395,7 @@ def decode(payload):
     planes = []
     for n, size in enumerate(sizes):
         before = planes[::-1] if channels > 2 and n < 3 else []
-        planes.append(Plane(payload[start : start + size], before, height, width, depth, bound))
+        planes.append(Plane(payload[start : start + size], before, height, width, depth, bound, level))
         for y in range(height):
             planes[-1].decode_row(y)
         require(planes[-1].taken <= size + 3, "adaptive: a stream is too short")

@@ -82,6 +82,7 @@ def pack(
     threads: int | None = None,
     progress: Progress | None = None,
     tile: int = DEFAULT_TILE,
+    effort: int = 1,
 ) -> bytes:
     """Encode u8 or u16 samples [H, W] or [H, W, 2, 3 or 4] to a .vae file.
 
@@ -92,6 +93,7 @@ def pack(
         threads: cores to use; without, all.
         progress: called as tiles are done.
         tile: pixels a side: 64, 128, .. 4096.
+        effort: 1..9: fewer bytes for more time, of the decoder as well.
     """
     alpha, channels = alpha_channel(samples), count_channels(samples)
     colours = samples[..., None] if samples.ndim == 2 else samples if alpha is None else samples[..., :-1]
@@ -103,7 +105,7 @@ def pack(
 
         def encode(index: int) -> bytes:
             part = colours[pixel_box(grid.box(index)).intersection(image).slices()]
-            return payload.encode(reduce_depth(part, depth), bound, depth.coded, schedule.inner)
+            return payload.encode(reduce_depth(part, depth), bound, depth.coded, schedule.inner, effort)
 
         tiles = schedule.map(encode, ((index,) for index in range(grid.total)))
         data = b"".join(counted(tiles, grid.total, progress))

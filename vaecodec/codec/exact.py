@@ -25,6 +25,7 @@ def encode(
     metadata: dict[str, bytes] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    effort: int = 1,
 ) -> bytes:
     """Encode u8 or u16 samples [H, W] or [H, W, 2, 3 or 4] to a .vae file.
 
@@ -34,12 +35,13 @@ def encode(
         metadata: by name.
         threads: cores to use; without, all.  The bytes do not depend on it.
         progress: called as tiles are done.
+        effort: 1..9, of the adaptive coding; above 1 decoding takes longer, too.
     """
     files = []
     repeated = repetition(samples)
     is_small = samples.shape[0] * samples.shape[1] <= SMALL
     if is_small or repeated <= REPEATED:
-        files.append(adaptive.pack(samples, max_error, metadata, threads, progress))
+        files.append(adaptive.pack(samples, max_error, metadata, threads, progress, effort=effort))
     if is_small or repeated > VARIED or not has_many_colours(samples):
         files.append(fallback.pack_lossless(samples, metadata))
     return min(files, key=len)

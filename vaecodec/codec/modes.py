@@ -58,7 +58,7 @@ def encode(
         quality: 1..100, or a target.
         metadata: by name, as read_image returns it.
         progress: called as tiles are done.
-        effort: 1..9, for what the model codes.
+        effort: 1..9, for what the model codes, and for 16 bits, `lossless` and bounds on errors.
         weights: f32[H, W], 0..1, of the squared errors of pixels; the model then codes every image of 8 bits.
         tune: "eye" or "psnr", for what the model codes.
 
@@ -71,7 +71,7 @@ def encode(
     check_tune(tune)
     if isinstance(quality, Target) and quality.is_bound:
         check_samples(samples)
-        return exact.encode(samples, int(quality.value), metadata, codec.threads, progress)
+        return exact.encode(samples, int(quality.value), metadata, codec.threads, progress, effort)
     if not isinstance(quality, Target):
         if weights is not None:
             return _encode_weighted(codec, samples, quality, metadata, progress, effort, weights, tune)
@@ -153,8 +153,9 @@ def encode_batch(
     best = {n: choose_file(codec, cleared[n], *split[n], latents[n], quality, about[n]) for n in split}
     if effort > 1:
         best |= encode_latents_of([n for n in split if best[n] is latents[n]], effort)
-    deep = {n: exact.encode(cleared[n], 0, about[n], codec.threads) for n in range(len(cleared)) if n not in best}
-    return [best[n] if n in best else deep[n] for n in range(len(cleared))]
+    for n in set(range(len(cleared))) - set(best):
+        best[n] = exact.encode(cleared[n], 0, about[n], codec.threads, effort=effort)
+    return [best[n] for n in range(len(cleared))]
 
 
 def analyse_batch(codec: Codec, images: Sequence[np.ndarray], quality: float = 75) -> list[list[Latents]]:

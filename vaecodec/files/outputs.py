@@ -169,7 +169,7 @@ def encode_source(
     if isinstance(quality, Target) and quality.is_bound:
         samples, metadata, left_out = read_source_image(source, frame)
         source.left_out += left_out
-        return exact.encode(samples, int(quality.value), None if strip else metadata, *resources[1:])
+        return exact.encode(samples, int(quality.value), None if strip else metadata, *resources[1:], effort=effort)
     codec, progress = load(model, threads=resources.threads), resources.progress
     opened = None
     if source.path and frame is None and roi is None:

@@ -176,7 +176,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     try:
         samples, metadata = read_image(copy, filename if isinstance(filename, str) and filename else None)
         if isinstance(goal, Target) and goal.is_bound:
-            file.write(exact.encode(samples, int(goal.value), metadata, threads))
+            file.write(exact.encode(samples, int(goal.value), metadata, threads, effort=effort))
             return
         file.write(modes.encode(load(model, threads=threads), samples, goal, metadata, effort=effort, tune=tune))
     except CodecError as exc:

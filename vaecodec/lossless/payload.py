@@ -4,7 +4,7 @@ u32         CRC-32 of the decoded samples, row by row, u8 for up to 8 bits, else
 u8          76, which neither a WebP nor a PNG begins with
 u8          channels, 1..4
 u8          depth: bits of a sample, 1..16
-u8          bound: the largest error of a sample, 0..16
+u8          bound: the largest error of a sample, 0..16; plus 32 times the level of adaptation, 0..3
 u32         height, width
 u32[C]      sizes of the streams
 streams     of the planes, in the order of native.lossless.order_of_planes
@@ -24,12 +24,13 @@ from vaecodec import limits
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.limits import Limits
 from vaecodec.lossless.planes import PlaneSchedule, Rows
-from vaecodec.native.lossless import BOUND_MAX, CHANNELS_MAX, DEPTH_MAX, PlaneCoder
+from vaecodec.native.lossless import BOUND_MAX, CHANNELS_MAX, DEPTH_MAX, LEVEL_MAX, PlaneCoder
 from vaecodec.threads import ONE_THREAD, Threads
 
 TAG = 76
 HEADER = struct.Struct("<I4B2I")
 SIDE_MAX = 65_535
+LEVELS = (0, 1, 1, 2, 2, 2, 3, 3, 3)  # of adaptation, by effort
 DAMAGED = "the lossless payload is damaged"
 
 
@@ -40,12 +41,19 @@ class Header(NamedTuple):
     channels: int
     depth: int
     max_error: int
+    level: int
     height: int
     width: int
     sizes: tuple[int, ...]  # of the planes' streams
 
 
-def encode(samples: np.ndarray, max_error: int = 0, depth: int | None = None, threads: Threads = ONE_THREAD) -> bytes:
+def encode(
+    samples: np.ndarray,
+    max_error: int = 0,
+    depth: int | None = None,
+    threads: Threads = ONE_THREAD,
+    effort: int = 1,
+) -> bytes:
     """Encode u8 or u16 [H, W] or [H, W, C], of 1 to 4 channels and sides up to 65535.
 
     Args:
@@ -53,6 +61,7 @@ def encode(samples: np.ndarray, max_error: int = 0, depth: int | None = None, th
         max_error: the largest difference between a sample and its decoded value, 0..16.
         depth: bits of a sample: 1..8 of u8 and 9..16 of u16; by default 8 or 16.
         threads: at most one for each plane is used.
+        effort: 1..9: fewer bytes for more time, of the decoder as well.
 
     Raises:
         CodecError: the samples or numbers are not as above.
@@ -67,13 +76,14 @@ def encode(samples: np.ndarray, max_error: int = 0, depth: int | None = None, th
     height, width, channels = image.shape
     if max_error:
         image = image.copy()
-    coder, streams = PlaneCoder(image, depth, max_error), [bytearray() for _ in range(channels)]
+    level = LEVELS[effort - 1]
+    coder, streams = PlaneCoder(image, depth, max_error, level), [bytearray() for _ in range(channels)]
 
     def work(plane: int, rows: Rows) -> None:
         streams[plane] += coder.encode(plane, rows)
 
     PlaneSchedule(height, channels, work).run(threads)
-    start = HEADER.pack(_crc(image), TAG, channels, depth, max_error, height, width)
+    start = HEADER.pack(_crc(image), TAG, channels, depth, max_error | level << 5, height, width)
     return start + struct.pack(f"<{channels}I", *map(len, streams)) + b"".join(streams)
 
 
@@ -95,7 +105,7 @@ def decode(
         position += size
     shape = (header.height, header.width, header.channels)
     image = np.empty(shape, np.uint8 if header.depth <= 8 else np.uint16)
-    coder = PlaneCoder(image, header.depth, header.max_error)
+    coder = PlaneCoder(image, header.depth, header.max_error, header.level)
 
     def work(plane: int, rows: Rows) -> None:
         if not coder.decode(plane, rows, streams[plane]):
@@ -122,9 +132,18 @@ def read_header(payload: bytes | memoryview) -> Header:
     """Read and check the header; raises FormatError where it is damaged, or the streams are not of these sizes."""
     if len(payload) < HEADER.size:
         raise FormatError(f"{DAMAGED}: it has {len(payload)} bytes")
-    crc, tag, channels, depth, max_error, height, width = HEADER.unpack_from(payload)
-    if tag != TAG or not 1 <= channels <= CHANNELS_MAX or not 1 <= depth <= DEPTH_MAX or max_error > BOUND_MAX:
-        raise FormatError(f"{DAMAGED}: tag {tag}, {channels} channels of {depth} bits, error {max_error}")
+    crc, tag, channels, depth, adaptation, height, width = HEADER.unpack_from(payload)
+    max_error, level = adaptation & 31, adaptation >> 5
+    if (
+        tag != TAG
+        or not 1 <= channels <= CHANNELS_MAX
+        or not 1 <= depth <= DEPTH_MAX
+        or max_error > BOUND_MAX
+        or level > LEVEL_MAX
+    ):
+        raise FormatError(
+            f"{DAMAGED}: tag {tag}, {channels} channels of {depth} bits, error {max_error}, level {level}"
+        )
     if not 1 <= height <= SIDE_MAX or not 1 <= width <= SIDE_MAX:
         raise FormatError(f"{DAMAGED}: {width} x {height} pixels")
     if len(payload) < HEADER.size + 4 * channels:
@@ -132,7 +151,7 @@ def read_header(payload: bytes | memoryview) -> Header:
     sizes = struct.unpack_from(f"<{channels}I", payload, HEADER.size)
     if HEADER.size + 4 * channels + sum(sizes) != len(payload):
         raise FormatError(f"{DAMAGED}: its streams have {sum(sizes)} bytes, and it has {len(payload)}")
-    return Header(crc, channels, depth, max_error, height, width, sizes)
+    return Header(crc, channels, depth, max_error, level, height, width, sizes)
 
 
 def _check_samples(samples: np.ndarray) -> np.ndarray:

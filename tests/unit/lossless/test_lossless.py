@@ -40,6 +40,21 @@ def test_depths(depth):
     np.testing.assert_array_equal(decode(payload), samples)
 
 
+@pytest.mark.parametrize(("effort", "level"), [(1, 0), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3), (9, 3)])
+def test_effort_chooses_the_level(effort, level):
+    samples = synthetic_image(40, 50)
+    payload = encode(samples, 1, effort=effort)
+    assert read_header(payload)[3:5] == (1, level)
+    assert np.abs(decode(payload).astype(int) - samples).max() <= 1
+
+
+def test_an_unknown_level_is_refused():
+    payload = bytearray(encode(synthetic_image(8, 9)))
+    payload[7] |= 4 << 5
+    with pytest.raises(FormatError, match="level 4"):
+        decode(bytes(payload))
+
+
 def test_encoding_with_an_error_leaves_the_samples():
     samples = synthetic_image(20, 20)
     copy = samples.copy()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from support.paths import ROOT
 from vaecodec.native import library, lossless
-from vaecodec.native.reference import lossless as reference
+from vaecodec.native.reference import lossless_bits
 
 NOISE, FLAT, CHECKERBOARD, GRADIENT, EXTREMES = "noise", "flat", "checkerboard", "gradient", "extremes"
 PATTERNS = [NOISE, FLAT, CHECKERBOARD, GRADIENT, EXTREMES]
@@ -29,41 +29,45 @@ def pattern(name: str, shape: tuple[int, int, int], depth: int = 8, seed: int = 
     return values.astype(np.uint8 if depth <= 8 else np.uint16)
 
 
-def encode(samples: np.ndarray, depth: int = 8, bound: int = 0, rows: int = 3) -> tuple[list[bytes], np.ndarray]:
+def encode(
+    samples: np.ndarray, depth: int = 8, bound: int = 0, rows: int = 3, level: int = 0
+) -> tuple[list[bytes], np.ndarray]:
     """The streams of all planes, and the samples that decoders get."""
     coded, (height, _, channels) = samples.copy(), samples.shape
-    coder, streams = lossless.PlaneCoder(coded, depth, bound), [b""] * channels
+    coder, streams = lossless.PlaneCoder(coded, depth, bound, level), [b""] * channels
     for top in range(0, height, rows):
         for plane in range(channels):
             streams[plane] += coder.encode(plane, (top, min(height, top + rows)))
     return streams, coded
 
 
-def decode(streams: list[bytes], like: np.ndarray, depth: int = 8, bound: int = 0) -> tuple[np.ndarray, bool]:
+def decode(
+    streams: list[bytes], like: np.ndarray, depth: int = 8, bound: int = 0, level: int = 0
+) -> tuple[np.ndarray, bool]:
     """The samples, and whether every stream was long enough."""
     samples, complete = np.zeros_like(like), True
-    coder = lossless.PlaneCoder(samples, depth, bound)
+    coder = lossless.PlaneCoder(samples, depth, bound, level)
     for y in range(len(like)):
         for plane in range(like.shape[2]):
             complete &= coder.decode(plane, (y, y + 1), streams[plane])
     return samples, complete
 
 
-def check_round_trip(samples: np.ndarray, depth: int = 8, bound: int = 0) -> list[bytes]:
-    streams, coded = encode(samples, depth, bound)
+def check_round_trip(samples: np.ndarray, depth: int = 8, bound: int = 0, level: int = 0) -> list[bytes]:
+    streams, coded = encode(samples, depth, bound, level=level)
     assert np.abs(coded.astype(np.int64) - samples).max() <= bound
-    decoded, complete = decode(streams, samples, depth, bound)
+    decoded, complete = decode(streams, samples, depth, bound, level)
     np.testing.assert_array_equal(decoded, coded)
     assert complete
     return streams
 
 
-def check_against_reference(kinds, samples: np.ndarray, depth: int = 8, bound: int = 0) -> None:
+def check_against_reference(kinds, samples: np.ndarray, depth: int = 8, bound: int = 0, level: int = 0) -> None:
     with library.use("numpy"):
-        expected = check_round_trip(samples, depth, bound)
+        expected = check_round_trip(samples, depth, bound, level)
     for kind in kinds:
         with library.use(kind):
-            assert check_round_trip(samples, depth, bound) == expected, kind
+            assert check_round_trip(samples, depth, bound, level) == expected, kind
 
 
 @pytest.mark.parametrize("height", range(1, 21))
@@ -83,6 +87,23 @@ def test_every_kind_is_the_reference(kinds, name, channels):
 def test_every_depth_is_the_reference(kinds, depth):
     for name, bound in itertools.product((NOISE, EXTREMES), (0, 2)):
         check_against_reference(kinds, pattern(name, (5, 9, 3), depth), depth, bound)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_level_is_the_reference(kinds, name, level):
+    for channels, depth, bound in ((3, 8, 0), (1, 8, 3), (2, 1, 0), (4, 13, 0), (3, 16, 16)):
+        check_against_reference(kinds, pattern(name, (7, 10, channels), depth), depth, bound, level)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_levels_agree_on_larger_images(kinds, level):
+    for depth, name in itertools.product((8, 16), PATTERNS):
+        samples, streams = pattern(name, (25, 130, 3), depth), set()
+        for kind in kinds:
+            with library.use(kind):
+                streams.add(tuple(check_round_trip(samples, depth, 2 * (depth > 8), level)))
+        assert len(streams) == 1
 
 
 @pytest.mark.parametrize("width", [63, 64, 65, 130])
@@ -120,9 +141,10 @@ def test_larger_bounds_cost_fewer_bytes():
     assert len(encode(pattern(FLAT, (64, 64, 1)))[0][0]) < 64
 
 
-def test_damaged_and_truncated_streams_decode_within_memory(kinds):
+@pytest.mark.parametrize("level", [0, 1, 3])
+def test_damaged_and_truncated_streams_decode_within_memory(kinds, level):
     samples, rng = pattern(GRADIENT, (24, 40, 3), 12), np.random.default_rng(1)
-    streams, _ = encode(samples, 12)
+    streams, _ = encode(samples, 12, level=level)
     for n in range(30):
         damaged = [bytearray(stream) for stream in streams]
         for stream in damaged:
@@ -132,14 +154,14 @@ def test_damaged_and_truncated_streams_decode_within_memory(kinds):
         results = []
         for kind in kinds:
             with library.use(kind):
-                decoded, complete = decode(damaged, samples, 12)
+                decoded, complete = decode(damaged, samples, 12, level=level)
             assert decoded.max() < 1 << 12
             results.append((decoded.tobytes(), complete))
         assert len(set(results)) == 1
-    assert not decode([b""] * 3, samples, 12)[1]
+    assert not decode([b""] * 3, samples, 12, level=level)[1]
     for noise in (bytes(4000), b"\xff" * 4000, rng.bytes(4000)):
         for depth in (1, 12, 16):
-            decode([noise] * 3, samples, depth)
+            decode([noise] * 3, samples, depth, level=level)
 
 
 def test_bytes_beyond_a_stream_are_not_read(kinds):
@@ -165,16 +187,25 @@ def test_a_photograph(kinds):
     samples = np.ascontiguousarray(image[100:356, 200:456])
     assert 8 * sum(map(len, check_round_trip(samples))) < 2.75 * samples.size
     assert 8 * sum(map(len, check_round_trip(samples, bound=2))) < 1.15 * samples.size
+    sizes = [sum(map(len, check_round_trip(samples, level=level))) for level in range(4)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[3] < 0.99 * sizes[0]
 
 
 def test_tables():
-    squash, stretch, rates, reciprocals = np.split(reference.tables(), (6144, 10240, 10496))
+    parts = np.split(lossless_bits.tables(), (6144, 10240, 10496, 14592, 17664, 20736))
+    squash, stretch, rates, reciprocals, softplus, gaps, trust = parts
     x = np.arange(-3072, 3072) / 256
     np.testing.assert_allclose(squash, np.clip(65536 / (1 + np.exp(-x)), 16, 65520), atol=0.51)
     p = (np.arange(4096) + 0.5) / 4096
     np.testing.assert_allclose(stretch.view(np.int16), 256 * np.log(p / (1 - p)), atol=1.01)
     np.testing.assert_array_equal(rates, (65536 / (np.arange(256) + 1.6)).astype(int))
     np.testing.assert_array_equal(reciprocals[2:], 65536 // np.arange(2, 4096))
+    x = np.arange(3072) / 256
+    for table, exact in ((softplus, np.log1p(np.exp(-x))), (gaps[1:], -np.log(-np.expm1(-x[1:])))):
+        assert np.abs(256 * exact % 1 - 0.5).min() > 1e-5  # roundings do not depend on the last bits of a logarithm
+        np.testing.assert_allclose(table, 256 * exact, atol=0.5)
+    assert gaps[0] == gaps[1]
+    np.testing.assert_array_equal(trust, (256 * (np.arange(256) + 0.5) / (np.arange(256) + 2)).astype(int))
 
 
 def test_arguments_are_checked():
@@ -192,6 +223,9 @@ def test_arguments_are_checked():
     ):
         with pytest.raises(ValueError):
             lossless.PlaneCoder(image, depth, bound)
+    for level in (-1, 4):
+        with pytest.raises(ValueError, match="level"):
+            lossless.PlaneCoder(samples, 8, level=level)
     coder = lossless.PlaneCoder(samples, 8)
     for plane, rows in ((3, (0, 1)), (-1, (0, 1)), (0, (0, 5)), (0, (2, 1))):
         with pytest.raises(ValueError):
@@ -205,11 +239,12 @@ def check_small_sizes(kinds, heights: Iterable[int]) -> None:
     rng = np.random.default_rng(0)
     for height, width in itertools.product(heights, range(1, 17)):
         channels, depth, bound = rng.integers(1, 5), rng.integers(1, 17), rng.choice((0, 0, 1, 16))
+        level = int(rng.integers(4))
         samples = pattern(str(rng.choice(PATTERNS)), (height, width, channels), int(depth), seed=width)
         streams = set()
         for kind in kinds:
             with library.use(kind):
-                streams.add(tuple(check_round_trip(samples, int(depth), int(bound))))
+                streams.add(tuple(check_round_trip(samples, int(depth), int(bound), level)))
         assert len(streams) == 1
 
 

@@ -6,13 +6,14 @@ All arithmetic is of integers; `>>` rounds towards minus infinity.
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import lru_cache
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
-CHANNELS_MAX, DEPTH_MAX, BOUND_MAX = 4, 16, 16
+from vaecodec.native.reference.lossless_bits import CLASSES, Bits, Shape, clip
+
+CHANNELS_MAX, DEPTH_MAX, BOUND_MAX, LEVEL_MAX = 4, 16, 16, 3
 AHEAD_MAX = 12  # rows that a plane may be ahead of one that sees it
 PAD, BLOCK = 8, 8
 OWN = [(-1, 0), (-2, 0), (-3, 0), (-1, -1), (1, -1), (0, -2), (2, -1), (-2, -1), (-1, -2), (1, -2)]  # (dx, dy)
@@ -21,9 +22,8 @@ OTHER = [(0, 0), (-1, 0), (1, 0), (-1, -1), (1, -1), (-2, 0), (2, 0)]
 NUMBERS = ((19,), (12, 7), (8, 6, 5))  # features in the plane itself, in the one before, and in the one before that
 FEATURES, SERIAL, RIDGE = 19, 3, 200
 PAIRS = list(combinations_with_replacement(range(FEATURES + 1), 2))
-RATE, COUNT_MAX, BIAS_COUNT_MAX, WEIGHT_MAX = 20, 250, 255, 1 << 20
-FIRST_WEIGHT, CLASSES = 7000, 24
-DECAY = 4593706758521714574  # exp(-1/256) * 2^62
+BIAS_COUNT_MAX, DEVIATION_COUNT_MAX, DEVIATIONS = 255, 100, 96
+WINDOWS = (((2, 4),), ((2, 4),), ((1, 6), (3, 1)), ((1, 6), (2, 4), (4, 1)))  # by level: radius in blocks, decay
 
 
 def order_of_planes(channels: int) -> tuple[int, ...]:
@@ -34,29 +34,6 @@ def order_of_planes(channels: int) -> tuple[int, ...]:
 def seen(plane: int, channels: int) -> int:
     """The number of planes before this one that it sees."""
     return plane if channels > 2 and plane < 3 else 0
-
-
-@lru_cache(maxsize=1)
-def tables() -> np.ndarray:
-    """u16[14592]: squash, stretch (i16), rates of counters, and reciprocals.
-
-    squash: 65536 / (1 + exp(-x / 256)) for x = -3072..3071, within 16..65520.  stretch: 256 ln(p / (1 - p)) of
-    p = (n + 1/2) / 4096, rounded up in magnitude.  rates: 65536 / (n + 1.6), n < 256.  reciprocals: 65536 / n,
-    n < 4096, at most 65535.
-    """
-    one = 1 << 62
-    powers = [one]  # exp(-n / 256)
-    while len(powers) <= 3072:
-        powers.append(powers[-1] * DECAY >> 62)
-    upper = [((65536 * one * 2) // (one + power) + 1) >> 1 for power in powers]
-    squash = [65536 - upper[-x] if x < 0 else upper[x] for x in range(-3072, 3072)]
-    falling = -np.array(powers)
-    odds = [-((8191 - 2 * n) * one // (2 * n + 1)) for n in range(2048, 4096)]
-    half = np.searchsorted(falling, odds)  # the number of powers above
-    stretch = np.concatenate((-half[::-1], half)).astype(np.int16).view(np.uint16)
-    rates = [655360 // (10 * n + 16) for n in range(256)]
-    reciprocals = [65535, 65535, *(65536 // n for n in range(2, 4096))]
-    return np.concatenate((np.clip(squash, 16, 65520), stretch, rates, reciprocals)).astype(np.uint16)
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -99,10 +76,6 @@ def solve(sums: np.ndarray) -> np.ndarray:
     return solved[:FEATURES] >> 2
 
 
-def _clip(x: int, low: int, high: int) -> int:
-    return min(max(x, low), high)
-
-
 def log4(x: int) -> int:
     """4 log2(x) + 1, with straight lines between powers of two; 0 of 0."""
     exponent = x.bit_length() - 1
@@ -115,106 +88,26 @@ def nine(x: int) -> int:
     return 4 - size if x < 0 else 4 + size
 
 
-class Bits:
-    """A binary range coder of 32 bits, with adaptive mixing of probabilities; it decodes where there is `data`."""
-
-    def __init__(self) -> None:
-        self.low, self.high, self.code, self.position = 0, 0xFFFFFFFF, 0, 0
-        self.data: bytes | None = None
-        self.out = bytearray()
-        self.counters: dict[tuple[int, int], int] = defaultdict(lambda: 1 << 31)  # 22 bits of probability, 10 of count
-        self.mixers: dict[tuple[int, int], list[int]] = defaultdict(lambda: [FIRST_WEIGHT] * 7 + [0])
-        self.raw: dict[tuple[int, int, int], int] = defaultdict(lambda: 32768)
-        self.contexts: list[int] = []
-        self.error_class = 0
-        squash, stretch, rates, self.reciprocals = np.split(tables(), (6144, 10240, 10496))
-        self._squash, self._rates = squash.tolist(), rates.tolist()
-        self._stretch, self.reciprocals = stretch.view(np.int16).tolist(), self.reciprocals.tolist()
-
-    def read(self) -> int:
-        """The next byte; zeros follow the stream."""
-        assert self.data is not None
-        self.position += 1
-        return self.data[self.position - 1] if self.position <= len(self.data) else 0
-
-    def code_bit(self, bit: bool, probability: int) -> bool:
-        """Code a decision that is true with a probability in 1/65536."""
-        middle = self.low + ((self.high - self.low) * probability >> 16)
-        if self.data is not None:
-            bit = self.code <= middle
-        self.low, self.high = (self.low, middle) if bit else (middle + 1, self.high)
-        while (self.low ^ self.high) >> 24 == 0:
-            if self.data is None:
-                self.out.append(self.high >> 24)
-            else:
-                self.code = (self.code << 8 | self.read()) & 0xFFFFFFFF
-            self.low, self.high = self.low << 8 & 0xFFFFFFFF, (self.high << 8 | 255) & 0xFFFFFFFF
-        return bit
-
-    def squash(self, x: int) -> int:
-        return int(self._squash[_clip(x, -3072, 3071) + 3072])
-
-    def decide(self, node: int, bit: bool) -> bool:
-        """Code a decision with the probability mixed from the contexts' counters, and learn from it."""
-        places = [(context, node) for context in self.contexts]
-        counters = [self.counters[place] for place in places]
-        counters = [counter if counter & 1023 else counters[0] & ~1023 for counter in counters]  # new: as the first
-        inputs = [self._stretch[counter >> 20] for counter in counters] + [256]
-        mixers = [self.mixers[-1, node], self.mixers[self.error_class, node]]
-        sums = [sum((w >> 4) * x for w, x in zip(mixer, inputs, strict=True)) >> 12 for mixer in mixers]
-        bit = self.code_bit(bit, self.squash((sums[0] + sums[1]) >> 1))
-        for mixer, total in zip(mixers, sums, strict=True):
-            error = ((bit << 16) - self.squash(total)) * RATE >> 10
-            mixer[:] = [
-                _clip(w + ((x * error + 512) >> 10), -WEIGHT_MAX, WEIGHT_MAX)
-                for w, x in zip(mixer, inputs, strict=True)
-            ]
-        target = (1 << 22) - 1 if bit else 0
-        for place, counter in zip(places, counters, strict=True):
-            count, p = counter & 1023, counter >> 10
-            p += ((target - p) >> 7) * self._rates[count] >> 9
-            self.counters[place] = p << 10 | (count + (count < COUNT_MAX))
-        return bit
-
-    def residual(self, depth: int, residual: int) -> int:
-        """Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
-
-        Bucket n holds magnitudes from ((2 + n % 2) << n // 2) - 1.
-        """
-        if self.decide(0, residual == 0):
-            return 0
-        negative = self.decide(1, residual < 0)
-        magnitude, bucket = abs(residual) + 1, 0
-        starts = [(2 + (n & 1)) << (n >> 1) for n in range(2 * depth)]
-        while bucket < 2 * (depth - 1) and self.decide(2 + 2 * bucket + negative, magnitude >= starts[bucket + 1]):
-            bucket += 1
-        bits, rest = bucket >> 1, 0
-        for n in range(bits):
-            place = 2 * bucket + negative, self.error_class & 15, (0, 1 + rest)[n] if n < 2 else n + 1
-            p = self.raw[place]
-            bit = self.code_bit(bool((magnitude - starts[bucket]) >> (bits - 1 - n) & 1), _clip(p, 64, 65472))
-            self.raw[place] = p + ((65535 * bit - p) >> 6)
-            rest = 2 * rest + bit
-        return 1 - starts[bucket] - rest if negative else starts[bucket] + rest - 1
-
-
 class _Plane:
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, level: int) -> None:
         self.blocks = -(-width // BLOCK)
         shape = height + 3, BLOCK * self.blocks + 2 * PAD  # three rows above
         self.samples, self.errors = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self.sums = np.zeros((FEATURES + 1, FEATURES + 1, self.blocks), np.int64)
-        self.weights = np.zeros((FEATURES, self.blocks), np.int64)
+        self.windows = WINDOWS[level]
+        self.sums = np.zeros((len(self.windows), FEATURES + 1, FEATURES + 1, self.blocks), np.int64)
+        self.weights = np.zeros((len(self.windows), FEATURES, self.blocks), np.int64)
+        self.misses = np.zeros((len(self.windows), *shape), np.int64)  # errors of each fit
+        self.deviations: dict[tuple[int, int], list[int]] = {}  # means of errors in 1/4096, counts
         self.bias: dict[int, list[int]] = defaultdict(lambda: [0, 0])  # mean in 1/4096, count
-        self.bits = Bits()
+        self.bits = Bits(level)
 
 
 class PlaneCoder:
     """As lossless.PlaneCoder."""
 
-    def __init__(self, image: np.ndarray, depth: int, bound: int = 0) -> None:
-        self._image, self._depth, self._bound = image, depth, bound
-        self._planes = [_Plane(*image.shape[:2]) for _ in range(image.shape[2])]
+    def __init__(self, image: np.ndarray, depth: int, bound: int = 0, level: int = 0) -> None:
+        self._image, self._depth, self._bound, self._level = image, depth, bound, level
+        self._planes = [_Plane(image.shape[0], image.shape[1], level) for _ in range(image.shape[2])]
 
     def encode(self, plane: int, rows: tuple[int, int]) -> bytes:
         """Encode the next rows of a plane."""
@@ -262,9 +155,11 @@ class PlaneCoder:
         samples[PAD:] = 0
         if plane.bits.data is None:
             samples[PAD : PAD + width] = np.minimum(row, (1 << self._depth) - 1)
-        weights = np.repeat(plane.weights, BLOCK, axis=1)
-        partial = (self._features(index, y)[SERIAL:-1] * weights[SERIAL:]).sum(axis=0)
-        spreads = self._code_samples(index, y, partial.tolist(), weights[:SERIAL].tolist())
+        plane.misses[:, y + 3, :PAD] = plane.misses[:, y + 2, PAD, None]
+        weights = np.repeat(plane.weights, BLOCK, axis=2)
+        partial = (self._features(index, y)[SERIAL:-1] * weights[:, SERIAL:]).sum(axis=1)
+        spreads = self._code_samples(index, y, partial.tolist(), weights[:, :SERIAL].tolist())
+        plane.misses[:, y + 3, PAD + width :] = plane.misses[:, y + 3, PAD + width - 1, None]
         samples[PAD + width :], errors[PAD + width :] = samples[PAD + width - 1], errors[PAD + width - 1]
         row[:] = samples[PAD : PAD + width]
         # Learn the weights of the next row.
@@ -272,11 +167,52 @@ class PlaneCoder:
         scale[:width] = spreads
         scaled = np.clip((self._features(index, y) >> max(0, self._depth - 12)) * scale >> 12, -511, 511)
         scaled = scaled.reshape(FEATURES + 1, plane.blocks, BLOCK)
-        plane.sums += np.einsum("ibx,jbx->ijb", scaled, scaled) - (plane.sums >> 4) * 4
-        wide = np.pad(plane.sums, ((0, 0), (0, 0), (2, 2)))
-        plane.weights = solve(np.sum([wide[..., n : n + plane.blocks] for n in range(5)], axis=0))
+        products = np.einsum("ibx,jbx->ijb", scaled, scaled)
+        for fit, (radius, decay) in enumerate(plane.windows):
+            plane.sums[fit] += products - (plane.sums[fit] >> 4) * decay
+            wide = np.pad(plane.sums[fit], ((0, 0), (0, 0), (radius, radius)))
+            windows = [wide[..., n : n + plane.blocks] for n in range(2 * radius + 1)]
+            plane.weights[fit] = solve(np.sum(windows, axis=0))
 
-    def _code_samples(self, index: int, y: int, partial: list[int], weights: list[list[int]]) -> list[int]:
+    def _blend(self, plane: _Plane, fitted: list[int], y: int, x: int) -> int:
+        """The mean of the predictions of fits, weighted by their squared errors around x."""
+        if len(fitted) == 1:
+            return fitted[0]
+        weights = []
+        for misses in plane.misses:
+            here, above, above2 = (misses[y + 3 - n].tolist() for n in range(3))
+            missed = 2 * here[x - 1] + 2 * above[x] + above[x - 1] + above[x + 1] + here[x - 2] + above2[x]
+            weights.append((1 << 34) // ((missed >> (max(0, self._depth - 8) >> 1)) + 4) ** 2 + 1)
+        total = sum(weights)
+        return (sum(w * m for w, m in zip(weights, fitted, strict=True)) + (total >> 1)) // total
+
+    def _place_shapes(
+        self, plane: _Plane, y: int, x: int, predictions: list[int], base: int, o1: int, keys: list[tuple[int, int]]
+    ) -> list[list[int]]:
+        """Place the shapes of a sample around predictions of fits, then the final one; returns their deviations.
+
+        `keys` are those of the final one's three deviations.
+        """
+        places = []
+        for fit, misses in enumerate(plane.misses):
+            here, above, above2 = (misses[y + 3 - n].tolist() for n in range(3))
+            missed = 4 * here[x - 1] + 4 * above[x] + 2 * above[x - 1] + 3 * above[x + 1] + here[x - 2] + above2[x]
+            places.append((fit, min(log4((missed + above[x + 2] + 8 * o1) >> 3), DEVIATIONS - 1)))
+        deviations = []
+        for n, key in enumerate(places + keys):
+            if key not in plane.deviations:
+                octave, part = divmod(key[1] - 1, 4)
+                start = 819 + (128 * (4 + part) << min(octave, 18) if key[1] else 0)
+                plane.deviations[key] = [start if n <= len(places) else 0, 0]
+            deviations.append(plane.deviations[key])
+            if n > len(places) and not deviations[n][1]:
+                deviations[n][0] = deviations[len(places)][0]
+        pairs = zip(predictions, deviations, strict=True)
+        step = 2 * self._bound + 1
+        plane.bits.shapes = [Shape(plane.bits.tables, prediction - base, d, step) for prediction, d in pairs]
+        return deviations
+
+    def _code_samples(self, index: int, y: int, partial: list[list[int]], weights: list[list[list[int]]]) -> list[int]:
         """Code a row's samples into plane.samples and plane.errors; returns the scale of each for the fit."""
         plane, depth, bound, width = self._planes[index], self._depth, self._bound, self._image.shape[1]
         count, bits, maximum, step = seen(index, len(self._planes)), plane.bits, (1 << depth) - 1, 2 * bound + 1
@@ -302,10 +238,13 @@ class PlaneCoder:
                 above2[x],
             )
             if y:
-                serial = sum((line[x - k - 1] - N) * weights[k][n] for k in range(SERIAL))
-                mean = _clip(((partial[n] + serial) >> 8) + 64 * N, 0, 64 * maximum)
+                fitted = []
+                for sums, own_weights in zip(partial, weights, strict=True):
+                    total = sums[n] + sum((line[x - k - 1] - N) * own_weights[k][n] for k in range(SERIAL))
+                    fitted.append(clip((total >> 8) + 64 * N, 0, 64 * maximum))
             else:
-                mean = 64 * (_clip(W + other[x] - other[x - 1], 0, maximum) if count else W)
+                fitted = [64 * (clip(W + other[x] - other[x - 1], 0, maximum) if count else W)] * len(plane.windows)
+            mean = self._blend(plane, fitted, y, x) if y else fitted[0]
             eW, eWW, eN, eNW = abs(errors[x - 1]), abs(errors[x - 2]), abs(errors1[x]), abs(errors1[x - 1])
             eNE, eNEE, eNN, eNNE = abs(errors1[x + 1]), abs(errors1[x + 2]), abs(errors2[x]), abs(errors2[x + 1])
             o1, o2 = abs(other_errors[x]) * (count > 0), abs(first_errors[x]) * (count > 1)
@@ -321,8 +260,8 @@ class PlaneCoder:
             places = [texture * 16 + min(log_own >> 2, 15)]
             places += [1024 * (k + 1) + nine(a) * 81 + nine(b) * 9 + nine(c) for k, (a, b, c) in enumerate(triples)]
             biases = [plane.bias[place] for place in places]
-            fitted = mean
-            mean = _clip(mean + (sum(bias[0] for bias in biases) * 21846 >> 22), 0, 64 * maximum)
+            unbiased = mean
+            mean = clip(mean + (sum(bias[0] for bias in biases) * 21846 >> 22), 0, 64 * maximum)
             prediction = (mean + 32) >> 6
             fraction = (mean - 64 * prediction + 32) >> 3
             if count:
@@ -342,23 +281,35 @@ class PlaneCoder:
                 if count
                 else min(log4(activity >> less), 40) * 48 + min(log_all, 47),
                 (nine(dN) * 9 + nine(dW)) * 16 + half,
-                ((_clip(r1, -8, 8) + 8) * 7 + _clip(r2, -3, 3) + 3) * 16 + half,
-                (_clip(dM, -7, 7) + 7) * 128 + half * 8 + fraction,
+                ((clip(r1, -8, 8) + 8) * 7 + clip(r2, -3, 3) + 3) * 16 + half,
+                (clip(dM, -7, 7) + 7) * 128 + half * 8 + fraction,
                 (prediction >> max(0, depth - 8)) * 8 + min(log_all >> 2, 7),
-                (_clip(groups[0] >> 1, 4, 19) - 4) * 128
-                + (_clip(groups[1] >> 1, 4, 19) - 4) * 8
-                + (_clip(groups[2] >> 2, 2, 9) - 2),
+                (clip(groups[0] >> 1, 4, 19) - 4) * 128
+                + (clip(groups[1] >> 1, 4, 19) - 4) * 8
+                + (clip(groups[2] >> 2, 2, 9) - 2),
             )
             bits.contexts = [2048 * k + context for k, context in enumerate(contexts)]
             bits.error_class = min(log_all >> 1, CLASSES - 1)
+            deviations: list[list[int]] = []
+            if self._level:
+                bits.sides = nine(dN) * 9 + nine(dW)
+                keys = [(3, min(log_all, DEVIATIONS - 1)), (4, contexts[6]), (5, contexts[1])]
+                predictions = [*fitted, mean, mean, mean]
+                deviations = self._place_shapes(plane, y, x, predictions, 64 * prediction, o1, keys)
             residual = value - prediction
             residual = -((bound - residual) // step) if residual < 0 else (residual + bound) // step
-            coded = _clip(prediction + bits.residual(depth, residual) * step, 0, maximum)
+            coded = clip(prediction + bits.residual(depth, residual) * step, 0, maximum)
             line[x] = plane.samples[y + 3, x] = coded
             errors[x] = plane.errors[y + 3, x] = (64 * coded - mean) >> 4
+            for deviation, centre in zip(deviations, predictions if deviations else (), strict=True):
+                deviation[0] += (64 * abs(64 * coded - centre) - deviation[0]) * bits.tables.reciprocals[
+                    deviation[1] + 2
+                ] >> 16
+                deviation[1] += deviation[1] < DEVIATION_COUNT_MAX
+            plane.misses[:, y + 3, x] = [abs(64 * coded - centre) >> 4 for centre in fitted]
             for bias in biases:
-                bias[0] += (64 * (64 * coded - fitted) - bias[0]) * bits.reciprocals[bias[1] + 2] >> 16
+                bias[0] += (64 * (64 * coded - unbiased) - bias[0]) * bits.tables.reciprocals[bias[1] + 2] >> 16
                 bias[1] += bias[1] < BIAS_COUNT_MAX
             spread = (((eW + eN + eNW + eNE) >> 2) + (abs(errors[x]) >> 1)) >> max(0, depth - 12)
-            scales.append(4 * bits.reciprocals[min(4 + spread, 4095)])
+            scales.append(4 * bits.tables.reciprocals[min(4 + spread, 4095)])
         return scales

@@ -21,6 +21,7 @@
 #include "gradients.h"
 #include "refinement.h"
 #include "lossless_fit.h"
+#include "lossless_bits.h"
 #include "lossless.h"
 
 #define VC_ENTRY(function) {#function, (vc_kernel)function},

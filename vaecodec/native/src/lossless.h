@@ -3,124 +3,8 @@
 // One call codes some rows of one plane; its state is in the caller's memory.  Row y of a plane needs the rows above
 // it, and row y of the planes before it that it sees (none, one or two).  All arithmetic is of integers, and sums that
 // may wrap are unsigned: damaged streams decode to other samples, within the same memory.  The definition is in
-// vaecodec/native/reference/lossless.py; lossless_fit.h comes first.
+// vaecodec/native/reference/lossless.py; lossless_fit.h and lossless_bits.h come first.
 #include "core.h"
-
-// ---- Decisions ----
-
-typedef struct {
-    ll_coder coder;
-    uint8_t *out;  // where an encoder writes
-    const uint8_t *data;  // what a decoder reads; zeros follow
-    uint64_t size;
-    const uint16_t *tables;
-    uint32_t *counters[LL_CONTEXTS];  // of the sample's contexts
-    int32_t *mixer, *mixer_of_class;
-    uint16_t *raw;
-} ll_bits;
-
-// Code one decision that is 1 with a probability in 1/65536, 0 < probability < 65536.
-VC_INLINE int32_t ll_code(ll_bits *b, int decode, int32_t bit, uint32_t probability) {
-    const uint32_t middle = b->coder.low + (uint32_t)((uint64_t)(b->coder.high - b->coder.low) * probability >> 16);
-    if (decode) bit = b->coder.code <= middle;
-    b->coder.high = bit ? middle : b->coder.high;
-    b->coder.low = bit ? b->coder.low : middle + 1;
-    while (__builtin_expect((b->coder.low ^ b->coder.high) >> 24 == 0, 0)) {
-        if (decode) {
-            const uint8_t next = b->coder.position < b->size ? b->data[b->coder.position] : 0;
-            b->coder.position++;
-            b->coder.code = b->coder.code << 8 | next;
-        } else {
-            *b->out++ = (uint8_t)(b->coder.high >> 24);
-        }
-        b->coder.low <<= 8;
-        b->coder.high = b->coder.high << 8 | 255;
-    }
-    return bit;
-}
-
-VC_INLINE int32_t ll_squash(const uint16_t *tables, int32_t x) {
-    return tables[LL_SQUASH + vc_clip(x, -LL_SQUASH, LL_SQUASH - 1)];
-}
-
-VC_INLINE int32_t ll_dot(const int32_t *weights, const int32_t *inputs) {
-#if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
-    const __m256i w = _mm256_loadu_si256((const __m256i *)weights), x = _mm256_loadu_si256((const __m256i *)inputs);
-    const __m256i products = _mm256_mullo_epi32(_mm256_srai_epi32(w, 4), x);
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(products), _mm256_extracti128_si256(products, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1))) >> 12;
-#else
-    int32_t sum = 0;
-    for (int n = 0; n < LL_INPUTS; n++) sum += (weights[n] >> 4) * inputs[n];  // below 8 * 2^16 * 2^12
-    return sum >> 12;
-#endif
-}
-
-VC_INLINE void ll_learn(int32_t *weights, const int32_t *inputs, int32_t error) {
-#if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
-    const __m256i x = _mm256_loadu_si256((const __m256i *)inputs), limit = _mm256_set1_epi32(LL_WEIGHT_MAX);
-    __m256i w = _mm256_loadu_si256((const __m256i *)weights);
-    const __m256i change = _mm256_mullo_epi32(x, _mm256_set1_epi32(error));
-    w = _mm256_add_epi32(w, _mm256_srai_epi32(_mm256_add_epi32(change, _mm256_set1_epi32(512)), 10));
-    w = _mm256_max_epi32(_mm256_min_epi32(w, limit), _mm256_sub_epi32(_mm256_setzero_si256(), limit));
-    _mm256_storeu_si256((__m256i *)weights, w);
-#else
-    for (int n = 0; n < LL_INPUTS; n++)
-        weights[n] = vc_clip(weights[n] + ((inputs[n] * error + 512) >> 10), -LL_WEIGHT_MAX, LL_WEIGHT_MAX);
-#endif
-}
-
-// Code a decision with a probability mixed from those of the contexts, and learn from it.
-VC_INLINE int32_t ll_decide(ll_bits *b, int decode, int32_t node, int32_t bit) {
-    uint32_t counters[LL_CONTEXTS];
-    int32_t inputs[LL_INPUTS] __attribute__((aligned(32)));
-    for (int n = 0; n < LL_CONTEXTS; n++) counters[n] = b->counters[n][node];
-    for (int n = 1; n < LL_CONTEXTS; n++) counters[n] = counters[n] & 1023 ? counters[n] : counters[0] & ~1023u;
-    for (int n = 0; n < LL_CONTEXTS; n++) inputs[n] = (int16_t)b->tables[LL_STRETCH + (counters[n] >> 20)];
-    inputs[LL_CONTEXTS] = 256;
-    int32_t *first = b->mixer + LL_INPUTS * node, *second = b->mixer_of_class + LL_INPUTS * node;
-    const int32_t x = ll_dot(first, inputs), y = ll_dot(second, inputs);
-    bit = ll_code(b, decode, bit, (uint32_t)ll_squash(b->tables, (x + y) >> 1));
-    ll_learn(first, inputs, (bit * 65536 - ll_squash(b->tables, x)) * LL_RATE >> 10);
-    ll_learn(second, inputs, (bit * 65536 - ll_squash(b->tables, y)) * LL_RATE >> 10);
-    const int32_t target = bit ? (1 << 22) - 1 : 0;
-    for (int n = 0; n < LL_CONTEXTS; n++) {
-        const uint32_t count = counters[n] & 1023;
-        int32_t p = (int32_t)(counters[n] >> 10);
-        p += ((target - p) >> 7) * b->tables[LL_RATES + (count & 255)] >> 9;
-        b->counters[n][node] = (uint32_t)p << 10 | (count + (count < LL_COUNT_MAX));
-    }
-    return bit;
-}
-
-VC_INLINE int32_t ll_raw(ll_bits *b, int decode, uint16_t *probability, int32_t bit) {
-    bit = ll_code(b, decode, bit, (uint32_t)vc_clip(*probability, 64, 65472));
-    *probability = (uint16_t)(*probability + (((bit ? 65535 : 0) - *probability) >> 6));
-    return bit;
-}
-
-// Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
-// Magnitude + 1 is a float with one bit of mantissa in the bucket: (2 + bucket % 2) << bucket / 2, and further bits.
-VC_INLINE int32_t ll_residual(ll_bits *b, int decode, int32_t depth, int32_t residual) {
-    if (ll_decide(b, decode, 0, residual == 0)) return 0;
-    const int32_t negative = ll_decide(b, decode, 1, residual < 0), last = 2 * (depth - 1);
-    const int32_t magnitude = ll_abs(residual) + 1;
-    int32_t bucket = 0;
-    while (bucket < last) {
-        const int32_t next = (2 + ((bucket + 1) & 1)) << ((bucket + 1) >> 1);
-        if (!ll_decide(b, decode, 2 + 2 * bucket + negative, magnitude >= next)) break;
-        bucket++;
-    }
-    const int32_t bits = bucket >> 1, start = (2 + (bucket & 1)) << bits;
-    int32_t rest = 0;
-    uint16_t *raw = b->raw + (2 * bucket + negative) * 256;
-    for (int32_t n = 0; n < bits; n++) {
-        const int32_t place = n == 0 ? 0 : n == 1 ? 1 + rest : n + 1;
-        rest = 2 * rest + ll_raw(b, decode, raw + place, (magnitude - start) >> (bits - 1 - n) & 1);
-    }
-    return negative ? 1 - start - rest : start + rest - 1;
-}
 
 // ---- Contexts ----
 
@@ -137,9 +21,82 @@ VC_INLINE int32_t ll_nine(int32_t x) {
     return x < 0 ? 4 - c : 4 + c;
 }
 
+// Clip what the weights of a fit add to the sample above to a prediction in 1/64.
+VC_INLINE int32_t ll_predicted(int64_t sum, int32_t N, int32_t maximum) {
+    sum = (sum >> 8) + N * 64;
+    return (int32_t)(sum < 0 ? 0 : sum > maximum * 64 ? maximum * 64 : sum);
+}
+
+// The prediction of a fit at x of the row of `samples`.
+VC_INLINE int32_t ll_prediction(const ll_plane *plane, int32_t fit, const int32_t *samples, int32_t x, int32_t N,
+                                int32_t maximum) {
+    const int32_t *weights = plane->weights[fit] + x / LL_BLOCK;
+    int64_t sum = plane->partial[fit][x];
+    sum += (int64_t)(samples[x - 1] - N) * weights[0] + (int64_t)(samples[x - 2] - N) * weights[plane->blocks];
+    sum += (int64_t)(samples[x - 3] - N) * weights[2 * plane->blocks];
+    return ll_predicted(sum, N, maximum);
+}
+
+// The errors of a fit around x, with weights; `all` for their energy, else for the weight of its prediction.
+VC_INLINE int32_t ll_missed(const ll_plane *plane, int32_t fit, int32_t y, int32_t x, int all) {
+    const int32_t *here = ll_line(plane->misses[fit], plane->stride, y) + x;
+    const int32_t *above = ll_line(plane->misses[fit], plane->stride, y - 1) + x;
+    const int32_t *above2 = ll_line(plane->misses[fit], plane->stride, y - 2) + x;
+    if (all) return 4 * here[-1] + 4 * above[0] + 2 * above[-1] + 3 * above[1] + here[-2] + above2[0] + above[2];
+    return 2 * here[-1] + 2 * above[0] + above[-1] + above[1] + here[-2] + above2[0];
+}
+
+// The mean of the predictions of fits, weighted by their squared errors around x.
+VC_INLINE int32_t ll_blend(const ll_plane *plane, const int32_t *fitted, int32_t y, int32_t x, int32_t less) {
+    if (plane->fits == 1) return fitted[0];
+    int64_t total = 0, sum = 0;
+    for (int32_t fit = 0; fit < plane->fits; fit++) {
+        const int64_t missed = (ll_missed(plane, fit, y, x, 0) >> less) + 4;
+        const int64_t weight = (1ll << 34) / (missed * missed) + 1;
+        total += weight;
+        sum += weight * fitted[fit];
+    }
+    return (int32_t)((sum + (total >> 1)) / total);
+}
+
+// Place the shapes of a sample: one around each fit's prediction, and three around the final one.
+VC_INLINE void ll_place_shapes(const ll_plane *plane, ll_bits *b, const int32_t *fitted, int32_t mean,
+                               int32_t prediction, int32_t y, int32_t x, int32_t o1, int32_t log_all,
+                               const int32_t *contexts) {
+    int32_t *final = plane->deviations + 2 * (LL_FITS * LL_DEVIATIONS + ll_min(log_all, LL_DEVIATIONS - 1));
+    ll_shapes *shapes = &b->shapes;
+    shapes->count = plane->fits + 3;
+    for (int32_t n = 0; n < shapes->count; n++) {
+        const int32_t third = n - plane->fits;
+        if (third < 0) {
+            const int32_t class = ll_log((ll_missed(plane, n, y, x, 1) + 8 * o1) >> 3);
+            shapes->deviation[n] = plane->deviations + 2 * (n * LL_DEVIATIONS + ll_min(class, LL_DEVIATIONS - 1));
+        } else {
+            const int32_t place = third == 1 ? contexts[6] - 512 - 5 * 2048 : 2048 + contexts[1] - 512;
+            shapes->deviation[n] = third ? plane->deviations + 2 * ((LL_FITS + 1) * LL_DEVIATIONS + place) : final;
+            if (!shapes->deviation[n][1]) shapes->deviation[n][0] = final[0];
+        }
+        shapes->centre[n] = (third < 0 ? fitted[n] : mean) - prediction * 64;
+        shapes->inverse[n] = 27962027 / (shapes->deviation[n][0] + 341);
+    }
+}
+
+// Learn the errors of fits, and the scales of shapes.
+VC_INLINE void ll_learn_shapes(const ll_plane *plane, ll_bits *b, const int32_t *fitted, int32_t prediction,
+                               int32_t coded, int32_t y, int32_t x) {
+    for (int32_t fit = 0; fit < plane->fits; fit++)
+        ll_line(plane->misses[fit], plane->stride, y)[x] = ll_abs(coded * 64 - fitted[fit]) >> 4;
+    for (int32_t n = 0; n < b->shapes.count; n++) {
+        int32_t *deviation = b->shapes.deviation[n];
+        const int32_t error = ll_abs((coded - prediction) * 64 - b->shapes.centre[n]) * 64, count = deviation[1];
+        deviation[0] += (int32_t)((int64_t)(error - deviation[0]) * b->tables[LL_RECIPROCALS + count + 2] >> 16);
+        deviation[1] = count + (count < LL_DEVIATION_COUNT_MAX);
+    }
+}
+
 // Code a row of a plane; `at` has its samples to encode, or gets those decoded.
-VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int32_t seen, int32_t depth, int32_t bound,
-                      int32_t y, int32_t width) {
+VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, int32_t seen, int32_t depth,
+                      int32_t bound, int32_t y, int32_t width) {
     const ll_plane *plane = planes;
     const ptrdiff_t stride = plane->stride;
     const int32_t maximum = (1 << depth) - 1, step = 2 * bound + 1;
@@ -155,16 +112,15 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int32_t se
         const int32_t value = samples[x], W = samples[x - 1], WW = samples[x - 2], N = above[x], NW = above[x - 1];
         const int32_t NE = above[x + 1], NN = above2[x];
         // Prediction, in 1/64.
-        int32_t mean;
+        int32_t mean, fitted[LL_FITS];
         if (y) {
-            const int32_t *weights = plane->weights + x / LL_BLOCK;
-            int64_t sum = plane->partial[x];
-            sum += (int64_t)(W - N) * weights[0] + (int64_t)(WW - N) * weights[plane->blocks];
-            sum += (int64_t)(samples[x - 3] - N) * weights[2 * plane->blocks];
-            sum = (sum >> 8) + N * 64;
-            mean = (int32_t)(sum < 0 ? 0 : sum > maximum * 64 ? maximum * 64 : sum);
+            fitted[0] = ll_prediction(plane, 0, samples, x, N, maximum);
+            for (int32_t fit = 1; deep && fit < plane->fits; fit++)
+                fitted[fit] = ll_prediction(plane, fit, samples, x, N, maximum);
+            mean = deep ? ll_blend(plane, fitted, y, x, less) : fitted[0];
         } else {
             mean = 64 * (seen ? vc_clip(W + other[x] - other[x - 1], 0, maximum) : W);
+            for (int32_t fit = 0; fit < LL_FITS; fit++) fitted[fit] = mean;
         }
         // Errors of the neighbours, in quarters.
         const int32_t eW = ll_abs(errors[x - 1]), eWW = ll_abs(errors[x - 2]), eN = ll_abs(errors1[x]);
@@ -185,7 +141,7 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int32_t se
             plane->bias + 2 * (2048 + ll_nine((N * 64 - mean) >> (5 + less)) * 81 +
                                ll_nine((W * 64 - mean) >> (5 + less)) * 9 + ll_nine((NE * 64 - mean) >> (5 + less))),
         };
-        const int32_t fitted = mean;
+        const int32_t unbiased = mean;
         mean += (int32_t)(((int64_t)bias[0][0] + bias[1][0] + bias[2][0]) * 21846 >> 22);
         mean = vc_clip(mean, 0, maximum * 64);
         const int32_t prediction = (mean + 32) >> 6, fraction = (mean - prediction * 64 + 32) >> 3;
@@ -219,7 +175,12 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int32_t se
             __builtin_prefetch(b->counters[n]);
         }
         const int32_t class = ll_min(log_all >> 1, LL_CLASSES - 1);
-        b->mixer_of_class = plane->mixers + (1 + class) * plane->nodes * LL_INPUTS;
+        const int32_t inputs = deep ? LL_DEEP_INPUTS : LL_INPUTS;
+        b->mixer_of_class = plane->mixers + (1 + class) * plane->nodes * inputs;
+        if (deep) {
+            b->mixer_of_sides = plane->mixers + (1 + LL_CLASSES + dN * 9 + dW) * plane->nodes * inputs;
+            ll_place_shapes(plane, b, fitted, mean, prediction, y, x, o1, log_all, contexts);
+        }
         b->raw = plane->raw + (class & 15) * 16;
         // The residual, quantised to steps of 2 * bound + 1.
         int32_t residual = 0;
@@ -227,12 +188,13 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int32_t se
             residual = value - prediction;
             if (bound) residual = (residual < 0 ? residual - bound : residual + bound) / step;
         }
-        residual = ll_residual(b, decode, depth, residual);
+        residual = ll_residual(b, decode, deep, depth, residual);
         const int32_t coded = vc_clip(prediction + residual * step, 0, maximum);
         samples[x] = coded;
         // Learn.
+        if (deep) ll_learn_shapes(plane, b, fitted, prediction, coded, y, x);
         errors[x] = (coded * 64 - mean) >> 4;
-        const int32_t error = (coded * 64 - fitted) * 64;
+        const int32_t error = (coded * 64 - unbiased) * 64;
         for (int n = 0; n < 3; n++) {
             const int32_t count = bias[n][1];
             bias[n][0] += (int32_t)((int64_t)(error - bias[n][0]) * b->tables[LL_RECIPROCALS + count + 2] >> 16);
@@ -264,14 +226,16 @@ VC_INLINE void ll_fill(int32_t *line, ptrdiff_t first, ptrdiff_t end, int32_t va
     for (ptrdiff_t x = first; x < end; x++) line[x] = value;
 }
 
-VC_INLINE void ll_rows(int decode, uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen, int32_t width,
-                       int32_t depth, int32_t bound, int32_t top, int32_t bottom, uint8_t *image, int32_t wide,
-                       int32_t channels, int32_t channel, const uint16_t *tables, ll_bits *b) {
+VC_INLINE void ll_rows(int decode, int deep, uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen,
+                       int32_t width, int32_t depth, int32_t bound, int32_t level, int32_t top, int32_t bottom,
+                       uint8_t *image, int32_t wide, int32_t channels, int32_t channel, const uint16_t *tables,
+                       ll_bits *b) {
     ll_plane planes[4], *plane = planes + index;
-    for (int32_t n = index - seen; n <= index; n++) ll_layout(planes + n, memory + n * plane_size, width, depth);
+    for (int32_t n = index - seen; n <= index; n++) ll_layout(planes + n, memory + n * plane_size, width, depth, level);
     b->coder = *plane->coder;
     b->tables = tables;
     b->mixer = plane->mixers;
+    b->shapes.step = 2 * bound + 1;
     if (decode && !b->coder.started) {
         for (; b->coder.position < 4; b->coder.position++)
             b->coder.code = b->coder.code << 8 | (b->coder.position < b->size ? b->data[b->coder.position] : 0);
@@ -294,10 +258,20 @@ VC_INLINE void ll_rows(int decode, uint8_t *memory, int64_t plane_size, int32_t 
             for (int32_t x = 0; x < width; x++)
                 line[x] = ll_min(ll_load(row, wide, (ptrdiff_t)x * channels), maximum);
         const ll_features features = ll_place_features(plane, seen, y);
-        if (y) ll_predict(plane, &features);
-        ll_row(plane, b, decode, seen, depth, bound, y, width);
+        for (int32_t fit = 0; fit < plane->fits; fit++) {
+            if (y) ll_predict(plane, &features, fit);
+            if (deep) {
+                const int32_t start = y ? ll_line(plane->misses[fit], stride, y - 1)[0] : 0;
+                ll_fill(ll_line(plane->misses[fit], stride, y), -LL_PAD, 0, start);
+            }
+        }
+        ll_row(plane, b, decode, deep, seen, depth, bound, y, width);
         ll_fill(line, width, end, line[width - 1]);
         ll_fill(errors, width, end, errors[width - 1]);
+        for (int32_t fit = 0; deep && fit < plane->fits; fit++) {
+            int32_t *misses = ll_line(plane->misses[fit], stride, y);
+            ll_fill(misses, width, end, misses[width - 1]);
+        }
         if (decode || bound)
             for (int32_t x = 0; x < width; x++) ll_store(row, wide, (ptrdiff_t)x * channels, line[x]);
         ll_fit(plane, &features, width, depth);
@@ -310,23 +284,32 @@ VC_INLINE void ll_rows(int decode, uint8_t *memory, int64_t plane_size, int32_t 
 // memory has the planes of lossless_start, plane_size bytes apart; this one is the index-th, and sees `seen` before it.
 // image is u8 or, where `wide`, u16 [H, width, channels].  With a bound above 0 it gets the samples that decoders get.
 static int32_t lossless_encode(uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen, int32_t width,
-                               int32_t depth, int32_t bound, int32_t top, int32_t bottom, uint8_t *image, int32_t wide,
-                               int32_t channels, int32_t channel, const uint16_t *tables, uint8_t *out, int32_t last) {
+                               int32_t depth, int32_t bound, int32_t level, int32_t top, int32_t bottom,
+                               uint8_t *image, int32_t wide, int32_t channels, int32_t channel, const uint16_t *tables,
+                               uint8_t *out, int32_t last) {
     ll_bits bits = {.out = out};
-    ll_rows(0, memory, plane_size, index, seen, width, depth, bound, top, bottom, image, wide, channels, channel,
-            tables, &bits);
+    if (level)
+        ll_rows(0, 1, memory, plane_size, index, seen, width, depth, bound, level, top, bottom, image, wide, channels,
+                channel, tables, &bits);
+    else
+        ll_rows(0, 0, memory, plane_size, index, seen, width, depth, bound, 0, top, bottom, image, wide, channels,
+                channel, tables, &bits);
     if (last) *bits.out++ = (uint8_t)(bits.coder.high >> 24);  // zeros follow it: a number from low to high
     return (int32_t)(bits.out - out);
 }
 
 // Decode rows top..bottom-1 of a plane; returns 1 if more than three bytes beyond the stream's end were read, else 0.
 static int32_t lossless_decode(uint8_t *memory, int64_t plane_size, int32_t index, int32_t seen, int32_t width,
-                               int32_t depth, int32_t bound, int32_t top, int32_t bottom, uint8_t *image, int32_t wide,
-                               int32_t channels, int32_t channel, const uint16_t *tables, const uint8_t *data,
-                               int64_t size) {
+                               int32_t depth, int32_t bound, int32_t level, int32_t top, int32_t bottom,
+                               uint8_t *image, int32_t wide, int32_t channels, int32_t channel, const uint16_t *tables,
+                               const uint8_t *data, int64_t size) {
     ll_bits bits = {.data = data, .size = (uint64_t)size};
-    ll_rows(1, memory, plane_size, index, seen, width, depth, bound, top, bottom, image, wide, channels, channel,
-            tables, &bits);
+    if (level)
+        ll_rows(1, 1, memory, plane_size, index, seen, width, depth, bound, level, top, bottom, image, wide, channels,
+                channel, tables, &bits);
+    else
+        ll_rows(1, 0, memory, plane_size, index, seen, width, depth, bound, 0, top, bottom, image, wide, channels,
+                channel, tables, &bits);
     return bits.coder.position > (uint64_t)size + 3;
 }
 

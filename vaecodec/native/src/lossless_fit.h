@@ -13,18 +13,27 @@ enum {
     LL_CONTEXTS = 7,
     LL_INPUTS = LL_CONTEXTS + 1,
     LL_CLASSES = 24,  // of local error
+    LL_FITS = 3,  // at most
+    LL_SIDES = 81,  // classes of a second mixer by class at levels above 0
+    LL_DEEP_INPUTS = 16,  // of a mixer at levels above 0
+    LL_SHAPES = LL_FITS + 3,
+    LL_DEVIATIONS = 96,  // of each fit, and of the final prediction
     LL_COUNTERS = 512 + 6 * 2048,  // contexts of all kinds
     LL_BIASES = 1024 + 1024 + 2048,
     LL_RIDGE = 200,
     LL_RATE = 20,  // of learning
     LL_COUNT_MAX = 250,
     LL_BIAS_COUNT_MAX = 255,
+    LL_DEVIATION_COUNT_MAX = 100,
     LL_WEIGHT_MAX = 1 << 20,
     // Places in the tables, which are u16 (reference/lossless.py: tables).
     LL_SQUASH = 3072,  // the middle of 6144
     LL_STRETCH = 6144,
     LL_RATES = LL_STRETCH + 4096,
     LL_RECIPROCALS = LL_RATES + 256,
+    LL_SOFTPLUS = LL_RECIPROCALS + 4096,
+    LL_GAPS = LL_SOFTPLUS + 3072,
+    LL_TRUST = LL_GAPS + 3072,
     LL_SAMPLE_BYTES = 192,  // at most 48 decisions of a sample, each of at most 4 bytes
 };
 
@@ -35,6 +44,13 @@ static const int8_t ll_own[LL_FEATURES][2] = {
 static const int8_t ll_other[7][2] = {{0, 0}, {-1, 0}, {1, 0}, {-1, -1}, {1, -1}, {-2, 0}, {2, 0}};
 static const int8_t ll_numbers[3][3] = {{19, 0, 0}, {12, 7, 0}, {8, 6, 5}};
 
+// What a fit learns from: blocks on each side, and how many sixteenths of its sums each row takes away.
+typedef struct {
+    int32_t radius, decay;
+} ll_window;
+static const ll_window ll_windows[4][LL_FITS] = {  // by level
+    {{2, 4}}, {{2, 4}}, {{1, 6}, {3, 1}}, {{1, 6}, {2, 4}, {4, 1}}};
+
 typedef struct {
     uint32_t low, high, code;
     int32_t started;
@@ -44,38 +60,50 @@ typedef struct {
 typedef struct {  // the memory of a plane
     ll_coder *coder;
     int32_t *samples, *errors;  // rings of rows; errors in quarters
-    int32_t *sums, *weights;  // of products, and of features, by block
+    int32_t *sums[LL_FITS], *weights[LL_FITS];  // of products, and of features, by block
     int16_t *scaled;  // features of a row for the sums
     int32_t *scale;
-    int64_t *partial;  // predictions without the serial features
+    int64_t *partial[LL_FITS];  // predictions without the serial features
+    int32_t *misses[LL_FITS];  // rings of rows at levels above 0: errors of each fit in quarters, without signs
+    int32_t *deviations;  // pairs at levels above 0: mean error in 1/4096, count
     uint32_t *counters;  // 22 bits of probability, 10 of count
     int32_t *mixers;
     uint16_t *raw;
     int32_t *bias;  // pairs: mean in 1/4096, count
     ptrdiff_t stride, blocks, sums_stride;
-    int32_t nodes;
+    int32_t nodes, level, fits;
 } ll_plane;
 
-static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t depth) {
+// Mixers of each node.
+VC_INLINE int32_t ll_mixers(int32_t level) { return 1 + LL_CLASSES + (level ? LL_SIDES : 0); }
+
+static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t depth, int32_t level) {
     const size_t columns = ((size_t)width + 63) / 64 * 64, blocks = columns / LL_BLOCK, nodes = depth > 8 ? 64 : 32;
     size_t size = 0;
     plane->stride = (ptrdiff_t)columns + 2 * LL_PAD;
     plane->blocks = (ptrdiff_t)blocks;
-    plane->sums_stride = (ptrdiff_t)blocks + 8;  // two of zeros before, and at least two after
+    plane->sums_stride = (ptrdiff_t)blocks + 8;  // four of zeros before, and four after
     plane->nodes = (int32_t)nodes;
+    plane->level = level;
+    plane->fits = level ? level : 1;
+    const size_t inputs = level ? LL_DEEP_INPUTS : LL_INPUTS;
 #define LL_TAKE(field, type, count)                                  \
     plane->field = memory ? (type *)(void *)(memory + size) : NULL; \
     size += ((count) * sizeof(type) + 63) / 64 * 64;
     LL_TAKE(coder, ll_coder, 1)
     LL_TAKE(samples, int32_t, LL_RING * (columns + 2 * LL_PAD))
     LL_TAKE(errors, int32_t, LL_RING * (columns + 2 * LL_PAD))
-    LL_TAKE(sums, int32_t, LL_PRODUCTS * (blocks + 8))
-    LL_TAKE(weights, int32_t, LL_FEATURES * blocks)
+    for (int n = 0; n < plane->fits; n++) {
+        LL_TAKE(sums[n], int32_t, LL_PRODUCTS * (blocks + 8))
+        LL_TAKE(weights[n], int32_t, LL_FEATURES * blocks)
+        LL_TAKE(partial[n], int64_t, columns)
+        LL_TAKE(misses[n], int32_t, level ? LL_RING * (columns + 2 * LL_PAD) : 0)
+    }
+    LL_TAKE(deviations, int32_t, level ? 2 * ((LL_FITS + 1) * LL_DEVIATIONS + 2 * 2048) : 0)
     LL_TAKE(scaled, int16_t, (LL_FEATURES + 1) * columns)
     LL_TAKE(scale, int32_t, columns)
-    LL_TAKE(partial, int64_t, columns)
     LL_TAKE(counters, uint32_t, LL_COUNTERS * nodes)
-    LL_TAKE(mixers, int32_t, (1 + LL_CLASSES) * nodes * LL_INPUTS)
+    LL_TAKE(mixers, int32_t, (size_t)ll_mixers(level) * nodes * inputs)
     LL_TAKE(raw, uint16_t, nodes * 16 * 16)
     LL_TAKE(bias, int32_t, 2 * LL_BIASES)
 #undef LL_TAKE
@@ -83,20 +111,27 @@ static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t
 }
 
 // Lines of 64 bytes that a plane needs.
-static int32_t lossless_size(int32_t width, int32_t depth) {
+static int32_t lossless_size(int32_t width, int32_t depth, int32_t level) {
     ll_plane plane;
-    return (int32_t)(ll_layout(&plane, NULL, width, depth) / 64);
+    return (int32_t)(ll_layout(&plane, NULL, width, depth, level) / 64);
 }
 
 // Make the state of a plane before its first row.
-static int32_t lossless_start(uint8_t *memory, int32_t width, int32_t depth) {
+static int32_t lossless_start(uint8_t *memory, int32_t width, int32_t depth, int32_t level) {
     ll_plane plane;
-    memset(memory, 0, ll_layout(&plane, memory, width, depth));
+    memset(memory, 0, ll_layout(&plane, memory, width, depth, level));
     plane.coder->high = 0xffffffff;
     for (int32_t n = 0; n < LL_COUNTERS * plane.nodes; n++) plane.counters[n] = 0x80000000;
-    for (int32_t n = 0; n < (1 + LL_CLASSES) * plane.nodes * LL_INPUTS; n++)
-        plane.mixers[n] = n % LL_INPUTS < LL_CONTEXTS ? 7000 : 0;
+    const int32_t inputs = level ? LL_DEEP_INPUTS : LL_INPUTS;
+    for (int32_t n = 0; n < ll_mixers(level) * plane.nodes * inputs; n++) {
+        const int32_t input = n % inputs, shapes = input - LL_INPUTS;
+        plane.mixers[n] = input < LL_CONTEXTS ? (level ? 4300 : 7000) : shapes >= 0 && shapes < level + 3 ? 8000 : 0;
+    }
     for (int32_t n = 0; n < plane.nodes * 16 * 16; n++) plane.raw[n] = 32768;
+    for (int32_t n = 0; level && n < (LL_FITS + 1) * LL_DEVIATIONS; n++) {  // what the errors of each class are about
+        const int32_t class = n % LL_DEVIATIONS, octave = (class - 1) >> 2;
+        plane.deviations[2 * n] = 819 + (class ? (128 * (4 + ((class - 1) & 3))) << (octave < 18 ? octave : 18) : 0);
+    }
     return 0;
 }
 
@@ -134,7 +169,8 @@ VC_INLINE ll_lanes ll_mul(ll_lanes a, ll_lanes b) {
 #elif !defined(VC_PLAIN) && (defined(__x86_64__) || defined(_M_X64))
     // An unsigned product, less what negative factors have too much.
     const __m128i x = (__m128i)a, y = (__m128i)b;
-    const __m128i more = _mm_add_epi32(_mm_and_si128(_mm_srai_epi32(x, 31), y), _mm_and_si128(_mm_srai_epi32(y, 31), x));
+    const __m128i signs = _mm_srai_epi32(x, 31), others = _mm_srai_epi32(y, 31);
+    const __m128i more = _mm_add_epi32(_mm_and_si128(signs, y), _mm_and_si128(others, x));
     return (ll_lanes)_mm_sub_epi64(_mm_mul_epu32(x, y), _mm_slli_epi64(more, 32));
 #elif !defined(VC_PLAIN) && defined(__aarch64__)
     return (ll_lanes)vmull_s32(vmovn_s64((int64x2_t)a), vmovn_s64((int64x2_t)b));
@@ -166,17 +202,17 @@ VC_INLINE ll_lanes ll_bits_of(ll_lanes a) {
 }
 
 // sum += the products of four pairs of int16, for eight blocks.
-VC_INLINE void ll_add_products(int32_t *sums, const int16_t *a, const int16_t *b, ptrdiff_t stride) {
+VC_INLINE void ll_add_products(int32_t *sums, const int16_t *a, const int16_t *b, ptrdiff_t stride, int32_t decay) {
 #if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
     __m256i s = _mm256_loadu_si256((const __m256i *)sums);
-    s = _mm256_sub_epi32(s, _mm256_slli_epi32(_mm256_srai_epi32(s, 4), 2));
+    s = _mm256_sub_epi32(s, _mm256_mullo_epi32(_mm256_srai_epi32(s, 4), _mm256_set1_epi32(decay)));
     for (int pair = 0; pair < 4; pair++)
         s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(a + pair * stride)),
                                                   _mm256_loadu_si256((const __m256i *)(b + pair * stride))));
     _mm256_storeu_si256((__m256i *)sums, s);
 #else
     for (int n = 0; n < 8; n++) {
-        int32_t sum = sums[n] - (sums[n] >> 4) * 4;
+        int32_t sum = sums[n] - (sums[n] >> 4) * decay;
         for (int pair = 0; pair < 4; pair++)
             sum += a[pair * stride + 2 * n] * b[pair * stride + 2 * n] +
                    a[pair * stride + 2 * n + 1] * b[pair * stride + 2 * n + 1];
@@ -187,17 +223,20 @@ VC_INLINE void ll_add_products(int32_t *sums, const int16_t *a, const int16_t *b
 
 VC_INLINE int32_t ll_product(int32_t i, int32_t j) { return i * (2 * (LL_FEATURES + 1) - i + 1) / 2 + j - i; }
 
-// The sums of blocks at i, j, each with those of two neighbours on both sides.
-VC_INLINE ll_lanes ll_load_sums(const int32_t *sums, ptrdiff_t stride, int32_t i, int32_t j) {
-    const int32_t *from = sums + ll_product(i, j) * stride;
+// The sums of blocks at i, j, each with those of neighbours on both sides.
+VC_INLINE ll_lanes ll_load_sums(const int32_t *sums, ptrdiff_t stride, int32_t radius, int32_t i, int32_t j) {
+    const int32_t *from = sums + ll_product(i, j) * stride + 4 - radius;
 #if !defined(VC_PLAIN) && defined(VC_256)
     __m128i sum = _mm_loadu_si128((const __m128i *)from);
-    for (int n = 1; n < 5; n++) sum = _mm_add_epi32(sum, _mm_loadu_si128((const __m128i *)(from + n)));
+    for (int n = 1; n <= 2 * radius; n++) sum = _mm_add_epi32(sum, _mm_loadu_si128((const __m128i *)(from + n)));
     return (ll_lanes)_mm256_cvtepi32_epi64(sum);
 #else
     ll_lanes out;
-    for (int n = 0; n < LL_LANES; n++)
-        out[n] = (uint64_t)(int64_t)(from[n] + from[n + 1] + from[n + 2] + from[n + 3] + from[n + 4]);
+    for (int n = 0; n < LL_LANES; n++) {
+        int32_t sum = 0;
+        for (int block = 0; block <= 2 * radius; block++) sum += from[n + block];
+        out[n] = (uint64_t)(int64_t)sum;
+    }
     return out;
 #endif
 }
@@ -205,10 +244,10 @@ VC_INLINE ll_lanes ll_load_sums(const int32_t *sums, ptrdiff_t stride, int32_t i
 enum { LL_TILE = 4 };  // columns of a row of the factor that are computed at once, in registers
 
 // Solve a block in each lane: Cholesky's factors have 27 bits, inverse pivots 30.
-static void ll_solve(const int32_t *sums, ptrdiff_t sums_stride, int32_t *weights, ptrdiff_t stride) {
+static void ll_solve(const int32_t *sums, ptrdiff_t sums_stride, int32_t radius, int32_t *weights, ptrdiff_t stride) {
     ll_lanes factor[LL_FEATURES][LL_FEATURES + 1], inverse[LL_FEATURES], half[LL_FEATURES], largest = ll_all(0);
     for (int i = 0; i <= LL_FEATURES; i++) {
-        const ll_lanes diagonal = ll_load_sums(sums, sums_stride, i, i);
+        const ll_lanes diagonal = ll_load_sums(sums, sums_stride, radius, i, i);
         largest = ll_clip(largest, diagonal, ll_all(INT64_MAX));
     }
     const ll_lanes shift = 54 - ll_bits_of(largest + LL_RIDGE), ridge = ll_all(LL_RIDGE) << shift;
@@ -219,7 +258,7 @@ static void ll_solve(const int32_t *sums, ptrdiff_t sums_stride, int32_t *weight
             int column[LL_TILE];  // the last one again where the row has no more
             for (int i = 0; i < LL_TILE; i++) {
                 column[i] = ll_min(start + i, LL_FEATURES);
-                rest[i] = ll_load_sums(sums, sums_stride, j, column[i]) << shift;
+                rest[i] = ll_load_sums(sums, sums_stride, radius, j, column[i]) << shift;
             }
             for (int k = 0; k < j; k++)
                 for (int i = 0; i < LL_TILE; i++) rest[i] -= ll_mul(factor[k][j], factor[k][column[i]]);
@@ -293,26 +332,30 @@ static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t w
                     memcpy(out + pair * stride + 2 * (x0 / 8 + block), row + 8 * block + 2 * pair, 4);
         }
     }
-    for (ptrdiff_t block = 0; block < blocks; block += 8) {
-        const int16_t *scaled = plane->scaled + 2 * block;
-        for (int i = 0; i <= LL_FEATURES; i++)
-            for (int j = i; j <= LL_FEATURES; j++)
-                ll_add_products(plane->sums + ll_product(i, j) * plane->sums_stride + block + 2,
-                                scaled + i * 4 * stride, scaled + j * 4 * stride, stride);
+    for (int fit = 0; fit < plane->fits; fit++) {
+        const ll_window window = ll_windows[plane->level][fit];
+        int32_t *sums = plane->sums[fit];
+        for (ptrdiff_t block = 0; block < blocks; block += 8) {
+            const int16_t *scaled = plane->scaled + 2 * block;
+            for (int i = 0; i <= LL_FEATURES; i++)
+                for (int j = i; j <= LL_FEATURES; j++)
+                    ll_add_products(sums + ll_product(i, j) * plane->sums_stride + block + 4, scaled + i * 4 * stride,
+                                    scaled + j * 4 * stride, stride, window.decay);
+        }
+        for (ptrdiff_t block = 0; block < blocks; block += LL_LANES)
+            ll_solve(sums + block, plane->sums_stride, window.radius, plane->weights[fit] + block, blocks);
     }
-    for (ptrdiff_t block = 0; block < blocks; block += LL_LANES)
-        ll_solve(plane->sums + block, plane->sums_stride, plane->weights + block, blocks);
 }
 
 // What the features above and in other planes add to the predictions of a row, in 1/2^14.
-static void ll_predict(const ll_plane *plane, const ll_features *features) {
+static void ll_predict(const ll_plane *plane, const ll_features *features, int32_t fit) {
     for (ptrdiff_t block = 0; block < plane->blocks; block++) {
         int64_t sums[LL_BLOCK] = {0};
         for (int f = LL_SERIAL; f < LL_FEATURES; f++) {
             const int32_t *at = features->at[f] + 8 * block, *above = features->above[f] + 8 * block;
-            const int64_t weight = plane->weights[f * plane->blocks + block];
+            const int64_t weight = plane->weights[fit][f * plane->blocks + block];
             for (int x = 0; x < LL_BLOCK; x++) sums[x] += (int64_t)(at[x] - above[x]) * weight;
         }
-        memcpy(plane->partial + 8 * block, sums, sizeof sums);
+        memcpy(plane->partial[fit] + 8 * block, sums, sizeof sums);
     }
 }
