@@ -76,16 +76,83 @@ VC_INLINE void ll_learn(int32_t *weights, const int32_t *inputs, int32_t error) 
 #endif
 }
 
+// Counters of a decision's contexts, and an unused one.
+#if !defined(VC_PLAIN) && (defined(VC_256) || defined(VC_512))
+typedef __m256i ll_counters;
+
+VC_INLINE __m256i ll_look_up(const uint16_t *table, __m256i n) {  // in the lower halves of the lanes
+    return _mm256_i32gather_epi32((const int *)(const void *)table, n, 2);
+}
+
+VC_INLINE ll_counters ll_read(const ll_bits *b, int32_t node) {
+    uint32_t *const *at = b->counters;
+#define LL_AT(n) (int32_t)at[n][node]
+    const __m256i c = _mm256_setr_epi32(LL_AT(0), LL_AT(1), LL_AT(2), LL_AT(3), LL_AT(4), LL_AT(5), LL_AT(6), 0);
+#undef LL_AT
+    const __m256i first = _mm256_set1_epi32((int32_t)(at[0][node] & ~1023u));
+    const __m256i new = _mm256_cmpeq_epi32(_mm256_slli_epi32(c, 22), _mm256_setzero_si256());
+    return _mm256_blendv_epi8(c, first, new);
+}
+
+// The logarithms of odds by the counters, with `trust` by their counts as well, and a constant.
+VC_INLINE void ll_ask(const ll_bits *b, ll_counters c, int trust, int32_t *inputs) {
+    __m256i x = ll_look_up(b->tables + LL_STRETCH, _mm256_srli_epi32(c, 20));
+    x = _mm256_srai_epi32(_mm256_slli_epi32(x, 16), 16);
+    if (trust) {
+        __m256i factor = ll_look_up(b->tables + LL_TRUST, _mm256_and_si256(c, _mm256_set1_epi32(255)));
+        factor = _mm256_and_si256(factor, _mm256_set1_epi32(0xffff));
+        x = _mm256_srai_epi32(_mm256_mullo_epi32(x, factor), 8);
+    }
+    _mm256_store_si256((__m256i *)inputs, _mm256_blend_epi32(x, _mm256_set1_epi32(256), 1 << LL_CONTEXTS));
+}
+
 // Take what a decision says into the counters of its contexts.
-VC_INLINE void ll_count(ll_bits *b, const uint32_t *counters, int32_t node, int32_t bit) {
+VC_INLINE void ll_count(const ll_bits *b, ll_counters c, int32_t node, int32_t bit) {
+    uint32_t out[8] __attribute__((aligned(32)));
+    const __m256i count = _mm256_and_si256(c, _mm256_set1_epi32(1023));
+    const __m256i target = _mm256_set1_epi32(bit ? (1 << 22) - 1 : 0);
+    __m256i rate = ll_look_up(b->tables + LL_RATES, _mm256_and_si256(c, _mm256_set1_epi32(255)));
+    rate = _mm256_and_si256(rate, _mm256_set1_epi32(0xffff));
+    __m256i p = _mm256_srli_epi32(c, 10);
+    const __m256i change = _mm256_mullo_epi32(_mm256_srai_epi32(_mm256_sub_epi32(target, p), 7), rate);
+    p = _mm256_add_epi32(p, _mm256_srai_epi32(change, 9));
+    const __m256i more = _mm256_cmpgt_epi32(_mm256_set1_epi32(LL_COUNT_MAX), count);  // -1 where there is room
+    p = _mm256_or_si256(_mm256_slli_epi32(p, 10), _mm256_sub_epi32(count, more));
+    _mm256_store_si256((__m256i *)out, p);
+    for (int n = 0; n < LL_CONTEXTS; n++) b->counters[n][node] = out[n];
+}
+#else
+typedef struct {
+    uint32_t of[LL_CONTEXTS];
+} ll_counters;
+
+VC_INLINE ll_counters ll_read(const ll_bits *b, int32_t node) {
+    ll_counters c;
+    for (int n = 0; n < LL_CONTEXTS; n++) c.of[n] = b->counters[n][node];
+    for (int n = 1; n < LL_CONTEXTS; n++) c.of[n] = c.of[n] & 1023 ? c.of[n] : c.of[0] & ~1023u;
+    return c;
+}
+
+// The logarithms of odds by the counters, with `trust` by their counts as well, and a constant.
+VC_INLINE void ll_ask(const ll_bits *b, ll_counters c, int trust, int32_t *inputs) {
+    for (int n = 0; n < LL_CONTEXTS; n++) {
+        inputs[n] = (int16_t)b->tables[LL_STRETCH + (c.of[n] >> 20)];
+        if (trust) inputs[n] = inputs[n] * b->tables[LL_TRUST + (c.of[n] & 255)] >> 8;
+    }
+    inputs[LL_CONTEXTS] = 256;
+}
+
+// Take what a decision says into the counters of its contexts.
+VC_INLINE void ll_count(const ll_bits *b, ll_counters c, int32_t node, int32_t bit) {
     const int32_t target = bit ? (1 << 22) - 1 : 0;
     for (int n = 0; n < LL_CONTEXTS; n++) {
-        const uint32_t count = counters[n] & 1023;
-        int32_t p = (int32_t)(counters[n] >> 10);
+        const uint32_t count = c.of[n] & 1023;
+        int32_t p = (int32_t)(c.of[n] >> 10);
         p += ((target - p) >> 7) * b->tables[LL_RATES + (count & 255)] >> 9;
         b->counters[n][node] = (uint32_t)p << 10 | (count + (count < LL_COUNT_MAX));
     }
 }
+#endif
 
 // ln(1 + exp(-x)), in 1/256.
 VC_INLINE int32_t ll_softplus(const uint16_t *tables, int32_t x) {
@@ -122,14 +189,9 @@ VC_INLINE int32_t ll_shape(const ll_bits *b, int32_t n, int32_t node) {
 
 // Code a decision at a level above 0: with inputs from shapes as well, and three mixers.
 VC_INLINE int32_t ll_decide_deep(ll_bits *b, int decode, int32_t node, int32_t bit) {
-    uint32_t counters[LL_CONTEXTS];
+    const ll_counters counters = ll_read(b, node);
     int32_t inputs[LL_DEEP_INPUTS] __attribute__((aligned(32))) = {0};
-    for (int n = 0; n < LL_CONTEXTS; n++) counters[n] = b->counters[n][node];
-    for (int n = 1; n < LL_CONTEXTS; n++) counters[n] = counters[n] & 1023 ? counters[n] : counters[0] & ~1023u;
-    for (int n = 0; n < LL_CONTEXTS; n++)
-        inputs[n] = (int16_t)b->tables[LL_STRETCH + (counters[n] >> 20)] *
-                        b->tables[LL_TRUST + (counters[n] & 255)] >> 8;
-    inputs[LL_CONTEXTS] = 256;
+    ll_ask(b, counters, 1, inputs);
     for (int n = 0; n < b->shapes.count; n++) inputs[LL_INPUTS + n] = ll_shape(b, n, node);
     int32_t *weights[3] = {b->mixer, b->mixer_of_class, b->mixer_of_sides}, odds[3];
     for (int n = 0; n < 3; n++) {
@@ -150,12 +212,9 @@ VC_INLINE int32_t ll_decide_deep(ll_bits *b, int decode, int32_t node, int32_t b
 // Code a decision with a probability mixed from those of the contexts, and learn from it.
 VC_INLINE int32_t ll_decide(ll_bits *b, int decode, int deep, int32_t node, int32_t bit) {
     if (deep) return ll_decide_deep(b, decode, node, bit);
-    uint32_t counters[LL_CONTEXTS];
+    const ll_counters counters = ll_read(b, node);
     int32_t inputs[LL_INPUTS] __attribute__((aligned(32)));
-    for (int n = 0; n < LL_CONTEXTS; n++) counters[n] = b->counters[n][node];
-    for (int n = 1; n < LL_CONTEXTS; n++) counters[n] = counters[n] & 1023 ? counters[n] : counters[0] & ~1023u;
-    for (int n = 0; n < LL_CONTEXTS; n++) inputs[n] = (int16_t)b->tables[LL_STRETCH + (counters[n] >> 20)];
-    inputs[LL_CONTEXTS] = 256;
+    ll_ask(b, counters, 0, inputs);
     int32_t *first = b->mixer + LL_INPUTS * node, *second = b->mixer_of_class + LL_INPUTS * node;
     const int32_t x = ll_dot(first, inputs) >> 12, y = ll_dot(second, inputs) >> 12;
     bit = ll_code(b, decode, bit, (uint32_t)ll_squash(b->tables, (x + y) >> 1));
