@@ -264,9 +264,9 @@ class Encoder:
                 limit = None
                 if asked not in (None, quality_index):
                     [unrefined] = self._transforms.analysis([task.pixels], asked, threads)
-                    rest = unrefined, task.inner, asked, threads, prices
+                    rest = unrefined, task.inner, asked, threads, prices, tune
                     limit = Refiner(model, task.pixels, task.within, *rest).squared_error()
-                rest = coefficients, task.inner, quality_index, threads, prices
+                rest = coefficients, task.inner, quality_index, threads, prices, tune
                 refiner = Refiner(model, task.pixels, task.within, *rest)
                 refined = refiner(iterations, tick, limit, NARROW if effort >= PRECISE else WIDE)
                 equations = refined.equations(effort >= PRECISE)

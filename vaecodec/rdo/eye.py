@@ -16,9 +16,9 @@ from vaecodec.transforms.wavelet import SUBBANDS, Coefficients
 
 # Found on training images by SSIMULACRA2 (docs/decisions/0025-prices-for-the-eye.md).
 TILT = 3  # of steps: larger ones in octaves 0 and 1, whose errors are seen less, and smaller ones in 3 and 4
-EXPONENT = 0.6  # of the activity, in its price
+EXPONENT = 0.5  # of the activity, in its price
 FLOOR = 4.0  # levels out of 255 that count as activity everywhere
-TYPICAL = 10.0  # activity, with the floor, at which a bit has the price 1
+TYPICAL = 50.0  # activity, with the floor, at which a bit has the price 1
 
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255

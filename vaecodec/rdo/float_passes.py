@@ -31,7 +31,9 @@ class FloatPasses:
         coefficients: Coefficients,
         inner: Box,
         quality_index: int,
+        weights: np.ndarray | None = None,
     ) -> None:
+        self._pixel_weights = 1.0 if weights is None else weights[..., None]
         self._model, self._quality_index, self._inner = model, quality_index, inner
         self._latents = pack_latents(coefficients).astype(np.float32)
         self._latents *= 2.0**-14 / (model.inverse_gain(quality_index) * model.latent_scales)
@@ -65,7 +67,7 @@ class FloatPasses:
         error, back, equations = self._filtered_error(decoded)
         self._back = error, back
         shown = np.clip(np.rint(error), -self._pixels, 255 - self._pixels)  # pixels are whole, in 0..255
-        squared_error = float(np.square(shown).sum(dtype=np.float64))
+        squared_error = float((np.square(shown) * self._pixel_weights).sum(dtype=np.float64))
         return Trial(all_symbols, all_indices, values, bits, squared_error, lambda several: equations, decoded, None)
 
     def error_gradients(self) -> Parts:

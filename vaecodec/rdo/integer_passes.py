@@ -49,6 +49,7 @@ class IntegerPasses:
         inner: cells of the tile itself.
         quality_index: 0..1232.
         threads: share the work.
+        weights: f64[16 h, 16 w] of the squared errors of `pixels`; without, all are 1.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class IntegerPasses:
         inner: Box,
         quality_index: int,
         threads: Threads = ONE_THREAD,
+        weights: np.ndarray | None = None,
     ) -> None:
+        self._pixel_weights = weights
         self._model, self._quality_index, self._inner, self._threads = model, quality_index, inner, threads
         self._pixels, self._within = np.ascontiguousarray(pixels), within
         self._coefficients = Coefficients([planes.copy() for planes in coefficients.subbands], coefficients.low.copy())
@@ -160,7 +163,15 @@ class IntegerPasses:
         """Keep the error of levels; the squared error of decoded pixels."""
         squares, scale = np.empty(len(levels)), ERROR_UNIT / (64 * self._step_size)
         arguments = levels, self._pixels, self._within, scale, self._error, squares
-        self._threads.over_rows(len(levels), lambda rows: kernels.level_errors(*arguments, rows))
+
+        def measure(rows: tuple[int, int]) -> None:
+            kernels.level_errors(*arguments, rows)
+            if self._pixel_weights is not None:
+                errors = self._error[slice(*rows)].astype(np.float64)
+                of_pixels = (errors * errors).sum(-1) * self._pixel_weights[slice(*rows)]
+                squares[slice(*rows)] = of_pixels.sum(-1) * (self._step_size / ERROR_UNIT) ** 2
+
+        self._threads.over_rows(len(levels), measure)
         return float(squares.sum())
 
     def _filtered(self, samples: np.ndarray, adjoint: bool = False) -> np.ndarray:

@@ -27,14 +27,16 @@ import numpy as np
 from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT
 from vaecodec.model.file import Model
 from vaecodec.native import library
-from vaecodec.prior.context_model import PARTS, PARTS_BY_OCTAVE
+from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import quantization
 from vaecodec.rdo.float_passes import FloatPasses
 from vaecodec.rdo.integer_passes import IntegerPasses
 from vaecodec.rdo.price import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
 from vaecodec.rdo.trial import Passes, Trial
+from vaecodec.rdo.weights import Prices, weights_of_pixels
 from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms
 from vaecodec.transforms.tiling import Box
 from vaecodec.transforms.wavelet import Coefficients
 
@@ -60,6 +62,8 @@ class Refiner:
         quality_index: 0..1232.
         threads: share the work.
         prices: of the coefficients of each part, f32[n] or None; without, all are 1.
+        tune: "psnr", or "eye": prices are then those of the eye, which also weigh the squared error, and no curvature
+            moves bits from one octave to another.
     """
 
     def __init__(
@@ -71,13 +75,20 @@ class Refiner:
         inner: Box,
         quality_index: int,
         threads: Threads = ONE_THREAD,
-        prices: list[np.ndarray | None] | None = None,
+        prices: Prices | None = None,
+        tune: str = "psnr",
     ) -> None:
-        self._prices = prices or [None] * PARTS
+        self._prices, self._for_eye, weights = prices or [None] * PARTS, tune == "eye", None
+        if self._for_eye and prices:
+            weights = weights_of_pixels(prices, inner, coefficients.cells, within)
         self._model, self._lambda = model, model.config.lambda_of_sum(quality_index)
         self._unforeseen = math.exp(UNFORESEEN * quality_index / LAST_ANCHOR)
         arguments = model, pixels, within, coefficients, inner, quality_index
-        self._passes: Passes = FloatPasses(*arguments) if library.in_numpy() else IntegerPasses(*arguments, threads)
+        self._passes: Passes
+        if library.in_numpy():
+            self._passes = FloatPasses(*arguments, weights)
+        else:
+            self._passes = IntegerPasses(*arguments, threads, weights)
 
     def squared_error(self) -> float:
         """The squared error of the tile without refinement."""
@@ -104,9 +115,9 @@ class Refiner:
         """
         passes, start = self._passes, self._passes.targets()
         targets, shortening, least_cost, rank = start, 1.0, np.inf, (True, True, np.inf)
-        curvatures, price = [1.0] * PARTS, Price(limit, tolerance)
+        allocation, price = [1.0] * PARTS, Price(limit, tolerance)
         for n in range(iterations + CORRECTIONS + 1):
-            trial = passes.trial(targets, self._quantizers(curvatures, price.value))
+            trial = passes.trial(targets, self._quantizers(allocation, price.value))
             excess, cost = price.exceeds_limit(trial.squared_error), trial.bits + self._lambda * trial.squared_error
             met = price.meets_limit(trial.squared_error)
             trial_rank = excess, not met, trial.squared_error if excess else cost
@@ -126,18 +137,40 @@ class Refiner:
                 targets, shortening = best_targets, shortening / 2
                 continue
             # Half of the gradient of the squared error, in squared quantisation steps, as in quantisation.
-            gradients = passes.error_gradients()
+            gradients = self._in_steps(passes.error_gradients())
             if n == 0:
                 values = _floats(trial)
                 curvatures = curvatures_of(values, start, gradients)
-                expected = trial.squared_error * error_after(curvatures, values, start)
-                price.start(expected * self._unforeseen)
+                expected = trial.squared_error
+                if not self._for_eye:
+                    allocation = curvatures
+                    expected *= error_after(curvatures, values, start) * self._unforeseen
+                price.start(expected)
             # The gradient is linear in the squared error and in bits, which count `price` times.
-            gradients = passes.gradients(trial, [part / np.float32(price.value) for part in gradients])
+            gradients = self._weighed([part / np.float32(price.value) for part in gradients], np.divide)
+            gradients = self._weighed(passes.gradients(trial, gradients), np.multiply)
             steps = [price.value / curvature for curvature in curvatures]
             rate = shortening * RATE * (1 - n / iterations)
             targets = passes.descend(targets, start, trial, gradients, steps, rate, REACH)
         return best
+
+    def _in_steps(self, gradients: Parts) -> Parts:
+        """Gradients of the squared error in steps of octaves as large as without a tilt.
+
+        For the eye steps are larger where errors are seen less, so that squared steps count alike in all octaves.
+        """
+        if not self._model.tilt:
+            return gradients
+        octaves = 2.0 ** (-2 / (1 << LOG_BITS) * tilt_logarithms(self._model.tilt))
+        weights = [1.0] * LOWEST_PARTS + [float(octaves[OCTAVES - n // 2]) for n in range(PARTS - LOWEST_PARTS)]
+        return [part * np.float32(weight) for part, weight in zip(gradients, weights, strict=True)]
+
+    def _weighed(self, parts: Parts, by: np.ufunc) -> Parts:
+        """Multiply or divide gradients by prices, for the eye: a squared error counts the less, the dearer a bit is."""
+        if not self._for_eye:
+            return parts
+        pairs = zip(parts, self._prices, strict=True)
+        return [part if prices is None else by(part, prices) for part, prices in pairs]
 
     def _quantizers(self, curvatures: list[float], price: float) -> list[Quantizer]:
         """Quantizers of each part, with this price of a bit relative to effort 1."""

@@ -7,6 +7,7 @@ import numpy as np
 from vaecodec.config import STRIDE
 from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, PARTS
 from vaecodec.rdo import eye
+from vaecodec.transforms.tiling import Box
 from vaecodec.transforms.wavelet import SUBBANDS, Coefficients
 
 LEAST_WEIGHT = 1 / 64  # a bit costs at most 64 times as much as where the weight is 1
@@ -46,6 +47,30 @@ def squares_of_weights(weights: np.ndarray, cells: tuple[int, int]) -> list[np.n
         squares = np.pad(weights, padding).reshape(rows, side, columns, side).max((1, 3))
         prices.append(1 / np.maximum(squares, LEAST_WEIGHT).astype(np.float32))
     return prices
+
+
+def weights_of_pixels(prices: Prices, inner: Box, cells: tuple[int, int], within: tuple[int, int]) -> np.ndarray:
+    """Weights f64[16 h, 16 w] of the squared errors of a tile and its halo: the inverse of prices; 0 beyond the image.
+
+    Multiples of 2**-12, such that sums of whole numbers times weights are exact.
+
+    Args:
+        prices: of the tile.
+        inner: cells of the tile.
+        cells: (h, w) of the tile and its halo.
+        within: (rows, columns) of the pixels that belong to the image.
+    """
+    price = prices[LOWEST_PARTS + 2 * (OCTAVES - 1)]
+    assert price is not None
+    height, width = (2 * side for side in inner.shape)  # squares of octave 1, of 8 x 8 pixels
+    weights = np.rint(4096 / price.reshape(height, width, -1)[..., 0].astype(np.float64)) / 4096
+    weights = weights.repeat(8, 0).repeat(8, 1)
+    rows = STRIDE * inner.top, STRIDE * (cells[0] - inner.bottom)
+    columns = STRIDE * inner.left, STRIDE * (cells[1] - inner.right)
+    weights = np.pad(weights, [rows, columns], "edge")
+    weights[within[0] :] = 0
+    weights[:, within[1] :] = 0
+    return weights
 
 
 def prices_of_parts(squares: list[np.ndarray], channels: int) -> Prices:
