@@ -84,10 +84,14 @@ class Codec:
         return self.encoder.encode_unfiltered(pixels, quality, tile)
 
     def analyse_batch(
-        self, images: Sequence[np.ndarray], quality: float = 75, tile: int = DEFAULT_TILE
+        self,
+        images: Sequence[np.ndarray],
+        quality: float = 75,
+        tile: int = DEFAULT_TILE,
+        tune: str = DEFAULT_TUNE,
     ) -> list[list[Latents]]:
         """See Encoder.analyse_batch."""
-        return self.encoder.analyse_batch(images, quality, tile)
+        return self.encoder.analyse_batch(images, quality, tile, tune)
 
     def encode_latents(
         self,

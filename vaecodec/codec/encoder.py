@@ -37,7 +37,7 @@ from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, PRECISE, check_effort, coded_index
-from vaecodec.rdo.eye import tilt_of
+from vaecodec.rdo.eye import index_for, tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.rdo.weights import prices_of_tile
@@ -100,9 +100,9 @@ class Encoder:
             ValueError: another argument is out of range.
         """
         check_effort(effort)
-        asked = quality_index_of(quality)
-        quality_index = coded_index(asked, effort)
         tune = self._tune(tune)
+        asked = index_for(tune, quality_index_of(quality))
+        quality_index = coded_index(asked, effort)
         rest = None, asked, weights, tune
         encoded = self._encode_tiles(images, quality_index, tile, effort, progress, *rest)
         columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
@@ -116,13 +116,17 @@ class Encoder:
         return self._pack(pixels.shape[:2], tiles, quality_index, tile)
 
     def analyse_batch(
-        self, images: Sequence[np.ndarray], quality: float = 75, tile: int = DEFAULT_TILE
+        self,
+        images: Sequence[np.ndarray],
+        quality: float = 75,
+        tile: int = DEFAULT_TILE,
+        tune: str = DEFAULT_TUNE,
     ) -> list[list[Latents]]:
         """Analyse images u8[H, W, C] of any sizes: the coefficients of each tile of each image.
 
         `encode_latents` takes them, perhaps on another machine.  Raises as encode_batch does.
         """
-        quality_index, grids = quality_index_of(quality), self._grids(images, tile)
+        quality_index, grids = index_for(self._tune(tune), quality_index_of(quality)), self._grids(images, tile)
         with Schedule.of_grids(((grid, grid.total) for grid in grids), self._threads) as schedule:
 
             def analyse(*tasks: EncodeTask) -> list[Latents]:
@@ -145,7 +149,7 @@ class Encoder:
     ) -> bytes:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, from the coefficients of `analyse_batch`."""
         tune = self._tune(tune)
-        quality_index, [grid] = quality_index_of(quality), self._grids([pixels], tile)
+        quality_index, [grid] = index_for(tune, quality_index_of(quality)), self._grids([pixels], tile)
         with Schedule.of_grids([(grid, grid.total)], self._threads) as schedule:
 
             def encode(task: EncodeTask, part: Latents) -> EncodedTile:

@@ -158,10 +158,13 @@ def encode_batch(
     return [best[n] for n in range(len(cleared))]
 
 
-def analyse_batch(codec: Codec, images: Sequence[np.ndarray], quality: float = 75) -> list[list[Latents]]:
+def analyse_batch(
+    codec: Codec, images: Sequence[np.ndarray], quality: float = 75, tune: str = DEFAULT_TUNE
+) -> list[list[Latents]]:
     """Analyse u8 samples: the latents of the tiles of each image, for `encode_latents`."""
     channels = codec.model.config.channels
-    return codec.analyse_batch([_split_colours(clear_transparent(samples), channels) for samples in images], quality)
+    colours = [_split_colours(clear_transparent(samples), channels) for samples in images]
+    return codec.analyse_batch(colours, quality, tune=tune)
 
 
 def encode_latents(

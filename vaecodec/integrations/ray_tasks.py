@@ -108,7 +108,7 @@ class Analyse:
 
     def __init__(self, settings: Settings, device: str) -> None:
         assert not isinstance(settings.quality, Target)
-        self._codec, self._quality = settings.load(device), settings.quality
+        self._codec, self._quality, self._tune = settings.load(device), settings.quality, settings.options["tune"]
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         rows = rows_of(table)
@@ -116,7 +116,7 @@ class Analyse:
             images = {n: task.image.samples for n, task in tasks.items() if task.image is not None}
             images = {n: samples for n, samples in images.items() if samples.dtype == np.uint8}
             with suppress(CodecError, MemoryError), hushed():
-                latents = modes.analyse_batch(self._codec, list(images.values()), self._quality)
+                latents = modes.analyse_batch(self._codec, list(images.values()), self._quality, self._tune)
                 tasks |= {n: tasks[n]._replace(latents=tiles) for n, tiles in zip(images, latents, strict=True)}
             yield table_of(tasks.items())
 

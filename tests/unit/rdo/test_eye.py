@@ -65,14 +65,14 @@ def test_threads_and_tiles_and_kernels_do_not_change_the_bytes(tiny, kinds, imag
 
 
 def test_coefficients_without_their_halo_give_the_same_file(tiny, image):
-    [latents] = tiny.analyse_batch([image], 60, tile=64)
+    [latents] = tiny.analyse_batch([image], 60, tile=64, tune="eye")
     assert tiny.encode_latents(image, latents, 60, tile=64, tune="eye") == tiny.encode(image, 60, tile=64, tune="eye")
 
 
 def test_the_header_tells_decoders_the_tilt(tiny, image):
     data, plain = (tiny.encode(image, 60, tune=tune) for tune in TUNES)
     assert (parse(data).header.tilt, parse(plain).header.tilt) == (eye.TILT, 0)
-    assert tiny.encode_latents(image, tiny.analyse_batch([image], 60)[0], 60, tune="eye") == data
+    assert tiny.encode_latents(image, tiny.analyse_batch([image], 60, tune="eye")[0], 60, tune="eye") == data
     np.testing.assert_array_equal(tiny.decode_batch([data, plain])[0], tiny.decode(data, check=True))
     assert tiny.decode(data, reduce=4).shape == (38, 48, 3)
 
