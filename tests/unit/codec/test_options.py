@@ -32,6 +32,12 @@ def test_invalid_options_are_usage_errors(folder, options):
     assert not (folder / "back.png").exists() and (folder / "photo.vae").exists()
 
 
+def test_default_limits_are_those_of_pillow():
+    """Both warn of more than 89,478,485 pixels, and refuse more than twice as many."""
+    assert Limits(178_956_970, 65_535) == limits.DEFAULT
+    assert limits.PILLOW_WARNING_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
 def test_limits_apply_unless_lifted(folder, monkeypatch, capsys):
     assert cli.main(["compress", "photo.png"]) == 0
     before = np.asarray(Image.open("photo.png"))

@@ -114,6 +114,16 @@ def test_popping_inverts_pushing(models):
         assert np.array_equal(popped, symbols) and coder.is_empty()
 
 
+def test_the_bits_of_outliers_are_those_that_are_pushed(models):
+    indices = np.zeros(300, np.uint8)
+    for count in (0, 1, 50):
+        symbols = np.where(np.arange(300) < count, 3, 0).astype(np.int32)
+        coder = coding.writer()
+        push_outliers(coder, symbols, indices, models)
+        bits = coding.outlier_bits(models.tables, symbols, indices)
+        assert abs(bits - 8 * len(coding.words(coder))) <= 64  # words, and the state
+
+
 @pytest.mark.parametrize("case", INVALID_OUTLIERS)
 def test_invalid_outliers_are_refused(models, case):
     indices = np.array([0, 0, 7, 0, 7], np.uint8)
