@@ -8,7 +8,17 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 
-FLAGS = ("-shared", "-fPIC", "-O1", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-w", "-DVC_PLAIN")
+FLAGS = (
+    "-shared",
+    "-fPIC",
+    "-O1",
+    "-std=gnu11",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-w",
+    "-Wno-psabi",
+    "-DVC_PLAIN",
+)
 # dispatch.c with one kind
 DISPATCH = """
 #include "core.h"
