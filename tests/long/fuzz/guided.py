@@ -1,40 +1,82 @@
-"""Fuzz the parsers of .vae files, guided by coverage: new inputs are changes of those that reached new code.
+"""Fuzz parsers and decoders, guided by coverage: new inputs are changes of those that reached new code.
 
     pip install atheris
-    python tests/long/fuzz/guided.py -max_total_time=600
+    python tests/long/fuzz/guided.py container -max_total_time=600     # and: the other keys of TARGETS
+    python tests/long/fuzz/guided.py container -runs=10000000 found    # new inputs are kept in the folder found
+    python tests/long/fuzz/guided.py container --minimise found        # adds the few that reach new code to the corpus
+    python tests/long/fuzz/guided.py container --coverage              # per cent of lines that the corpus reaches
 
-Options are those of libFuzzer, and folders for inputs that are found.  An input that raises anything but a CodecError,
-or takes 10 s, ends the run and is written to a file.
+Options with one hyphen are those of libFuzzer.  An input that raises anything but what the target promises, or takes
+10 s, ends the run and is written to a file.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 import tempfile
 
-import atheris
-
 HERE, TESTS = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-LARGEST = 2048  # bytes of an input
-OPTIONS = (f"-dict={HERE / 'container.dict'}", f"-max_len={LARGEST}", "-timeout=10", "-rss_limit_mb=1024")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-with atheris.instrument_imports(include=["vaecodec.container", "vaecodec.errors"]):
-    from support.container import take_apart
+from support.fuzz_targets import TARGETS, corpus
+
+OPTIONS = (f"-dict={HERE / 'container.dict'}", "-timeout=10", "-rss_limit_mb=2048")
 
 
-def fuzz(data: bytes) -> None:
-    take_apart(data)
+def fuzz(name: str, arguments: list[str]) -> None:
+    """Run libFuzzer on a target."""
+    import atheris
+
+    target = TARGETS[name]
+    with atheris.instrument_imports(include=[*target.packages, "vaecodec.errors"]):
+        for package in target.packages:
+            __import__(package)
+        with tempfile.TemporaryDirectory() as seeds, tempfile.TemporaryDirectory() as found:
+            for number, data in enumerate(target.seeds()):
+                pathlib.Path(seeds, f"{number}").write_bytes(data)
+                target.run(data)  # imports what is missing
+            minimise = "--minimise" in arguments
+            own = [argument for argument in arguments if argument != "--minimise"]
+            folders = [argument for argument in own if not argument.startswith("-")]
+            corpus(name).mkdir(exist_ok=True)
+            if minimise:
+                line = ["-merge=1", *own, str(corpus(name)), seeds]
+                line.sort(
+                    key=lambda text: (text[0] != "-", text != str(corpus(name)))
+                )  # results go to the first folder
+            else:
+                line = [*own, *([] if folders else [found]), seeds, str(corpus(name))]
+            atheris.Setup([sys.argv[0], *OPTIONS, f"-max_len={target.largest}", *line], target.run)
+            atheris.Fuzz()
+
+
+def measure(name: str) -> None:
+    """Print the lines of the target's packages that its corpus and its seeds reach."""
+    import coverage
+
+    target, measured = TARGETS[name], coverage.Coverage(source_pkgs=list(TARGETS[name].packages), data_file=None)
+    measured.start()
+    inputs = [*target.seeds(), *(path.read_bytes() for path in sorted(corpus(name).glob("*")))]
+    for data in inputs:
+        target.run(data)
+    measured.stop()
+    print(f"{name}: {len(inputs)} inputs")
+    measured.report(skip_empty=True, precision=0)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as found, tempfile.TemporaryDirectory() as golden:
-        for number, path in enumerate(sorted((TESTS / "golden").rglob("*.vae"))):
-            if path.stat().st_size <= LARGEST:
-                pathlib.Path(golden, f"{number}").write_bytes(path.read_bytes())
-        atheris.Setup([sys.argv[0], *OPTIONS, *sys.argv[1:], found, golden, str(HERE / "corpus")], fuzz)
-        atheris.Fuzz()
+    # A copy that is called fuzz_NAME.py has its target in its name, as OSS-Fuzz wants it.
+    names = [pathlib.Path(sys.argv[0]).stem.removeprefix("fuzz_"), *sys.argv[1:]]
+    name, *arguments = names if names[0] in TARGETS else names[1:] or [""]
+    if name not in TARGETS:
+        sys.exit(f"expected a target: {', '.join(TARGETS)}")
+    if "--coverage" in arguments:
+        measure(name)
+    else:
+        fuzz(name, arguments)
 
 
 if __name__ == "__main__":
