@@ -249,7 +249,17 @@ def speed_in_words() -> str:
 
 
 KODAK, HELDOUT = "kodak/summary.json", "heldout/summary.json"
+
+
+def faults() -> str:
+    """Return the table of docs/explanation/reliability.md: what commands did under faults."""
+    rows = [row for section in read("faults.json")["sections"].values() for row in section]
+    cells = "".join(f"| {fault} | {count:,} | {result} |\n" for fault, count, result in rows)
+    return f"| fault | runs | result |\n|---|--:|---|\n{cells}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "faults": faults,
     "overview": overview,
     "kodak psnr": lambda: bd_rates(KODAK, "psnr"),
     "kodak ms-ssim": lambda: bd_rates(KODAK, "ms-ssim"),
