@@ -33,7 +33,7 @@ import pytest
 import safetensors.numpy  # noqa: F401
 
 ROOT = pathlib.Path(__file__).parents[2]
-MINUTES = 10
+MINUTES = 30
 DAMAGE = "tests/integration/test_damage.py"
 CONTAINER = "tests/unit/container/test_container.py"
 FORMAT = "tests/integration/test_wavelet_format.py"

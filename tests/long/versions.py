@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("python", help="the interpreter to test with")
     parser.add_argument("--lowest", action="store_true", help="install the lower bound of each dependency")
     parser.add_argument("tests", nargs="*", help="folders or files; without, all unit and integration tests")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # tests may follow --lowest
     try:
         check(options.python, options.lowest, options.tests)
     except subprocess.CalledProcessError as exc:

@@ -247,6 +247,14 @@ def test_metadata_that_inflate_beyond_the_limit_are_refused():
         metadata(data[:at] + pack_chunk(b"iccp", bomb) + data[at:])
 
 
+@pytest.mark.parametrize("payload", [b"", b"no deflate stream", b"\x78\x9c\x03", b"\x78\x9c\x03\0\0\0\0\1more"])
+def test_metadata_that_are_no_deflate_stream_are_refused(payload):
+    data = pack(HEADER, TILES)
+    at = data.index(b"DATA") - 4
+    with pytest.raises(FormatError, match="exif metadata is damaged"):
+        metadata(data[:at] + pack_chunk(b"exif", payload) + data[at:])
+
+
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(100)])
 def test_other_data_are_refused(data):
     with pytest.raises(FormatError, match="not a .vae file"):
