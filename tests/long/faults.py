@@ -1,7 +1,7 @@
 """Run commands under faults, and write what they did to benchmarks/results/faults.json.
 
-    python tests/long/faults --count 500              # everything: hours
-    python tests/long/faults kills --count 100        # one section; the rows of others are kept
+    python tests/long/faults.py --count 500              # everything: hours
+    python tests/long/faults.py kills --count 100        # one section; the rows of others are kept
     python benchmarks/tables.py                       # then: the table of docs/explanation/reliability.md
 
 A check that fails ends the run.  It needs Linux; some faults need root.
@@ -16,18 +16,18 @@ import pathlib
 import sys
 import tempfile
 
-sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file__).parents[3])]
+sys.path[:0] = [str(pathlib.Path(__file__).parents[1]), str(pathlib.Path(__file__).parents[2])]
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from support.paths import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
-ABOUT = "python tests/long/faults: faults, how many of them, and what came of them"
+ABOUT = "python tests/long/faults.py: faults, how many of them, and what came of them"
 COLUMNS = ["fault", "runs", "result"]
 
 
 def kill_rows(options: argparse.Namespace, folder: pathlib.Path) -> list[list[object]]:
-    import kills
+    from support.faults import kills
 
     rows: list[list[object]] = []
     for number in kills.SIGNALS:
@@ -41,13 +41,13 @@ def kill_rows(options: argparse.Namespace, folder: pathlib.Path) -> list[list[ob
 
 
 def bomb_rows(options: argparse.Namespace, folder: pathlib.Path) -> list[list[object]]:
-    import bombs
+    from support.faults import bombs
 
     return [report(row) for row in bombs.rows(folder)]
 
 
 def folder_rows(options: argparse.Namespace, folder: pathlib.Path) -> list[list[object]]:
-    import disks
+    from support.faults import disks
 
     return [report(row) for row in disks.rows(folder, options.files)]
 

@@ -1,0 +1,1 @@
+"""Faults of signals, files and disks: tests/long/faults.py."""
