@@ -40,9 +40,18 @@ FORMAT = "tests/integration/test_wavelet_format.py"
 # A module of vaecodec, and the tests that should notice, the quickest first.
 MODULES = {
     "container/chunks.py": (CONTAINER, "tests/unit/codec/test_modes.py"),
-    "container/image_file.py": (CONTAINER, "tests/unit/codec/test_codec.py", DAMAGE),
+    "container/image_file.py": (
+        "tests/unit/container/test_corpus.py",
+        CONTAINER,
+        "tests/unit/codec/test_codec.py",
+        DAMAGE,
+    ),
     "container/stored.py": ("tests/unit/container/test_stored.py", "tests/unit/files"),
-    "container/image_set.py": ("tests/unit/generative/test_image_sets.py", "tests/unit/container/test_corpus.py"),
+    "container/image_set.py": (
+        "tests/unit/container/test_image_set.py",
+        "tests/unit/generative/test_image_sets.py",
+        "tests/unit/container/test_corpus.py",
+    ),
     "container/pict.py": ("tests/unit/codec/test_modes.py", CONTAINER),
     "codec/tiles.py": ("tests/unit/codec/test_threads.py", "tests/unit/codec/test_codec.py"),
     "entropy/ans.py": ("tests/unit/entropy",),
