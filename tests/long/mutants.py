@@ -39,7 +39,7 @@ CONTAINER = "tests/unit/container/test_container.py"
 FORMAT = "tests/integration/test_wavelet_format.py"
 # A module of vaecodec, and the tests that should notice, the quickest first.
 MODULES = {
-    "container/chunks.py": (CONTAINER, "tests/unit/codec/test_modes.py"),
+    "container/chunks.py": (CONTAINER, "tests/unit/container/test_stored.py", "tests/unit/codec/test_modes.py"),
     "container/image_file.py": (
         "tests/unit/container/test_corpus.py",
         CONTAINER,
@@ -61,7 +61,7 @@ MODULES = {
     "limits.py": ("tests/unit/codec/test_options.py", CONTAINER, "tests/unit/codec/test_codec.py", DAMAGE),
     "files/sources.py": ("tests/unit/files", "tests/unit/test_atomic.py"),
     "model/file.py": ("tests/unit/model", FORMAT),
-    "model/exact.py": ("tests/unit/model", FORMAT),
+    "model/exact.py": ("tests/unit/model", "tests/unit/generative", FORMAT),
     "model/weights.py": ("tests/unit/model", FORMAT),
     "lossless/payload.py": ("tests/unit/lossless", "tests/unit/codec/test_adaptive.py"),
 }
