@@ -25,6 +25,7 @@ TESTS = {  # of each file
     "prior.h": ("tests/unit/native/test_native_prior.py",),
     "restoration.h": ("tests/unit/native/test_native_restoration.py",),
     "lossless.h": ("tests/unit/native/test_native_lossless.py",),
+    "lossless_bits.h": ("tests/unit/native/test_native_lossless.py",),
 }
 MINUTES = 20
 # File, what it says, what the mutant says, and what that breaks.
@@ -66,12 +67,12 @@ MUTANTS = (
     ),
     ("restoration.h", "2 * count - 2 - place", "2 * count - 1 - place", "the other edge is repeated"),
     (
-        "lossless.h",
+        "lossless_bits.h",
         "next = b->coder.position < b->size",
         "next = b->coder.position <= b->size",
         "a byte beyond the end is read",
     ),
-    ("lossless.h", "(count < LL_COUNT_MAX)", "(count <= LL_COUNT_MAX)", "a counter exceeds its bound"),
+    ("lossless_bits.h", "(count < LL_COUNT_MAX)", "(count <= LL_COUNT_MAX)", "a counter exceeds its bound"),
     (
         "lossless.h",
         "vc_clip(prediction + residual * step, 0, maximum)",

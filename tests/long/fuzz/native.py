@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).parent
 TESTS = HERE.parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
-from vaecodec.native.reference.lossless import tables
+from vaecodec.native.reference.lossless_bits import tables
 
 SOURCES = TESTS.parent / "vaecodec" / "native" / "src"
 SEEDS = HERE / "native_corpus"
@@ -32,7 +32,7 @@ SANITIZERS = {
 KINDS = {"plain": ("-DVC_PLAIN",), "sse2": (), "avx2": ("-DVC_256", "-mavx2", "-mfma")}
 FLAGS = ("-O1", "-g1", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno")
 LARGEST = 400  # bytes of an input
-COVERED = ("lossless.h", "lossless_fit.h", "symbols.h", "trellis.h", "wavelet.h")
+COVERED = ("lossless.h", "lossless_bits.h", "lossless_fit.h", "symbols.h", "trellis.h", "wavelet.h")
 
 
 def build(program: pathlib.Path, kind: str, flags: tuple[str, ...]) -> None:

@@ -51,14 +51,15 @@ static void must(int condition, const char *text) {
 // ---- The lossless coder ----
 
 typedef struct {
-    int32_t channels, depth, bound, height, width, wide;
+    int32_t channels, depth, bound, level, height, width, wide;
 } shape;
 
 static const int32_t WIDTHS[] = {1, 2, 7, 16, 25, 65};
 
 static shape take_shape(input *in) {
-    shape s = {1 + (int32_t)take(in, 4), 1 + (int32_t)take(in, 16), 0, 1 + (int32_t)take(in, 5), 0, 0};
+    shape s = {1 + (int32_t)take(in, 4), 1 + (int32_t)take(in, 16), 0, 0, 1 + (int32_t)take(in, 5), 0, 0};
     if (take(in, 2)) s.channels = 1;
+    s.level = take(in, 2) ? 0 : (int32_t)take(in, 4);
     s.bound = take(in, 3) ? 0 : (int32_t)take(in, 17);
     s.width = WIDTHS[take(in, 32) ? take(in, 5) : 5];
     s.wide = s.depth > 8;
@@ -68,12 +69,12 @@ static shape take_shape(input *in) {
 // The state of all planes before the first row.  Each size has memory of its own that is kept and filled again: to
 // allocate megabytes takes longer than to decode.
 static uint8_t *planes_of(shape s, int64_t *size) {
-    static uint8_t *states[6][2][5];
+    static uint8_t *states[6][2][4][5];
     int place = 0;
     while (WIDTHS[place] != s.width) place++;
-    *size = 64 * (int64_t)lossless_size(s.width, s.depth);
-    uint8_t **first = &states[place][s.wide][0], **memory = &states[place][s.wide][s.channels];
-    if (!*first) lossless_start(*first = aligned_alloc(64, (size_t)*size), s.width, s.depth);
+    *size = 64 * (int64_t)lossless_size(s.width, s.depth, s.level);
+    uint8_t **first = &states[place][s.wide][s.level][0], **memory = &states[place][s.wide][s.level][s.channels];
+    if (!*first) lossless_start(*first = aligned_alloc(64, (size_t)*size), s.width, s.depth, s.level);
     if (!*memory) *memory = aligned_alloc(64, (size_t)*size * (size_t)s.channels);
     for (int32_t n = 0; n < s.channels; n++) memcpy(*memory + n * *size, *first, (size_t)*size);
     return *memory;
@@ -90,7 +91,7 @@ static void decode_planes(shape s, const uint8_t *const *streams, const size_t *
     uint8_t *memory = planes_of(s, &size);
     for (int32_t top = 0; top < s.height; top += rows)
         for (int32_t n = 0; n < s.channels; n++)
-            lossless_decode(memory, size, n, seen_by(s, n), s.width, s.depth, s.bound, top,
+            lossless_decode(memory, size, n, seen_by(s, n), s.width, s.depth, s.bound, s.level, top,
                             ll_min(top + rows, s.height), image, s.wide, s.channels, channel_of(s, n), LOSSLESS_TABLES,
                             streams[n], (int64_t)sizes[n]);
 }
@@ -135,7 +136,7 @@ static void lossless_round_trip(input *in) {
     uint8_t *memory = planes_of(s, &size);
     for (int32_t n = 0; n < s.channels; n++) {
         streams[n] = array((size_t)LL_SAMPLE_BYTES * s.width * s.height + 1, 1);
-        sizes[n] = (size_t)lossless_encode(memory, size, n, seen_by(s, n), s.width, s.depth, s.bound, 0, s.height,
+        sizes[n] = (size_t)lossless_encode(memory, size, n, seen_by(s, n), s.width, s.depth, s.bound, s.level, 0, s.height,
                                            image, s.wide, s.channels, channel_of(s, n), LOSSLESS_TABLES, streams[n], 1);
     }
     for (size_t n = 0; n < count; n++)

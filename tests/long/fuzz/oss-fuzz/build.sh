@@ -12,7 +12,7 @@ for target in container decode lossless arrays sets models pillow images; do
 done
 
 python3 - > tables.h <<'END'
-from vaecodec.native.reference.lossless import tables
+from vaecodec.native.reference.lossless_bits import tables
 values = tables().tolist()
 print(f"static const uint16_t LOSSLESS_TABLES[{len(values)}] = {{{','.join(map(str, values))}}};")
 END
