@@ -2,7 +2,7 @@
 
 What a conversion leaves out is passed on as a list of messages.  Only the outermost function turns it into warnings:
 the filters and the handler of the warnings module belong to the whole process, and what other threads do to them must
-not decide whether a source may be removed.  `Console` shows all of it to whoever runs a command.
+not decide whether a source may be removed.  `Console` shows all of it to the user of a command.
 """
 
 from __future__ import annotations

@@ -102,13 +102,13 @@ OPTIONAL = {
 @lru_cache(maxsize=1)
 def known() -> dict[str, Metric]:
     """All metrics by name; those of packages that cannot be imported are left out."""
-    found = {**METRICS, **OPTIONAL}
+    metrics = {**METRICS, **OPTIONAL}
     for point in entry_points(group=METRIC_POINTS):
         try:
-            found.setdefault(point.name, point.load())
+            metrics.setdefault(point.name, point.load())
         except Exception:  # another package may raise anything, and the others are still to be used
             continue
-    return found
+    return metrics
 
 
 def check_metric(name: str) -> None:

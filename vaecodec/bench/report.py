@@ -104,11 +104,11 @@ def summarise_images(
         for anchor in lossy:
             others = [name for name in ours if name != anchor]
             estimates = {name: summary["bd"][metric][anchor][name]["rate"] for name in others}
-            found = {
+            bounds = {
                 name: interval(samples[anchor], samples[name], known()[metric], math.nan if e is None else e)
                 for name, e in estimates.items()
             }
-            intervals[metric][anchor] = {name: pair and [*map(_number, pair)] for name, pair in found.items()}
+            intervals[metric][anchor] = {name: pair and [*map(_number, pair)] for name, pair in bounds.items()}
             rates[metric][anchor] = {
                 name: [[*map(_number, pair)] for pair in image_rates(samples[anchor], samples[name], known()[metric])]
                 for name in others

@@ -50,7 +50,7 @@ def samples_of(
         n = place.get((row["image"], row["crc32"]))
         if n is not None and kinds.get(row["codec"]) == tuple(str(row[key]) for key in KIND):
             cells[row["codec"]].setdefault(float(row["setting"]), {})[n] = row
-    found = {}
+    samples = {}
     for name, settings in cells.items():
         complete = [row_of for _, row_of in sorted(settings.items()) if len(row_of) == len(images)]
         if complete:
@@ -58,8 +58,8 @@ def samples_of(
                 column: np.array([[_number(row_of[n].get(column)) for row_of in complete] for n in range(len(images))])
                 for column in ("bpp", *columns)
             }
-            found[name] = Samples(arrays.pop("bpp"), arrays)
-    return found
+            samples[name] = Samples(arrays.pop("bpp"), arrays)
+    return samples
 
 
 def _number(text: Any) -> float:

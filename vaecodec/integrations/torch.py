@@ -89,5 +89,5 @@ def _find(path: str | os.PathLike[str]) -> list[str]:
     """The .vae files below a folder, sorted, or the file itself."""
     if not os.path.isdir(path):
         return [os.fspath(path)]
-    found = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sorted(name for name in found if name.endswith(SUFFIX))
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sorted(name for name in paths if name.endswith(SUFFIX))

@@ -18,6 +18,7 @@ import numpy as np
 
 from vaecodec.config import FILTER_REACH
 from vaecodec.native.transforms import ClassSums, FitSums, fit_class_sums, fit_sums
+from vaecodec.rdo.least_squares import NormalEquations
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.restoration import CLASSES, LIMITS, MAX_SHIFT, OTHER_SHIFT, Filter
@@ -25,7 +26,6 @@ from vaecodec.transforms.tiling import Box
 
 MAX_WEIGHT = 127
 SQUARED_UNITS = 64.0  # of the sums of `fit_sums`, which are in eighths of a level
-RIDGE = 1e-6  # of the mean of the diagonal
 FINEST_LIMITS = LIMITS[CLASSES[-1]]  # contain the limits of fewer classes
 
 DISTANCES = (1, 2, 3)
@@ -36,34 +36,6 @@ REACH = FILTER_REACH  # of the activity, which is wider than that of the weights
 ACTIVITY_SCALE = 1 << 12  # activity() returns this many times the activity, since its three means have integer weights
 STRIP_SAMPLES = 1 << 15  # processed together, to stay in the cache
 FIT_SAMPLES, MAX_SPARSITY = 1 << 17, 5  # fit one class to this many samples of a tile, at least one row in MAX_SPARSITY
-
-
-class NormalEquations(NamedTuple):
-    """Normal equations of least squares: matrix f64[n, n] and right side f64[n]."""
-
-    matrix: np.ndarray
-    right: np.ndarray
-
-    @classmethod
-    def zero(cls, size: int) -> NormalEquations:
-        return cls(np.zeros((size, size)), np.zeros(size))
-
-    @classmethod
-    def of_samples(cls, basis: np.ndarray, residual: np.ndarray) -> NormalEquations:
-        """Build them from basis f32[n, samples] and what it should approximate, f32[samples]."""
-        return cls((basis @ basis.T).astype(np.float64), (basis @ residual).astype(np.float64))
-
-    def __add__(self, other: NormalEquations) -> NormalEquations:  # type: ignore[override]
-        return NormalEquations(self.matrix + other.matrix, self.right + other.right)
-
-    def solve(self) -> np.ndarray:
-        """f64[n]: the weights."""
-        ridge = RIDGE * np.trace(self.matrix) / max(1, len(self.right)) + 1e-9
-        return np.linalg.solve(self.matrix + ridge * np.eye(len(self.right)), self.right)
-
-    def error_reduction(self, weights: np.ndarray) -> float:
-        """By how much these weights lower the squared error."""
-        return float(2 * weights @ self.right - weights @ self.matrix @ weights)
 
 
 class Equations(NamedTuple):
