@@ -52,7 +52,12 @@ TINY = (
 OUTCOMES = {
     "README": (("photo.vae", "photo.png", "out/album"), ""),
     "how-to/desktop": (
-        (".local/share/mime/packages/vaecodec.xml", ".zfunc/_vaecodec", ".config/fish/completions/vaecodec.fish"),
+        (
+            ".local/share/mime/packages/vaecodec.xml",
+            ".local/share/thumbnailers/vaecodec.thumbnailer",
+            ".zfunc/_vaecodec",
+            ".config/fish/completions/vaecodec.fish",
+        ),
         "photo.vae: vaecodec image data, 200 x 160, version 1" if shutil.which("file") else "",
     ),
     "how-to/folders": (("notes.txt.vae", "back/album/photo.png", "back/album/notes.txt", "part.png", "piped.vae"), ""),

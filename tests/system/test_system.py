@@ -1,5 +1,6 @@
 """Test the integration with the system: file(1), MIME types, completion and --help."""
 
+import configparser
 import os
 import pathlib
 import pty
@@ -12,6 +13,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from support.paths import GOLDEN, ROOT
 from vaecodec import cli
@@ -67,6 +69,24 @@ def test_the_mime_database_contains_vae_files(tmp_path, capsys):
     )
     magic = (tmp_path / "magic").read_bytes()
     assert magic.count(b"\x89VAE\r\n\x1a\n") == 2 and all(tag in magic for tag in (b"HEAD", b"PICT", b"FILE"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="desktops of Linux have thumbnailers")
+def test_file_managers_get_thumbnails(tmp_path, capsys):
+    """The command of the thumbnailer, with the arguments that a file manager gives: an output without a suffix."""
+    entry = configparser.ConfigParser(interpolation=None)
+    entry.read_string(output_of(capsys, "filetype", "thumbnailer"))
+    section = entry["Thumbnailer Entry"]
+    assert section["MimeType"] == "image/x-vaecodec;" and section["TryExec"] == "vaecodec"
+    program = tmp_path / "vaecodec"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m vaecodec "$@"\n')
+    program.chmod(0o755)
+    paths = {"%i": str(GOLDEN / "photo.vae"), "%o": str(tmp_path / "a thumbnail.XJ3K")}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment["VAECODEC_MODELS"] = str(GOLDEN)
+    run([paths.get(word, word) for word in shlex.split(section["exec"])], env=environment)
+    with Image.open(paths["%o"]) as image:
+        assert image.format == "PNG" and image.size == (33, 28)  # a quarter of 130 x 112
 
 
 def completions_of(shell: str, line: str, folder: pathlib.Path) -> set[str]:

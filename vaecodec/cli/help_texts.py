@@ -127,10 +127,12 @@ examples:
   vaecodec completion zsh > ~/.zfunc/_vaecodec    for zsh, into a folder on the fpath
   vaecodec completion fish > ~/.config/fish/completions/vaecodec.fish""",
     "filetype": """\
-`magic` is a rule for file(1), `xml` is one for desktops (the shared MIME database of freedesktop.org).
+`magic` is a rule for file(1), `xml` is one for desktops (the shared MIME database of freedesktop.org).  `thumbnailer`
+makes file managers show images (GNOME, Xfce, MATE, Cinnamon).
 
 examples:
   vaecodec filetype magic >> ~/.magic             then try: file photo.vae
   vaecodec filetype xml > ~/.local/share/mime/packages/vaecodec.xml
-  update-mime-database ~/.local/share/mime""",
+  update-mime-database ~/.local/share/mime
+  vaecodec filetype thumbnailer > ~/.local/share/thumbnailers/vaecodec.thumbnailer""",
 }

@@ -52,7 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     completion = add_command("completion", text)
     completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh", "powershell"))
     filetype = add_command("filetype", "Print a rule by which other programs recognise .vae files.")
-    filetype.add_argument("kind", choices=("magic", "xml"), help="for file(1), or for desktops")
+    text = "for file(1), or for desktops: the type, and its thumbnails"
+    filetype.add_argument("kind", choices=("magic", "xml", "thumbnailer"), help=text)
     return parser
 
 
