@@ -33,6 +33,8 @@ def train(args: argparse.Namespace, console: Console) -> int:
     console.progress = False  # training shows its own
     if importlib.util.find_spec("tensorflow"):  # which takes seconds to import
         console.note(f"{args.out}: starting TensorFlow")
+        with hushed(args.verbose):  # it says on stderr which devices it does not find
+            import vaecodec.training.loop  # noqa: F401
     console.attempt(args.out, partial(_train, args, console))
     return console.failures
 
