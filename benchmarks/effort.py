@@ -32,7 +32,7 @@ Row = tuple[float, float, float]  # bpp, PSNR, CPU seconds
 def measure(codec: Codec, pixels: np.ndarray, quality: float, effort: int) -> Row:
     """Rate, PSNR and CPU seconds of one file."""
     started = time.process_time()
-    data = codec.encode(pixels, quality, effort=effort)
+    data = codec.encode(pixels, quality, effort=effort, tune="psnr")
     seconds = time.process_time() - started
     return 8 * len(data) / (pixels.shape[0] * pixels.shape[1]), psnr(pixels, codec.decode(data)), seconds
 

@@ -102,8 +102,8 @@ def encode(
         max_error: 1..16, the largest error of a colour sample, in units of the samples; alpha is kept.
         roi: how much the squared error counts at each pixel: floats [H, W] of 0..1, or a grey image, where white is 1.
             `quality` holds where it is 1; elsewhere there are fewer bits.  Not with the two above.
-        tune: "psnr" for the least squared error, "eye" to let errors be larger where they are seen less; decoders need
-            not know.  By default "psnr".
+        tune: "eye" lets errors be larger where they are seen less, "psnr" has the least squared error for the bits.
+            By default "psnr" with `target_psnr`, else "eye".
 
     Raises:
         CodecError: the image cannot be encoded.

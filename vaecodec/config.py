@@ -22,6 +22,8 @@ LEVELS = LAST_ANCHOR // INDICES_PER_LEVEL + 1
 # Quality, and its quality index; linear in between.  SSIMULACRA2 on held-out images: about 60 at quality 50, 80 at 75,
 # 90 (invisible) at 90.
 QUALITY_SCALE = ((1, 0), (50, 512), (75, 776), (90, 1048), (100, QUALITY_INDICES - 1))
+# With a tilt a quality has a higher index, by tilt * (first + second * index), fitted on training images.
+TILTED_SCALE = (8 / 3, 0.01)
 
 LAMBDA_MIN, LAMBDA_MAX = 0.0006, 0.18  # rate-distortion trade-off at the first and the last anchor
 

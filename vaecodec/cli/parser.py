@@ -81,7 +81,7 @@ def _add_compression(add_command: AddCommand) -> None:
     images.add_argument(
         "--effort", default=1, help="time for encoding; more gives fewer bits at equal error (default: 1)", **effort
     )
-    text = "the error to reduce: psnr, of samples, or eye, as people see it (default: psnr)"
+    text = "the error to reduce: eye, as people see it, or psnr, of samples (default: eye; psnr with --target-psnr)"
     images.add_argument("--tune", choices=TUNES, help=text)
     text = "weights of the pixels: a grey image of the same size, white where the quality holds, darker for less"
     images.add_argument("--roi", metavar="MASK", help=text)

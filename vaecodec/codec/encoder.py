@@ -37,7 +37,7 @@ from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, PRECISE, check_effort, coded_index
-from vaecodec.rdo.eye import index_for, tilt_of
+from vaecodec.rdo.eye import tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.rdo.weights import prices_of_tile
@@ -101,7 +101,7 @@ class Encoder:
         """
         check_effort(effort)
         tune = self._tune(tune)
-        asked = index_for(tune, quality_index_of(quality))
+        asked = quality_index_of(quality, tilt_of(tune))
         quality_index = coded_index(asked, effort)
         rest = None, asked, weights, tune
         encoded = self._encode_tiles(images, quality_index, tile, effort, progress, *rest)
@@ -126,7 +126,7 @@ class Encoder:
 
         `encode_latents` takes them, perhaps on another machine.  Raises as encode_batch does.
         """
-        quality_index, grids = index_for(self._tune(tune), quality_index_of(quality)), self._grids(images, tile)
+        quality_index, grids = quality_index_of(quality, tilt_of(self._tune(tune))), self._grids(images, tile)
         with Schedule.of_grids(((grid, grid.total) for grid in grids), self._threads) as schedule:
 
             def analyse(*tasks: EncodeTask) -> list[Latents]:
@@ -149,7 +149,7 @@ class Encoder:
     ) -> bytes:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, from the coefficients of `analyse_batch`."""
         tune = self._tune(tune)
-        quality_index, [grid] = index_for(tune, quality_index_of(quality)), self._grids([pixels], tile)
+        quality_index, [grid] = quality_index_of(quality, tilt_of(tune)), self._grids([pixels], tile)
         with Schedule.of_grids([(grid, grid.total)], self._threads) as schedule:
 
             def encode(task: EncodeTask, part: Latents) -> EncodedTile:

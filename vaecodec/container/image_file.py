@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple, overload
 
-from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, MAX_TILT, QUALITY_INDICES, QUALITY_SCALE
+from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, MAX_TILT, QUALITY_INDICES, QUALITY_SCALE, TILTED_SCALE
 from vaecodec.container.chunks import (
     ALPHA,
     GREY,
@@ -183,17 +183,23 @@ def quality_of(quality_index: int) -> float:
     return _interpolate(quality_index, [(index, quality) for quality, index in QUALITY_SCALE])
 
 
-def shown_quality_of(quality_index: int) -> float:
-    """The shortest quality with this quality index: a whole number if there is one, else one decimal."""
-    whole, decimal = float(round(quality_of(quality_index))), round(quality_of(quality_index), 1)
-    return whole if quality_index_of(whole) == quality_index else decimal
+def shown_quality_of(quality_index: int, tilt: int = 0) -> float:
+    """The shortest quality with this quality index and tilt: a whole number if there is one, else one decimal."""
+    first, second = TILTED_SCALE
+    quality = quality_of(round(max(0, (quality_index - tilt * first) / (1 + tilt * second))))
+    if tilt and quality_index == QUALITY_INDICES - 1:
+        quality = 100.0  # the highest of those with the last index
+    whole = float(round(quality))
+    return whole if quality_index_of(whole, tilt) == quality_index else round(quality, 1)
 
 
-def quality_index_of(quality: float) -> int:
-    """The quality index nearest to a quality in 1..100; raises ValueError outside."""
+def quality_index_of(quality: float, tilt: int = 0) -> int:
+    """The quality index nearest to a quality in 1..100, for files with a tilt; raises ValueError outside."""
     if not 1 <= quality <= 100:  # refuses NaN too
         raise ValueError(f"quality is {quality!r}, expected a number in 1..100")
-    return round(_interpolate(quality, QUALITY_SCALE))
+    index = round(_interpolate(quality, QUALITY_SCALE))
+    first, second = TILTED_SCALE
+    return min(round(index + tilt * (first + second * index)), QUALITY_INDICES - 1)
 
 
 def _interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:
@@ -345,7 +351,7 @@ def info(data: bytes) -> dict[str, Any]:
     else:
         about["coding"] = "vae"
         about["model"] = header.model
-        about["quality"] = shown_quality_of(header.quality_index)
+        about["quality"] = shown_quality_of(header.quality_index, header.tilt)
         about["step"] = header.quality_index
         about["tile"] = header.tile
         about["tiles"] = len(parts.tiles)

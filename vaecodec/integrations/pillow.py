@@ -61,7 +61,7 @@ class VaeImageFile(ImageFile.ImageFile):
         if isinstance(header, FallbackHeader):
             self.info["coding"] = header.fidelity
         else:
-            self.info.update(coding="vae", quality=shown_quality_of(header.quality_index))
+            self.info.update(coding="vae", quality=shown_quality_of(header.quality_index, header.tilt))
         self._reduce = 1
         self.tile = [ImageFile._Tile("vae", (0, 0, *self.size), 0, self.mode)]
 

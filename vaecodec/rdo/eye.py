@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.config import QUALITY_INDICES
 from vaecodec.prior.context_model import OCTAVES
 from vaecodec.transforms.networks import PIXEL_BITS
 from vaecodec.transforms.wavelet import SUBBANDS, Coefficients
@@ -21,17 +20,8 @@ EXPONENT = 0.5  # of the activity, in its price
 FLOOR = 4.0  # levels out of 255 that count as activity everywhere
 TYPICAL = 50.0  # activity, with the floor, at which a bit has the price 1
 
-INDEX_OFFSET, INDEX_SLOPE = 6, 0.032  # of quality indices, by which they are higher
-
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255
-
-
-def index_for(tune: str, quality_index: int) -> int:
-    """The quality index at which a tune has the SSIMULACRA2 of another index without one."""
-    if tune != "eye":
-        return quality_index
-    return min(quality_index + round(INDEX_OFFSET + INDEX_SLOPE * quality_index), QUALITY_INDICES - 1)
 
 
 def tilt_of(tune: str) -> int:

@@ -136,7 +136,7 @@ class Validator:
     def _measure(self, model: Model) -> tuple[Points, list[np.ndarray]]:
         codec, points, shown = Codec(model), [], []
         for quality in QUALITIES:
-            files = codec.encode_batch(self.crops, quality)
+            files = codec.encode_batch(self.crops, quality, tune="psnr")
             decoded = codec.decode_batch(files)
             pairs = list(zip(self.crops, decoded, strict=True))
             bpp = np.mean(

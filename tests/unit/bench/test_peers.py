@@ -181,7 +181,7 @@ def test_vaecodec_accepts_an_effort(tiny):
     x = synthetic_image(48, 40)
     assert (peer.name, peer.options) == (
         "vaecodec-model@3:tiny.vcm",
-        "effort 3",
+        "effort 3, tune eye",
     ) and default_effort.name == "vaecodec-model:tiny.vcm"
     assert peer.encode(x, 50) == tiny.encode(x, 50, effort=3) and default_effort.encode(x, 50) == tiny.encode(x, 50)
     assert set(peer.settings) < set(default_effort.settings)

@@ -12,7 +12,8 @@ from support.paths import ROOT
 from vaecodec.arguments import TUNES
 from vaecodec.cli import main
 from vaecodec.codec import Codec
-from vaecodec.config import MAX_TILT
+from vaecodec.config import MAX_TILT, QUALITY_INDICES
+from vaecodec.container import image_file
 from vaecodec.container.image_file import parse
 from vaecodec.native import library
 from vaecodec.prior.context_model import GAIN_MAX
@@ -158,3 +159,15 @@ def test_the_command_line_takes_a_tune(image, tmp_path, capsys):
         assert buffer.getvalue() == out.read_bytes()
     assert main(["compress", source, "--tune", "ear"]) == 2
     assert "--tune" in capsys.readouterr().err
+
+
+def test_files_tell_the_quality_that_was_asked_for(tiny, image):
+    assert image_file.quality_index_of(60, 3) > image_file.quality_index_of(60)
+    for tune in TUNES:
+        for quality in (1, 50, 60.5, 90, 100):
+            assert image_file.info(tiny.encode(image[:20, :30], quality, tune=tune))["quality"] == quality
+    for tilt in range(4):
+        indices = [image_file.quality_index_of(quality, tilt) for quality in range(1, 101)]
+        assert indices == sorted(indices) and indices[-1] == QUALITY_INDICES - 1
+        shown = [image_file.shown_quality_of(index, tilt) for index in indices]
+        assert all(a == b or index == indices[-1] for a, b, index in zip(shown, range(1, 101), indices, strict=True))

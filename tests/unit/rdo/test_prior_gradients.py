@@ -239,18 +239,18 @@ def test_curvature_is_found():
 
 @pytest.mark.parametrize("quality", [70])
 def test_more_effort_costs_less(codec, crop, quality):
-    files = [codec.encode(crop, quality, effort=effort) for effort in (1, 2, 5, 9)]
+    files = [codec.encode(crop, quality, effort=effort, tune="psnr") for effort in (1, 2, 5, 9)]
     costs = [rd_cost(crop, codec, data, quality) for data in files]
     assert costs[1] <= costs[0] and costs[2] < costs[1] and costs[3] < costs[2] * 1.002
     assert costs[3] < 0.998 * costs[0]
-    assert files[2] == codec.encode(crop, quality, effort=5)
-    assert files[0] == codec.encode(crop, quality)
+    assert files[2] == codec.encode(crop, quality, effort=5, tune="psnr")
+    assert files[0] == codec.encode(crop, quality, tune="psnr")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (17, 33), (100, 15)])
 def test_never_dearer_than_effort_1(codec, shape):
     for image in (synthetic_image(*shape), np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)):
-        unrefined, refined = (codec.encode(image, 60, effort=effort) for effort in (1, 9))
+        unrefined, refined = (codec.encode(image, 60, effort=effort, tune="psnr") for effort in (1, 9))
         assert codec.decode(refined).shape == image.shape
         # Files consist of whole words, and decoders round pixels.
         assert (
@@ -261,12 +261,12 @@ def test_never_dearer_than_effort_1(codec, shape):
 
 def test_the_start_is_what_effort_1_codes(codec, crop):
     quality_index, image = quality_index_of(40), np.ascontiguousarray(crop[:112, :144])
-    [[latents]] = codec.analyse_batch([image], 40)
+    [[latents]] = codec.analyse_batch([image], 40, tune="psnr")
     refiner = Refiner(codec.model, image, (112, 144), latents, Box(0, 0, *latents.cells), quality_index)
     symbols = refiner(0).symbols
     model = codec.model
     coded = encode_tile(model.prior, model.models, latents.cells, quality_index, lambda part, _: symbols[part])
-    [tile] = parse(codec.encode(image, 40)).tiles
+    [tile] = parse(codec.encode(image, 40, tune="psnr")).tiles
     assert (coded.crc, len(coded.payload)) == (tile.crc, tile.length)
 
 

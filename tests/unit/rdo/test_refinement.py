@@ -61,19 +61,19 @@ def test_costs_are_those_of_the_tables(tiny):
 
 @pytest.mark.parametrize("quality", [20, 70])
 def test_more_effort_costs_less(small, crop, quality):
-    files = [small.encode(crop, quality, effort=effort) for effort in (1, 3, 5)]
+    files = [small.encode(crop, quality, effort=effort, tune="psnr") for effort in (1, 3, 5)]
     costs = [rd_cost(crop, small, data, quality) for data in files]
     assert costs[1] < 0.998 * costs[0] and costs[2] < costs[1]
-    assert files[0] == small.encode(crop, quality)
+    assert files[0] == small.encode(crop, quality, tune="psnr")
 
 
 @pytest.mark.parametrize("quality", [35, 55, 80])
 def test_more_effort_is_smaller_at_the_same_error(small, crop, quality):
-    plain = small.encode(crop, quality)
+    plain = small.encode(crop, quality, tune="psnr")
     errors = np.square(small.decode(plain).astype(float) - crop).sum()
     sizes = [len(plain)]
     for effort in (3, 6):
-        data = small.encode(crop, quality, effort=effort)
+        data = small.encode(crop, quality, effort=effort, tune="psnr")
         sizes.append(len(data))
         assert np.square(small.decode(data).astype(float) - crop).sum() < 1.005 * errors
     assert sizes[2] < sizes[0] and sizes[2] < 1.02 * sizes[1]  # of 600 bytes a few may go either way
@@ -81,7 +81,7 @@ def test_more_effort_is_smaller_at_the_same_error(small, crop, quality):
 
 
 def test_tiles_keep_their_errors(small, crop):
-    plain, refined = (small.encode(crop, 60, tile=64, effort=effort) for effort in (1, 5))
+    plain, refined = (small.encode(crop, 60, tile=64, effort=effort, tune="psnr") for effort in (1, 5))
     errors = [np.square(small.decode(data).astype(float) - crop).sum() for data in (plain, refined)]
     assert len(refined) < 1.01 * len(plain)  # a filter of more classes takes 17 bytes, a seventieth of the file
     assert errors[1] < 1.01 * errors[0]
@@ -97,18 +97,18 @@ def test_files_do_not_depend_on_threads(crop, monkeypatch):
 def test_beyond_the_edges_nothing_is_paid_for(small, crop):
     for height, width in ((17, 33), (1, 1), (100, 15)):
         part = crop[:height, :width]
-        data = small.encode(part, 60, effort=2)
+        data = small.encode(part, 60, effort=2, tune="psnr")
         assert small.decode(data).shape == part.shape
         assert (
             rd_cost(part, small, data, 60)
-            <= rd_cost(part, small, small.encode(part, 60), 60) + 8 * 8 / part[..., 0].size
+            <= rd_cost(part, small, small.encode(part, 60, tune="psnr"), 60) + 8 * 8 / part[..., 0].size
         )
 
 
 def test_what_does_not_help_is_not_taken(tiny):
     """An untrained model codes noise."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    unrefined, refined = tiny.encode(noise, 80), tiny.encode(noise, 80, effort=2)
+    unrefined, refined = tiny.encode(noise, 80, tune="psnr"), tiny.encode(noise, 80, effort=2, tune="psnr")
     assert rd_cost(noise, tiny, refined, 80) <= rd_cost(noise, tiny, unrefined, 80) * 1.01
 
 
@@ -139,9 +139,9 @@ def test_pictures_of_every_kind_take_effort(small, crop):
 
 def test_targets_are_met_with_effort(crop):
     size = 2500
-    data = vaecodec.encode(crop, target_size=size, effort=2)
+    data = vaecodec.encode(crop, target_size=size, effort=2, tune="psnr")
     assert 0.985 * size <= len(data) <= size  # in words of 4 bytes, with 897 quality indices
-    unrefined = vaecodec.encode(crop, target_size=size)
+    unrefined = vaecodec.encode(crop, target_size=size, tune="psnr")
     assert vaecodec.info(data)["quality"] >= vaecodec.info(unrefined)["quality"]
 
 
