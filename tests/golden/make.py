@@ -228,7 +228,9 @@ def make_kinds(codec: Codec) -> None:
         coded = fallback.encode_avif(rgb[..., 0] if channels < 3 else rgb, 60)
         deep_samples = sample(channels, 20, 30, np.uint16)
         files = {
-            f"vae-{kind}": insert_chunks(codec.encode(rgb, quality_of(624), metadata), grey + alpha_chunks),
+            f"vae-{kind}": insert_chunks(
+                codec.encode(rgb, quality_of(624), metadata, tune="psnr"), grey + alpha_chunks
+            ),
             f"avif-{kind}": insert_chunks(image_file.pack_fallback(avif_header, coded, metadata), alpha_chunks),
             f"lossless-{kind}": fallback.pack_lossless(samples, metadata),
             f"lossless16-{kind}": fallback.pack_lossless(deep_samples, metadata),
