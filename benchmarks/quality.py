@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 from common import center_crops, publish
 
+from vaecodec.arguments import DEFAULT_MODEL
 from vaecodec.cli.parser import numbers
 from vaecodec.codec import Codec
 from vaecodec.images.metrics import psnr, ssimulacra2
@@ -22,7 +23,7 @@ def main() -> None:
     """Print a row for each quality: values, and differences from the row before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="IMAGES")
-    parser.add_argument("--model", default="small")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--qualities", type=numbers, default=(1.0, *(float(10 * n) for n in range(1, 11))))

@@ -4,7 +4,8 @@
     python benchmarks/speed.py peers IMAGE... -o benchmarks/results/speed/peers.json
     python benchmarks/speed.py large -o benchmarks/results/speed/large_images.json
 
-All times are the least of several calls in one process.  Peers code at the setting whose mean PSNR is nearest to ours.
+All times are the least of several calls in one process, tuned for PSNR.  Peers code at the setting whose mean PSNR is
+nearest to ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,8 @@ SIDES = 4000, 3000  # pixels of a large image
 
 def speeds(codec: Codec, pixels: np.ndarray, quality: float, effort: int, repeat: int) -> list[float]:
     """MP/s of [encoding, decoding] u8[H, W, 3]."""
-    data = codec.encode(pixels, quality, effort=effort)
-    works = (lambda: codec.encode(pixels, quality, effort=effort)), (lambda: codec.decode(data))
+    encode = partial(codec.encode, pixels, quality, effort=effort, tune="psnr")
+    works = encode, partial(codec.decode, encode())
     return [pixels.shape[0] * pixels.shape[1] / 1e6 / least_seconds(work, repeat) for work in works]
 
 
@@ -72,8 +74,7 @@ def peers(options: argparse.Namespace) -> tuple[str, list[str], list[list[Any]]]
             for effort in options.efforts:
                 ours = Peer(
                     f"{codec.model.name}, effort {effort}", "", "", others[0].scale, (),
-                    lambda pixels, setting, codec=codec, effort=effort: codec.encode(pixels, setting, effort=effort),
-                    codec.decode,
+                    partial(codec.encode, effort=effort, tune="psnr"), codec.decode,
                 )  # fmt: skip
                 measured.append((ours, quality))
             mean = mean_psnr(*measured[0], images)
@@ -132,7 +133,7 @@ path, model, way, threads, quality, width, height = sys.argv[1:]
 codec, size = Codec(load_model(model), threads=int(threads)), (int(width), int(height))
 if way == "encode":
     pixels = np.asarray(Image.open({photo!r}).convert("RGB").resize(size, Image.Resampling.LANCZOS))
-    work = lambda: codec.encode(pixels, float(quality))
+    work = lambda: codec.encode(pixels, float(quality), tune="psnr")
 else:
     data = open(path, "rb").read()
     work = lambda: codec.decode(data)

@@ -27,9 +27,10 @@ MARKED = re.compile(r"<!-- table: (.+?) -->\n(.*?)<!-- end of table -->", re.S)
 
 METRICS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
 LABELS = {
-    "vaecodec": "vaecodec, effort 1",
-    "vaecodec@2": "vaecodec, effort 2",
-    "vaecodec@9": "vaecodec, effort 9",
+    "vaecodec": "vaecodec, tune=eye",
+    "vaecodec@psnr": "vaecodec, tune=psnr",
+    "vaecodec@2-psnr": "vaecodec, tune=psnr, effort 2",
+    "vaecodec@9-psnr": "vaecodec, tune=psnr, effort 9",
     "jpeg": "JPEG",
     "webp": "WebP, method 6",
     "vaecodec-model": "vaecodec, the model alone",
@@ -48,7 +49,7 @@ LABELS = {
     "webp-lossless": "WebP lossless",
     "jxl-lossless": "JPEG XL lossless",
 }
-EFFORTS = ("vaecodec", "vaecodec@2", "vaecodec@9")
+OURS = [name for name in LABELS if name == "vaecodec" or name.startswith("vaecodec@")]
 
 
 def read(path: str) -> Any:
@@ -85,10 +86,9 @@ def measured(path: str, names: dict[str, str] | None = None) -> str:
 
 
 def rates(path: str, metric: str, peer: str) -> list[str]:
-    """Return what effort 1, 2 and 9 need of a peer's bits at equal quality."""
+    """Return what each of OURS needs of a peer's bits at equal quality; "" where it was not measured."""
     deltas = read(path)["bd"][metric].get(peer, {})
-    found = [deltas.get(codec) for codec in EFFORTS]
-    return [percent(delta["rate"]) if delta else "" for delta in found]
+    return [percent(deltas[codec]["rate"]) if codec in deltas else "" for codec in OURS]
 
 
 def peers(path: str) -> list[tuple[str, str]]:
@@ -100,8 +100,8 @@ def peers(path: str) -> list[tuple[str, str]]:
 
 
 def bd_rates(path: str, metric: str) -> str:
-    """Return BD-rates of the efforts that were measured against every peer by one metric."""
-    columns = ["bits at equal " + METRICS[metric], "effort 1", "effort 2", "effort 9"]
+    """Return BD-rates of the tunes and efforts that were measured against every peer by one metric."""
+    columns = ["bits at equal " + METRICS[metric], *(LABELS[name].removeprefix("vaecodec, ") for name in OURS)]
     rows = [[label, *rates(path, metric, peer)] for peer, label in peers(path)]
     rows = [row for row in rows if any(row[1:])]
     measured = [n for n in range(len(columns)) if any(row[n] for row in rows)]
@@ -111,14 +111,14 @@ def bd_rates(path: str, metric: str) -> str:
 def overview() -> str:
     """Return the table of README.md: Kodak, and three metrics."""
     path = "kodak/summary.json"
-    columns = ["bits of vaecodec against", "PSNR", "PSNR, effort 9", "MS-SSIM", "SSIMULACRA2"]
+    columns = ["bits of vaecodec against", "SSIMULACRA2", "MS-SSIM", "PSNR, tune=psnr", "and effort 9"]
     rows = []
     for peer, label in peers(path):
         if peer not in ("jpeg", "webp", "jxl", "avif", "hevc", "ELIC 2022"):
             continue
-        psnr = rates(path, "psnr", peer)
-        others = [rates(path, metric, peer)[0] for metric in ("ms-ssim", "ssimulacra2")]
-        rows.append([label, psnr[0], psnr[2], *others])
+        psnr = dict(zip(OURS, rates(path, "psnr", peer), strict=True))
+        eye = [rates(path, metric, peer)[OURS.index("vaecodec")] for metric in ("ssimulacra2", "ms-ssim")]
+        rows.append([label, *eye, psnr["vaecodec@psnr"], psnr["vaecodec@9-psnr"]])
     return table(columns, rows)
 
 
@@ -248,6 +248,7 @@ def speed_in_words() -> str:
     )
 
 
+QUALITY_COLUMNS = {"quality": "quality", "bpp": "bpp", "PSNR": "PSNR, dB", "SSIMULACRA2": "SSIMULACRA2"}
 KODAK, HELDOUT = "kodak/summary.json", "heldout/summary.json"
 
 
@@ -281,7 +282,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "complexity": lambda: measured("kodak/complexity.json"),
     "parts": parts,
     "effort": lambda: measured("heldout/effort.json"),
-    "quality": lambda: measured("heldout/quality.json"),
+    "quality": lambda: measured("heldout/quality.json", QUALITY_COLUMNS),
     "digits": digits,
     "digits scores": lambda: areas("digits"),
     "held-out digit": lambda: areas("digit 4 left out"),
@@ -293,8 +294,8 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 STYLES = {  # name -> colour, dashes
-    "vaecodec": ("#c2185b", ""),
-    "vaecodec@9": ("#c2185b", "6 4"),
+    "vaecodec@psnr": ("#c2185b", ""),
+    "vaecodec@9-psnr": ("#c2185b", "6 4"),
     "avif": ("#1565c0", ""),
     "hevc": ("#2e7d32", ""),
     "jxl": ("#ef6c00", ""),
@@ -329,7 +330,7 @@ def plot() -> str:
         out.append(f'<polyline points="{line}" {look}/>')
         y = bottom - 136 + 20 * index
         out.append(f'<path d="M{right - 190} {y - 5}h28" {look}/>')
-        label = LABELS[name] if name.startswith("vaecodec") else LABELS[name].split(",")[0].split(" (")[0]
+        label = LABELS[name].replace(" tune=psnr,", "") if name in OURS else LABELS[name].split(",")[0].split(" (")[0]
         out.append(f'<text x="{right - 156}" y="{y}">{label}</text>')
     return "\n".join([*out, "</svg>"]) + "\n"
 

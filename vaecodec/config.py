@@ -13,9 +13,7 @@ LAST_ANCHOR = (ANCHORS - 1) * INDICES_PER_ANCHOR  # quality index of the last an
 QUALITY_INDICES = LAST_ANCHOR + 337  # in a file header: 0..1232; beyond the last anchor only steps become smaller
 FINER = 19  # base-2 logarithm, unit 2**-12, by which a step becomes smaller with each of these indices
 MAX_TILT = 7  # of steps by octave, in a file header
-TILT = (
-    256  # base-2 logarithm, unit 2**-12, by which the step of octave o changes, times (2 - o), with each unit of tilt
-)
+TILT = 256  # base-2 logarithm, unit 2**-12, by which a unit of tilt changes the step of octave o, times (2 - o)
 INDICES_PER_LEVEL = 8  # the prior is conditioned on index // 8, so that its integer tables stay small
 LEVELS = LAST_ANCHOR // INDICES_PER_LEVEL + 1
 
