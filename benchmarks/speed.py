@@ -154,6 +154,7 @@ def large(options: argparse.Namespace) -> tuple[str, list[str], list[list[Any]]]
     rows: list[list[Any]] = []
     sides = [str(side) for side in options.size]
     for name in options.models:
+        shown = load_model(name).name
         for threads in options.threads:
             results = []
             for way in ("encode", "decode"):
@@ -161,8 +162,9 @@ def large(options: argparse.Namespace) -> tuple[str, list[str], list[list[Any]]]
                 runs = [json.loads("[" + run(command).replace(" ", ",") + "]") for _ in range(min(3, options.repeat))]
                 results.append((min(seconds for seconds, _ in runs), max(memory for _, memory in runs)))
             (encode, encode_memory), (decode, decode_memory) = results
-            name = load_model(name).name
-            rows.append([name, threads, round(encode, 2), round(decode, 2), round(encode_memory), round(decode_memory)])
+            rows.append(
+                [shown, threads, round(encode, 2), round(decode, 2), round(encode_memory), round(decode_memory)]
+            )
     os.remove(path)
     columns = ["model", "threads", "encode, s", "decode, s", "encode, MiB", "decode, MiB"]
     about = f"One photograph enlarged to {' x '.join(sides)}, quality {options.quality:g}, effort 1: seconds of the "
