@@ -278,7 +278,7 @@ def load(name_or_path: StrPath = DEFAULT_MODEL, device: str = "cpu", threads: in
     from vaecodec import codec
 
     if not isinstance(device, str):
-        arguments.wrong_type("device", device, "'cpu' or 'gpu'")
+        arguments.wrong_type("device", device, "'cpu', 'gpu' or 'tensorflow'")
     return codec.load(arguments.check_model(name_or_path), device, arguments.check_threads(threads))
 
 

@@ -56,7 +56,10 @@ def check_number(name: str, value: Any, low: float, high: float = math.inf, expe
     expected = expected or f"a number in {low:g}..{high:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
         wrong_type(name, value, expected)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        number = math.inf
     if not (low <= number <= high and math.isfinite(number)):
         wrong_value(name, value, expected)
     return number

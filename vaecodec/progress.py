@@ -144,6 +144,13 @@ class Console:
         if self.progress:
             print(CLEAR + one_line(name)[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)
 
+    def say_text(self, text: str) -> None:
+        """Print text of several lines to stdout as it is, or its record."""
+        if self.as_json:
+            self.say({"text": text}, "")
+        else:
+            print(text, end="" if text.endswith("\n") else "\n", flush=True)
+
     def product(self, text: str) -> None:
         """Print one line to stdout and flush it."""
         print(one_line(text), flush=True)

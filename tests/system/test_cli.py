@@ -55,6 +55,24 @@ def run(*arguments, **options):
     return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-q good", "-q/--quality: good is not in 1..100"),
+        ("-q 0", "-q/--quality: 0 is not in 1..100"),
+        ("--target-bpp nan", "--target-bpp: nan is not a number above 0"),
+        ("--target-size 20kk", "--target-size: 20kk is not a size such as 20000, 20k or 64Ki"),
+        ("--effort 2.5", "--effort: 2.5 is not a whole number in 1..9"),
+        ("--max-error 17", "--max-error: 17 is not a whole number in 1..16"),
+        ("--threads two", "--threads: two is not a whole number of 1 or more"),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_expected(folder, options, message, capsys):
+    assert cli.main(["compress", "photo.png", *options.split()]) == 2
+    assert capsys.readouterr().err.endswith(f"vaecodec compress: error: argument {message}\n")
+    assert file_names() == ["photo.png"]
+
+
 # Files
 
 
@@ -126,7 +144,7 @@ def test_failed_inputs_do_not_stop_the_others(folder, capsys):
     assert cli.main(["compress", "photo.png", "notes.png", "gone.png", "other.jpg", "-o", "out"]) == 1
     lines = capsys.readouterr().err.splitlines()
     summary = lines.pop()
-    assert re.match(r"3 done, 1 failed; .* -> .* \(\d+ %\), \d+\.\d\d s:$", summary)
+    assert re.match(r"3 done, 1 failed; .* -> .* \(\d+ %\), \d+\.\d\d s$", summary)
     assert [line.split(": ")[0] for line in lines] == ["photo.png", "notes.png", "vaecodec", "other.jpg"]
     assert lines[2] == "vaecodec: gone.png: No such file or directory"
     assert sorted(os.listdir("out")) == ["notes.png.vae", "other.vae", "photo.vae"]
@@ -183,6 +201,14 @@ def test_outputs_of_compress_have_no_suffix_of_another_format(folder, capsys, na
     assert cli.main(["compress", "photo.png", "-o", name]) == 2
     hint = f"name the output {os.path.splitext(name)[0]}.vae instead of {name}"
     assert hint in capsys.readouterr().err and file_names() == ["photo.png"]
+
+
+def test_a_second_name_with_the_suffix_of_another_format_is_no_input(folder, capsys):
+    assert cli.main(["compress", "photo.png", "out.jxl"]) == 2
+    error = "out.jxl does not exist, and compress writes .vae files; name an output out.vae\n"
+    assert capsys.readouterr().err.endswith(error) and file_names() == ["photo.png"]
+    assert cli.main(["compress", "photo.png", "gone.png"]) == 1  # an input that is missing
+    assert file_names() == ["photo.png", "photo.vae"]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_everything_has_a_record(capsys):
     cli.main("verify -r out --json -j 1".split())
     cli.main("info --json out/in/a.vae gone.vae".split())
     cli.main("models --json".split())
+    cli.main("filetype magic --json".split())
+    cli.main("score in -m small --json".split())
     for text in capsys.readouterr().out.splitlines():
         check(json.loads(text), SCHEMA)
     wrong = {"schema": 1, "command": "compress", "status": "failed", "input": "a"}

@@ -63,7 +63,7 @@ def interpolate(**options):
 
 QUALITIES = {
     TypeError: ("50", b"50", True, [50], object(), 1j),
-    ValueError: (0, 0.99, 100.01, -5, math.nan, math.inf),
+    ValueError: (0, 0.99, 100.01, -5, math.nan, math.inf, 10**400),
 }
 EFFORTS = {TypeError: ("5", 5.0, True, None, [1]), ValueError: (0, 10, -1)}
 TUNES = {TypeError: (1, True, ["eye"], b"eye"), ValueError: ("ear", "", "PSNR")}
@@ -122,6 +122,9 @@ WRONG = [
     (lambda value: compress(lossless=value), "lossless", FLAGS),
     (lambda value: encode(PIXELS, max_error=value), "max_error", ERRORS),
     (lambda value: compress(max_error=value), "max_error", ERRORS),
+    (lambda value: encode(PIXELS, roi=value), "roi", {TypeError: (5, True, [[1, 2]]), ValueError: (b"no image",)}),
+    (lambda value: vaecodec.arrays.encode(PIXELS, value), "max_error", {TypeError: ("2", True, [1], None)}),
+    (lambda value: vaecodec.arrays.encode(PIXELS, value), "max_error", {ValueError: (-1, math.nan, math.inf)}),
     (lambda value: encode(PIXELS, model=value), "model", MODELS),
     (lambda value: decode(FILE, model=value), "model", MODELS),
     (lambda value: compress(model=value), "model", MODELS),

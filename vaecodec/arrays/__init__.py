@@ -12,12 +12,12 @@ The encoder takes the smallest.  Decoding is exact, so a bound that the encoder 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from vaecodec.arguments import check_number
 from vaecodec.arrays import chunks, modes
 from vaecodec.codec import cached_codec
 from vaecodec.container import image_file
@@ -45,7 +45,7 @@ def encode(
 
     Raises:
         CodecError: A chunk cannot hold the array.
-        ValueError: The bound or the mode is invalid.
+        ValueError, TypeError: The bound or the mode is invalid.
     """
     check_options(max_error, mode)
     values = to_numpy(values)
@@ -95,9 +95,8 @@ def decode(
 
 
 def check_options(max_error: float, mode: str) -> None:
-    """Raise ValueError on a bound or a mode that encode refuses."""
-    if not 0 <= max_error < math.inf:
-        raise ValueError(f"max_error is {max_error!r}, expected a finite number, 0 or more")
+    """Raise ValueError or TypeError on a bound or a mode that encode refuses."""
+    check_number("max_error", max_error, 0, expected="a finite number, 0 or more")
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
 

@@ -23,10 +23,20 @@ def split_output(args: argparse.Namespace) -> None:
     first, second = args.inputs
     if args.command == "compress":
         is_output = second.lower().endswith(SUFFIX) and not first.lower().endswith(SUFFIX)
+        if not is_output:
+            _check_second(args, first, second)
     else:
         is_output = first.lower().endswith(SUFFIX) and not second.lower().endswith(SUFFIX) and not _is_vae(second)
     if is_output and not os.path.isdir(second):
         args.inputs, args.output = [first], second
+
+
+def _check_second(args: argparse.Namespace, first: str, second: str) -> None:
+    """Refuse a second name that can only be meant as an output: compress photo.jpg photo.jxl."""
+    stem, suffix = os.path.splitext(second)
+    is_other = suffix.lower() in OTHER_SUFFIXES and suffix.lower() != os.path.splitext(first)[1].lower()
+    if is_other and os.path.exists(first) and not os.path.lexists(second) and not is_url(second):
+        args.usage(f"{second} does not exist, and compress writes .vae files; name an output {stem}{SUFFIX}")
 
 
 def _is_vae(path: str) -> bool:

@@ -21,7 +21,7 @@ MODEL_NAMES = frozenset("model names".split())
 
 def completion(args: argparse.Namespace, console: Console) -> int:
     """Print a completion script."""
-    print(completion_script(args.shell))
+    console.say_text(completion_script(args.shell))
     return 0
 
 

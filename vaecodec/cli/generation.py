@@ -121,6 +121,8 @@ def score(args: argparse.Namespace, console: Console) -> int:
             write_atomic(args.output, table.getvalue().encode(), args.force)
         elif not args.json:
             sys.stdout.write(table.getvalue())
+        for n in order if args.json else ():
+            console.say({"input": names[n], **scores[n]._asdict()}, "")
         if args.sheet:
             _write_sheet([generation.squeeze_grey(images[n]) for n in order[: args.most]], args.sheet, args.force)
         mean = float(np.mean([score.bpd for score in scores]))

@@ -91,5 +91,5 @@ def filetype(args: argparse.Namespace, console: Console) -> int:
     """Print a rule by which other programs recognise .vae files."""
     from importlib.resources import files
 
-    print((files("vaecodec") / "share" / f"vaecodec.{args.kind}").read_text(), end="")
+    console.say_text((files("vaecodec") / "share" / f"vaecodec.{args.kind}").read_text())
     return 0

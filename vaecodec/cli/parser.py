@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_QUALITY, MAX_ERROR, TUNES
+from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_QUALITY, EFFORTS, MAX_ERROR, TUNES
 from vaecodec.cli import help_texts
+
+T = TypeVar("T")
 
 
 class AddCommand(Protocol):
@@ -77,10 +81,8 @@ def _add_compression(add_command: AddCommand) -> None:
     goal.add_argument("--target-psnr", type=above_zero, metavar="DB", help="lowest PSNR of the decoded image, in dB")
     goal.add_argument("--lossless", action="store_true", help="keep every sample of images")
     goal.add_argument("--max-error", type=error, metavar="1..16", help="largest error of any sample, out of 0..255")
-    effort: dict[str, Any] = {"type": int, "choices": range(1, 10), "metavar": "1..9"}
-    images.add_argument(
-        "--effort", default=1, help="time for encoding; more gives fewer bits at equal error (default: 1)", **effort
-    )
+    text = "time for encoding; more gives fewer bits at equal error (default: 1)"
+    images.add_argument("--effort", type=effort, default=1, metavar="1..9", help=text)
     text = "the error to reduce: eye, as people see it, or psnr, of samples (default: eye; psnr with --target-psnr)"
     images.add_argument("--tune", choices=TUNES, help=text)
     text = "weights of the pixels: a grey image of the same size, white where the quality holds, darker for less"
@@ -111,7 +113,7 @@ def _add_compression(add_command: AddCommand) -> None:
     for parser in (info, verify):
         parser.add_argument("inputs", nargs="+", metavar="FILE", help=".vae file, or - for standard input")
     for parser in (decompress, verify):
-        parser.add_argument("-m", "--model", help="name or .vcm file (default: the shipped one that made the file)")
+        parser.add_argument("-m", "--model", help="name or .vcm file (default: the one that made the file)")
     for parser in (compress, decompress, verify):
         parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
         parser.add_argument("--no-limits", action="store_true", help="accept images of more than 179 megapixels")
@@ -155,13 +157,13 @@ def _add_models(add_command: AddCommand) -> None:
             action.add_argument("names", nargs="+", metavar="MODEL", help=operand)
         return action
 
-    add_action("list", "list names, ids and what models are for (the default)")
-    add_action("names", "list names alone")
-    add_action("show", "show the card, the size and the path of a model", "name or .vcm file")
-    add = add_action("add", "copy a .vcm file into the library, where files that need it find it", ".vcm file")
+    add_action("list", "List names, ids and what models are for (the default).")
+    add_action("names", "List names alone.")
+    add_action("show", "Show the card, the size and the path of a model.", "name or .vcm file")
+    add = add_action("add", "Copy a .vcm file into the library, where files that need it find it.", ".vcm file")
     add.add_argument("--name", default=None, help="name of the model (default: the file's)")
     add.add_argument("-f", "--force", action="store_true", default=False, help="replace a model of that name")
-    add_action("remove", "delete added models", "name")
+    add_action("remove", "Delete added models.", "name")
 
 
 def _add_training(add_command: AddCommand) -> None:
@@ -218,7 +220,7 @@ def _add_sets(add_command: AddCommand) -> None:
     unpack = add_command("unpack", "Unpack the images in the .vae file of a set.")
     unpack.add_argument("input", metavar="IN.vae")
     unpack.add_argument("-o", "--output", required=True, metavar="OUT", help=".npy file, or a folder for PNG files")
-    unpack.add_argument("-m", "--model", help="name or .vcm file (default: the shipped one that made the file)")
+    unpack.add_argument("-m", "--model", help="name or .vcm file (default: the one that made the file)")
     for parser in (pack, unpack):
         parser.add_argument("-f", "--force", action="store_true", help="overwrite files")
 
@@ -231,7 +233,7 @@ def _add_generation(add_command: AddCommand) -> None:
     sample.add_argument("--noisy", action="store_true", help="draw each pixel too (default: take its median)")
     vary = add_command("vary", "Draw images that resemble an image as a contact sheet.")
     vary.add_argument("input", metavar="IN", help="image")
-    vary.add_argument("--strength", type=float, default=0.5, metavar="0..1", help="0: the same, 1: any (default: 0.5)")
+    vary.add_argument("--strength", type=share, default=0.5, metavar="0..1", help="0: the same, 1: any (default: 0.5)")
     interpolate = add_command("interpolate", "Draw images between two images as a contact sheet.")
     interpolate.add_argument("first", metavar="A", help="image")
     interpolate.add_argument("last", metavar="B", help="image of the same size")
@@ -317,36 +319,68 @@ class Qualities(argparse.Action):
         setattr(namespace, self.dest, {**getattr(namespace, self.dest), codec: settings})
 
 
+def _number(text: str, kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> T:
+    """Parse a number, or raise an error that argparse shows: "x is not a number above 0"."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text} is not {expected}")
+    return value
+
+
 def quality(text: str) -> float:
     """Parse a quality."""
-    value = float(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not in 1..100")
-    return value
+    return _number(text, float, lambda value: 1 <= value <= 100, "in 1..100")
 
 
 def error(text: str) -> int:
     """Parse the largest error of a sample."""
-    value = int(text)
-    if not 1 <= value <= MAX_ERROR:
-        raise argparse.ArgumentTypeError(f"{text} is not in 1..{MAX_ERROR}")
-    return value
+    return _number(text, int, lambda value: 1 <= value <= MAX_ERROR, f"a whole number in 1..{MAX_ERROR}")
 
 
-def window(text: str) -> tuple[int, ...]:
-    """Parse a window."""
-    values = tuple(int(part) for part in text.split(","))
-    if len(values) != 4 or min(values) < 0 or min(values[2:]) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not TOP,LEFT,HEIGHT,WIDTH in pixels")
-    return values
+def effort(text: str) -> int:
+    """Parse an effort."""
+    return _number(text, int, lambda value: value in EFFORTS, f"a whole number in 1..{EFFORTS[-1]}")
 
 
 def positive(text: str) -> int:
     """Parse an integer above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
+    return _number(text, int, lambda value: value >= 1, "a whole number of 1 or more")
+
+
+def above_zero(text: str) -> float:
+    """Parse a finite number above 0."""
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def share(text: str) -> float:
+    """Parse a number in 0..1."""
+    return _number(text, float, lambda value: 0 <= value <= 1, "in 0..1")
+
+
+def window(text: str) -> tuple[int, ...]:
+    """Parse a window."""
+
+    def fits(values: tuple[int, ...]) -> bool:
+        return len(values) == 4 and min(values) >= 0 and min(values[2:]) >= 1
+
+    return _number(text, partial(_integers, separator=","), fits, "TOP,LEFT,HEIGHT,WIDTH in pixels")
+
+
+def size(text: str) -> tuple[int, int]:
+    """Parse WIDTHxHEIGHT as (height, width)."""
+
+    def fits(values: tuple[int, ...]) -> bool:
+        return len(values) == 2 and min(values) >= 1
+
+    width, height = _number(text.lower(), partial(_integers, separator="x"), fits, "WIDTHxHEIGHT in pixels")
+    return height, width
+
+
+def _integers(text: str, separator: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(separator))
 
 
 def byte_count(text: str) -> int:
@@ -359,22 +393,6 @@ def byte_count(text: str) -> int:
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 byte or more")
     return int(size)
-
-
-def above_zero(text: str) -> float:
-    """Parse a finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def size(text: str) -> tuple[int, int]:
-    """Parse WIDTHxHEIGHT as (height, width)."""
-    values = tuple(int(part) for part in text.lower().split("x"))
-    if len(values) != 2 or min(values) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT in pixels")
-    return values[1], values[0]
 
 
 def names(text: str) -> tuple[str, ...]:

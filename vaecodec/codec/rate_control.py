@@ -154,7 +154,8 @@ def meet(
         index, data, value = _search_files(target, lambda quality: encode(quality, effort), psnr, index)
     if target.excess(target.value, value) > 0:
         limit = f"{value:.2f} dB at most" if target.is_minimum else f"{value:.0f} bytes at least"
-        raise TargetError(f"the image comes to {limit}, and the target is {target.value:.10g}")
+        exact = "; lossless coding meets any" if target.is_minimum else ""
+        raise TargetError(f"the image comes to {limit}, and the target is {target.value:.10g}{exact}")
     return data
 
 

@@ -153,8 +153,8 @@ class Tally:
             self.bytes_after + after,
         )
 
-    def report(self, console: Console) -> None:
-        """Report the counts, as text and as a record."""
+    def report(self, console: Console, lists_failures: bool = False) -> None:
+        """Report the counts, as text and as a record; with a colon if a list of failures follows."""
         failed, seconds = len(console.failed), time.perf_counter() - self._start
         counts = {"unchanged": self.unchanged, "skipped": self.skipped, "warnings": console.warnings}
         shown = {name.rstrip("s") if count == 1 else name: count for name, count in counts.items() if count}
@@ -166,7 +166,7 @@ class Tally:
             text += f"{format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)}{share}, "
         elif self.bytes_before:
             text += f"{format_bytes(self.bytes_before)}, "
-        text += format_seconds(seconds) + ":" * (failed > 0)
+        text += format_seconds(seconds) + ":" * (lists_failures and failed > 0)
         sizes = {"bytes_before": self.bytes_before, "bytes_after": self.bytes_after, "seconds": seconds}
         console.say({"done": self.done, **counts, "failed": failed, **sizes}, text, status="summary")
 
@@ -261,7 +261,7 @@ class Run:
         """Report the counts and repeat all failures; return the exit status."""
         failed = self._console.failed
         self._console.clear()
-        self.tally.report(self._console)
+        self.tally.report(self._console, lists_failures=True)
         for line in failed:
             self._console.error(line)
         return int(bool(failed))

@@ -22,6 +22,7 @@ def read_weights(source: ImageLike, shape: tuple[int, int]) -> np.ndarray:
 
     Raises:
         OSError: the source cannot be read.
+        TypeError: it is neither an array nor what read_image takes.
         ValueError: it is no image, or has another size, or colours, or a number beyond 0..1.
     """
     if isinstance(source, np.ndarray) and source.dtype.kind in "fb":
@@ -31,6 +32,8 @@ def read_weights(source: ImageLike, shape: tuple[int, int]) -> np.ndarray:
             samples, _ = read_image(source)
         except CodecError as exc:
             raise ValueError(f"roi is no image: {exc}") from exc
+        except TypeError as exc:
+            raise TypeError(f"roi{str(exc).removeprefix('image')}") from exc
         if samples.ndim == 3 and samples.shape[2] >= 3 and (samples[..., :3] == samples[..., :1]).all():
             samples = samples[..., 0]
         if samples.ndim != 2:

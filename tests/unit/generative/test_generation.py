@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_commands_write_sheets(sampled, tmp_path, capsys):
     assert Image.open(out / "i.png").size[0] > 5 * 84 and Image.open(out / "t.png").mode == "RGB"
     assert cli.main(["sample", "-o", str(out / "s.png")]) == 1 and "exists already" in capsys.readouterr().err
     assert cli.main(["vary", str(tmp_path / "none.png"), "-o", str(out / "n.png")]) == 1
-    assert cli.main(["vary", first, "--strength", "2", "-o", str(out / "n.png")]) == 1
+    assert cli.main(["vary", first, "--strength", "2", "-o", str(out / "n.png")]) == 2
     assert "strength" in capsys.readouterr().err and not (out / "n.png").exists()
 
 
@@ -164,6 +165,11 @@ def test_score_writes_a_table_and_a_sheet(sampled, tmp_path, capsys):
     assert (
         (tmp_path / "t.csv").read_text().startswith("input,bpd,complexity,corrected,percentile,corrected_percentile\n")
     )
+    capsys.readouterr()
+    assert cli.main(["score", str(folder), "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record.get("input") for record in records] == [*(score["input"] for score in scores), None]
+    assert all(f"{record['bpd']:.4f}" == score["bpd"] for record, score in zip(records, scores, strict=False))
     # Damaged files are reported, and other files are scored.
     Image.fromarray(synthetic_image(40, 50)).save(folder / "3.png")
     (folder / "4.png").write_bytes(b"no image")
