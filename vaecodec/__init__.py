@@ -88,15 +88,15 @@ def encode(
     Args:
         image: an array, a PIL image, or an image file by path, as bytes or as a binary file.  Arrays are u8 or u16:
             [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA with straight alpha; [H, W, 1] comes
-            back as [H, W].  16 bits are kept losslessly, and so are images that cost fewer bits that way (screenshots,
-            drawings).  A model of other channels takes u8[H, W, C].
+            back as [H, W].  Images that cost fewer bits losslessly (screenshots, drawings) are kept that way.  Of u16
+            errors are relative to the bits that the largest sample needs.  A model of other channels takes u8[H, W, C].
         quality: 1..100; 75 without a target.  Give one of quality, targets, `lossless` and `max_error`.
         model: an installed model's name, or a .vcm file.
         limits: limits on the size of images read from files; None for none.
         threads: cores to use; without, all.  The bytes do not depend on it.
         target_size: bytes that the file may have at most, metadata included.
         target_bpp: the same in bits per pixel.
-        target_psnr: the least PSNR in dB over all colour samples.
+        target_psnr: the least PSNR in dB over all colour samples; of u16 the peak is that of the bits in use.
         effort: 1..9: more time, fewer bits at the same squared error.  With the two below decoding takes longer, too.
         lossless: keep every sample, without the model.
         max_error: 1..16, the largest error of a colour sample, in units of the samples; alpha is kept.

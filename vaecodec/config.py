@@ -35,6 +35,7 @@ SQUARED_STEPS_PER_BIT = 0.13  # price of a bit where wavelet coefficients are ro
 
 IMAGE_CHANNELS = (1, 3)  # of models for images: grey and RGB
 MAX_CHANNELS = 16
+FINE_MAX = 255 << 6  # white in 1/64 of a step of 8 bits, of which decoders make samples of more than 8 bits
 CELL = STRIDE * STRIDE  # pixels of a cell
 FILTER_REACH = 4  # samples that the restoration filter reaches to each side
 

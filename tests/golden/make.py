@@ -29,6 +29,7 @@ from vaecodec import arrays
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec, adaptive, fallback, modes
+from vaecodec.codec.parts import split
 from vaecodec.config import MAX_TILT, Config
 from vaecodec.container import image_file, stored
 from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
@@ -237,6 +238,16 @@ def make_kinds(codec: Codec) -> None:
         }
         for name, data in files.items():
             write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))
+    for channels, kind in enumerate(("grey", "grey-alpha", "rgb", "rgba"), 1):
+        bits = (9, 12, 16, 16)[channels - 1]
+        deep = sample(channels, 45, 60, np.uint16)
+        colours = deep if channels % 2 else deep[..., :-1]
+        colours >>= 16 - bits
+        _, colours, chunks = split(deep, 3)
+        data = codec.encode(colours, quality_of(398), metadata, effort=3 if channels == 4 else 1, tune="psnr")
+        assert channels < 4 or parse(data).header.filter, "vae16-rgba.vae is to have a filter"
+        data = insert_chunks(data, chunks)
+        write(HERE / "kinds" / f"vae16-{kind}.vae", data, modes.decode(data, model=str(MODEL)))
     wide = (np.arange(16384) // 64 % 256).astype(np.uint8)[None]  # wider than the limit of WebP
     write(HERE / "kinds" / "lossless-png.vae", fallback.pack_lossless(wide), wide)
 

@@ -31,6 +31,7 @@ PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "gains/", *ENCODER_ONL
 FIELDS = ("channels", "coarse", "coarse_blocks", "coarser", "fine", "fine_blocks", "hyper_width", "prior")
 UNIT = 2**24
 LEVELS, ANCHORS = 113, 8
+BESIDE = b"deep", b"ALPH"
 SKIPPED = 1024  # the largest number of unknown chunks
 
 
@@ -239,7 +240,7 @@ def read_file(data, model):
     require(tag == b"HEAD", f"the first chunk is {tag!r}, not HEAD")
     header = read_header(payload, model)
     for tag, payload in chunks:
-        check_tag(tag, payload, previous, {3: (b"grey", b"ALPH"), 1: (b"ALPH",)}.get(header.channels, ()))
+        check_tag(tag, payload, previous, {3: (b"grey", *BESIDE), 1: BESIDE}.get(header.channels, ()))
     ends = np.cumsum([0] + [length for length, _, _ in header.tiles]).tolist()
     require(ends[-1] == len(payload), f"DATA has {len(payload)} bytes, its tiles {ends[-1]}")
     return header, [payload[a:b] for a, b in pairwise(ends)]
@@ -248,9 +249,11 @@ def read_file(data, model):
 def check_tag(tag, payload, previous, allowed):
     """Section 2.1: check a chunk after the first, and append its tag to `previous`; tags in `allowed` are valid too."""
     is_known = tag in (b"iccp", b"exif", b"xmp_", b"phys", b"DATA", *allowed)
-    require(is_known or (b"a" <= tag[:1] <= b"z" and tag != b"grey"), f"chunk {tag!r} is unknown or not in its place")
+    unknown = b"a" <= tag[:1] <= b"z" and tag not in (b"grey", b"deep")
+    require(is_known or unknown, f"chunk {tag!r} is unknown or not in its place")
     require(not (is_known and tag in previous), f"chunk {tag!r} occurs twice")
     require(tag != b"grey" or not payload, "chunk grey is not empty")
+    require(tag != b"deep" or (len(payload) == 1 and 9 <= payload[0] <= 16), "chunk deep gives no depth of 9 to 16")
     previous.append(tag if is_known else None)
     require(previous.count(None) <= SKIPPED, "too many unknown chunks")
 
@@ -290,7 +293,7 @@ def read_pict(data):
 
 
 def read_adaptive_tiles(data, height, width, channels, depth, bound, tile, expansion):
-    """Section 2.7: decode the tiles of coding 2 to u8 or u16 [height, width, channels]."""
+    """Section 2.8: decode the tiles of coding 2 to u8 or u16 [height, width, channels]."""
     require(bound <= 16 and 6 <= tile <= 12, f"PICT: bound {bound} or tile {tile} is out of range")
     require(expansion <= (2 if depth == 16 else 0), f"PICT: expansion {expansion} to {depth} bits")
     from reference import reference_adaptive
@@ -321,7 +324,7 @@ def read_adaptive_tiles(data, height, width, channels, depth, bound, tile, expan
 
 
 def read_samples(payload, height, width, channels, depth):
-    """Section 2.8: decode a lossless payload to u8 or u16 [height, width, channels]."""
+    """Section 2.9: decode a lossless payload to u8 or u16 [height, width, channels]."""
     from PIL import Image
 
     file = payload[4:]
@@ -807,7 +810,7 @@ RAMPS = {1: (), 2: (2696,), 4: (8088, 2696, 851)}
 
 
 def restored(level, weights, logarithm):
-    """7.6: filter levels to pixels i64[H, W, C]; `logarithm` is that of the gain of the low-pass image."""
+    """7.6: filter levels i64[H, W, C]; `logarithm` is that of the gain of the low-pass image."""
     channels, classes = level.shape[2], 1 << weights[0]
     rotation = rotation_of(channels)
     a = np.moveaxis(clip(wrapped(level @ rotation.T + 2**16) >> 17, 4095), -1, 0)
@@ -834,8 +837,7 @@ def restored(level, weights, logarithm):
         h, v, d = neighbour_differences(a[k], 1)
         f = others[0, 0] * (h + v) + others[0, 1] * d + others[k, 0] * (sums[0] + sums[1]) + others[k, 1] * sums[2]
         corrections.append(clip(rounded(f, 2), 32767))
-    level = level + (wrapped(np.stack(corrections, -1) @ rotation + 2**17) >> 18)
-    return np.clip((level + 8192) >> 6, 0, 255)
+    return clip(level + (wrapped(np.stack(corrections, -1) @ rotation + 2**17) >> 18), 32767)
 
 
 def decode_levels(data, model):
@@ -855,20 +857,19 @@ def decode_levels(data, model):
 
 
 def decode_colours(data, model):
-    """Sections 3 to 7: return the Header of a file and its pixels u8[height, width, C]; check symbols and pixels."""
+    """Sections 3 to 7: the Header of a file, pixels u8[height, width, C] and `fine` i64; check symbols and pixels."""
     header, level = decode_levels(data, model)
     if header.filter:
         gains = step_logarithms(model, header.quality_index)
-        pixels = restored(level, header.filter, int(gains[12 * header.channels]))
-    else:
-        pixels = np.clip((level + 8192) >> 6, 0, 255)
-    pixels = pixels[: header.height, : header.width].astype(np.uint8)
+        level = restored(level, header.filter, int(gains[12 * header.channels]))
+    level = level[: header.height, : header.width]
+    pixels = np.clip((level + 8192) >> 6, 0, 255).astype(np.uint8)
     side = 16 * header.side
     corners = [(y, x) for y in range(0, header.height, side) for x in range(0, header.width, side)]
     for number, ((y, x), (_, _, crc)) in enumerate(zip(corners, header.tiles, strict=True)):
         tile = pixels[y : y + side, x : x + side]
         require(zlib.crc32(tile.tobytes()) == crc, f"tile {number}: wrong CRC of its pixels")
-    return header, pixels
+    return header, pixels, np.clip(level + 8160, 0, 16320)
 
 
 def symbol_crcs(data, model):
@@ -883,20 +884,23 @@ def decode(data, model):
     """
     if data[12:16] == b"PICT":
         return read_pict(data)
-    _, pixels = decode_colours(data, model)
+    _, pixels, fine = decode_colours(data, model)
     chunks = dict(read_chunks(data))
-    return assemble_samples(pixels, b"grey" in chunks, chunks.get(b"ALPH"))
+    depth = chunks[b"deep"][0] if b"deep" in chunks else 8
+    return assemble_samples(pixels if depth == 8 else fine, b"grey" in chunks, chunks.get(b"ALPH"), depth)
 
 
-def assemble_samples(colours, grey, alpha):
-    """Sections 2.5 and 2.6: convert u8[height, width, C] to grey if required, and append the alpha of ALPH."""
+def assemble_samples(colours, grey, alpha, depth=8):
+    """Sections 2.5 to 2.7: convert [height, width, C] to grey and to a depth if required, and append ALPH."""
     height, width = colours.shape[:2]
     if grey and colours.shape[2] == 3:
         colours = (colours.astype(np.int64).sum(2, keepdims=True) + 1) // 3
+    if depth > 8:
+        colours = (colours * (2**depth - 1) + 8160) // 16320
     if alpha is not None:
-        alpha = read_samples(alpha, height, width, 1, 8)
+        alpha = read_samples(alpha, height, width, 1, 8 if depth == 8 else 16)
         colours = np.concatenate([np.where(alpha == 0, 0, colours), alpha], 2)
-    return colours.astype(np.uint8)
+    return colours.astype(np.uint8 if depth == 8 else np.uint16)
 
 
 def read_stored(data):

@@ -321,13 +321,13 @@ def test_images_of_every_kind_keep_their_kind(tmp_path, monkeypatch, capsys):
         "drawing.vae": (3, 8),
         "grey.vae": (1, 8),
     }
-    assert infos["deep.vae"]["coding"] == infos["drawing.vae"]["coding"] == "lossless"
+    assert (infos["deep.vae"]["coding"], infos["drawing.vae"]["coding"]) == ("vae", "lossless")
     assert run("verify -r out", capsys)[0] == 0
     assert run("decompress -r out/in --output-dir back", capsys)[0] == 0
     with Image.open("back/in/alpha.png") as image:
         assert image.mode == "RGBA" and np.array_equal(np.asarray(image)[..., 3], alpha)
     with Image.open("back/in/deep.png") as image:
-        assert np.array_equal(np.asarray(image), rgb[..., 0].astype(np.uint16) * 257 + 3)
+        assert image.mode == "I;16" and np.abs(np.asarray(image) / 257 - rgb[..., 0]).mean() < 4
     with Image.open("back/in/drawing.png") as image:
         assert np.array_equal(np.asarray(image), drawing)
     with Image.open("back/in/grey.png") as image:

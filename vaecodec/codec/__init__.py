@@ -117,9 +117,10 @@ class Codec:
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
         check: bool = False,
+        is_fine: bool = False,
     ) -> np.ndarray:
         """Decode a .vae file to u8[H, W, C]; see Decoder.decode."""
-        return self.decoder.decode(data, window, reduce, limits, progress, check)
+        return self.decoder.decode(data, window, reduce, limits, progress, check, is_fine)
 
     def decode_batch(
         self,
@@ -129,9 +130,10 @@ class Codec:
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
         names: Sequence[str] | None = None,
+        are_fine: Sequence[bool] | None = None,
     ) -> list[np.ndarray]:
         """See Decoder.decode_batch."""
-        return self.decoder.decode_batch(files, window, reduce, limits, progress, names)
+        return self.decoder.decode_batch(files, window, reduce, limits, progress, names, are_fine)
 
     def decode_strips(
         self,
@@ -141,9 +143,10 @@ class Codec:
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
         check: bool = False,
+        is_fine: bool = False,
     ) -> tuple[tuple[int, int, int], Iterator[np.ndarray]]:
         """See Decoder.decode_strips."""
-        return self.decoder.decode_strips(data, window, reduce, limits, progress, check)
+        return self.decoder.decode_strips(data, window, reduce, limits, progress, check, is_fine)
 
     def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
         """See Decoder.decode_levels."""

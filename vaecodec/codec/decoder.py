@@ -32,8 +32,10 @@ from vaecodec.model.file import Model
 from vaecodec.native.transforms import FilterWeights
 from vaecodec.prior.context_model import decode_tile
 from vaecodec.progress import Progress, counted, named
+from vaecodec.threads import Threads
 from vaecodec.transforms import restoration
 from vaecodec.transforms.backends import Transforms
+from vaecodec.transforms.networks import fine_levels
 from vaecodec.transforms.tiling import Box, Grid, halo, window_box
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, empty_coefficients
 
@@ -54,6 +56,7 @@ class Decoder:
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
         check: bool = False,
+        is_fine: bool = False,
     ) -> np.ndarray:
         """Decode a .vae file, or a window of it.
 
@@ -64,9 +67,10 @@ class Decoder:
             limits: limits on the size of images; None for none.
             progress: called as tiles are done.
             check: compare the pixels of each whole tile with the CRC in the file.
+            is_fine: return 1/64 of steps of 8 bits, 0..FINE_MAX.
 
         Returns:
-            u8[H, W, C].
+            u8[H, W, C], or u16[H, W, C] where `is_fine`.
 
         Raises:
             FormatError: the file is damaged.
@@ -74,7 +78,7 @@ class Decoder:
             LimitError: the image exceeds the limits.
             ValueError: the window or the reduction is invalid.
         """
-        return gather(*self.decode_strips(data, window, reduce, limits, progress, check))
+        return gather(*self.decode_strips(data, window, reduce, limits, progress, check, is_fine))
 
     def decode_strips(
         self,
@@ -84,12 +88,13 @@ class Decoder:
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
         check: bool = False,
+        is_fine: bool = False,
     ) -> tuple[tuple[int, int, int], Iterator[np.ndarray]]:
-        """Return (H, W, C) and the rows of what `decode` returns, u8[n, W, C], a row of tiles at a time.
+        """Return (H, W, C) and the rows of what `decode` returns, [n, W, C], a row of tiles at a time.
 
         Raises as `decode` does; damage to a tile is found when its turn comes.
         """
-        task = self._task(data, window, reduce, limits)
+        task = self._task(data, window, reduce, limits)._replace(is_fine=is_fine)
         shape = (*task.plan.output.shape, self.model.config.channels)
         return shape, self._strips(task, progress, check and reduce == 1)
 
@@ -101,16 +106,18 @@ class Decoder:
         limits: Limits | None = DEFAULT,
         progress: Progress | None = None,
         names: Sequence[str] | None = None,
+        are_fine: Sequence[bool] | None = None,
     ) -> list[np.ndarray]:
         """Decode .vae files as `decode` does, in order; tiles of one shape are decoded together.
 
-        Raises as `decode` does; messages begin with the file's name, without `names` "file 0", "file 1".
+        `are_fine` is `is_fine` of each file.  Raises as `decode` does; messages begin with the file's name, without
+        `names` "file 0", "file 1".
         """
         names = names or [f"file {n}" for n in range(len(files))]
         tasks = []
-        for name, data in zip(names, files, strict=True):
+        for name, data, is_fine in zip(names, files, are_fine or [False] * len(files), strict=True):
             with named(name):
-                tasks.append(self._task(data, window, reduce, limits, f"{name}: "))
+                tasks.append(self._task(data, window, reduce, limits, f"{name}: ")._replace(is_fine=is_fine))
         keys = [(task.plan.grid, task.parsed.header.quality_index) for task in tasks]
         order = sorted(range(len(tasks)), key=keys.__getitem__)
         with Schedule.of_grids(((task.plan.grid, task.tile_count) for task in tasks), self._threads) as schedule:
@@ -198,26 +205,33 @@ class Decoder:
         return self._synthesised_tiles(schedule, tasks)
 
     def _synthesised_tiles(self, schedule: Schedule, tasks: list[DecodeTask]) -> Iterator[PlacedTile]:
-        def surrounded(task: DecodeTask) -> Iterator[tuple[Header, Box, Box, Coefficients]]:
-            header = task.parsed.header
-            margin = halo(self.model.config, bool(header.filter))
-            return ((header, *tile) for tile in self._with_halo(schedule, task, margin))
+        def surrounded(task: DecodeTask) -> Iterator[tuple[DecodeTask, Box, Box, Coefficients]]:
+            margin = halo(self.model.config, bool(task.parsed.header.filter))
+            return ((task, *tile) for tile in self._with_halo(schedule, task, margin))
 
-        def synthesise(*tiles: tuple[Header, Box, Box, Coefficients]) -> list[PlacedTile]:
-            header = tiles[0][0]
-            coefficients, weights = [tile[3] for tile in tiles], self._filter_weights(header)
-            images = self._transforms.pixels(coefficients, header.quality_index, weights, schedule.inner)
+        def synthesise(*tiles: tuple[DecodeTask, Box, Box, Coefficients]) -> list[PlacedTile]:
+            header, coefficients = tiles[0][0].parsed.header, [tile[3] for tile in tiles]
+            how = header.quality_index, self._filter_weights(header), schedule.inner
+            images = (self._fine if tiles[0][0].is_fine else self._transforms.pixels)(coefficients, *how)
             return [
                 (place, image[place.relative_to(pixel_box(outer)).slices()])
                 for (_, place, outer, _), image in zip(tiles, images, strict=True)
             ]
 
-        def key(tile: tuple[Header, Box, Box, Coefficients]) -> tuple[object, ...]:
-            return tile[0].quality_index, tile[0].filter, tile[3].low.shape
+        def key(tile: tuple[DecodeTask, Box, Box, Coefficients]) -> tuple[object, ...]:
+            header = tile[0].parsed.header
+            return header.quality_index, header.filter, tile[0].is_fine, tile[3].low.shape
 
         tiles = chain.from_iterable(map(surrounded, tasks))
         groups = group_consecutive(tiles, key, self._transforms.batch)
         return chain.from_iterable(schedule.map(synthesise, groups))
+
+    def _fine(
+        self, coefficients: list[Coefficients], quality_index: int, weights: FilterWeights | None, threads: Threads
+    ) -> list[np.ndarray]:
+        """u16[16h, 16w, C] each, where Transforms.pixels returns u8."""
+        levels = self._transforms.levels(coefficients, quality_index, threads)
+        return [fine_levels(image, weights, threads) for image in levels]
 
     def _reduced_tiles(self, schedule: Schedule, task: DecodeTask) -> Iterator[PlacedTile]:
         """Decode at a fraction of the size, by means of the linear part of the synthesis, without its network.
@@ -227,7 +241,7 @@ class Decoder:
         factor = task.plan.reduce
         for place, outer, coefficients in self._with_halo(schedule, task, halo(self.model.config)):
             samples = self.model.transforms.synthesis.linear(coefficients, schedule.inner)
-            pixels = reduce_samples(samples, factor)
+            pixels = reduce_samples(samples, factor, task.is_fine)
             yield place, pixels[place.relative_to(pixel_box(outer).reduce(factor)).slices()]
 
     def _with_halo(self, schedule: Schedule, task: DecodeTask, margin: int) -> Iterator[tuple[Box, Box, Coefficients]]:
@@ -288,6 +302,7 @@ def _checked(task: DecodeTask, tiles: Iterator[PlacedTile]) -> Iterator[PlacedTi
     grid, target = task.plan.grid, task.plan.target
     for index, (place, pixels) in zip(grid.overlapping(task.plan.cells), tiles, strict=True):
         whole = pixel_box(grid.box(index)).intersection(Box(0, 0, grid.height, grid.width))
-        if whole.intersection(target) == whole and pixel_crc(pixels) != task.parsed.tiles[index].pixels:
+        shown = ((pixels + 32) >> 6).astype(np.uint8) if task.is_fine else pixels
+        if whole.intersection(target) == whole and pixel_crc(shown) != task.parsed.tiles[index].pixels:
             raise FormatError(f"{task.name}tile {index} is damaged: the CRC of its pixels does not match")
         yield place, pixels

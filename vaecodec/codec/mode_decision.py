@@ -16,12 +16,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from vaecodec.codec import Codec, exact, fallback
+from vaecodec.codec.parts import Parts
 from vaecodec.config import lambda_at
 from vaecodec.container import image_file
 from vaecodec.container.chunks import ALPHA, insert_chunks
 from vaecodec.container.image_file import pack_fallback, quality_index_of
 from vaecodec.container.pict import FallbackHeader
-from vaecodec.images.channels import alpha_channel, count_channels, join_alpha
+from vaecodec.images.channels import alpha_channel, count_bits, count_channels, join_alpha
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
 BLOCK_ROWS = 64
@@ -43,8 +44,7 @@ MIN_AVIF_SHARE = 0.94
 def choose_file(
     codec: Codec,
     samples: np.ndarray,
-    colours: np.ndarray,
-    chunks: list[tuple[bytes, bytes]],
+    parts: Parts,
     latents: bytes,
     quality: float,
     metadata: dict[str, bytes] | None,
@@ -53,29 +53,28 @@ def choose_file(
 
     Args:
         codec: the codec that made `latents`.
-        samples: u8, with colours 0 where alpha is 0.
-        colours: what the model codes of them.
-        chunks: those beside the model's data.
+        samples: u8 or u16, with colours 0 where alpha is 0.
+        parts: what the model codes of them, and what is beside it.
         latents: the file of the model.
         quality: 1..100.
         metadata: for the other files.
     """
     quality_index, grey = quality_index_of(quality), count_channels(samples) < 3
-    if is_photograph(codec, samples, colours, latents, quality):
+    if is_photograph(codec, parts.samples, parts.colours, latents, quality):
         return latents
     files = [exact.encode(samples, 0, metadata, codec.threads), latents]
-    if fallback.supports_avif(samples.shape[:2]):
-        channels = np.ascontiguousarray(colours[..., 0]) if grey else colours
+    if samples.dtype == np.uint8 and fallback.supports_avif(samples.shape[:2]):
+        channels = np.ascontiguousarray(parts.colours[..., 0]) if grey else parts.colours
         avif = fallback.encode_avif(channels, fallback.avif_quality(quality_index))
-        alpha = [chunk for chunk in chunks if chunk[0] == ALPHA]
+        alpha = [chunk for chunk in parts.chunks if chunk[0] == ALPHA]
         files.append(insert_chunks(pack_fallback(fallback.header("avif", samples), avif, metadata), alpha))
     return min(files, key=lambda data: cost(data, samples, codec, quality_index))
 
 
 def cost(data: bytes, samples: np.ndarray, codec: Codec, quality_index: int) -> float:
-    """Rate + lambda * 255^2 * MSE of a file of these samples, in bits a pixel."""
-    error = squared_error(samples, reconstruct(data, samples, codec)) / samples.size
-    return _bits_per_pixel(len(data), samples) + lambda_at(quality_index) * error
+    """Rate + lambda * 255^2 * MSE of a file of these samples, in bits a pixel; 1 is the peak of the MSE."""
+    error = squared_error(samples, reconstruct(data, samples, codec)) / samples.size / _peak(samples) ** 2
+    return _bits_per_pixel(len(data), samples) + lambda_at(quality_index) * 255**2 * error
 
 
 def is_photograph(codec: Codec, samples: np.ndarray, colours: np.ndarray, latents: bytes, quality: float) -> bool:
@@ -129,11 +128,17 @@ def reconstruct(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
     contents = image_file.contents(data, check_data=False)
     head = contents.header
     if not isinstance(head, FallbackHeader):
-        return join_alpha(codec.decode(data, limits=None), contents.grey, alpha_channel(samples))
+        colours = codec.decode(data, limits=None, is_fine=contents.depth > 8)
+        return join_alpha(colours, contents.grey, alpha_channel(samples), contents.depth)
     if head.coding != "avif":
         return samples
     rgb = fallback.decode_avif(contents.data.of(data), (head.height, head.width))
     return join_alpha(rgb, head.channels < 3, alpha_channel(samples))
+
+
+def _peak(samples: np.ndarray) -> int:
+    """The largest colour that these samples could have with as many bits as they use."""
+    return (1 << count_bits(samples)) - 1
 
 
 def _bits_per_pixel(length: int, samples: np.ndarray) -> float:
@@ -145,15 +150,20 @@ def squared_error(samples: np.ndarray, decoded: np.ndarray) -> float:
     total = 0.0
     for top in range(0, len(samples), BLOCK_ROWS):
         rows = slice(top, top + BLOCK_ROWS)
-        total += np.square(decoded[rows].astype(np.float32) - samples[rows]).sum(dtype=np.float64)
+        difference = decoded[rows].astype(np.float32) - samples[rows].astype(np.float32)
+        total += np.square(difference).sum(dtype=np.float64)
     return total
 
 
 def psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """PSNR in dB over the colour samples of (original, decoded) parts of an image; inf where they are equal."""
-    error, count = 0.0, 0
+    """PSNR in dB over the colour samples of (original, decoded) parts of an image; inf where they are equal.
+
+    The peak is that of the bits that the original uses, which is one part where they are more than 8.
+    """
+    error, count, peak = 0.0, 0, 255
     for original, decoded in pairs:
         error += squared_error(original, decoded)  # alpha is lossless
         alpha = 0 if alpha_channel(original) is None else original.shape[0] * original.shape[1]
         count += original.size - alpha
-    return 10 * math.log10(255**2 * count / error) if error else math.inf
+        peak = _peak(original)
+    return 10 * math.log10(peak**2 * count / error) if error else math.inf

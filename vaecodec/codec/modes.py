@@ -1,8 +1,8 @@
 """Encode and decode images of any kind: choose what codes the samples, and add what the model does not code.
 
 samples --split--> RGB --Codec--> latents      + lossless alpha     photographs
-samples --exact--> WebP, PNG, or adaptive      + lossless alpha     what is to be lossless or near-lossless, 16 bits,
-                                                                    and what costs less that way
+samples --exact--> WebP, PNG, or adaptive      + lossless alpha     what is to be lossless or near-lossless, and what
+                                                                    costs less that way
 samples --fallback--> AVIF                     + lossless alpha     what costs less that way
 """
 
@@ -15,22 +15,19 @@ import numpy as np
 from vaecodec.arguments import DEFAULT_TUNE, check_reduction, check_tune
 from vaecodec.codec import Codec, adaptive, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
+from vaecodec.codec.parts import check_samples, decode_alpha, split, split_colours
 from vaecodec.codec.rate_control import Target, meet
 from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import image_file
-from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
+from vaecodec.container.chunks import GREY, insert_chunks
 from vaecodec.container.image_file import Contents, quality_index_of
 from vaecodec.container.pict import FallbackHeader
-from vaecodec.errors import CodecError
 from vaecodec.images.channels import (
     check_array,
     clear_transparent,
-    count_channels,
     downscale,
     join_alpha,
-    split_alpha,
-    to_model_channels,
 )
 from vaecodec.images.strips import ModelRows, Rows, Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
@@ -53,13 +50,12 @@ def encode(
 
     Args:
         codec: a codec of RGB or grey; or of other channels, which takes only u8[H, W, C].
-        samples: u8 or u16 [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA.  16 bits are coded
-            losslessly at any quality.
+        samples: u8 or u16 [H, W] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, [H, W, 4] RGBA.
         quality: 1..100, or a target.
         metadata: by name, as read_image returns it.
         progress: called as tiles are done.
-        effort: 1..9, for what the model codes, and for 16 bits, `lossless` and bounds on errors.
-        weights: f32[H, W], 0..1, of the squared errors of pixels; the model then codes every image of 8 bits.
+        effort: 1..9, for what the model codes, and for `lossless` and bounds on errors.
+        weights: f32[H, W], 0..1, of the squared errors of pixels; the model then codes every image.
         tune: "eye" or "psnr", for what the model codes.
 
     Raises:
@@ -104,13 +100,11 @@ def _encode_weighted(
     weights: np.ndarray,
     tune: str,
 ) -> bytes:
-    """Encode u8 samples with the model, whatever they show."""
+    """Encode samples with the model, whatever they show."""
     channels, chunks = codec.model.config.channels, list[tuple[bytes, bytes]]()
     if channels in IMAGE_CHANNELS:
         check_samples(samples)
-        if samples.dtype != np.uint8:
-            raise CodecError("roi does not go with 16 bits a sample, which are kept without loss")
-        samples, chunks = _split(clear_transparent(samples), channels)
+        _, samples, chunks = split(clear_transparent(samples), channels)
     else:
         check_array(channels, samples)
     how = progress, effort, weights, tune
@@ -140,30 +134,29 @@ def encode_batch(
         check_samples(samples)
     about = metadata or [None] * len(images)
     cleared = [clear_transparent(samples) for samples in images]
-    split = {n: _split(samples, channels) for n, samples in enumerate(cleared) if samples.dtype == np.uint8}
+    parts = [split(samples, channels) for samples in cleared]
 
     def encode_latents_of(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
         if not chosen:
             return {}
-        colours, kept = [split[n][0] for n in chosen], [about[n] for n in chosen]
+        colours, kept = [parts[n].colours for n in chosen], [about[n] for n in chosen]
         files = codec.encode_batch(colours, quality, kept, progress=progress, effort=effort, tune=tune)
-        return {n: insert_chunks(data, split[n][1]) for n, data in zip(chosen, files, strict=True)}
+        return {n: insert_chunks(data, parts[n].chunks) for n, data in zip(chosen, files, strict=True)}
 
-    latents = encode_latents_of(list(split), 1)  # the decision is made at effort 1; only what the model wins is refined
-    best = {n: choose_file(codec, cleared[n], *split[n], latents[n], quality, about[n]) for n in split}
+    numbers = range(len(cleared))
+    latents = encode_latents_of(numbers, 1)  # the decision is made at effort 1; only what the model wins is refined
+    best = {n: choose_file(codec, cleared[n], parts[n], latents[n], quality, about[n]) for n in numbers}
     if effort > 1:
-        best |= encode_latents_of([n for n in split if best[n] is latents[n]], effort)
-    for n in set(range(len(cleared))) - set(best):
-        best[n] = exact.encode(cleared[n], 0, about[n], codec.threads, effort=effort)
-    return [best[n] for n in range(len(cleared))]
+        best |= encode_latents_of([n for n in numbers if best[n] is latents[n]], effort)
+    return [best[n] for n in numbers]
 
 
 def analyse_batch(
     codec: Codec, images: Sequence[np.ndarray], quality: float = 75, tune: str = DEFAULT_TUNE
 ) -> list[list[Latents]]:
-    """Analyse u8 samples: the latents of the tiles of each image, for `encode_latents`."""
+    """Analyse samples: the latents of the tiles of each image, for `encode_latents`."""
     channels = codec.model.config.channels
-    colours = [_split_colours(clear_transparent(samples), channels) for samples in images]
+    colours = [split_colours(clear_transparent(samples), channels) for samples in images]
     return codec.analyse_batch(colours, quality, tune=tune)
 
 
@@ -175,11 +168,11 @@ def encode_latents(
     metadata: dict[str, bytes] | None = None,
     tune: str = DEFAULT_TUNE,
 ) -> bytes:
-    """Encode u8 samples as `encode` does, with the latents that `analyse_batch` returned at the same quality."""
+    """Encode samples as `encode` does, with the latents that `analyse_batch` returned at the same quality."""
     samples = clear_transparent(samples)
-    colours, chunks = _split(samples, codec.model.config.channels)
-    data = insert_chunks(codec.encode_latents(colours, latents, quality, metadata, tune=tune), chunks)
-    return choose_file(codec, samples, colours, chunks, data, quality, metadata)
+    parts = split(samples, codec.model.config.channels)
+    data = insert_chunks(codec.encode_latents(parts.colours, latents, quality, metadata, tune=tune), parts.chunks)
+    return choose_file(codec, samples, parts, data, quality, metadata)
 
 
 def encode_rows(
@@ -213,28 +206,6 @@ def encode_rows(
 
     height, width, _ = open_rows().shape
     return meet(quality, (height, width), encode_at, lambda data: psnr(strip_pairs(data)), effort)
-
-
-def _split_colours(samples: np.ndarray, channels: int) -> np.ndarray:
-    """RGB, or grey u8[H, W, 1] for a model of one channel, of u8 samples."""
-    return to_model_channels(channels, split_alpha(samples)[0], count_channels(samples) < 3)
-
-
-def _split(samples: np.ndarray, channels: int) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
-    """Split u8 samples into what the model codes and the chunks beside it."""
-    alpha = split_alpha(samples)[1]
-    chunks = [(GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
-    if alpha is not None:
-        chunks.append((ALPHA, fallback.encode_plane(np.ascontiguousarray(alpha))))
-    return _split_colours(samples, channels), chunks
-
-
-def check_samples(samples: np.ndarray) -> None:
-    """Raise CodecError on what `encode` does not take."""
-    if samples.dtype not in (np.uint8, np.uint16):
-        raise CodecError(f"pixels are {samples.dtype}, expected uint8 in [0, 255] or uint16 in [0, 65535]")
-    if samples.ndim not in (2, 3) or samples.shape[2:] not in ((), (2,), (3,), (4,)) or not samples.size:
-        raise CodecError(f"shape {samples.shape}, expected [H, W], or [H, W, 2, 3 or 4], none of them 0")
 
 
 def decode(
@@ -289,7 +260,7 @@ def decode_strips(
     if isinstance(contents.header, FallbackHeader):
         return shape, _decode_fallback(data, contents, contents.header, box, reduce, threads, progress)
     codec = codec or codec_for(data, model, threads=threads)
-    _, strips = codec.decode_strips(data, window, reduce, None, progress, check)
+    _, strips = codec.decode_strips(data, window, reduce, None, progress, check, contents.depth > 8)
     return shape, _join_strips(strips, data, contents, box, reduce)
 
 
@@ -318,8 +289,9 @@ def decode_batch(
             else:
                 members.setdefault(codec_for(data, model, threads=threads), []).append(n)
     for codec, numbers in members.items():
-        file_names = [names[n] for n in numbers]
-        colours = codec.decode_batch([files[n] for n in numbers], window, reduce, None, names=file_names)
+        file_names, are_fine = [names[n] for n in numbers], [parsed[n][0].depth > 8 for n in numbers]
+        chosen = [files[n] for n in numbers]
+        colours = codec.decode_batch(chosen, window, reduce, None, names=file_names, are_fine=are_fine)
         for n, rgb in zip(numbers, colours, strict=True):
             contents, box, shape = parsed[n]
             with named(names[n]):
@@ -342,7 +314,7 @@ def verify(
         for _ in _decode_fallback(data, contents, contents.header, box, 1, threads, progress):
             pass
     else:
-        _decode_alpha(data, contents)
+        decode_alpha(data, contents)
         codec_for(data, model, threads=threads).verify(data, None, progress)
 
 
@@ -363,12 +335,13 @@ def _parse(
 def _join_strips(
     strips: Iterator[np.ndarray], data: bytes, contents: Contents, box: Box, reduce: int
 ) -> Iterator[np.ndarray]:
-    """Join strips u8[n, W, 3] of the codec with alpha, and convert them to grey if the image is grey."""
-    alpha, top = _decode_alpha(data, contents), 0
+    """Join strips [n, W, 1 or 3] of the codec with alpha, and convert them to the samples of the image."""
+    alpha, top = decode_alpha(data, contents), 0
     if alpha is not None:
         alpha = downscale(alpha, box, reduce)
     for rgb in strips:
-        yield join_alpha(rgb, contents.grey, None if alpha is None else alpha[top : top + len(rgb)])
+        part = None if alpha is None else alpha[top : top + len(rgb)]
+        yield join_alpha(rgb, contents.grey, part, contents.depth)
         top += len(rgb)
 
 
@@ -389,12 +362,5 @@ def _decode_fallback(
         samples = fallback.decode_lossless(payload, shape, header.channels, header.depth)
     else:
         rgb = fallback.decode_avif(payload, shape)
-        samples = join_alpha(rgb, header.channels < 3, _decode_alpha(data, contents))
+        samples = join_alpha(rgb, header.channels < 3, decode_alpha(data, contents))
     return iter([downscale(samples, box, reduce)])
-
-
-def _decode_alpha(data: bytes, contents: Contents) -> np.ndarray | None:
-    if contents.alpha is None:
-        return None
-    head = contents.header
-    return fallback.decode_lossless(contents.alpha.of(data), (head.height, head.width), 1, 8)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from vaecodec.config import STRIDE
+from vaecodec.config import FINE_MAX, STRIDE
 from vaecodec.container.image_file import Parsed
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.tiling import Box, Grid
@@ -56,6 +56,7 @@ class DecodeTask(NamedTuple):
     plan: DecodePlan
     name: str = ""
     values: Sequence[Values] = ()  # of all tiles, where they are known already
+    is_fine: bool = False  # whether to return u16 of 0..FINE_MAX
 
     @property
     def tile_count(self) -> int:
@@ -176,10 +177,11 @@ def halo_free_area(tile: Box, cells: tuple[int, int], image: tuple[int, int], re
     return area if min(area.shape) > 0 else Box(0, 0, 0, 0)
 
 
-def reduce_samples(samples: np.ndarray, factor: int) -> np.ndarray:
-    """u8[H / factor, W / factor, C]: means of samples i16[H, W, C], unit 2**-14, halves rounded up."""
+def reduce_samples(samples: np.ndarray, factor: int, is_fine: bool = False) -> np.ndarray:
+    """u8[H / factor, W / factor, C], or u16 of 0..FINE_MAX: means of i16[H, W, C], unit 2**-14, halves rounded up."""
     height, width, channels = samples.shape
     squares = samples.reshape(height // factor, factor, width // factor, factor, channels)
     sums = squares.sum(3, dtype=np.int32).sum(1, dtype=np.int64)
     bits = SAMPLE_BITS + 2 * (factor.bit_length() - 1)
-    return np.clip((255 * sums + (128 << bits)) >> bits, 0, 255).astype(np.uint8)
+    white, dtype = (FINE_MAX, np.uint16) if is_fine else (255, np.uint8)
+    return np.clip((white * (2 * sums + (1 << bits)) + (1 << bits)) >> (bits + 1), 0, white).astype(dtype)

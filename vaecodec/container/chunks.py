@@ -22,8 +22,8 @@ VERSION = 1
 MAX_UNKNOWN = 1024  # chunks that a reader skips: each takes time, however small it is
 MAX_METADATA = 1 << 24  # bytes of one metadata chunk, inflated
 METADATA = {"icc": b"iccp", "exif": b"exif", "xmp": b"xmp_", "dpi": b"phys"}
-GREY, ALPHA = b"grey", b"ALPH"
-KNOWN = (b"HEAD", b"PICT", GREY, ALPHA, b"DATA", *METADATA.values())
+GREY, DEEP, ALPHA = b"grey", b"deep", b"ALPH"
+KNOWN = (b"HEAD", b"PICT", GREY, DEEP, ALPHA, b"DATA", *METADATA.values())
 BLOCK = 1 << 20  # bytes read at once
 OTHER_KINDS = {
     b"FILE": "this .vae file holds a file that is not an image (vaecodec decompress restores it)",

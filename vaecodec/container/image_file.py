@@ -4,7 +4,7 @@
     HEAD     version, model, size, quality index, tile size, channels; length and CRCs of each tile; perhaps a filter
              or PICT: version, coding, channels, depth and size of an image in a fallback coding
     iccp exif xmp_ phys   optional metadata, deflated
-    grey ALPH             optional: the image is grey; its alpha plane, without loss
+    grey deep ALPH        optional: the image is grey; it has more than 8 bits a sample; its alpha plane, without loss
     DATA     the tiles, end to end; or the image as a WebP, PNG or AVIF file, or in tiles of the adaptive coding
 
 Standard library only.
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, overload
 from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, MAX_TILT, QUALITY_INDICES, QUALITY_SCALE, TILTED_SCALE
 from vaecodec.container.chunks import (
     ALPHA,
+    DEEP,
     GREY,
     KNOWN,
     MAGIC,
@@ -138,11 +139,7 @@ class Contents(NamedTuple):
     data: Span
     grey: bool
     alpha: Span | None
-
-    @property
-    def depth(self) -> int:
-        """Bits a sample; those of more than 8 are u16."""
-        return self.header.depth if isinstance(self.header, FallbackHeader) else 8
+    depth: int = 8  # bits a sample; those of more than 8 are u16
 
     @property
     def channels(self) -> int:
@@ -166,11 +163,7 @@ class Preamble(NamedTuple):
     header: Header | FallbackHeader
     channels: int
     metadata: dict[str, bytes]
-
-    @property
-    def depth(self) -> int:
-        """Bits a sample."""
-        return self.header.depth if isinstance(self.header, FallbackHeader) else 8
+    depth: int = 8  # bits a sample
 
 
 def tile_count(height: int, width: int, tile: int) -> int:
@@ -276,12 +269,26 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
     return Header(model.hex(), height, width, quality_index, 1 << size, version, channels or 3, tilt=flags // TILT_BIT)
 
 
-def _check_beside(header: Header, tag: bytes, length: int) -> None:
-    """Raise FormatError where grey or ALPH, of so many bytes, does not go with HEAD."""
-    if header.channels != 3 and not (tag == ALPHA and header.is_image):
+def _check_beside(header: Header | FallbackHeader, tag: bytes, length: int) -> None:
+    """Raise FormatError where grey, deep or ALPH, of so many bytes, does not go with the first chunk."""
+    if isinstance(header, FallbackHeader):
+        if tag != ALPHA:
+            raise FormatError(f"chunk {name_of_tag(tag)} does not go with PICT")
+        return
+    if header.channels != 3 and not (tag != GREY and header.is_image):
         raise FormatError(f"chunk {name_of_tag(tag)} does not go with {header.channels} channels")
-    if tag == GREY and length:
-        raise FormatError(f"chunk {name_of_tag(tag)} has {length} bytes, expected none")
+    if tag != ALPHA and length != (tag == DEEP):
+        raise FormatError(f"chunk {name_of_tag(tag)} has {length} bytes, expected {int(tag == DEEP)}")
+
+
+def _read_depth(header: Header | FallbackHeader, deep: bytes | memoryview | None) -> int:
+    """Bits a sample, of PICT or of the chunk deep; raises FormatError on any value out of range."""
+    if isinstance(header, FallbackHeader):
+        return header.depth
+    depth = deep[0] if deep else 8
+    if deep and not 9 <= depth <= 16:
+        raise FormatError(f"chunk deep gives {depth} bits (9..16)")
+    return depth
 
 
 def check_is_image(header: Header | FallbackHeader) -> None:
@@ -310,9 +317,7 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
             header, table = header._replace(filter=bytes(payload[end:])), payload[HEAD.size : end]
         elif tag == b"PICT":
             header = read_pict(view[offset : offset + length])
-        elif tag == GREY and isinstance(header, FallbackHeader):
-            raise FormatError(f"chunk {name_of_tag(tag)} does not go with PICT")
-        elif tag in (GREY, ALPHA) and isinstance(header, Header):
+        elif tag in (GREY, DEEP, ALPHA) and header is not None:
             _check_beside(header, tag, length)
     assert header is not None  # read_chunks ends with DATA, which the header must precede
     payloads = spans[b"DATA"]
@@ -323,7 +328,8 @@ def contents(data: bytes | memoryview, check_data: bool = True) -> Contents:
         raise FormatError(f"chunk {name_of_tag(ALPHA)} is missing or does not go with coding {header.coding}")
     known = {name: spans[tag] for name, tag in METADATA.items() if tag in spans}
     grey = GREY in spans or (isinstance(header, Header) and header.channels == 1)
-    return Contents(header, tiles, known, payloads, grey, spans.get(ALPHA))
+    depth = _read_depth(header, spans[DEEP].of(view) if DEEP in spans else None)
+    return Contents(header, tiles, known, payloads, grey, spans.get(ALPHA), depth)
 
 
 def parse(data: bytes | memoryview, check_data: bool = True) -> Parsed:
@@ -376,9 +382,10 @@ def read_preamble(file: BinaryIO) -> Preamble:
     """
     payloads, length = read_leading_chunks(file, HEAD.size)
     header = read_head(payloads[b"HEAD"], length) if b"HEAD" in payloads else read_pict(payloads[b"PICT"])
-    channels = header.channels
+    for tag in payloads.keys() & {GREY, DEEP, ALPHA}:
+        _check_beside(header, tag, len(payloads[tag]))
+    channels, depth = header.channels, _read_depth(header, payloads.get(DEEP))
     if isinstance(header, Header):
-        for tag in payloads.keys() & {GREY, ALPHA}:
-            _check_beside(header, tag, len(payloads[tag]))
         channels = (1 if GREY in payloads else channels) + (ALPHA in payloads)
-    return Preamble(header, channels, {name: payloads[tag] for name, tag in METADATA.items() if tag in payloads})
+    known = {name: payloads[tag] for name, tag in METADATA.items() if tag in payloads}
+    return Preamble(header, channels, known, depth)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.config import IMAGE_CHANNELS
+from vaecodec.config import FINE_MAX, IMAGE_CHANNELS
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.transforms.tiling import Box
 
@@ -48,14 +48,39 @@ def split_alpha(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return (rgb if alpha is None else fill_transparent(rgb, alpha != 0)), alpha
 
 
-def join_alpha(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None) -> np.ndarray:
-    """Join u8[H, W, 1 or 3] and alpha to samples; grey is the mean of three channels.  Inverse of split_alpha."""
+def join_alpha(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None, depth: int = 8) -> np.ndarray:
+    """Join u8[H, W, 1 or 3] and alpha to samples; grey is the mean of three channels.  Inverse of split_alpha.
+
+    With a depth above 8, colours are u16 of 0..FINE_MAX, and become samples of so many bits.
+    """
     if grey and rgb.shape[2] == 3:
         total = rgb.sum(axis=2, dtype=np.uint16)
-        rgb = ((total + 1) // 3).astype(np.uint8)[..., None]
+        rgb = ((total + 1) // 3).astype(rgb.dtype)[..., None]
+    if depth > 8:
+        rgb = ((rgb * np.uint32((1 << depth) - 1) + FINE_MAX // 2) // FINE_MAX).astype(np.uint16)
     if alpha is not None:
         return clear_transparent(np.concatenate([rgb, alpha[..., None]], axis=2))
     return rgb[..., 0] if grey else rgb
+
+
+def count_bits(samples: np.ndarray) -> int:
+    """How many bits the colours of samples have: 8 of u8, 9 to 16 of u16."""
+    if samples.dtype == np.uint8:
+        return 8
+    colours = samples if alpha_channel(samples) is None else samples[..., :-1]
+    return max(9, int(colours.max()).bit_length())
+
+
+def to_8_bits(samples: np.ndarray) -> np.ndarray:
+    """u8 samples of the same shape: colours of u16 by the bits that they have, alpha by 16, where 0 alone becomes 0."""
+    if samples.dtype == np.uint8:
+        return samples
+    top = np.uint32((1 << count_bits(samples)) - 1)
+    reduced: np.ndarray = np.minimum((samples * np.uint32(255) + top // 2) // top, 255).astype(np.uint8)
+    alpha = alpha_channel(samples)
+    if alpha is not None:
+        reduced[..., -1] = np.maximum((alpha.astype(np.uint32) + 128) // 257, alpha != 0)
+    return reduced
 
 
 def downscale(samples: np.ndarray, box: Box, factor: int) -> np.ndarray:

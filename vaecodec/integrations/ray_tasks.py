@@ -14,7 +14,6 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from vaecodec.codec import Codec, load, modes
@@ -114,7 +113,6 @@ class Analyse:
         rows = rows_of(table)
         while tasks := dict(islice(rows, self._codec.transforms.batch)):
             images = {n: task.image.samples for n, task in tasks.items() if task.image is not None}
-            images = {n: samples for n, samples in images.items() if samples.dtype == np.uint8}
             with suppress(CodecError, MemoryError), hushed():
                 latents = modes.analyse_batch(self._codec, list(images.values()), self._quality, self._tune)
                 tasks |= {n: tasks[n]._replace(latents=tiles) for n, tiles in zip(images, latents, strict=True)}

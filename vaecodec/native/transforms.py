@@ -240,7 +240,7 @@ def restore(
         raise ValueError("rows must follow each other")
     arrays = _filter_arrays(weights, channels)
     if library.in_numpy():
-        out[top:bottom] = reference.restore(samples, *arrays)[top:bottom]
+        out[top:bottom] = reference.pixels_of(reference.restore_levels(samples, *arrays)[top:bottom])
     else:
         _restore(samples, arrays, (top, bottom), out, None)
     return out
@@ -249,16 +249,20 @@ def restore(
 def restore_levels(
     samples: np.ndarray, weights: FilterWeights, out: np.ndarray, rows: Rows, adjoint: bool = False
 ) -> None:
-    """Apply a filter as `restore` does, but to samples i16[H, W, C] in their unit, unrounded; not in the kind "numpy".
+    """Apply a filter as `restore` does, but to samples i16[H, W, C] in their unit, unrounded.
 
-    `adjoint` takes gradients, of any unit, back through a filter of one class.
+    `adjoint` takes gradients, of any unit, back through a filter of one class; not in the kind "numpy".
     """
     _check_samples(samples, weights.rotation)
     check("out", out, np.int16, samples.shape)
     check_rows(rows, len(samples))
     if adjoint and len(weights.first) > 1:
         raise ValueError("the adjoint is that of a filter of one class")
-    _restore(samples, _filter_arrays(weights, samples.shape[2]), rows, None, out, adjoint)
+    arrays = _filter_arrays(weights, samples.shape[2])
+    if library.in_numpy() and not adjoint:
+        out[slice(*rows)] = reference.restore_levels(samples, *arrays)[slice(*rows)]
+    else:
+        _restore(samples, arrays, rows, None, out, adjoint)
 
 
 def _filter_arrays(weights: FilterWeights, channels: int) -> list[np.ndarray]:

@@ -18,13 +18,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from vaecodec.config import ANCHORS, CELL, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, STRIDE, TILT, Config
+from vaecodec.config import ANCHORS, CELL, FINE_MAX, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, STRIDE, TILT, Config
 from vaecodec.errors import ModelError
 from vaecodec.native import networks as layers
 from vaecodec.native import transforms as kernels
 from vaecodec.native.library import reused
 from vaecodec.native.networks import Block, Dense, Depthwise
-from vaecodec.native.transforms import FilterWeights, restore
+from vaecodec.native.transforms import FilterWeights, restore, restore_levels
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import wavelet
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS, VALUE_BITS, Coefficients
@@ -337,6 +337,19 @@ class Synthesis:
         )
         y = run_blocks(self.fine_blocks, y, threads, self.multipliers.at("out", quality_index), fine_tapes)
         threads.over_rows(2 * h, lambda rows: kernels.synthesis_pixels(self.fine, y, samples, rows, levels, pixels))
+
+
+def fine_levels(levels: np.ndarray, weights: FilterWeights | None = None, threads: Threads = ONE_THREAD) -> np.ndarray:
+    """u16[16h, 16w, C], 0..FINE_MAX: levels, through a restoration filter if there is one, counted from black.
+
+    (fine + 32) >> 6 is the pixel that `restored` gives.
+    """
+    if weights is not None:
+        filtered = np.empty_like(levels)
+        threads.over_rows(len(levels), lambda rows: restore_levels(levels, weights, filtered, rows))
+        levels = filtered
+    middle = FINE_MAX // 2
+    return (np.clip(levels, -middle, middle) + np.int16(middle)).view(np.uint16)
 
 
 def restored(levels: np.ndarray, weights: FilterWeights, threads: Threads = ONE_THREAD) -> np.ndarray:

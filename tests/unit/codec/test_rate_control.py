@@ -133,10 +133,10 @@ def test_targets_beyond_the_extremes_are_met_by_the_extremes(photograph):
 
 
 def test_lossless_files_meet_any_fidelity():
-    samples = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
+    samples = np.kron(np.eye(8, dtype=np.uint16) * 999, np.ones((9, 9), np.uint16))
     assert (vaecodec.decode(vaecodec.encode(samples, target_psnr=99)) == samples).all()
     with pytest.raises(TargetError):
-        vaecodec.encode(samples, target_size=60)
+        vaecodec.encode(samples, target_size=20)
 
 
 @pytest.mark.parametrize("target", ["size", "psnr"])

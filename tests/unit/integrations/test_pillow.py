@@ -105,12 +105,19 @@ def test_modes_of_8_bits_are_saved_and_opened(mode, opened_mode):
 
 def test_16_bits_are_exact_in_grey_and_reduced_with_a_warning_in_colour():
     samples = (synthetic_image(40, 50).astype(np.uint16) << 8) + np.arange(50, dtype=np.uint16)[:, None]
-    grey = open_vae(save_vae(Image.fromarray(samples[..., 0])))
+    grey = open_vae(save_vae(Image.fromarray(samples[..., 0]), lossless=True))
     assert grey.mode == "I;16" and grey.info["coding"] == "lossless"
     np.testing.assert_array_equal(np.asarray(grey), samples[..., 0])
     with pytest.warns(UserWarning, match="16 bits per sample are reduced to the upper 8"):
-        colour = open_vae(vaecodec.encode(samples))
+        colour = open_vae(vaecodec.encode(samples, lossless=True))
     np.testing.assert_array_equal(np.asarray(colour), samples >> 8)
+
+
+def test_16_bits_at_a_quality_keep_their_depth():
+    samples = synthetic_image(140, 150)[..., 0].astype(np.uint16) * 257
+    grey = open_vae(save_vae(Image.fromarray(samples), quality=90))
+    assert (grey.mode, grey.info["coding"], grey.info["quality"]) == ("I;16", "vae", 90)
+    assert np.abs(np.asarray(grey).astype(int) - samples).mean() < 4 * 257
 
 
 def test_every_option_has_an_effect_or_is_an_error(tmp_path):

@@ -172,12 +172,16 @@ def test_filters_have_levels_and_an_adjoint(kinds, channels):
     others = rng.integers(-60, 61, 2 * channels * (channels > 1))
     arrays = rng.integers(-60, 61, (1, 9)), np.array([9]), np.zeros(0), others
     weights = FilterWeights(integer_color_transform(channels), *(np.asarray(part, np.int32) for part in arrays))
+    with library.use(library.REFERENCE):
+        expected = np.empty_like(samples)
+        restore_levels(samples, weights, expected, (0, 20))
     for kind in kinds:
         with library.use(kind):
             levels, back = np.empty_like(samples), np.empty_like(other)
             for rows in ((0, 7), (7, 20)):
                 restore_levels(samples, weights, levels, rows)
                 restore_levels(other, weights, back, rows, adjoint=True)
+            np.testing.assert_array_equal(levels, expected, kind)
             np.testing.assert_array_equal(np.clip((levels.astype(int) + 8192) >> 6, 0, 255), restore(samples, weights))
         assert np.abs(levels - samples).max() > 100, kind
         there, here = (float(np.vdot(a.astype(float), b)) for a, b in ((levels, other), (samples, back)))

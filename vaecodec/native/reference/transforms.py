@@ -260,7 +260,7 @@ def class_part(active: np.ndarray, ramp: int) -> np.ndarray:
     return result
 
 
-def restore(
+def restore_levels(
     samples: np.ndarray,
     rotation: np.ndarray,
     first: np.ndarray,
@@ -268,7 +268,7 @@ def restore(
     ramps: np.ndarray,
     others: np.ndarray,
 ) -> np.ndarray:
-    """Levels i16[H, W, C], unit 2**-6, 0 in the middle of the range -> pixels u8[H, W, C]; arrays as in vc_filter."""
+    """Levels i16[H, W, C], unit 2**-6, 0 in the middle of the range -> filtered levels; arrays as in vc_filter."""
     planes = rotate(samples, rotation)
     basis = [sums for far in DISTANCES for sums in sums_around(planes[0], far)]
     active = activity(planes[0]) if len(first) > 1 else None
@@ -288,8 +288,7 @@ def restore(
         sums = sums + others[2 * k] * (basis[0] + basis[1]) + others[2 * k + 1] * basis[2]
         added.append(np.clip((sums + 2) >> 2, -ADDED_MAX, ADDED_MAX))
     rotated = np.einsum("khw,kc->hwc", np.stack(added).astype(np.int32), rotation).astype(np.int32) + (1 << 17)
-    result: np.ndarray = np.clip((samples + (rotated >> 18) + 8192) >> 6, 0, 255).astype(np.uint8)
-    return result
+    return narrow(samples + (rotated >> 18))
 
 
 def fit_sums(
