@@ -15,8 +15,8 @@ from support.images import synthetic_image
 from support.paths import ROOT
 from support.schema import check, matches
 from vaecodec import cli
+from vaecodec.files.planning import Selection, Workload
 from vaecodec.files.runs import differing_settings
-from vaecodec.files.selection import Selection, Workload
 from vaecodec.progress import format_bytes, format_seconds
 
 SCHEMA = json.loads((ROOT / "vaecodec" / "share" / "records.schema.json").read_text())

@@ -17,8 +17,7 @@ import numpy as np
 
 from vaecodec.bench.metrics import known
 from vaecodec.errors import CodecError
-from vaecodec.images.bd_rate import MIN_OVERLAP
-from vaecodec.images.metrics import Metric
+from vaecodec.images.metrics import MIN_OVERLAP, Metric
 
 RATES = (0.1, 1.6)  # bpp: the window of BD-PSNR
 METHODS = ("pchip", "akima")

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.bench.curves import KIND
-from vaecodec.images.bd_rate import linear_rate, rising
-from vaecodec.images.metrics import Metric
+from vaecodec.images.metrics import Metric, linear_rate, rising
 
 RESAMPLES = 500
 LEAST_IMAGES = 5  # fewer have no interval

@@ -28,7 +28,7 @@ from vaecodec.files.folders import (
     verify_jobs,
     whole_names,
 )
-from vaecodec.files.planning import planned_output
+from vaecodec.files.planning import Selection, Workload, planned_output
 from vaecodec.files.runs import (
     JobRunner,
     Run,
@@ -42,7 +42,6 @@ from vaecodec.files.runs import (
     sizes_of_report,
     verify_job,
 )
-from vaecodec.files.selection import Selection, Workload
 from vaecodec.images.frames import count_frames
 from vaecodec.model.file import load_model
 from vaecodec.progress import Console, Progress, format_bytes, hushed

@@ -36,7 +36,7 @@ from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
-from vaecodec.rdo.effort import ITERATIONS, PRECISE, check_effort, coded_index
+from vaecodec.rdo.effort import ITERATIONS, NARROW, PRECISE, WIDE, check_effort, coded_index
 from vaecodec.rdo.eye import tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
@@ -261,8 +261,7 @@ class Encoder:
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         prices = prices_of_tile(tune, inner, task.weights)
         if iterations := _iterations(effort):
-            from vaecodec.rdo.price import NARROW, WIDE  # not needed at lower efforts
-            from vaecodec.rdo.refinement import Refiner
+            from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
 
             with refining or threading.Semaphore(), single_threaded_blas:
                 limit = None

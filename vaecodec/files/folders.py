@@ -18,7 +18,7 @@ from vaecodec.atomic import TEMPORARY
 from vaecodec.container.chunks import MAGIC, SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.outputs import compressed_name, decompressed_name, name_without_suffix
-from vaecodec.files.selection import Selection
+from vaecodec.files.planning import Selection
 from vaecodec.progress import Console
 
 MANIFEST_NAME = ".vaecodec-manifest.jsonl"

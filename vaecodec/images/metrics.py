@@ -1,6 +1,10 @@
-"""Measure the similarity of two 8-bit RGB images: PSNR, MS-SSIM and SSIMULACRA2.
+"""Measure the similarity of two 8-bit RGB images: PSNR, MS-SSIM and SSIMULACRA2; and BD-rates over such measures.
 
 All metrics take two arrays u8[H, W, 3] and are larger where the images are more alike.  METRICS describes them.
+
+The BD-rate (Bjontegaard 2001, VCEG-M33) is the mean difference of the logarithm of the rate over a window of quality.
+Here curves are linear between their points, in the logarithm of the rate; `bench.curves` has the cubic one, by the
+package bjontegaard, for curves of few points.
 """
 
 from __future__ import annotations
@@ -16,6 +20,10 @@ SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and 
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
 SSIM_LEAST = (SSIM_TAPS - 1) << (len(SSIM_WEIGHTS) - 1)  # sides must be longer: a window must fit at the coarsest scale
 SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+MIN_OVERLAP = 0.2  # of the window of a BD-rate: a smaller part says little about the rest
+GRID = 65  # points of its integral
+Curve = tuple[np.ndarray, np.ndarray]  # logarithms of the rate and values of the quality, f64[n] each
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -100,3 +108,40 @@ def _halve(x: np.ndarray) -> np.ndarray:
     x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), "symmetric")
     means: np.ndarray = (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
     return means
+
+
+def rising(log_rate: np.ndarray, quality: np.ndarray) -> Curve:
+    """Points by rate, without those whose quality is not finite or not above all before."""
+    order = np.argsort(log_rate, kind="stable")
+    x, y = log_rate[order], quality[order]
+    finite = np.isfinite(y)
+    x, y = x[finite], y[finite]
+    best = np.concatenate([[-np.inf], np.maximum.accumulate(y)[:-1]]) if len(y) else y
+    return x[y > best], y[y > best]
+
+
+def linear_rate(anchor: Curve, curve: Curve, window: tuple[float, float] | None = None) -> float:
+    """BD-rate in percent of a rising curve against a rising anchor.
+
+    Args:
+        anchor: what the rate is compared with.
+        curve: what needs more bits (above 0) or fewer.
+        window: of quality; None for all that both curves cover.
+
+    Returns:
+        The BD-rate; nan where the curves share too little of the window, or nothing.
+    """
+    (rate_a, a), (rate_b, b) = anchor, curve
+    if min(len(a), len(b)) < 2:
+        return math.nan
+    low, high = max(a[0], b[0]), min(a[-1], b[-1])
+    least = 0.0
+    if window is not None:
+        low, high, least = max(window[0], low), min(window[1], high), MIN_OVERLAP * (window[1] - window[0])
+    if high - low < least or not high > low:
+        return math.nan
+    grid = np.linspace(low, high, GRID)
+    difference = np.interp(grid, b, rate_b) - np.interp(grid, a, rate_a)
+    weights = np.full(GRID, 1.0)
+    weights[[0, -1]] = 0.5  # trapezoids
+    return 100 * math.expm1(float(difference @ weights) / (GRID - 1))

@@ -29,9 +29,9 @@ from vaecodec.model.file import Model
 from vaecodec.native import library
 from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import quantization
+from vaecodec.rdo.effort import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.float_passes import FloatPasses
 from vaecodec.rdo.integer_passes import IntegerPasses
-from vaecodec.rdo.price import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
 from vaecodec.rdo.trial import Passes, Trial
 from vaecodec.rdo.weights import Prices, weights_of_pixels

@@ -19,8 +19,8 @@ from vaecodec.atomic import write_atomic
 from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
-from vaecodec.images.bd_rate import linear_rate, rising
 from vaecodec.images.channels import read_training_image
+from vaecodec.images.metrics import linear_rate, rising
 from vaecodec.model.file import Model, identify, load_model
 from vaecodec.training.datasets import Encoded
 from vaecodec.training.freezing import photograph_arrays

@@ -102,14 +102,14 @@ def test_kernels_agree_on_prices(kinds, tiny):
         target = rng.normal(0, 4, size).astype(np.float32)
         indices, loc = rng.integers(0, 40, size).astype(np.uint8), rng.integers(-90, 90, size).astype(np.int32)
         prices = rng.uniform(0.02, 60, size).astype(np.float32)
-        arguments, found = (target, indices, loc, rule.centroids, rule.costs), []
+        arguments, results = (target, indices, loc, rule.centroids, rule.costs), []
         for kind in (*kinds, library.REFERENCE):
             with library.use(kind):
-                found.append(native.quantise(*arguments, prices))
+                results.append(native.quantise(*arguments, prices))
                 ones = native.quantise(*arguments, np.ones(size, np.float32))
                 np.testing.assert_array_equal(ones, native.quantise(*arguments))
-        for symbols in found:
-            np.testing.assert_array_equal(symbols, found[0])
+        for symbols in results:
+            np.testing.assert_array_equal(symbols, results[0])
 
 
 def test_the_command_line_takes_a_mask(image, roi, tmp_path, capsys):

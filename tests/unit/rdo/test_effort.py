@@ -3,8 +3,17 @@
 import pytest
 
 from vaecodec.config import QUALITY_INDICES
-from vaecodec.rdo.effort import INDEX_OFFSETS, ITERATIONS, coded_index
-from vaecodec.rdo.price import MAX_PRICE, MIN_PRICE, NARROW, POWER, WIDE, Price
+from vaecodec.rdo.effort import (
+    INDEX_OFFSETS,
+    ITERATIONS,
+    MAX_PRICE,
+    MIN_PRICE,
+    NARROW,
+    POWER,
+    WIDE,
+    Price,
+    coded_index,
+)
 
 
 @pytest.mark.parametrize("power", [0.15, 0.3, 0.6])
