@@ -79,7 +79,7 @@ def ours(images: np.ndarray, name: str) -> dict[str, object]:
     elbo, initial = generation.negative_elbo(model, images, draws=1).sum(), 32 * header.consumed
     alone = np.mean([len(image_sets.encode(image[None], name)) for image in images[:100]])
     return {
-        "pictures": len(images),
+        "images": len(images),
         "model": model.id,
         "bytes": len(data),
         "initial_bytes": initial // 8,

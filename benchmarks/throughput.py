@@ -134,7 +134,7 @@ def main() -> None:
         f"model {model.name} {model.id}, device {options.device}, core {library.kind()}; MP/s of all images; "
         "parts in percent."
     )
-    head = ["direction", "picture, pixels", "threads", "pictures at once", "MP/s", *(f"{part}, %" for part in PARTS)]
+    head = ["direction", "image, pixels", "threads", "images at once", "MP/s", *(f"{part}, %" for part in PARTS)]
     publish(about, head, rows, options.output)
 
 

@@ -38,7 +38,7 @@ def run(monkeypatch, name: str, *arguments: str) -> dict:
 def test_the_script_of_lossless_coding_runs(data, monkeypatch):
     out = str(data / "out.json")
     results = run(monkeypatch, "digits.py", str(data / "mnist"), "--most", "100", "-o", out)
-    assert results["pictures"] == 100 and 0.3 < results["bpd_without_initial"] < results["bpd"] < 3
+    assert results["images"] == 100 and 0.3 < results["bpd_without_initial"] < results["bpd"] < 3
     assert abs(results["over_negative_elbo"]) < 0.03  # the initial bits count much for 100 images
     assert 0 < results["kl_bpd"] < results["negative_elbo_bpd"]
     assert all(results["bpd"] < peer["one_file_bpd"] for peer in results["peers"].values())

@@ -127,12 +127,9 @@ def _write_html(
     path = os.path.join(args.output, "report.html")
     thumbnails = gallery.thumbnails(files, report.worst_images(summary), console.fail)
     report.save_html(path, summary, views, thumbnails)
-    if console.as_json:
-        names = [curve["name"] for curve in summary["curves"]] + [row["name"] for row in summary["lossless"]]
-        record = {"output": args.output, "pictures": len(files), "codecs": names, "report": path}
-        console.product(json.dumps(record))
-    else:
-        console.note(f"{path}: {len(files)} images, {len(table.rows)} rows in {table.path}")
+    names = [curve["name"] for curve in summary["curves"]] + [row["name"] for row in summary["lossless"]]
+    record = {"output": args.output, "count": len(files), "codecs": names, "report": path}
+    console.say(record, f"{path}: {len(files)} images, {len(table.rows)} rows in {table.path}")
 
 
 def _metrics(args: argparse.Namespace, console: Console) -> list[str]:

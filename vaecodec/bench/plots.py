@@ -68,7 +68,7 @@ def _draw_curves(axes: Any, summary: Summary, metric: str) -> bool:
         axes.set_ylim(max(min(visible), low - 0.4 * (high - low)), max(visible) + 0.05 * (high - low))
     axes.set_xlabel("rate, bits per pixel (bpp), whole files")
     axes.set_ylabel(f"{about['label']}, {about['unit']}")
-    axes.set_title(f"Mean of {summary['pictures']} images", fontsize=10)
+    axes.set_title(f"Mean of {summary['count']} images", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
     return True
 

@@ -41,7 +41,7 @@ def summarise(curves: list[Curve], images: int, metrics: list[str]) -> Summary:
     ours = [curve.name for curve in measured if curve.name.startswith(OURS)]
     return {
         "machine": machine(),
-        "pictures": images,
+        "count": images,
         "place": [place(name, metric, bd[metric], published) for name in ours for metric in bd],
         "metrics": {
             name: {"label": m.label, "unit": m.unit, "window": m.window, "column": m.column}
@@ -179,7 +179,7 @@ def compressai(curve: Curve, summary: Summary) -> dict[str, Any]:
     metrics = [known()[name] for name in summary["metrics"]]
     results = {m.json_name: [_number(p.values[m.column]) for p in curve.points] for m in metrics}
     results["bpp"] = [_number(p.bpp) for p in curve.points]
-    mean = summary.get("megapixels", math.nan) / max(summary["pictures"], 1)
+    mean = summary.get("megapixels", math.nan) / max(summary["count"], 1)
     for key, speed in (("encoding_time", "encode_speed"), ("decoding_time", "decode_speed")):
         results[key] = [_number(mean / getattr(p, speed)) for p in curve.points]
     return {"name": curve.name, "description": curve.about, "results": results}
@@ -188,7 +188,7 @@ def compressai(curve: Curve, summary: Summary) -> dict[str, Any]:
 def tables(summary: Summary) -> str:
     """Tables in Markdown: BD-rates of each metric, speeds, and lossless coding."""
     machine = ", ".join(f"{key} {value}" for key, value in summary["machine"].items())
-    parts = [f"{summary['pictures']} images; {machine}.\n", *(f"{sentence}\n" for sentence in summary["place"])]
+    parts = [f"{summary['count']} images; {machine}.\n", *(f"{sentence}\n" for sentence in summary["place"])]
     names = [curve["name"] for curve in summary["curves"]]
     for name, metric in summary["metrics"].items() if names else ():
         low, high = metric["window"]

@@ -12,8 +12,7 @@ from vaecodec.bench import statistics
 from vaecodec.bench.curves import Curve, Point, delta
 from vaecodec.bench.statistics import Samples, image_rates, interval
 from vaecodec.cli import main
-from vaecodec.images.bd_rate import linear_rate, rising
-from vaecodec.images.metrics import METRICS
+from vaecodec.images.metrics import METRICS, linear_rate, rising
 
 pytest.importorskip("bjontegaard")
 PSNR = METRICS["psnr"]
@@ -39,8 +38,8 @@ def test_linear_rates_are_close_to_cubic_ones():
         points = [Point(math.nan, *pair) for pair in zip(bpp, ({"psnr": value} for value in psnr), strict=True)]
         return Curve("", "", points), (np.log(bpp), psnr)
 
-    (anchor, one), (ours, other) = curve(1.0, 0.02), curve(0.8, 0.05)
-    assert linear_rate(one, other, PSNR.window) == pytest.approx(delta(anchor, ours, PSNR).rate, abs=0.5)
+    (anchor, first), (ours, second) = curve(1.0, 0.02), curve(0.8, 0.05)
+    assert linear_rate(first, second, PSNR.window) == pytest.approx(delta(anchor, ours, PSNR).rate, abs=0.5)
 
 
 def test_intervals_cover_the_estimate_and_shrink_with_images():
@@ -69,8 +68,8 @@ def test_settings_that_lack_an_image_are_no_samples():
     row |= {"bpp": "1", "psnr": "30"}
     rows = [row | {"image": image, "setting": setting} for image, setting in (("x", "1"), ("y", "1"), ("x", "2"))]
     kinds = {"a": ("a", "", "", "1", "cpu"), "b": ("b", "", "", "1", "cpu")}
-    found = statistics.samples_of(rows, [("x", "0"), ("y", "0")], kinds, ["psnr"])
-    assert list(found) == ["a"] and found["a"].bpp.tolist() == [[1], [1]]
+    samples = statistics.samples_of(rows, [("x", "0"), ("y", "0")], kinds, ["psnr"])
+    assert list(samples) == ["a"] and samples["a"].bpp.tolist() == [[1], [1]]
 
 
 def test_runs_are_compared(tmp_path, capsys):
@@ -87,3 +86,6 @@ def test_runs_are_compared(tmp_path, capsys):
     assert [row["name"] for row in summary["compare"]["codecs"]] == ["webp"]
     assert main([*common, "-o", str(tmp_path / "new"), "--codecs", "webp", "--compare", str(tmp_path / "none")]) == 1
     assert "no results to compare with" in capsys.readouterr().err
+    assert main([*common, "-o", str(tmp_path / "new"), "--codecs", "webp", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["schema"], record["command"], record["status"], record["codecs"]) == (1, "bench", "done", ["webp"])
