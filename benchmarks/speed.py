@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -82,8 +82,8 @@ def peers(options: argparse.Namespace) -> tuple[str, list[str], list[list[Any]]]
             times = interleaved(measured, images, options.repeat)
             pixels = sum(image.shape[0] * image.shape[1] for image in images) / 1e6
             for way, seconds in zip(("encode", "decode"), times, strict=True):
-                found = [round(pixels / value, 1) for value in seconds]
-                rows.append([codec.model.name, way, round(mean, 1), *found])
+                rates = [round(pixels / value, 1) for value in seconds]
+                rows.append([codec.model.name, way, round(mean, 1), *rates])
     columns = ["model", "direction", "PSNR, dB", *(f"effort {effort}" for effort in options.efforts), *OTHERS.values()]
     described = "; ".join(f"{peer.name} {peer.version}, {peer.options}" for peer in others)
     about = f"{len(images)} images, {threads} threads each, fastest of {options.repeat}, MP/s of all images, at equal "
@@ -97,13 +97,9 @@ def mean_psnr(peer: Peer, setting: float, images: list[np.ndarray]) -> float:
 
 def nearest_setting(peer: Peer, images: list[np.ndarray], target: float) -> float:
     """The setting of a peer whose mean PSNR is nearest to a target in dB, by bisection on its scale."""
-    scale = peer.scale
-    low, high = 0, round((scale.high - scale.low) / scale.step)  # steps from the least PSNR
-    value = lambda n: scale.low + n * scale.step if scale.rising else scale.high - n * scale.step  # noqa: E731
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if mean_psnr(peer, value(middle), images) < target else (low, middle)
-    return min((value(low), value(high)), key=lambda setting: abs(mean_psnr(peer, setting, images) - target))
+    measure = cache(lambda setting: mean_psnr(peer, setting, images))
+    ends = peer.scale.bisect(lambda setting: measure(setting) < target)
+    return min((end for end in ends if end is not None), key=lambda setting: abs(measure(setting) - target))
 
 
 def interleaved(measured: list[tuple[Peer, float]], images: list[np.ndarray], repeat: int) -> list[list[float]]:

@@ -44,20 +44,16 @@ def largest_within(
     scale: Scale, limit: int, encode: Callable[[float], bytes], tries: int = 12
 ) -> tuple[float, bytes] | None:
     """(setting, file) of the largest file of at most `limit` bytes, by bisection; None where all are larger."""
-    last = round((scale.high - scale.low) / scale.step)
     best: tuple[float, bytes] | None = None
-    low, high = 0, last
-    while low <= high and tries:
-        # Rates grow about exponentially with settings, so most targets lie in the lower half.
-        middle, tries = (low + high) // 2, tries - 1
-        setting = scale.low + scale.step * (middle if scale.rising else last - middle)
+
+    def fits(setting: float) -> bool:
+        nonlocal best
         data = encode(setting)
-        if len(data) <= limit:
-            if best is None or len(data) >= len(best[1]):
-                best = setting, data
-            low = middle + 1
-        else:
-            high = middle - 1
+        if len(data) <= limit and (best is None or len(data) >= len(best[1])):
+            best = setting, data
+        return len(data) <= limit
+
+    scale.bisect(fits, tries)
     return best
 
 
@@ -65,8 +61,8 @@ def thumbnails(files: list[tuple[str, str]], names: list[str], fail: Fail) -> di
     """Small WebP files of the named images, as data URLs."""
     import PIL.Image
 
-    wanted, urls = set(names), {}
-    for image in read_images([pair for pair in files if pair[0] in wanted], fail):
+    chosen, urls = set(names), {}
+    for image in read_images([pair for pair in files if pair[0] in chosen], fail):
         small, file = PIL.Image.fromarray(image.pixels), io.BytesIO()
         small.thumbnail(THUMBNAIL)
         small.save(file, "WEBP", quality=60)

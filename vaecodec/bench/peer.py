@@ -33,6 +33,28 @@ class Scale(NamedTuple):
     step: float = 1.0
     rising: bool = True  # larger settings give larger files
 
+    def bisect(self, is_below: Callable[[float], bool], tries: int = 64) -> tuple[float | None, float | None]:
+        """Search for a quality by bisection, in `tries` at most.
+
+        Returns:
+            The best setting for which `is_below` was true and the worst for which it was false, or None: neighbours,
+            unless the tries ended before.
+        """
+        last = round((self.high - self.low) / self.step)
+        below, above = -1, last + 1
+        while above - below > 1 and tries:
+            # Rates grow about exponentially with settings, so most targets lie in the lower half.
+            middle, tries = (below + above) // 2, tries - 1
+            below, above = (middle, above) if is_below(self._setting(middle, last)) else (below, middle)
+        return (
+            self._setting(below, last) if below >= 0 else None,
+            self._setting(above, last) if above <= last else None,
+        )
+
+    def _setting(self, place: int, last: int) -> float:
+        """The setting at a place in 0..last, from the worst quality to the best."""
+        return self.low + self.step * (place if self.rising else last - place)
+
 
 class Peer(NamedTuple):
     """A codec that is ready to use; all fields but the two functions go into the results."""

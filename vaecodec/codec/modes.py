@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec.arguments import DEFAULT_TUNE, check_reduction, check_tune
+from vaecodec.arguments import DEFAULT_TUNE, check_reduction
 from vaecodec.codec import Codec, adaptive, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.parts import check_samples, decode_alpha, split, split_colours
@@ -64,7 +64,6 @@ def encode(
         TargetError: no quality meets the target.
     """
     check_effort(effort)
-    check_tune(tune)
     if isinstance(quality, Target) and quality.is_bound:
         check_samples(samples)
         return exact.encode(samples, int(quality.value), metadata, codec.threads, progress, effort)
@@ -124,7 +123,6 @@ def encode_batch(
     """Encode samples of any sizes and kinds to a .vae file each, in order; arguments and errors as of `encode`."""
     quality_index_of(quality)
     check_effort(effort)
-    check_tune(tune)
     channels = codec.model.config.channels
     if channels not in IMAGE_CHANNELS:
         for samples in images:

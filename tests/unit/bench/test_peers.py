@@ -16,7 +16,7 @@ from support.paths import GOLDEN, PARROTS
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_TUNE
 from vaecodec.bench.libraries import FORMATS, TUNES
-from vaecodec.bench.peer import LOSSLESS, Options, PeerError, check_decoded
+from vaecodec.bench.peer import LOSSLESS, Options, PeerError, Scale, check_decoded
 from vaecodec.bench.peers import DEFAULT, OURS, PEERS, name_of, open_peer
 from vaecodec.bench.programs import PROGRAMS
 from vaecodec.errors import CodecError
@@ -33,6 +33,26 @@ IN_PROCESS = [name for name in PEERS if name not in (*OURS, *PROGRAMS, "jpegli",
 def images() -> list[np.ndarray]:
     """Part of a photograph, a synthetic image, and one of odd sides."""
     return [read_image(str(PARROTS))[0][150:310, 200:400], synthetic_image(96, 128), synthetic_image(63, 81, 3)]
+
+
+@pytest.mark.parametrize(
+    "scale", [Scale("quality", 1, 100), Scale("QP", 0, 51, rising=False), Scale("d", 0.5, 3, 0.25)]
+)
+def test_bisection_finds_neighbours_on_a_scale(scale):
+    count = round((scale.high - scale.low) / scale.step) + 1
+    settings = [scale.low + scale.step * place for place in range(count)][:: 1 if scale.rising else -1]
+    for below in range(count + 1):
+        calls = []
+
+        def is_below(setting, below=below, calls=calls):
+            calls.append(setting)
+            return setting in settings[:below]
+
+        ends = settings[below - 1] if below else None, settings[below] if below < count else None
+        assert scale.bisect(is_below) == ends and len(calls) <= count.bit_length()
+    calls = []
+    scale.bisect(lambda setting: not calls.append(setting), tries=3)
+    assert len(calls) == 3
 
 
 def direct(name: str, x: np.ndarray, setting: float) -> tuple[bytes, np.ndarray]:
