@@ -89,7 +89,7 @@ def exact_rate(images: list[np.ndarray], bound: int = 0, effort: int = 1) -> flo
 
 def speeds(images: list[np.ndarray]) -> dict[str, Any]:
     """Megapixels per second of this package by threads: the median over images."""
-    found = {}
+    speeds_of_threads = {}
     for threads in (1, 2):
         encoding, decoding = [], []
         for image in images:
@@ -100,8 +100,8 @@ def speeds(images: list[np.ndarray]) -> dict[str, Any]:
             pixels = image.shape[0] * image.shape[1] / 1e6
             encoding.append(pixels / (middle - start))
             decoding.append(pixels / (time.perf_counter() - middle))
-        found[threads] = {"encode": float(np.median(encoding)), "decode": float(np.median(decoding))}
-    return found
+        speeds_of_threads[threads] = {"encode": float(np.median(encoding)), "decode": float(np.median(decoding))}
+    return speeds_of_threads
 
 
 def main() -> None:

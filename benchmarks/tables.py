@@ -134,8 +134,8 @@ def matched(path: str) -> str:
 def lossless() -> str:
     """Return rates and speeds of lossless codecs on Kodak."""
     keys = ("bpp", "encode_speed", "decode_speed")
-    found = read("kodak/summary.json")["lossless"]
-    rows = [[LABELS[codec["name"]], *[number(float(codec[key])) for key in keys]] for codec in found]
+    codecs = read("kodak/summary.json")["lossless"]
+    rows = [[LABELS[codec["name"]], *[number(float(codec[key])) for key in keys]] for codec in codecs]
     return table(["", "bpp", "encode, MP/s", "decode, MP/s"], rows)
 
 
@@ -146,7 +146,7 @@ def exact_rates() -> str:
     codecs = [name for name in next(iter(rates.values())) if name != "images"]
     rows = [["images", *[number(rates[key]["images"]) for key in rates]]]
     for codec in codecs:
-        rows.append([codec, *[f"{rate:.3f}" if (rate := found.get(codec)) else "" for found in rates.values()]])
+        rows.append([codec, *[f"{rate:.3f}" if (rate := by_codec.get(codec)) else "" for by_codec in rates.values()]])
     return table(["bits per sample", *[names[key] for key in rates]], rows)
 
 
@@ -154,7 +154,7 @@ def near_rates() -> str:
     """Return bits per sample of near-lossless codecs on Kodak by bound."""
     near = read("lossless/rates.json")["near"]
     codecs = list(next(iter(near.values())))
-    rows = [[codec, *[f"{found[codec]:.3f}" for found in near.values()]] for codec in codecs]
+    rows = [[codec, *[f"{rates[codec]:.3f}" for rates in near.values()]] for codec in codecs]
     return table(["bits per sample", *[f"within {bound}" for bound in near]], rows)
 
 
@@ -162,7 +162,7 @@ def exact_speeds() -> str:
     """Return megapixels per second of lossless coding by threads."""
     speeds = read("lossless/rates.json")["speed"]
     rows = [
-        [threads, number(float(found["encode"])), number(float(found["decode"]))] for threads, found in speeds.items()
+        [threads, number(float(speed["encode"])), number(float(speed["decode"]))] for threads, speed in speeds.items()
     ]
     return table(["threads", "encode, MP/s", "decode, MP/s"], rows)
 
@@ -199,10 +199,10 @@ def areas(part: str) -> str:
 
 def arrays() -> dict[tuple[str, str], dict[str, list[Any]]]:
     """Return the rows of arrays.json by (array, bound) and codec."""
-    found: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(dict)
+    rows: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(dict)
     for row in read("arrays/arrays.json")["rows"]:
-        found[row[0], row[1]][row[3]] = row
-    return found
+        rows[row[0], row[1]][row[3]] = row
+    return rows
 
 
 ARRAY_PEERS = ("blosc-zstd", "zfp", "SZ3", "SPERR", "JPEG-LS", "JPEG XL")
@@ -355,12 +355,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 if a document disagrees")
     check = parser.parse_args().check
-    wanted = {path: updated(path.read_text()) for path in documents()} | {PLOT: plot()}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    texts = {path: updated(path.read_text()) for path in documents()} | {PLOT: plot()}
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'disagrees with benchmarks/results' if check else 'updated'}")
         if not check:
-            path.write_text(wanted[path])
+            path.write_text(texts[path])
     return 1 if check and stale else 0
 
 

@@ -47,7 +47,7 @@ def add_core(pure: Path, platform: str, folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         core = Path(scratch, native_build.library_name(system))
         native_build.build(core, native_build.zig(target), target.split("-")[0])
-        with zipfile.ZipFile(pure) as given, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+        with zipfile.ZipFile(pure) as given, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as wheel:
             files = {name: given.read(name) for name in given.namelist()}
             times = {info.filename: info.date_time for info in given.infolist()}
             record = next(name for name in files if name.endswith(".dist-info/RECORD"))
@@ -58,12 +58,12 @@ def add_core(pure: Path, platform: str, folder: Path) -> Path:
             for name, content in files.items():
                 info = zipfile.ZipInfo(name, times.get(name, times[record]))
                 info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-                made.writestr(info, content)
+                wheel.writestr(info, content)
     return out
 
 
 def _retagged(about: str, platform: str) -> str:
-    tags = "\n".join(f"Tag: py3-none-{one}" for one in platform.split("."))
+    tags = "\n".join(f"Tag: py3-none-{tag}" for tag in platform.split("."))
     return about.replace("Tag: py3-none-any", tags).replace("Root-Is-Purelib: true", "Root-Is-Purelib: false")
 
 

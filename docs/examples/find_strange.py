@@ -15,6 +15,6 @@ images = {**{f"digit {index}": digit for index, digit in enumerate(digits)}, **i
 scores = {name: vaecodec.score(image) for name, image in images.items()}
 for by in ("bpd", "corrected"):
     order = sorted(scores, key=lambda name: -getattr(scores[name], by))
-    found = [name for name in order[: len(intruders)] if name in intruders]
+    on_top = [name for name in order[: len(intruders)] if name in intruders]
     place = order.index("blank") + 1
-    print(f"by {by}: {len(found)} of {len(intruders)} intruders on top ({', '.join(found)}), blank at {place}")
+    print(f"by {by}: {len(on_top)} of {len(intruders)} intruders on top ({', '.join(on_top)}), blank at {place}")

@@ -34,7 +34,7 @@ def state() -> tuple[int, int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), threading.active_count()
 
 
-def one(codecs: list[Codec], rng: random.Random) -> None:
+def round_trip(codecs: list[Codec], rng: random.Random) -> None:
     """Encode and decode one image; every tenth is cut off and refused."""
     pixels = synthetic_image(rng.randint(1, 120), rng.randint(1, 120), rng.randrange(100))
     codec = rng.choice(codecs)
@@ -56,10 +56,10 @@ def main() -> None:
     rng, model = random.Random(options.seed), load_model(str(GOLDEN / "tiny.vcm"))
     codecs = [Codec(model, threads=1), Codec(model, threads=4)]
     for _ in range(int(WARM * options.count)):
-        one(codecs, rng)
+        round_trip(codecs, rng)
     before = state()
     for _ in range(int((1 - WARM) * options.count)):
-        one(codecs, rng)
+        round_trip(codecs, rng)
     after = state()
     memory, descriptors, threads = (late - early for late, early in zip(after, before, strict=True))
     text = f"{memory / 2**20:+.1f} MiB, {descriptors:+} descriptors, {threads:+} threads"

@@ -112,7 +112,7 @@ class Places(ast.NodeVisitor):
     """Collect the places of a module that can be changed."""
 
     def __init__(self, source: bytes) -> None:
-        self._source, self.found = source, list[tuple[int, int, str]]()
+        self._source, self.changes = source, list[tuple[int, int, str]]()
         self._lines = [0]
         for line in source.splitlines(keepends=True):
             self._lines.append(self._lines[-1] + len(line))
@@ -129,7 +129,7 @@ class Places(ast.NodeVisitor):
         between = self._source[begin:end].decode()
         if "#" not in between and between.count(before) == 1:
             at = begin + len(between[: between.index(before)].encode())
-            self.found.append((at, at + len(before), after))
+            self.changes.append((at, at + len(before), after))
 
     def visit_Compare(self, node: ast.Compare) -> None:
         for operator, left, right in zip(node.ops, [node.left, *node.comparators], node.comparators, strict=False):
@@ -147,21 +147,21 @@ class Places(ast.NodeVisitor):
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
         if isinstance(node.op, ast.Not):
-            self.found.append((self._span(node)[0], self._span(node.operand)[0], ""))
+            self.changes.append((self._span(node)[0], self._span(node.operand)[0], ""))
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, bool):
-            self.found.append((*self._span(node), str(not node.value)))
+            self.changes.append((*self._span(node), str(not node.value)))
         elif isinstance(node.value, int):
-            self.found.append((*self._span(node), str(node.value + 1)))
+            self.changes.append((*self._span(node), str(node.value + 1)))
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        self.found.append((*self._span(node), "pass"))
+        self.changes.append((*self._span(node), "pass"))
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Call):
-            self.found.append((*self._span(node), "pass"))
+            self.changes.append((*self._span(node), "pass"))
             self.generic_visit(node)
 
     # What has no effect on a run: annotations, texts, and sizes of caches.
@@ -193,7 +193,7 @@ def mutants_of(module: str) -> Iterator[Mutant]:
     source = (ROOT / "vaecodec" / module).read_bytes()
     places = Places(source)
     places.visit(ast.parse(source))
-    for number, (begin, end, after) in enumerate(sorted(set(places.found))):
+    for number, (begin, end, after) in enumerate(sorted(set(places.changes))):
         yield Mutant(module, number, begin, end, after)
 
 
@@ -271,12 +271,12 @@ def main() -> None:
     options = parser.parse_args()
     sample: list[Mutant] = []
     for module in MODULES:
-        found = list(mutants_of(module))
+        candidates = list(mutants_of(module))
         if options.names:
-            sample += [mutant for mutant in found if mutant.name in options.names]
+            sample += [mutant for mutant in candidates if mutant.name in options.names]
         else:
             rng = random.Random(f"{options.seed} {module}")
-            sample += sorted(rng.sample(found, min(options.each, len(found))))
+            sample += sorted(rng.sample(candidates, min(options.each, len(candidates))))
     random.Random(options.seed).shuffle(sample)  # so that a run that is ended early has seen all modules
     survivors, equivalent = [], 0
     with tempfile.TemporaryDirectory() as folder:

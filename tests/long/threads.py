@@ -48,14 +48,14 @@ def in_threads(work: object, count: int = THREADS) -> None:
     errors: list[BaseException] = []
     barrier = threading.Barrier(count)
 
-    def one(number: int) -> None:
+    def work_once(number: int) -> None:
         barrier.wait()
         try:
             work(number)  # type: ignore[operator]
         except BaseException as exc:
             errors.append(exc)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=work_once, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

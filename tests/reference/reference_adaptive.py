@@ -307,11 +307,11 @@ class Plane:
 
     def decode_sample(self, y, x, feature):
         """Sections 3 to 6 and 8; return the spread of section 7, before its shift."""
-        seen, depth, top = len(self.before), self.depth, 2**self.depth - 1
-        other = self.before[0] if seen else None
+        known, depth, top = len(self.before), self.depth, 2**self.depth - 1
+        other = self.before[0] if known else None
         X, E = self.sample, self.error
         N, W, NW, NE, NN, WW = X(y - 1, x), X(y, x - 1), X(y - 1, x - 1), X(y - 1, x + 1), X(y - 2, x), X(y, x - 2)
-        if seen:
+        if known:
             O_0, O_W = other.sample(y, x), other.sample(y, x - 1)
             O_N, O_NW = other.sample(y - 1, x), other.sample(y - 1, x - 1)
         if y > 0:
@@ -322,20 +322,20 @@ class Plane:
                 predictions.append(clip(total + 64 * N, 0, 64 * top))
             M0 = self.blend(y, x, predictions)
         else:
-            M0 = 64 * (clip(W + O_0 - O_W, 0, top) if seen else W)
+            M0 = 64 * (clip(W + O_0 - O_W, 0, top) if known else W)
             predictions = [M0] * len(self.w)
         e_W, e_WW, e_N, e_NW = abs(E(y, x - 1)), abs(E(y, x - 2)), abs(E(y - 1, x)), abs(E(y - 1, x - 1))
         e_NE, e_NEE, e_NN = abs(E(y - 1, x + 1)), abs(E(y - 1, x + 2)), abs(E(y - 2, x))
         e_NNE = abs(E(y - 2, x + 1))
-        o1 = abs(other.error(y, x)) if seen else 0
-        o2 = abs(self.before[1].error(y, x)) if seen > 1 else 0
+        o1 = abs(other.error(y, x)) if known else 0
+        o2 = abs(self.before[1].error(y, x)) if known > 1 else 0
         own = (4 * e_W + 4 * e_N + 2 * e_NW + 3 * e_NE + e_WW + e_NN + e_NEE) >> 2
-        energy = (own, (2 * own + 8 * o1) >> 2, (2 * own + 4 * o1 + 4 * o2) >> 2)[seen]
+        energy = (own, (2 * own + 8 * o1) >> 2, (2 * own + 4 * o1 + 4 * o2) >> 2)[known]
         a, energy_log = log4(own >> 1), log4(energy >> 1)
         h, r = min(energy_log >> 1, 15), max(0, depth - 8) >> 1
 
         t = sum((64 * value > M0) << bit for bit, value in enumerate((W, N, NW, NE, WW, NN)))
-        s = other.error(y, x) if seen else E(y - 1, x + 1)
+        s = other.error(y, x) if known else E(y - 1, x + 1)
         entries = [
             self.means[1, t, min(a >> 2, 15)],
             self.means[2, nine(E(y, x - 1) >> (1 + r)), nine(E(y - 1, x) >> (1 + r)), nine(s >> (1 + r))],
@@ -347,9 +347,9 @@ class Plane:
         q = (M - 64 * P + 32) >> 3
 
         d_N, d_W = nine((64 * N - M) >> (5 + r)), nine((64 * W - M) >> (5 + r))
-        s1 = other.error(y, x) if seen else E(y, x - 1)
-        s2 = self.before[1].error(y, x) if seen > 1 else E(y - 1, x)
-        if seen:
+        s1 = other.error(y, x) if known else E(y, x - 1)
+        s2 = self.before[1].error(y, x) if known > 1 else E(y - 1, x)
+        if known:
             i, j = W - O_W, N - O_N
             median = O_0 + sorted((i, j, i + j - (NW - O_NW)))[1]
             second = min(a >> 1, 23), min(log4(o1 >> r) >> 2, 8), min(log4(o2 >> r) >> 2, 8)

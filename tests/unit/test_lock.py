@@ -29,13 +29,13 @@ def test_every_package_has_hashes():
 
 def test_the_lock_is_within_the_bounds_of_the_project():
     project, versions = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], locked()
-    extras, names, wanted = project["optional-dependencies"], ["train", "test"], list(project["dependencies"])
+    extras, names, requirements = project["optional-dependencies"], ["train", "test"], list(project["dependencies"])
     for name in names:
         for text in extras[name]:
             own = re.fullmatch(r"vaecodec\[([\w,]+)\]", text)
-            names.extend(own[1].split(",")) if own else wanted.append(text)
-    for requirement in map(Requirement, wanted):
+            names.extend(own[1].split(",")) if own else requirements.append(text)
+    for requirement in map(Requirement, requirements):
         if requirement.marker is not None and "python_version < '3.11'" in str(requirement.marker).replace('"', "'"):
             continue
-        found = versions[canonicalize_name(requirement.name)]
-        assert all(requirement.specifier.contains(version) for version in found), (requirement, found)
+        locked_versions = versions[canonicalize_name(requirement.name)]
+        assert all(map(requirement.specifier.contains, locked_versions)), (requirement, locked_versions)

@@ -35,10 +35,12 @@ def compare(
     table = []
     for name in names:
         if name in after_of and name in before_of:
-            one, other = before_of[name], after_of[name]
-            rates = {metric: _number(delta(one, other, known()[metric]).rate) for metric in metrics}
-            speeds = {key: _number(_speed_ratio(one, other, key)) for key in ("encode_speed", "decode_speed")}
-            table.append({"name": name, "old": one.about, "new": other.about, "rates": rates, **speeds})
+            before_curve, after_curve = before_of[name], after_of[name]
+            rates = {metric: _number(delta(before_curve, after_curve, known()[metric]).rate) for metric in metrics}
+            speeds = {
+                key: _number(_speed_ratio(before_curve, after_curve, key)) for key in ("encode_speed", "decode_speed")
+            }
+            table.append({"name": name, "old": before_curve.about, "new": after_curve.about, "rates": rates, **speeds})
     return {"with": old, "images": len(shared), "codecs": table}
 
 

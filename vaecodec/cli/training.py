@@ -151,12 +151,12 @@ def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
     return checkpoints.averaged_weights(source)
 
 
-def _fitting(config: Any, weights: dict[str, Any], wanted: Any) -> tuple[Any, dict[str, Any]]:
+def _fitting(config: Any, weights: dict[str, Any], target: Any) -> tuple[Any, dict[str, Any]]:
     """The config and weights of a model, or of the grey model made from it where one is wanted."""
     from vaecodec.config import Config
     from vaecodec.training.grey import COLOURS, grey_weights
 
-    if isinstance(wanted, Config) and isinstance(config, Config) and (wanted.channels, config.channels) == (1, COLOURS):
+    if isinstance(target, Config) and isinstance(config, Config) and (target.channels, config.channels) == (1, COLOURS):
         return grey_weights(config, weights)
     return config, weights
 

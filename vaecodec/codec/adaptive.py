@@ -160,10 +160,10 @@ def decode_strips(
 
 def _find_tiles(data: bytes, contents: Contents, grid: Grid, needed: list[int]) -> Iterator[tuple[int, memoryview]]:
     """Yield (index, payload) of tiles, which lie end to end."""
-    view, position, wanted = contents.data.of(data), 0, set(needed)
+    view, position, chosen = contents.data.of(data), 0, set(needed)
     for index in range(needed[-1] + 1):
         size = payload.size_at(view, position)
-        if index in wanted:
+        if index in chosen:
             yield index, view[position : position + size]
         position += size
     if needed[-1] == grid.total - 1 and position != len(view):

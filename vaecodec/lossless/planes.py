@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Condition
 
-from vaecodec.native.lossless import AHEAD_MAX, seen
+from vaecodec.native.lossless import AHEAD_MAX, reference_planes
 from vaecodec.threads import Threads
 
 ROWS = 4  # of one call: few enough that a plane stays within AHEAD_MAX rows of the next, and both stay in the cache
@@ -19,7 +19,7 @@ class PlaneSchedule:
     def __init__(self, height: int, planes: int, work: Callable[[int, Rows], None]) -> None:
         self._height, self._work = height, work
         self._done, self._busy, self._failed = [0] * planes, [False] * planes, False
-        self._before = [range(plane - seen(plane, planes), plane) for plane in range(planes)]
+        self._before = [range(plane - reference_planes(plane, planes), plane) for plane in range(planes)]
         self._after = [[n for n in range(planes) if plane in self._before[n]] for plane in range(planes)]
         self._changed = Condition()
 

@@ -19,11 +19,20 @@ from vaecodec.native.reference.lossless import (
     DEPTH_MAX,
     LEVEL_MAX,
     order_of_planes,
-    seen,
+    reference_planes,
 )
 from vaecodec.native.reference.lossless_bits import tables
 
-__all__ = ["AHEAD_MAX", "BOUND_MAX", "CHANNELS_MAX", "DEPTH_MAX", "LEVEL_MAX", "PlaneCoder", "order_of_planes", "seen"]
+__all__ = [
+    "AHEAD_MAX",
+    "BOUND_MAX",
+    "CHANNELS_MAX",
+    "DEPTH_MAX",
+    "LEVEL_MAX",
+    "PlaneCoder",
+    "order_of_planes",
+    "reference_planes",
+]
 
 SAMPLE_BYTES = 192  # that one sample may take in a stream, in theory
 LINE = 64
@@ -79,7 +88,7 @@ class PlaneCoder:
         numbers = (
             self._memory.shape[1],
             plane,
-            seen(plane, channels),
+            reference_planes(plane, channels),
             width,
             self._depth,
             self._bound,

@@ -34,7 +34,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=[*target.packages, "vaecodec.errors"]):
         for package in target.packages:
             __import__(package)
-        with tempfile.TemporaryDirectory() as seeds, tempfile.TemporaryDirectory() as found:
+        with tempfile.TemporaryDirectory() as seeds, tempfile.TemporaryDirectory() as new_inputs:
             for number, data in enumerate(target.seeds()):
                 pathlib.Path(seeds, f"{number}").write_bytes(data)
                 target.run(data)  # imports what is missing
@@ -48,7 +48,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
                     key=lambda text: (text[0] != "-", text != str(corpus(name)))
                 )  # results go to the first folder
             else:
-                line = [*own, *([] if folders else [found]), seeds, str(corpus(name))]
+                line = [*own, *([] if folders else [new_inputs]), seeds, str(corpus(name))]
             atheris.Setup([sys.argv[0], *OPTIONS, f"-max_len={target.largest}", *line], target.run)
             atheris.Fuzz()
 

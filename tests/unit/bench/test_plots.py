@@ -48,8 +48,8 @@ def test_ten_colours_can_be_told_apart(scheme):
     colours, background = schemes()[scheme]
     rgb, back = linear(colours), linear([background])
     for sight, matrix in SIGHT.items():
-        seen = cielab(np.clip(rgb @ np.array(matrix).T, 0, 1))
-        distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)]
+        perceived = cielab(np.clip(rgb @ np.array(matrix).T, 0, 1))
+        distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(perceived, 2)]
         assert min(distances) >= LEAST[sight], sight
     light, dark = np.maximum(rgb @ TO_XYZ[1], back @ TO_XYZ[1]), np.minimum(rgb @ TO_XYZ[1], back @ TO_XYZ[1])
     assert ((light + 0.05) / (dark + 0.05)).min() >= 3  # WCAG 2.2, 1.4.11

@@ -39,8 +39,8 @@ def gradient(height=128, width=256):
 
 def psnr(samples, decoded, bits=16):
     colours = slice(None) if samples.ndim == 2 else slice(0, 1 if samples.shape[2] == 2 else 3)
-    seen = ... if alpha_channel(samples) is None else alpha_channel(samples) > 0
-    error = (decoded[seen].astype(float) - samples[seen])[..., colours]
+    visible = ... if alpha_channel(samples) is None else alpha_channel(samples) > 0
+    error = (decoded[visible].astype(float) - samples[visible])[..., colours]
     return 10 * np.log10((2**bits - 1) ** 2 / np.mean(error**2))
 
 

@@ -76,10 +76,10 @@ def test_blocks_are_near_those_in_floats(kinds, channels):
                 for parts in ([(0, size[0])], strips):
                     out, tape = taped(layers, x16, parts)
                     np.testing.assert_array_equal(out, block(layers, x16), kind)
-                    found = np.empty_like(g16)
+                    result = np.empty_like(g16)
                     for strip in parts:
-                        block_back(back, g16, tape, found, multiplier, strip)
-                    results.append(found)
+                        block_back(back, g16, tape, result, multiplier, strip)
+                    results.append(result)
         for result in results:
             np.testing.assert_array_equal(result, results[0])
         # Rounding may switch a ReLU.
@@ -93,11 +93,11 @@ def test_the_wavelet_is_that_in_floats(kinds, shape):
     low, subbands = inverse_dwt_adjoint(samples[None].astype(np.float64))
     for kind in kinds:
         with library.use(kind):
-            found = np.empty((4, *shape), np.float32)
+            planes = np.empty((4, *shape), np.float32)
             scales = (NORM**-2, 1, 1, NORM**2)
-            gradients.inverse_dwt_back(samples, scales, found[0], list(found[1:]))
-        np.testing.assert_allclose(found[0], low[0], atol=1e-2, err_msg=kind)
-        np.testing.assert_allclose(found[1:], subbands, atol=1e-2, err_msg=kind)
+            gradients.inverse_dwt_back(samples, scales, planes[0], list(planes[1:]))
+        np.testing.assert_allclose(planes[0], low[0], atol=1e-2, err_msg=kind)
+        np.testing.assert_allclose(planes[1:], subbands, atol=1e-2, err_msg=kind)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 3), (5, 7), (6, 2), (4, 40)])
@@ -108,11 +108,11 @@ def test_planes_become_halves_and_details_planes(kinds, shape):
         expected = octave_halves(planes * scales[:, None, None])
     for kind in kinds:
         with library.use(kind):
-            found = [np.ones(half.shape, np.float32) for half in expected]
-            gradients.add_to_halves(planes, scales, found[0], found[1])
+            halves = [np.ones(half.shape, np.float32) for half in expected]
+            gradients.add_to_halves(planes, scales, halves[0], halves[1])
             plane = np.ones(shape, np.float32)
             gradients.details_back(planes[0], plane)
-        for half, other in zip(found, expected, strict=True):
+        for half, other in zip(halves, expected, strict=True):
             np.testing.assert_allclose(half, 1 + other, atol=1e-5, err_msg=kind)
         np.testing.assert_allclose(plane, 1 + details_adjoint(planes[:1])[0], atol=1e-5, err_msg=kind)
 
@@ -138,8 +138,8 @@ def test_bits_and_moves_are_those_of_numpy(kinds, size):
     moved = np.clip(targets + 0.25 * (values / 64 - 0.5 * slopes - targets), first - 1, first + 1)
     for kind in kinds:
         with library.use(kind):
-            found = gradients.symbol_bits(symbols, indices, tables)
-            assert found == (pytest.approx(bits, rel=1e-5), outliers), kind
+            result = gradients.symbol_bits(symbols, indices, tables)
+            assert result == (pytest.approx(bits, rel=1e-5), outliers), kind
             out = targets.copy()
             gradients.descend(out, first, values, slopes, 0.5, 0.25, 1.0)
             np.testing.assert_allclose(out, moved, atol=1e-5, err_msg=kind)

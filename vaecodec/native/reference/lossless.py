@@ -31,7 +31,7 @@ def order_of_planes(channels: int) -> tuple[int, ...]:
     return (1, 0, 2, 3)[:channels] if channels > 2 else tuple(range(channels))
 
 
-def seen(plane: int, channels: int) -> int:
+def reference_planes(plane: int, channels: int) -> int:
     """The number of planes before this one that it sees."""
     return plane if channels > 2 and plane < 3 else 0
 
@@ -132,7 +132,7 @@ class PlaneCoder:
 
     def _features(self, index: int, y: int) -> np.ndarray:
         """i64[20, columns] of a row, relative to the samples above; the last is the row itself."""
-        count = seen(index, len(self._planes))
+        count = reference_planes(index, len(self._planes))
         columns = BLOCK * self._planes[index].blocks
         features = []
         for back, number in enumerate(NUMBERS[count]):
@@ -146,7 +146,7 @@ class PlaneCoder:
 
     def _code_row(self, index: int, y: int) -> None:
         plane, width = self._planes[index], self._image.shape[1]
-        count = seen(index, len(self._planes))
+        count = reference_planes(index, len(self._planes))
         row = self._image[y, :, order_of_planes(len(self._planes))[index]]
         samples, errors = plane.samples[y + 3], plane.errors[y + 3]
         if y == 0:
@@ -215,7 +215,12 @@ class PlaneCoder:
     def _code_samples(self, index: int, y: int, partial: list[list[int]], weights: list[list[list[int]]]) -> list[int]:
         """Code a row's samples into plane.samples and plane.errors; returns the scale of each for the fit."""
         plane, depth, bound, width = self._planes[index], self._depth, self._bound, self._image.shape[1]
-        count, bits, maximum, step = seen(index, len(self._planes)), plane.bits, (1 << depth) - 1, 2 * bound + 1
+        count, bits, maximum, step = (
+            reference_planes(index, len(self._planes)),
+            plane.bits,
+            (1 << depth) - 1,
+            2 * bound + 1,
+        )
         less = max(0, depth - 8) >> 1
         line: Any = plane.samples[y + 3].tolist()
         above2, above = plane.samples[y + 1 : y + 3].tolist()

@@ -26,14 +26,14 @@ def tables() -> np.ndarray:
     n < 4096, at most 65535.  softplus: 256 ln(1 + exp(-x / 256)), x < 3072, rounded.  gaps: -256 ln(1 - exp(-x / 256)),
     x < 3072, rounded; at 0 as at 1.  trust: 256 (2 n + 1) / (2 n + 4), n < 256.
     """
-    one = 1 << 62
-    powers = [one]  # exp(-n / 256)
+    unit = 1 << 62
+    powers = [unit]  # exp(-n / 256)
     while len(powers) <= 3072:
         powers.append(powers[-1] * DECAY >> 62)
-    upper = [((65536 * one * 2) // (one + power) + 1) >> 1 for power in powers]
+    upper = [((65536 * unit * 2) // (unit + power) + 1) >> 1 for power in powers]
     squash = [65536 - upper[-x] if x < 0 else upper[x] for x in range(-3072, 3072)]
     falling = -np.array(powers)
-    odds = [-((8191 - 2 * n) * one // (2 * n + 1)) for n in range(2048, 4096)]
+    odds = [-((8191 - 2 * n) * unit // (2 * n + 1)) for n in range(2048, 4096)]
     half = np.searchsorted(falling, odds)  # the number of powers above
     stretch = np.concatenate((-half[::-1], half)).astype(np.int16).view(np.uint16)
     rates = [655360 // (10 * n + 16) for n in range(256)]
