@@ -32,7 +32,9 @@ from vaecodec.transforms.restoration import CLASSES, MAX_SHIFT, WEIGHTS
 TINY = GOLDEN / "tiny.vcm"
 HEAD_BEGIN, SIZE_AT, QUALITY_AT = len(MAGIC) + 8, 18, 26  # of the HEAD chunk, and of fields in it
 LARGEST = 1 << 12  # pixels of a golden file that is mutated, so that many are
-SIZES = ((1, 1), (8, 8), (11, 16), (16, 24), (33, 17), (5, 64), (66, 9))  # the last has two tiles
+SMALL_SIZES = ((1, 1), (8, 8), (11, 16), (16, 24))
+SIZES = ((33, 17), (5, 64), (66, 9))  # the last has two tiles
+RARE, GOLDEN_RARE = 12, 32  # one of so many mutants is of one of SIZES, and of a golden file: they take twice as long
 REDUCTIONS = (2, 4, 8, 16)
 
 
@@ -80,11 +82,15 @@ class Files:
     def __init__(self) -> None:
         self._codec, rng = Codec(tiny_model(), threads=1), random.Random(0)
         files = [path.read_bytes() for path in sorted(GOLDEN.glob("*.vae"))]
-        small = [self._codec.encode(synthetic_image(*size), q, tile=64) for size in SIZES for q in (1, 60, 100)]
-        for data in small[:]:
-            parsed = parse(data)
-            tiles = [(data[t.offset : t.offset + t.length], t.crc, t.pixels) for t in parsed.tiles]
-            small += [pack(parsed.header._replace(filter=random_filter(rng, 3)), tiles) for _ in range(3)]
+
+        def encoded(sizes: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
+            for size, quality in itertools.product(sizes, (1, 60, 100)):
+                data = self._codec.encode(synthetic_image(*size), quality, tile=64)
+                parsed = parse(data)
+                tiles = [(data[t.offset : t.offset + t.length], t.crc, t.pixels) for t in parsed.tiles]
+                yield data
+                yield from (pack(parsed.header._replace(filter=random_filter(rng, 3)), tiles) for _ in range(3))
+
         golden = []
         for data in files:
             try:
@@ -93,12 +99,16 @@ class Files:
                 continue
             if header.model == self._codec.model.id and header.height * header.width <= LARGEST:
                 golden.append(data)
-        # A golden file takes as long as two small ones.
-        self._seeds = [seed_of(data) for data in golden], [seed_of(data) for data in small]
+        self._golden, self._larger, self._small = (
+            [seed_of(data) for data in files] for files in (golden, encoded(SIZES), encoded(SMALL_SIZES))
+        )
 
     def attempt(self, rng: random.Random) -> None:
         """Decode one; raises CodecError as decoding does."""
-        seed = rng.choice(self._seeds[rng.randrange(24) != 0])
+        if rng.randrange(GOLDEN_RARE) == 0:
+            seed = rng.choice(self._golden)
+        else:
+            seed = rng.choice(self._small if rng.randrange(RARE) else self._larger)
         data, kind, payload = bytearray(seed.data), rng.randrange(5), rng.randrange(2)
         if kind == 0:
             struct.pack_into("<H", data, HEAD_BEGIN + QUALITY_AT, rng.randrange(QUALITY_INDICES))
@@ -156,7 +166,7 @@ class Anything:
 
 
 class Models:
-    """Mutants of the golden model; those that load encode and decode."""
+    """Mutants of the golden model; those that load decode files of the golden one, or encode and decode."""
 
     def __init__(self) -> None:
         data = TINY.read_bytes()
@@ -164,6 +174,9 @@ class Models:
         fields = json.loads(data[8 : 8 + size])["__metadata__"]
         self._config, self._arrays = json.loads(fields["config"]), load(data)
         self._pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3)).astype(np.uint8)
+        model = tiny_model()
+        codec = Codec(model, threads=1)
+        self._id, self._files = model.id, [codec.encode(self._pixels[:16, :24], quality) for quality in (1, 60, 100)]
 
     def attempt(self, rng: random.Random) -> None:
         """Load one and use it; raises CodecError as that does."""
@@ -177,11 +190,15 @@ class Models:
             if rng.randrange(16) == 0:
                 model = parse_model(pack_model("mutant", config, arrays, {}), "mutant")
             else:  # what parse_model calls once the file is read
-                model = build_model("mutant", "0" * 32, config, arrays, {})
+                model = build_model("mutant", self._id, config, arrays, {})
         except MALFORMED as exc:
             raise ModelError(str(exc)) from exc
         assert isinstance(model, Model)
         codec, quality = Codec(model, threads=1), rng.randrange(1, 101)
+        if rng.randrange(4) and model.id == self._id:  # what the model of the golden files wrote
+            with trusting():
+                codec.decode(rng.choice(self._files))
+            return
         height, width = rng.choice(((40, 56), (1, 1), (8, 16), (17, 33)))
         pixels = np.resize(self._pixels, (height, width, config.channels))
         if rng.randrange(2):
@@ -216,7 +233,9 @@ class Exact:
         rng = np.random.default_rng(0)
         self._files = []
         for channels, deep, bound in itertools.product((1, 2, 3, 4), (False, True), (0, 3)):
-            self._files.append(adaptive.pack(self._image(rng, 9, 70, channels, 16 if deep else 8), bound, tile=64))
+            for width in (11, 70):
+                image = self._image(rng, 6, width, channels, 16 if deep else 8)
+                self._files.append(adaptive.pack(image, bound, tile=64))
 
     def _image(self, rng: np.random.Generator, height: int, width: int, channels: int, depth: int) -> np.ndarray:
         top = (1 << depth) - 1
@@ -229,7 +248,8 @@ class Exact:
         """Decode one, or code an image; raises CodecError as decoding does."""
         if rng.randrange(3) == 0:
             generator = np.random.default_rng(rng.randrange(1 << 32))
-            size = rng.randint(1, 30), rng.randint(1, 80), rng.randint(1, 4)
+            largest = (30, 80) if rng.randrange(16) == 0 else (9, 20)
+            size = rng.randint(1, largest[0]), rng.randint(1, largest[1]), rng.randint(1, 4)
             image, bound = self._image(generator, *size, rng.randint(1, 16)), rng.choice((0, 0, 1, 16))
             decoded = modes.decode(adaptive.pack(image, bound, threads=1, tile=64), threads=1)
             if np.abs(decoded.reshape(image.shape).astype(int) - image).max() > bound:
