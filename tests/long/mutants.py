@@ -147,7 +147,8 @@ class Places(ast.NodeVisitor):
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
         if isinstance(node.op, ast.Not):
-            self.changes.append((self._span(node)[0], self._span(node.operand)[0], ""))
+            begin, end = self._span(node)[0], self._span(node.operand)[0]
+            self.changes.append((begin, end, "(" * self._source.count(b"(", begin, end)))
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:

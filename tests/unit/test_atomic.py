@@ -114,3 +114,16 @@ def test_folders_that_cannot_be_synchronised(tmp_path, monkeypatch, number, rais
     else:
         atomic.write_atomic(tmp_path / "target", b"abc")
     assert (tmp_path / "target").read_bytes() == b"abc"
+
+
+def test_a_new_name_is_claimed_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(source, target, **options):
+        raise OSError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(atomic, "_create", lambda folder, name, mode: (os.open(name, os.O_WRONLY | os.O_CREAT), name))
+    atomic.write_atomic(tmp_path / "new", b"bytes", overwrite=False)
+    assert (tmp_path / "new").read_bytes() == b"bytes"
+    with pytest.raises(FileExistsError):
+        atomic.write_atomic(tmp_path / "new", b"other", overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"] and (tmp_path / "new").read_bytes() == b"bytes"

@@ -1,11 +1,14 @@
 """Test that --threads, --no-limits and --reduce reach the codec."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from support.images import synthetic_image
 from vaecodec import cli, limits
+from vaecodec.errors import LimitError
 from vaecodec.images.reading import read_image
 from vaecodec.limits import Limits
 
@@ -36,6 +39,31 @@ def test_default_limits_are_those_of_pillow():
     """Both warn of more than 89,478,485 pixels, and refuse more than twice as many."""
     assert Limits(178_956_970, 65_535) == limits.DEFAULT
     assert limits.PILLOW_WARNING_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+def test_images_above_half_of_the_limit_cause_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Limits(pixels=100).check(10, 5)
+        limits.NONE.check(1 << 20, 1 << 20)
+    with pytest.warns(RuntimeWarning, match="17 x 3 pixels are more than half"):
+        Limits(pixels=100).check(17, 3)
+    Limits(pixels=100, side=50).refuse(50, 2)
+    with pytest.raises(LimitError, match="a side exceeds"):
+        Limits(pixels=100, side=50).refuse(51, 1)
+
+
+def test_only_other_limits_than_the_default_change_those_of_pillow(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)
+    for chosen, expected in (
+        (limits.DEFAULT, 1234),
+        (Limits(pixels=99), 49),
+        (Limits(pixels=1), 1),
+        (limits.NONE, None),
+    ):
+        with limits.for_pillow(chosen):
+            assert expected == Image.MAX_IMAGE_PIXELS
+        assert Image.MAX_IMAGE_PIXELS == 1234
 
 
 def test_limits_apply_unless_lifted(folder, monkeypatch, capsys):

@@ -21,6 +21,7 @@ from vaecodec.codec.tiles import OWN_TILE_PIXELS, Schedule
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.threads import ONE_THREAD, Threads, available_cores, single_threaded_blas
+from vaecodec.transforms.tiling import Grid
 
 PIXELS = synthetic_image(260, 300)
 
@@ -60,6 +61,20 @@ def test_threads_code_whole_tiles_if_there_are_enough():
             assert schedule.inner.count == (1 if one_tile_per_thread else threads)
     with Schedule(16, 16 * OWN_TILE_PIXELS, 1) as schedule:
         assert schedule.inner is ONE_THREAD
+
+
+def test_tiles_of_256_pixels_are_enough_for_a_thread_each():
+    """Fewer tiles than two for each thread, or smaller ones, are shared."""
+    for side, tile, count, apart in ((1024, 256, 4, True), (1024, 256, 3, False), (1020, 255, 4, False)):
+        with Schedule.of_grids([(Grid(side, side, tile), count)], threads=2) as schedule:
+            assert (schedule.inner is ONE_THREAD) == apart
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_a_single_tile_of_planes_is_taken_by_the_caller(tiles):
+    with Schedule.for_planes(tiles, threads=2) as schedule:
+        threads = set(schedule.map(threading.get_ident, [()] * tiles))
+        assert (threading.get_ident() in threads) == (tiles == 1)
 
 
 def test_tiles_are_coded_concurrently():

@@ -213,6 +213,7 @@ def test_fields_of_the_adaptive_coding_are_kept_and_checked():
         ({"coding": 3}, "coding 3"),
         ({"coding": 1, "depth": 16}, "16 bits"),
         ({"coding": 1, "channels": 4}, "ALPH"),
+        ({"width": 0}, "0 x 100"),
         ({"height": 0}, "200 x 0"),
         ({"width": 2**24 + 1}, "sides"),
     ],

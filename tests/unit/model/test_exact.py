@@ -43,6 +43,14 @@ def test_the_float_type_follows_from_the_bound():
         prepare({"x/kernel": np.full((10, 1), 2**62), "x/bias": np.zeros(1)})
 
 
+@pytest.mark.parametrize(
+    ("bias", "dtype"), [(2**24 - 1023 * 8 - 512 - 1, np.float32), (2**24 - 1023 * 8 - 512, np.float64)]
+)
+def test_sums_of_24_bits_and_more_are_computed_in_double_precision(bias, dtype):
+    layer = prepare({"a/kernel": np.ones((8, 1)), "a/bias": np.array([bias])})["a"]
+    assert layer.kernel.dtype == dtype
+
+
 def test_levels_cover_every_quality_index_up_to_the_last_anchor():
     from vaecodec.config import INDICES_PER_LEVEL, LAST_ANCHOR, QUALITY_INDICES
     from vaecodec.prior.context_model import level_of

@@ -13,7 +13,7 @@ from support.models import assert_refused, reload, with_arrays, with_entry
 from support.paths import GOLDEN
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.errors import FormatError, ModelError
-from vaecodec.model.file import MAX_HEADER, identify, load_model, parse_model
+from vaecodec.model.file import MAX_HEADER, _read_tables, identify, load_model, parse_model
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,32 @@ def test_invalid_models_are_refused(tiny, case):
 
 def test_the_unchanged_model_is_valid(tiny):
     assert parse_model(with_arrays(tiny.model), "good.vcm").id == tiny.model.id
+
+
+@pytest.mark.parametrize("low", [1, 2])
+def test_tables_may_reach_to_the_largest_symbol(tiny, low):
+    """A table of 65,535 symbols and an escape, that begins at 1, ends at symbol 65,535."""
+    tables = tiny.model.models.tables
+    freq = np.full(1 << 16, 1 << 8, np.uint32)
+    rows = [tables.row(0), tables.row(1), freq, tables.row(len(tables.low) - 1)]
+    start = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    lows = np.array([*tables.low[:2], low, 0], np.int32)
+    arrays = {"tables/freq": np.concatenate(rows), "tables/start": start, "tables/low": lows}
+    if low == 1:
+        assert _read_tables(arrays).last.max() == 65_535
+    else:
+        with pytest.raises(ModelError, match="reach to symbol 65536"):
+            _read_tables(arrays)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_quantiles_calibrate_scores(tiny, count):
+    data = with_arrays(tiny.model, **{"calibration/bpd": np.arange(count, dtype="<f4")})
+    if count == 2:
+        assert parse_model(data, "calibrated.vcm").id == tiny.model.id
+    else:
+        with pytest.raises(ModelError, match="calibration/bpd"):
+            parse_model(data, "calibrated.vcm")
 
 
 def test_a_model_without_a_table_for_flags_is_refused(tiny):

@@ -58,6 +58,12 @@ def test_layers_use_the_finest_possible_units():
     assert (np.abs(error) <= 0.5 * 2.0 ** -layer.shift.astype(float)).all()
 
 
+def test_half_a_unit_of_rounding_counts_in_the_largest_sum():
+    """In units of 2**-20 this bias is 1.5 * 2**18 below 2**31, and half a unit of the output 2**19."""
+    layer = integer_layer(np.zeros((1, 1)), np.array([32 - 1.5 * 2.0**-8]), 6, 6)
+    assert layer.shift == 19
+
+
 def test_extreme_inputs_are_computed_exactly(kinds):
     """All products have the same sign; the sums are compared with Python integers."""
     rng = np.random.default_rng(2)
