@@ -6,6 +6,7 @@ import pytest
 from vaecodec.config import ANCHORS, FINER, INDICES_PER_ANCHOR, LAST_ANCHOR, QUALITY_INDICES, Config, lambda_at
 from vaecodec.errors import ModelError
 from vaecodec.model.weights import (
+    ACTIVATION_BITS,
     ACTIVATION_MAX,
     SHIFT_MAX,
     SUM_MAX,
@@ -180,6 +181,10 @@ def test_float_weights_are_restored_from_integers(channels):
         anchors[f"{side}/fine"] = rng.normal(0, 0.5, (ANCHORS, fine))
         anchors[f"{side}/out"] = rng.normal(0, 0.5, (ANCHORS, last))
     arrays = transform_arrays(config, weights, anchors)
+    # The analysis sees level 255 as 64 * 255 in units of 2**-15, and was trained to see it as 0.5.
+    bits = arrays["analysis/fine/shift"].astype(int) + ACTIVATION_BITS - 15
+    white = np.ldexp(arrays["analysis/fine/kernel"].astype(float), -bits) * 64 * 255 / 2**15
+    np.testing.assert_allclose(white, weights["analysis/fine/kernel"] / 2, atol=0.005)
     restored = transform_weights(config, arrays)
     assert set(restored) == set(weights)
     for name, array in weights.items():
