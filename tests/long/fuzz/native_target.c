@@ -1,5 +1,5 @@
 // A libFuzzer target for the kernels that read a stranger's bytes: the lossless coder, the ANS coder, the sorting of
-// symbols, and the wavelet.  native.py compiles it with one kind of kernels, and makes tables.h of the NumPy reference.
+// symbols, the wavelet and, in native_networks.h, the networks and the restoration filter.  native.py compiles it with one kind of kernels, and makes tables.h of the NumPy reference.
 //
 // Sizes are within what the Python callers check.  Every array has an allocation of its own, whose ends the sanitizers
 // watch.  What an encoder wrote must decode to the same samples; positions that were taken off a stack and put back must
@@ -266,16 +266,20 @@ static void wavelet(input *in) {
     free(samples), free(back), free(low), free(bands), free(scratch);
 }
 
+#include "native_networks.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, size};
-    switch (take(&in, 8)) {
+    switch (take(&in, 11)) {
         case 0: case 1: lossless_stream(&in); break;
         case 2: lossless_round_trip(&in); break;
         case 3: case 4: ans_runs(&in); break;
         case 5: ans_others(&in); break;
         case 6: symbols_of_tables(&in); break;
-        default: wavelet(&in); break;
+        case 7: wavelet(&in); break;
+        case 8: case 9: prior_octave(&in); break;
+        default: synthesis(&in); break;
     }
     return 0;
 }
