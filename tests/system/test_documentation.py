@@ -211,6 +211,8 @@ def test_the_documented_packages_follow_the_order_of_imports() -> None:
     order = (ROOT / "tests" / "unit" / "test_imports.py").read_text().split('ORDER = """')[1].split('"""')[0].split()
     assert tree == [package for package in order if (ROOT / "vaecodec" / package).is_dir()]
     assert set(tree) == {path.parent.name for path in (ROOT / "vaecodec").glob("*/__init__.py")}
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("```text\nvaecodec/\n")[1].split("```")[0]
+    assert re.findall(r"\b([a-z]\w*)\.py\b", text) == [name for name in order if name not in tree]
 
 
 def test_the_recorded_session_is_what_a_terminal_shows() -> None:
