@@ -65,6 +65,12 @@ def test_a_dry_run_names_outputs_and_writes_nothing(capsys):
     assert digests(".") == before
 
 
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
+def test_missing_inputs_of_a_run_are_failures(command, capsys):
+    status, lines = run(f"{command} -r gone in/notes.txt", capsys)
+    assert status == 1 and lines[-1] == "vaecodec: gone: No such file or directory"
+
+
 def test_other_settings_are_named_with_a_way_out(capsys):
     assert run("compress -r in --output-dir out -q 50", capsys)[0] == 0
     before = digests("out")

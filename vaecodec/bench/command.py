@@ -129,7 +129,7 @@ def _write_html(
     report.save_html(path, summary, views, thumbnails)
     names = [curve["name"] for curve in summary["curves"]] + [row["name"] for row in summary["lossless"]]
     record = {"output": args.output, "count": len(files), "codecs": names, "report": path}
-    console.say(record, f"{path}: {len(files)} images, {len(table.rows)} rows in {table.path}")
+    console.say(record, f"{path}: {len(files)} image{'s' * (len(files) != 1)}, {len(table.rows)} rows in {table.path}")
 
 
 def _metrics(args: argparse.Namespace, console: Console) -> list[str]:

@@ -73,6 +73,10 @@ def add_file(path: str) -> str:
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)
+    except FileNotFoundError as exc:
+        if os.path.exists(path):  # another file is missing
+            raise PeerError(f"{path}: {exc}") from exc
+        raise PeerError(f"{path}: {exc.strerror}") from exc
     except Exception as exc:  # as above
         raise PeerError(f"{path}: {type(exc).__name__}: {exc}") from exc
     name = str(getattr(module, "NAME", name))

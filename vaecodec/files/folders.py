@@ -288,8 +288,8 @@ def whole_names(paths: list[str], folder: str | None) -> set[str]:
 
 
 def decompress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
-    """Plan a job for each file with the suffix .vae; raises OSError."""
-    paths = [path for path in listing.paths if path.lower().endswith(SUFFIX)]
+    """Plan a job for each file with the suffix .vae, and for each that was named and is missing; raises OSError."""
+    paths = [path for path in listing.paths if _is_output(path)]
     outputs = {
         path: {os.path.basename(name(path)) for name in (name_without_suffix, decompressed_name)} for path in paths
     }
@@ -301,8 +301,13 @@ def decompress_jobs(listing: Listing, overwrite: bool) -> Iterator[Job]:
 
 
 def verify_jobs(listing: Listing) -> Iterator[Job]:
-    """Plan a job for each file with the suffix .vae."""
-    return (Job(path) for path in listing.paths if path.lower().endswith(SUFFIX))
+    """Plan a job for each file with the suffix .vae, and for each that was named and is missing."""
+    return (Job(path) for path in listing.paths if _is_output(path))
+
+
+def _is_output(path: str) -> bool:
+    """Whether to decode a file: by its suffix, or because it is missing, which is reported."""
+    return path.lower().endswith(SUFFIX) or not os.path.lexists(path)
 
 
 def is_vae(path: str) -> bool:

@@ -140,7 +140,7 @@ def parse_model(data: bytes, source: str, shipped: bool = False) -> Model | Gene
 
     try:
         size = int.from_bytes(data[:8], "little")
-        require(size <= MAX_HEADER, f"its header has {size} bytes, expected at most {MAX_HEADER}")
+        require(size <= MAX_HEADER, f"not a vaecodec model (a header of {size} bytes, expected {MAX_HEADER} at most)")
         header = json.loads(data[8 : 8 + size])
         fields = {key: json.loads(value) for key, value in header["__metadata__"].items()}
         require(fields["format"] == FORMAT, f"format {fields['format']} is not supported (expected {FORMAT})")

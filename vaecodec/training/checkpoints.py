@@ -75,7 +75,9 @@ def _read_metadata(path: str) -> tuple[Architecture, dict[str, Any]]:
         values = metadata["config"]
         values = values if values.get("kind") == Generative.kind else without_retired_fields(values)
         return read_config(values), metadata
-    except (OSError, ValueError, KeyError, AttributeError) as exc:
+    except OSError as exc:
+        raise CodecError(f"{path}: {exc.strerror or exc}") from exc
+    except (ValueError, KeyError, AttributeError) as exc:
         raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
 
 

@@ -95,6 +95,8 @@ def test_files_that_are_no_codecs_are_refused(tmp_path, text, message):
         open_peer(plugins.add_file(str(tmp_path / "broken.py")), Options())
     with pytest.raises(PeerError, match="not a Python file"):
         plugins.add_file(str(tmp_path / "codec.txt"))
+    with pytest.raises(PeerError, match=r"gone\.py: No such file or directory$"):
+        plugins.add_file(str(tmp_path / "gone.py"))
 
 
 def open_same(options: Options) -> Peer:

@@ -182,6 +182,8 @@ def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
     (tmp_path / "foreign").write_bytes(b"12345678{}")
     with pytest.raises(CodecError, match="not a checkpoint"):
         checkpoints.averaged_weights(str(tmp_path / "foreign"))
+    with pytest.raises(CodecError, match="gone: No such file or directory$"):
+        checkpoints.averaged_weights(str(tmp_path / "gone"))
 
 
 def test_export_writes_the_step_as_text_with_its_state(tmp_path):
