@@ -163,17 +163,6 @@ def test_reading_a_header_loads_no_heavy_library():
     assert not loaded & {"numpy", "PIL", "tensorflow", "constriction", "safetensors", "backports"}
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--help"], ["compress", "--help"], ["info", str(GOLDEN / "photo.vae")], ["models"], ["filetype", "xml"]],
-)
-def test_commands_that_only_print_load_no_heavy_library(arguments):
-    code = "from vaecodec import cli; import contextlib, os; out = open(os.devnull, 'w')\n"
-    loaded = loaded_after(code + f"with contextlib.redirect_stdout(out): assert cli.main({arguments!r}) == 0")
-    assert "vaecodec" in loaded
-    assert not loaded & {"numpy", "PIL", "tensorflow", "constriction", "safetensors", "shtab", "logging"}
-
-
 def test_coding_loads_no_tensorflow():
     golden = GOLDEN
     model, file = str(golden / "tiny.vcm"), str(golden / "odd.vae")
