@@ -51,7 +51,8 @@ def check_target(
     """
     if is_url(dst):
         check_url_target(name_of(dst), overwrite)
-    if not isinstance(dst, PATH_TYPES) or is_url(dst):
+        return
+    if not isinstance(dst, PATH_TYPES):
         return
     if isinstance(src, PATH_TYPES) and os.path.exists(src) and os.path.exists(dst) and os.path.samefile(src, dst):
         raise CodecError(f"{name_of(src)}: input and output are the same file")

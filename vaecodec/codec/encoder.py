@@ -34,7 +34,7 @@ from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
-from vaecodec.prior.context_model import CodedTile, Distributions, code_tile, encode_tile, information
+from vaecodec.prior.context_model import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, NARROW, PRECISE, WIDE, check_effort, coded_index
 from vaecodec.rdo.eye import tilt_of
@@ -276,12 +276,7 @@ class Encoder:
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
-            quantise = quantizer(model.prior, model.models.tables)
-
-            def choose(part: int, distributions: Distributions) -> np.ndarray:
-                of_part = quantise if prices is None else quantise._replace(prices=prices[part])
-                return of_part(parts[part], distributions, threads)
-
+            choose = quantizer(model.prior, model.models.tables).of_parts(parts, prices, threads)
             coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
             tick()
         if observe is not None:

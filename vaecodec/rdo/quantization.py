@@ -6,6 +6,7 @@ al. 2019, Hybrid video coding with trellis-coded quantization).  The bits of a s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -83,6 +84,17 @@ class Quantizer(NamedTuple):
 
         threads.over_rows(count, quantise_strips)
         return symbols
+
+    def of_parts(
+        self, parts: Parts, prices: Sequence[np.ndarray | None] | None, threads: Threads
+    ) -> Callable[[int, Distributions], np.ndarray]:
+        """Make the function that quantises each part f32[n] of a tile, by its number, with prices f32[n] of each."""
+
+        def choose(part: int, distributions: Distributions) -> np.ndarray:
+            of_part = self if prices is None else self._replace(prices=prices[part])
+            return of_part(parts[part], distributions, threads)
+
+        return choose
 
 
 _magnitude_bits: dict[int, tuple[Tables, np.ndarray]] = {}
