@@ -150,6 +150,7 @@ class Plane:
         """`before` lists the planes that it sees, the nearest one first."""
         self.before, self.width, self.depth, self.bound = before, width, depth, bound
         self.x, self.e = np.zeros((height, width), np.int64), np.zeros((height, width), np.int64)
+        self.u, self.estimates = (3 if bound else 0), np.zeros((height, width), np.int64)
         self.stream, self.taken = stream, 4
         self.low, self.high, self.value = 0, 2**32 - 1, int.from_bytes(stream[:4].ljust(4, b"\0"), "big")
         self.means = defaultdict(lambda: [0, 0])
@@ -165,12 +166,23 @@ class Plane:
         self.w = [np.zeros((self.blocks, 19), np.int64) for _ in self.windows]
 
     def sample(self, y, x):
-        """Section 2: X, also beyond the image."""
+        """Section 2: S, also beyond the image."""
         if y < 0:
-            return self.before[0].sample(0, 0) if self.before else 2 ** (self.depth - 1)
+            return self.before[0].sample(0, 0) if self.before else 2 ** (self.depth - 1 + self.u)
         if x < 0:
             return self.sample(y - 1, 0)
-        return int(self.x[y, min(x, self.width - 1)])
+        return int(self.estimates[y, min(x, self.width - 1)])
+
+    def estimate(self, value, residual, M, energy):
+        """Section 4: S of a sample."""
+        if not self.bound:
+            return value
+        half = 16 * self.bound + 8
+        f = 256 * half // (half + energy + 4)
+        change = (M - 64 * value) * f >> 11
+        if residual:
+            change = -(half * f >> 9) if residual > 0 else half * f >> 9
+        return clip(8 * value + change, 0, 8 * (2**self.depth - 1))
 
     def error(self, y, x, errors=None):
         """Section 2: E, also beyond the image; or F of section 8."""
@@ -258,7 +270,7 @@ class Plane:
             z = max(0, self.depth - 12)
             feature.append(self.sample(y, x) - self.sample(y - 1, x))
             scale = 4 * reciprocal(min(4 + (spread >> z), 4095))
-            g = np.array([clip((value >> z) * scale >> 12, 511) for value in feature])
+            g = np.array([clip((value >> z) * scale >> (12 + self.u), 511) for value in feature])
             products[:, :, x // 8] += np.outer(g, g)
         for n, (radius, decay) in enumerate(self.windows):
             self.s[n] = self.s[n] - decay * (self.s[n] >> 4) + products
@@ -308,7 +320,7 @@ class Plane:
     def decode_sample(self, y, x, feature):
         """Sections 3 to 6 and 8; return the spread of section 7, before its shift."""
         known, depth, top = len(self.before), self.depth, 2**self.depth - 1
-        other = self.before[0] if known else None
+        other, unit = self.before[0] if known else None, 64 >> self.u
         X, E = self.sample, self.error
         N, W, NW, NE, NN, WW = X(y - 1, x), X(y, x - 1), X(y - 1, x - 1), X(y - 1, x + 1), X(y - 2, x), X(y, x - 2)
         if known:
@@ -318,11 +330,11 @@ class Plane:
             predictions = []
             for w in self.w:
                 weights = w[x // 8].tolist()
-                total = sum(w * f for w, f in zip(weights, feature, strict=True)) >> 8
-                predictions.append(clip(total + 64 * N, 0, 64 * top))
+                total = sum(w * f for w, f in zip(weights, feature, strict=True)) >> (8 + self.u)
+                predictions.append(clip(total + unit * N, 0, 64 * top))
             M0 = self.blend(y, x, predictions)
         else:
-            M0 = 64 * (clip(W + O_0 - O_W, 0, top) if known else W)
+            M0 = unit * (clip(W + O_0 - O_W, 0, top << self.u) if known else W)
             predictions = [M0] * len(self.w)
         e_W, e_WW, e_N, e_NW = abs(E(y, x - 1)), abs(E(y, x - 2)), abs(E(y - 1, x)), abs(E(y - 1, x - 1))
         e_NE, e_NEE, e_NN = abs(E(y - 1, x + 1)), abs(E(y - 1, x + 2)), abs(E(y - 2, x))
@@ -334,19 +346,19 @@ class Plane:
         a, energy_log = log4(own >> 1), log4(energy >> 1)
         h, r = min(energy_log >> 1, 15), max(0, depth - 8) >> 1
 
-        t = sum((64 * value > M0) << bit for bit, value in enumerate((W, N, NW, NE, WW, NN)))
+        t = sum((unit * value > M0) << bit for bit, value in enumerate((W, N, NW, NE, WW, NN)))
         s = other.error(y, x) if known else E(y - 1, x + 1)
         entries = [
             self.means[1, t, min(a >> 2, 15)],
             self.means[2, nine(E(y, x - 1) >> (1 + r)), nine(E(y - 1, x) >> (1 + r)), nine(s >> (1 + r))],
-            self.means[3, nine((64 * N - M0) >> (5 + r)), nine((64 * W - M0) >> (5 + r)),
-                       nine((64 * NE - M0) >> (5 + r))],
+            self.means[3, nine((unit * N - M0) >> (5 + r)), nine((unit * W - M0) >> (5 + r)),
+                       nine((unit * NE - M0) >> (5 + r))],
         ]  # fmt: skip
         M = clip(M0 + (sum(m for m, _ in entries) * 21846 >> 22), 0, 64 * top)
         P = (M + 32) >> 6
         q = (M - 64 * P + 32) >> 3
 
-        d_N, d_W = nine((64 * N - M) >> (5 + r)), nine((64 * W - M) >> (5 + r))
+        d_N, d_W = nine((unit * N - M) >> (5 + r)), nine((unit * W - M) >> (5 + r))
         s1 = other.error(y, x) if known else E(y, x - 1)
         s2 = self.before[1].error(y, x) if known > 1 else E(y - 1, x)
         if known:
@@ -356,21 +368,22 @@ class Plane:
         else:
             median = sorted((W, N, W + N - NW))[1]
             activity = abs(W - NW) + abs(N - NW) + abs(N - NE) + abs(W - WW) + abs(N - NN)
-            second = min(log4(activity >> r), 40), min(energy_log, 47)
+            second = min(log4(activity >> (r + self.u)), 40), min(energy_log, 47)
         contexts = (
             (min(energy_log, 63), q),
             second,
             (d_N, d_W, h),
             (clip((s1 + (2 << r)) >> (2 + r), 8), clip((s2 + (4 << r)) >> (3 + r), 3), h),
-            (clip((64 * median - M) >> (5 + r), 7), h, q),
+            (clip((unit * median - M) >> (5 + r), 7), h, q),
             (P >> max(0, depth - 8), min(energy_log >> 2, 7)),
             (clip(log4((e_NW + e_NN + e_NNE) >> r) >> 1, 4, 19), clip(log4((e_W + e_WW) >> r) >> 1, 4, 19),
              clip(log4((e_N + e_NE + e_NEE) >> r) >> 2, 2, 9)),
         )  # fmt: skip
         if self.level:
             self.place_shapes(y, x, predictions, M, P, o1, energy_log, contexts)
-        value = clip(P + self.residual(contexts, energy_log) * (2 * self.bound + 1), 0, top)
-        self.x[y, x] = value
+        residual = self.residual(contexts, energy_log)
+        value = clip(P + residual * (2 * self.bound + 1), 0, top)
+        self.x[y, x], self.estimates[y, x] = value, self.estimate(value, residual, M, energy)
         self.e[y, x] = (64 * value - M) >> 4
         if self.level:
             self.learn_shapes(y, x, predictions, P)

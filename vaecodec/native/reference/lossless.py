@@ -16,6 +16,7 @@ from vaecodec.native.reference.lossless_bits import CLASSES, Bits, Shape, clip
 CHANNELS_MAX, DEPTH_MAX, BOUND_MAX, LEVEL_MAX = 4, 16, 16, 3
 AHEAD_MAX = 12  # rows that a plane may be ahead of one that sees it
 PAD, BLOCK = 8, 8
+FINE = 3  # bits of estimates of samples below those of samples, with a bound
 OWN = [(-1, 0), (-2, 0), (-3, 0), (-1, -1), (1, -1), (0, -2), (2, -1), (-2, -1), (-1, -2), (1, -2)]  # (dx, dy)
 OWN += [(2, -2), (-2, -2), (0, -3), (3, -1), (-3, -1), (-1, -3), (1, -3), (-4, -1), (4, -1)]
 OTHER = [(0, 0), (-1, 0), (1, 0), (-1, -1), (1, -1), (-2, 0), (2, 0)]
@@ -82,6 +83,15 @@ def log4(x: int) -> int:
     return 4 * exponent + ((x << 2 >> exponent) & 3) + 1 if x else 0
 
 
+def estimate(coded: int, residual: int, mean: int, energy: int, bound: int, maximum: int) -> int:
+    """Estimate a sample that was coded within a bound, in eighths: of what its residual leaves open, near the mean."""
+    half = 16 * bound + 8
+    sure = (half << 8) // (half + energy + 4)
+    offset = half * sure >> 9
+    change = offset if residual < 0 else -offset if residual else (mean - 64 * coded) * sure >> 11
+    return clip((coded << FINE) + change, 0, maximum << FINE)
+
+
 def nine(x: int) -> int:
     """One of nine classes of a difference."""
     size = sum(abs(x) >= limit for limit in (2, 6, 14, 32))
@@ -92,13 +102,14 @@ class _Plane:
     def __init__(self, height: int, width: int, level: int) -> None:
         self.blocks = -(-width // BLOCK)
         shape = height + 3, BLOCK * self.blocks + 2 * PAD  # three rows above
-        self.samples, self.errors = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.samples, self.errors = np.zeros(shape, np.int64), np.zeros(shape, np.int64)  # samples, or estimates
         self.windows = WINDOWS[level]
         self.sums = np.zeros((len(self.windows), FEATURES + 1, FEATURES + 1, self.blocks), np.int64)
         self.weights = np.zeros((len(self.windows), FEATURES, self.blocks), np.int64)
         self.misses = np.zeros((len(self.windows), *shape), np.int64)  # errors of each fit
         self.deviations: dict[tuple[int, int], list[int]] = {}  # means of errors in 1/4096, counts
         self.bias: dict[int, list[int]] = defaultdict(lambda: [0, 0])  # mean in 1/4096, count
+        self.coded = [0] * width  # samples of the row
         self.bits = Bits(level)
 
 
@@ -148,24 +159,24 @@ class PlaneCoder:
         plane, width = self._planes[index], self._image.shape[1]
         count = reference_planes(index, len(self._planes))
         row = self._image[y, :, order_of_planes(len(self._planes))[index]]
-        samples, errors = plane.samples[y + 3], plane.errors[y + 3]
+        samples, errors, fine = plane.samples[y + 3], plane.errors[y + 3], FINE if self._bound else 0
         if y == 0:
-            plane.samples[:3] = self._planes[index - 1].samples[3, PAD] if count else 1 << (self._depth - 1)
+            plane.samples[:3] = self._planes[index - 1].samples[3, PAD] if count else 1 << (self._depth - 1 + fine)
         samples[:PAD], errors[:PAD] = plane.samples[y + 2, PAD], plane.errors[y + 2, PAD]
         samples[PAD:] = 0
         if plane.bits.data is None:
-            samples[PAD : PAD + width] = np.minimum(row, (1 << self._depth) - 1)
+            plane.coded = np.minimum(row, (1 << self._depth) - 1).tolist()
         plane.misses[:, y + 3, :PAD] = plane.misses[:, y + 2, PAD, None]
         weights = np.repeat(plane.weights, BLOCK, axis=2)
         partial = (self._features(index, y)[SERIAL:-1] * weights[:, SERIAL:]).sum(axis=1)
         spreads = self._code_samples(index, y, partial.tolist(), weights[:, :SERIAL].tolist())
         plane.misses[:, y + 3, PAD + width :] = plane.misses[:, y + 3, PAD + width - 1, None]
         samples[PAD + width :], errors[PAD + width :] = samples[PAD + width - 1], errors[PAD + width - 1]
-        row[:] = samples[PAD : PAD + width]
+        row[:] = plane.coded
         # Learn the weights of the next row.
         scale = np.zeros(BLOCK * plane.blocks, np.int64)
         scale[:width] = spreads
-        scaled = np.clip((self._features(index, y) >> max(0, self._depth - 12)) * scale >> 12, -511, 511)
+        scaled = np.clip((self._features(index, y) >> max(0, self._depth - 12)) * scale >> (12 + fine), -511, 511)
         scaled = scaled.reshape(FEATURES + 1, plane.blocks, BLOCK)
         products = np.einsum("ibx,jbx->ijb", scaled, scaled)
         for fit, (radius, decay) in enumerate(plane.windows):
@@ -221,7 +232,8 @@ class PlaneCoder:
             (1 << depth) - 1,
             2 * bound + 1,
         )
-        less = max(0, depth - 8) >> 1
+        less, fine = max(0, depth - 8) >> 1, FINE if bound else 0
+        unit = 64 >> fine  # of samples and estimates
         line: Any = plane.samples[y + 3].tolist()
         above2, above = plane.samples[y + 1 : y + 3].tolist()
         errors2, errors1 = plane.errors[y + 1 : y + 3].tolist()
@@ -234,7 +246,7 @@ class PlaneCoder:
         for n in range(width):
             x = PAD + n
             value, W, WW, N, NW, NE, NN = (
-                line[x],
+                plane.coded[n],
                 line[x - 1],
                 line[x - 2],
                 above[x],
@@ -246,9 +258,10 @@ class PlaneCoder:
                 fitted = []
                 for sums, own_weights in zip(partial, weights, strict=True):
                     total = sums[n] + sum((line[x - k - 1] - N) * own_weights[k][n] for k in range(SERIAL))
-                    fitted.append(clip((total >> 8) + 64 * N, 0, 64 * maximum))
+                    fitted.append(clip((total >> (8 + fine)) + unit * N, 0, 64 * maximum))
             else:
-                fitted = [64 * (clip(W + other[x] - other[x - 1], 0, maximum) if count else W)] * len(plane.windows)
+                start = clip(W + other[x] - other[x - 1], 0, maximum << fine) if count else W
+                fitted = [unit * start] * len(plane.windows)
             mean = self._blend(plane, fitted, y, x) if y else fitted[0]
             eW, eWW, eN, eNW = abs(errors[x - 1]), abs(errors[x - 2]), abs(errors1[x]), abs(errors1[x - 1])
             eNE, eNEE, eNN, eNNE = abs(errors1[x + 1]), abs(errors1[x + 2]), abs(errors2[x]), abs(errors2[x + 1])
@@ -256,11 +269,11 @@ class PlaneCoder:
             own = (4 * eW + 4 * eN + 2 * eNW + 3 * eNE + eWW + eNN + eNEE) >> 2
             total = (own, (2 * own + 8 * o1) >> 2, (2 * own + 4 * o1 + 4 * o2) >> 2)[count]
             log_own, log_all = log4(own >> 1), log4(total >> 1)
-            texture = sum((64 * p > mean) << k for k, p in enumerate((W, N, NW, NE, WW, NN)))
+            texture = sum((unit * p > mean) << k for k, p in enumerate((W, N, NW, NE, WW, NN)))
             side = other_errors[x] if count else errors1[x + 1]
             triples = (
                 [e >> (1 + less) for e in (errors[x - 1], errors1[x], side)],
-                [(64 * p - mean) >> (5 + less) for p in (N, W, NE)],
+                [(unit * p - mean) >> (5 + less) for p in (N, W, NE)],
             )
             places = [texture * 16 + min(log_own >> 2, 15)]
             places += [1024 * (k + 1) + nine(a) * 81 + nine(b) * 9 + nine(c) for k, (a, b, c) in enumerate(triples)]
@@ -278,13 +291,13 @@ class PlaneCoder:
             half, g1, g2 = min(log_all >> 1, 15), min(log4(o1 >> less) >> 2, 8), min(log4(o2 >> less) >> 2, 8)
             s1, s2 = other_errors[x] if count else errors[x - 1], first_errors[x] if count > 1 else errors1[x]
             r1, r2 = (s1 + (2 << less)) >> (2 + less), (s2 + (4 << less)) >> (3 + less)
-            dN, dW, dM = ((64 * p - mean) >> (5 + less) for p in (N, W, median))
+            dN, dW, dM = ((unit * p - mean) >> (5 + less) for p in (N, W, median))
             groups = [log4(e >> less) for e in (eNW + eNN + eNNE, eW + eWW, eN + eNE + eNEE)]
             contexts = (
                 min(log_all, 63) * 8 + fraction,
                 (min(log_own >> 1, 23) * 9 + g1) * 9 + g2
                 if count
-                else min(log4(activity >> less), 40) * 48 + min(log_all, 47),
+                else min(log4(activity >> (less + fine)), 40) * 48 + min(log_all, 47),
                 (nine(dN) * 9 + nine(dW)) * 16 + half,
                 ((clip(r1, -8, 8) + 8) * 7 + clip(r2, -3, 3) + 3) * 16 + half,
                 (clip(dM, -7, 7) + 7) * 128 + half * 8 + fraction,
@@ -303,8 +316,10 @@ class PlaneCoder:
                 deviations = self._place_shapes(plane, y, x, predictions, 64 * prediction, o1, keys)
             residual = value - prediction
             residual = -((bound - residual) // step) if residual < 0 else (residual + bound) // step
-            coded = clip(prediction + bits.residual(depth, residual) * step, 0, maximum)
-            line[x] = plane.samples[y + 3, x] = coded
+            residual = bits.residual(depth, residual)
+            coded = plane.coded[n] = clip(prediction + residual * step, 0, maximum)
+            guess = estimate(coded, residual, mean, total, bound, maximum) if bound else coded
+            line[x] = plane.samples[y + 3, x] = guess
             errors[x] = plane.errors[y + 3, x] = (64 * coded - mean) >> 4
             for deviation, centre in zip(deviations, predictions if deviations else (), strict=True):
                 deviation[0] += (64 * abs(64 * coded - centre) - deviation[0]) * bits.tables.reciprocals[

@@ -21,20 +21,20 @@ VC_INLINE int32_t ll_nine(int32_t x) {
     return x < 0 ? 4 - c : 4 + c;
 }
 
-// Clip what the weights of a fit add to the sample above to a prediction in 1/64.
-VC_INLINE int32_t ll_predicted(int64_t sum, int32_t N, int32_t maximum) {
-    sum = (sum >> 8) + N * 64;
+// Clip what the weights of a fit add to the sample above, of so many bits more, to a prediction in 1/64.
+VC_INLINE int32_t ll_predicted(int64_t sum, int32_t N, int32_t maximum, int32_t fine) {
+    sum = (sum >> (8 + fine)) + N * (64 >> fine);
     return (int32_t)(sum < 0 ? 0 : sum > maximum * 64 ? maximum * 64 : sum);
 }
 
 // The prediction of a fit at x of the row of `samples`.
 VC_INLINE int32_t ll_prediction(const ll_plane *plane, int32_t fit, const int32_t *samples, int32_t x, int32_t N,
-                                int32_t maximum) {
+                                int32_t maximum, int32_t fine) {
     const int32_t *weights = plane->weights[fit] + x / LL_BLOCK;
     int64_t sum = plane->partial[fit][x];
     sum += (int64_t)(samples[x - 1] - N) * weights[0] + (int64_t)(samples[x - 2] - N) * weights[plane->blocks];
     sum += (int64_t)(samples[x - 3] - N) * weights[2 * plane->blocks];
-    return ll_predicted(sum, N, maximum);
+    return ll_predicted(sum, N, maximum, fine);
 }
 
 // The errors of a fit around x, with weights; `all` for their energy, else for the weight of its prediction.
@@ -94,12 +94,22 @@ VC_INLINE void ll_learn_shapes(const ll_plane *plane, ll_bits *b, const int32_t 
     }
 }
 
-// Code a row of a plane; `at` has its samples to encode, or gets those decoded.
+// Estimate a sample that was coded within a bound, in eighths: of what its residual leaves open, what is near the mean.
+VC_INLINE int32_t ll_estimate(int32_t coded, int32_t residual, int32_t mean, int32_t energy, int32_t bound,
+                              int32_t maximum) {
+    const int32_t half = 16 * bound + 8, sure = (half << 8) / (half + energy + 4);  // half a step in 1/16, like energy
+    const int32_t offset = half * sure >> 9;
+    const int32_t change = residual < 0 ? offset : residual ? -offset : (mean - coded * 64) * sure >> 11;
+    return vc_clip((coded << LL_FINE) + change, 0, maximum << LL_FINE);
+}
+
+// Code a row of a plane; plane->coded has its samples to encode, or gets those decoded.
 VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, int32_t seen, int32_t depth,
                       int32_t bound, int32_t y, int32_t width) {
     const ll_plane *plane = planes;
     const ptrdiff_t stride = plane->stride;
     const int32_t maximum = (1 << depth) - 1, step = 2 * bound + 1;
+    const int32_t fine = bound ? LL_FINE : 0, unit = 64 >> fine;  // of samples, in 1/64
     const int32_t less = depth > 8 ? (depth - 8) >> 1 : 0, drop = depth > 12 ? depth - 12 : 0;
     int32_t *samples = ll_line(plane->samples, stride, y), *errors = ll_line(plane->errors, stride, y);
     const int32_t *above = ll_line(plane->samples, stride, y - 1), *above2 = ll_line(plane->samples, stride, y - 2);
@@ -109,17 +119,17 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
     const int32_t *other = ll_line(before->samples, stride, y), *other_above = ll_line(before->samples, stride, y - 1);
     const int32_t *other_errors = ll_line(before->errors, stride, y), *first_errors = ll_line(first->errors, stride, y);
     for (int32_t x = 0; x < width; x++) {
-        const int32_t value = samples[x], W = samples[x - 1], WW = samples[x - 2], N = above[x], NW = above[x - 1];
+        const int32_t value = plane->coded[x], W = samples[x - 1], WW = samples[x - 2], N = above[x], NW = above[x - 1];
         const int32_t NE = above[x + 1], NN = above2[x];
         // Prediction, in 1/64.
         int32_t mean, fitted[LL_FITS];
         if (y) {
-            fitted[0] = ll_prediction(plane, 0, samples, x, N, maximum);
+            fitted[0] = ll_prediction(plane, 0, samples, x, N, maximum, fine);
             for (int32_t fit = 1; deep && fit < plane->fits; fit++)
-                fitted[fit] = ll_prediction(plane, fit, samples, x, N, maximum);
+                fitted[fit] = ll_prediction(plane, fit, samples, x, N, maximum, fine);
             mean = deep ? ll_blend(plane, fitted, y, x, less) : fitted[0];
         } else {
-            mean = 64 * (seen ? vc_clip(W + other[x] - other[x - 1], 0, maximum) : W);
+            mean = unit * (seen ? vc_clip(W + other[x] - other[x - 1], 0, maximum << fine) : W);
             for (int32_t fit = 0; fit < LL_FITS; fit++) fitted[fit] = mean;
         }
         // Errors of the neighbours, in quarters.
@@ -130,16 +140,17 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
         const int32_t own = (4 * eW + 4 * eN + 2 * eNW + 3 * eNE + eWW + eNN + eNEE) >> 2;
         const int32_t all = seen == 0 ? own : seen == 1 ? (2 * own + 8 * o1) >> 2 : (2 * own + 4 * o1 + 4 * o2) >> 2;
         const int32_t log_own = ll_log(own >> 1), log_all = ll_log(all >> 1);
-        const int32_t texture = (W * 64 > mean) | (N * 64 > mean) << 1 | (NW * 64 > mean) << 2 |
-                                (NE * 64 > mean) << 3 | (WW * 64 > mean) << 4 | (NN * 64 > mean) << 5;
+        const int32_t texture = (W * unit > mean) | (N * unit > mean) << 1 | (NW * unit > mean) << 2 |
+                                (NE * unit > mean) << 3 | (WW * unit > mean) << 4 | (NN * unit > mean) << 5;
         // Bias: the mean of three means of earlier errors, in 1/4096.
         const int32_t side = seen ? other_errors[x] : errors1[x + 1];
         int32_t *bias[3] = {
             plane->bias + 2 * (texture * 16 + ll_min(log_own >> 2, 15)),
             plane->bias + 2 * (1024 + ll_nine(errors[x - 1] >> (1 + less)) * 81 +
                                ll_nine(errors1[x] >> (1 + less)) * 9 + ll_nine(side >> (1 + less))),
-            plane->bias + 2 * (2048 + ll_nine((N * 64 - mean) >> (5 + less)) * 81 +
-                               ll_nine((W * 64 - mean) >> (5 + less)) * 9 + ll_nine((NE * 64 - mean) >> (5 + less))),
+            plane->bias + 2 * (2048 + ll_nine((N * unit - mean) >> (5 + less)) * 81 +
+                               ll_nine((W * unit - mean) >> (5 + less)) * 9 +
+                               ll_nine((NE * unit - mean) >> (5 + less))),
         };
         const int32_t unbiased = mean;
         mean += (int32_t)(((int64_t)bias[0][0] + bias[1][0] + bias[2][0]) * 21846 >> 22);
@@ -154,17 +165,17 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
             median = other[x] + (d >= upper ? lower : d <= lower ? upper : a + c - d);
         }
         const int32_t activity = ll_abs(W - NW) + ll_abs(N - NW) + ll_abs(N - NE) + ll_abs(W - WW) + ll_abs(N - NN);
-        const int32_t log_activity = ll_min(ll_log(activity >> less), 40), half = ll_min(log_all >> 1, 15);
+        const int32_t log_activity = ll_min(ll_log(activity >> (less + fine)), 40), half = ll_min(log_all >> 1, 15);
         const int32_t g1 = ll_min(ll_log(o1 >> less) >> 2, 8), g2 = ll_min(ll_log(o2 >> less) >> 2, 8);
         const int32_t s1 = seen > 0 ? other_errors[x] : errors[x - 1], s2 = seen > 1 ? first_errors[x] : errors1[x];
-        const int32_t dN = ll_nine((N * 64 - mean) >> (5 + less)), dW = ll_nine((W * 64 - mean) >> (5 + less));
+        const int32_t dN = ll_nine((N * unit - mean) >> (5 + less)), dW = ll_nine((W * unit - mean) >> (5 + less));
         const int32_t contexts[LL_CONTEXTS] = {
             ll_min(log_all, 63) * 8 + fraction,
             512 + (seen ? (ll_min(log_own >> 1, 23) * 9 + g1) * 9 + g2 : log_activity * 48 + ll_min(log_all, 47)),
             512 + 2048 + (dN * 9 + dW) * 16 + half,
             512 + 2 * 2048 + ((vc_clip((s1 + (2 << less)) >> (2 + less), -8, 8) + 8) * 7 +
                               vc_clip((s2 + (4 << less)) >> (3 + less), -3, 3) + 3) * 16 + half,
-            512 + 3 * 2048 + (vc_clip((median * 64 - mean) >> (5 + less), -7, 7) + 7) * 128 + half * 8 + fraction,
+            512 + 3 * 2048 + (vc_clip((median * unit - mean) >> (5 + less), -7, 7) + 7) * 128 + half * 8 + fraction,
             512 + 4 * 2048 + (depth > 8 ? prediction >> (depth - 8) : prediction) * 8 + ll_min(log_all >> 2, 7),
             512 + 5 * 2048 + (vc_clip(ll_log((eNW + eNN + eNNE) >> less) >> 1, 4, 19) - 4) * 128 +
                 (vc_clip(ll_log((eW + eWW) >> less) >> 1, 4, 19) - 4) * 8 +
@@ -190,7 +201,8 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
         }
         residual = ll_residual(b, decode, deep, depth, residual);
         const int32_t coded = vc_clip(prediction + residual * step, 0, maximum);
-        samples[x] = coded;
+        plane->coded[x] = coded;
+        samples[x] = bound ? ll_estimate(coded, residual, mean, all, bound, maximum) : coded;
         // Learn.
         if (deep) ll_learn_shapes(plane, b, fitted, prediction, coded, y, x);
         errors[x] = (coded * 64 - mean) >> 4;
@@ -242,13 +254,13 @@ VC_INLINE void ll_rows(int decode, int deep, uint8_t *memory, int64_t plane_size
         b->coder.started = 1;
     }
     const ptrdiff_t stride = plane->stride, end = stride - LL_PAD;
-    const int32_t maximum = (1 << depth) - 1;
+    const int32_t maximum = (1 << depth) - 1, fine = bound ? LL_FINE : 0;
     for (int32_t y = top; y < bottom; y++) {
         int32_t *line = ll_line(plane->samples, stride, y), *errors = ll_line(plane->errors, stride, y);
         uint8_t *row = image + ((ptrdiff_t)y * width * channels + channel) * (wide ? 2 : 1);
         const int32_t start = y      ? ll_line(plane->samples, stride, y - 1)[0]
                               : seen ? ll_line(planes[index - 1].samples, stride, 0)[0]
-                                     : 1 << (depth - 1);
+                                     : 1 << (depth - 1 + fine);
         if (!y)
             for (int32_t back = 1; back <= 3; back++)
                 ll_fill(ll_line(plane->samples, stride, -back), -LL_PAD, end, start);
@@ -256,7 +268,7 @@ VC_INLINE void ll_rows(int decode, int deep, uint8_t *memory, int64_t plane_size
         ll_fill(errors, -LL_PAD, 0, y ? ll_line(plane->errors, stride, y - 1)[0] : 0);
         if (!decode)
             for (int32_t x = 0; x < width; x++)
-                line[x] = ll_min(ll_load(row, wide, (ptrdiff_t)x * channels), maximum);
+                plane->coded[x] = ll_min(ll_load(row, wide, (ptrdiff_t)x * channels), maximum);
         const ll_features features = ll_place_features(plane, seen, y);
         for (int32_t fit = 0; fit < plane->fits; fit++) {
             if (y) ll_predict(plane, &features, fit);
@@ -273,8 +285,8 @@ VC_INLINE void ll_rows(int decode, int deep, uint8_t *memory, int64_t plane_size
             ll_fill(misses, width, end, misses[width - 1]);
         }
         if (decode || bound)
-            for (int32_t x = 0; x < width; x++) ll_store(row, wide, (ptrdiff_t)x * channels, line[x]);
-        ll_fit(plane, &features, width, depth);
+            for (int32_t x = 0; x < width; x++) ll_store(row, wide, (ptrdiff_t)x * channels, plane->coded[x]);
+        ll_fit(plane, &features, width, depth, fine);
     }
     *plane->coder = b->coder;
 }

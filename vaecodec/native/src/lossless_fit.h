@@ -25,6 +25,7 @@ enum {
     LL_COUNT_MAX = 250,
     LL_BIAS_COUNT_MAX = 255,
     LL_DEVIATION_COUNT_MAX = 100,
+    LL_FINE = 3,  // bits of estimates below those of samples
     LL_WEIGHT_MAX = 1 << 20,
     // Places in the tables, which are u16 (reference/lossless.py: tables).
     LL_SQUASH = 3072,  // the middle of 6144
@@ -59,7 +60,8 @@ typedef struct {
 
 typedef struct {  // the memory of a plane
     ll_coder *coder;
-    int32_t *samples, *errors;  // rings of rows; errors in quarters
+    int32_t *samples, *errors;  // rings of rows: samples, with a bound estimates of them in eighths; errors in quarters
+    int32_t *coded;  // samples of the row
     int32_t *sums[LL_FITS], *weights[LL_FITS];  // of products, and of features, by block
     int16_t *scaled;  // features of a row for the sums
     int32_t *scale;
@@ -93,6 +95,7 @@ static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t
     LL_TAKE(coder, ll_coder, 1)
     LL_TAKE(samples, int32_t, LL_RING * (columns + 2 * LL_PAD))
     LL_TAKE(errors, int32_t, LL_RING * (columns + 2 * LL_PAD))
+    LL_TAKE(coded, int32_t, columns)
     for (int n = 0; n < plane->fits; n++) {
         LL_TAKE(sums[n], int32_t, LL_PRODUCTS * (blocks + 8))
         LL_TAKE(weights[n], int32_t, LL_FEATURES * blocks)
@@ -314,7 +317,7 @@ static ll_features ll_place_features(const ll_plane *planes, int32_t seen, int32
 }
 
 // Learn from a complete row: add its products to the sums of each block, and solve all blocks.
-static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t width, int32_t depth) {
+static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t width, int32_t depth, int32_t fine) {
     const ptrdiff_t blocks = plane->blocks, stride = 2 * blocks;
     const int32_t drop = depth > 12 ? depth - 12 : 0;
     for (int f = 0; f <= LL_FEATURES; f++) {
@@ -324,7 +327,7 @@ static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t w
         for (ptrdiff_t x0 = 0; x0 < 8 * blocks; x0 += 64) {
             const ptrdiff_t end = width - x0;
             for (int x = 0; x < 64; x++) {
-                const int32_t value = ((at[x0 + x] - above[x0 + x]) >> drop) * plane->scale[x0 + x] >> 12;
+                const int32_t value = ((at[x0 + x] - above[x0 + x]) >> drop) * plane->scale[x0 + x] >> (12 + fine);
                 row[x] = (int16_t)(x < end ? vc_clip(value, -511, 511) : 0);
             }
             for (int pair = 0; pair < 4; pair++)
