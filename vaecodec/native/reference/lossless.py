@@ -86,9 +86,9 @@ def log4(x: int) -> int:
 def estimate(coded: int, residual: int, mean: int, energy: int, bound: int, maximum: int) -> int:
     """Estimate a sample that was coded within a bound, in eighths: of what its residual leaves open, near the mean."""
     half = 16 * bound + 8
-    sure = (half << 8) // (half + energy + 4)
-    offset = half * sure >> 9
-    change = offset if residual < 0 else -offset if residual else (mean - 64 * coded) * sure >> 11
+    share = (half << 8) // (half + energy + 4)
+    offset = half * share >> 9
+    change = offset if residual < 0 else -offset if residual else (mean - 64 * coded) * share >> 11
     return clip((coded << FINE) + change, 0, maximum << FINE)
 
 

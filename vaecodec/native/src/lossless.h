@@ -97,9 +97,9 @@ VC_INLINE void ll_learn_shapes(const ll_plane *plane, ll_bits *b, const int32_t 
 // Estimate a sample that was coded within a bound, in eighths: of what its residual leaves open, what is near the mean.
 VC_INLINE int32_t ll_estimate(int32_t coded, int32_t residual, int32_t mean, int32_t energy, int32_t bound,
                               int32_t maximum) {
-    const int32_t half = 16 * bound + 8, sure = (half << 8) / (half + energy + 4);  // half a step in 1/16, like energy
-    const int32_t offset = half * sure >> 9;
-    const int32_t change = residual < 0 ? offset : residual ? -offset : (mean - coded * 64) * sure >> 11;
+    const int32_t half = 16 * bound + 8, share = (half << 8) / (half + energy + 4);  // half a step in 1/16, like energy
+    const int32_t offset = half * share >> 9;
+    const int32_t change = residual < 0 ? offset : residual ? -offset : (mean - coded * 64) * share >> 11;
     return vc_clip((coded << LL_FINE) + change, 0, maximum << LL_FINE);
 }
 
