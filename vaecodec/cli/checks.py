@@ -9,7 +9,7 @@ import sys
 from vaecodec.container.chunks import MAGIC, SUFFIX
 from vaecodec.urls import is_url
 
-# Suffixes of image formats, under which nobody looks for a .vae file.
+# Suffixes of image formats: no program would open a .vae file under them.
 OTHER_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .jxl .gif .tif .tiff .bmp .dib .heic .heif .jp2 .j2k .jpx "
     ".ppm .pgm .pbm .pnm .pam .tga .ico .svg .qoi .exr .hdr .psd .npy".split()

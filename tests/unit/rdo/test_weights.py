@@ -10,7 +10,6 @@ import vaecodec
 from support.paths import ROOT
 from vaecodec.cli import main
 from vaecodec.codec import Codec
-from vaecodec.errors import CodecError
 from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.prior.context_model import PARTS
@@ -79,8 +78,12 @@ def test_wrong_masks_are_refused(image, roi):
             vaecodec.encode(image, roi=wrong)
     with pytest.raises(ValueError, match="roi excludes"):
         vaecodec.encode(image, lossless=True, roi=roi)
-    with pytest.raises(CodecError, match="16 bits"):
-        vaecodec.encode(image.astype(np.uint16) * 257, roi=roi)
+
+
+def test_images_of_16_bits_take_masks(image, roi):
+    deep = image.astype(np.uint16) * 257
+    data = vaecodec.encode(deep, 60, roi=roi)
+    assert vaecodec.decode(data).dtype == np.uint16 and len(data) < len(vaecodec.encode(deep, 60))
 
 
 @pytest.mark.parametrize("cells", [(1, 1), (3, 5), (4, 2)])
