@@ -7,6 +7,7 @@
 #include "kind.c"
 #include "tables.h"
 
+#include <sanitizer/asan_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -66,18 +67,23 @@ static shape take_shape(input *in) {
     return s;
 }
 
-// The state of all planes before the first row.  Each size has memory of its own that is kept and filled again: to
-// allocate megabytes takes longer than to decode.
+// The state of all planes before the first row.  Its memory is kept and filled again: to allocate megabytes takes longer
+// than to decode.  A smaller state lies at the end of it, and AddressSanitizer watches what is before and behind.
 static uint8_t *planes_of(shape s, int64_t *size) {
-    static uint8_t *states[6][2][4][5];
+    static uint8_t *starts[6][2][4], *memory[5];
+    const size_t room = (size_t)s.channels * 64 * lossless_size(WIDTHS[5], 16, 3);
     int place = 0;
     while (WIDTHS[place] != s.width) place++;
     *size = 64 * (int64_t)lossless_size(s.width, s.depth, s.level);
-    uint8_t **first = &states[place][s.wide][s.level][0], **memory = &states[place][s.wide][s.level][s.channels];
-    if (!*first) lossless_start(*first = aligned_alloc(64, (size_t)*size), s.width, s.depth, s.level);
-    if (!*memory) *memory = aligned_alloc(64, (size_t)*size * (size_t)s.channels);
-    for (int32_t n = 0; n < s.channels; n++) memcpy(*memory + n * *size, *first, (size_t)*size);
-    return *memory;
+    uint8_t **start = &starts[place][s.wide][s.level], *kept = memory[s.channels];
+    if (!*start) lossless_start(*start = aligned_alloc(64, (size_t)*size), s.width, s.depth, s.level);
+    if (!kept) kept = memory[s.channels] = aligned_alloc(64, room);
+    const size_t before = room - (size_t)*size * (size_t)s.channels;
+    must(before <= room - (size_t)*size, "no state is larger than that");
+    ASAN_POISON_MEMORY_REGION(kept, before);
+    ASAN_UNPOISON_MEMORY_REGION(kept + before, room - before);
+    for (int32_t n = 0; n < s.channels; n++) memcpy(kept + before + n * *size, *start, (size_t)*size);
+    return kept + before;
 }
 
 static int32_t seen_by(shape s, int32_t plane) { return s.channels < 3 || plane > 2 ? 0 : plane; }

@@ -14,6 +14,7 @@ from support.paths import GOLDEN
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import MAX_HEADER, _read_tables, identify, load_model, parse_model
+from vaecodec.model.weights import subband_scales
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,13 @@ def test_two_quantiles_calibrate_scores(tiny, count):
     else:
         with pytest.raises(ModelError, match="calibration/bpd"):
             parse_model(data, "calibrated.vcm")
+
+
+def test_the_step_size_is_that_of_the_lowest_coefficients(tiny):
+    """At the first anchor the gain of their subband, a logarithm in units of 2**-12, over their scale."""
+    channels, gains = tiny.model.config.channels, tiny.model.arrays["gains/coefficients"]
+    expected = 255 * 2.0 ** (gains[0, 12 * channels] / 4096) / subband_scales(channels)[12 * channels]
+    assert tiny.model.step_size(0) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_without_a_table_for_flags_is_refused(tiny):
