@@ -118,6 +118,19 @@ def test_grey_and_alpha_are_separate_chunks():
 
 
 @pytest.mark.parametrize(
+    ("channels", "tag", "fits"), [(1, ALPHA, True), (1, GREY, False), (2, ALPHA, False), (2, GREY, False)]
+)
+def test_beside_a_model_of_other_channels_is_alpha_alone(channels, tag, fits):
+    """A grey model's file may have alpha; what is no image has nothing beside it."""
+    data = insert_chunks(pack(HEADER._replace(channels=channels), TILES), [(tag, b"x" if tag == ALPHA else b"")])
+    if fits:
+        assert contents(data).channels == channels + 1
+    else:
+        with pytest.raises(FormatError, match=f"does not go with {channels} channels"):
+            contents(data)
+
+
+@pytest.mark.parametrize(
     "data",
     [
         pack(HEADER, TILES, META),
