@@ -1,7 +1,8 @@
 """Give `vaecodec compress` small image files that ask for much, and measure their memory and time.
 
-Memory is bounded by 256 MiB and 8 bytes for each pixel that a file declares, as far as the limits allow so many; a file
-that declares more is refused before it is decoded.
+Memory is bounded by 256 MiB and 40 bytes for each pixel that a file declares, as far as the limits allow so many; a
+file that declares more is refused before it is decoded.  A graphic takes most: its encoder holds it several times and
+tries AVIF, whose encoder takes 25 bytes a pixel; of 16 bits with alpha the samples alone have 8.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from PIL import Image
 
 from support.crash import ENVIRONMENT
 from support.images import synthetic_image
+from vaecodec.images.writing import encode_png16
 from vaecodec.limits import DEFAULT
 
 MIB = 1 << 20
-BASE, BYTES_A_PIXEL = 256 * MIB, 8
+BASE, BYTES_A_PIXEL = 256 * MIB, 40
 SECONDS = 120.0  # of CPU
-SIDE = 2048  # of bombs that are decoded: 4 megapixels
+SIDE, LARGE_SIDE = 2048, 4000  # of bombs that are decoded: 4 and 16 megapixels
 
 
 class Bomb(NamedTuple):
@@ -57,6 +59,10 @@ def png(width: int, height: int, rows: int, *extra: bytes) -> bytes:
 
 def pngs() -> Iterator[Bomb]:
     yield Bomb("PNG, 4 megapixels of one colour", png(SIDE, SIDE, SIDE), SIDE * SIDE, ".png")
+    large = Image.new("RGBA", (LARGE_SIDE, LARGE_SIDE), (10, 200, 30, 40))
+    yield Bomb("PNG, 16 megapixels of one colour with alpha", saved(large, "PNG"), LARGE_SIDE**2, ".png")
+    deep = encode_png16(np.full((LARGE_SIDE // 2, LARGE_SIDE // 2, 4), 777, np.uint16))
+    yield Bomb("PNG, 4 megapixels of 16 bits with alpha", deep, LARGE_SIDE**2 // 4, ".png")
     yield Bomb("PNG, header of 4294 megapixels", png(65535, 65535, 64), 65535**2, ".png")
     yield Bomb("PNG, data of 320 MiB behind a header of 64 x 64", png(64, 64, 5 << 20), 64 * 64, ".png")
     text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(320 * MIB), 1))
