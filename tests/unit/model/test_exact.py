@@ -35,6 +35,41 @@ def test_outputs_beyond_float32_are_exact(size):
     assert layer.product(x, slice(2, 4)).dtype == np.float32
 
 
+def rounded(sums, low=-1023):
+    """Sums in units of 2**-15 as activations in units of 2**-6."""
+    return np.clip((sums + 256) >> 9, low, 1023)
+
+
+def test_operations_equal_their_definitions_in_64_bits():
+    rng = np.random.default_rng(5)
+    batch, h, w, c = 2, 3, 4, 6
+    shapes = {"gate": (c, 2 * c), "mix": (h * w, h * w), "space": (3, 3, c)}
+    weights = {f"{name}/kernel": rng.integers(-300, 300, shape) for name, shape in shapes.items()}
+    weights |= {f"{name}/bias": rng.integers(-(2**18), 2**18, shape[-1]) for name, shape in shapes.items()}
+    x, y = rng.integers(-1023, 1024, (2, batch, h, w, c))
+    exact, as_floats = Exact(prepare(weights)), x.astype(np.float32)
+
+    gated, mixed = exact.gate("gate", as_floats.copy()), exact.mix("mix", as_floats.copy())
+    sums = x @ weights["gate/kernel"] + weights["gate/bias"]
+    assert np.array_equal(gated, np.clip((rounded(sums[..., :c], 0) * rounded(sums[..., c:]) + 32) >> 6, -1023, 1023))
+    along = np.moveaxis(x.reshape(batch, h * w, c), 1, 2) @ weights["mix/kernel"] + weights["mix/bias"]
+    assert np.array_equal(mixed, np.moveaxis(rounded(along), 2, 1).reshape(x.shape))
+
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    near = [padded[:, top : top + h, left : left + w] for top in range(3) for left in range(3)]
+    taps = weights["space/kernel"].reshape(9, c)
+    spread = sum(part * tap for part, tap in zip(near, taps, strict=True)) + weights["space/bias"]
+    assert np.array_equal(exact.depthwise("space", as_floats), rounded(spread))
+    assert np.array_equal(exact.neighbours(as_floats), np.concatenate(near, 3))
+
+    assert np.array_equal(exact.concat(as_floats, y.astype(np.float32)), np.concatenate([x, y], 3))
+    assert np.array_equal(exact.add(as_floats, y.astype(np.float32)), np.clip(x + y, -1023, 1023))
+    assert np.array_equal(exact.unflatten(exact.flatten(x[:, :3, :3]), 3), x[:, :3, :3])
+    squares = exact.shuffle(x[..., :4], 2)
+    assert squares.shape == (batch, 2 * h, 2 * w, 1) and np.array_equal(squares[0, :2, :2, 0].ravel(), x[0, 0, 0, :4])
+    assert np.array_equal(exact.unshuffle(squares, 2), x[..., :4])
+
+
 def test_the_float_type_follows_from_the_bound():
     small, large = np.full((10, 1), 100), np.full((10, 1), 30000)
     layers = prepare({"s/kernel": small, "s/bias": np.zeros(1), "l/kernel": large, "l/bias": np.zeros(1)})
