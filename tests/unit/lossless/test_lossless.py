@@ -8,7 +8,7 @@ import pytest
 from support.images import synthetic_channels, synthetic_image
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.limits import Limits
-from vaecodec.lossless.payload import HEADER, decode, encode, read_header
+from vaecodec.lossless.payload import HEADER, decode, encode, read_header, size_at
 from vaecodec.lossless.planes import PlaneSchedule
 from vaecodec.native import library
 from vaecodec.threads import Threads
@@ -111,6 +111,15 @@ def test_truncated_payloads_are_refused():
             decode(payload[:size])
     with pytest.raises(FormatError):
         decode(payload + b"\0")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_payloads_that_follow_each_other_have_their_size_in_front(channels):
+    payload = encode(synthetic_channels(5, 9, channels))
+    assert size_at(b"ab" + payload + b"more", 2) == len(payload)
+    for size in range(HEADER.size + 4 * channels):
+        with pytest.raises(FormatError, match="its header is cut off"):
+            size_at(b"ab" + payload[:size], 2)
 
 
 def test_short_streams_of_large_images_end_at_once():
