@@ -24,6 +24,7 @@ import numpy as np
 from batches import images_of, rows_of
 from common import publish
 
+from vaecodec.arguments import TUNES
 from vaecodec.codec import Codec
 from vaecodec.codec.decoder import Decoder
 from vaecodec.codec.encoder import Encoder
@@ -42,7 +43,7 @@ Arrays = list[np.ndarray]
 
 
 def key_of(kind: str, count: int, height: int, width: int) -> str:
-    """The name of a function: "analysis", "levels" or "pixels", and its images."""
+    """The name of a function: "analysis-psnr", "analysis-eye", "levels" or "pixels", and its images."""
     return f"{kind}-{count}x{height}x{width}"
 
 
@@ -60,9 +61,9 @@ class Recorder:
     def __init__(self, native: NativeTransforms) -> None:
         self._native, self.functions = native, set[tuple[str, int, int, int]]()
 
-    def analysis(self, images: Any, quality_index: int, threads: Threads = ONE_THREAD) -> Any:
-        self.functions.add(("analysis", len(images), *images[0].shape[:2]))
-        return self._native.analysis(images, quality_index, threads)
+    def analysis(self, images: Any, quality_index: int, threads: Threads = ONE_THREAD, tune: str = "psnr") -> Any:
+        self.functions.add((f"analysis-{tune}", len(images), *images[0].shape[:2]))
+        return self._native.analysis(images, quality_index, threads, tune)
 
     def levels(self, coefficients: Any, quality_index: int, threads: Threads = ONE_THREAD) -> Any:
         self.functions.add(("levels", *coefficient_size(coefficients)))
@@ -105,7 +106,9 @@ class ExportedTransforms:
     def __init__(self, bundle: pathlib.Path, model: Model) -> None:
         self._bundle, self._lock, self._programs = bundle, threading.Lock(), dict[str, Program]()
         self._synthesis = Synthesis(model.config, model.arrays).multipliers
-        self._analysis = load_analysis(model.config, model.arrays, model.name).multipliers
+        self._analysis = {
+            tune: load_analysis(model.config, model.arrays, model.name, tune).multipliers for tune in TUNES
+        }
 
     def _run(self, kind: str, size: tuple[int, int, int], arguments: Arrays) -> Arrays:
         key = key_of(kind, *size)
@@ -118,10 +121,10 @@ class ExportedTransforms:
         return [np.asarray(array) for array in self._programs[key](arguments)]
 
     def analysis(
-        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
+        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD, tune: str = "psnr"
     ) -> list[Coefficients]:
-        multipliers = [self._analysis.at(place, quality_index) for place in ("fine", "out")]
-        planes = self._run("analysis", (len(images), *images[0].shape[:2]), [np.stack(images), *multipliers])
+        multipliers = [self._analysis[tune].at(place, quality_index) for place in ("fine", "out")]
+        planes = self._run(f"analysis-{tune}", (len(images), *images[0].shape[:2]), [np.stack(images), *multipliers])
         return [Coefficients(list(subbands), low) for *subbands, low in zip(*planes, strict=True)]
 
     def _of_coefficients(self, kind: str, coefficients: Sequence[Coefficients], quality_index: int) -> np.ndarray:
@@ -190,8 +193,8 @@ def _function(
     count, height, width = size
     fine, coarse = (np.zeros(n, np.int32) for n in (model.config.fine, model.config.coarse))
     images = np.zeros((count, height, width, model.config.channels), np.uint8)
-    if kind == "analysis":
-        return transforms.analysis_function.python_function, [images, fine, coarse]
+    if kind.startswith("analysis-"):
+        return transforms.analysis_function(kind.removeprefix("analysis-")).python_function, [images, fine, coarse]
 
     def levels(*arguments: Any) -> Any:
         *planes, fine, out = arguments

@@ -30,7 +30,7 @@ ALLOWED = {
     "imagecodecs": ("bench.libraries",),
     "av": ("bench.libraries",),
     "pyjpegli": ("bench.libraries",),
-    "ssimulacra2": ("images.metrics",),
+    "ssimulacra2": ("images.metrics", "training.ssimulacra2"),
     "scipy": ("images.metrics", "bench.curves"),
     "bjontegaard": ("bench.curves",),
     "matplotlib": ("bench.plots",),

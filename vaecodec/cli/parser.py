@@ -197,6 +197,8 @@ def _add_training(add_command: AddCommand) -> None:
         metavar="PART",
         help="weight of 1 - MS-SSIM in the distortion (default: 0; crops > 160)",
     )
+    text = "eye: train the analysis of --from MODEL alone, by SSIMULACRA2, for freeze --eye-of (default: psnr)"
+    add("--tune", choices=TUNES, help=text)
     add("--enlarged", type=float, metavar="PART", help="part of the crops that are enlarged first (default: 0)")
     add(
         "--from",
@@ -219,6 +221,8 @@ def _add_training(add_command: AddCommand) -> None:
     freeze.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
     freeze.add_argument("--half", action="store_true", help="weights of 16 bits in OUT.safetensors")
     freeze.add_argument("--name", help="name of the model (default: OUT)")
+    text = 'write MODEL, with the analysis of RUN, which was trained with tune = "eye", as that for the eye'
+    freeze.add_argument("--eye-of", metavar="MODEL", help=text)
 
 
 def _add_sets(add_command: AddCommand) -> None:

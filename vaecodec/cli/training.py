@@ -86,7 +86,9 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
     chosen = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
     chosen = recipe | {name: value for name, value in chosen.items() if value is not None}
     config = recipes.preset(args.preset) if args.preset is not None else config
-    start_config, weights = _load_weights(args.start) if args.start is not None and stored is None else (None, None)
+    start_config, weights, tune = None, None, chosen.get("tune", "psnr")
+    if args.start is not None and stored is None:
+        start_config, weights = _load_weights(args.start, tune)
     if args.channels is not None:
         base = config or (stored.config if stored else start_config or recipes.preset("small"))
         config = recipes.with_channels(base, args.channels)
@@ -94,7 +96,7 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
         _check_unchanged(args, stored, config, chosen)
         if stored.start:  # for validation; a run does not need its start to go on
             with suppress(CodecError, OSError):
-                weights = _fitting(*_load_weights(stored.start), stored.config)[1]
+                weights = _fitting(*_load_weights(stored.start, tune), stored.config)[1]
         return stored.config, train_step.Options(**{**asdict(stored.options), **chosen}), weights
     if weights is not None:
         start_config, weights = _fitting(start_config, weights, config)
@@ -138,14 +140,17 @@ def _report(args: argparse.Namespace, outcome: Any) -> Report:
     return record, f"{text}; curves: tensorboard --logdir {os.path.join(run, 'logs')}"
 
 
-def _load_weights(source: str) -> tuple[Any, dict[str, Any]]:
-    """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path."""
+def _load_weights(source: str, tune: str) -> tuple[Any, dict[str, Any]]:
+    """Return the config and weights of a run folder, a compact checkpoint, or a model by name or path.
+
+    Of the analyses of a model it takes that of a tune.
+    """
     is_named = source in shipped_models() + added_models() and not os.path.exists(source)
     if is_named or source.endswith(SUFFIX):
         from vaecodec.model.file import load_model
         from vaecodec.training.freezing import unfreeze
 
-        return unfreeze(load_model(source))
+        return unfreeze(load_model(source), tune)
     from vaecodec.training import checkpoints
 
     return checkpoints.averaged_weights(source)
@@ -172,7 +177,10 @@ def freeze(args: argparse.Namespace, console: Console) -> int:
         if args.output.endswith(".safetensors"):
             count = checkpoints.compact(args.run, args.output, args.half)
             return {"run": args.run, "output": args.output, "parameters": count}, f"{args.output}: {count} parameters"
-        model = freezing.freeze(args.run, args.output, name=args.name)
+        if args.eye_of:
+            model = freezing.freeze_eye(args.run, args.eye_of, args.output)
+        else:
+            model = freezing.freeze(args.run, args.output, name=args.name)
         return {"run": args.run, "output": args.output, "model": model}, f"{args.output}: model {model}"
 
     console.progress = False

@@ -126,12 +126,13 @@ class Encoder:
 
         `encode_latents` takes them, perhaps on another machine.  Raises as encode_batch does.
         """
-        quality_index, grids = quality_index_of(quality, tilt_of(self._tune(tune))), self._grids(images, tile)
+        tune = self._tune(tune)
+        quality_index, grids = quality_index_of(quality, tilt_of(tune)), self._grids(images, tile)
         with Schedule.of_grids(((grid, grid.total) for grid in grids), self._threads) as schedule:
 
             def analyse(*tasks: EncodeTask) -> list[Latents]:
                 pixels = [task.pixels for task in tasks]
-                analysed = self._transforms.analysis(pixels, quality_index, schedule.inner)
+                analysed = self._transforms.analysis(pixels, quality_index, schedule.inner, tune)
                 return [part.crop(*task.inner) for part, task in zip(analysed, tasks, strict=True)]
 
             tasks = chain.from_iterable(self._tasks(*pair) for pair in zip(images, grids, strict=True))
@@ -228,7 +229,7 @@ class Encoder:
 
             def encode(*tasks: EncodeTask) -> list[EncodedTile]:
                 pixels = [task.pixels for task in tasks]
-                analysed = self._transforms.analysis(pixels, quality_index, schedule.inner)
+                analysed = self._transforms.analysis(pixels, quality_index, schedule.inner, tune)
                 rest = quality_index, effort, schedule.inner, tick, refining, observe, keep, asked, tune
                 return [self._encode_tile(task, part, *rest) for task, part in zip(tasks, analysed, strict=True)]
 
@@ -266,7 +267,7 @@ class Encoder:
             with refining or threading.Semaphore(), single_threaded_blas:
                 limit = None
                 if asked not in (None, quality_index):
-                    [unrefined] = self._transforms.analysis([task.pixels], asked, threads)
+                    [unrefined] = self._transforms.analysis([task.pixels], asked, threads, tune)
                     rest = unrefined, task.inner, asked, threads, prices, tune
                     limit = Refiner(model, task.pixels, task.within, *rest).squared_error()
                 rest = coefficients, task.inner, quality_index, threads, prices, tune

@@ -3,6 +3,7 @@
     prior/*, levels/*, companding, centroids   the prior: see prior.context_model
     tables/*                                   frequency tables
     synthesis/*, analysis/*, gains/*           the transforms: see model.weights
+    eye/analysis/*, eye/gains/*                the analysis for the eye, if it has one of its own
     calibration/*, start/*                     quantiles of scores, and weights to continue training from
     integer/*, discrete/*                      generative models: see model.generative
 
@@ -30,17 +31,20 @@ from vaecodec.model import weights
 from vaecodec.model.generative import Generative, Generator, build_generator
 from vaecodec.model.library import MAX_HEADER, SHIPPED, name_of_model, of_file, path_of_model
 from vaecodec.prior.context_model import Prior
-from vaecodec.transforms.backends import NativeTransforms
+from vaecodec.transforms.backends import EYE, NativeTransforms
 from vaecodec.transforms.networks import SubbandGains
 
 FORMAT = 1
 ID_DIGITS = 32  # hexadecimal: 128 bits
 MAX_BYTES = 1 << 27
 MAX_GAIN = 20 << 12  # of a logarithm, unit 2**-12
-PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "analysis/", "gains/", "calibration/", "start/")
+PREFIXES = (
+    *("prior/", "levels/", "tables/", "synthesis/", "analysis/", "gains/", "calibration/", "start/"),
+    *(f"{EYE}analysis/", f"{EYE}gains/analysis/"),
+)
 SINGLE_NAMES = ("companding", "centroids")
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # of contents of wrong forms
-NOT_IN_ID = ("analysis/", "gains/analysis/", "calibration/", "start/")  # decoders do not need these
+NOT_IN_ID = ("analysis/", "gains/analysis/", EYE, "calibration/", "start/")  # decoders do not need these
 
 
 class Model:
@@ -185,7 +189,7 @@ def _check_tensors(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if name not in SINGLE_NAMES and not name.startswith(PREFIXES):
             raise ModelError(f"it has a tensor {name} that this version does not know")
-        if name.startswith("gains/") and (
+        if name.removeprefix(EYE).startswith("gains/") and (
             array.dtype != np.int32 or not (np.abs(array.astype(np.int64)) <= MAX_GAIN).all()
         ):
             raise ModelError(f"{name} is out of range")

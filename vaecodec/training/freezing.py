@@ -25,7 +25,7 @@ from vaecodec.entropy.tables import PRECISION, TOTAL, Tables, build, integer_fre
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.model import exact, generative
 from vaecodec.model.exact import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN
-from vaecodec.model.file import Model, identify, pack_model
+from vaecodec.model.file import Model, identify, load_model, pack_model
 from vaecodec.model.generative import COUNT, EXP_BITS, KNOT_BITS, LATENT_BITS, ODDS_MAX, REACH, Generative
 from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
@@ -36,6 +36,7 @@ from vaecodec.training import vae
 from vaecodec.training.checkpoints import averaged_weights
 from vaecodec.training.densities import distributions
 from vaecodec.training.vae import ALL_OCTAVES, Weights
+from vaecodec.transforms.backends import EYE
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.networks import LOG_BITS
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
@@ -69,15 +70,37 @@ def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any]
     return identify(config.to_dict(), arrays)
 
 
-def unfreeze(model: Model) -> tuple[Config, Weights]:
-    """The weights f32 of a frozen model, to train on from, as precise as its integers.
+def freeze_eye(source: str, model_path: str, out: str) -> str:
+    """Write the model at `model_path` with the analysis of a run, or checkpoint, as that for the eye; return its id.
+
+    The id is that of the model, since decoders need no analysis.  Raises CodecError if the checkpoint cannot be read,
+    is of another architecture, or exceeds the range of fixed point, and ModelError.
+    """
+    config, weights = averaged_weights(source)
+    model = load_model(model_path)
+    if config != model.config:
+        raise CodecError(f"{source} does not have the architecture of {model_path}")
+    arrays = {name: array for name, array in model.arrays.items() if not name.startswith(EYE)}
+    new = photograph_arrays(config, weights).items()
+    arrays |= {EYE + name: array for name, array in new if name.startswith(("analysis/", "gains/analysis/"))}
+    write_atomic(out, pack_model(model.name, config, arrays, model.notes), overwrite=True)
+    return identify(config.to_dict(), arrays)
+
+
+def unfreeze(model: Model, tune: str = "psnr") -> tuple[Config, Weights]:
+    """The weights f32 of a frozen model, to train on from, as precise as its integers, with the analysis of a tune.
 
     Raises ModelError if the file lacks some, or they do not have the shapes of its architecture.
     """
-    weights = {**transform_weights(model.config, model.arrays), **model.prior_weights}
+    arrays = dict(model.arrays)
+    if tune == "eye":
+        arrays |= {name.removeprefix(EYE): array for name, array in arrays.items() if name.startswith(EYE)}
+    weights = {**transform_weights(model.config, arrays), **model.prior_weights}
     weights |= {name: model.array(f"start/{name}") for name in TABULATED}
     for name, gain in TRANSFORM_CONDITIONS.items():
-        weights[name] = (model.array(f"gains/{gain}") * (math.log(2) / (1 << LOG_BITS))).astype(np.float32)
+        if f"gains/{gain}" not in arrays:
+            raise ModelError(f"model {model.name} has no gains/{gain}")
+        weights[name] = (arrays[f"gains/{gain}"] * (math.log(2) / (1 << LOG_BITS))).astype(np.float32)
     expected = vae.initial_weights(model.config)
     for name, value in expected.items():
         if name not in weights or weights[name].shape != value.shape:

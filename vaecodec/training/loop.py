@@ -82,7 +82,7 @@ def train(
     loop = _Loop(run, config, options, state, before, progress, start_name)
     if held and isinstance(config, Config) and loop.part_done < 1:
         with progress.waiting("measuring the model that the run starts from"):
-            loop.validator = validation.Validator(run, held, config, start, start_name)
+            loop.validator = validation.Validator(run, held, config, start, start_name, options.tune)
     loop.run([make_step(config, options, hard) for hard in (False, True)], batches, save_every)
     return loop.outcome
 

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vaecodec.arguments import TUNES
 from vaecodec.config import ANCHORS, Config
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import SSIM_LEAST
+from vaecodec.training.eye import eye_loss
 from vaecodec.training.trellis import load_trellis
 from vaecodec.training.vae import VAE, initial_weights
 
@@ -56,6 +58,7 @@ class Options:
     ms_ssim: float = 0.0  # share of 1 - MS-SSIM in the distortion, in place of squared error
     enlarged: float = 0.0  # fraction of crops that are enlarged, up to twofold
     trellis: str = ""  # model whose trellis chooses symbols; "" for none
+    tune: str = "psnr"  # "eye" trains the analysis alone, by SSIMULACRA2
     towers: int = 1  # parts of a batch that are computed in parallel
 
 
@@ -124,6 +127,10 @@ def make_tower(config: Config, options: Options, hard: bool) -> Callable[..., tu
         raise CodecError(f"the share of MS-SSIM is {options.ms_ssim}, expected 0 to 1")
     if options.ms_ssim and options.crop <= SSIM_LEAST:
         raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {SSIM_LEAST}")
+    if options.tune not in TUNES:
+        raise CodecError(f"tune is {options.tune!r}, expected {' or '.join(TUNES)}")
+    if options.tune == "eye" and (config.channels != 3 or options.crop % 64):
+        raise CodecError("training for the eye takes RGB, and crops whose sides are multiples of 64")
     if options.batch % max(options.towers, 1):
         raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
     trellis = load_trellis(options.trellis) if options.trellis else None
@@ -134,7 +141,9 @@ def make_tower(config: Config, options: Options, hard: bool) -> Callable[..., tu
         with tf.GradientTape() as tape:
             tape.watch(weights)
             vae = VAE(config, layout.unpack(weights), operands, options.ms_ssim)
-            if trellis and hard:
+            if options.tune == "eye":
+                loss = eye_loss(vae, x, quality, seed)
+            elif trellis and hard:
                 loss = vae.prior_loss(x, quality, trellis)
             else:
                 loss = vae.loss(x, quality, seed, hard, trellis)

@@ -12,7 +12,7 @@ Letters: B batch; H W pixels of C samples; h w latent cells; A anchors of qualit
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ import tensorflow as tf
 from vaecodec.config import (
     ANCHORS,
     CELL,
+    FINER,
+    INDICES_PER_ANCHOR,
     LAMBDA_MAX,
     LAMBDA_MIN,
     SCALE_MIN,
@@ -40,6 +42,7 @@ from vaecodec.training.ms_ssim import ms_ssim
 from vaecodec.training.trellis import Trellis
 from vaecodec.training.wavelets import details, from_halves, to_halves, with_magnitudes
 from vaecodec.transforms.latents import subband_of
+from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 Tensor = Any
@@ -152,6 +155,15 @@ class Part(NamedTuple):
     mask: Tensor | None  # bool: places that belong to the part; None for all
 
 
+class Coded(NamedTuple):
+    """A batch with its symbols chosen; f32[B] each."""
+
+    bpp: Tensor
+    noisy_bpp: Tensor  # of values with noise, which have a gradient in the weights of the analysis
+    rates: list[Tensor]  # bits of each part
+    likelihood: distributions.Distribution  # p(x | y)
+
+
 class Loss(NamedTuple):
     """Scalars, means over the batch."""
 
@@ -169,17 +181,24 @@ class VAE:
     weights: Mapping[str, Tensor]
     operands: tf.DType = tf.float32  # of the dense layers of the transforms
     ms_ssim_share: float = 0.0  # of the distortion: 1 - MS-SSIM in place of squared error
+    tilt: int = 0  # of the steps of octaves: see networks.tilt_logarithms
 
     def gains(self, quality: Tensor) -> Gains:
-        """Interpolate all vectors that depend on quality f32[B] in [0, A - 1], log-linearly between anchors."""
-        hat = tf.nn.relu(1.0 - tf.abs(quality[:, None] - tf.range(ANCHORS, dtype=quality.dtype)))  # [B, A]
+        """Interpolate all vectors that depend on quality f32[B], at least 0, log-linearly between anchors.
+
+        Beyond the last anchor only steps become smaller.
+        """
+        beyond = tf.nn.relu(quality - (ANCHORS - 1.0))
+        hat = tf.nn.relu(1.0 - tf.abs((quality - beyond)[:, None] - tf.range(ANCHORS, dtype=quality.dtype)))  # [B, A]
 
         def at(name: str) -> Tensor:
             return tf.matmul(hat, self.weights[name])[:, None, None, :]
 
-        subbands, channels = at("band_gain"), self.config.channels
-        squared_step = self.config.lambda_channels / (SQUARED_STEPS_PER_BIT * lambda_of(quality))
-        log_step = 0.5 * tf.math.log(squared_step) - math.log(255.0)
+        channels, log_2 = self.config.channels, math.log(2.0) / (1 << LOG_BITS)
+        tilts = np.repeat(tilt_logarithms(self.tilt), SUBBANDS * channels) * log_2
+        subbands = at("band_gain") - tf.constant(tilts, quality.dtype)
+        squared_step = self.config.lambda_channels / (SQUARED_STEPS_PER_BIT * lambda_of(quality - beyond))
+        log_step = 0.5 * tf.math.log(squared_step) - math.log(255.0) - FINER * INDICES_PER_ANCHOR * log_2 * beyond
         relative = tf.concat([subbands[..., : OCTAVES * SUBBANDS * channels], 0 * subbands[..., :1]], -1)
         gain = tf.gather(relative, gain_of_latent(channels), axis=-1) - log_step[:, None, None, None]
         conditions = {"start": at("start")}
@@ -265,15 +284,17 @@ class VAE:
         """A part with means on the grid of latents."""
         return Part(latent_density(on_grid(loc, ACTIVATION_BITS), index, *self.tail()), index, mask)
 
-    def choose_symbols(self, density: distributions.Distribution, index: Tensor, target: Tensor) -> Tensor:
-        """Choose between the nearest integer and its neighbour towards 0 by rate-distortion cost."""
+    def choose_symbols(
+        self, density: distributions.Distribution, index: Tensor, target: Tensor, price: Tensor = 1.0
+    ) -> Tensor:
+        """Choose between the nearest integer and its neighbour towards 0 by cost, with bits at a relative price."""
         residual, table = target - density.loc, self.weights["centroid"]
         nearest = tf.round(residual)
         smaller = tf.sign(residual) * tf.maximum(tf.abs(nearest) - 1.0, 0.0)
 
         def cost(symbols: Tensor) -> Tensor:
             error = residual - centroid(table, symbols, index)
-            return error * error + SQUARED_STEPS_PER_BIT * bits(density, density.loc + symbols)
+            return error * error + SQUARED_STEPS_PER_BIT * price * bits(density, density.loc + symbols)
 
         return tf.stop_gradient(tf.where(cost(smaller) < cost(nearest), smaller, nearest))
 
@@ -297,7 +318,22 @@ class VAE:
         contributes its gradient alone; with `hard` that network is not trained.  With a trellis symbols and their
         bits are those of an encoder.
         """
-        x = tf.cast(x, tf.float32)
+        x, lmbda = tf.cast(x, tf.float32), lambda_of(quality)
+        coded = self.code(x, quality, seed, hard, trellis)
+        distortion, mse = self.distortion(x, coded.likelihood, lmbda)
+        rate = coded.bpp + coded.noisy_bpp - tf.stop_gradient(coded.noisy_bpp)
+        return mean_loss((rate + distortion) / tf.sqrt(lmbda), coded.bpp, mse, coded.rates, x.shape[1] * x.shape[2])
+
+    def code(
+        self,
+        x: Tensor,
+        quality: Tensor,
+        seed: Tensor,
+        hard: bool = False,
+        trellis: Trellis | None = None,
+        prices: Sequence[Tensor] = (),
+    ) -> Coded:
+        """Choose the symbols of x f32[B, H, W, C], at given prices of a bit in each part: see `loss`."""
         gains, lmbda = self.gains(quality), lambda_of(quality)
         scaled = self.analysis(x, gains) * gains.gain
         if hard:
@@ -312,7 +348,7 @@ class VAE:
                 rate, value = trellis.code(tf.stop_gradient(target), loc, index, mask)
                 rates.append(tf.reduce_sum(rate, [1, 2, 3]))
             else:
-                symbols = frozen.choose_symbols(density, fixed_index, target)
+                symbols = frozen.choose_symbols(density, fixed_index, target, prices[number] if prices else 1.0)
                 # The gradient treats a symbol as its target relative to the mean.
                 moving = straight_through(tf.stop_gradient(target) - loc, symbols)
                 rates.append(_image_bits(latent_density(0.0 * loc, index, *self.tail()), moving, mask))
@@ -323,9 +359,7 @@ class VAE:
             density, index, mask = parts.send(value if mask is None else tf.where(mask, value, 0.0))
         pixels = x.shape[1] * x.shape[2]
         bpp, noisy_bpp = tf.add_n(rates) / pixels, tf.add_n(noisy_rates) / pixels
-        distortion, mse = self.distortion(x, density, lmbda)
-        rate = bpp + noisy_bpp - tf.stop_gradient(noisy_bpp)
-        return _mean_loss((rate + distortion) / tf.sqrt(lmbda), bpp, mse, rates, pixels)
+        return Coded(bpp, noisy_bpp, rates, density)
 
     def prior_loss(self, x: Tensor, quality: Tensor, trellis: Trellis) -> Loss:
         """The loss that the trellis minimises, of x u8[B, H, W, C], sides multiples of 64; it trains the prior alone.
@@ -347,10 +381,10 @@ class VAE:
         pixels = x.shape[1] * x.shape[2]
         bpp, error = tf.add_n(rates) / pixels, tf.add_n(errors) / pixels
         mse = error / lmbda * (self.config.lambda_channels / self.config.channels)
-        return _mean_loss((bpp + error) / tf.sqrt(lmbda), bpp, mse, rates, pixels)
+        return mean_loss((bpp + error) / tf.sqrt(lmbda), bpp, mse, rates, pixels)
 
 
-def _mean_loss(loss: Tensor, bpp: Tensor, mse: Tensor, rates: list[Tensor], pixels: int) -> Loss:
+def mean_loss(loss: Tensor, bpp: Tensor, mse: Tensor, rates: list[Tensor], pixels: int) -> Loss:
     """Means over the batch, of f32[B] and the bits f32[B] of each part."""
     psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
     lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels

@@ -1,6 +1,6 @@
 """Validation of a run: its weights, frozen, code images that it is not trained on, as real files.
 
-The BD-rate is against the model that the run started from, over the PSNR that both reach.
+The BD-rate is against the model that the run started from, over the PSNR that both reach, or for the eye SSIMULACRA2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import read_training_image
-from vaecodec.images.metrics import linear_rate, rising
+from vaecodec.images.metrics import linear_rate, rising, ssimulacra2
 from vaecodec.model.file import Model, identify, load_model
 from vaecodec.training.datasets import Encoded
 from vaecodec.training.freezing import photograph_arrays
@@ -34,7 +34,9 @@ SHOWN = 3  # images in TensorBoard
 SHOWN_QUALITY = 30.0
 FILE = "validation.json"
 
-Points = list[tuple[float, float]]  # (bpp, PSNR in dB): means over the images, a pair for each of QUALITIES
+# (bpp, PSNR in dB or score of SSIMULACRA2): means over the images, a pair for each of QUALITIES.
+Points = list[tuple[float, float]]
+METRIC_OF_TUNE = {"psnr": "psnr", "eye": "ssimulacra2"}
 
 
 def hold_out(images: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
@@ -67,9 +69,9 @@ def middles(images: Sequence[Encoded], channels: int) -> list[np.ndarray]:
 
 
 def bd_rate(reference: Points, points: Points) -> float:
-    """Percent of bits that `points` need more than `reference` at equal PSNR; nan if they share no PSNR."""
-    bpp, psnr = (np.array([reference, points], np.float64)).transpose(2, 0, 1)
-    anchor, curve = (rising(np.log(rate), quality) for rate, quality in zip(bpp, psnr, strict=True))
+    """Percent of bits that `points` need more than `reference` at equal fidelity; nan if they share none."""
+    bpp, fidelity = (np.array([reference, points], np.float64)).transpose(2, 0, 1)
+    anchor, curve = (rising(np.log(rate), quality) for rate, quality in zip(bpp, fidelity, strict=True))
     return linear_rate(anchor, curve)
 
 
@@ -79,12 +81,13 @@ class Result(NamedTuple):
     points: Points
     bd_rate: float  # percent, nan without a reference
     decoded: list[np.ndarray]
+    metric: str  # of METRIC_OF_TUNE
 
     @property
     def text(self) -> str:
         """The numbers as words, without the name of the reference."""
-        bpp, psnr = self.points[QUALITIES.index(SHOWN_QUALITY)]
-        return f"bpp {bpp:.4f} psnr {psnr:.2f} at quality {SHOWN_QUALITY:g}"
+        bpp, fidelity = self.points[QUALITIES.index(SHOWN_QUALITY)]
+        return f"bpp {bpp:.4f} {self.metric} {fidelity:.2f} at quality {SHOWN_QUALITY:g}"
 
 
 class Validator:
@@ -98,14 +101,22 @@ class Validator:
         config: the architecture.
         start: weights that the run starts from; without, and for RGB, the reference is the model `small`.
         name: the name of these weights.
+        tune: what the run is tuned for.
 
     Raises:
         CodecError: no image can be used.
     """
 
     def __init__(
-        self, run: str, images: Sequence[Encoded], config: Config, start: Weights | None = None, name: str = ""
+        self,
+        run: str,
+        images: Sequence[Encoded],
+        config: Config,
+        start: Weights | None = None,
+        name: str = "",
+        tune: str = "psnr",
     ) -> None:
+        self._tune = tune
         self.crops, self._config, self._path = middles(images, config.channels), config, os.path.join(run, FILE)
         if not self.crops:
             least = f"{LEAST_SIDE} x {LEAST_SIDE}"
@@ -136,34 +147,40 @@ class Validator:
     def _measure(self, model: Model) -> tuple[Points, list[np.ndarray]]:
         codec, points, shown = Codec(model), [], []
         for quality in QUALITIES:
-            files = codec.encode_batch(self.crops, quality, tune="psnr")
+            files = codec.encode_batch(self.crops, quality, tune=self._tune)
             decoded = codec.decode_batch(files)
             pairs = list(zip(self.crops, decoded, strict=True))
             bpp = np.mean(
                 [8 * len(data) / math.prod(crop.shape[:2]) for data, crop in zip(files, self.crops, strict=True)]
             )
-            # An exact image has no PSNR in dB; its error counts as that of a tenth of a level.
-            errors = [max(float(np.mean((a.astype(np.float32) - b) ** 2)), 0.01) for a, b in pairs]
-            points.append((float(bpp), float(np.mean([10 * math.log10(255**2 / error) for error in errors]))))
+            points.append((float(bpp), float(np.mean([self._fidelity(*pair) for pair in pairs]))))
             if quality == SHOWN_QUALITY:
                 shown = decoded[:SHOWN]
         return points, shown
+
+    def _fidelity(self, a: np.ndarray, b: np.ndarray) -> float:
+        """PSNR in dB, or the score of SSIMULACRA2."""
+        if self._tune == "eye":
+            return ssimulacra2(a, b)
+        # An exact image has no PSNR in dB; its error counts as that of a tenth of a level.
+        return 10 * math.log10(255**2 / max(float(np.mean((a.astype(np.float32) - b) ** 2)), 0.01))
 
     def __call__(self, weights: Weights, step: int) -> Result:
         """Validate weights, and record the result; raises CodecError if they exceed fixed point."""
         points, decoded = self._measure(frozen(self._config, weights))
         reference = self._record["reference"]
-        result = Result(points, bd_rate(reference, points) if reference else math.nan, decoded)
-        rate = round(result.bd_rate, 3) if math.isfinite(result.bd_rate) else None
-        self._record["results"].append({"step": step, "bd_rate": rate, "points": points})
+        rate = bd_rate(reference, points) if reference else math.nan
+        result = Result(points, rate, decoded, METRIC_OF_TUNE[self._tune])
+        rounded = round(rate, 3) if math.isfinite(rate) else None
+        self._record["results"].append({"step": step, "bd_rate": rounded, "points": points})
         write_atomic(self._path, json.dumps(self._record, indent=1).encode(), overwrite=True)
         return result
 
     def summarise(self, writer: tf.summary.SummaryWriter, result: Result, step: int) -> None:
         """Write scalars and, of grey and RGB, images beside their originals to TensorBoard."""
         with writer.as_default(step=step):
-            bpp, psnr = result.points[QUALITIES.index(SHOWN_QUALITY)]
-            for name, value in (("bpp", bpp), ("psnr", psnr), ("bd_rate", result.bd_rate)):
+            bpp, fidelity = result.points[QUALITIES.index(SHOWN_QUALITY)]
+            for name, value in (("bpp", bpp), (result.metric, fidelity), ("bd_rate", result.bd_rate)):
                 if math.isfinite(value):
                     tf.summary.scalar(f"validation/{name}", value)
             if self._config.channels in (1, 3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,8 @@ from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import Analysis, Arrays, Synthesis
 from vaecodec.transforms.wavelet import Coefficients
 
+EYE = "eye/"  # before the names of tensors of an analysis for the eye
+
 
 class Transforms(Protocol):
     """Both transforms of a model, for images of one size at one quality index; all give the same integers."""
@@ -22,9 +24,9 @@ class Transforms(Protocol):
     batch: int  # images that are best transformed at once
 
     def analysis(
-        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
+        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD, tune: str = "psnr"
     ) -> list[Coefficients]:
-        """u8[16h, 16w, C] each -> coefficients of each, unit 2**-14."""
+        """u8[16h, 16w, C] each -> coefficients of each, unit 2**-14, for a tune ("eye" or "psnr")."""
 
     def levels(
         self, coefficients: Sequence[Coefficients], quality_index: int, threads: Threads = ONE_THREAD
@@ -41,8 +43,14 @@ class Transforms(Protocol):
         """u8[16h, 16w, C] each, through a restoration filter if there is one."""
 
 
-def load_analysis(config: Config, arrays: Arrays, name: str) -> Analysis:
-    """The analysis transform of a model; raises ModelError if it has none, or its tensors do not fit."""
+def load_analysis(config: Config, arrays: Arrays, name: str, tune: str = "psnr") -> Analysis:
+    """The analysis transform of a model; raises ModelError if it has none, or its tensors do not fit.
+
+    A model may have another one for the tune "eye".
+    """
+    if tune == "eye" and f"{EYE}analysis/latents/kernel" in arrays:
+        own = {key.removeprefix(EYE): array for key, array in arrays.items() if key.startswith(EYE)}
+        return Analysis(config, own)
     if "analysis/latents/kernel" not in arrays:
         raise ModelError(f"model {name} has no analysis transform: it decodes, but does not encode")
     return Analysis(config, arrays)
@@ -54,22 +62,21 @@ class NativeTransforms:
     batch = 1
 
     def __init__(self, config: Config, arrays: Arrays, name: str = "") -> None:
-        self._config, self._arrays, self._name = config, arrays, name
+        self._arrays = arrays
         self.synthesis = Synthesis(config, arrays)
-
-    @cached_property
-    def _analysis(self) -> Analysis:
-        return load_analysis(self._config, self._arrays, self._name)
+        self._analysis = lru_cache(maxsize=None)(lambda tune: load_analysis(config, arrays, name, tune))
 
     def check(self) -> None:
         """Raise ModelError if there is an analysis transform whose tensors do not fit."""
-        if any(name.startswith("analysis/") for name in self._arrays):
-            _ = self._analysis
+        for tune, prefix in (("psnr", ""), ("eye", EYE)):
+            if any(name.startswith(f"{prefix}analysis/") for name in self._arrays):
+                self._analysis(tune)
 
     def analysis(
-        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
+        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD, tune: str = "psnr"
     ) -> list[Coefficients]:
-        return [self._analysis(image, quality_index, threads) for image in images]
+        analysis = self._analysis(tune)
+        return [analysis(image, quality_index, threads) for image in images]
 
     def levels(
         self, coefficients: Sequence[Coefficients], quality_index: int, threads: Threads = ONE_THREAD

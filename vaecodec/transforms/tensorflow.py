@@ -7,7 +7,7 @@ They are not int32 because TensorFlow adds and multiplies int32 on the host, eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import tensorflow as tf
@@ -258,7 +258,8 @@ class TensorFlowTransforms:
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
             raise CodecError("device is 'gpu', and TensorFlow sees no GPU on this machine")
-        self._config, self._arrays, self._name = config, arrays, name
+        self._config = config
+        self._analysis = lru_cache(maxsize=None)(lambda tune: load_analysis(config, arrays, name, tune))
         self._layers = Layers(product or fast_product(gpus))
         self._synthesis = Synthesis(config, arrays)
         width, channels = tf.TensorSpec([config.fine], tf.int32), config.channels
@@ -274,15 +275,11 @@ class TensorFlowTransforms:
             return pixels_of(tf.cast(levels, REAL))
 
         self.level_function, self.pixel_function = levels, pixels
+        self.analysis_function = lru_cache(maxsize=None)(self._trace_analysis)
 
-    @cached_property
-    def _analysis(self) -> Analysis:
-        return load_analysis(self._config, self._arrays, self._name)
-
-    @cached_property
-    def analysis_function(self) -> Callable[..., list[tf.Tensor]]:
+    def _trace_analysis(self, tune: str) -> Callable[..., list[tf.Tensor]]:
         """(u8[B, 16h, 16w, C], multipliers i32[fine] and i32[coarse]) -> planes; raises ModelError as load_analysis."""
-        config, model = self._config, self._analysis
+        config, model = self._config, self._analysis(tune)
         images = tf.TensorSpec([None, None, None, config.channels], tf.uint8)
         fine, coarse = (tf.TensorSpec([width], tf.int32) for width in (config.fine, config.coarse))
 
@@ -293,10 +290,10 @@ class TensorFlowTransforms:
         return coefficients
 
     def analysis(
-        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD
+        self, images: Sequence[np.ndarray], quality_index: int, threads: Threads = ONE_THREAD, tune: str = "psnr"
     ) -> list[Coefficients]:
-        of = self._analysis.multipliers.at
-        planes = self.analysis_function(np.stack(images), of("fine", quality_index), of("out", quality_index))
+        of = self._analysis(tune).multipliers.at
+        planes = self.analysis_function(tune)(np.stack(images), of("fine", quality_index), of("out", quality_index))
         return [Coefficients(list(subbands), low) for *subbands, low in zip(*(p.numpy() for p in planes), strict=True)]
 
     def levels(
