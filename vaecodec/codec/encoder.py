@@ -37,7 +37,7 @@ from vaecodec.native.transforms import restore
 from vaecodec.prior.context_model import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, NARROW, PRECISE, WIDE, check_effort, coded_index
-from vaecodec.rdo.eye import tilt_of
+from vaecodec.rdo.eye import goal_of_refinement, tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.rdo.weights import prices_of_tile
@@ -265,13 +265,16 @@ class Encoder:
             from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
 
             with refining or threading.Semaphore(), single_threaded_blas:
-                limit = None
+                limit, goal = None, task.pixels
+                if tune == "eye":
+                    [unquantised] = self._transforms.pixels([coefficients], quality_index, None, threads)
+                    goal = goal_of_refinement(goal, unquantised)
                 if asked not in (None, quality_index):
                     [unrefined] = self._transforms.analysis([task.pixels], asked, threads, tune)
                     rest = unrefined, task.inner, asked, threads, prices, tune
-                    limit = Refiner(model, task.pixels, task.within, *rest).squared_error()
+                    limit = Refiner(model, goal, task.within, *rest).squared_error()
                 rest = coefficients, task.inner, quality_index, threads, prices, tune
-                refiner = Refiner(model, task.pixels, task.within, *rest)
+                refiner = Refiner(model, goal, task.within, *rest)
                 refined = refiner(iterations, tick, limit, NARROW if effort >= PRECISE else WIDE)
                 equations = refined.equations(effort >= PRECISE)
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)

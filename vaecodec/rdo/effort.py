@@ -45,17 +45,18 @@ LEAST_ERROR = 1e-3  # has a logarithm
 class Price:
     """The price of a bit, relative to effort 1.
 
-    `limit` is that of the squared error; without it, the first squared error is the limit.
+    `limit` is that of the squared error, of which `share` is allowed; without it, the first squared error is the limit.
     """
 
-    def __init__(self, limit: float | None, tolerance: Tolerance = NARROW) -> None:
-        self.value, self._limit, self._tolerance, self._power = 1.0, limit, tolerance, POWER
+    def __init__(self, limit: float | None, tolerance: Tolerance = NARROW, share: float = 1.0) -> None:
+        self.value, self._tolerance, self._power, self._share = 1.0, tolerance, POWER, share
+        self._limit = None if limit is None else share * limit
         self._last: tuple[float, float] | None = None  # logarithms of price and excess
 
     def exceeds_limit(self, squared_error: float) -> bool:
         """Whether the squared error is too large."""
         if self._limit is None:
-            self._limit = squared_error
+            self._limit = self._share * squared_error
         return squared_error > self._tolerance.highest * self._limit
 
     def meets_limit(self, squared_error: float) -> bool:

@@ -20,6 +20,12 @@ EXPONENT = 0.5  # of the activity, in its price
 FLOOR = 4.0  # levels out of 255 that count as activity everywhere
 TYPICAL = 50.0  # activity, with the floor, at which a bit has the price 1
 
+# Refinement lowers the squared error, and would take back what the analysis does for the eye.  So its goal is an image
+# between the original and what the analysis gives without quantisation, this many tenths of the way.
+TENTHS = 4
+# It is allowed less of the error of effort 1 at low quality, where an equal error has a lower score of SSIMULACRA2.
+REMISSION, FULL_SHARE, SHARE_RANGE = 0.04, 660, 400
+
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255
 
@@ -27,6 +33,17 @@ UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 2
 def tilt_of(tune: str) -> int:
     """The tilt of quantisation steps, for a file header."""
     return TILT if tune == "eye" else 0
+
+
+def share_of_error(quality_index: int) -> float:
+    """How much of the squared error of effort 1 refinement is allowed, so that SSIMULACRA2 is that of effort 1."""
+    return 1 - REMISSION * min(max(0, FULL_SHARE - quality_index), SHARE_RANGE) / SHARE_RANGE
+
+
+def goal_of_refinement(pixels: np.ndarray, unquantised: np.ndarray) -> np.ndarray:
+    """u8[H, W, C]: what refinement comes close to, from the original and its analysis without quantisation."""
+    tenths = (10 - TENTHS) * pixels.astype(np.uint16) + TENTHS * unquantised.astype(np.uint16)
+    return ((tenths + 5) // 10).astype(np.uint8)
 
 
 def _thresholds() -> np.ndarray:
