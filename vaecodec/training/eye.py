@@ -16,17 +16,20 @@ from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.rdo import eye
 from vaecodec.training import wavelets
 from vaecodec.training.layers import pointwise
+from vaecodec.training.ms_ssim import ms_ssim
 from vaecodec.training.ssimulacra2 import ssimulacra2
 from vaecodec.training.vae import VAE, Loss, Tensor, mean_loss
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.networks import PIXEL_BITS, color_transform
 from vaecodec.transforms.wavelet import OCTAVES
 
-# How fast the logarithm of the rate of `base` rises with SSIMULACRA2 and PSNR on 16 training images, by quality index.
+# How fast the logarithm of the rate of `base` rises with SSIMULACRA2, MS-SSIM in dB, and PSNR, by quality index.
 INDICES = (228.0, 408.0, 580.0, 743.0, 956.0, 1182.0)
 PER_POINT = (0.0257, 0.0285, 0.0367, 0.0509, 0.0795, 0.1246)
+PER_MS_SSIM_DECIBEL = (0.3, 0.255, 0.215, 0.183, 0.16, 0.15)
 PER_DECIBEL = (0.272, 0.242, 0.213, 0.1915, 0.1655, 0.1458)
-PSNR_SHARE = 0.2  # of the loss, so that what the metric does not see stays as it is
+MS_SSIM_SHARE = PSNR_SHARE = 0.15  # of the loss, so that what the metric does not see stays as it is
+NO_LOGARITHM = 5e-4  # is added to 1 - MS-SSIM
 LEAST_RATE = 0.02  # bits a pixel, added to a rate before its logarithm
 LEAST_ERROR = 0.05  # squared, of the PSNR
 
@@ -36,7 +39,7 @@ def eye_loss(vae: VAE, x: Tensor, quality: Tensor, seed: Tensor) -> Loss:
 
     Args:
         vae: of images of three channels.
-        x: u8[B, H, W, 3], sides multiples of 64.
+        x: u8[B, H, W, 3], sides multiples of 64, and above 160 for MS-SSIM.
         quality: f32[B] in [0, A - 1], which is spread over all quality indices.
         seed: i32[2], of the noise.
     """
@@ -48,8 +51,10 @@ def eye_loss(vae: VAE, x: Tensor, quality: Tensor, seed: Tensor) -> Loss:
     coded = vae.code(x, quality, seed, prices=prices_of_parts(x))
     y = coded.likelihood.loc
     mse = tf.reduce_mean(tf.square(x - y), [1, 2, 3])
-    psnr = -10.0 / math.log(10.0) * tf.math.log(tf.maximum(mse, LEAST_ERROR) / 255.0**2)
-    gained = (1.0 - PSNR_SHARE) * _between(index, PER_POINT) * ssimulacra2(x, y)
+    psnr = _decibels(tf.maximum(mse, LEAST_ERROR) / 255.0**2)
+    similarity = _decibels(1.0 + NO_LOGARITHM - ms_ssim(x, y, stride=2))
+    gained = (1.0 - MS_SSIM_SHARE - PSNR_SHARE) * _between(index, PER_POINT) * ssimulacra2(x, y)
+    gained += MS_SSIM_SHARE * _between(index, PER_MS_SSIM_DECIBEL) * similarity
     gained += PSNR_SHARE * _between(index, PER_DECIBEL) * psnr
     rate = coded.bpp + coded.noisy_bpp - tf.stop_gradient(coded.noisy_bpp)
     return mean_loss(tf.math.log(rate + LEAST_RATE) - gained, coded.bpp, mse, coded.rates, x.shape[1] * x.shape[2])
@@ -77,6 +82,11 @@ def prices_of_parts(x: Tensor) -> list[Tensor]:
         squares.append(price)
     lowest = [tf.ones([])] * (1 + len(LOWEST_DISTANCES))
     return lowest + [tf.exp(price) for price in reversed(squares) for _ in range(2)]
+
+
+def _decibels(error: Tensor) -> Tensor:
+    """-10 log10(error)."""
+    return -10.0 / math.log(10.0) * tf.math.log(error)
 
 
 def _between(index: Tensor, values: tuple[float, ...]) -> Tensor:

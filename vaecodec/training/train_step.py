@@ -129,8 +129,8 @@ def make_tower(config: Config, options: Options, hard: bool) -> Callable[..., tu
         raise CodecError(f"crops of {options.crop} are too small for MS-SSIM, which needs more than {SSIM_LEAST}")
     if options.tune not in TUNES:
         raise CodecError(f"tune is {options.tune!r}, expected {' or '.join(TUNES)}")
-    if options.tune == "eye" and (config.channels != 3 or options.crop % 64):
-        raise CodecError("training for the eye takes RGB, and crops whose sides are multiples of 64")
+    if options.tune == "eye" and (config.channels != 3 or options.crop % 64 or options.crop <= SSIM_LEAST):
+        raise CodecError("training for the eye takes RGB, and crops of 192, 256 or another multiple of 64")
     if options.batch % max(options.towers, 1):
         raise CodecError(f"a batch of {options.batch} cannot be divided between {options.towers} towers")
     trellis = load_trellis(options.trellis) if options.trellis else None

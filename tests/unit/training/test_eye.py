@@ -84,9 +84,9 @@ def test_training_lowers_the_loss_and_changes_the_analysis_alone():
     """An analysis that is off by a constant finds back."""
     config, weights = unfreeze(load_model("small"))
     weights["analysis/latents/bias"] = weights["analysis/latents/bias"] + np.float32(0.3)
-    step = tf.function(train_step.make_step(config, train_step.Options(batch=1, crop=64, tune="eye")))
+    step = tf.function(train_step.make_step(config, train_step.Options(batch=1, crop=192, tune="eye")))
     start = [tf.constant(value) for value in initial_state(config, weights=weights)]
-    image, state, losses = tf.constant(synthetic_image(64, 64, 1)[None]), start, []
+    image, state, losses = tf.constant(synthetic_image(192, 192, 1)[None]), start, []
     for _ in range(25):
         state, values = step(state, image, tf.constant(3e-3), tf.constant([0, 2]))
         losses.append(float(values[0]))
@@ -108,7 +108,7 @@ def test_tilts_and_qualities_beyond_the_anchors_are_those_of_the_codec():
         assert np.abs(ratio / ratio[0] - 1).max() < 2e-3
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"tune": "ear"}, "'ear'"), ({"tune": "eye", "crop": 160}, "64")])
+@pytest.mark.parametrize(("changes", "message"), [({"tune": "ear"}, "'ear'"), ({"tune": "eye", "crop": 128}, "192")])
 def test_options_that_do_not_fit(changes, message):
     with pytest.raises(CodecError, match=message):
         train_step.make_step(CONFIG, train_step.Options(**{"batch": 2, "crop": 64, **changes}))
