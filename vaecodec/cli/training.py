@@ -71,7 +71,7 @@ def _train(args: argparse.Namespace, console: Console) -> Report:
         validate=None if args.no_validation else args.validate,
         say=console.note,
     )
-    return _report(args, outcome)
+    return _report(args, outcome, start if options.tune == "eye" else "")
 
 
 def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str, Any] | None]:
@@ -122,8 +122,8 @@ def _check_unchanged(args: argparse.Namespace, stored: Any, config: Any, chosen:
         raise CodecError(f"the run was begun with {text}; add --override to change that, or leave the options out")
 
 
-def _report(args: argparse.Namespace, outcome: Any) -> Report:
-    """What was reached, and what to do next."""
+def _report(args: argparse.Namespace, outcome: Any, eye_of: str) -> Report:
+    """What was reached, and what to do next: `eye_of` is the model whose analysis for the eye was trained, or ""."""
     run = args.out
     metrics = {name: value for name, value in outcome.means.items() if math.isfinite(value)}  # JSON has no NaN
     record = {"run": run, **metrics, "steps": outcome.steps, "complete": outcome.is_complete}
@@ -134,7 +134,7 @@ def _report(args: argparse.Namespace, outcome: Any) -> Report:
         text += f", BD-rate {outcome.bd_rate:+.2f} % against {outcome.against}"
     stem = os.path.basename(os.path.normpath(run)).removesuffix(".run")
     if outcome.is_complete:
-        text += f".  Next: vaecodec freeze {run} -o {stem}{SUFFIX}"
+        text += f".  Next: vaecodec freeze {run}" + f" --eye-of {eye_of}" * bool(eye_of) + f" -o {stem}{SUFFIX}"
     else:
         text += ".  Not complete: the same command goes on"
     return record, f"{text}; curves: tensorboard --logdir {os.path.join(run, 'logs')}"

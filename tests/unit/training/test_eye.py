@@ -119,7 +119,7 @@ def test_loss_has_no_gradient_by_what_decoders_need(photograph):
     with tf.GradientTape() as tape:
         tape.watch(weights)
         loss = eye_loss(
-            VAE(CONFIG, weights), tf.constant(photograph[None, :64, :64]), tf.constant([3.0]), tf.constant([1, 2])
+            VAE(CONFIG, weights), tf.constant(photograph[None, :192, :192]), tf.constant([3.0]), tf.constant([1, 2])
         )
     gradients = tape.gradient(loss.loss, weights)
     assert {name for name, value in gradients.items() if value is not None} <= {n for n in weights if "analysis/" in n}
