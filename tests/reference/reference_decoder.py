@@ -26,7 +26,7 @@ import numpy as np
 
 MAGIC = b"\x89VAE\r\n\x1a\n"
 TYPES = {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "|u1", "U32": "<u4", "F32": "<f4"}
-ENCODER_ONLY = ("analysis/", "gains/analysis/", "calibration/", "start/")
+ENCODER_ONLY = ("analysis/", "gains/analysis/", "eye/analysis/", "eye/gains/analysis/", "calibration/", "start/")
 PREFIXES = ("prior/", "levels/", "tables/", "synthesis/", "gains/", *ENCODER_ONLY)
 FIELDS = ("channels", "coarse", "coarse_blocks", "coarser", "fine", "fine_blocks", "hyper_width", "prior")
 UNIT = 2**24
