@@ -505,7 +505,8 @@ def test_info_names_the_kind_of_image(folder, capsys):
     alpha[:, 9:] = 255
     Image.fromarray(np.dstack([synthetic_image(50, 70), alpha])).save("alpha.png")
     Image.fromarray(synthetic_image(50, 70)[..., 0].astype(np.uint16)).save("deep.png", dpi=(72, 72))
-    assert cli.main(["compress", "--quiet", "alpha.png", "deep.png"]) == 0
+    assert cli.main(["compress", "--quiet", "alpha.png"]) == 0
+    assert cli.main(["compress", "--quiet", "--lossless", "deep.png"]) == 0
     assert cli.main(["info", "alpha.vae", "deep.vae"]) == 0
     alpha, deep = capsys.readouterr().out.splitlines()
     assert re.match(r"alpha.vae: 70 x 50 pixels, RGBA, quality 75, \d+ bytes \(.* pixel\), model base$", alpha)
