@@ -56,7 +56,7 @@ def _show(name: str) -> Report:
     from vaecodec.model.file import load_any
 
     model, path = load_any(name), path_of_model(name)
-    networks = ("prior/", "synthesis/", "analysis/", "eye/analysis/", "integer/")
+    networks = ("prior/", "synthesis/", "analysis/", "integer/")
     weights = [a for key, a in model.arrays.items() if key.startswith(networks) and not key.endswith("/shift")]
     sizes, count = model.config.to_dict(), sum(array.size for array in weights)
     card = card_of_model(name) or "".join(f"{key}: {value}\n" for key, value in {**sizes, **model.notes}.items())

@@ -29,7 +29,7 @@ PER_POINT = (0.0257, 0.0285, 0.0367, 0.0509, 0.0795, 0.1246)
 PER_MS_SSIM_DECIBEL = (0.3, 0.255, 0.215, 0.183, 0.16, 0.15)
 PER_DECIBEL = (0.272, 0.242, 0.213, 0.1915, 0.1655, 0.1458)
 MS_SSIM_SHARE = PSNR_SHARE = 0.15  # of the loss, so that what the metric does not see stays as it is
-NO_LOGARITHM = 5e-4  # is added to 1 - MS-SSIM
+LEAST_DISSIMILARITY = 5e-4  # added to 1 - MS-SSIM before its logarithm
 LEAST_RATE = 0.02  # bits a pixel, added to a rate before its logarithm
 LEAST_ERROR = 0.05  # squared, of the PSNR
 
@@ -52,7 +52,7 @@ def eye_loss(vae: VAE, x: Tensor, quality: Tensor, seed: Tensor) -> Loss:
     y = coded.likelihood.loc
     mse = tf.reduce_mean(tf.square(x - y), [1, 2, 3])
     psnr = _decibels(tf.maximum(mse, LEAST_ERROR) / 255.0**2)
-    similarity = _decibels(1.0 + NO_LOGARITHM - ms_ssim(x, y, stride=2))
+    similarity = _decibels(1.0 + LEAST_DISSIMILARITY - ms_ssim(x, y, stride=2))
     gained = (1.0 - MS_SSIM_SHARE - PSNR_SHARE) * _between(index, PER_POINT) * ssimulacra2(x, y)
     gained += MS_SSIM_SHARE * _between(index, PER_MS_SSIM_DECIBEL) * similarity
     gained += PSNR_SHARE * _between(index, PER_DECIBEL) * psnr
@@ -90,11 +90,6 @@ def _decibels(error: Tensor) -> Tensor:
 
 
 def _between(index: Tensor, values: tuple[float, ...]) -> Tensor:
-    """Values f32[B] at quality indices f32[B], linear between INDICES and constant beyond."""
-    hats: Tensor = 0.0
-    for n, value in enumerate(values):
-        rising = (index - INDICES[n - 1]) / (INDICES[n] - INDICES[n - 1]) if n else tf.ones_like(index)
-        last = n == len(values) - 1
-        falling = tf.ones_like(index) if last else (INDICES[n + 1] - index) / (INDICES[n + 1] - INDICES[n])
-        hats += value * tf.clip_by_value(tf.minimum(rising, falling), 0.0, 1.0)
-    return hats
+    """Values f32[B] at quality indices f32[B], rounded down, linear between INDICES and constant beyond."""
+    table = np.interp(np.arange(QUALITY_INDICES), INDICES, values).astype(np.float32)
+    return tf.gather(tf.constant(table), tf.cast(index, tf.int32))

@@ -36,7 +36,7 @@ from vaecodec.training import vae
 from vaecodec.training.checkpoints import averaged_weights
 from vaecodec.training.densities import distributions
 from vaecodec.training.vae import ALL_OCTAVES, Weights
-from vaecodec.transforms.backends import EYE
+from vaecodec.transforms.backends import EYE, arrays_for_the_eye
 from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.networks import LOG_BITS
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
@@ -94,7 +94,7 @@ def unfreeze(model: Model, tune: str = "psnr") -> tuple[Config, Weights]:
     """
     arrays = dict(model.arrays)
     if tune == "eye":
-        arrays |= {name.removeprefix(EYE): array for name, array in arrays.items() if name.startswith(EYE)}
+        arrays |= arrays_for_the_eye(arrays)
     weights = {**transform_weights(model.config, arrays), **model.prior_weights}
     weights |= {name: model.array(f"start/{name}") for name in TABULATED}
     for name, gain in TRANSFORM_CONDITIONS.items():

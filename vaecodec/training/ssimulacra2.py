@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vaecodec.images.metrics import SSIM_TAPS, gaussian
+
 Tensor = Any
 SCALES = 6
 LEAST_SIDE = 8  # of a scale that is compared
-SIGMA, REACH = 1.5, 5  # of the blur, in pixels
 CHANNELS, NORMS, MAPS = 3, 2, 3  # X, Y, B - Y; means and 4-norms; structure, new edges, lost edges
-LEAST_WEIGHT = 0.01  # of a 4-norm that is computed; those below it change a score by less than 0.01
+LEAST_WEIGHT = 0.01  # of a 4-norm that is computed; those below it hardly change a score
 TINY = 1e-18  # because a root has no gradient at 0
 # The score of a weighted sum of errors.
 FACTOR, CUBIC = 0.9562382616834844, (2.326765642916932, -0.020884521182843837, 6.248496625763138e-05)
@@ -100,15 +101,12 @@ class _Blur:
 
 def _band(side: int, mirror: bool) -> np.ndarray:
     """f32[side, side]: the weights of samples in each Gaussian mean."""
-    distances = np.arange(-REACH, REACH + 1)
-    taps = np.exp(-(distances**2) / (2 * SIGMA**2))
     band = np.zeros((side, side))
     for row in range(side):
-        for distance, tap in zip(distances, taps / taps.sum(), strict=True):
-            place = row + distance
+        for place, tap in enumerate(gaussian(), row - SSIM_TAPS // 2):
             if mirror:
-                place %= 2 * side
-                band[row, min(place, 2 * side - 1 - place)] += tap
+                inside = place % (2 * side)
+                band[row, min(inside, 2 * side - 1 - inside)] += tap
             elif 0 <= place < side:
                 band[row, place] += tap
     return band.astype(np.float32)

@@ -43,14 +43,18 @@ class Transforms(Protocol):
         """u8[16h, 16w, C] each, through a restoration filter if there is one."""
 
 
+def arrays_for_the_eye(arrays: Arrays) -> dict[str, np.ndarray]:
+    """The tensors of an analysis for the eye, named as those of the other one; none if a model has no such analysis."""
+    return {name.removeprefix(EYE): array for name, array in arrays.items() if name.startswith(EYE)}
+
+
 def load_analysis(config: Config, arrays: Arrays, name: str, tune: str = "psnr") -> Analysis:
     """The analysis transform of a model; raises ModelError if it has none, or its tensors do not fit.
 
     A model may have another one for the tune "eye".
     """
     if tune == "eye" and f"{EYE}analysis/latents/kernel" in arrays:
-        own = {key.removeprefix(EYE): array for key, array in arrays.items() if key.startswith(EYE)}
-        return Analysis(config, own)
+        return Analysis(config, arrays_for_the_eye(arrays))
     if "analysis/latents/kernel" not in arrays:
         raise ModelError(f"model {name} has no analysis transform: it decodes, but does not encode")
     return Analysis(config, arrays)

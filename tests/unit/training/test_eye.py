@@ -126,8 +126,8 @@ def test_loss_has_no_gradient_by_what_decoders_need(photograph):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Paths of a model with an analysis for the eye, and of the same without."""
+def tuned_path(tmp_path_factory):
+    """Path of `small` with another analysis for the eye."""
     from safetensors.numpy import save_file
 
     folder = tmp_path_factory.mktemp("eye")
@@ -136,13 +136,13 @@ def models(tmp_path_factory):
     path = str(folder / "eye.safetensors")
     metadata = {"config": json.dumps(config.to_dict())}
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, path, metadata)
-    return path, str(folder / "out.vcm")
+    out = str(folder / "out.vcm")
+    assert main(["freeze", path, "--eye-of", "small", "-o", out]) == 0
+    return out
 
 
-def test_an_analysis_for_the_eye_changes_files_of_that_tune_alone(models, photograph):
-    checkpoint, out = models
-    assert main(["freeze", checkpoint, "--eye-of", "small", "-o", out, "-f"]) == 0
-    plain, tuned = load_model("small"), load_model(out)
+def test_an_analysis_for_the_eye_changes_files_of_that_tune_alone(tuned_path, photograph):
+    plain, tuned = load_model("small"), load_model(tuned_path)
     assert tuned.id == plain.id
     for tune, same in (("psnr", True), ("eye", False)):
         files = [Codec(model, threads=1).encode(photograph, 60, tune=tune) for model in (plain, tuned)]
@@ -153,10 +153,8 @@ def test_an_analysis_for_the_eye_changes_files_of_that_tune_alone(models, photog
         assert native.encode(photograph, 60, tune=tune) == other.encode(photograph, 60, tune=tune)
 
 
-def test_training_goes_on_from_the_analysis_of_its_tune(models):
-    checkpoint, out = models
-    assert main(["freeze", checkpoint, "--eye-of", "small", "-o", out, "-f"]) == 0
-    model = load_model(out)
+def test_training_goes_on_from_the_analysis_of_its_tune(tuned_path):
+    model = load_model(tuned_path)
     plain, eye = (unfreeze(model, tune)[1]["analysis/latents/bias"] for tune in ("psnr", "eye"))
     assert np.allclose(eye - plain, 0.004, atol=1e-4)
 
@@ -166,12 +164,10 @@ def test_another_architecture_is_refused(tmp_path, capsys):
     assert "architecture" in capsys.readouterr().err
 
 
-def test_an_analysis_for_the_eye_that_does_not_fit_is_refused(models):
-    checkpoint, out = models
-    assert main(["freeze", checkpoint, "--eye-of", "small", "-o", out, "-f"]) == 0
+def test_an_analysis_for_the_eye_that_does_not_fit_is_refused(tuned_path):
     from safetensors.numpy import load, save
 
-    with open(out, "rb") as file:
+    with open(tuned_path, "rb") as file:
         data = file.read()
 
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
