@@ -169,6 +169,8 @@ def _fitting(config: Any, weights: dict[str, Any], target: Any) -> tuple[Any, di
 def freeze(args: argparse.Namespace, console: Console) -> int:
     """Make a model file or a compact checkpoint from a training run."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if args.eye_of and (args.name is not None or args.output.endswith(".safetensors")):
+        args.usage("--eye-of writes a model file, under the name of its model")
 
     def work() -> Report:
         from vaecodec.training import checkpoints, freezing

@@ -175,3 +175,9 @@ def test_an_analysis_for_the_eye_that_does_not_fit_is_refused(tuned_path):
     arrays["eye/analysis/latents/bias"] = arrays["eye/analysis/latents/bias"][:-1].copy()
     with pytest.raises(ModelError, match="analysis/latents"):
         parse_model(save(arrays, metadata), "here")
+
+
+@pytest.mark.parametrize("options", [["-o", "x.safetensors"], ["-o", "x.vcm", "--name", "mine"]])
+def test_options_that_go_with_other_outputs_are_refused(options, capsys):
+    assert main(["freeze", "run", "--eye-of", "small", *options]) == 2
+    assert "--eye-of writes a model file" in capsys.readouterr().err
