@@ -18,7 +18,7 @@ import bjontegaard
 import numpy as np
 from common import center_crops, publish
 
-from vaecodec.cli.values import numbers
+from vaecodec.cli.options import numbers
 from vaecodec.codec import Codec
 from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model

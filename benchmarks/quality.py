@@ -11,7 +11,7 @@ import numpy as np
 from common import center_crops, publish
 
 from vaecodec.arguments import DEFAULT_MODEL
-from vaecodec.cli.values import numbers
+from vaecodec.cli.options import numbers
 from vaecodec.codec import Codec
 from vaecodec.images.metrics import psnr, ssimulacra2
 from vaecodec.model.file import load_model

@@ -11,8 +11,7 @@ from PIL import Image
 from support.images import synthetic_image
 from support.paths import ROOT
 from support.skips import BROWSERS
-from vaecodec.bench import command
-from vaecodec.cli import main
+from vaecodec.cli import benchmark, main
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the test extra has it)")
 PUBLISHED = ROOT / "benchmarks" / "published" / "kodak.csv"
@@ -30,7 +29,7 @@ def path(tmp_path_factory) -> pathlib.Path:
     line = ["bench", str(folder), "-o", str(out), "--quiet", "--codecs", "jpeg,webp,png", "--metrics", "psnr"]
     line += ["--published", str(PUBLISHED), "--qualities", "jpeg=10,30,60,90", "--qualities", "webp=5,30,60,90"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "KODAK_PIXELS", 64 * 80)
+        patch.setattr(benchmark, "KODAK_PIXELS", 64 * 80)
         assert main([*line, "--show-bpp", "1,2"]) == 0
     return out / "report.html"
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from support.paths import GOLDEN, ROOT
 from vaecodec import cli
-from vaecodec.cli import help_texts
-from vaecodec.cli.completion import completion_script
+from vaecodec.cli.inspection import completion_script
+from vaecodec.cli.options import HELP_OF_COMMANDS, HELP_OF_PROGRAM
 
 STORED = next((GOLDEN / "stored").glob("*.vae"))
 
@@ -132,8 +132,6 @@ def test_completion_offers_what_an_argument_takes(tmp_path):
 
 
 def test_completion_without_its_package_names_the_extra(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "vaecodec.cli.completion", raising=False)
-    monkeypatch.delattr(cli, "completion", raising=False)
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert cli.main(["completion", "bash"]) == 1
     assert "pip install 'vaecodec[completion]'" in capsys.readouterr().err
@@ -172,7 +170,7 @@ def test_completion_follows_the_parser(shell):
 
 
 def test_examples_in_the_help_are_valid_commands():
-    text = "\n".join([help_texts.PROGRAM, *help_texts.COMMANDS.values()])
+    text = "\n".join([HELP_OF_PROGRAM, *HELP_OF_COMMANDS.values()])
     lines = re.findall(r"^  (vaecodec .*?)(?:   .*| [>]+ .*)?$", text, re.M)
     assert len(lines) > 20
     for line in lines:
@@ -180,7 +178,7 @@ def test_examples_in_the_help_are_valid_commands():
         assert cli.make_parser().parse_args(arguments).command == arguments[0], line
 
 
-@pytest.mark.parametrize("name", sorted(help_texts.COMMANDS))
+@pytest.mark.parametrize("name", sorted(HELP_OF_COMMANDS))
 def test_help_ends_with_examples_and_exit_status(name, capsys):
     text = output_of(capsys, name, "--help")
     assert f"usage: vaecodec {name}" in text and "examples:\n  vaecodec" in text and "exit status: 0" in text

@@ -1,23 +1,25 @@
-"""Compute rate-distortion curves from rows of results, and Bjontegaard deltas and speeds from curves.
+"""Compute rate-distortion curves from rows of results: Bjontegaard deltas, speeds, and changes since an earlier run.
 
-A point of a curve is one setting of a codec: the arithmetic means over all images of bpp, PSNR and the other metrics.
-Its speed is all pixels over all seconds. A setting that lacks an image has no point.
+Curves of all images are cubic between their points.  Those of single images are linear, in the logarithm of the rate,
+because they are many.  Confidence intervals are those of resampled sets of images (Efron 1979, the bootstrap), moved to
+the cubic estimate.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaecodec.bench.metrics import known
+from vaecodec.bench.measure import Row, known, read_rows
 from vaecodec.errors import CodecError
-from vaecodec.images.metrics import MIN_OVERLAP, Metric
+from vaecodec.images.metrics import MIN_OVERLAP, Metric, linear_rate, rising
 
 RATES = (0.1, 1.6)  # bpp: the window of BD-PSNR
 METHODS = ("pchip", "akima")
@@ -190,3 +192,143 @@ def at_quality(curve: Curve, metric: Metric, value: float) -> dict[str, float]:
             if np.isfinite(logs).all():
                 result[key] = float(np.exp(np.interp(value, values, logs)))
     return result
+
+
+RESAMPLES = 500
+LEAST_IMAGES = 5  # fewer have no interval
+COVERED = (2.5, 97.5)  # percentiles
+
+
+class Samples(NamedTuple):
+    """The measurements of a codec: f64[images, settings] of the rate and of each metric's column."""
+
+    bpp: np.ndarray
+    values: dict[str, np.ndarray]
+
+    def curve(self, image: int, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+        """(log bpp, metric as shown) of one image, rising."""
+        shown = np.array([metric.shown(float(value)) for value in self.values[metric.column][image]])
+        return rising(np.log(self.bpp[image]), shown)
+
+
+def samples_of(
+    rows: Iterable[dict[str, Any]], images: list[tuple[str, str]], kinds: dict[str, tuple[str, ...]], columns: list[str]
+) -> dict[str, Samples]:
+    """The samples of each codec, at the settings that were measured on all images.
+
+    Args:
+        rows: rows of results.
+        images: (image, crc32) of each, which are the rows of the arrays.
+        kinds: KIND of each codec.
+        columns: columns of metrics.
+    """
+    place = {image: n for n, image in enumerate(images)}
+    cells: dict[str, dict[float, dict[int, dict[str, Any]]]] = {name: {} for name in kinds}
+    for row in rows:
+        n = place.get((row["image"], row["crc32"]))
+        if n is not None and kinds.get(row["codec"]) == tuple(str(row[key]) for key in KIND):
+            cells[row["codec"]].setdefault(float(row["setting"]), {})[n] = row
+    samples = {}
+    for name, settings in cells.items():
+        complete = [row_of for _, row_of in sorted(settings.items()) if len(row_of) == len(images)]
+        if complete:
+            arrays = {
+                column: np.array(
+                    [[_float_of(row_of[n].get(column)) for row_of in complete] for n in range(len(images))]
+                )
+                for column in ("bpp", *columns)
+            }
+            samples[name] = Samples(arrays.pop("bpp"), arrays)
+    return samples
+
+
+def _float_of(text: Any) -> float:
+    return float(text) if text not in ("", None) else math.nan
+
+
+def image_rates(anchor: Samples, curve: Samples, metric: Metric) -> list[tuple[float, float]]:
+    """(BD-rate in percent, bpp of the anchor at the middle of the window) of each image; nan where not reached."""
+    rates = []
+    for n in range(len(anchor.bpp)):
+        a, b = anchor.curve(n, metric), curve.curve(n, metric)
+        middle = sum(metric.window) / 2
+        reached = len(a[1]) > 1 and a[1][0] <= middle <= a[1][-1]
+        bpp = math.exp(float(np.interp(middle, a[1], a[0]))) if reached else math.nan
+        rates.append((linear_rate(a, b, metric.window), bpp))
+    return rates
+
+
+def interval(
+    anchor: Samples, curve: Samples, metric: Metric, estimate: float, resamples: int = RESAMPLES
+) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a BD-rate over images; None for few images, or where resamples share too little.
+
+    `estimate` is the BD-rate of all images.
+    """
+    count = len(anchor.bpp)
+    if count < LEAST_IMAGES or math.isnan(estimate):
+        return None
+    rng = np.random.default_rng(0)
+    weights = np.stack(
+        [
+            np.full(count, 1.0),
+            *(np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples)),
+        ]
+    )
+    weights /= count
+    curves = []
+    for samples in (anchor, curve):
+        bpp, values = np.log(weights @ samples.bpp), weights @ samples.values[metric.column]
+        shown = np.array([[metric.shown(float(value)) for value in row] for row in values])
+        curves.append([rising(*pair) for pair in zip(bpp, shown, strict=True)])
+    rates = np.array([linear_rate(a, b, metric.window) for a, b in zip(*curves, strict=True)])
+    if np.isnan(rates).any():
+        return None
+    low, high = np.percentile(rates[1:], COVERED) + estimate - rates[0]
+    return float(low), float(high)
+
+
+def compare(
+    old: str, rows: list[Row], names: list[str], metrics: list[str], kinds: Sequence[tuple[str, ...]]
+) -> dict[str, Any]:
+    """What changed for the codecs `names` since the run in the folder `old`, as JSON values.
+
+    Rates are BD-rates in percent against the same codec of the old run; speeds are new over old, over all points that
+    both have.  A codec that one of the runs lacks is left out.  Raises CodecError if the runs share no image.
+    """
+    path = os.path.join(old, "results.csv")
+    if not os.path.exists(path):
+        raise CodecError(f"{path}: no results to compare with")
+    before = read_rows(path)
+    shared = _images_of(before) & _images_of(rows)
+    if not shared:
+        raise CodecError(f"{old}: the runs share no image")
+    after_of = {curve.name: curve for curve in curves_of(rows, shared, kinds)[0]}
+    before_of = {curve.name: curve for curve in curves_of(before, shared)[0]}
+    table = []
+    for name in names:
+        if name in after_of and name in before_of:
+            before_curve, after_curve = before_of[name], after_of[name]
+            rates = {metric: _json_number(delta(before_curve, after_curve, known()[metric]).rate) for metric in metrics}
+            speeds = {
+                key: _json_number(_speed_ratio(before_curve, after_curve, key))
+                for key in ("encode_speed", "decode_speed")
+            }
+            table.append({"name": name, "old": before_curve.about, "new": after_curve.about, "rates": rates, **speeds})
+    return {"with": old, "images": len(shared), "codecs": table}
+
+
+def _images_of(rows: list[Row]) -> set[tuple[str, str]]:
+    return {(row["image"], row["crc32"]) for row in rows}
+
+
+def _speed_ratio(old: Curve, new: Curve, key: str) -> float:
+    """New speed over old: the geometric mean over settings that both have; nan without any."""
+    before = {point.setting: getattr(point, key) for point in old.points}
+    ratios = [getattr(point, key) / before[point.setting] for point in new.points if point.setting in before]
+    return float(np.exp(np.mean(np.log(ratios)))) if ratios else float("nan")
+
+
+def _json_number(value: float) -> float | None:
+    """A number for JSON, None for nan."""
+    return None if math.isnan(value) else value

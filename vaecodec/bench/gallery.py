@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.atomic import write_atomic
-from vaecodec.bench.measure import MAX_FAILURES, Fail, Image, read_images
-from vaecodec.bench.metrics import known
+from vaecodec.bench.measure import MAX_FAILURES, Fail, Image, known, read_images
 from vaecodec.bench.peer import LOSSLESS, Peer, Scale, check_decoded
 from vaecodec.images.writing import write_image
 

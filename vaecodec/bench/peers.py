@@ -16,10 +16,19 @@ import numpy as np
 
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_TUNE
-from vaecodec.bench import plugins
-from vaecodec.bench.libraries import FORMATS, TUNES, open_avif, open_hevc, open_imagecodecs, open_jpegli
+from vaecodec.bench import peer
+from vaecodec.bench.codecs import (
+    FORMATS,
+    PROGRAMS,
+    TUNES,
+    open_avif,
+    open_hevc,
+    open_imagecodecs,
+    open_jpegli,
+    open_program,
+    open_vvc,
+)
 from vaecodec.bench.peer import Options, Peer, PeerError, Scale
-from vaecodec.bench.programs import PROGRAMS, open_program, open_vvc
 from vaecodec.errors import CodecError
 
 SWEEP = (1, 7, 13, 19, 26, 35, 43, 52, 61, 70, 77, 82)
@@ -125,9 +134,9 @@ def open_peer(spec: str, options: Options) -> Peer:
     """
     head, _, model = spec.partition(":")
     name, _, variant = head.partition("@")
-    opener = PEERS.get(name) or plugins.find(name)
+    opener = PEERS.get(name) or peer.find(name)
     if opener is None:
-        raise PeerError(f"no codec is called {name!r} (there are {', '.join([*PEERS, *plugins.names()])})")
+        raise PeerError(f"no codec is called {name!r} (there are {', '.join([*PEERS, *peer.names()])})")
     if (model or variant) and name not in OURS:
         raise PeerError(f"{name} takes no {model or variant!r}; only vaecodec:MODEL and vaecodec@EFFORT name variants")
     try:

@@ -21,9 +21,7 @@ from vaecodec.progress import Console
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 COMMANDS = {
     "compression": ("compress", "decompress", "verify"),
-    "info": ("info", "filetype"),
-    "completion": ("completion",),
-    "models": ("models",),
+    "inspection": ("info", "filetype", "models", "completion"),
     "training": ("train", "freeze"),
     "benchmark": ("bench",),
     "generation": ("pack", "unpack", "sample", "vary", "interpolate", "score", "calibrate"),

@@ -7,8 +7,10 @@ import os
 from typing import Any, NoReturn, Protocol
 
 from vaecodec.arguments import DEFAULT_MODEL, DEFAULT_QUALITY, TUNES
-from vaecodec.cli import help_texts
-from vaecodec.cli.values import (
+from vaecodec.cli.options import (
+    EXIT_STATUS,
+    HELP_OF_COMMANDS,
+    HELP_OF_PROGRAM,
     Qualities,
     above_zero,
     byte_count,
@@ -36,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="vaecodec",
         allow_abbrev=False,
         description="Compress images with a learned codec, and any other files without loss.",
-        epilog=help_texts.PROGRAM,
+        epilog=HELP_OF_PROGRAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
@@ -47,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=help,
             description=help,
-            epilog=f"{help_texts.COMMANDS[name]}\n\n{help_texts.EXIT_STATUS}",
+            epilog=f"{HELP_OF_COMMANDS[name]}\n\n{EXIT_STATUS}",
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

@@ -272,7 +272,6 @@ def _imported() -> Iterator[None]:
     """Import what the commands import, so that forks have it."""
     import scipy.ndimage  # noqa: F401
 
-    import vaecodec.bench.command
     import vaecodec.bench.report
     import vaecodec.cli.benchmark
     import vaecodec.cli.compression

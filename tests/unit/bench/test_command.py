@@ -11,8 +11,8 @@ from PIL import Image
 from support.bench import COMMON, OURS, write_images
 from support.images import synthetic_image
 from support.paths import ROOT
-from vaecodec.bench import command, measure, peers
-from vaecodec.cli import main
+from vaecodec.bench import measure, peers
+from vaecodec.cli import benchmark, main
 
 pytest.importorskip("scipy")
 
@@ -209,7 +209,7 @@ def test_published_curves_are_shown_only_for_kodak(folder, tmp_path, capsys, mon
         Image.fromarray(synthetic_image(32, 32, n)).save(kodak / f"kodim{n:02}.png")
     assert main([*line, str(kodak), "-o", str(tmp_path / "small")]) == 0
     assert "is left out: it is of Kodak's 24 images" in capsys.readouterr().err
-    monkeypatch.setattr(command, "KODAK_PIXELS", 32 * 32)
+    monkeypatch.setattr(benchmark, "KODAK_PIXELS", 32 * 32)
     assert main([*line, str(kodak), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     names = [curve["name"] for curve in json.loads((tmp_path / "out" / "summary.json").read_text())["curves"]]
     assert names[0] == "jpeg" and "VTM-9.1 4:4:4" in names

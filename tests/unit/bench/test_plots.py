@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from vaecodec.bench.plots import COLOURS
-from vaecodec.bench.report import TEMPLATE
+from vaecodec.bench.report import COLOURS, TEMPLATE
 
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 WHITE = TO_XYZ.sum(1)

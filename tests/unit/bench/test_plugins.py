@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from support.images import synthetic_image
-from vaecodec.bench import metrics, plugins
-from vaecodec.bench.peer import Options, Peer, PeerError, Scale, check_decoded
+from vaecodec.bench import measure, peer
+from vaecodec.bench.peer import Options, Peer, PeerError, Scale, add_file, check_decoded
 from vaecodec.bench.peers import open_peer
 from vaecodec.cli import main
 from vaecodec.errors import CodecError
@@ -38,7 +38,7 @@ def model(quality): return Quantiser(2 ** (6 - int(quality)))
 @pytest.fixture(autouse=True)
 def no_files(monkeypatch):
     """Forget the files of other tests."""
-    monkeypatch.setattr(plugins, "_opened", {})
+    monkeypatch.setattr(peer, "_opened", {})
 
 
 def test_a_file_of_five_lines_is_a_codec(tmp_path):
@@ -55,7 +55,7 @@ def test_a_file_of_five_lines_is_a_codec(tmp_path):
 @pytest.mark.parametrize("size", [(64, 128), (50, 70)])
 def test_models_with_the_interface_of_compressai_are_codecs(tmp_path, size):
     (tmp_path / "learned.py").write_text(MODEL)
-    peer = open_peer(plugins.add_file(str(tmp_path / "learned.py")), Options())
+    peer = open_peer(add_file(str(tmp_path / "learned.py")), Options())
     assert (peer.name, peer.settings) == ("learned", (1, 2, 3, 4, 5, 6)) and peer.scale.rising
     x = synthetic_image(*size)
     errors, sizes = [], []
@@ -80,7 +80,7 @@ def test_modules_of_pytorch_get_tensors(tmp_path):
         def decompress(self, strings, shape):
             return {"x_hat": torch.from_numpy(Quantiser(1).decompress(strings, shape)["x_hat"])}
 
-    encode, decode = plugins.Learned(lambda _: Module()).functions
+    encode, decode = peer.Learned(lambda _: Module()).functions
     x = synthetic_image(40, 60)
     assert np.array_equal(decode(encode(x, 1)), x)
 
@@ -92,11 +92,11 @@ def test_modules_of_pytorch_get_tensors(tmp_path):
 def test_files_that_are_no_codecs_are_refused(tmp_path, text, message):
     (tmp_path / "broken.py").write_text(text)
     with pytest.raises(PeerError, match=message):
-        open_peer(plugins.add_file(str(tmp_path / "broken.py")), Options())
+        open_peer(peer.add_file(str(tmp_path / "broken.py")), Options())
     with pytest.raises(PeerError, match="not a Python file"):
-        plugins.add_file(str(tmp_path / "codec.txt"))
+        peer.add_file(str(tmp_path / "codec.txt"))
     with pytest.raises(PeerError, match=r"gone\.py: No such file or directory$"):
-        plugins.add_file(str(tmp_path / "gone.py"))
+        peer.add_file(str(tmp_path / "gone.py"))
 
 
 def open_same(options: Options) -> Peer:
@@ -111,8 +111,8 @@ def open_same(options: Options) -> Peer:
 
 
 def test_installed_packages_add_codecs(monkeypatch):
-    monkeypatch.setattr(plugins, "_points", lambda: [_Point("same", open_same), _Point("broken", None)])
-    assert open_peer("same", Options(threads=3)).threads == 3 and "same" in plugins.names()
+    monkeypatch.setattr(peer, "_points", lambda: [_Point("same", open_same), _Point("broken", None)])
+    assert open_peer("same", Options(threads=3)).threads == 3 and "same" in peer.names()
     with pytest.raises(PeerError, match="cannot be loaded"):
         open_peer("broken", Options())
     with pytest.raises(PeerError, match=r"no codec is called 'other' \(there are .*same, broken\)"):
@@ -134,8 +134,8 @@ class _Point:
 def test_packages_and_programs_add_metrics(tmp_path, monkeypatch):
     """A metric of an entry point is measured, and its column added to results that lack it."""
     halved = Metric("half", "half", "Half", "points", lambda a, b: 0.5, float, (0.0, 1.0))
-    monkeypatch.setattr(metrics, "entry_points", lambda group: [_Point("half", halved), _Point("broken", None)])
-    metrics.known.cache_clear()
+    monkeypatch.setattr(measure, "entry_points", lambda group: [_Point("half", halved), _Point("broken", None)])
+    measure.known.cache_clear()
     try:
         Image.fromarray(synthetic_image(64, 80)).save(tmp_path / "0.png")
         line = ["bench", str(tmp_path / "0.png"), "-o", str(tmp_path / "out"), "--codecs", "jpeg", "--show", "0"]
@@ -145,7 +145,7 @@ def test_packages_and_programs_add_metrics(tmp_path, monkeypatch):
         assert head.endswith(",half") and len(rows) == 4 and rows[-1].endswith(",0.500000")
         assert "half" in json.loads((tmp_path / "out" / "summary.json").read_text())["metrics"]
     finally:
-        metrics.known.cache_clear()
+        measure.known.cache_clear()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a script stands in for a program")
@@ -158,33 +158,33 @@ def test_butteraugli_is_what_its_programs_print(tmp_path, monkeypatch):
         (tmp_path / program).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     a = synthetic_image(64, 80) // 2
-    assert metrics.OPTIONAL["butteraugli"].measure(a, a + 7) == 7
-    assert metrics.OPTIONAL["butteraugli-max"].measure(a, a + 7) == 21
-    metrics.check_metric("butteraugli-max")
+    assert measure.OPTIONAL["butteraugli"].measure(a, a + 7) == 7
+    assert measure.OPTIONAL["butteraugli-max"].measure(a, a + 7) == 21
+    measure.check_metric("butteraugli-max")
     (tmp_path / "butteraugli").write_text("#!/bin/sh\necho sorry\n")
     with pytest.raises(CodecError, match="butteraugli printed no distance: 'sorry'"):
-        metrics.check_metric("butteraugli-max")
+        measure.check_metric("butteraugli-max")
 
 
 @pytest.mark.skipif(shutil.which("butteraugli") is None, reason="butteraugli is not installed")
 def test_butteraugli_tells_worse_images():
     """A real measurement by Debian's program."""
-    measure, image = metrics.OPTIONAL["butteraugli-max"].measure, synthetic_image(96, 96)
+    distance, image = measure.OPTIONAL["butteraugli-max"].measure, synthetic_image(96, 96)
     rng = np.random.default_rng(0)
     noisy = [np.clip(image + rng.normal(0, sigma, image.shape), 0, 255).astype(np.uint8) for sigma in (4, 16)]
-    assert 0 == measure(image, image) < measure(image, noisy[0]) < measure(image, noisy[1])
+    assert 0 == distance(image, image) < distance(image, noisy[0]) < distance(image, noisy[1])
 
 
 def test_weights_that_cannot_be_downloaded_are_named(monkeypatch):
     def refuse(name):
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(metrics, "_network", refuse)
+    monkeypatch.setattr(measure, "_network", refuse)
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     monkeypatch.setattr(sys.modules["torch"], "from_numpy", lambda array: array, raising=False)
     for name in ("lpips", "dists"):
         with pytest.raises(CodecError, match=r"its weights cannot be downloaded \(<urlopen error no route to host>\)"):
-            metrics.check_metric(name)
+            measure.check_metric(name)
 
 
 def test_missing_metrics_are_named_and_left_out(tmp_path, monkeypatch, capsys):

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from support.bench import write_images
-from vaecodec.bench import statistics
-from vaecodec.bench.curves import Curve, Point, delta
-from vaecodec.bench.statistics import Samples, image_rates, interval
+from vaecodec.bench import curves
+from vaecodec.bench.curves import Curve, Point, Samples, delta, image_rates, interval
 from vaecodec.cli import main
 from vaecodec.images.metrics import METRICS, linear_rate, rising
 
@@ -68,7 +67,7 @@ def test_settings_that_lack_an_image_are_no_samples():
     row |= {"bpp": "1", "psnr": "30"}
     rows = [row | {"image": image, "setting": setting} for image, setting in (("x", "1"), ("y", "1"), ("x", "2"))]
     kinds = {"a": ("a", "", "", "1", "cpu"), "b": ("b", "", "", "1", "cpu")}
-    samples = statistics.samples_of(rows, [("x", "0"), ("y", "0")], kinds, ["psnr"])
+    samples = curves.samples_of(rows, [("x", "0"), ("y", "0")], kinds, ["psnr"])
     assert list(samples) == ["a"] and samples["a"].bpp.tolist() == [[1], [1]]
 
 
