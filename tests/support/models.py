@@ -57,11 +57,11 @@ def random_model(config: Config = DISTINCT_CONFIG, index_offset: float = 1.5) ->
 
 def freeze_weights(folder: pathlib.Path, config: Config, weights: Weights) -> str:
     """Save a checkpoint of a training run in a folder, and return the path of the model frozen from it."""
-    from vaecodec.training import checkpoints, kinds, loop
+    from vaecodec.training import loop, runs
     from vaecodec.training.freezing import freeze
 
-    state = kinds.initial_state(config, 0, weights)
-    checkpoints.save_checkpoint(str(folder), config, loop.Options(), state, {"steps": 0})
+    state = runs.initial_state(config, 0, weights)
+    runs.save_checkpoint(str(folder), config, loop.Options(), state, {"steps": 0})
     freeze(str(folder), str(folder / "frozen.vcm"))
     return str(folder / "frozen.vcm")
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "constriction": ("entropy.coding",),
     "ctypes": ("native.library",),
     "threadpoolctl": ("threads",),
-    "safetensors": ("model.file", "training.checkpoints"),
+    "safetensors": ("model.file", "training.runs"),
     "tensorflow_probability": ("training.densities",),
     "tensorflow": ("training", "transforms.tensorflow", "integrations.tfdata"),
     "imagecodecs": ("bench.codecs",),

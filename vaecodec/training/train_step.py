@@ -25,8 +25,8 @@ from vaecodec.arguments import TUNES
 from vaecodec.config import ANCHORS, Config
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import SSIM_LEAST
+from vaecodec.training.densities import load_trellis
 from vaecodec.training.eye import eye_loss
-from vaecodec.training.trellis import load_trellis
 from vaecodec.training.vae import VAE, initial_weights
 
 Tensor = Any

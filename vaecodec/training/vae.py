@@ -36,10 +36,9 @@ from vaecodec.model import network
 from vaecodec.model.exact import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.training import wavelets
-from vaecodec.training.densities import bits, distributions, latent_density
+from vaecodec.training.densities import Trellis, bits, distributions, latent_density
 from vaecodec.training.layers import Float, Quantised, Shapes, on_grid, straight_through
 from vaecodec.training.ms_ssim import ms_ssim
-from vaecodec.training.trellis import Trellis
 from vaecodec.training.wavelets import details, from_halves, to_halves, with_magnitudes
 from vaecodec.transforms.latents import subband_of
 from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms

@@ -24,7 +24,7 @@ from vaecodec.images.metrics import linear_rate, rising, ssimulacra2
 from vaecodec.model.file import Model, identify, load_model
 from vaecodec.training.datasets import Encoded
 from vaecodec.training.freezing import photograph_arrays
-from vaecodec.training.kinds import Weights
+from vaecodec.training.runs import Weights
 
 SHARE = 10  # one image in ten is held out
 MOST_IMAGES = 24

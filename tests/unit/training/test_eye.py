@@ -23,7 +23,7 @@ from vaecodec.rdo.eye import prices_of_squares
 from vaecodec.training import train_step
 from vaecodec.training.eye import eye_loss, prices_of_parts
 from vaecodec.training.freezing import unfreeze
-from vaecodec.training.kinds import initial_state, layout_of
+from vaecodec.training.runs import initial_state, layout_of
 from vaecodec.training.ssimulacra2 import ssimulacra2
 from vaecodec.training.vae import VAE
 from vaecodec.transforms.networks import Analysis

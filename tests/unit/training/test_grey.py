@@ -11,8 +11,7 @@ from vaecodec.config import CELL
 from vaecodec.model.file import load_model
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.native.reference.prior import octave_order
-from vaecodec.training.freezing import unfreeze
-from vaecodec.training.grey import grey_weights
+from vaecodec.training.freezing import grey_weights, unfreeze
 from vaecodec.training.vae import ALL_OCTAVES, VAE, initial_weights
 from vaecodec.training.validation import frozen
 

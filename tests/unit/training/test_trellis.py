@@ -11,9 +11,9 @@ from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.prior.context_model import choose_symbols
 from vaecodec.rdo.quantization import quantizer, targets
+from vaecodec.training.densities import load_trellis
 from vaecodec.training.freezing import unfreeze
 from vaecodec.training.train_step import Layout, Options, make_step
-from vaecodec.training.trellis import load_trellis
 from vaecodec.training.vae import VAE
 from vaecodec.transforms.wavelet import quantisation_targets
 

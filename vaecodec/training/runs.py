@@ -1,0 +1,286 @@
+"""Describe a training run: the kind of its model, its recipe, and the state in its checkpoints.
+
+Kinds are photographs and sets of small images.  A recipe is an architecture and options, by name or in a TOML file.
+Compact checkpoints hold weights alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sized
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from safetensors.numpy import load_file, save
+
+from vaecodec.atomic import write_atomic
+from vaecodec.config import PRESETS, Config, without_retired_fields
+from vaecodec.errors import CodecError
+from vaecodec.model.file import read_config
+from vaecodec.model.generative import GENERATIVE, Generative
+from vaecodec.training import datasets, generative_vae, train_step, vae
+from vaecodec.training.train_step import GROUPS, Layout, Options
+
+Architecture = Config | Generative
+Weights = dict[str, np.ndarray]
+
+
+class Kind(NamedTuple):
+    """How models of a kind of architecture are trained."""
+
+    initial_weights: Callable[[Any, int], Weights]  # of an architecture and a seed
+    make_step: Callable[[Any, Options, bool], Callable[..., Any]]
+    read: Callable[[list[str], Any], Sized]  # the images in paths, for an architecture
+    batches: Callable[[Any, Any, Options, int], tf.data.Dataset]  # endless, of images and a seed
+    metrics: tuple[str, ...]
+    defaults: dict[str, Any]  # of Options, where they differ
+
+
+def kind_of(config: Architecture) -> Kind:
+    """How to train an architecture."""
+    if isinstance(config, Generative):
+        module = generative_vae
+        return Kind(
+            module.initial_weights, module.make_step, module.read, module.batches, module.METRICS, module.DEFAULTS
+        )
+    return Kind(vae.initial_weights, train_step.make_step, _read, _crops, train_step.METRICS, {})
+
+
+def _read(paths: list[str], _: Config) -> list[datasets.Encoded]:
+    return datasets.read_images(paths)
+
+
+def _crops(images: list[datasets.Encoded], config: Config, options: Options, seed: int) -> tf.data.Dataset:
+    return datasets.batches(images, options.batch, options.crop, seed, config.channels, options.enlarged)
+
+
+def layout_of(config: Architecture) -> Layout:
+    """The layout of an architecture's weights in its state."""
+    return Layout(kind_of(config).initial_weights(config, 0))
+
+
+def initial_state(config: Architecture, seed: int = 0, weights: Weights | None = None) -> list[np.ndarray]:
+    """The flat state at step 0, from `weights` or initial ones."""
+    weights = kind_of(config).initial_weights(config, seed) if weights is None else weights
+    return Layout(weights).initial_state(weights)
+
+
+def preset(name: str) -> Architecture:
+    """The architecture of a name; raises CodecError if there is none."""
+    presets: dict[str, Architecture] = {**PRESETS, **GENERATIVE}
+    if name not in presets:
+        raise CodecError(f"unknown preset {name!r} (known: {', '.join(presets)})")
+    return presets[name]
+
+
+def with_channels(config: Architecture, channels: int) -> Config:
+    """The architecture for another number of samples a pixel; raises CodecError."""
+    if isinstance(config, Generative):
+        raise CodecError("a model of digits has one channel")
+    try:
+        return Config.from_dict({**config.to_dict(), "channels": channels})
+    except ValueError as exc:
+        raise CodecError(str(exc)) from exc
+
+
+def read_recipe(path: str) -> tuple[Architecture | None, dict[str, Any]]:
+    """Read the architecture (None if not given) and the values of Options in a TOML file.
+
+        [model]
+        preset = "small"      # then any sizes that differ: prior = 96
+        [training]
+        minutes = 90.0        # fields of Options
+
+    Raises CodecError for malformed TOML, and for unknown names, wrong types and impossible sizes.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+        if set(tables) - {"model", "training"} or not all(isinstance(table, dict) for table in tables.values()):
+            raise ValueError("expected the tables [model] and [training]")
+        config = None
+        if "model" in tables:
+            sizes = dict(tables["model"])
+            config = preset(sizes.pop("preset", "small"))
+            config = read_config({**config.to_dict(), **sizes}) if sizes else config
+        values = tables.get("training", {})
+        options = {field.name: field for field in fields(Options) if field.name != "towers"}
+        for name, value in values.items():
+            if name not in options:
+                raise ValueError(f"[training] has no {name} (known: {', '.join(options)})")
+            expected: Any = type(options[name].default)
+            if type(value) is not expected and not (expected is float and type(value) is int):
+                raise ValueError(f"[training] {name} is {value!r}, expected {expected.__name__}")
+            if expected not in (bool, str) and value < 0:
+                raise ValueError(f"[training] {name} is {value!r}, expected 0 or more")
+        return config, {n: float(v) if options[n].type == "float" else v for n, v in values.items()}
+    except (CodecError, OSError, ValueError, TypeError) as exc:  # TOMLDecodeError is a ValueError
+        raise CodecError(f"{path}: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+def nearest_preset(config: Architecture) -> tuple[str, dict[str, int]]:
+    """The preset of the same kind that differs in fewest sizes, and the sizes that differ."""
+
+    def differences(name: str) -> dict[str, int]:
+        base = asdict(preset(name))
+        return {key: value for key, value in asdict(config).items() if base[key] != value}
+
+    nearest = min(GENERATIVE if isinstance(config, Generative) else PRESETS, key=lambda name: len(differences(name)))
+    return nearest, differences(nearest)
+
+
+def describe(config: Architecture) -> str:
+    """An architecture in words: "small", or "small with prior 96"."""
+    nearest, differences = nearest_preset(config)
+    sizes = ", ".join(f"{key} {value}" for key, value in differences.items())
+    return f"{nearest} with {sizes}" if sizes else nearest
+
+
+def changed_options(stored: Options, given: dict[str, Any]) -> list[str]:
+    """The names of given options that differ from those of a run."""
+    values = asdict(stored)
+    return [name for name, value in given.items() if values[name] != value]
+
+
+def format_recipe(config: Architecture, options: Options) -> str:
+    """The TOML text that `read_recipe` reads, with the preset of the same kind that differs in fewest sizes."""
+
+    nearest, differences = nearest_preset(config)
+    training = asdict(options)
+    del training["towers"]  # depends on the machine
+    tables = {"model": {"preset": nearest, **differences}, "training": training}
+    # JSON writes strings, integers, floats and booleans as TOML does.
+    lines = {name: "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items()) for name, table in tables.items()}
+    return "\n".join(f"[{name}]\n{text}" for name, text in lines.items())
+
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def save_checkpoint(
+    run: str, config: Architecture, options: Options, state: list[Any], progress: dict[str, float], start: str = ""
+) -> None:
+    """Replace RUN/checkpoint.safetensors atomically; `start` names the weights that the run started from."""
+    layout, arrays = layout_of(config), {"count": np.asarray(state[-1])}
+    for group, vector in zip(GROUPS, state, strict=False):
+        # safetensors writes the memory of an array regardless of its strides.
+        for name, value in layout.unpack(np.asarray(vector)).items():
+            arrays[f"{group}/{name}"] = np.asarray(value, order="C")
+    metadata = {"config": config.to_dict(), "options": asdict(options), "progress": progress, "start": start}
+    data = save(arrays, {key: json.dumps(value) for key, value in metadata.items()})
+    write_atomic(os.path.join(run, CHECKPOINT), data, overwrite=True)
+
+
+class Stored(NamedTuple):
+    """What a run was begun with."""
+
+    config: Architecture
+    options: Options
+    start: str  # "" if random or not known
+
+
+def stored_run(run: str) -> Stored | None:
+    """What the run in a folder was begun with, None without a checkpoint; raises CodecError for a foreign file."""
+    path = os.path.join(run, CHECKPOINT)
+    if not os.path.exists(path):
+        return None
+    config, metadata = _read_metadata(path)
+    return Stored(config, Options(**metadata["options"]), metadata.get("start", ""))
+
+
+def load_checkpoint(run: str) -> tuple[Architecture, Options, list[np.ndarray], dict[str, float]]:
+    """The inverse of save_checkpoint; raises CodecError for a missing or foreign file."""
+    path = os.path.join(run, CHECKPOINT)
+    config, metadata = _read_metadata(path)
+    arrays, layout = load_file(path), layout_of(config)
+    if {f"{group}/{name}" for group in GROUPS for name in layout.names} | {"count"} != set(arrays):
+        raise CodecError(f"{path}: weights of another architecture")
+    state = [layout.pack({name: arrays[f"{group}/{name}"] for name in layout.names}) for group in GROUPS]
+    return config, Options(**metadata["options"]), [*state, arrays["count"]], metadata["progress"]
+
+
+def _read_metadata(path: str) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture and all JSON metadata of a safetensors file; raises CodecError if it has none."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 1 << 24)))
+        metadata = {key: json.loads(value) for key, value in header["__metadata__"].items()}
+        values = metadata["config"]
+        values = values if values.get("kind") == Generative.kind else without_retired_fields(values)
+        return read_config(values), metadata
+    except OSError as exc:
+        raise CodecError(f"{path}: {exc.strerror or exc}") from exc
+    except (ValueError, KeyError, AttributeError) as exc:
+        raise CodecError(f"{path}: not a checkpoint ({exc})") from exc
+
+
+def averaged_weights(path: str) -> tuple[Architecture, Weights]:
+    """The running average of the weights in a run folder or a compact checkpoint."""
+    if os.path.isdir(path):
+        config, _, state, _ = load_checkpoint(path)
+        return config, layout_of(config).unpack(state[GROUPS.index("average")])
+    config, _ = _read_metadata(path)
+    return config, {name: value.astype(np.float32) for name, value in load_file(path).items()}
+
+
+def save_compact(
+    path: str, config: Architecture, weights: Weights, notes: dict[str, Any], dtype: npt.DTypeLike = np.float32
+) -> None:
+    """Write a compact checkpoint: weights alone, f32 or f16, for version control and to start another run from.
+
+    Raises CodecError for weights that are not finite in this type.
+    """
+    metadata = {"config": json.dumps(config.to_dict()), "notes": json.dumps(notes)}
+    with np.errstate(over="ignore"):
+        arrays = {name: np.asarray(value, dtype, order="C") for name, value in weights.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CodecError(f"{name} is not finite in {array.dtype}")
+    write_atomic(path, save(arrays, metadata), overwrite=True)
+
+
+def compact(source: str, out: str, half: bool = False) -> int:
+    """Write the compact checkpoint `out` of a run folder, f16 if `half`; return the number of its parameters."""
+    config, weights = averaged_weights(source)
+    steps = load_checkpoint(source)[-1]["steps"] if os.path.isdir(source) else 0
+    save_compact(out, config, weights, {"steps": int(steps)} if steps else {}, np.float16 if half else np.float32)
+    return sum(value.size for value in weights.values())
+
+
+def resume(
+    run: str, config: Architecture, options: Options, weights: Weights | None
+) -> tuple[list[np.ndarray], dict[str, float]]:
+    """(state, progress) of the checkpoint in `run`, or of a new run; raises CodecError for another architecture."""
+    if not os.path.exists(os.path.join(run, CHECKPOINT)):
+        return initial_state(config, options.seed, weights), {"seconds": 0.0, "steps": 0}
+    stored, _, state, progress = load_checkpoint(run)
+    if stored != config:
+        raise CodecError(f"{run}: contains a run of another architecture: {stored}")
+    return state, progress
+
+
+def import_state(folder: str, run: str, config: Config, options: Options) -> None:
+    """Make the state in a bundle the checkpoint of `run`; raises CodecError if it does not fit or is not finite."""
+    pieces, expected = train_step.load_pieces(folder), train_step.split_state(initial_state(config))
+    if [array.shape for array in pieces] != [array.shape for array in expected]:
+        raise CodecError(f"{folder}: contains the state of another architecture")
+    state = train_step.join_state(pieces, np.concatenate)
+    if not all(np.isfinite(array).all() for array in state):
+        raise CodecError(f"{folder}: contains values that are not finite")
+    progress, stored = {"seconds": 0.0, "steps": 0}, stored_run(run)
+    if stored is not None:
+        *_, progress = load_checkpoint(run)
+    os.makedirs(run, exist_ok=True)
+    progress = {**progress, "steps": int(state[-1])}
+    save_checkpoint(run, config, options, state, progress, stored.start if stored else "")
