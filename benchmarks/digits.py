@@ -23,9 +23,10 @@ import numpy as np
 from PIL import Image
 
 import vaecodec
+from vaecodec import generative as generation
 from vaecodec.container.image_set import parse
 from vaecodec.entropy.tables import TOTAL
-from vaecodec.generative import bitsback, generation, image_sets
+from vaecodec.generative import image_sets
 from vaecodec.generative.image_sets import read_set
 from vaecodec.model import generative
 from vaecodec.model.file import load_generator
@@ -99,7 +100,7 @@ def kl_bits(model: Generator, images: np.ndarray) -> float:
     """Mean divergence of q(z | x) from p(z) in bits, over bins."""
     total = 0.0
     for batch in np.array_split(images, max(1, len(images) // 50)):
-        mass = bitsback.posterior(model, batch) / TOTAL
+        mass = image_sets.posterior(model, batch) / TOTAL
         total += float((mass * np.log2(mass * generative.COUNT)).sum())
     return total / len(images)
 

@@ -17,8 +17,8 @@ import tarfile
 import numpy as np
 from PIL import Image, ImageFilter
 
-from vaecodec.generative import generation
-from vaecodec.generative.generation import Score
+from vaecodec import generative
+from vaecodec.generative import Score
 from vaecodec.generative.image_sets import read_set
 
 CROP = 256  # side of photographs
@@ -126,25 +126,25 @@ def main() -> None:
     photographs = held_out(os.path.join(args.data, "train", "train_heldout.tar"), args.photographs)
     most = args.most
     if "digits" in args.parts:
-        model = generation.load(args.model)
-        usual = generation.score_images(model, images[:most])
+        model = generative.load(args.model)
+        usual = generative.score_images(model, images[:most])
         sets = {"other test digits": images[-most:], **strange_digits(images[most : 2 * most], photographs, rng)}
         scores = {
-            name: generation.score_images(model, np.ascontiguousarray(set_images)) for name, set_images in sets.items()
+            name: generative.score_images(model, np.ascontiguousarray(set_images)) for name, set_images in sets.items()
         }
         result["digits"] = table(usual, scores)
     if args.without:
-        digit, model = int(args.without[0]), generation.load(args.without[1])
+        digit, model = int(args.without[0]), generative.load(args.without[1])
         with gzip.open(os.path.join(mnist, "t10k-labels-idx1-ubyte.gz")) as file:
             labels = np.frombuffer(file.read(), np.uint8, offset=8)
-        omitted = generation.score_images(model, images[labels == digit][:most])
-        usual = generation.score_images(model, images[labels != digit][:most])
+        omitted = generative.score_images(model, images[labels == digit][:most])
+        usual = generative.score_images(model, images[labels != digit][:most])
         result[f"digit {digit} left out"] = table(usual, {f"digit {digit}": omitted})
     if "photographs" in args.parts:
-        codec = generation.load("small")
-        clean = generation.score_images(codec, photographs)
+        codec = generative.load("small")
+        clean = generative.score_images(codec, photographs)
         states = [corruptions(photo, rng) for photo in photographs]
-        scores = {name: generation.score_images(codec, [state[name] for state in states]) for name in states[0]}
+        scores = {name: generative.score_images(codec, [state[name] for state in states]) for name in states[0]}
         result["photographs"] = table(clean, scores)
     with open(args.output, "w") as file:
         json.dump(result, file, indent=1)

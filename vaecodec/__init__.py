@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vaecodec.codec.opened import OpenedImage
     from vaecodec.container.info import Info
     from vaecodec.files.compression import compress_file, decompress_file
-    from vaecodec.generative.generation import Score
+    from vaecodec.generative import Score
 
 __all__ = [
     "Codec", "CodecError", "FormatError", "Info", "LimitError", "Limits", "ModelError", "OpenedImage",
@@ -344,12 +344,12 @@ def sample(
         CodecError: an argument does not go with the model.
         ValueError, TypeError: an argument is wrong.
     """
-    from vaecodec.generative import generation
+    from vaecodec import generative
 
     n, seed = arguments.check_integer("n", n), arguments.check_integer("seed", seed, 0)
     height, width = arguments.check_numbers("size", size, ("height", "width"), (1, 1))
     quality, noisy = arguments.quality_or_default(quality), arguments.check_flag("noisy", noisy)
-    return generation.sample(n, arguments.check_model(model), seed, (height, width), quality, noisy)
+    return generative.sample(n, arguments.check_model(model), seed, (height, width), quality, noisy)
 
 
 def vary(
@@ -366,11 +366,11 @@ def vary(
     photographs the part of the latents that are sampled again.  Without `model` it is "digits" for grey images of
     28 x 28 pixels and "small" for others.
     """
-    from vaecodec.generative import generation
+    from vaecodec import generative
 
     strength, n = arguments.check_number("strength", strength, 0, 1), arguments.check_integer("n", n)
     seed, quality = arguments.check_integer("seed", seed, 0), arguments.quality_or_default(quality)
-    return generation.vary(image, strength, n, arguments.check_optional_model(model), seed, quality)
+    return generative.vary(image, strength, n, arguments.check_optional_model(model), seed, quality)
 
 
 def interpolate(
@@ -380,10 +380,10 @@ def interpolate(
 
     The model is chosen as for `vary`.  Raises CodecError on images that the model does not take, or of two sizes.
     """
-    from vaecodec.generative import generation
+    from vaecodec import generative
 
     n, quality = arguments.check_integer("n", n, 2), arguments.quality_or_default(quality)
-    return generation.interpolate(a, b, n, arguments.check_optional_model(model), quality)
+    return generative.interpolate(a, b, n, arguments.check_optional_model(model), quality)
 
 
 def score(image: ImageLike, model: StrPath | None = None) -> Score:
@@ -393,6 +393,6 @@ def score(image: ImageLike, model: StrPath | None = None) -> Score:
     2020, Input complexity and out-of-distribution detection with likelihood-based generative models).  The model is
     chosen as for `vary`; "digits" takes u8[28, 28], "small" any photograph.  Raises CodecError on others.
     """
-    from vaecodec.generative import generation
+    from vaecodec import generative
 
-    return generation.score(image, arguments.check_optional_model(model))
+    return generative.score(image, arguments.check_optional_model(model))

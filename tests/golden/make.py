@@ -25,7 +25,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from support.images import synthetic_image
-from vaecodec import arrays
+from vaecodec import arrays, lossless
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec, adaptive, fallback, modes
@@ -37,9 +37,8 @@ from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent, split_alpha
-from vaecodec.lossless import payload
 from vaecodec.model.file import load_model
-from vaecodec.prior.context_model import Distributions, encode_tile
+from vaecodec.prior import Distributions, encode_tile
 
 MODEL = HERE / "tiny.vcm"
 CONFIG = Config(8, 1, 12, 1, prior=8, coarser=12, hyper_width=10)  # no two widths are equal by accident
@@ -268,7 +267,7 @@ def make_adaptive(codec: Codec) -> None:
     files["adaptive-shifted"] = adaptive.pack(grey & 0xFFC0)
     files["adaptive-scaled"] = adaptive.pack(grey)
     soft = synthetic_image(16, 24, 40)
-    alpha = [(ALPHA, payload.encode(np.ascontiguousarray(soft[..., 1])))]
+    alpha = [(ALPHA, lossless.encode(np.ascontiguousarray(soft[..., 1])))]
     files["vae-adaptive-alpha"] = insert_chunks(codec.encode(soft, 70, tune="psnr"), alpha)
     for name, data in files.items():
         write(HERE / "kinds" / f"{name}.vae", data, modes.decode(data, model=str(MODEL)))

@@ -11,13 +11,13 @@ from support.models import freeze_weights, random_weights
 
 pytest.importorskip("tensorflow")
 
+from vaecodec import generative
 from vaecodec.codec import Codec
 from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT, Config
 from vaecodec.container.image_file import parse, quality_index_of
-from vaecodec.generative import generation
 from vaecodec.images.channels import downscale
 from vaecodec.model.file import load_model
-from vaecodec.prior.context_model import Distributions, choose_symbols, decode_tile
+from vaecodec.prior import Distributions, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.threads import Threads
 from vaecodec.transforms.tiling import Box, halo
@@ -82,13 +82,13 @@ def test_previews_are_means_of_the_decoded_image(codec, factor):
 
 def test_images_are_sampled_varied_and_interpolated(codec):
     x = synthetic_image(64, 96)
-    unchanged, varied = (generation.vary_photograph(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
+    unchanged, varied = (generative.vary_photograph(codec, x, strength, 1, 90)[0] for strength in (0.0, 1.0))
     assert np.array_equal(unchanged, codec.decode(codec.encode_unfiltered(x, 90))) and psnr(x, varied) < psnr(
         x, unchanged
     )
-    interpolated = generation.interpolate_photographs(codec, x, x[::-1].copy(), 3, 90)
+    interpolated = generative.interpolate_photographs(codec, x, x[::-1].copy(), 3, 90)
     assert np.array_equal(interpolated[0], unchanged) and interpolated.shape == (3, 64, 96, 3)
-    sampled = generation.sample_photographs(codec, 2, (40, 56), 50)
+    sampled = generative.sample_photographs(codec, 2, (40, 56), 50)
     assert sampled.shape == (2, 40, 56, 3) and (sampled[0] != sampled[1]).any()
 
 

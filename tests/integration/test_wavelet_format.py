@@ -20,7 +20,7 @@ from vaecodec.entropy.coding import pop_outliers, push_outliers, push_scale_offs
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import parse_model
 from vaecodec.native.wavelet import octave_planes
-from vaecodec.prior.context_model import decode_tile, encode_tile
+from vaecodec.prior import decode_tile, encode_tile
 from vaecodec.transforms.restoration import Filter
 
 

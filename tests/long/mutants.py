@@ -63,7 +63,7 @@ MODULES = {
     "model/file.py": ("tests/unit/model", FORMAT),
     "model/exact.py": ("tests/unit/model", "tests/unit/generative", FORMAT),
     "model/weights.py": ("tests/unit/model", FORMAT),
-    "lossless/payload.py": ("tests/unit/lossless", "tests/unit/codec/test_adaptive.py"),
+    "lossless.py": ("tests/unit/lossless", "tests/unit/codec/test_adaptive.py"),
 }
 # Survivors that no test can notice: the module, the line as the mutant has it, and the reason.
 EQUIVALENT = {

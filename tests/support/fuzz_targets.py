@@ -82,23 +82,23 @@ def decode(data: bytes) -> None:
 def lossless(data: bytes) -> None:
     """The payload of samples without a model."""
     from support.mutants import Anything
-    from vaecodec.lossless import payload
+    from vaecodec import lossless
 
-    with mock.patch("vaecodec.lossless.payload._crc", lambda image: Anything()):
-        payload.decode(data, limits=limits())
+    with mock.patch("vaecodec.lossless._crc", lambda image: Anything()):
+        lossless.decode(data, limits=limits())
 
 
 def lossless_payloads() -> Iterator[bytes]:
     import numpy as np
 
     from support.images import synthetic_channels
-    from vaecodec.lossless import payload
+    from vaecodec import lossless
 
     for channels in (1, 2, 3, 4):
         image = synthetic_channels(5, 9, channels)
-        yield payload.encode(image)
-        yield payload.encode(image, 2)
-        yield payload.encode(image.astype(np.uint16) * 200)
+        yield lossless.encode(image)
+        yield lossless.encode(image, 2)
+        yield lossless.encode(image.astype(np.uint16) * 200)
 
 
 def array(data: bytes) -> None:

@@ -18,6 +18,7 @@ import vaecodec
 from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
 from support.paths import GOLDEN
+from vaecodec import prior
 from vaecodec.codec import Codec, adaptive, modes
 from vaecodec.config import QUALITY_INDICES, Config
 from vaecodec.container.chunks import MAGIC
@@ -26,7 +27,6 @@ from vaecodec.entropy import ans, coding
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.model.file import MALFORMED, Model, build_model, pack_model, parse_model
-from vaecodec.prior import context_model
 from vaecodec.transforms.restoration import CLASSES, MAX_SHIFT, WEIGHTS
 
 TINY = GOLDEN / "tiny.vcm"
@@ -128,18 +128,18 @@ class Files:
 @contextmanager
 def trusting() -> Iterator[None]:
     """Ignore the CRC of the symbols, and words that are left over: they would end most mutants before the synthesis."""
-    checksum, reader, is_empty = context_model.tile_checksum, coding.reader, ans.AnsCoder.is_empty
+    checksum, reader, is_empty = prior.tile_checksum, coding.reader, ans.AnsCoder.is_empty
 
     def trusting_reader(payload: bytes) -> Any:
         stack = reader(payload)
         return stack if isinstance(stack, ans.AnsCoder) else Loose(stack)
 
-    context_model.tile_checksum, coding.reader = lambda crcs: Anything(), trusting_reader  # type: ignore[assignment,return-value]
+    prior.tile_checksum, coding.reader = lambda crcs: Anything(), trusting_reader  # type: ignore[assignment,return-value]
     ans.AnsCoder.is_empty = lambda self: True  # type: ignore[method-assign]
     try:
         yield
     finally:
-        context_model.tile_checksum, coding.reader = checksum, reader
+        prior.tile_checksum, coding.reader = checksum, reader
         ans.AnsCoder.is_empty = is_empty  # type: ignore[method-assign]
 
 
@@ -256,7 +256,7 @@ class Exact:
                 raise AssertionError("a sample is beyond the bound")
             return
         data = mutate(rng, rng.choice(self._files), self._files)
-        with mock.patch("vaecodec.lossless.payload._crc", lambda image: Anything()):
+        with mock.patch("vaecodec.lossless._crc", lambda image: Anything()):
             modes.decode(with_right_crcs(data), limits=self.LIMITS, threads=1)
 
 

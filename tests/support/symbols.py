@@ -8,7 +8,7 @@ from vaecodec.entropy import coding
 from vaecodec.entropy.coding import OUTLIER_FLAG
 from vaecodec.entropy.tables import TOTAL, Tables, build
 from vaecodec.model.file import Model
-from vaecodec.prior.context_model import Distributions, decode_tile, encode_tile
+from vaecodec.prior import Distributions, decode_tile, encode_tile
 
 
 def random_tables(rng: np.random.Generator, count: int, entries: int) -> Tables:

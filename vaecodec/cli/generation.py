@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from vaecodec import generative
 from vaecodec.atomic import check_target, write_atomic
 from vaecodec.codec import Codec
 from vaecodec.errors import CodecError
-from vaecodec.generative import generation, image_sets
-from vaecodec.generative.generation import Score
+from vaecodec.generative import Score, image_sets
 from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
 from vaecodec.images.channels import to_model_channels
 from vaecodec.images.reading import read_image, read_rgb
@@ -74,19 +74,19 @@ def unpack(args: argparse.Namespace, console: Console) -> int:
 def sample(args: argparse.Namespace, console: Console) -> int:
     """Draw images from a model as a contact sheet."""
     options = {"seed": args.seed, "size": args.size, "quality": args.quality, "noisy": args.noisy}
-    return _draw(args, console, lambda: generation.sample(args.number, args.model, **options))
+    return _draw(args, console, lambda: generative.sample(args.number, args.model, **options))
 
 
 def vary(args: argparse.Namespace, console: Console) -> int:
     """Draw images that resemble an image as a contact sheet."""
     options = {"seed": args.seed, "quality": args.quality}
-    return _draw(args, console, lambda: generation.vary(args.input, args.strength, args.number, args.model, **options))
+    return _draw(args, console, lambda: generative.vary(args.input, args.strength, args.number, args.model, **options))
 
 
 def interpolate(args: argparse.Namespace, console: Console) -> int:
     """Draw images between two images as a contact sheet."""
     ends, options = (args.first, args.last), (args.number, args.model, args.quality)
-    return _draw(args, console, lambda: generation.interpolate(*ends, *options))
+    return _draw(args, console, lambda: generative.interpolate(*ends, *options))
 
 
 def _draw(args: argparse.Namespace, console: Console, draw: Callable[[], np.ndarray]) -> int:
@@ -124,7 +124,7 @@ def score(args: argparse.Namespace, console: Console) -> int:
         for n in order if args.json else ():
             console.say({"input": names[n], **scores[n]._asdict()}, "")
         if args.sheet:
-            _write_sheet([generation.squeeze_grey(images[n]) for n in order[: args.most]], args.sheet, args.force)
+            _write_sheet([generative.squeeze_grey(images[n]) for n in order[: args.most]], args.sheet, args.force)
         mean = float(np.mean([score.bpd for score in scores]))
         return {"count": len(scores), "bpd": mean}, f"{len(scores)} images, {mean:.4f} bits per dimension on average"
 
@@ -136,14 +136,14 @@ def calibrate(args: argparse.Namespace, console: Console) -> int:
 
     def work() -> Report:
         check_target(args.model, args.output, args.force)
-        model = generation.load(args.model)
+        model = generative.load(args.model)
         _, images = _read_images(args, console, model)
         if args.tables:
             if isinstance(model, Generator):
                 raise CodecError(f"{args.model} codes sets: its tables do not depend on images")
             model = Codec(fit_tables(model.model, images))
-        scores = generation.score_images(model, images)
-        data = generation.calibrate(model if isinstance(model, Generator) else model.model, scores)
+        scores = generative.score_images(model, images)
+        data = generative.calibrate(model if isinstance(model, Generator) else model.model, scores)
         write_atomic(args.output, data, args.force)
         return {"output": args.output, "count": len(scores)}, f"{args.output}: calibrated on {len(scores)} images"
 
@@ -152,9 +152,9 @@ def calibrate(args: argparse.Namespace, console: Console) -> int:
 
 def _score_images(args: argparse.Namespace, console: Console) -> tuple[list[str], Any, list[Score]]:
     """Return (names, images, scores) of all images that can be read; report the others on the console."""
-    model = generation.load(args.model or _model_for(args.paths))
+    model = generative.load(args.model or _model_for(args.paths))
     names, images = _read_images(args, console, model)
-    return names, images, generation.score_images(model, images)
+    return names, images, generative.score_images(model, images)
 
 
 def _read_images(args: argparse.Namespace, console: Console, model: Generator | Codec) -> tuple[list[str], Any]:
@@ -190,10 +190,10 @@ def _model_for(paths: list[str]) -> str:
     for path in paths:
         for name in _image_paths(path):
             if not name.lower().endswith(IMAGE_SUFFIXES):
-                return generation.GENERATIVE
+                return generative.GENERATIVE
             with suppress(CodecError, OSError):
-                return generation.model_for(read_image(name)[0])
-    return generation.PHOTOGRAPHS
+                return generative.model_for(read_image(name)[0])
+    return generative.PHOTOGRAPHS
 
 
 def _image_paths(path: str) -> list[str]:

@@ -266,7 +266,7 @@ def _add_generation(add_command: AddCommand) -> None:
     score.add_argument("-o", "--output", metavar="OUT.csv", help="(default: standard output)")
     score.add_argument("--sheet", metavar="OUT.png", help="contact sheet of the most unusual images")
     score.add_argument("--most", type=positive, default=64, metavar="N", help="images on the sheet (default: 64)")
-    by = ("bpd", "corrected")  # of vaecodec.generative.generation.Score, which needs NumPy
+    by = ("bpd", "corrected")  # of vaecodec.generative.Score, which needs NumPy
     score.add_argument("--by", choices=by, default=by[0], help="score to sort by (default: bpd, the negative ELBO)")
     calibrate = add_command("calibrate", "Fit a model file to images: quantiles of scores, and tables.")
     calibrate.add_argument("model", metavar="MODEL", help="name or .vcm file")

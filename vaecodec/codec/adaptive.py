@@ -1,6 +1,6 @@
 """Code images without loss, or with a bound on every error, in tiles of the adaptive coding of vaecodec.lossless.
 
-colours [H, W, 1 or 3] --expansion undone--> tiles --lossless.payload--> DATA      alpha --fallback--> ALPH
+colours [H, W, 1 or 3] --expansion undone--> tiles --lossless--> DATA      alpha --fallback--> ALPH
 
 Samples of 16 bits that stem from fewer bits are coded with those.
 """
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vaecodec import lossless
 from vaecodec.codec import fallback
 from vaecodec.codec.tiles import Schedule, join_tiles, pixel_box
 from vaecodec.config import STRIDE
@@ -21,7 +22,6 @@ from vaecodec.container.pict import SCALED, SHIFTED, FallbackHeader
 from vaecodec.errors import FormatError
 from vaecodec.images.channels import alpha_channel, count_channels, downscale
 from vaecodec.limits import NONE
-from vaecodec.lossless import payload
 from vaecodec.progress import Progress, counted
 from vaecodec.threads import Threads, available_cores
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid
@@ -105,7 +105,7 @@ def pack(
 
         def encode(index: int) -> bytes:
             part = colours[pixel_box(grid.box(index)).intersection(image).slices()]
-            return payload.encode(reduce_depth(part, depth), bound, depth.coded, schedule.inner, effort)
+            return lossless.encode(reduce_depth(part, depth), bound, depth.coded, schedule.inner, effort)
 
         tiles = schedule.map(encode, ((index,) for index in range(grid.total)))
         data = b"".join(counted(tiles, grid.total, progress))
@@ -162,7 +162,7 @@ def _find_tiles(data: bytes, contents: Contents, grid: Grid, needed: list[int]) 
     """Yield (index, payload) of tiles, which lie end to end."""
     view, position, chosen = contents.data.of(data), 0, set(needed)
     for index in range(needed[-1] + 1):
-        size = payload.size_at(view, position)
+        size = lossless.size_at(view, position)
         if index in chosen:
             yield index, view[position : position + size]
         position += size
@@ -172,12 +172,12 @@ def _find_tiles(data: bytes, contents: Contents, grid: Grid, needed: list[int]) 
 
 def _decode_tile(part: memoryview, header: FallbackHeader, shape: tuple[int, int], threads: Threads) -> np.ndarray:
     """Decode a payload to u8 or u16 [h, w, C]."""
-    about = payload.read_header(part)
+    about = lossless.read_header(part)
     channels = header.channels - (header.channels % 2 == 0)
     is_coded = about.depth < 16 if header.expansion else about.depth == header.depth
     if (about.height, about.width, about.channels) != (*shape, channels):
         raise FormatError(f"it has {about.channels} channels of {about.width} x {about.height}")
     if about.max_error != header.max_error or not is_coded:
         raise FormatError(f"it has {about.depth} bits and an error of {about.max_error}")
-    coded = payload.decode(part, threads, limits=NONE)
+    coded = lossless.decode(part, threads, limits=NONE)
     return expand(coded, Depth(header.depth, about.depth, header.expansion)).reshape(*shape, channels)

@@ -30,7 +30,7 @@ from vaecodec.images.strips import Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import Model
 from vaecodec.native.transforms import FilterWeights
-from vaecodec.prior.context_model import decode_tile
+from vaecodec.prior import decode_tile
 from vaecodec.progress import Progress, counted, named
 from vaecodec.threads import Threads
 from vaecodec.transforms import restoration

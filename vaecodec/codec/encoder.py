@@ -34,7 +34,7 @@ from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
-from vaecodec.prior.context_model import CodedTile, code_tile, encode_tile, information
+from vaecodec.prior import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo.effort import ITERATIONS, NARROW, PRECISE, WIDE, check_effort, coded_index
 from vaecodec.rdo.eye import goal_of_refinement, tilt_of

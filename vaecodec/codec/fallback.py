@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaecodec import lossless
 from vaecodec.config import LAST_ANCHOR
 from vaecodec.container.image_file import pack_fallback
 from vaecodec.container.pict import FallbackHeader
@@ -24,7 +25,6 @@ from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.reading import bit_depth, read_16_bit
 from vaecodec.images.writing import encode_png16
 from vaecodec.limits import NONE
-from vaecodec.lossless import payload
 from vaecodec.threads import ONE_THREAD, Threads
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def encode_lossless(samples: np.ndarray) -> bytes:
 def encode_plane(samples: np.ndarray, threads: Threads = ONE_THREAD) -> bytes:
     """Encode u8 or u16 [H, W] losslessly in the shorter of all ways; inverse of decode_lossless."""
     data = encode_lossless(samples)
-    if len(data) * 8 * MASK_SAMPLES > samples.size and max(samples.shape) <= payload.SIDE_MAX:
+    if len(data) * 8 * MASK_SAMPLES > samples.size and max(samples.shape) <= lossless.SIDE_MAX:
         bits = max(9, int(samples.max()).bit_length()) if samples.dtype == np.uint16 else 8
-        data = min(data, payload.encode(samples, 0, bits, threads), key=len)
+        data = min(data, lossless.encode(samples, 0, bits, threads), key=len)
     return data
 
 
@@ -89,7 +89,7 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
 
     Raises FormatError where they are damaged, or not of this shape, (height, width), and depth in bits.
     """
-    if bytes(data[CRC.size : CRC.size + 1]) == bytes([payload.TAG]):
+    if bytes(data[CRC.size : CRC.size + 1]) == bytes([lossless.TAG]):
         return _read_adaptive(data, shape, channels, depth)
     try:
         samples = _read(bytes(memoryview(data)[CRC.size :]), shape, channels, depth)
@@ -103,11 +103,11 @@ def decode_lossless(data: bytes | memoryview, shape: tuple[int, int], channels: 
 
 
 def _read_adaptive(data: bytes | memoryview, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:
-    about = payload.read_header(data)
+    about = lossless.read_header(data)
     is_deep = about.depth > 8
     if (about.height, about.width, about.channels) != (*shape, channels) or is_deep != (depth > 8) or about.max_error:
         raise FormatError("the lossless part is not of the size and depth that the header gives")
-    return payload.decode(data, limits=NONE)
+    return lossless.decode(data, limits=NONE)
 
 
 def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:

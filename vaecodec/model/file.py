@@ -1,6 +1,6 @@
 """Read and write model files: one safetensors file of integers with metadata, named by an id in .vae files.
 
-    prior/*, levels/*, companding, centroids   the prior: see prior.context_model
+    prior/*, levels/*, companding, centroids   the prior: see vaecodec.prior
     tables/*                                   frequency tables
     synthesis/*, analysis/*, gains/*           the transforms: see model.weights
     eye/analysis/*, eye/gains/*                the analysis for the eye, if it has one of its own
@@ -30,7 +30,7 @@ from vaecodec.errors import ModelError, require
 from vaecodec.model import weights
 from vaecodec.model.generative import Generative, Generator, build_generator
 from vaecodec.model.library import MAX_HEADER, SHIPPED, name_of_model, of_file, path_of_model
-from vaecodec.prior.context_model import Prior
+from vaecodec.prior import Prior
 from vaecodec.transforms.backends import EYE, NativeTransforms
 from vaecodec.transforms.networks import SubbandGains
 

@@ -13,7 +13,7 @@ Tensors of a model file:
 
     integer/*      kernels and biases of encoder, decoder, phases and values
     discrete/*     tables of the densities
-    calibration/*  quantiles of scores (see generative.generation)
+    calibration/*  quantiles of scores (see vaecodec.generative)
 
 Densities are integer frequencies that sum to 2**24, exactly:
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.prior.context_model import OCTAVES
+from vaecodec.prior import OCTAVES
 from vaecodec.transforms.networks import PIXEL_BITS
 from vaecodec.transforms.wavelet import SUBBANDS, Coefficients
 

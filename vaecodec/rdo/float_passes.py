@@ -8,7 +8,7 @@ from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
 from vaecodec.entropy.coding import outlier_bits
 from vaecodec.model.file import Model
 from vaecodec.native.symbols import symbol_values
-from vaecodec.prior.context_model import Distributions, choose_symbols, value_limit
+from vaecodec.prior import Distributions, choose_symbols, value_limit
 from vaecodec.rdo import quantization
 from vaecodec.rdo.filter import Equations, FloatFilter, fit_classes
 from vaecodec.rdo.prior_gradients import PriorGradients, SymbolBits

@@ -23,7 +23,7 @@ from vaecodec.native.gradients import BlockBack, Context, Half, OctaveBack, Slop
 from vaecodec.native.library import reused
 from vaecodec.native.networks import Dense, Depthwise
 from vaecodec.native.transforms import analysis_coarse
-from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, OctavePass, Record, level_of
+from vaecodec.prior import LOWEST_PARTS, OCTAVES, OctavePass, Record, level_of
 from vaecodec.rdo.prior_gradients import UNIT, BitSlopes, PriorGradients, SymbolBits
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.threads import ONE_THREAD, Threads

@@ -15,7 +15,7 @@ from vaecodec.model.file import Model
 from vaecodec.native import gradients as kernels
 from vaecodec.native.library import reused
 from vaecodec.native.transforms import FilterWeights, restore_levels
-from vaecodec.prior.context_model import Distributions, Record, choose_symbols
+from vaecodec.prior import Distributions, Record, choose_symbols
 from vaecodec.rdo import quantization
 from vaecodec.rdo.filter import Equations, fit_all_classes, fit_one_class, sparsity
 from vaecodec.rdo.integer_gradients import IntegerPriorGradients, IntegerSynthesis

@@ -27,7 +27,7 @@ from vaecodec.model.file import Model
 from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
 from vaecodec.native.reference.transforms import octave_halves  # of any float type
 from vaecodec.native.symbols import HALF_LEVEL
-from vaecodec.prior.context_model import LOWEST_PARTS, PARTS_BY_OCTAVE, level_of
+from vaecodec.prior import LOWEST_PARTS, PARTS_BY_OCTAVE, level_of
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
 from vaecodec.transforms import float_wavelet, latents

@@ -17,7 +17,7 @@ from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.native.prior import lowest_places
 from vaecodec.native.symbols import COSTS, STRIP, quantise
 from vaecodec.native.wavelet import GAIN_BITS, octave_halves
-from vaecodec.prior.context_model import OCTAVES, Distributions, Prior, level_of
+from vaecodec.prior import OCTAVES, Distributions, Prior, level_of
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import float_wavelet, latents
 from vaecodec.transforms.wavelet import Values

@@ -27,7 +27,7 @@ import numpy as np
 from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT
 from vaecodec.model.file import Model
 from vaecodec.native import library
-from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
+from vaecodec.prior import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import quantization
 from vaecodec.rdo.effort import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.eye import share_of_error

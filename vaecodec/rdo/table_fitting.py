@@ -15,7 +15,7 @@ from vaecodec.entropy.tables import TOTAL, Tables, integer_frequencies
 from vaecodec.model.file import Model, pack_model, parse_model
 from vaecodec.native.reference.trellis import HALF_LEVEL, UNIT, states
 from vaecodec.native.symbols import CENTROIDS
-from vaecodec.prior.context_model import Distributions, choose_symbols
+from vaecodec.prior import Distributions, choose_symbols
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.transforms.wavelet import quantisation_targets
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vaecodec.config import STRIDE
-from vaecodec.prior.context_model import LOWEST_PARTS, OCTAVES, PARTS
+from vaecodec.prior import LOWEST_PARTS, OCTAVES, PARTS
 from vaecodec.rdo import eye
 from vaecodec.transforms.tiling import Box
 from vaecodec.transforms.wavelet import SUBBANDS, Coefficients

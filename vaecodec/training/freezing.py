@@ -33,7 +33,7 @@ from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.native.reference.prior import octave_order
 from vaecodec.native.symbols import HALF_LEVEL
-from vaecodec.prior.context_model import GAIN_MAX
+from vaecodec.prior import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
 from vaecodec.training import vae
 from vaecodec.training.densities import distributions

@@ -3,7 +3,7 @@
     -ELBO = KL(q(z | x) || p(z))  -  E_q log p(x | z)         bits; Kingma and Welling 2014, section 2.2
 
 The likelihood is p(x_1 | z) p(x_2 | x_1, z) ... over the phases of `model.generative`, with a `Hurdle` at each pixel.
-`generative.bitsback` codes with the same numbers.
+`generative.image_sets` codes with the same numbers.
 """
 
 from __future__ import annotations

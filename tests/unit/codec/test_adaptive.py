@@ -11,13 +11,13 @@ from reference import reference_decoder
 from support.damage import mutants, with_right_crcs
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
+from vaecodec import lossless
 from vaecodec.codec import adaptive, exact, fallback, modes
 from vaecodec.container import chunks, image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images.channels import downscale
 from vaecodec.images.reading import read_image
 from vaecodec.limits import Limits
-from vaecodec.lossless import payload
 from vaecodec.transforms.tiling import Box
 
 
@@ -133,7 +133,7 @@ def test_photographs_and_screenshots_choose_their_coding():
 def test_the_shorter_coding_of_an_alpha_plane_is_kept():
     soft, mask = synthetic_image(120, 150)[..., 1].copy(), np.zeros((120, 150), np.uint8)
     mask[30:70, 20:90] = 255
-    assert fallback.encode_plane(soft)[4] == payload.TAG and fallback.encode_plane(mask)[4:8] == b"RIFF"
+    assert fallback.encode_plane(soft)[4] == lossless.TAG and fallback.encode_plane(mask)[4:8] == b"RIFF"
     for plane in (soft, mask, soft.astype(np.uint16) * 3):
         coded = fallback.encode_plane(plane)
         np.testing.assert_array_equal(fallback.decode_lossless(coded, (120, 150), 1, 8 * plane.itemsize), plane)
@@ -141,7 +141,7 @@ def test_the_shorter_coding_of_an_alpha_plane_is_kept():
         with pytest.raises(FormatError, match="size and depth"):
             fallback.decode_lossless(fallback.encode_plane(soft), shape, channels, depth)
     with pytest.raises(FormatError, match="size and depth"):
-        fallback.decode_lossless(payload.encode(soft, 1), (120, 150), 1, 8)
+        fallback.decode_lossless(lossless.encode(soft, 1), (120, 150), 1, 8)
 
 
 def altered(data, **fields):
@@ -174,7 +174,7 @@ def test_tiles_that_contradict_the_header_are_refused():
 
 def test_windows_notice_damage_in_their_tiles_only():
     data = bytearray(adaptive.pack(sample(1, 64, 200), tile=64))
-    size = payload.size_at(bytes(data), image_file.contents(bytes(data)).data.offset)
+    size = lossless.size_at(bytes(data), image_file.contents(bytes(data)).data.offset)
     data[image_file.contents(bytes(data), check_data=False).data.offset + size - 9] ^= 1
     with pytest.raises(FormatError, match="tile 0 is damaged"):
         modes.decode(bytes(data), (0, 0, 64, 64))
@@ -239,7 +239,7 @@ def test_an_alpha_chunk_belongs_to_two_and_four_channels():
 
 def test_a_payload_begins_with_the_crc_of_its_samples():
     samples = sample(3, 20, 30)
-    assert payload.encode(samples)[:4] == zlib.crc32(samples.tobytes()).to_bytes(4, "little")
+    assert lossless.encode(samples)[:4] == zlib.crc32(samples.tobytes()).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize("bits", [9, 10, 12, 14])

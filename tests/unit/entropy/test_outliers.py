@@ -18,7 +18,7 @@ from vaecodec.entropy.coding import pop_outliers, push_outliers
 from vaecodec.errors import CodecError, FormatError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.native.wavelet import LOW_MAX, VALUE_MAX
-from vaecodec.prior.context_model import decode_tile, encode_tile
+from vaecodec.prior import decode_tile, encode_tile
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from vaecodec.container.image_file import parse
 from vaecodec.entropy import coding
 from vaecodec.errors import FormatError
 from vaecodec.model.file import load_model
-from vaecodec.prior.context_model import PARTS, PARTS_BY_OCTAVE, code_coefficients, decode_tile
+from vaecodec.prior import PARTS, PARTS_BY_OCTAVE, code_coefficients, decode_tile
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import vaecodec
 from support.images import synthetic_image
 from support.paths import DATA
 from support.skips import needs_data
-from vaecodec import cli
+from vaecodec import cli, generative
 from vaecodec.errors import CodecError
-from vaecodec.generative import generation, image_sets
+from vaecodec.generative import image_sets
 from vaecodec.generative.image_sets import contact_sheet
 from vaecodec.model.file import parse_model
 
@@ -81,13 +81,13 @@ def test_photographs_are_sampled_varied_and_interpolated():
 @needs_mnist
 def test_other_images_score_higher_than_digits(sampled):
     x = image_sets.read_set(str(MNIST))[0][:40]
-    model = generation.load("digits")
+    model = generative.load("digits")
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, x.shape).astype(np.uint8)
     shuffled = rng.permuted(x.reshape(40, -1), axis=1).reshape(x.shape)
-    usual = generation.score_images(model, x)
+    usual = generative.score_images(model, x)
     for images in (noise, shuffled, 255 - x):
-        assert min(score.bpd for score in generation.score_images(model, images)) > max(score.bpd for score in usual)
+        assert min(score.bpd for score in generative.score_images(model, images)) > max(score.bpd for score in usual)
     assert 25 < np.mean([score.percentile for score in usual]) < 75
     blank = vaecodec.score(np.zeros((28, 28), np.uint8))
     # By likelihood a blank image ranks as the most usual; after the correction for complexity, as the strangest.
@@ -124,7 +124,7 @@ def test_calibration_keeps_the_id(sampled, tmp_path, capsys):
     out = tmp_path / "own.vcm"
     assert cli.main(["calibrate", "digits", str(tmp_path / "x.npy"), "-o", str(out)]) == 0
     model = parse_model(out.read_bytes(), "it")
-    assert model.id == generation.load("digits").id and len(model.arrays["calibration/bpd"]) == generation.QUANTILES
+    assert model.id == generative.load("digits").id and len(model.arrays["calibration/bpd"]) == generative.QUANTILES
     assert vaecodec.score(sampled[0], model=str(out)).percentile is not None
 
 

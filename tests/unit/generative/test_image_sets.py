@@ -13,11 +13,12 @@ from support.models import with_entry
 from support.paths import DATA, GOLDEN, MODELS
 from support.skips import needs_data
 from vaecodec import cli
+from vaecodec import generative as generation
 from vaecodec.container.image_set import HEADER
 from vaecodec.entropy import coding
 from vaecodec.entropy.tables import TOTAL
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.generative import bitsback, generation, image_sets
+from vaecodec.generative import image_sets
 from vaecodec.model import generative
 from vaecodec.model.file import load_any, load_generator, pack_model, parse_model
 from vaecodec.model.generative import Generator
@@ -53,9 +54,9 @@ def test_sets_round_trip(count, kind):
 def test_samples_cost_the_negative_elbo(digits):
     x = vaecodec.sample(150, noisy=True)
     bits = generation.negative_elbo(digits, x).sum()
-    data, consumed = bitsback.encode(digits, x)
+    data, consumed = image_sets.encode_words(digits, x)
     assert 8 * len(data) - 32 * consumed == pytest.approx(bits, rel=0.01)
-    assert np.array_equal(bitsback.decode(digits, data, consumed, len(x)), x)
+    assert np.array_equal(image_sets.decode_words(digits, data, consumed, len(x)), x)
 
 
 @needs_mnist
@@ -110,9 +111,11 @@ def test_the_reference_decoder_agrees():
 
 
 def test_batches_double_up_to_the_largest():
-    assert list(bitsback.batch_sizes(1)) == [1] and list(bitsback.batch_sizes(8)) == [1, 2, 4, 1]
-    assert list(bitsback.batch_sizes(300)) == [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]
-    assert np.array_equal(bitsback.initial_words(50)[-10:], bitsback.initial_words(10))  # further words are added below
+    assert list(image_sets.batch_sizes(1)) == [1] and list(image_sets.batch_sizes(8)) == [1, 2, 4, 1]
+    assert list(image_sets.batch_sizes(300)) == [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]
+    assert np.array_equal(
+        image_sets.initial_words(50)[-10:], image_sets.initial_words(10)
+    )  # further words are added below
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -240,5 +243,5 @@ def test_pack_and_unpack_round_trip(tmp_path, capsys):
 
 
 def test_bins_have_equal_mass(digits):
-    assert (bitsback.prior(digits, 3) * generative.COUNT == TOTAL).all()
+    assert (image_sets.prior(digits, 3) * generative.COUNT == TOTAL).all()
     assert (np.diff(digits.tables.edges) > 0).all()

@@ -8,8 +8,7 @@ import pytest
 from support.images import synthetic_channels, synthetic_image
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.limits import Limits
-from vaecodec.lossless.payload import HEADER, decode, encode, read_header, size_at
-from vaecodec.lossless.planes import PlaneSchedule
+from vaecodec.lossless import HEADER, PlaneSchedule, decode, encode, read_header, size_at
 from vaecodec.native import library
 from vaecodec.threads import Threads
 

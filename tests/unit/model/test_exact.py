@@ -88,7 +88,7 @@ def test_sums_of_24_bits_and_more_are_computed_in_double_precision(bias, dtype):
 
 def test_levels_cover_every_quality_index_up_to_the_last_anchor():
     from vaecodec.config import INDICES_PER_LEVEL, LAST_ANCHOR, QUALITY_INDICES
-    from vaecodec.prior.context_model import level_of
+    from vaecodec.prior import level_of
 
     assert LAST_ANCHOR // INDICES_PER_LEVEL == LEVELS - 1
     levels = [level_of(index) for index in range(QUALITY_INDICES)]

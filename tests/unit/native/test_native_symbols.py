@@ -10,7 +10,7 @@ from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native
-from vaecodec.prior.context_model import Distributions
+from vaecodec.prior import Distributions
 from vaecodec.rdo import quantization
 
 SIZES = [0, 1, 7, 8, 9, 31, 32, 33, 64, 250, 3001]

@@ -16,7 +16,7 @@ from vaecodec.config import MAX_TILT, QUALITY_INDICES
 from vaecodec.container import image_file
 from vaecodec.container.image_file import parse
 from vaecodec.native import library
-from vaecodec.prior.context_model import GAIN_MAX
+from vaecodec.prior import GAIN_MAX
 from vaecodec.rdo import eye
 from vaecodec.rdo.weights import prices_of_tile, squares_of_weights
 from vaecodec.transforms.networks import LOG_MAX, step_logarithms

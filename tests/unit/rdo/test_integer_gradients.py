@@ -11,7 +11,7 @@ from PIL import Image
 from support.rdo import rd_cost
 from vaecodec.codec import Codec
 from vaecodec.native import library
-from vaecodec.prior.context_model import PARTS
+from vaecodec.prior import PARTS
 from vaecodec.rdo.float_passes import FloatPasses
 from vaecodec.rdo.integer_passes import IntegerPasses
 from vaecodec.rdo.quantization import quantizer

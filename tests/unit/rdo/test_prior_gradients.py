@@ -22,7 +22,7 @@ from vaecodec.native.prior import lowest_neighbours, lowest_places
 from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import octave_halves
-from vaecodec.prior.context_model import LOWEST_PARTS, PARTS, choose_symbols, encode_tile
+from vaecodec.prior import LOWEST_PARTS, PARTS, choose_symbols, encode_tile
 from vaecodec.rdo import prior_gradients, quantization
 from vaecodec.rdo.effort import ITERATIONS
 from vaecodec.rdo.prior_gradients import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaecodec.model.file import load_model
-from vaecodec.prior.context_model import Distributions
+from vaecodec.prior import Distributions
 from vaecodec.rdo import quantization
 from vaecodec.threads import Threads
 

@@ -10,7 +10,7 @@ from vaecodec.entropy.tables import TOTAL
 from vaecodec.model.file import load_model
 from vaecodec.native.reference.trellis import UNIT, levels, states
 from vaecodec.native.symbols import symbol_values
-from vaecodec.prior.context_model import choose_symbols, information
+from vaecodec.prior import choose_symbols, information
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.rdo.table_fitting import QUALITIES, Statistics, fit_tables
 from vaecodec.transforms.wavelet import quantisation_targets

@@ -5,8 +5,9 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from vaecodec import generative as generation
 from vaecodec.entropy.tables import TOTAL
-from vaecodec.generative import bitsback, generation
+from vaecodec.generative import image_sets
 from vaecodec.model import (
     exact,
     generative,
@@ -116,9 +117,9 @@ def test_coded_size_is_the_negative_elbo():
         vae.loss(x[..., None], tf.constant(1.0, tf.float64), tf.constant([n, 0])).bpd.numpy() for n in range(20)
     ]
     assert generation.negative_elbo(model, x, draws=20).mean() / 64 == pytest.approx(np.mean(expected), rel=0.005)
-    data, consumed = bitsback.encode(model, x)
+    data, consumed = image_sets.encode_words(model, x)
     assert 8 * len(data) / x.size == pytest.approx(np.mean(expected), rel=0.02)  # 40 images and the initial bits
-    assert np.array_equal(bitsback.decode(model, data, consumed, len(x)), x)
+    assert np.array_equal(image_sets.decode_words(model, data, consumed, len(x)), x)
 
 
 def test_training_lowers_the_loss_and_resumes(tmp_path, capfd):

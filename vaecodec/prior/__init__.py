@@ -1,1 +1,0 @@
-"""The prior: the distribution of each wavelet coefficient given those coded before it, in exact integers."""
