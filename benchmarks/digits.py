@@ -25,7 +25,7 @@ from PIL import Image
 import vaecodec
 from vaecodec import generative as generation
 from vaecodec.container.image_set import parse
-from vaecodec.entropy.tables import TOTAL
+from vaecodec.entropy import TOTAL
 from vaecodec.generative import image_sets
 from vaecodec.generative.image_sets import read_set
 from vaecodec.model import generative

@@ -33,7 +33,7 @@ from vaecodec.errors import CodecError
 from vaecodec.model.file import Model, load_model
 from vaecodec.native.transforms import FilterWeights
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.backends import NativeTransforms, load_analysis
+from vaecodec.transforms import NativeTransforms, load_analysis
 from vaecodec.transforms.networks import Synthesis, restored
 from vaecodec.transforms.wavelet import Coefficients
 

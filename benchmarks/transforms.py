@@ -21,7 +21,7 @@ from vaecodec.config import QUALITY_INDICES
 from vaecodec.model.file import Model, load_model
 from vaecodec.native import library
 from vaecodec.threads import Threads
-from vaecodec.transforms.backends import Transforms, load_transforms
+from vaecodec.transforms import Transforms, load_transforms
 
 
 def calls(transforms: Transforms, images: list[np.ndarray], threads: Threads) -> dict[str, Callable[[], Any]]:

@@ -31,8 +31,7 @@ from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec, adaptive, fallback, modes
 from vaecodec.codec.parts import split
 from vaecodec.config import MAX_TILT, Config
-from vaecodec.container import image_file, stored
-from vaecodec.container.chunks import ALPHA, GREY, insert_chunks
+from vaecodec.container import ALPHA, GREY, image_file, insert_chunks, stored
 from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_crcs
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets

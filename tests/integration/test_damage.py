@@ -8,7 +8,8 @@ import pytest
 
 from support.damage import flipped, mutants, truncations
 from support.paths import GOLDEN
-from vaecodec.container import chunks, image_file
+from vaecodec import container
+from vaecodec.container import image_file
 from vaecodec.container.image_file import Header, pack, parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.limits import Limits
@@ -89,7 +90,7 @@ def test_claimed_sizes_allocate_no_memory(tiny):
 
     def claim(height, width, size=12):
         head = image_file.HEAD.pack(1, 0, bytes.fromhex(tiny.model.id), height, width, 0, size, 0)
-        return chunks.MAGIC + chunks.pack_chunk(b"HEAD", head) + chunks.pack_chunk(b"DATA", b"")
+        return container.MAGIC + container.pack_chunk(b"HEAD", head) + container.pack_chunk(b"DATA", b"")
 
     honest = pack(Header(tiny.model.id, 2**24, 8, 0, 4096), [(b"", 0, 0)] * 4096)
     for data in (claim(2**31, 2**31), claim(2**24, 2**24), honest):

@@ -12,9 +12,8 @@ import vaecodec
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
 from support.training import eager
-from vaecodec import cli
+from vaecodec import cli, model
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import library
 
 TINY = str(GOLDEN / "tiny.vcm")
 
@@ -22,7 +21,7 @@ TINY = str(GOLDEN / "tiny.vcm")
 @pytest.fixture
 def models_folder(tmp_path, monkeypatch):
     """An empty folder of models; the working folder is beside it."""
-    monkeypatch.setenv(library.VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setenv(model.VARIABLE, str(tmp_path / "models"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "models"
@@ -47,7 +46,7 @@ def test_files_find_an_added_model(models_folder, capsys):
 
 
 def test_models_are_listed_and_shown(models_folder, capsys):
-    library.add_model("own", (GOLDEN / "tiny.vcm").read_bytes())
+    model.add_model("own", (GOLDEN / "tiny.vcm").read_bytes())
     assert cli.main(["models", "--json"]) == 0
     models = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     [own] = [model for model in models if model["name"] == "own"]
@@ -88,12 +87,12 @@ def test_mistakes_neither_add_nor_remove_models(models_folder, capsys):
 
 
 def test_the_folder_follows_the_conventions_of_the_system(monkeypatch):
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(model.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     for system, path in (("linux", "/data"), ("darwin", "~/Library/Application Support"), ("win32", "/local")):
-        monkeypatch.setattr(library.sys, "platform", system)
+        monkeypatch.setattr(model.sys, "platform", system)
         monkeypatch.setenv("LOCALAPPDATA", "/local")
-        assert library.models_folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
+        assert model.models_folder() == os.path.join(os.path.expanduser(path), "vaecodec", "models")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import parse_model
 from vaecodec.native.wavelet import octave_planes
 from vaecodec.prior import decode_tile, encode_tile
-from vaecodec.transforms.restoration import Filter
+from vaecodec.transforms import Filter
 
 
 def load_both(data, folder):

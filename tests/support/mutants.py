@@ -18,16 +18,16 @@ import vaecodec
 from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
 from support.paths import GOLDEN
-from vaecodec import prior
+from vaecodec import entropy, prior
 from vaecodec.codec import Codec, adaptive, modes
 from vaecodec.config import QUALITY_INDICES, Config
-from vaecodec.container.chunks import MAGIC
+from vaecodec.container import MAGIC
 from vaecodec.container.image_file import Parsed, pack, parse
-from vaecodec.entropy import ans, coding
+from vaecodec.entropy import coding
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.limits import Limits
 from vaecodec.model.file import MALFORMED, Model, build_model, pack_model, parse_model
-from vaecodec.transforms.restoration import CLASSES, MAX_SHIFT, WEIGHTS
+from vaecodec.transforms import FILTER_CLASSES, FILTER_MAX_SHIFT, FILTER_WEIGHTS
 
 TINY = GOLDEN / "tiny.vcm"
 HEAD_BEGIN, SIZE_AT, QUALITY_AT = len(MAGIC) + 8, 18, 26  # of the HEAD chunk, and of fields in it
@@ -54,9 +54,9 @@ def change_bytes(data: bytearray, rng: random.Random, begin: int, end: int) -> N
 
 def random_filter(rng: random.Random, channels: int) -> bytes:
     """Bytes of a restoration filter with any weights."""
-    kind, data = rng.randrange(len(CLASSES)), b""
-    for _ in range(CLASSES[kind]):
-        data += bytes([rng.randrange(MAX_SHIFT + 1)]) + rng.randbytes(WEIGHTS)
+    kind, data = rng.randrange(len(FILTER_CLASSES)), b""
+    for _ in range(FILTER_CLASSES[kind]):
+        data += bytes([rng.randrange(FILTER_MAX_SHIFT + 1)]) + rng.randbytes(FILTER_WEIGHTS)
     return bytes([kind]) + data + rng.randbytes(2 * channels if channels > 1 else 0)
 
 
@@ -128,19 +128,19 @@ class Files:
 @contextmanager
 def trusting() -> Iterator[None]:
     """Ignore the CRC of the symbols, and words that are left over: they would end most mutants before the synthesis."""
-    checksum, reader, is_empty = prior.tile_checksum, coding.reader, ans.AnsCoder.is_empty
+    checksum, reader, is_empty = prior.tile_checksum, coding.reader, entropy.AnsCoder.is_empty
 
     def trusting_reader(payload: bytes) -> Any:
         stack = reader(payload)
-        return stack if isinstance(stack, ans.AnsCoder) else Loose(stack)
+        return stack if isinstance(stack, entropy.AnsCoder) else Loose(stack)
 
     prior.tile_checksum, coding.reader = lambda crcs: Anything(), trusting_reader  # type: ignore[assignment,return-value]
-    ans.AnsCoder.is_empty = lambda self: True  # type: ignore[method-assign]
+    entropy.AnsCoder.is_empty = lambda self: True  # type: ignore[method-assign]
     try:
         yield
     finally:
         prior.tile_checksum, coding.reader = checksum, reader
-        ans.AnsCoder.is_empty = is_empty  # type: ignore[method-assign]
+        entropy.AnsCoder.is_empty = is_empty  # type: ignore[method-assign]
 
 
 class Loose:
@@ -227,7 +227,7 @@ def changed_array(array: np.ndarray, rng: random.Random) -> np.ndarray:
 class Exact:
     """Mutants of files of the adaptive coding; and images that must come back without loss or within a bound."""
 
-    LIMITS = Limits(pixels=1 << 14)
+    CLASS_LIMITS = Limits(pixels=1 << 14)
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -257,7 +257,7 @@ class Exact:
             return
         data = mutate(rng, rng.choice(self._files), self._files)
         with mock.patch("vaecodec.lossless._crc", lambda image: Anything()):
-            modes.decode(with_right_crcs(data), limits=self.LIMITS, threads=1)
+            modes.decode(with_right_crcs(data), limits=self.CLASS_LIMITS, threads=1)
 
 
 class Sets:

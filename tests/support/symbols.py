@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaecodec.entropy import coding
+from vaecodec.entropy import TOTAL, Tables, build, coding
 from vaecodec.entropy.coding import OUTLIER_FLAG
-from vaecodec.entropy.tables import TOTAL, Tables, build
 from vaecodec.model.file import Model
 from vaecodec.prior import Distributions, decode_tile, encode_tile
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from vaecodec.transforms import float_wavelet
-from vaecodec.transforms.float_wavelet import merge_axis
+from vaecodec.transforms import wavelet
 from vaecodec.transforms.latents import pack_latents
 from vaecodec.transforms.networks import color_transform
-from vaecodec.transforms.wavelet import OCTAVES, Coefficients
+from vaecodec.transforms.wavelet import OCTAVES, Coefficients, merge_axis
 
 
 def inverse_dwt(low: np.ndarray, subbands: np.ndarray) -> np.ndarray:
@@ -19,6 +18,6 @@ def latents_of_pixels(pixels: np.ndarray) -> np.ndarray:
     """The inverse of latents.inverse_dwt."""
     low, subbands = np.moveaxis(pixels @ color_transform(pixels.shape[2]).T, 2, 0), []
     for _ in range(OCTAVES):
-        low, octave = float_wavelet.forward_dwt(low)
+        low, octave = wavelet.float_forward_dwt(low)
         subbands.append(octave)
     return pack_latents(Coefficients(subbands, low))

@@ -36,7 +36,7 @@ ALLOWED = {
     "matplotlib": ("bench.report",),
     "tqdm": ("cli.benchmark",),
     "shtab": ("cli.inspection",),
-    "backports": ("container.chunks",),
+    "backports": ("container",),
     "fsspec": ("urls",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),

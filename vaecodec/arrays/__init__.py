@@ -23,8 +23,8 @@ from vaecodec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.limits import DEFAULT, NONE, Limits
+from vaecodec.model import added_models, shipped_models
 from vaecodec.model.file import load_model
-from vaecodec.model.library import added_models, shipped_models
 from vaecodec.tensors import to_numpy
 
 MODES = ("auto", "planes", "vae", "grid", "stored")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.arrays.prediction import AFFINE, INTEGERS, ORDERED, QUOTIENTS, TOP_MAX, Scale
-from vaecodec.container.chunks import zstandard
+from vaecodec.container import zstandard
 from vaecodec.errors import CodecError, FormatError
 
 MAGIC = b"\x89VAA"

@@ -14,9 +14,8 @@ from vaecodec.arrays import chunks, planes
 from vaecodec.arrays.chunks import BASED, CONSTANT, GRID, PLANES, STORED, Chunk, Coding
 from vaecodec.arrays.prediction import Scale, choose_scale, ordered_scale, to_integers, to_values
 from vaecodec.codec import Codec, codec_for
-from vaecodec.container import image_file
+from vaecodec.container import MAX_SIDE, image_file
 from vaecodec.container.image_file import quality_of
-from vaecodec.container.pict import MAX_SIDE
 from vaecodec.errors import FormatError
 
 WHITE_LEVEL = 255 << 6  # white minus black in the codec's levels

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from vaecodec.container.chunks import MAGIC, SUFFIX
+from vaecodec.container import MAGIC, SUFFIX
 from vaecodec.urls import is_url
 
 # Suffixes of image formats: no program would open a .vae file under them.

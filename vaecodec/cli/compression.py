@@ -15,7 +15,7 @@ from vaecodec import limits
 from vaecodec.arguments import check_tune
 from vaecodec.cli.checks import check_files, check_folders, check_no_stdin, check_stdin, split_output
 from vaecodec.codec.rate_control import Target
-from vaecodec.container.chunks import SUFFIX
+from vaecodec.container import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import (

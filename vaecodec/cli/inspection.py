@@ -18,7 +18,7 @@ from vaecodec.cli.checks import check_stdin
 from vaecodec.cli.parser import make_parser
 from vaecodec.container.info import describe_file
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model.library import (
+from vaecodec.model import (
     SUFFIX,
     add_model,
     added_models,

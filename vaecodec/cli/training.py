@@ -13,7 +13,7 @@ from typing import Any
 
 from vaecodec.atomic import check_target, write_atomic
 from vaecodec.errors import CodecError
-from vaecodec.model.library import SUFFIX, added_models, shipped_models
+from vaecodec.model import SUFFIX, added_models, shipped_models
 from vaecodec.progress import Console, hushed
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text

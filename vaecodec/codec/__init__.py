@@ -19,7 +19,7 @@ from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import Model, find_model, load_model
 from vaecodec.progress import Progress
 from vaecodec.threads import available_cores
-from vaecodec.transforms.backends import Transforms, load_transforms
+from vaecodec.transforms import Transforms, load_transforms
 from vaecodec.transforms.tiling import DEFAULT_TILE
 
 __all__ = ["Codec", "cached_codec", "codec_for", "load"]

@@ -16,9 +16,8 @@ from vaecodec import lossless
 from vaecodec.codec import fallback
 from vaecodec.codec.tiles import Schedule, join_tiles, pixel_box
 from vaecodec.config import STRIDE
-from vaecodec.container.chunks import ALPHA, insert_chunks
+from vaecodec.container import ALPHA, SCALED, SHIFTED, FallbackHeader, insert_chunks
 from vaecodec.container.image_file import Contents, pack_fallback
-from vaecodec.container.pict import SCALED, SHIFTED, FallbackHeader
 from vaecodec.errors import FormatError
 from vaecodec.images.channels import alpha_channel, count_channels, downscale
 from vaecodec.limits import NONE
@@ -30,7 +29,7 @@ PROBE = 1009  # one of so many samples shows whether an expansion is likely
 
 
 class Depth(NamedTuple):
-    """Bits of the samples, bits that are coded, and the expansion from these to those (container.pict)."""
+    """Bits of the samples, bits that are coded, and the expansion from these to those (container.FallbackHeader)."""
 
     bits: int
     coded: int

@@ -33,8 +33,7 @@ from vaecodec.native.transforms import FilterWeights
 from vaecodec.prior import decode_tile
 from vaecodec.progress import Progress, counted, named
 from vaecodec.threads import Threads
-from vaecodec.transforms import restoration
-from vaecodec.transforms.backends import Transforms
+from vaecodec.transforms import Transforms, read_filter
 from vaecodec.transforms.networks import fine_levels
 from vaecodec.transforms.tiling import Box, Grid, halo, window_box
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, empty_coefficients
@@ -187,7 +186,7 @@ class Decoder:
         """The restoration filter of a file, if it has one."""
         if not header.filter:
             return None
-        weights = restoration.from_bytes(header.filter, header.channels)
+        weights = read_filter(header.filter, header.channels)
         low = self.model.gains.low_logarithm(header.quality_index)
         return weights.weights(self.model.transforms.synthesis.colors, low)
 

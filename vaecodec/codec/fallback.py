@@ -17,8 +17,8 @@ import numpy as np
 
 from vaecodec import lossless
 from vaecodec.config import LAST_ANCHOR
+from vaecodec.container import FallbackHeader
 from vaecodec.container.image_file import pack_fallback
-from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.channels import count_channels
 from vaecodec.images.inspection import check_still_avif

@@ -19,10 +19,8 @@ from vaecodec.codec.parts import check_samples, decode_alpha, split, split_colou
 from vaecodec.codec.rate_control import Target, meet
 from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
-from vaecodec.container import image_file
-from vaecodec.container.chunks import GREY, insert_chunks
+from vaecodec.container import GREY, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import Contents, quality_index_of
-from vaecodec.container.pict import FallbackHeader
 from vaecodec.images.channels import (
     check_array,
     clear_transparent,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.codec import fallback
-from vaecodec.container.chunks import ALPHA, DEEP, GREY
+from vaecodec.container import ALPHA, DEEP, GREY
 from vaecodec.container.image_file import Contents
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import (

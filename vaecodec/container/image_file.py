@@ -18,24 +18,29 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple, overload
 
 from vaecodec.config import IMAGE_CHANNELS, MAX_CHANNELS, MAX_TILT, QUALITY_INDICES, QUALITY_SCALE, TILTED_SCALE
-from vaecodec.container.chunks import (
+from vaecodec.container import (
     ALPHA,
     DEEP,
     GREY,
     KNOWN,
     MAGIC,
+    MAX_TILE_LOG2,
     METADATA,
+    MIN_TILE_LOG2,
     VERSION,
+    FallbackHeader,
     Span,
+    check_sides,
     check_version,
     inflate_metadata,
     name_of_tag,
     pack_chunk,
     pack_chunks,
+    pack_pict,
     read_chunks,
     read_leading_chunks,
+    read_pict,
 )
-from vaecodec.container.pict import MAX_TILE_LOG2, MIN_TILE_LOG2, FallbackHeader, check_sides, pack_pict, read_pict
 from vaecodec.errors import FormatError
 
 HEAD = struct.Struct("<BB16sIIHBB")  # version, flags, model, height, width, quality index, log2 of tile, channels
@@ -110,7 +115,7 @@ class TileTable(Sequence[Tile]):
 
 class Header(NamedTuple):
     """The fields of HEAD: `model` is 32 hexadecimal digits, sides are in pixels, `channels` are those of the model,
-    `filter` is the bytes of a restoration filter (transforms.restoration), or empty, `tilt` is that of quantisation
+    `filter` is the bytes of a restoration filter (transforms.Filter), or empty, `tilt` is that of quantisation
     steps (transforms.networks).
     """
 

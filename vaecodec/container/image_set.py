@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-from vaecodec.container.chunks import MAGIC, VERSION, check_crc, check_version, name_of_tag, pack_chunk
+from vaecodec.container import MAGIC, VERSION, check_crc, check_version, name_of_tag, pack_chunk
 from vaecodec.errors import FormatError
 
 HEADER = struct.Struct("<BB16sIHII")  # version, reserved, then the fields of Header

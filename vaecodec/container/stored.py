@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from vaecodec.atomic import Attributes
-from vaecodec.container.chunks import (
+from vaecodec.container import (
     MAGIC,
     VERSION,
     UnknownChunks,

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from vaecodec.entropy import TOTAL
 from vaecodec.entropy.coding import Coder, EntropyModel, by_table, categorical, uniform
-from vaecodec.entropy.tables import TOTAL
 
 DIRECT = 16  # magnitudes that are classes of their own
 MAX_BITS = 40  # of a magnitude

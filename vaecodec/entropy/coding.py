@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from vaecodec.entropy import ans
-from vaecodec.entropy.tables import Tables
+from vaecodec import entropy
+from vaecodec.entropy import Tables
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.native.symbols import (
     AnsTables,
@@ -81,14 +81,14 @@ def categorical(freq: np.ndarray) -> EntropyModel:
     (tests/unit/entropy/test_coding.py checks that).
     """
     if _constriction() is None:
-        return ans.Categorical(freq)
+        return entropy.Categorical(freq)
     return _constriction().model.Categorical((freq - 1).astype(np.float64), perfect=False)
 
 
 @lru_cache(maxsize=32)
 def uniform(bits: int) -> EntropyModel:
     """The entropy model of equally likely integers below 2**bits; exact, as they divide 2**24."""
-    return ans.Uniform(1 << bits) if _constriction() is None else _constriction().model.Uniform(1 << bits)
+    return entropy.Uniform(1 << bits) if _constriction() is None else _constriction().model.Uniform(1 << bits)
 
 
 class Models:
@@ -151,7 +151,7 @@ def push(
         raise CodecError("a symbol cannot be coded under its table")
     if len(escapes):
         push_numbers(coder, symbols[runs.order[escapes]], models)
-    if isinstance(coder, ans.AnsCoder):
+    if isinstance(coder, entropy.AnsCoder):
         coder.encode_runs(models.ans_tables, positions, table_of[used].astype(np.int32), runs.counts[used])
         return
     end = len(positions)
@@ -168,7 +168,7 @@ def pop(
     (used,) = runs.counts.nonzero()
     if not len(used):
         return np.zeros(len(indices), np.int32)
-    if isinstance(coder, ans.AnsCoder):
+    if isinstance(coder, entropy.AnsCoder):
         positions = coder.decode_runs(models.ans_tables, table_of[used].astype(np.int32), runs.counts[used])
     else:
         pairs = zip(table_of[used].tolist(), runs.counts[used].tolist(), strict=True)
@@ -195,7 +195,7 @@ def pop_numbers(coder: Coder, count: int, models: Models) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _family() -> EntropyModel:
     """The entropy models whose frequencies come with each symbol, as in `categorical`."""
-    return ans.CategoricalFamily() if _constriction() is None else _constriction().model.Categorical(perfect=False)
+    return entropy.CategoricalFamily() if _constriction() is None else _constriction().model.Categorical(perfect=False)
 
 
 def _parameters(freq: np.ndarray) -> np.ndarray:
@@ -218,7 +218,7 @@ def pop_each(coder: Coder, freq: np.ndarray) -> np.ndarray:
 
 def writer() -> Coder:
     """An empty stack."""
-    return ans.AnsCoder() if _constriction() is None else _constriction().stack.AnsCoder()
+    return entropy.AnsCoder() if _constriction() is None else _constriction().stack.AnsCoder()
 
 
 def words(coder: Coder) -> bytes:
@@ -233,7 +233,7 @@ def reader(data: bytes) -> Coder:
     array = np.frombuffer(data, "<u4").astype(np.uint32)
     if len(array) and array[-1] == 0:
         raise FormatError("it ends in a zero word")
-    return ans.AnsCoder(array) if _constriction() is None else _constriction().stack.AnsCoder(array)
+    return entropy.AnsCoder(array) if _constriction() is None else _constriction().stack.AnsCoder(array)
 
 
 # Outliers.  A prior says of a coefficient under ZERO_TABLE that it is 0, and its symbol is not coded.  An encoder sends

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from vaecodec.atomic import TEMPORARY
-from vaecodec.container.chunks import MAGIC, SUFFIX
+from vaecodec.container import MAGIC, SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.outputs import compressed_name, decompressed_name, name_without_suffix
 from vaecodec.files.planning import Selection

@@ -17,8 +17,7 @@ from vaecodec.arguments import DEFAULT_TUNE
 from vaecodec.atomic import Attributes, Path
 from vaecodec.codec import exact, load, modes
 from vaecodec.codec.rate_control import Target
-from vaecodec.container import image_file, stored
-from vaecodec.container.chunks import SUFFIX
+from vaecodec.container import SUFFIX, image_file, stored
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
 from vaecodec.files.sources import ByteCounter, Comparison, Source

@@ -29,7 +29,7 @@ from vaecodec.files import folders
 from vaecodec.files.compression import compress_file, decompress_file, verify_file
 from vaecodec.files.folders import Entry, Job, Listing, Manifest
 from vaecodec.files.planning import Workload
-from vaecodec.model.library import name_of_model
+from vaecodec.model import name_of_model
 from vaecodec.progress import Console, about, explain, format_bytes, format_seconds, shown_warnings
 
 

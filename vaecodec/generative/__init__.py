@@ -22,15 +22,15 @@ from PIL import Image
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.config import IMAGE_CHANNELS, STRIDE, lambda_at
 from vaecodec.container.image_file import parse, quality_index_of, quality_of
-from vaecodec.entropy.tables import TOTAL, Tables
+from vaecodec.entropy import TOTAL, Tables
 from vaecodec.errors import CodecError
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import check_array, count_channels, split_alpha, to_model_channels
 from vaecodec.images.reading import read_image
 from vaecodec.model import generative
-from vaecodec.model.exact import ACTIVATION_MAX
 from vaecodec.model.file import Model, load_any, load_generator, pack_model
 from vaecodec.model.generative import Generator
+from vaecodec.model.network import ACTIVATION_MAX
 from vaecodec.native.symbols import HALF_LEVEL, symbol_values
 from vaecodec.prior import (
     PARTS_BY_OCTAVE,

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vaecodec.container.chunks import SUFFIX
+from vaecodec.container import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import alpha_channel, count_channels
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION

@@ -12,9 +12,8 @@ from typing import IO, Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vaecodec.arguments import DEFAULT_MODEL, TARGETS, check_effort, check_model, check_threads, check_tune, wrong_type
-from vaecodec.container.chunks import MAGIC, SUFFIX, inflate_metadata
+from vaecodec.container import MAGIC, SUFFIX, FallbackHeader, inflate_metadata
 from vaecodec.container.image_file import Preamble, check_is_image, read_preamble, shown_quality_of
-from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION
 

@@ -31,8 +31,8 @@ from vaecodec.files.runs import (
     sizes_of_report,
 )
 from vaecodec.limits import DEFAULT, Limits
+from vaecodec.model import SUFFIX
 from vaecodec.model.file import load_model
-from vaecodec.model.library import SUFFIX
 from vaecodec.progress import Console, explain
 from vaecodec.rdo.effort import check_effort
 

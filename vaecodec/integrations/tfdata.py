@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec.codec import Codec, modes
-from vaecodec.container import image_file
+from vaecodec.container import FallbackHeader, image_file
 from vaecodec.container.image_file import Header, read_preamble
-from vaecodec.container.pict import FallbackHeader
 from vaecodec.errors import CodecError
 from vaecodec.images.channels import count_channels, split_alpha
 from vaecodec.limits import DEFAULT, Limits

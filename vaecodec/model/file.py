@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from vaecodec import entropy
 from vaecodec.config import MAX_SCALES, Config
-from vaecodec.entropy import tables
+from vaecodec.entropy import Tables
 from vaecodec.entropy.coding import OUTLIER_FLAG, SYMBOL_MAX, Models
-from vaecodec.entropy.tables import Tables
 from vaecodec.errors import ModelError, require
-from vaecodec.model import weights
+from vaecodec.model import MAX_HEADER, SHIPPED, name_of_model, of_file, path_of_model, weights
 from vaecodec.model.generative import Generative, Generator, build_generator
-from vaecodec.model.library import MAX_HEADER, SHIPPED, name_of_model, of_file, path_of_model
 from vaecodec.prior import Prior
-from vaecodec.transforms.backends import EYE, NativeTransforms
+from vaecodec.transforms import EYE, NativeTransforms
 from vaecodec.transforms.networks import SubbandGains
 
 FORMAT = 1
@@ -210,7 +209,7 @@ def _check_calibration(arrays: dict[str, np.ndarray]) -> None:
 def _read_tables(arrays: dict[str, np.ndarray]) -> Tables:
     """Frequency tables: one for each scale, the lowest of which is not coded, and the uniform one of bytes."""
     stored = Tables(*(arrays[f"tables/{name}"] for name in Tables._fields))
-    tables.check(stored)
+    entropy.check(stored)
     count, least = len(stored.low), OUTLIER_FLAG + 2
     require(least <= count <= MAX_SCALES + 1, f"it has {count} tables, expected {least} to {MAX_SCALES + 1}")
     low = stored.low.astype(np.int64)

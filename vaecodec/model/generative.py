@@ -31,10 +31,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from vaecodec.entropy.tables import PRECISION, TOTAL
+from vaecodec.entropy import PRECISION, TOTAL
 from vaecodec.errors import require
-from vaecodec.model.exact import ACTIVATION_MAX, Exact, Layer, prepare
-from vaecodec.model.network import Arithmetic
+from vaecodec.model.network import ACTIVATION_MAX, Arithmetic, Exact, Layer, prepare
 
 VALUES = 255  # of a pixel that is not 0
 BINS = 10

@@ -25,8 +25,7 @@ import numpy as np
 
 from vaecodec.config import Config
 from vaecodec.errors import ModelError
-from vaecodec.model.exact import PRODUCT_BITS, WEIGHT_BITS
-from vaecodec.transforms.float_wavelet import NORM
+from vaecodec.model.network import PRODUCT_BITS, WEIGHT_BITS
 from vaecodec.transforms.latents import file_order, subband_of, subbands_in_file_order
 from vaecodec.transforms.networks import (
     ACTIVATION_BITS,
@@ -36,7 +35,7 @@ from vaecodec.transforms.networks import (
     interpolate,
     step_logarithms,
 )
-from vaecodec.transforms.wavelet import OCTAVES
+from vaecodec.transforms.wavelet import NORM, OCTAVES
 
 WEIGHT_MAX = 32767
 SUM_MAX = 2**31 - 1

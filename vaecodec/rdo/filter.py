@@ -20,13 +20,13 @@ from vaecodec.config import FILTER_REACH
 from vaecodec.native.transforms import ClassSums, FitSums, fit_class_sums, fit_sums
 from vaecodec.rdo.least_squares import NormalEquations
 from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms import CLASS_LIMITS, FILTER_CLASSES, FILTER_MAX_SHIFT, OTHER_SHIFT, Filter
 from vaecodec.transforms.networks import color_transform
-from vaecodec.transforms.restoration import CLASSES, LIMITS, MAX_SHIFT, OTHER_SHIFT, Filter
 from vaecodec.transforms.tiling import Box
 
 MAX_WEIGHT = 127
 SQUARED_UNITS = 64.0  # of the sums of `fit_sums`, which are in eighths of a level
-FINEST_LIMITS = LIMITS[CLASSES[-1]]  # contain the limits of fewer classes
+FINEST_LIMITS = CLASS_LIMITS[FILTER_CLASSES[-1]]  # contain the limits of fewer classes
 
 DISTANCES = (1, 2, 3)
 WEIGHTS = 3 * len(DISTANCES)  # along rows, along columns and diagonally at each distance
@@ -47,7 +47,7 @@ class Equations(NamedTuple):
     @classmethod
     def zero(cls, channels: int) -> Equations:
         others = 2 * channels if channels > 1 else 0
-        return cls(NormalEquations.zero(CLASSES[-1] * WEIGHTS), NormalEquations.zero(others))
+        return cls(NormalEquations.zero(FILTER_CLASSES[-1] * WEIGHTS), NormalEquations.zero(others))
 
     def __add__(self, other: Equations) -> Equations:  # type: ignore[override]
         return Equations(self.first + other.first, self.others + other.others)
@@ -61,7 +61,7 @@ class Equations(NamedTuple):
         others = _quantised(self.others.solve(), OTHER_SHIFT)
         others_reduction = self.others.error_reduction(np.ldexp(others, -OTHER_SHIFT))
         best, best_saving = None, 0.0
-        for count in CLASSES:
+        for count in FILTER_CLASSES:
             equations = self._with_classes(count)
             solution = equations.solve().reshape(count, WEIGHTS)
             shifts = [_finest_shift(weights) for weights in solution]
@@ -75,14 +75,14 @@ class Equations(NamedTuple):
 
     def _with_classes(self, count: int) -> NormalEquations:
         """Equations of the first channel with fewer classes, each the sum of neighbouring ones."""
-        place = np.searchsorted(LIMITS[count], (*FINEST_LIMITS, np.inf), "left")
+        place = np.searchsorted(CLASS_LIMITS[count], (*FINEST_LIMITS, np.inf), "left")
         join = np.kron(np.arange(count)[:, None] == place, np.eye(WEIGHTS))
         return NormalEquations(join @ self.first.matrix @ join.T, join @ self.first.right)
 
 
 def _finest_shift(weights: np.ndarray) -> int:
     """The finest unit, 2**-shift, in which all weights fit; or 1."""
-    largest, shift = float(np.abs(weights).max()), MAX_SHIFT
+    largest, shift = float(np.abs(weights).max()), FILTER_MAX_SHIFT
     while shift and largest * 2.0**shift > MAX_WEIGHT:
         shift -= 1
     return shift
@@ -128,7 +128,10 @@ def fit_one_class(
     equations = Equations.zero(levels.shape[2])
     first, others = equations
     unit = (area.bottom - area.top) / len(rows) / SQUARED_UNITS
-    first.matrix[:WEIGHTS, :WEIGHTS], first.right[:WEIGHTS] = unit * total.first, unit * total.first_right
+    first.matrix[:WEIGHTS, :WEIGHTS], first.right[:WEIGHTS] = (
+        unit * total.first,
+        unit * total.first_right,
+    )
     for channel, (matrix, right) in enumerate(zip(total.others, total.others_right, strict=True), 1):
         at = [0, 1, 2 * channel, 2 * channel + 1]
         others.matrix[np.ix_(at, at)] += unit * matrix
@@ -227,7 +230,7 @@ class FloatFilter:
     """
 
     def __init__(self, weights: Filter, step_size: float) -> None:
-        self._ramps = [Ramp.around(limit * step_size / 64) for limit in LIMITS[len(weights.first)]]
+        self._ramps = [Ramp.around(limit * step_size / 64) for limit in CLASS_LIMITS[len(weights.first)]]
         first = _with_centre(weights.first.astype(np.float64), COUNTS)
         others = _with_centre(weights.others.astype(np.float64).reshape(-1, 2), NEAREST)
         self._first = np.ldexp(first, -weights.shifts.astype(np.int32)[:, None]).astype(np.float32)

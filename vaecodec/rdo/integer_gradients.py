@@ -15,8 +15,8 @@ import numpy as np
 
 from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
 from vaecodec.entropy.coding import ZERO_TABLE
-from vaecodec.model.exact import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import Model
+from vaecodec.model.network import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.weights import integer_layer
 from vaecodec.native import gradients as kernels
 from vaecodec.native.gradients import BlockBack, Context, Half, OctaveBack, Slopes, SymbolTables
@@ -27,9 +27,8 @@ from vaecodec.prior import LOWEST_PARTS, OCTAVES, OctavePass, Record, level_of
 from vaecodec.rdo.prior_gradients import UNIT, BitSlopes, PriorGradients, SymbolBits
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.networks import ACTIVATION_BITS, PIXEL_BITS
-from vaecodec.transforms.wavelet import SUBBANDS, Coefficients, empty_coefficients
+from vaecodec.transforms.wavelet import NORM, SUBBANDS, Coefficients, empty_coefficients
 
 UNIT_BITS = 11
 ACTIVATION_LIMIT = 32767

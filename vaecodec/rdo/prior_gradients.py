@@ -19,18 +19,18 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.config import SQUARED_STEPS_PER_BIT
+from vaecodec.entropy import PRECISION, Tables
 from vaecodec.entropy.coding import ZERO_TABLE
-from vaecodec.entropy.tables import PRECISION, Tables
 from vaecodec.model import network
-from vaecodec.model.exact import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, shuffle
 from vaecodec.model.file import Model
+from vaecodec.model.network import ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, shuffle
 from vaecodec.native.prior import LOWEST_DISTANCES, lowest_neighbours, lowest_places
 from vaecodec.native.reference.transforms import octave_halves  # of any float type
 from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior import LOWEST_PARTS, PARTS_BY_OCTAVE, level_of
 from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
-from vaecodec.transforms import float_wavelet, latents
+from vaecodec.transforms import latents, wavelet
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 
 UNIT = 64  # of values, activations and means
@@ -270,7 +270,7 @@ class PriorGradients:
             if octave:
                 features = [shuffle(node.value, 2) for node in passed]
                 parents = latents.join_halves(halves[0], halves[1], (shape[0], shape[1]))
-                low = float_wavelet.inverse_dwt(float_wavelet.interleave(low, parents * self._gains[octave]))
+                low = wavelet.float_inverse_dwt(wavelet.interleave(low, parents * self._gains[octave]))
             if octave == OCTAVES:
                 low = low[:, : self._cells[0], : self._cells[1]]
         return passes
@@ -313,7 +313,7 @@ class PriorGradients:
         first, second = (part.reshape(*cells, -1) for part in slopes)
         passed, low = list[np.ndarray](), np.float32(0)
         if finer is not None:
-            low, subbands = float_wavelet.inverse_dwt_adjoint(_padded(finer.low, 2 * height, 2 * width))
+            low, subbands = wavelet.float_inverse_dwt_adjoint(_padded(finer.low, 2 * height, 2 * width))
             subbands *= self._gains[octave]
             subbands += finer.parents
             first, second = (a + b for a, b in zip((first, second), octave_halves(subbands), strict=True))

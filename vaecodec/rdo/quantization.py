@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.config import SQUARED_STEPS_PER_BIT
-from vaecodec.entropy.tables import PRECISION, Tables
+from vaecodec.entropy import PRECISION, Tables
 from vaecodec.native.prior import lowest_places
 from vaecodec.native.symbols import COSTS, STRIP, quantise
 from vaecodec.native.wavelet import GAIN_BITS, octave_halves
 from vaecodec.prior import OCTAVES, Distributions, Prior, level_of
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms import float_wavelet, latents
+from vaecodec.transforms import latents, wavelet
 from vaecodec.transforms.wavelet import Values
 
 UNIT = 64  # of means: 2**-6 quantisation steps
@@ -50,7 +50,7 @@ def _parts(low: np.ndarray, subbands: np.ndarray, values: Values) -> Parts:
 def octave_gain(prior: Prior, quality_index: int, octave: int = OCTAVES) -> np.ndarray:
     """f32[3 C, 1, 1]: steps of the low-pass image in a step of each subband of an octave, for a normalised wavelet."""
     gain = prior.inverse_gain(octave, level_of(quality_index)) * 2.0**-GAIN_BITS
-    gain[-prior.channels :] /= float_wavelet.NORM**2  # the integer wavelet has this factor in its gains
+    gain[-prior.channels :] /= wavelet.NORM**2  # the integer wavelet has this factor in its gains
     return gain.astype(np.float32)[:, None, None]
 
 

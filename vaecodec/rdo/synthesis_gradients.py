@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec.model import network
-from vaecodec.model.exact import depthwise
 from vaecodec.model.file import Model
+from vaecodec.model.network import depthwise
 from vaecodec.model.weights import multiplier
 from vaecodec.transforms import latents
 

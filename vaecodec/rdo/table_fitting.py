@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vaecodec import entropy
 from vaecodec.container.image_file import quality_index_of
-from vaecodec.entropy import tables
-from vaecodec.entropy.tables import TOTAL, Tables, integer_frequencies
+from vaecodec.entropy import TOTAL, Tables, integer_frequencies
 from vaecodec.model.file import Model, pack_model, parse_model
 from vaecodec.native.reference.trellis import HALF_LEVEL, UNIT, states
 from vaecodec.native.symbols import CENTROIDS
@@ -62,7 +62,7 @@ class Statistics:
                 mass = (counts + STRENGTH * before) / (counts.sum() + STRENGTH * before.sum()) * before.sum()
                 freq = integer_frequencies(mass)
             rows.append((low, freq))
-        return tables.build(rows)
+        return entropy.build(rows)
 
     def centroids(self) -> np.ndarray:
         """i8[scales, 4] in units of 2**-6 steps."""

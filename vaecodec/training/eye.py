@@ -19,9 +19,8 @@ from vaecodec.training.layers import pointwise
 from vaecodec.training.ms_ssim import ms_ssim
 from vaecodec.training.ssimulacra2 import ssimulacra2
 from vaecodec.training.vae import VAE, Loss, Tensor, mean_loss
-from vaecodec.transforms.float_wavelet import NORM
 from vaecodec.transforms.networks import PIXEL_BITS, color_transform
-from vaecodec.transforms.wavelet import OCTAVES
+from vaecodec.transforms.wavelet import NORM, OCTAVES
 
 # How fast the logarithm of the rate of `base` rises with SSIMULACRA2, MS-SSIM in dB, and PSNR, by quality index.
 INDICES = (228.0, 408.0, 580.0, 743.0, 956.0, 1182.0)

@@ -23,12 +23,12 @@ from vaecodec.config import (
     SCALES,
     Config,
 )
-from vaecodec.entropy.tables import PRECISION, TOTAL, Tables, build, integer_frequencies
+from vaecodec.entropy import PRECISION, TOTAL, Tables, build, integer_frequencies
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.model import exact, generative
-from vaecodec.model.exact import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN
+from vaecodec.model import generative, network
 from vaecodec.model.file import Model, identify, load_model, pack_model
 from vaecodec.model.generative import COUNT, EXP_BITS, KNOT_BITS, LATENT_BITS, ODDS_MAX, REACH, Generative
+from vaecodec.model.network import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN
 from vaecodec.model.weights import transform_arrays, transform_weights
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.native.reference.prior import octave_order
@@ -39,10 +39,9 @@ from vaecodec.training import vae
 from vaecodec.training.densities import distributions
 from vaecodec.training.runs import averaged_weights
 from vaecodec.training.vae import ALL_OCTAVES, Weights
-from vaecodec.transforms.backends import EYE, arrays_for_the_eye
-from vaecodec.transforms.float_wavelet import NORM
+from vaecodec.transforms import EYE, arrays_for_the_eye
 from vaecodec.transforms.networks import LOG_BITS
-from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
+from vaecodec.transforms.wavelet import NORM, OCTAVES, SUBBANDS
 
 TAIL = 2.0**-21  # a table ends where less mass than this is left on a side; the escape covers the rest
 MAX_REACH = 2048
@@ -133,7 +132,7 @@ def photograph_arrays(config: Config, weights: Weights) -> Weights:
 
 def fixed_point(name: str, weight: np.ndarray) -> np.ndarray:
     """A kernel as i16 in units of 2**-9, or a bias as i32 in units of 2**-15; raises CodecError beyond their range."""
-    dtype, bits = (np.int32, exact.PRODUCT_BITS) if name.endswith("/bias") else (np.int16, exact.WEIGHT_BITS)
+    dtype, bits = (np.int32, network.PRODUCT_BITS) if name.endswith("/bias") else (np.int16, network.WEIGHT_BITS)
     value = np.floor(weight.astype(np.float64) * 2**bits + 0.5)
     if not (np.abs(value) <= np.iinfo(dtype).max).all():
         raise CodecError(f"weight {name} reaches {np.abs(weight).max():.3g}, beyond fixed point")
@@ -194,7 +193,7 @@ def level_at(weights: Weights, quality: float) -> Level:
         np.clip(np.concatenate([at(name) for name in CONTEXT_CONDITIONS]), -limit, limit) * UNIT,
         np.clip(np.concatenate([at(name) for name in LOWEST_CONDITIONS]), -limit, limit) * UNIT,
         np.concatenate([LOC_GAIN * UNIT * loc, np.clip(INDEX_GAIN * index, 0, SCALES - 1)]),
-        np.clip(gain.ravel() * 2**exact.GAIN_BITS, 1, GAIN_MAX),
+        np.clip(gain.ravel() * 2**network.GAIN_BITS, 1, GAIN_MAX),
     )
 
 

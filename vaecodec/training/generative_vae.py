@@ -18,8 +18,8 @@ import tensorflow as tf
 from vaecodec.errors import CodecError
 from vaecodec.generative.image_sets import read_set
 from vaecodec.model import generative
-from vaecodec.model.exact import ACTIVATION_BITS
 from vaecodec.model.generative import LATENT_BITS, ORDER, PHASES, VALUES, Generative
+from vaecodec.model.network import ACTIVATION_BITS
 from vaecodec.training.densities import LOG2, Hurdle, distributions
 from vaecodec.training.layers import Quantised, Shapes, exact_activation, on_grid
 from vaecodec.training.train_step import Layout, Options, update

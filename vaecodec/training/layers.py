@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from vaecodec.config import CELL
-from vaecodec.model.exact import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
+from vaecodec.model.network import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.rdo.prior_gradients import COMPANDED
 from vaecodec.training import wavelets
 from vaecodec.transforms.networks import color_transform
@@ -184,7 +184,7 @@ class Float:
 class Quantised(Float):
     """The integers of the codec carried in floats: activations are multiples of 2**-6, weights of 2**-9.
 
-    Gradients are straight-through.  In float64 every value equals that of `model.exact`.
+    Gradients are straight-through.  In float64 every value equals that of `model.network.Exact`.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], conditions: Mapping[str, Tensor] | None = None) -> None:

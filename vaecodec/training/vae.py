@@ -33,7 +33,7 @@ from vaecodec.config import (
     Config,
 )
 from vaecodec.model import network
-from vaecodec.model.exact import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
+from vaecodec.model.network import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.training import wavelets
 from vaecodec.training.densities import Trellis, bits, distributions, latent_density

@@ -1,6 +1,6 @@
 """Wavelet transforms and neighbourhoods of [B, H, W, C] in TensorFlow, for training.
 
-The same as `transforms.float_wavelet` and `transforms.latents`, with gradients that are fast on a CPU.
+The same as `transforms.wavelet` and `transforms.latents`, with gradients that are fast on a CPU.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import tensorflow as tf
 from vaecodec.config import CELL, STRIDE
 from vaecodec.native.prior import lowest_parts
 from vaecodec.native.reference.prior import octave_order
-from vaecodec.transforms.float_wavelet import BLOCK, NORM, REACH, STEPS
-from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
+from vaecodec.transforms.wavelet import BLOCK, NORM, OCTAVES, REACH, STEPS, SUBBANDS
 
 Tensor = Any
 

@@ -14,7 +14,7 @@ import numpy as np
 from vaecodec.config import CELL, STRIDE
 from vaecodec.native.reference.prior import octave_order
 from vaecodec.native.wavelet import octave_halves
-from vaecodec.transforms import float_wavelet
+from vaecodec.transforms import wavelet
 from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.wavelet import OCTAVES, SIDES, SUBBANDS, Coefficients, Half, Values, dequantise
 
@@ -23,7 +23,7 @@ def pack_latents(coefficients: Coefficients) -> np.ndarray:
     """Latents [h, w, 256 C] of the planes of an image, which may have any type."""
     low = coefficients.low
     for subbands in reversed(coefficients.subbands):
-        low = float_wavelet.interleave(low, subbands)
+        low = wavelet.interleave(low, subbands)
     channels, height, width = low.shape
     h, w = height // STRIDE, width // STRIDE
     runs = _runs(low.reshape(channels, h, STRIDE, w, STRIDE)).transpose(1, 3, 0, 2).copy()
@@ -69,7 +69,7 @@ def inverse_dwt(latents: np.ndarray) -> np.ndarray:
     for channel in range(len(planes)):
         for octave in range(OCTAVES - 1, -1, -1):
             low = planes[channel : channel + 1, :: 1 << octave, :: 1 << octave]
-            low[...] = float_wavelet.inverse_dwt(low.copy() if octave else low)
+            low[...] = wavelet.float_inverse_dwt(low.copy() if octave else low)
     colors = color_transform(len(planes)).astype(np.float32)
     return (planes.reshape(len(planes), -1).T @ colors).reshape(*planes.shape[1:], -1)
 
@@ -80,19 +80,19 @@ def inverse_dwt_adjoint(gradient: np.ndarray) -> np.ndarray:
     planes = color_transform(channels).astype(np.float32) @ gradient.reshape(-1, channels).T
     low, subbands = planes.reshape(channels, height, width), []
     for _ in range(OCTAVES):
-        low, octave = float_wavelet.inverse_dwt_adjoint(low)
+        low, octave = wavelet.float_inverse_dwt_adjoint(low)
         subbands.append(octave)
     return pack_latents(Coefficients(subbands, low))
 
 
 def tile_octave(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Octave 4: low f[C, h, w] of a tile -> lowest f[C, h', w'] and subbands f[3 C, h', w'], h' = ceil(h / 2)."""
-    return float_wavelet.forward_dwt(np.pad(low, _to_even(low), "edge"))
+    return wavelet.float_forward_dwt(np.pad(low, _to_even(low), "edge"))
 
 
 def tile_octave_adjoint(gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gradient by low -> by the results of tile_octave."""
-    return float_wavelet.inverse_dwt_adjoint(np.pad(gradient, _to_even(gradient)))
+    return wavelet.float_inverse_dwt_adjoint(np.pad(gradient, _to_even(gradient)))
 
 
 def _to_even(planes: np.ndarray) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from vaecodec.native.reference.prior import MULTIPLIER_BITS
 from vaecodec.native.reference.transforms import FINE_CELL, STEPS
 from vaecodec.native.transforms import FilterWeights
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.backends import load_analysis
+from vaecodec.transforms import load_analysis
 from vaecodec.transforms.networks import ACTIVATION_MAX, Analysis, Arrays, Synthesis, restored
 from vaecodec.transforms.wavelet import OCTAVES, SIDES, SUBBANDS, Coefficients
 

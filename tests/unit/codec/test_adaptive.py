@@ -11,9 +11,9 @@ from reference import reference_decoder
 from support.damage import mutants, with_right_crcs
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
-from vaecodec import lossless
+from vaecodec import container, lossless
 from vaecodec.codec import adaptive, exact, fallback, modes
-from vaecodec.container import chunks, image_file
+from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images.channels import downscale
 from vaecodec.images.reading import read_image
@@ -229,9 +229,9 @@ def test_the_second_decoder_agrees():
 
 
 def test_an_alpha_chunk_belongs_to_two_and_four_channels():
-    plane = [(chunks.ALPHA, fallback.encode_plane(sample(1, 20, 30)))]
+    plane = [(container.ALPHA, fallback.encode_plane(sample(1, 20, 30)))]
     with pytest.raises(FormatError, match="ALPH"):
-        modes.decode(chunks.insert_chunks(adaptive.pack(sample(3, 20, 30)), plane))
+        modes.decode(container.insert_chunks(adaptive.pack(sample(3, 20, 30)), plane))
     for channels in (2, 4):
         with pytest.raises(FormatError, match="ALPH"):
             modes.decode(altered(adaptive.pack(sample(channels, 20, 30))))

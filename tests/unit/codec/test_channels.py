@@ -11,9 +11,9 @@ import vaecodec
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
 from support.training import eager
-from vaecodec import cli
+from vaecodec import cli, container
 from vaecodec.config import PRESETS, Config
-from vaecodec.container import chunks, image_file
+from vaecodec.container import image_file
 from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.images.channels import read_training_image
@@ -211,10 +211,10 @@ def test_the_header_stores_the_channels():
     head = image_file.HEAD.pack(1, 0, bytes(16), 20, 30, 5, 6, 3) + bytes(12)
     with pytest.raises(FormatError, match="3 are written as 0"):
         image_file.read_head(head, len(head))
-    for channels, tag in ((1, chunks.GREY), (2, chunks.ALPHA), (4, chunks.GREY)):
+    for channels, tag in ((1, container.GREY), (2, container.ALPHA), (4, container.GREY)):
         data = image_file.pack(Header("0" * 32, 20, 30, 5, 64, channels=channels), [(b"", 0, 0)])
         with pytest.raises(FormatError, match=f"does not go with {channels} channels"):
-            image_file.contents(chunks.insert_chunks(data, [(tag, b"")]))
+            image_file.contents(container.insert_chunks(data, [(tag, b"")]))
 
 
 def test_configurations_have_channels():

@@ -9,9 +9,10 @@ import vaecodec
 from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
+from vaecodec import container
 from vaecodec.codec import modes
 from vaecodec.config import FINE_MAX
-from vaecodec.container import chunks, image_file
+from vaecodec.container import image_file
 from vaecodec.errors import FormatError, TargetError
 from vaecodec.images.channels import alpha_channel, count_bits, join_alpha, to_8_bits
 from vaecodec.images.weights import read_weights
@@ -168,11 +169,12 @@ def test_damaged_depths_are_refused(tiny):
     pict = image_file.pack_fallback(image_file.FallbackHeader("lossless", 40, 50, 3, 8), b"")
     model = reference_decoder.read_model(TINY)
     wrong = [
-        chunks.insert_chunks(latents, [(chunks.DEEP, payload)]) for payload in (b"", b"\x08", b"\x11", b"\x0c\x00")
+        container.insert_chunks(latents, [(container.DEEP, payload)])
+        for payload in (b"", b"\x08", b"\x11", b"\x0c\x00")
     ]
     wrong += [
-        chunks.insert_chunks(data, [(chunks.DEEP, b"\x10")]),
-        chunks.insert_chunks(pict, [(chunks.DEEP, b"\x0c")]),
+        container.insert_chunks(data, [(container.DEEP, b"\x10")]),
+        container.insert_chunks(pict, [(container.DEEP, b"\x0c")]),
     ]
     for file in wrong:
         with pytest.raises(FormatError, match="deep"):

@@ -11,8 +11,9 @@ import vaecodec
 from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
+from vaecodec import container
 from vaecodec.codec import fallback, mode_decision, modes
-from vaecodec.container import chunks, image_file
+from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images.channels import (
     alpha_channel,
@@ -322,7 +323,7 @@ def test_damaged_alpha_is_detected(small):
         data[alpha.offset : alpha.offset + 4] + fallback.encode_lossless(sample(1)[:-1])[4:],
         data[alpha.offset : alpha.offset + alpha.length - 1],
     )[1:]:
-        body = chunks.pack_chunk(b"ALPH", damaged)
+        body = container.pack_chunk(b"ALPH", damaged)
         file = data[: alpha.offset - 8] + body + data[alpha.offset + alpha.length + 4 :]
         for call in (modes.decode, modes.verify):
             with pytest.raises(FormatError, match="lossless part"):
@@ -425,9 +426,9 @@ def files_of_every_kind(tiny):
         yield fallback.pack_lossless(clear_transparent(sample(channels, 33, 45)), {"dpi": bytes(8)})
         yield fallback.pack_lossless(clear_transparent(sample(channels, 9, 12, np.uint16)), None)
         avif = image_file.FallbackHeader("avif", 30, 40, channels, 8)
-        alpha = [(chunks.ALPHA, fallback.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
+        alpha = [(container.ALPHA, fallback.encode_lossless(sample(2)[:30, :40, 1]))] if channels in (2, 4) else []
         pixels = sample(1 if channels < 3 else 3, 30, 40)
-        yield chunks.insert_chunks(image_file.pack_fallback(avif, fallback.encode_avif(pixels, 60)), alpha)
+        yield container.insert_chunks(image_file.pack_fallback(avif, fallback.encode_avif(pixels, 60)), alpha)
         yield fallback.pack_lossless(
             np.pad(sample(channels, 2, 3), ((0, 0), (0, 16400), (0, 0))[: 2 + (channels > 1)]), None
         )

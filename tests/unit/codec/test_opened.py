@@ -15,8 +15,8 @@ from vaecodec.codec import Codec, modes
 from vaecodec.container.image_file import quality_index_of, shown_quality_of
 from vaecodec.errors import ModelError
 from vaecodec.images.reading import read_image
+from vaecodec.model import add_model
 from vaecodec.model.file import load_model
-from vaecodec.model.library import add_model
 
 TINY = str(GOLDEN / "tiny.vcm")
 

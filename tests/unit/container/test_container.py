@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import vaecodec.integrations.pillow  # noqa: F401  (makes .vae a format of Pillow)
+from vaecodec import container
 from vaecodec.codec import modes
 from vaecodec.config import QUALITY_INDICES
-from vaecodec.container import chunks, image_file, pict
-from vaecodec.container.chunks import ALPHA, GREY, insert_chunks, pack_chunk
+from vaecodec.container import ALPHA, GREY, image_file, insert_chunks, pack_chunk
 from vaecodec.container.image_file import (
     FallbackHeader,
     Header,
@@ -156,7 +156,7 @@ def with_head(**changes):
     names = ("version", "flags", "model", "height", "width", "quality_index", "size", "channels")
     values = dict(zip(names, (1, 0, b"0123456789abcdef", 100, 200, 0, 7, 0), strict=True)) | changes
     header = image_file.HEAD.pack(*values.values()) + bytes(24)
-    return chunks.MAGIC + pack_chunk(b"HEAD", header) + pack_chunk(b"DATA", b"")
+    return container.MAGIC + pack_chunk(b"HEAD", header) + pack_chunk(b"DATA", b"")
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def with_pict(**changes):
     """A file with a valid PICT except for `changes`, and with right CRCs."""
     names = ("version", "coding", "channels", "depth", "height", "width")
     values = dict(zip(names, (1, 0, 3, 8, 100, 200), strict=True)) | changes
-    return chunks.MAGIC + pack_chunk(b"PICT", pict.PICT.pack(*values.values())) + pack_chunk(b"DATA", b"")
+    return container.MAGIC + pack_chunk(b"PICT", container.PICT.pack(*values.values())) + pack_chunk(b"DATA", b"")
 
 
 def with_adaptive_pict(depth=8, max_error=0, tile=10, expansion=0, tail=b""):
-    payload = pict.PICT.pack(1, 2, 3, depth, 100, 200) + pict.ADAPTIVE.pack(max_error, tile, expansion) + tail
-    return chunks.MAGIC + pack_chunk(b"PICT", payload) + pack_chunk(b"DATA", b"")
+    payload = container.PICT.pack(1, 2, 3, depth, 100, 200) + container.ADAPTIVE.pack(max_error, tile, expansion) + tail
+    return container.MAGIC + pack_chunk(b"PICT", payload) + pack_chunk(b"DATA", b"")
 
 
 def test_fields_of_the_adaptive_coding_are_kept_and_checked():
@@ -236,7 +236,7 @@ def test_fields_of_pict_out_of_range_are_named(changes, message):
     with pytest.raises(FormatError, match=message):
         contents(with_pict(**changes))
     with pytest.raises(FormatError, match="long"):
-        contents(chunks.MAGIC + pack_chunk(b"PICT", b"\1") + pack_chunk(b"DATA", b""))
+        contents(container.MAGIC + pack_chunk(b"PICT", b"\1") + pack_chunk(b"DATA", b""))
 
 
 def test_unknown_chunks_are_skipped_or_refused_by_their_first_letter():
@@ -258,7 +258,7 @@ def test_metadata_that_inflate_beyond_the_limit_are_refused():
 
     data = pack(HEADER, TILES)
     at = data.index(b"DATA") - 4
-    bomb = zlib.compress(bytes(chunks.MAX_METADATA + 1), 9)
+    bomb = zlib.compress(bytes(container.MAX_METADATA + 1), 9)
     with pytest.raises(FormatError, match="larger"):
         metadata(data[:at] + pack_chunk(b"iccp", bomb) + data[at:])
 
@@ -295,7 +295,7 @@ def test_quality_and_quality_index_are_inverse():
 
 
 def test_lengths_beyond_the_file_are_refused_before_reading():
-    data = chunks.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
+    data = container.MAGIC + struct.pack("<I", 2**32 - 1) + b"HEAD" + bytes(40)
     with pytest.raises(FormatError, match="cut off"):
         parse(data)
 
@@ -308,7 +308,7 @@ def many_tiles():
     """A file of 2**24 x 2**24 pixels with empty tiles; its table of tiles has 192 MiB."""
     header = image_file.HEAD.pack(1, 0, bytes(16), 1 << 24, 1 << 24, 448, 12, 0)
     table = struct.pack("<II", 0, 0x12345678) * TILES_OF_LARGEST + struct.pack("<I", 7) * TILES_OF_LARGEST
-    return b"".join([chunks.MAGIC, pack_chunk(b"HEAD", header + table), pack_chunk(b"DATA", b"")])
+    return b"".join([container.MAGIC, pack_chunk(b"HEAD", header + table), pack_chunk(b"DATA", b"")])
 
 
 def run_with_limits(work):
@@ -369,7 +369,7 @@ def test_the_table_of_tiles_is_a_sequence():
 def test_skipped_chunks_are_bounded(tmp_path):
     data = pack(HEADER, TILES)
     at = data.index(b"DATA") - 4
-    most = pack_chunk(b"note", b"") * chunks.MAX_UNKNOWN
+    most = pack_chunk(b"note", b"") * container.MAX_UNKNOWN
     assert info(data[:at] + most + data[at:])["tiles"] == 2
     flooded = data[:at] + most + pack_chunk(b"note", b"") + data[at:]
     for read_file in (info, lambda data: image_file.read_preamble(io.BytesIO(data))):

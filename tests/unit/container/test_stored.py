@@ -13,8 +13,7 @@ import vaecodec
 from reference import reference_decoder
 from support.paths import GOLDEN
 from vaecodec.atomic import Attributes
-from vaecodec.container import stored
-from vaecodec.container.chunks import MAGIC, pack_chunk, zstandard
+from vaecodec.container import MAGIC, pack_chunk, stored, zstandard
 from vaecodec.container.stored import Stored
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.files.compression import decompress_file

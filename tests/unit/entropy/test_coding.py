@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.symbols import pop_inverts_push, random_tables
-from vaecodec.entropy import coding
-from vaecodec.entropy.tables import TOTAL, build, integer_frequencies
+from vaecodec.entropy import TOTAL, build, coding, integer_frequencies
 from vaecodec.errors import CodecError, FormatError, ModelError
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from support.symbols import random_tables
-from vaecodec.entropy import coding
-from vaecodec.entropy.ans import AnsCoder, Categorical, CategoricalFamily, Uniform
-from vaecodec.entropy.tables import TOTAL, Tables
+from vaecodec.entropy import TOTAL, AnsCoder, Categorical, CategoricalFamily, Tables, Uniform, coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native

@@ -15,8 +15,7 @@ from support.skips import needs_data
 from vaecodec import cli
 from vaecodec import generative as generation
 from vaecodec.container.image_set import HEADER
-from vaecodec.entropy import coding
-from vaecodec.entropy.tables import TOTAL
+from vaecodec.entropy import TOTAL, coding
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.generative import image_sets
 from vaecodec.model import generative

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
-from vaecodec.container.chunks import insert_chunks
+from vaecodec.container import insert_chunks
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
 from vaecodec.images import strips, writing

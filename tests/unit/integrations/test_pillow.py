@@ -15,7 +15,8 @@ import vaecodec
 import vaecodec.integrations.pillow
 from support.images import synthetic_image
 from support.paths import GOLDEN, ROOT
-from vaecodec.container import chunks, image_file, pict
+from vaecodec import container
+from vaecodec.container import image_file
 from vaecodec.files.compression import compress_file
 from vaecodec.images.writing import format_of
 from vaecodec.integrations.pillow import VaeImageFile
@@ -246,8 +247,8 @@ def test_decompression_bombs_are_refused_before_decoding(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
     with pytest.raises(Image.DecompressionBombError):
         open_vae(data)
-    header = pict.PICT.pack(1, 0, 3, 8, 1 << 23, 1 << 23)
-    huge = chunks.MAGIC + chunks.pack_chunk(b"PICT", header) + chunks.pack_chunk(b"DATA", b"")
+    header = container.PICT.pack(1, 0, 3, 8, 1 << 23, 1 << 23)
+    huge = container.MAGIC + container.pack_chunk(b"PICT", header) + container.pack_chunk(b"DATA", b"")
     with pytest.raises(Image.DecompressionBombError):
         open_vae(huge)
 
@@ -261,7 +262,7 @@ def test_stored_files_are_refused_with_their_name(tmp_path):
 
 def test_truncated_files_raise_os_errors():
     data = save_vae(photograph("RGBA").resize((96, 64)), dpi=(72, 72))
-    data_offset = next(offset for tag, offset, _ in chunks.read_chunks(data) if tag == b"DATA")
+    data_offset = next(offset for tag, offset, _ in container.read_chunks(data) if tag == b"DATA")
     for size in (*range(16, len(data), 7), len(data) - 1):
         if size < data_offset:
             with pytest.raises(OSError):
@@ -289,10 +290,10 @@ def test_damage_raises_os_errors():
 
 def test_damaged_metadata_are_dropped():
     data = save_vae(photograph().resize((96, 64)))
-    (header_offset, size, _) = next((o, n, t) for t, o, n in chunks.read_chunks(data) if t == b"HEAD")
+    (header_offset, size, _) = next((o, n, t) for t, o, n in container.read_chunks(data) if t == b"HEAD")
     end = header_offset + size + 4
     with pytest.warns(UserWarning, match="xmp metadata is damaged"):
-        image = open_vae(data[:end] + chunks.pack_chunk(b"xmp_", b"no stream") + data[end:])
+        image = open_vae(data[:end] + container.pack_chunk(b"xmp_", b"no stream") + data[end:])
     image.load()
     assert "xmp" not in image.info
 
@@ -304,21 +305,21 @@ def test_a_missing_model_raises_an_os_error():
 
 def test_unknown_versions_and_chunks_are_refused_or_skipped():
     data = save_vae(photograph().resize((96, 64)))
-    start = len(chunks.MAGIC)
+    start = len(container.MAGIC)
     (length,) = struct.unpack_from("<I", data, start)
     rest = data[start + 12 + length :]
     newer = bytearray(data[start + 8 : start + 8 + length])
     newer[0] = 9
     with pytest.raises(UnidentifiedImageError, match="version 9 is not supported"):
-        open_vae(chunks.MAGIC + chunks.pack_chunk(b"HEAD", bytes(newer)) + rest)
+        open_vae(container.MAGIC + container.pack_chunk(b"HEAD", bytes(newer)) + rest)
     header_bytes = data[: start + 12 + length]
-    assert open_vae(header_bytes + chunks.pack_chunk(b"note", b"skip me") + rest).copy().size == (96, 64)
+    assert open_vae(header_bytes + container.pack_chunk(b"note", b"skip me") + rest).copy().size == (96, 64)
     with pytest.raises(UnidentifiedImageError, match="does not know it"):
-        open_vae(header_bytes + chunks.pack_chunk(b"NEED", b"") + rest)
+        open_vae(header_bytes + container.pack_chunk(b"NEED", b"") + rest)
     with pytest.raises(UnidentifiedImageError, match="occurs twice"):
         open_vae(header_bytes + header_bytes[start:] + rest)
     with pytest.raises(UnidentifiedImageError, match="must be HEAD or PICT"):
-        open_vae(chunks.MAGIC + rest)
+        open_vae(container.MAGIC + rest)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_the_preamble_agrees_with_the_whole_file(path):
         header,
         contents.channels,
     )  # the preamble does not include a filter, which follows the table of tiles
-    assert {n: chunks.inflate_metadata(n, v) for n, v in preamble.metadata.items()} == image_file.metadata(data)
+    assert {n: container.inflate_metadata(n, v) for n, v in preamble.metadata.items()} == image_file.metadata(data)
     assert preamble.depth == image_file.info(data)["depth"]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from vaecodec.config import LEVELS
 from vaecodec.errors import ModelError
-from vaecodec.model.exact import Exact, Layer, prepare
+from vaecodec.model.network import Exact, Layer, prepare
 
 
 @pytest.mark.parametrize("seed", range(3))

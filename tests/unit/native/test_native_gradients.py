@@ -18,8 +18,8 @@ from vaecodec.native.wavelet import octave_halves
 from vaecodec.rdo.integer_gradients import transposed_block
 from vaecodec.rdo.prior_gradients import details_adjoint
 from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot
-from vaecodec.transforms.float_wavelet import NORM, inverse_dwt_adjoint
 from vaecodec.transforms.networks import integer_color_transform
+from vaecodec.transforms.wavelet import NORM, float_inverse_dwt_adjoint
 
 SIZES = ((1, 1), (1, 6), (2, 3), (5, 17), (9, 4))
 BITS = 11  # activations have the unit 2**-11
@@ -90,7 +90,7 @@ def test_blocks_are_near_those_in_floats(kinds, channels):
 def test_the_wavelet_is_that_in_floats(kinds, shape):
     rng = np.random.default_rng(0)
     samples = rng.normal(0, 1000, (2 * shape[0], 2 * shape[1])).astype(np.float32)
-    low, subbands = inverse_dwt_adjoint(samples[None].astype(np.float64))
+    low, subbands = float_inverse_dwt_adjoint(samples[None].astype(np.float64))
     for kind in kinds:
         with library.use(kind):
             planes = np.empty((4, *shape), np.float32)

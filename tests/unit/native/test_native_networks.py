@@ -1,4 +1,4 @@
-"""Test layers of integer networks: NumPy equals the floats of `exact.Exact`, and every core equals NumPy."""
+"""Test layers of integer networks: NumPy equals the floats of `network.Exact`, and every core equals NumPy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from support.native import SIZES, WIDTHS, random_block, random_dense, random_depthwise, random_int16
-from vaecodec.model import exact, network
+from vaecodec.model import network
 from vaecodec.native import library
 from vaecodec.native.networks import Block, Dense, Depthwise, block, dense, depthwise
 
@@ -103,7 +103,7 @@ def test_a_block_is_that_of_exact_floats():
     for name, layer in zip(("in", "space", "out", "gate", "mix"), layers, strict=True):
         weights[f"block/{name}/kernel"], weights[f"block/{name}/bias"] = layer.kernel, layer.bias
     x = random_int16(rng, (6, 7, channels), 1023)
-    ops = exact.Exact(exact.prepare(weights))
+    ops = network.Exact(network.prepare(weights))
     np.testing.assert_array_equal(block(layers, x), network.block(ops, "block", x.astype(np.float32)))
 
 

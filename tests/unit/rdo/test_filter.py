@@ -8,9 +8,10 @@ from PIL import Image
 
 from reference import reference_decoder
 from support.models import with_filter
+from vaecodec import container, transforms
 from vaecodec.cli import main
 from vaecodec.codec import Codec, tiles
-from vaecodec.container import chunks, image_file
+from vaecodec.container import image_file
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.model.file import load_model, path_of_model
@@ -18,11 +19,10 @@ from vaecodec.native import library
 from vaecodec.native.transforms import restore
 from vaecodec.rdo import filter as filters
 from vaecodec.rdo.filter import Equations, FloatFilter
-from vaecodec.transforms import restoration
-from vaecodec.transforms.float_wavelet import NORM
+from vaecodec.transforms import FILTER_CLASSES, Filter
 from vaecodec.transforms.networks import integer_color_transform
-from vaecodec.transforms.restoration import CLASSES, Filter
 from vaecodec.transforms.tiling import Box, halo
+from vaecodec.transforms.wavelet import NORM
 
 STEP = 8.0
 SQUARED_STEPS_PER_BIT = 10.0  # bits for a squared error of 1
@@ -66,20 +66,20 @@ def levels_of(x):
     return np.rint((x - 127.5) * 64).astype(np.int16)
 
 
-@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("classes", FILTER_CLASSES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_parsing_inverts_serialisation(classes, channels):
     fitted = filter_of(classes, channels)
-    parsed = restoration.from_bytes(fitted.to_bytes(), channels)
+    parsed = transforms.read_filter(fitted.to_bytes(), channels)
     assert all((a == b).all() for a, b in zip(fitted, parsed, strict=True))
     for damaged in (fitted.to_bytes() + b"\0", fitted.to_bytes()[:-1], b"\3" + fitted.to_bytes()[1:], b""):
         with pytest.raises(FormatError, match="filter"):
-            restoration.from_bytes(damaged, channels)
+            transforms.read_filter(damaged, channels)
     with pytest.raises(FormatError, match="units"):
-        restoration.from_bytes(fitted.to_bytes()[:1] + b"\x10" + fitted.to_bytes()[2:], channels)
+        transforms.read_filter(fitted.to_bytes()[:1] + b"\x10" + fitted.to_bytes()[2:], channels)
 
 
-@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("classes", FILTER_CLASSES)
 def test_flat_images_and_zero_weights_change_no_pixel(classes):
     flat = np.full((20, 30, 3), 77, np.float32)
     assert np.abs(FloatFilter(filter_of(classes, 3, most=127), STEP)(flat.copy()) - flat).max() < 1e-3
@@ -88,7 +88,7 @@ def test_flat_images_and_zero_weights_change_no_pixel(classes):
     assert (FloatFilter(zeros, STEP)(image.copy()) == image).all()
 
 
-@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("classes", FILTER_CLASSES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_pixels_equal_the_reference_decoder(classes, channels):
     x, weights = textured_image(48, 33, channels), filter_of(classes, channels, most=60)
@@ -99,7 +99,7 @@ def test_pixels_equal_the_reference_decoder(classes, channels):
     assert np.array_equal(restore(levels, weights.weights(integer_color_transform(channels), LOGARITHM)), expected)
 
 
-@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("classes", FILTER_CLASSES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_integer_filter_is_close_to_the_float_filter_of_encoders(classes, channels):
     x, weights = textured_image(48, 33, channels), filter_of(classes, channels)
@@ -115,7 +115,7 @@ def test_strips_do_not_change_the_result(monkeypatch):
     assert np.abs(FloatFilter(weights, STEP)(x.copy()) - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("classes", FILTER_CLASSES)
 def test_adjoint_preserves_inner_products(classes, monkeypatch):
     """Check away from the edges, with a change that moves no sample to another class."""
     x, float_filter = textured_image(40, 44, 3), FloatFilter(filter_of(classes, 3), STEP)
@@ -327,11 +327,11 @@ def test_damaged_filters_are_refused(codec, filtered):
 )
 def test_flags_must_match_the_filter(codec, filtered, flags, filter):
     unfiltered = filtered[1]
-    at, length = next((at, length) for tag, at, length in chunks.read_chunks(unfiltered) if tag == b"HEAD")
+    at, length = next((at, length) for tag, at, length in container.read_chunks(unfiltered) if tag == b"HEAD")
     head = bytearray(unfiltered[at : at + length]) + filter
     head[1] = flags
     body = unfiltered[at + length + 4 :]
-    damaged = chunks.MAGIC + chunks.pack_chunk(b"HEAD", bytes(head)) + body
+    damaged = container.MAGIC + container.pack_chunk(b"HEAD", bytes(head)) + body
     with pytest.raises(CodecError, match="header"):
         codec.decode(damaged)
     with pytest.raises(Exception, match="HEAD"):
@@ -350,14 +350,14 @@ def test_all_decoders_agree_on_extreme_weights(codec, filtered, extreme):
 
 def test_mutants_are_decoded_or_refused_with_a_format_error(codec, filtered):
     data = filtered[0]
-    at, length = next((at, length) for tag, at, length in chunks.read_chunks(data) if tag == b"HEAD")
+    at, length = next((at, length) for tag, at, length in container.read_chunks(data) if tag == b"HEAD")
     rng, outcomes = np.random.default_rng(0), set()
     for _ in range(60):
         head = bytearray(data[at : at + length])
         head[int(rng.integers(42, length))] = int(rng.integers(256))
         body = data[at + length + 4 :]
         try:
-            codec.decode(chunks.MAGIC + chunks.pack_chunk(b"HEAD", bytes(head)) + body)
+            codec.decode(container.MAGIC + container.pack_chunk(b"HEAD", bytes(head)) + body)
             outcomes.add(str)
         except FormatError as exc:
             outcomes.add(type(exc))

@@ -16,8 +16,8 @@ from support.rdo import check_gradients, rd_cost
 from support.wavelets import inverse_dwt
 from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse, quality_index_of
-from vaecodec.model.exact import INDEX_GAIN, LOC_GAIN
 from vaecodec.model.file import load_model
+from vaecodec.model.network import INDEX_GAIN, LOC_GAIN
 from vaecodec.native.prior import lowest_neighbours, lowest_places
 from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
@@ -36,7 +36,7 @@ from vaecodec.rdo.prior_gradients import (
 )
 from vaecodec.rdo.refinement import Refiner, curvatures_of
 from vaecodec.training import layers, vae
-from vaecodec.transforms import float_wavelet, latents
+from vaecodec.transforms import latents, wavelet
 from vaecodec.transforms.latents import values_of_latents
 from vaecodec.transforms.tiling import Box
 
@@ -60,7 +60,7 @@ def crop(request):
 def test_adjoints_are_those_of_inner_products():
     rng = np.random.default_rng(0)
     low, subbands, fine = rng.normal(size=(3, 5, 4)), rng.normal(size=(9, 5, 4)), rng.normal(size=(3, 10, 8))
-    low_adjoint, subbands_adjoint = float_wavelet.inverse_dwt_adjoint(fine)
+    low_adjoint, subbands_adjoint = wavelet.float_inverse_dwt_adjoint(fine)
     expected = float((inverse_dwt(low, subbands) * fine).sum())
     assert float((low_adjoint * low).sum() + (subbands_adjoint * subbands).sum()) == pytest.approx(expected)
     y, x = rng.normal(size=(3, 2, 768)), rng.normal(size=(48, 32, 3))

@@ -6,7 +6,7 @@ import pytest
 from support.images import synthetic_image
 from vaecodec.config import SQUARED_STEPS_PER_BIT
 from vaecodec.container.image_file import quality_index_of
-from vaecodec.entropy.tables import TOTAL
+from vaecodec.entropy import TOTAL
 from vaecodec.model.file import load_model
 from vaecodec.native.reference.trellis import UNIT, levels, states
 from vaecodec.native.symbols import symbol_values

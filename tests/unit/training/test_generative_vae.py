@@ -6,12 +6,9 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from vaecodec import generative as generation
-from vaecodec.entropy.tables import TOTAL
+from vaecodec.entropy import TOTAL
 from vaecodec.generative import image_sets
-from vaecodec.model import (
-    exact,
-    generative,
-)
+from vaecodec.model import generative, network
 from vaecodec.model.generative import PHASES, VALUES, Generative
 from vaecodec.training.densities import Hurdle, distributions
 from vaecodec.training.freezing import discrete_tables, generative_arrays
@@ -147,7 +144,7 @@ def test_training_lowers_the_loss_and_resumes(tmp_path, capfd):
 
 def test_neighbours_and_shuffles_equal_those_of_training():
     x = np.random.default_rng(0).integers(-9, 9, (2, 4, 4, 8)).astype(np.float32)
-    ops, tensors = exact.Exact({}), Quantised({})
+    ops, tensors = network.Exact({}), Quantised({})
     assert np.array_equal(ops.neighbours(x), tensors.neighbours(tf.constant(x)))
     assert np.array_equal(ops.shuffle(x, 2), tensors.shuffle(tf.constant(x), 2))
     assert np.array_equal(ops.unshuffle(x, 2), tensors.unshuffle(tf.constant(x), 2))

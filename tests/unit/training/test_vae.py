@@ -10,7 +10,7 @@ tf = pytest.importorskip("tensorflow")
 from support.images import synthetic_image
 from support.models import random_weights
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
-from vaecodec.model.exact import ACTIVATION_BITS
+from vaecodec.model.network import ACTIVATION_BITS
 from vaecodec.training.densities import bits, latent_density
 from vaecodec.training.layers import on_grid
 from vaecodec.training.vae import VAE, add_noise, centroid, initial_weights, lambda_of, specification

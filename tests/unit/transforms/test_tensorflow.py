@@ -15,8 +15,8 @@ from vaecodec.errors import CodecError, ModelError
 from vaecodec.model.weights import block_layers, transform_arrays
 from vaecodec.native import networks
 from vaecodec.native.transforms import FilterWeights
+from vaecodec.transforms import NativeTransforms, Transforms, load_transforms
 from vaecodec.transforms import tensorflow as tensors
-from vaecodec.transforms.backends import NativeTransforms, Transforms, load_transforms
 from vaecodec.transforms.networks import integer_color_transform
 from vaecodec.transforms.wavelet import Coefficients, empty_coefficients
 
