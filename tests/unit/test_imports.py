@@ -15,7 +15,7 @@ PACKAGE = ROOT / "vaecodec"
 
 # Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
 ORDER = """
-errors version urls arguments config limits progress atomic threads tensors
+errors version urls arguments config limits progress atomic threads
 container native entropy transforms prior model rdo images lossless codec arrays generative files
 training integrations bench cli
 """.split()

@@ -22,10 +22,10 @@ from vaecodec.arrays import chunks, modes
 from vaecodec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
+from vaecodec.images import to_numpy
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model import added_models, shipped_models
 from vaecodec.model.file import load_model
-from vaecodec.tensors import to_numpy
 
 MODES = ("auto", "planes", "vae", "grid", "stored")
 

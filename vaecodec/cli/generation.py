@@ -19,12 +19,12 @@ from vaecodec.codec import Codec
 from vaecodec.errors import CodecError
 from vaecodec.generative import Score, image_sets
 from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
-from vaecodec.images.channels import to_model_channels
+from vaecodec.images import to_model_channels
 from vaecodec.images.reading import read_image, read_rgb
 from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generative import Generator
 from vaecodec.progress import Console, hushed
-from vaecodec.rdo.table_fitting import fit_tables
+from vaecodec.rdo.quantization import fit_tables
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 LARGE_CELL, SMALL_CELL = 192, 84  # sides of the cells of a contact sheet, in pixels

@@ -19,7 +19,7 @@ from vaecodec.config import STRIDE
 from vaecodec.container import ALPHA, SCALED, SHIFTED, FallbackHeader, insert_chunks
 from vaecodec.container.image_file import Contents, pack_fallback
 from vaecodec.errors import FormatError
-from vaecodec.images.channels import alpha_channel, count_channels, downscale
+from vaecodec.images import alpha_channel, count_channels, downscale
 from vaecodec.limits import NONE
 from vaecodec.progress import Progress, counted
 from vaecodec.threads import Threads, available_cores

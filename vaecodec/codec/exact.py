@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vaecodec.codec import adaptive, fallback
-from vaecodec.images.channels import count_channels
+from vaecodec.images import count_channels
 from vaecodec.progress import Progress
 
 SMALL = 1 << 16  # pixels up to which both are tried

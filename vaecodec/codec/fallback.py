@@ -20,7 +20,7 @@ from vaecodec.config import LAST_ANCHOR
 from vaecodec.container import FallbackHeader
 from vaecodec.container.image_file import pack_fallback
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images.channels import count_channels
+from vaecodec.images import count_channels
 from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.reading import bit_depth, read_16_bit
 from vaecodec.images.writing import encode_png16

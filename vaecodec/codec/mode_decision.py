@@ -20,7 +20,7 @@ from vaecodec.codec.parts import Parts
 from vaecodec.config import lambda_at
 from vaecodec.container import ALPHA, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import pack_fallback, quality_index_of
-from vaecodec.images.channels import alpha_channel, count_bits, count_channels, join_alpha
+from vaecodec.images import alpha_channel, count_bits, count_channels, join_alpha
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
 BLOCK_ROWS = 64

@@ -21,12 +21,7 @@ from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import GREY, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import Contents, quality_index_of
-from vaecodec.images.channels import (
-    check_array,
-    clear_transparent,
-    downscale,
-    join_alpha,
-)
+from vaecodec.images import check_array, clear_transparent, downscale, join_alpha
 from vaecodec.images.strips import ModelRows, Rows, Window, gather
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.progress import Progress, named

@@ -14,14 +14,7 @@ from vaecodec.codec import fallback
 from vaecodec.container import ALPHA, DEEP, GREY
 from vaecodec.container.image_file import Contents
 from vaecodec.errors import CodecError
-from vaecodec.images.channels import (
-    alpha_channel,
-    count_bits,
-    count_channels,
-    split_alpha,
-    to_8_bits,
-    to_model_channels,
-)
+from vaecodec.images import alpha_channel, count_bits, count_channels, split_alpha, to_8_bits, to_model_channels
 
 
 class Parts(NamedTuple):

@@ -21,7 +21,7 @@ from vaecodec.container import SUFFIX, image_file, stored
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
 from vaecodec.files.sources import ByteCounter, Comparison, Source
-from vaecodec.images.frames import check_frame, describe_frames
+from vaecodec.images import check_frame, describe_frames
 from vaecodec.images.inspection import is_image, trailing_bytes
 from vaecodec.images.reading import read_image
 from vaecodec.images.strips import Strips, Window, is_large, open_strips

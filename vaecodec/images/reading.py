@@ -25,12 +25,17 @@ import numpy as np
 from vaecodec.arguments import to_bytes
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
-from vaecodec.images.channels import check_array, split_alpha
-from vaecodec.images.frames import has_png_frames
+from vaecodec.images import (
+    SUB_DIRECTORIES,
+    check_array,
+    has_png_frames,
+    is_array,
+    split_alpha,
+    tiff_directories_fit,
+    to_numpy,
+)
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
-from vaecodec.images.tiff import SUB_DIRECTORIES, tiff_directories_fit
 from vaecodec.progress import collect_messages
-from vaecodec.tensors import is_array, to_numpy
 
 if TYPE_CHECKING:
     from PIL import Image

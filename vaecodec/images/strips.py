@@ -22,11 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from vaecodec.errors import CodecError
-from vaecodec.images.channels import split_alpha, to_model_channels
-from vaecodec.images.frames import has_png_frames
+from vaecodec.images import has_png_frames, split_alpha, tiff_directories_fit, to_model_channels
 from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import ORIENTATION, check_coded_size, read_image
-from vaecodec.images.tiff import tiff_directories_fit
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:

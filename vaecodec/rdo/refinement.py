@@ -31,10 +31,8 @@ from vaecodec.prior import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import quantization
 from vaecodec.rdo.effort import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.eye import share_of_error
-from vaecodec.rdo.float_passes import FloatPasses
-from vaecodec.rdo.integer_passes import IntegerPasses
+from vaecodec.rdo.passes import FloatPasses, IntegerPasses, Passes, Trial
 from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
-from vaecodec.rdo.trial import Passes, Trial
 from vaecodec.rdo.weights import Prices, weights_of_pixels
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms

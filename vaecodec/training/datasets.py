@@ -13,7 +13,7 @@ from PIL import Image
 
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError
-from vaecodec.images.channels import load_npy, read_training_image
+from vaecodec.images import load_npy, read_training_image
 
 Encoded = bytes | np.ndarray  # an image file, or the array of a .npy file
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".npy")

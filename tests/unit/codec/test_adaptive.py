@@ -15,7 +15,7 @@ from vaecodec import container, lossless
 from vaecodec.codec import adaptive, exact, fallback, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.images.channels import downscale
+from vaecodec.images import downscale
 from vaecodec.images.reading import read_image
 from vaecodec.limits import Limits
 from vaecodec.transforms.tiling import Box

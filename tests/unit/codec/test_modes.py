@@ -15,14 +15,7 @@ from vaecodec import container
 from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.images.channels import (
-    alpha_channel,
-    clear_transparent,
-    count_channels,
-    fill_transparent,
-    join_alpha,
-    split_alpha,
-)
+from vaecodec.images import alpha_channel, clear_transparent, count_channels, fill_transparent, join_alpha, split_alpha
 from vaecodec.limits import Limits
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]

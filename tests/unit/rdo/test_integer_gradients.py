@@ -12,8 +12,7 @@ from support.rdo import rd_cost
 from vaecodec.codec import Codec
 from vaecodec.native import library
 from vaecodec.prior import PARTS
-from vaecodec.rdo.float_passes import FloatPasses
-from vaecodec.rdo.integer_passes import IntegerPasses
+from vaecodec.rdo.passes import FloatPasses, IntegerPasses
 from vaecodec.rdo.quantization import quantizer
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.tiling import Box

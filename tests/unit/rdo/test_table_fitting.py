@@ -11,8 +11,7 @@ from vaecodec.model.file import load_model
 from vaecodec.native.reference.trellis import UNIT, levels, states
 from vaecodec.native.symbols import symbol_values
 from vaecodec.prior import choose_symbols, information
-from vaecodec.rdo.quantization import quantizer, targets
-from vaecodec.rdo.table_fitting import QUALITIES, Statistics, fit_tables
+from vaecodec.rdo.quantization import QUALITIES, Statistics, fit_tables, quantizer, targets
 from vaecodec.transforms.wavelet import quantisation_targets
 
 IMAGES = [synthetic_image(64, 96, n) for n in range(len(QUALITIES))]
