@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from vaecodec import arrays as arrays
     from vaecodec.arguments import ImageLike
-    from vaecodec.codec import Codec
-    from vaecodec.codec.opened import OpenedImage
+    from vaecodec.codec import Codec, OpenedImage
     from vaecodec.container.info import Info
     from vaecodec.files.compression import compress_file, decompress_file
     from vaecodec.generative import Score
@@ -47,7 +46,7 @@ __all__ = [
 _LAZY = {
     "Codec": "vaecodec.codec",
     "Info": "vaecodec.container.info",
-    "OpenedImage": "vaecodec.codec.opened",
+    "OpenedImage": "vaecodec.codec",
     "compress_file": "vaecodec.files.compression",
     "decompress_file": "vaecodec.files.compression",
 }
@@ -113,8 +112,7 @@ def encode(
     """
     from vaecodec.codec import exact, modes
     from vaecodec.codec.rate_control import Target
-    from vaecodec.images.reading import read_image, read_samples
-    from vaecodec.images.weights import read_weights
+    from vaecodec.images.reading import read_image, read_samples, read_weights
     from vaecodec.limits import NONE, for_pillow
 
     goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
@@ -242,7 +240,7 @@ def open(
 
     Arguments and errors are those of `decode`.  Notebooks show the image as a preview.
     """
-    from vaecodec.codec.opened import OpenedImage
+    from vaecodec.codec import OpenedImage
 
     _, _, model_name, limits, threads = arguments.check_decoding(None, 1, model, limits, threads)
     return OpenedImage(source, model_name, limits, threads)

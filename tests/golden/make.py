@@ -28,7 +28,7 @@ from support.images import synthetic_image
 from vaecodec import arrays, lossless
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
-from vaecodec.codec import Codec, adaptive, fallback, modes
+from vaecodec.codec import Codec, exact, fallback, modes
 from vaecodec.codec.parts import split
 from vaecodec.config import MAX_TILT, Config
 from vaecodec.container import ALPHA, GREY, image_file, insert_chunks, stored
@@ -255,16 +255,16 @@ def make_adaptive(codec: Codec) -> None:
     files, metadata = {}, {"dpi": np.array([2835, 2835], "<u4").tobytes()}
     for channels, kind in enumerate(("grey", "grey-alpha", "rgb", "rgba"), 1):
         deep = sample(channels, 8, 20, np.uint16) // 3 * 2 + 1
-        files[f"adaptive-{kind}"] = adaptive.pack(sample(channels, 9, 70), 0, metadata, tile=64)
-        files[f"adaptive16-{kind}"] = adaptive.pack(deep, 0)
-        files[f"near-{kind}"] = adaptive.pack(sample(channels, 8, 66), channels, tile=64)
+        files[f"adaptive-{kind}"] = exact.pack(sample(channels, 9, 70), 0, metadata, tile=64)
+        files[f"adaptive16-{kind}"] = exact.pack(deep, 0)
+        files[f"near-{kind}"] = exact.pack(sample(channels, 8, 66), channels, tile=64)
     for effort in (2, 4, 9):
-        files[f"adaptive-effort{effort}"] = adaptive.pack(sample(3, 9, 70), 0, metadata, tile=64, effort=effort)
-    files["near16-effort9"] = adaptive.pack(sample(2, 8, 20, np.uint16) // 3 * 2 + 1, 5, effort=9)
+        files[f"adaptive-effort{effort}"] = exact.pack(sample(3, 9, 70), 0, metadata, tile=64, effort=effort)
+    files["near16-effort9"] = exact.pack(sample(2, 8, 20, np.uint16) // 3 * 2 + 1, 5, effort=9)
     grey = sample(1, 8, 20, np.uint16)
-    files["adaptive12-grey"] = adaptive.pack(grey >> 4)
-    files["adaptive-shifted"] = adaptive.pack(grey & 0xFFC0)
-    files["adaptive-scaled"] = adaptive.pack(grey)
+    files["adaptive12-grey"] = exact.pack(grey >> 4)
+    files["adaptive-shifted"] = exact.pack(grey & 0xFFC0)
+    files["adaptive-scaled"] = exact.pack(grey)
     soft = synthetic_image(16, 24, 40)
     alpha = [(ALPHA, lossless.encode(np.ascontiguousarray(soft[..., 1])))]
     files["vae-adaptive-alpha"] = insert_chunks(codec.encode(soft, 70, tune="psnr"), alpha)

@@ -86,7 +86,7 @@ def code(minutes: float) -> None:
 
     from support.images import synthetic_image
     from support.mutants import tiny_model
-    from vaecodec.codec import Codec, adaptive, modes
+    from vaecodec.codec import Codec, exact, modes
 
     codecs = [Codec(tiny_model(), threads=1), Codec(tiny_model(), threads=THREADS)]
     until, done, lock = time.monotonic() + 60 * minutes, 0, threading.Lock()
@@ -104,7 +104,7 @@ def code(minutes: float) -> None:
                 decoded = codec.decode(data)
                 assert decoded.shape == pixels.shape
             else:
-                data = adaptive.pack(pixels, rng.choice((0, 2)), threads=THREADS, tile=64)
+                data = exact.pack(pixels, rng.choice((0, 2)), threads=THREADS, tile=64)
                 key = (size, data[24:28], len(data))
                 modes.decode(data, threads=THREADS)
             with lock:

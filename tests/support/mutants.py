@@ -19,7 +19,7 @@ from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import entropy, prior
-from vaecodec.codec import Codec, adaptive, modes
+from vaecodec.codec import Codec, exact, modes
 from vaecodec.config import QUALITY_INDICES, Config
 from vaecodec.container import MAGIC
 from vaecodec.container.image_file import Parsed, pack, parse
@@ -235,7 +235,7 @@ class Exact:
         for channels, deep, bound in itertools.product((1, 2, 3, 4), (False, True), (0, 3)):
             for width in (11, 70):
                 image = self._image(rng, 6, width, channels, 16 if deep else 8)
-                self._files.append(adaptive.pack(image, bound, tile=64))
+                self._files.append(exact.pack(image, bound, tile=64))
 
     def _image(self, rng: np.random.Generator, height: int, width: int, channels: int, depth: int) -> np.ndarray:
         top = (1 << depth) - 1
@@ -251,7 +251,7 @@ class Exact:
             largest = (30, 80) if rng.randrange(16) == 0 else (9, 20)
             size = rng.randint(1, largest[0]), rng.randint(1, largest[1]), rng.randint(1, 4)
             image, bound = self._image(generator, *size, rng.randint(1, 16)), rng.choice((0, 0, 1, 16))
-            decoded = modes.decode(adaptive.pack(image, bound, threads=1, tile=64), threads=1)
+            decoded = modes.decode(exact.pack(image, bound, threads=1, tile=64), threads=1)
             if np.abs(decoded.reshape(image.shape).astype(int) - image).max() > bound:
                 raise AssertionError("a sample is beyond the bound")
             return

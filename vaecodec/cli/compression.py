@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from vaecodec import limits
 from vaecodec.arguments import check_tune
-from vaecodec.cli.checks import check_files, check_folders, check_no_stdin, check_stdin, split_output
+from vaecodec.cli.options import check_files, check_folders, check_no_stdin, check_stdin, split_output
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import SUFFIX
 from vaecodec.errors import CodecError

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from vaecodec.cli.checks import check_stdin
+from vaecodec.cli.options import check_stdin
 from vaecodec.cli.parser import make_parser
 from vaecodec.container.info import describe_file
 from vaecodec.errors import CodecError, ModelError

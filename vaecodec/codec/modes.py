@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from vaecodec.arguments import DEFAULT_TUNE, check_reduction
-from vaecodec.codec import Codec, adaptive, codec_for, exact, fallback
+from vaecodec.codec import Codec, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.parts import check_samples, decode_alpha, split, split_colours
 from vaecodec.codec.rate_control import Target, meet
@@ -347,7 +347,7 @@ def _decode_fallback(
 ) -> Iterator[np.ndarray]:
     """Decode a box of an image without latents in strips of rows, those of other codecs in one."""
     if header.coding == "adaptive":
-        return adaptive.decode_strips(data, contents, header, box, reduce, threads, progress)
+        return exact.decode_strips(data, contents, header, box, reduce, threads, progress)
     shape, payload = (header.height, header.width), contents.data.of(data)
     if header.coding == "lossless":
         samples = fallback.decode_lossless(payload, shape, header.channels, header.depth)

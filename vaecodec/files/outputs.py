@@ -23,9 +23,8 @@ from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, Ski
 from vaecodec.files.sources import ByteCounter, Comparison, Source
 from vaecodec.images import check_frame, describe_frames
 from vaecodec.images.inspection import is_image, trailing_bytes
-from vaecodec.images.reading import read_image
+from vaecodec.images.reading import read_image, read_weights
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
-from vaecodec.images.weights import read_weights
 from vaecodec.images.writing import write_strips
 from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.progress import Progress

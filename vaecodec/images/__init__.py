@@ -240,6 +240,16 @@ def downscale(samples: np.ndarray, box: Box, factor: int) -> np.ndarray:
     return clear_transparent(means) if samples.ndim == 3 else means[..., 0]
 
 
+def key_to_alpha(samples: np.ndarray, key: Any) -> np.ndarray:
+    """Opaque samples with an alpha of 0 at pixels of the colour `key`, if there are any."""
+    if not isinstance(key, (int, tuple)):
+        return samples
+    colours = samples[..., None] if samples.ndim == 2 else samples
+    opaque = (colours != np.asarray(key, np.int64)).any(axis=-1)
+    alpha = (opaque * np.iinfo(samples.dtype).max).astype(samples.dtype)
+    return samples if opaque.all() else np.dstack([samples, alpha])
+
+
 def fill_transparent(rgb: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Continue the colours of pixels that are visible, bool[H, W], smoothly into the others.
 

@@ -10,6 +10,8 @@ RGB, bilevel images become 8-bit grey.  Images that samples cannot represent (fl
     "exif"  EXIF data without orientation, from the TIFF header on
     "xmp"   the XMP packet
     "dpi"   RESOLUTION: horizontal and vertical pixels per metre
+
+The weights of an image's pixels, a map of what matters in it, are read from an image file, too.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from vaecodec.images import (
     check_array,
     has_png_frames,
     is_array,
+    key_to_alpha,
     split_alpha,
     tiff_directories_fit,
     to_numpy,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from vaecodec.arguments import ImageLike
+
 
 EXPECTED = "a path, an encoded image, an array or a Pillow image"
 GREY_MODES = ("1", "L", "LA", "La")
@@ -188,7 +192,7 @@ def _convert(
     else:
         rows, columns = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
         deep_samples = deep_samples.swapaxes(0, 1) if orientation > 4 else deep_samples
-        samples = _key_to_alpha(deep_samples[::rows, ::columns], image.info.get("transparency"))
+        samples = key_to_alpha(deep_samples[::rows, ::columns], image.info.get("transparency"))
         icc = image.info.get("icc_profile")
     sides_swapped = max(orientation_in_tiff, orientation) > 4
     return np.ascontiguousarray(samples), _collect_metadata(upright, icc, exif, sides_swapped, notes)
@@ -209,21 +213,11 @@ def _convert_8_bit(image: Image.Image, raw: str, notes: list[str]) -> tuple[np.n
     elif is_grey:
         if isinstance(key, int):
             key *= {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow scales these samples to 8 bits, but not the key
-        samples = _key_to_alpha(np.asarray(image.convert("L")), key)
+        samples = key_to_alpha(np.asarray(image.convert("L")), key)
     else:
         rgb, icc = convert_to_rgb(image, notes)
-        return _key_to_alpha(np.asarray(rgb), key), icc
+        return key_to_alpha(np.asarray(rgb), key), icc
     return samples, _profile_in(image, (b"GRAY", b"RGB ") if is_grey else (b"RGB ",), notes)
-
-
-def _key_to_alpha(samples: np.ndarray, key: Any) -> np.ndarray:
-    """Opaque samples with an alpha of 0 at pixels of the colour `key`, if there are any."""
-    if not isinstance(key, (int, tuple)):
-        return samples
-    colours = samples[..., None] if samples.ndim == 2 else samples
-    opaque = (colours != np.asarray(key, np.int64)).any(axis=-1)
-    alpha = (opaque * np.iinfo(samples.dtype).max).astype(samples.dtype)
-    return samples if opaque.all() else np.dstack([samples, alpha])
 
 
 def _profile_in(image: Image.Image, spaces: tuple[bytes, ...], notes: list[str]) -> bytes | None:
@@ -370,3 +364,36 @@ def _collect_metadata(
     if gamma and not icc and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > 0.005:
         notes.append(f"its gamma of {gamma:g} is left out")
     return {key: value for key, value in metadata.items() if isinstance(value, bytes) and value}
+
+
+def read_weights(source: ImageLike, shape: tuple[int, int]) -> np.ndarray:
+    """Weights f32[H, W], 0..1, of an image of (H, W) pixels.
+
+    Args:
+        source: an array [H, W] of floats 0..1, or a grey image as read_image takes it, where white is 1.
+        shape: (H, W).
+
+    Raises:
+        OSError: the source cannot be read.
+        TypeError: it is neither an array nor what read_image takes.
+        ValueError: it is no image, or has another size, or colours, or a number beyond 0..1.
+    """
+    if isinstance(source, np.ndarray) and source.dtype.kind in "fb":
+        weights = source.astype(np.float32)
+    else:
+        try:
+            samples, _ = read_image(source)
+        except CodecError as exc:
+            raise ValueError(f"roi is no image: {exc}") from exc
+        except TypeError as exc:
+            raise TypeError(f"roi{str(exc).removeprefix('image')}") from exc
+        if samples.ndim == 3 and samples.shape[2] >= 3 and (samples[..., :3] == samples[..., :1]).all():
+            samples = samples[..., 0]
+        if samples.ndim != 2:
+            raise ValueError("roi is not a grey image")
+        weights = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
+    if weights.shape != shape:
+        raise ValueError(f"roi is {list(weights.shape)}, expected {list(shape)}: the image's rows and columns")
+    if not ((weights >= 0) & (weights <= 1)).all():
+        raise ValueError("roi has numbers beyond 0..1")
+    return weights

@@ -12,7 +12,7 @@ from support.damage import mutants, with_right_crcs
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
 from vaecodec import container, lossless
-from vaecodec.codec import adaptive, exact, fallback, modes
+from vaecodec.codec import exact, fallback, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images import downscale
@@ -35,8 +35,8 @@ def sample(channels, height, width, dtype=np.uint8):
 @pytest.mark.parametrize("max_error", [0, 3])
 def test_tiles_windows_and_previews(channels, dtype, max_error):
     samples = sample(channels, 130, 150, dtype)
-    data = adaptive.pack(samples, max_error, threads=1, tile=64)
-    assert adaptive.pack(samples, max_error, threads=3, tile=64) == data
+    data = exact.pack(samples, max_error, threads=1, tile=64)
+    assert exact.pack(samples, max_error, threads=3, tile=64) == data
     decoded = modes.decode(data, threads=1)
     assert decoded.dtype == dtype and decoded.shape == samples.shape
     errors = np.abs(decoded.astype(int) - samples)
@@ -60,7 +60,7 @@ def test_all_small_sizes(height):
         for channels, dtype in itertools.product((1, 4), (np.uint8, np.uint16)):
             samples = sample(channels, height, width, dtype)
             np.testing.assert_array_equal(modes.decode(exact.encode(samples, threads=1)), samples)
-            near = modes.decode(adaptive.pack(samples, width, threads=1))
+            near = modes.decode(exact.pack(samples, width, threads=1))
             assert np.abs(near.astype(int) - samples).max() <= width
 
 
@@ -88,7 +88,7 @@ def test_all_sizes_up_to_65(height):
 @pytest.mark.parametrize("bits", [9, 10, 12, 15])
 def test_samples_of_few_bits_are_coded_as_such(bits):
     samples = sample(3, 20, 30, np.uint16) >> (16 - bits)
-    data = adaptive.pack(samples)
+    data = exact.pack(samples)
     assert image_file.info(data)["depth"] == bits
     np.testing.assert_array_equal(modes.decode(data), samples)
 
@@ -102,7 +102,7 @@ def test_samples_that_were_expanded_to_16_bits_are_coded_with_fewer(bits):
     shifted = coded << (16 - bits)
     scaled = ((coded.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
     for samples, max_error in itertools.product((shifted, scaled), (0, 9)):
-        data = adaptive.pack(samples, max_error)
+        data = exact.pack(samples, max_error)
         assert len(data) < 300 + 1.2 * coded.size * bits / 8
         about = image_file.info(data)
         assert (about["depth"], about["max_error"]) == (16, 0)
@@ -112,7 +112,7 @@ def test_samples_that_were_expanded_to_16_bits_are_coded_with_fewer(bits):
 def test_colours_under_transparent_alpha_are_kept():
     samples = sample(4, 40, 50)
     samples[:20, :, 3] = 0
-    for data in (adaptive.pack(samples), exact.encode(samples)):
+    for data in (exact.pack(samples), exact.encode(samples)):
         np.testing.assert_array_equal(modes.decode(data), samples)
 
 
@@ -151,8 +151,8 @@ def altered(data, **fields):
 
 
 def test_tiles_that_contradict_the_header_are_refused():
-    data = adaptive.pack(sample(3, 70, 100), tile=64)
-    deep = adaptive.pack(sample(3, 20, 30, np.uint16))
+    data = exact.pack(sample(3, 70, 100), tile=64)
+    deep = exact.pack(sample(3, 20, 30, np.uint16))
     wrong = [
         altered(data, height=71),
         altered(data, width=64),
@@ -173,7 +173,7 @@ def test_tiles_that_contradict_the_header_are_refused():
 
 
 def test_windows_notice_damage_in_their_tiles_only():
-    data = bytearray(adaptive.pack(sample(1, 64, 200), tile=64))
+    data = bytearray(exact.pack(sample(1, 64, 200), tile=64))
     size = lossless.size_at(bytes(data), image_file.contents(bytes(data)).data.offset)
     data[image_file.contents(bytes(data), check_data=False).data.offset + size - 9] ^= 1
     with pytest.raises(FormatError, match="tile 0 is damaged"):
@@ -184,7 +184,7 @@ def test_windows_notice_damage_in_their_tiles_only():
 
 
 def test_limits_are_those_of_the_window():
-    data = adaptive.pack(sample(3, 130, 150), tile=64)
+    data = exact.pack(sample(3, 130, 150), tile=64)
     with pytest.raises(LimitError):
         modes.decode(data, limits=Limits(pixels=130 * 150 - 1))
     assert modes.decode(data, (0, 0, 20, 20), limits=Limits(pixels=800)).shape == (20, 20, 3)
@@ -199,7 +199,7 @@ def test_limits_are_those_of_the_window():
 
 
 def test_mutants_are_refused_or_decode():
-    files = [adaptive.pack(sample(channels, 9, 70, dtype), channels % 2, tile=64)
+    files = [exact.pack(sample(channels, 9, 70, dtype), channels % 2, tile=64)
              for channels in (1, 2, 3, 4) for dtype in (np.uint8, np.uint16)]  # fmt: skip
     for mutant in mutants(5, 400, files):
         try:
@@ -211,11 +211,11 @@ def test_mutants_are_refused_or_decode():
 def test_the_second_decoder_agrees():
     model = reference_decoder.read_model(str(GOLDEN / "tiny.vcm"))
     rng = np.random.default_rng(3)
-    files = [adaptive.pack(sample(1, 5, 70), tile=64)]
+    files = [exact.pack(sample(1, 5, 70), tile=64)]
     for channels, dtype in itertools.product((1, 2, 3, 4), (np.uint8, np.uint16)):
         height, width = rng.integers(1, 9), rng.integers(1, 14)
-        files.append(adaptive.pack(sample(channels, height, width, dtype), int(rng.choice((0, 1, 16)))))
-    files += [adaptive.pack(sample(3, 6, 7).astype(np.uint16) * factor) for factor in (257, 256, 9)]
+        files.append(exact.pack(sample(channels, height, width, dtype), int(rng.choice((0, 1, 16)))))
+    files += [exact.pack(sample(3, 6, 7).astype(np.uint16) * factor) for factor in (257, 256, 9)]
     for data in files:
         expected = modes.decode(data)
         decoded = reference_decoder.decode(data, model)
@@ -231,10 +231,10 @@ def test_the_second_decoder_agrees():
 def test_an_alpha_chunk_belongs_to_two_and_four_channels():
     plane = [(container.ALPHA, fallback.encode_plane(sample(1, 20, 30)))]
     with pytest.raises(FormatError, match="ALPH"):
-        modes.decode(container.insert_chunks(adaptive.pack(sample(3, 20, 30)), plane))
+        modes.decode(container.insert_chunks(exact.pack(sample(3, 20, 30)), plane))
     for channels in (2, 4):
         with pytest.raises(FormatError, match="ALPH"):
-            modes.decode(altered(adaptive.pack(sample(channels, 20, 30))))
+            modes.decode(altered(exact.pack(sample(channels, 20, 30))))
 
 
 def test_a_payload_begins_with_the_crc_of_its_samples():

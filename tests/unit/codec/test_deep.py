@@ -15,7 +15,7 @@ from vaecodec.config import FINE_MAX
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, TargetError
 from vaecodec.images import alpha_channel, count_bits, join_alpha, to_8_bits
-from vaecodec.images.weights import read_weights
+from vaecodec.images.reading import read_weights
 from vaecodec.native import library
 
 TINY = str(GOLDEN / "tiny.vcm")
