@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 STRIDE = 16  # pixels per latent cell, each way
@@ -39,7 +39,7 @@ FINE_MAX = 255 << 6  # white in 1/64 of a step of 8 bits, of which decoders make
 CELL = STRIDE * STRIDE  # pixels of a cell
 FILTER_REACH = 4  # samples that the restoration filter reaches to each side
 
-LIMITS = {"channels": (1, MAX_CHANNELS)}  # of fields that are not within 1..4096
+LIMITS = {"channels": (1, MAX_CHANNELS), "analysis_blocks": (0, 64)}  # of fields that are not within 1..4096
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,39 @@ class Config:
     coarser: int = 96  # width of those for the other octaves
     hyper_width: int = 32  # width of the networks for the lowest coefficients
     channels: int = 3  # C, samples of a pixel: 1 grey, 3 RGB, 2 and 4 to 16 any
+    # Blocks of the analysis at either resolution, where it has more than the synthesis.  Training needs the number; a
+    # model file leaves it out, since its tensors say so and decoders need no analysis.
+    analysis_blocks: int = 0
 
     def to_dict(self) -> dict[str, int]:
-        """The fields as a JSON-ready mapping."""
-        return asdict(self)
+        """The fields as a JSON-ready mapping; without `analysis_blocks` where it is 0."""
+        values = asdict(self)
+        if not self.analysis_blocks:
+            del values["analysis_blocks"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, int]) -> Config:
         """The inverse of to_dict; raises ValueError on a missing or unknown field, or one out of range."""
         names = {field.name for field in fields(cls)}
-        if set(values) != names:
+        if set(values) | {"analysis_blocks"} != names:
             raise ValueError(f"config has fields {sorted(values)}, expected {sorted(names)}")
         for name, value in values.items():
             low, high = LIMITS.get(name, (1, 4096))
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"config field {name} is {value!r}, expected an integer in {low}..{high}")
         return cls(**values)
+
+    @property
+    def of_decoders(self) -> Config:
+        """The fields that decoders know."""
+        return replace(self, analysis_blocks=0)
+
+    @property
+    def of_analysis(self) -> Config:
+        """The sizes of the analysis: its numbers of blocks may be larger than those of the synthesis."""
+        fine, coarse = (max(blocks, self.analysis_blocks) for blocks in (self.fine_blocks, self.coarse_blocks))
+        return replace(self, fine_blocks=fine, coarse_blocks=coarse)
 
     @property
     def latents(self) -> int:

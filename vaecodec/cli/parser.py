@@ -201,6 +201,8 @@ def _add_training(add_command: AddCommand) -> None:
     )
     text = "eye: train the analysis of --from MODEL alone, by SSIMULACRA2, for freeze --eye-of (default: psnr)"
     add("--tune", choices=TUNES, help=text)
+    text = "of the analysis, where it is to have more than the synthesis; new ones change nothing at first"
+    add("--analysis-blocks", type=positive, metavar="N", help=f"blocks at 1/8 and at 1/16 {text}")
     add("--enlarged", type=float, metavar="PART", help="part of the crops that are enlarged first (default: 0)")
     add(
         "--from",

@@ -91,7 +91,10 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
         start_config, weights = _load_weights(args.start, tune)
     if args.channels is not None:
         base = config or (stored.config if stored else start_config or runs.preset("small"))
-        config = runs.with_channels(base, args.channels)
+        config = runs.with_sizes(base, channels=args.channels)
+    if args.analysis_blocks is not None:
+        base = config or (stored.config if stored else start_config or runs.preset("small"))
+        config = runs.with_sizes(base, analysis_blocks=args.analysis_blocks)
     if stored is not None:
         _check_unchanged(args, stored, config, chosen)
         if stored.start:  # for validation; a run does not need its start to go on
@@ -100,7 +103,7 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
         return stored.config, train_step.Options(**{**asdict(stored.options), **chosen}), weights
     if weights is not None:
         start_config, weights = _fitting(start_config, weights, config)
-        if config not in (None, start_config):
+        if config not in (None, start_config, getattr(start_config, "of_decoders", None)):
             raise CodecError(f"{args.start} does not have the architecture {runs.describe(config)}")
         config = start_config
     config = config or runs.preset("small")
@@ -157,12 +160,15 @@ def _load_weights(source: str, tune: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _fitting(config: Any, weights: dict[str, Any], target: Any) -> tuple[Any, dict[str, Any]]:
-    """The config and weights of a model, or of the grey model made from it where one is wanted."""
+    """The config and weights of a model, or of the grey or deeper model made from it where one is wanted."""
     from vaecodec.config import Config
-    from vaecodec.training.freezing import COLOURS, grey_weights
+    from vaecodec.training.freezing import COLOURS, grey_weights, with_deeper_analysis
 
-    if isinstance(target, Config) and isinstance(config, Config) and (target.channels, config.channels) == (1, COLOURS):
-        return grey_weights(config, weights)
+    if isinstance(target, Config) and isinstance(config, Config):
+        if (target.channels, config.channels) == (1, COLOURS):
+            config, weights = grey_weights(config, weights)
+        if target.of_decoders == config.of_decoders and target.analysis_blocks > config.analysis_blocks:
+            config, weights = with_deeper_analysis(config, weights, target.analysis_blocks)
     return config, weights
 
 

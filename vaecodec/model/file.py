@@ -175,6 +175,7 @@ def build_model(
     if isinstance(config, Generative):
         return build_generator(name, model_id, config, arrays, notes)
     _check_tensors(arrays)
+    require(not config.analysis_blocks, "its configuration has analysis_blocks, which only training needs")
     return Model(name, model_id, config, arrays, notes, shipped)
 
 

@@ -101,6 +101,7 @@ def analysis(ops: AnalysisArithmetic, config: Config, x: Array) -> Array:
 
 def analysis_residual(ops: ConditionedArithmetic, config: Config, x: Array) -> Array:
     """What the network adds to the wavelet coefficients, [..., h, w, M]."""
+    config = config.of_analysis
     t = ops.dense("analysis/fine", ops.unshuffle(x, 8), config.fine)
     t = ops.condition("analysis/fine", t)
     for n in range(config.fine_blocks):

@@ -95,6 +95,7 @@ def subband_scales(channels: int) -> np.ndarray:
 
 def block_layers(config: Config, side: str) -> list[str]:
     """Names of the layers of a transform that are within blocks."""
+    config = config.of_analysis if side == "analysis" else config
     places = [*(f"coarse{n}" for n in range(config.coarse_blocks)), *(f"fine{n}" for n in range(config.fine_blocks))]
     return [f"{side}/{place}/{part}" for place in places for part in BLOCK]
 

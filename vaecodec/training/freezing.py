@@ -40,7 +40,7 @@ from vaecodec.training.densities import distributions
 from vaecodec.training.runs import averaged_weights
 from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms import EYE, arrays_for_the_eye
-from vaecodec.transforms.networks import LOG_BITS
+from vaecodec.transforms.networks import LOG_BITS, analysis_blocks
 from vaecodec.transforms.wavelet import NORM, OCTAVES, SUBBANDS
 
 TAIL = 2.0**-21  # a table ends where less mass than this is left on a side; the escape covers the rest
@@ -68,6 +68,7 @@ def freeze(source: str, out: str, name: str | None = None, notes: dict[str, Any]
     config, weights = averaged_weights(source)
     arrays = generative_arrays(weights) if isinstance(config, Generative) else photograph_arrays(config, weights)
     name = name or os.path.splitext(os.path.basename(out))[0]
+    config = config.of_decoders if isinstance(config, Config) else config
     write_atomic(out, pack_model(name, config, arrays, notes or {}), overwrite=True)
     return identify(config.to_dict(), arrays)
 
@@ -80,13 +81,13 @@ def freeze_eye(source: str, model_path: str, out: str) -> str:
     """
     config, weights = averaged_weights(source)
     model = load_model(model_path)
-    if config != model.config:
+    if not isinstance(config, Config) or config.of_decoders != model.config:
         raise CodecError(f"{source} does not have the architecture of {model_path}")
     arrays = {name: array for name, array in model.arrays.items() if not name.startswith(EYE)}
     new = photograph_arrays(config, weights).items()
     arrays |= {EYE + name: array for name, array in new if name.startswith(("analysis/", "gains/analysis/"))}
-    write_atomic(out, pack_model(model.name, config, arrays, model.notes), overwrite=True)
-    return identify(config.to_dict(), arrays)
+    write_atomic(out, pack_model(model.name, model.config, arrays, model.notes), overwrite=True)
+    return identify(model.config.to_dict(), arrays)
 
 
 def unfreeze(model: Model, tune: str = "psnr") -> tuple[Config, Weights]:
@@ -98,17 +99,30 @@ def unfreeze(model: Model, tune: str = "psnr") -> tuple[Config, Weights]:
     if tune == "eye":
         arrays |= arrays_for_the_eye(arrays)
     weights = {**transform_weights(model.config, arrays), **model.prior_weights}
+    config, sizes = model.config, {"fine": model.config.fine_blocks, "coarse": model.config.coarse_blocks}
+    blocks = [analysis_blocks(arrays, place, least) for place, least in sizes.items()]
+    if blocks != [*sizes.values()]:
+        config = replace(config, analysis_blocks=max(blocks))
     weights |= {name: model.array(f"start/{name}") for name in TABULATED}
     for name, gain in TRANSFORM_CONDITIONS.items():
         if f"gains/{gain}" not in arrays:
             raise ModelError(f"model {model.name} has no gains/{gain}")
         weights[name] = (arrays[f"gains/{gain}"] * (math.log(2) / (1 << LOG_BITS))).astype(np.float32)
-    expected = vae.initial_weights(model.config)
+    expected = vae.initial_weights(config)
     for name, value in expected.items():
         if name not in weights or weights[name].shape != value.shape:
             shape = weights[name].shape if name in weights else "missing"
             raise ModelError(f"model {model.name}: {name} has shape {shape}, expected {value.shape}")
-    return model.config, {name: weights[name].astype(np.float32) for name in expected}
+    return config, {name: weights[name].astype(np.float32) for name in expected}
+
+
+def with_deeper_analysis(config: Config, weights: Weights, blocks: int, seed: int = 0) -> tuple[Config, Weights]:
+    """The same model with more blocks in its analysis, which change nothing until they are trained."""
+    config = replace(config, analysis_blocks=blocks)
+    for name, value in vae.initial_weights(config, seed).items():
+        if name not in weights:
+            weights = {**weights, name: 0 * value if name.split("/")[2] in ("out", "mix") else value}
+    return config, weights
 
 
 def photograph_arrays(config: Config, weights: Weights) -> Weights:

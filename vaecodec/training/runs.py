@@ -78,12 +78,12 @@ def preset(name: str) -> Architecture:
     return presets[name]
 
 
-def with_channels(config: Architecture, channels: int) -> Config:
-    """The architecture for another number of samples a pixel; raises CodecError."""
+def with_sizes(config: Architecture, **sizes: int) -> Config:
+    """The architecture with other fields of Config, such as channels; raises CodecError."""
     if isinstance(config, Generative):
-        raise CodecError("a model of digits has one channel")
+        raise CodecError("a model of digits has one channel, and an analysis of its own")
     try:
-        return Config.from_dict({**config.to_dict(), "channels": channels})
+        return Config.from_dict({**config.to_dict(), **sizes})
     except ValueError as exc:
         raise CodecError(str(exc)) from exc
 

@@ -190,5 +190,5 @@ class Validator:
 
 def frozen(config: Config, weights: Weights) -> Model:
     """The model that freezing makes of weights; raises CodecError for weights beyond fixed point."""
-    arrays = photograph_arrays(config, weights)
+    arrays, config = photograph_arrays(config, weights), config.of_decoders
     return Model("run", identify(config.to_dict(), arrays), config, arrays, {})

@@ -211,17 +211,30 @@ class Multipliers:
         self.at = lru_cache(maxsize=32)(lambda place, index: multipliers(interpolate(anchors[place], index)))
 
 
+def analysis_blocks(arrays: Arrays, place: str, least: int) -> int:
+    """How many blocks the analysis has at a place, "fine" or "coarse": as many as there are tensors of, or `least`."""
+    count = least
+    while f"analysis/{place}{count}/in/kernel" in arrays:
+        count += 1
+    return count
+
+
 class Analysis:
-    """The analysis transform of a model; raises ModelError if its tensors do not fit."""
+    """The analysis transform of a model, of at least as many blocks as the synthesis has.
+
+    Raises ModelError if its tensors do not fit.
+    """
 
     def __init__(self, config: Config, arrays: Arrays) -> None:
         channels, fine, coarse = config.channels, config.fine, config.coarse
         self.channels = channels
         self.colors = integer_color_transform(channels)
         self.fine = load_dense(arrays, "analysis/fine", 64 * channels, fine)
-        self.fine_blocks = [load_block(arrays, f"analysis/fine{n}", fine) for n in range(config.fine_blocks)]
+        fine_blocks = range(analysis_blocks(arrays, "fine", config.fine_blocks))
+        coarse_blocks = range(analysis_blocks(arrays, "coarse", config.coarse_blocks))
+        self.fine_blocks = [load_block(arrays, f"analysis/fine{n}", fine) for n in fine_blocks]
         self.coarse = load_dense(arrays, "analysis/coarse", 4 * fine, coarse)
-        self.coarse_blocks = [load_block(arrays, f"analysis/coarse{n}", coarse) for n in range(config.coarse_blocks)]
+        self.coarse_blocks = [load_block(arrays, f"analysis/coarse{n}", coarse) for n in coarse_blocks]
         self.latents = load_dense(arrays, "analysis/latents", coarse, CELL * channels)
         self.multipliers = Multipliers(arrays, "analysis", fine, coarse)
 

@@ -18,14 +18,15 @@ from vaecodec.cli import main
 from vaecodec.config import Config
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.images import metrics
-from vaecodec.model.file import load_model, parse_model
+from vaecodec.model.file import Model, load_model, pack_model, parse_model
 from vaecodec.rdo.eye import prices_of_squares
 from vaecodec.training import train_step
 from vaecodec.training.eye import eye_loss, prices_of_parts
-from vaecodec.training.freezing import unfreeze
+from vaecodec.training.freezing import photograph_arrays, unfreeze, with_deeper_analysis
 from vaecodec.training.runs import initial_state, layout_of
 from vaecodec.training.ssimulacra2 import ssimulacra2
 from vaecodec.training.vae import VAE
+from vaecodec.training.validation import frozen
 from vaecodec.transforms.networks import Analysis
 
 CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
@@ -127,11 +128,14 @@ def test_loss_has_no_gradient_by_what_decoders_need(photograph):
 
 @pytest.fixture(scope="module")
 def tuned_path(tmp_path_factory):
-    """Path of `small` with another analysis for the eye."""
+    """Path of `small` with another, deeper analysis for the eye."""
     from safetensors.numpy import save_file
 
-    folder = tmp_path_factory.mktemp("eye")
-    config, weights = unfreeze(load_model("small"))
+    folder, rng = tmp_path_factory.mktemp("eye"), np.random.default_rng(4)
+    config, weights = with_deeper_analysis(*unfreeze(load_model("small")), 3)
+    for place in ("fine2", "coarse2"):
+        name = f"analysis/{place}/mix/kernel"
+        weights[name] = rng.normal(0, 0.02, weights[name].shape).astype(np.float32)
     weights["analysis/latents/bias"] = weights["analysis/latents/bias"] + np.float32(0.004)
     path = str(folder / "eye.safetensors")
     metadata = {"config": json.dumps(config.to_dict())}
@@ -155,8 +159,45 @@ def test_an_analysis_for_the_eye_changes_files_of_that_tune_alone(tuned_path, ph
 
 def test_training_goes_on_from_the_analysis_of_its_tune(tuned_path):
     model = load_model(tuned_path)
-    plain, eye = (unfreeze(model, tune)[1]["analysis/latents/bias"] for tune in ("psnr", "eye"))
-    assert np.allclose(eye - plain, 0.004, atol=1e-4)
+    (plain_config, plain), (config, eye) = (unfreeze(model, tune) for tune in ("psnr", "eye"))
+    assert np.allclose(eye["analysis/latents/bias"] - plain["analysis/latents/bias"], 0.004, atol=1e-4)
+    assert plain_config == model.config == config.of_decoders and config.analysis_blocks == 3
+    assert set(eye) - set(plain) == {name for name in eye if name.startswith(("analysis/fine2/", "analysis/coarse2/"))}
+
+
+def test_new_blocks_change_nothing_until_they_are_trained(photograph):
+    config, weights = unfreeze(load_model("small"))
+    models = [frozen(*pair) for pair in ((config, weights), with_deeper_analysis(config, weights, 4))]
+    assert models[0].id == models[1].id and len(models[1].arrays) > len(models[0].arrays)
+    blocks = [Analysis(model.config, model.arrays).coarse_blocks for model in models]
+    assert [*map(len, blocks)] == [2, 4]
+    plain, deeper = (Codec(model, threads=1).encode(photograph, 60) for model in models)
+    assert plain == deeper
+
+
+def test_models_do_not_keep_the_number_of_blocks(tuned_path):
+    with open(tuned_path, "rb") as file:
+        data = file.read()
+    config, weights = with_deeper_analysis(*unfreeze(load_model("small")), 3)
+    arrays = photograph_arrays(config, weights)
+    assert Model("a", "0", config.of_decoders, arrays, {}).config == load_model("small").config
+    with pytest.raises(ModelError, match="analysis_blocks"):
+        parse_model(pack_model("a", config, arrays, {}), "here")
+    assert b"analysis_blocks" not in data
+
+
+def test_options_make_a_deeper_analysis():
+    from vaecodec.cli.training import _fitting
+    from vaecodec.training import runs
+
+    config, weights = unfreeze(load_model("small"))
+    deeper, more = _fitting(config, weights, runs.with_sizes(config, analysis_blocks=5))
+    assert deeper.of_analysis.fine_blocks == deeper.of_analysis.coarse_blocks == 5
+    assert set(more) == set(layout_of(deeper).names) > set(weights)
+    assert runs.describe(deeper) == "small with analysis_blocks 5"
+    for wrong in (65, -1):
+        with pytest.raises(CodecError, match="analysis_blocks"):
+            runs.with_sizes(config, analysis_blocks=wrong)
 
 
 def test_another_architecture_is_refused(tmp_path, capsys):
