@@ -21,7 +21,7 @@ from vaecodec.bench.peer import Options, Peer
 from vaecodec.bench.peers import open_peer
 from vaecodec.codec import modes
 from vaecodec.container import image_file
-from vaecodec.images import split_alpha
+from vaecodec.images.colours import split_alpha
 
 LIMIT = 60.0  # dB
 

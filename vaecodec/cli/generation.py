@@ -19,7 +19,7 @@ from vaecodec.codec import Codec
 from vaecodec.errors import CodecError
 from vaecodec.generative import Score, image_sets
 from vaecodec.generative.image_sets import IMAGE_SUFFIXES, contact_sheet, read_set
-from vaecodec.images import to_model_channels
+from vaecodec.images.colours import to_model_channels
 from vaecodec.images.reading import read_image, read_rgb
 from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generative import Generator

@@ -102,7 +102,7 @@ class Codec:
 
     def analyse_batch(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray | Rows],
         quality: float = 75,
         tile: int = DEFAULT_TILE,
         tune: str = DEFAULT_TUNE,
@@ -112,7 +112,7 @@ class Codec:
 
     def encode_latents(
         self,
-        pixels: np.ndarray,
+        pixels: np.ndarray | Rows,
         latents: Sequence[Latents],
         quality: float = 75,
         metadata: dict[str, bytes] | None = None,

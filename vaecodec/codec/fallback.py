@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +20,23 @@ from vaecodec.config import LAST_ANCHOR
 from vaecodec.container import FallbackHeader
 from vaecodec.container.image_file import pack_fallback
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import count_channels
+from vaecodec.images import count_channels, to_array
+from vaecodec.images.depth import bit_depth, read_16_bit
 from vaecodec.images.inspection import check_still_avif
-from vaecodec.images.reading import bit_depth, read_16_bit
 from vaecodec.images.writing import encode_png16
 from vaecodec.limits import NONE
 from vaecodec.threads import ONE_THREAD, Threads
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 CRC = struct.Struct("<I")
 WEBP_SIDE = 16383
+# Its encoder takes 11 bytes a pixel of what hardly needs any bits, and up to 39 of others: larger images become PNG.
+WEBP_PIXELS, WEBP_FLAT_PIXELS = 1 << 23, 1 << 24
+FLAT_BITS = 0.25  # a pixel, as estimated
 STRIP = 256  # rows converted at a time
 MASK_SAMPLES = 20  # of a bit of a WebP, from which on a plane is a mask, which the adaptive coding does not shorten
 AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too
+AVIF_PIXELS = {1: 1 << 22, 3: 2_500_000}  # that are tried, by channels: its encoder takes 40 and 65 bytes a pixel
+AVIF_THREADS = 2  # one thread and several give different bytes, which must not depend on the machine
 AVIF_MAX = 98  # quality; 100 is another mode
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
@@ -47,12 +49,23 @@ def encode_lossless(samples: np.ndarray) -> bytes:
     file = io.BytesIO()
     if samples.dtype == np.uint16:
         file.write(encode_png16(samples))
-    elif max(samples.shape[:2]) > WEBP_SIDE:
+    elif not _suits_webp(samples):
         Image.fromarray(samples).save(file, "PNG", compress_level=9)
     else:
         # Without `exact`, colours under alpha 0 would change, and the CRC with them.
         Image.fromarray(samples).save(file, "WEBP", lossless=True, exact=True)
     return CRC.pack(_crc(samples)) + file.getvalue()
+
+
+def _suits_webp(samples: np.ndarray) -> bool:
+    """Whether a WebP can hold u8 samples, and its encoder needs little memory for them."""
+    height, width = samples.shape[:2]
+    if max(height, width) > WEBP_SIDE or height * width > WEBP_FLAT_PIXELS:
+        return False
+    if height * width <= WEBP_PIXELS:
+        return True
+    parts = (samples[top : top + STRIP] for top in range(0, height, STRIP))
+    return 8 * sum(map(estimate_lossless_size, parts)) <= FLAT_BITS * height * width
 
 
 def encode_plane(samples: np.ndarray, threads: Threads = ONE_THREAD) -> bytes:
@@ -124,11 +137,11 @@ def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.
             assert samples is not None
             return samples
         if kind is PngImageFile and image.mode == MODES[channels]:
-            return np.array(image)
+            return to_array(image)
         if kind is PngImageFile or image.mode not in ("RGB", "RGBA"):
             raise FormatError(f"the lossless part has colour mode {image.mode}")
-        rgba = np.array(image.convert("RGBA"))
-        return np.ascontiguousarray({1: rgba[..., 0], 2: rgba[..., 0::3], 3: rgba[..., :3], 4: rgba}[channels])
+        kept: Any = {1: 0, 2: slice(None, None, 3), 3: slice(3), 4: slice(4)}[channels]
+        return to_array(image, lambda strip: np.asarray(strip.convert("RGBA"))[..., kept])
 
 
 def _crc(samples: np.ndarray) -> int:
@@ -142,9 +155,9 @@ def has_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def supports_avif(shape: tuple[int, ...]) -> bool:
-    """Whether encode_avif can encode an image of this (height, width) such that every decode_avif reads it."""
-    return max(shape) <= AVIF_SIDE and has_avif()
+def supports_avif(shape: tuple[int, ...], channels: int) -> bool:
+    """Whether encode_avif can encode an image of this (height, width), with little memory, for every decode_avif."""
+    return max(shape) <= AVIF_SIDE and shape[0] * shape[1] <= AVIF_PIXELS[channels] and has_avif()
 
 
 def avif_quality(quality_index: int) -> int:
@@ -158,7 +171,8 @@ def encode_avif(samples: np.ndarray, quality: int) -> bytes:
 
     file = io.BytesIO()
     sampling = "4:0:0" if samples.ndim == 2 else "4:4:4"
-    Image.fromarray(samples).save(file, "AVIF", quality=quality, subsampling=sampling, speed=6)
+    options = {"quality": quality, "subsampling": sampling, "speed": 6, "max_threads": AVIF_THREADS}
+    Image.fromarray(samples).save(file, "AVIF", **options)
     return file.getvalue()
 
 
@@ -176,17 +190,8 @@ def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
         with AvifImageFile(io.BytesIO(data)) as image:
             if image.size != shape[::-1]:
                 raise FormatError("the AVIF part is not of the size that the header gives")
-            return _to_rgb(image)
+            return to_array(image, lambda strip: np.asarray(strip.convert("RGB")))
     except FormatError:
         raise
     except Exception as exc:  # as above
         raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert an image to u8[H, W, 3] in strips; np.asarray of the whole needs twice the memory of the result."""
-    out = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, STRIP):
-        bottom = min(top + STRIP, image.height)
-        out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
-    return out

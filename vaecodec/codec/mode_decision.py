@@ -11,7 +11,7 @@ recognised before that, in a few hundredths of the time, by what they cost:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from vaecodec.codec.parts import Parts
 from vaecodec.config import lambda_at
 from vaecodec.container import ALPHA, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import pack_fallback, quality_index_of
-from vaecodec.images import alpha_channel, count_bits, count_channels, join_alpha
+from vaecodec.images import alpha_channel, count_bits, count_channels, join_alpha, to_8_bits
+from vaecodec.images.strips import Rows
 
 STRIPS, STRIP_ROWS, STRIP_PIXELS = 4, 8, 8192
 BLOCK_ROWS = 64
@@ -47,7 +48,7 @@ def choose_file(
     quality: float,
     metadata: dict[str, bytes] | None,
 ) -> bytes:
-    """Return the file with the lowest cost.
+    """Return the file with the lowest cost; AVIF is not tried on large images, for which it takes much memory.
 
     Args:
         codec: the codec that made `latents`.
@@ -58,25 +59,29 @@ def choose_file(
         metadata: for the other files.
     """
     quality_index, grey = quality_index_of(quality), count_channels(samples) < 3
-    if is_photograph(codec, parts.samples, parts.colours, latents, quality):
+    if is_photograph(codec, samples, parts.colours, latents, quality):
         return latents
     files = [exact.encode(samples, 0, metadata, codec.threads), latents]
-    if samples.dtype == np.uint8 and fallback.supports_avif(samples.shape[:2]):
-        channels = np.ascontiguousarray(parts.colours[..., 0]) if grey else parts.colours
-        avif = fallback.encode_avif(channels, fallback.avif_quality(quality_index))
+    if samples.dtype == np.uint8 and fallback.supports_avif(samples.shape[:2], 1 if grey else 3):
+        colours = parts.colours[0 : len(samples)]
+        colours = np.ascontiguousarray(colours[..., 0]) if grey else colours
+        avif = fallback.encode_avif(colours, fallback.avif_quality(quality_index))
         alpha = [chunk for chunk in parts.chunks if chunk[0] == ALPHA]
         files.append(insert_chunks(pack_fallback(fallback.header("avif", samples), avif, metadata), alpha))
+    lossless = files[0]
+    files = [lossless, *(data for data in files[1:] if len(data) < len(lossless))]  # others cost more: spare decoding
     return min(files, key=lambda data: cost(data, samples, codec, quality_index))
 
 
 def cost(data: bytes, samples: np.ndarray, codec: Codec, quality_index: int) -> float:
     """Rate + lambda * 255^2 * MSE of a file of these samples, in bits a pixel; 1 is the peak of the MSE."""
-    error = squared_error(samples, reconstruct(data, samples, codec)) / samples.size / _peak(samples) ** 2
+    squares = sum(squared_error(*pair) for pair in reconstruct(data, samples, codec))
+    error = squares / samples.size / _peak(samples) ** 2
     return _bits_per_pixel(len(data), samples) + lambda_at(quality_index) * 255**2 * error
 
 
-def is_photograph(codec: Codec, samples: np.ndarray, colours: np.ndarray, latents: bytes, quality: float) -> bool:
-    """Whether u8 samples look like a photograph; `latents` is the model's file of their colours u8[H, W, 3]."""
+def is_photograph(codec: Codec, samples: np.ndarray, colours: Rows, latents: bytes, quality: float) -> bool:
+    """Whether u8 or u16 samples look like a photograph; `latents` is the model's file of their colours u8[H, W, C]."""
     height, width = samples.shape[:2]
     rate = _bits_per_pixel(len(latents), samples)
     indices = max(quality_index_of(quality), MIN_RATE_INDEX) - FIRST_INDEX
@@ -84,7 +89,7 @@ def is_photograph(codec: Codec, samples: np.ndarray, colours: np.ndarray, latent
         return False
     rows = max(STRIP_ROWS, STRIP_PIXELS // width)
     tops = [max(0, (height - rows) * (2 * n + 1) // (2 * STRIPS)) for n in range(STRIPS)]
-    strips = np.concatenate([samples[top : top + rows] for top in tops])
+    strips = to_8_bits(np.concatenate([samples[top : top + rows] for top in tops]), count_bits(samples))
     lossless_rate = 8 * fallback.estimate_lossless_size(strips) / (strips.shape[0] * width)
     ratio = lossless_rate / (rate + ERROR_BITS * count_channels(samples))
     if ratio <= MIN_RATIO or (ratio > LOW_RATIO and rate <= HIGH_RATE * indices) or not fallback.has_avif():
@@ -92,10 +97,10 @@ def is_photograph(codec: Codec, samples: np.ndarray, colours: np.ndarray, latent
     return _avif_share(codec, _busiest_window(colours), count_channels(samples) < 3, quality) > MIN_AVIF_SHARE
 
 
-def _busiest_window(rgb: np.ndarray) -> np.ndarray:
-    """Of nine windows of u8[H, W, 3], spread evenly, the one with the largest differences between neighbours."""
+def _busiest_window(rgb: Rows) -> np.ndarray:
+    """Of nine windows of u8[H, W, C], spread evenly, the one with the largest differences between neighbours."""
     tops, lefts = ([max(0, side - WINDOW) * n // 2 for n in range(3)] for side in rgb.shape[:2])
-    windows = [rgb[top : top + WINDOW, left : left + WINDOW] for top in tops for left in lefts]
+    windows = [rgb[top : top + WINDOW][:, left : left + WINDOW] for top in tops for left in lefts]
 
     def activity(window: np.ndarray) -> float:
         rows, columns = window[::4].astype(np.int16), window[:, ::4].astype(np.int16)
@@ -121,17 +126,27 @@ def _avif_share(codec: Codec, rgb: np.ndarray, grey: bool, quality: float) -> fl
     return avif_cost / payload_cost(image_file.contents(latents).data.length, codec.decode(latents))
 
 
-def reconstruct(data: bytes, samples: np.ndarray, codec: Codec) -> np.ndarray:
-    """Decode a file that was made of these samples; what is lossless is taken from them."""
+def reconstruct(data: bytes, samples: np.ndarray, codec: Codec) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Decode a file that was made of these samples, in strips: (rows of the samples, what is decoded of them).
+
+    What is lossless is taken from the samples.
+    """
     contents = image_file.contents(data, check_data=False)
     head = contents.header
-    if not isinstance(head, FallbackHeader):
-        colours = codec.decode(data, limits=None, is_fine=contents.depth > 8)
-        return join_alpha(colours, contents.grey, alpha_channel(samples), contents.depth)
-    if head.coding != "avif":
-        return samples
-    rgb = fallback.decode_avif(contents.data.of(data), (head.height, head.width))
-    return join_alpha(rgb, head.channels < 3, alpha_channel(samples))
+    if isinstance(head, FallbackHeader) and head.coding != "avif":
+        yield samples, samples
+        return
+    if isinstance(head, FallbackHeader):
+        grey, depth = head.channels < 3, 8
+        strips = iter([fallback.decode_avif(contents.data.of(data), (head.height, head.width))])
+    else:
+        grey, depth = contents.grey, contents.depth
+        _, strips = codec.decode_strips(data, limits=None, is_fine=depth > 8)
+    top = 0
+    for strip in strips:
+        rows = samples[top : top + len(strip)]
+        yield rows, join_alpha(strip, grey, alpha_channel(rows), depth)
+        top += len(strip)
 
 
 def _peak(samples: np.ndarray) -> int:
@@ -156,12 +171,12 @@ def squared_error(samples: np.ndarray, decoded: np.ndarray) -> float:
 def psnr(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     """PSNR in dB over the colour samples of (original, decoded) parts of an image; inf where they are equal.
 
-    The peak is that of the bits that the original uses, which is one part where they are more than 8.
+    The peak is that of the bits that the original uses.
     """
-    error, count, peak = 0.0, 0, 255
+    error, count, peak = 0.0, 0, 0
     for original, decoded in pairs:
         error += squared_error(original, decoded)  # alpha is lossless
         alpha = 0 if alpha_channel(original) is None else original.shape[0] * original.shape[1]
         count += original.size - alpha
-        peak = _peak(original)
+        peak = max(peak, _peak(original))
     return 10 * math.log10(peak**2 * count / error) if error else math.inf

@@ -15,14 +15,15 @@ import numpy as np
 from vaecodec.arguments import DEFAULT_TUNE, check_reduction
 from vaecodec.codec import Codec, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
-from vaecodec.codec.parts import check_samples, decode_alpha, split, split_colours
+from vaecodec.codec.parts import check_samples, decode_alpha, split
 from vaecodec.codec.rate_control import Target, meet
 from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import GREY, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import Contents, quality_index_of
 from vaecodec.images import check_array, clear_transparent, downscale, join_alpha
-from vaecodec.images.strips import ModelRows, Rows, Window, gather
+from vaecodec.images.colours import ColourRows
+from vaecodec.images.strips import ModelRows, Rows, Window, gather, is_large
 from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.progress import Progress, named
 from vaecodec.rdo.effort import check_effort
@@ -73,7 +74,7 @@ def encode(
 
     def measure(data: bytes) -> float:
         if is_image:
-            return psnr([(samples, reconstruct(data, samples, codec))])
+            return psnr(reconstruct(data, samples, codec))
         return psnr([(samples.reshape(len(samples), -1), codec.decode(data, limits=None).reshape(len(samples), -1))])
 
     def encode_at(trial: float, effort: int) -> bytes:
@@ -93,15 +94,13 @@ def _encode_weighted(
     tune: str,
 ) -> bytes:
     """Encode samples with the model, whatever they show."""
-    channels, chunks = codec.model.config.channels, list[tuple[bytes, bytes]]()
-    if channels in IMAGE_CHANNELS:
-        check_samples(samples)
-        _, samples, chunks = split(clear_transparent(samples), channels)
-    else:
+    channels, how = codec.model.config.channels, (metadata, DEFAULT_TILE, progress, effort, weights, tune)
+    if channels not in IMAGE_CHANNELS:
         check_array(channels, samples)
-    how = progress, effort, weights, tune
-    data = codec.encode(samples, quality, metadata, DEFAULT_TILE, *how)
-    return insert_chunks(data, chunks)
+        return codec.encode(samples, quality, *how)
+    check_samples(samples)
+    colours, chunks = split(samples, channels)
+    return insert_chunks(codec.encode(colours, quality, *how), chunks)
 
 
 def encode_batch(
@@ -123,9 +122,8 @@ def encode_batch(
         return codec.encode_batch(images, quality, metadata, progress=progress, effort=effort, tune=tune)
     for samples in images:
         check_samples(samples)
-    about = metadata or [None] * len(images)
-    cleared = [clear_transparent(samples) for samples in images]
-    parts = [split(samples, channels) for samples in cleared]
+    about, numbers = metadata or [None] * len(images), range(len(images))
+    parts = [split(samples, channels) for samples in images]
 
     def encode_latents_of(chosen: Sequence[int], effort: int) -> dict[int, bytes]:
         if not chosen:
@@ -134,11 +132,15 @@ def encode_batch(
         files = codec.encode_batch(colours, quality, kept, progress=progress, effort=effort, tune=tune)
         return {n: insert_chunks(data, parts[n].chunks) for n, data in zip(chosen, files, strict=True)}
 
-    numbers = range(len(cleared))
-    latents = encode_latents_of(numbers, 1)  # the decision is made at effort 1; only what the model wins is refined
-    best = {n: choose_file(codec, cleared[n], parts[n], latents[n], quality, about[n]) for n in numbers}
+    # The decision is made at effort 1, and only what the model wins is refined.  It would take much memory for large
+    # images, which are coded with the model as those that are read in strips.
+    undecided = [n for n in numbers if not is_large(*images[n].shape[:2])]
+    best = encode_latents_of([n for n in numbers if n not in undecided], effort)
+    latents = encode_latents_of(undecided, 1)
+    for n in undecided:
+        best[n] = choose_file(codec, clear_transparent(images[n]), parts[n], latents[n], quality, about[n])
     if effort > 1:
-        best |= encode_latents_of([n for n in numbers if best[n] is latents[n]], effort)
+        best |= encode_latents_of([n for n in undecided if best[n] is latents[n]], effort)
     return [best[n] for n in numbers]
 
 
@@ -147,8 +149,7 @@ def analyse_batch(
 ) -> list[list[Latents]]:
     """Analyse samples: the latents of the tiles of each image, for `encode_latents`."""
     channels = codec.model.config.channels
-    colours = [split_colours(clear_transparent(samples), channels) for samples in images]
-    return codec.analyse_batch(colours, quality, tune=tune)
+    return codec.analyse_batch([ColourRows(samples, channels) for samples in images], quality, tune=tune)
 
 
 def encode_latents(

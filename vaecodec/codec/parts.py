@@ -14,31 +14,26 @@ from vaecodec.codec import fallback
 from vaecodec.container import ALPHA, DEEP, GREY
 from vaecodec.container.image_file import Contents
 from vaecodec.errors import CodecError
-from vaecodec.images import alpha_channel, count_bits, count_channels, split_alpha, to_8_bits, to_model_channels
+from vaecodec.images import alpha_channel, count_bits, count_channels
+from vaecodec.images.colours import ColourRows
 
 
 class Parts(NamedTuple):
     """What the model codes of samples, and what is beside it."""
 
-    samples: np.ndarray  # with 8 bits
-    colours: np.ndarray  # u8[H, W, C] of the model
+    colours: ColourRows
     chunks: list[tuple[bytes, bytes]]
 
 
 def split(samples: np.ndarray, channels: int) -> Parts:
-    """Split u8 or u16 samples for a model of 1 or 3 channels."""
-    alpha, reduced = alpha_channel(samples), to_8_bits(samples)
+    """Split u8 or u16 samples, whatever they have under alpha 0, for a model of 1 or 3 channels."""
+    alpha, colours = alpha_channel(samples), ColourRows(samples, channels)
     chunks = [(GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
     if samples.dtype == np.uint16:
         chunks.append((DEEP, bytes([count_bits(samples)])))
     if alpha is not None:
         chunks.append((ALPHA, fallback.encode_plane(np.ascontiguousarray(alpha))))
-    return Parts(reduced, split_colours(reduced, channels), chunks)
-
-
-def split_colours(samples: np.ndarray, channels: int) -> np.ndarray:
-    """The colours u8[H, W, channels] that a model of 1 or 3 channels codes of u8 or u16 samples."""
-    return to_model_channels(channels, split_alpha(to_8_bits(samples))[0], count_channels(samples) < 3)
+    return Parts(colours, chunks)
 
 
 def decode_alpha(data: bytes, contents: Contents) -> np.ndarray | None:

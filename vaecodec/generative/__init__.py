@@ -25,7 +25,8 @@ from vaecodec.container.image_file import parse, quality_index_of, quality_of
 from vaecodec.entropy import TOTAL, Tables
 from vaecodec.errors import CodecError
 from vaecodec.generative import image_sets
-from vaecodec.images import check_array, count_channels, split_alpha, to_model_channels
+from vaecodec.images import check_array, count_channels
+from vaecodec.images.colours import split_alpha, to_model_channels
 from vaecodec.images.reading import read_image
 from vaecodec.model import generative
 from vaecodec.model.file import Model, load_any, load_generator, pack_model

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from vaecodec.config import FINE_MAX, IMAGE_CHANNELS
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.transforms.tiling import Box
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def is_array(value: Any) -> bool:
@@ -149,6 +153,8 @@ def has_png_frames(file: BinaryIO) -> bool:
 
 
 NPY_MAGIC = b"\x93NUMPY"
+STRIP_ROWS = 256  # of images of Pillow that are converted at a time
+BLOCK_ROWS = 64  # converted at a time: wider types of a whole image would take a multiple of its memory
 
 
 def count_channels(samples: np.ndarray) -> int:
@@ -164,19 +170,10 @@ def alpha_channel(samples: np.ndarray) -> np.ndarray | None:
 def clear_transparent(samples: np.ndarray) -> np.ndarray:
     """Set colours to 0 where alpha is 0."""
     alpha = alpha_channel(samples)
-    cleared: np.ndarray = samples if alpha is None or alpha.all() else samples * (alpha != 0)[..., None]
-    return cleared
-
-
-def split_alpha(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Split u8[H, W] or u8[H, W, 2, 3 or 4] into u8[H, W, 3] and alpha u8[H, W] or None.
-
-    Colours where alpha is 0 are not kept; they become such that they cost little.
-    """
-    alpha = alpha_channel(samples)
-    colour = samples[..., None] if samples.ndim == 2 else samples if alpha is None else samples[..., :-1]
-    rgb = np.ascontiguousarray(np.broadcast_to(colour, (*samples.shape[:2], 3)))
-    return (rgb if alpha is None else fill_transparent(rgb, alpha != 0)), alpha
+    if alpha is None or alpha.all():
+        return samples
+    cleared = np.empty(samples.shape, samples.dtype)
+    return np.multiply(samples, (alpha != 0)[..., None], out=cleared)
 
 
 def join_alpha(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None, depth: int = 8) -> np.ndarray:
@@ -188,29 +185,40 @@ def join_alpha(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None, depth: int
         total = rgb.sum(axis=2, dtype=np.uint16)
         rgb = ((total + 1) // 3).astype(rgb.dtype)[..., None]
     if depth > 8:
-        rgb = ((rgb * np.uint32((1 << depth) - 1) + FINE_MAX // 2) // FINE_MAX).astype(np.uint16)
+        fine, rgb = rgb, np.empty(rgb.shape, np.uint16)
+        for top in range(0, len(rgb), BLOCK_ROWS):
+            part = fine[top : top + BLOCK_ROWS]
+            rgb[top : top + BLOCK_ROWS] = (part * np.uint32((1 << depth) - 1) + FINE_MAX // 2) // FINE_MAX
     if alpha is not None:
         return clear_transparent(np.concatenate([rgb, alpha[..., None]], axis=2))
     return rgb[..., 0] if grey else rgb
 
 
 def count_bits(samples: np.ndarray) -> int:
-    """How many bits the colours of samples have: 8 of u8, 9 to 16 of u16."""
+    """How many bits the colours of samples have, but for those under alpha 0: 8 of u8, 9 to 16 of u16."""
     if samples.dtype == np.uint8:
         return 8
-    colours = samples if alpha_channel(samples) is None else samples[..., :-1]
-    return max(9, int(colours.max()).bit_length())
+    alpha = alpha_channel(samples)
+    if alpha is None:
+        return max(9, int(samples.max()).bit_length())
+    visible = (alpha != 0)[..., None]
+    return max(9, int(np.max(samples[..., :-1], where=visible, initial=0)).bit_length())
 
 
-def to_8_bits(samples: np.ndarray) -> np.ndarray:
-    """u8 samples of the same shape: colours of u16 by the bits that they have, alpha by 16, where 0 alone becomes 0."""
+def to_8_bits(samples: np.ndarray, bits: int | None = None) -> np.ndarray:
+    """u8 samples of the same shape: colours of u16 by `bits`, alpha by 16, where 0 alone becomes 0.
+
+    `bits` are those that the colours have, where samples are a part of an image those of all of it.
+    """
     if samples.dtype == np.uint8:
         return samples
-    top = np.uint32((1 << count_bits(samples)) - 1)
-    reduced: np.ndarray = np.minimum((samples * np.uint32(255) + top // 2) // top, 255).astype(np.uint8)
-    alpha = alpha_channel(samples)
-    if alpha is not None:
-        reduced[..., -1] = np.maximum((alpha.astype(np.uint32) + 128) // 257, alpha != 0)
+    top, has_alpha = np.uint32((1 << (bits or count_bits(samples))) - 1), alpha_channel(samples) is not None
+    reduced = np.empty(samples.shape, np.uint8)
+    for first in range(0, len(samples), BLOCK_ROWS):
+        part, out = samples[first : first + BLOCK_ROWS], reduced[first : first + BLOCK_ROWS]
+        out[...] = np.minimum((part * np.uint32(255) + top // 2) // top, 255)
+        if has_alpha:
+            out[..., -1] = np.maximum((part[..., -1].astype(np.uint32) + 128) // 257, part[..., -1] != 0)
     return reduced
 
 
@@ -244,31 +252,14 @@ def key_to_alpha(samples: np.ndarray, key: Any) -> np.ndarray:
     """Opaque samples with an alpha of 0 at pixels of the colour `key`, if there are any."""
     if not isinstance(key, (int, tuple)):
         return samples
-    colours = samples[..., None] if samples.ndim == 2 else samples
-    opaque = (colours != np.asarray(key, np.int64)).any(axis=-1)
-    alpha = (opaque * np.iinfo(samples.dtype).max).astype(samples.dtype)
-    return samples if opaque.all() else np.dstack([samples, alpha])
-
-
-def fill_transparent(rgb: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Continue the colours of pixels that are visible, bool[H, W], smoothly into the others.
-
-    Pull-push (Gortler et al. 1996, The Lumigraph, section 3.4): each level of a pyramid holds means of visible pixels
-    in 2 x 2 of the level below, and fills the others there.
-    """
-    from PIL import Image
-
-    if visible.all() or max(visible.shape) == 1:
-        return rgb
-    height, width = visible.shape
-    padding = ((0, height % 2), (0, width % 2))
-    weight = np.pad(visible, padding).reshape(-(-height // 2), 2, -(-width // 2), 2)
-    blocks = np.pad(rgb, (*padding, (0, 0))).reshape(*weight.shape, 3)
-    count = weight.sum(axis=(1, 3), dtype=np.uint16)
-    total = np.einsum("hiwjc,hiwj->hwc", blocks, weight, dtype=np.uint16)
-    coarse = fill_transparent((total // np.maximum(count, 1)[..., None]).astype(np.uint8), count > 0)
-    smooth = Image.fromarray(coarse).resize((2 * coarse.shape[1], 2 * coarse.shape[0]), Image.Resampling.BILINEAR)
-    return np.where(visible[..., None], rgb, np.asarray(smooth)[:height, :width])
+    colours, key = samples[..., None] if samples.ndim == 2 else samples, np.asarray(key, np.int64)
+    parts = [colours[top : top + STRIP_ROWS] for top in range(0, len(colours), STRIP_ROWS)]
+    opaque = np.concatenate([(part != key).any(axis=-1) for part in parts])
+    if opaque.all():
+        return samples
+    keyed = np.empty((*opaque.shape, colours.shape[2] + 1), samples.dtype)
+    keyed[..., :-1], keyed[..., -1] = colours, np.where(opaque, np.iinfo(samples.dtype).max, 0)
+    return keyed
 
 
 def check_array(channels: int, image: Any) -> None:
@@ -280,18 +271,16 @@ def check_array(channels: int, image: Any) -> None:
         raise ModelError(f"the model is for arrays uint8[H, W, {channels}], not for {shape}")
 
 
-def to_model_channels(channels: int, rgb: np.ndarray, grey: bool) -> np.ndarray:
-    """Convert u8[H, W, 3] to the channels of a model of images.
-
-    Raises CodecError on colour for a grey model, ModelError where the model is for arrays.
-    """
-    if channels == 3:
-        return rgb
-    if channels not in IMAGE_CHANNELS:
-        check_array(channels, None)
-    if not grey:
-        raise CodecError("the image is in colour, and the model is for grey ones")
-    return np.ascontiguousarray(rgb[..., :1])
+def to_array(image: Image.Image, convert: Callable[[Image.Image], np.ndarray] = np.asarray) -> np.ndarray:
+    """Convert an image to an array, strip by strip: np.asarray of the whole takes twice the memory of its result."""
+    width, height = image.size
+    out = np.empty(0)
+    for top in range(0, height, STRIP_ROWS):
+        strip = convert(image.crop((0, top, width, min(top + STRIP_ROWS, height))))
+        if not top:
+            out = np.empty((height, *strip.shape[1:]), strip.dtype)
+        out[top : top + len(strip)] = strip
+    return out
 
 
 def read_npy(data: bytes) -> np.ndarray:

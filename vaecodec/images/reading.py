@@ -19,7 +19,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,27 +32,26 @@ from vaecodec.images import (
     has_png_frames,
     is_array,
     key_to_alpha,
-    split_alpha,
     tiff_directories_fit,
+    to_array,
     to_numpy,
 )
+from vaecodec.images.colours import split_alpha
+from vaecodec.images.depth import bit_depth, raw_mode, read_16_bit
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.ImageFile import ImageFile
 
     from vaecodec.arguments import ImageLike
 
 
 EXPECTED = "a path, an encoded image, an array or a Pillow image"
 GREY_MODES = ("1", "L", "LA", "La")
-GREY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 VECTOR_FORMATS = ("EPS", "WMF")  # Pillow renders them with other programs, which a hostile file may exploit
-OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of Pillow's 16-bit raw modes
 SRGB_GAMMA = 0.45455  # of a PNG without a profile
 
 # TIFF tags: TIFF 6.0, section 15; EXIF 2.32, section 4.6
@@ -170,7 +168,7 @@ def _convert(
     """(samples, metadata) of an open image and its file; `notes` receives messages on what is left out."""
     if image.format in VECTOR_FORMATS:
         raise CodecError(f"{image.format} is vector graphics; render it to pixels first, as a PNG")
-    bits, raw = bit_depth(image, data), _raw_mode(image)
+    bits, raw = bit_depth(image, data), raw_mode(image)
     if frame is None and getattr(image, "is_animated", False):
         notes.append("more than one frame; only the first is kept")
     elif frame is None and image.format == "PNG" and has_png_frames(io.BytesIO(data)):
@@ -206,17 +204,18 @@ def _convert_8_bit(image: Image.Image, raw: str, notes: list[str]) -> tuple[np.n
         is_grey = len(palette) > 0 and bool((palette == palette[:, :1]).all())
     if image.mode in ALPHA_MODES or (image.mode == "P" and key is not None):
         straight = image.convert("LA") if image.mode == "La" else image  # Pillow converts La to LA only
-        samples = np.asarray(straight.convert("RGBA"))[..., 2 * is_grey :]
+        samples = to_array(straight, lambda strip: np.asarray(strip.convert("RGBA"))[..., 2 * is_grey :])
         if image.mode == "P" and samples[..., -1].min() == 255:  # no pixel has a transparent colour
             samples = samples[..., :-1]
         samples = samples[..., 0] if samples.shape[2] == 1 else samples
     elif is_grey:
         if isinstance(key, int):
             key *= {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow scales these samples to 8 bits, but not the key
-        samples = key_to_alpha(np.asarray(image.convert("L")), key)
+        samples = key_to_alpha(to_array(image, lambda strip: np.asarray(strip.convert("L"))), key)
     else:
-        rgb, icc = convert_to_rgb(image, notes)
-        return key_to_alpha(np.asarray(rgb), key), icc
+        rgb = _apply_profile(image)
+        samples = key_to_alpha(to_array(rgb or image, lambda strip: np.asarray(strip.convert("RGB"))), key)
+        return samples, None if rgb else _rgb_profile_in(image, notes)
     return samples, _profile_in(image, (b"GRAY", b"RGB ") if is_grey else (b"RGB ",), notes)
 
 
@@ -231,48 +230,27 @@ def _profile_in(image: Image.Image, spaces: tuple[bytes, ...], notes: list[str])
 
 def convert_to_rgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
     """(RGB image, its ICC profile or None for sRGB); profiles of CMYK and grey images are applied."""
+    rgb = _apply_profile(image)
+    return (rgb, None) if rgb else (image.convert("RGB"), _rgb_profile_in(image, notes))
+
+
+def _apply_profile(image: Image.Image) -> Image.Image | None:
+    """Convert a CMYK or grey image to RGB with its ICC profile; None if it has none that can be applied."""
     from PIL import ImageCms
 
     icc = image.info.get("icc_profile")
-    if icc and icc[16:20] == {"CMYK": b"CMYK", "L": b"GRAY"}.get(image.mode):
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            rgb = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, ImportError, OSError):
-            rgb = None
-        if rgb is not None:
-            return rgb, None
-    spaces = (b"RGB ",) if image.mode != "CMYK" else ()
-    return image.convert("RGB"), _profile_in(image, spaces, notes)
+    if not icc or icc[16:20] != {"CMYK": b"CMYK", "L": b"GRAY"}.get(image.mode):
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, ImportError, OSError):
+        return None
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """Pillow's name for the layout of samples in the file ("L;4", "RGB;16B"); "" once loaded, or if unknown."""
-    for tile in getattr(image, "tile", ()):
-        for value in tile.args if isinstance(tile.args, tuple) else (tile.args,):
-            if isinstance(value, str):
-                return value
-    return ""
-
-
-def bit_depth(image: Image.Image, data: bytes = b"") -> int:
-    """Bits a sample in the file `data`; above 8, Pillow's pixels may have fewer."""
-    raw = _raw_mode(image)
-    if image.mode in GREY_16_MODES or (";16" in raw and not raw.startswith("BGR")):  # BGR;16 is 16 bits a pixel
-        return 16
-    if image.mode[0] in "IF":
-        return 16 if image.format == "PPM" else 32
-    if image.format == "PPM":  # decoders that scale have the maximum as their last argument
-        maxima = [tile.args[-1] for tile in getattr(image, "tile", ()) if tile.codec_name.startswith("ppm")]
-        return 16 if max(maxima, default=255) > 255 else 8
-    if image.format == "AVIF":  # AV1 Codec ISO Media File Format Binding 1.2, 2.3.3
-        box = data.find(b"av1C")
-        flags = data[box + 6] if 0 <= box < len(data) - 6 else 0
-        return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
-    if image.format == "JPEG2000":  # ISO/IEC 15444-1, A.5.1
-        box = data.find(b"\xff\x4f\xff\x51")
-        return (data[box + 42] & 0x7F) + 1 if 0 <= box < len(data) - 42 else 8
-    return 8
+def _rgb_profile_in(image: Image.Image, notes: list[str]) -> bytes | None:
+    """The profile of an image that was converted to RGB without it; one of CMYK fits no more."""
+    return _profile_in(image, (b"RGB ",) if image.mode != "CMYK" else (), notes)
 
 
 def _reread_16_bit(image: Image.Image, data: bytes, frame: int) -> np.ndarray | None:
@@ -293,39 +271,6 @@ def _reread_16_bit(image: Image.Image, data: bytes, frame: int) -> np.ndarray | 
         return read_16_bit(high, low)
 
 
-def read_16_bit(image: ImageFile, copy: ImageFile) -> np.ndarray | None:
-    """Samples u16 of a file that is open twice, in file orientation, or None where Pillow has no 16 bits.
-
-    Pillow's PNG and TIFF readers decompress all bytes and then keep one of each colour sample, which the raw mode
-    selects: `image` delivers the high bytes and `copy` the low ones.  Raises Pillow's errors on damage.
-    """
-    raw, maximum = _raw_mode(image), 65535
-    if image.mode in GREY_16_MODES or image.mode == "I":
-        return np.asarray(image).astype(np.uint16)
-    if raw == "LA;16B":  # a pixel has as many bits as one of RGBA: all come at once
-        _set_raw_mode(image, "RGBA")
-        rgba = np.asarray(image).astype(np.uint16)
-        return rgba[..., 0::2] << 8 | rgba[..., 1::2]
-    if raw == "RGB" and image.tile[0].codec_name == "ppm":
-        arguments = image.tile[0].args
-        raw, maximum = "RGB;16B", int(arguments[1]) if isinstance(arguments, tuple) else maximum
-        image.tile = copy.tile = [image.tile[0]._replace(codec_name="raw", args=(raw, 0, 1))]
-    if raw[:-1] not in ("RGB;16", "RGBA;16"):
-        return None
-    _set_raw_mode(copy, raw[:-1] + OTHER_BYTE[raw[-1]])
-    samples = np.asarray(image).astype(np.uint16) << 8
-    samples |= np.asarray(copy)
-    if maximum != 65535:
-        samples = ((samples.astype(np.uint32) * 65535 + maximum // 2) // maximum).astype(np.uint16)
-    return samples
-
-
-def _set_raw_mode(image: ImageFile, raw: str) -> None:
-    image.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
-    ]
-
-
 def _apply_orientation(image: Image.Image, notes: list[str]) -> tuple[Image.Image, int, bytes | None]:
     """(image turned as its EXIF says, orientation, 1 for TIFFs as Pillow has turned them, EXIF without it)."""
     from PIL import Image, ImageOps
@@ -333,7 +278,7 @@ def _apply_orientation(image: Image.Image, notes: list[str]) -> tuple[Image.Imag
     try:
         tags = image.getexif()
         orientation = tags.get(ORIENTATION, 1)
-        upright = ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image) if orientation in range(2, 9) else image  # it would copy the pixels
         exif = upright.info.get("exif")
         if exif is None and "Raw profile type exif" in upright.info:  # PNGs of before 2017
             exif = upright.getexif().tobytes()

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from vaecodec.errors import CodecError
-from vaecodec.images import has_png_frames, split_alpha, tiff_directories_fit, to_model_channels
+from vaecodec.images import has_png_frames, tiff_directories_fit
+from vaecodec.images.colours import split_alpha, to_model_channels
 from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import ORIENTATION, check_coded_size, read_image
 from vaecodec.progress import collect_messages
@@ -46,7 +47,7 @@ ReadStrip = Callable[[int, int], "Image.Image"]  # (top, bottom) -> the strip; s
 
 
 class Rows(Protocol):
-    """An image u8[H, W, C] as slices of rows, none of which begins before an earlier one."""
+    """An image u8[H, W, C] as slices of rows; encoders begin none of them before an earlier one."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -155,7 +155,8 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     """
     from vaecodec.codec import exact, load, modes
     from vaecodec.codec.rate_control import Target
-    from vaecodec.images.reading import COLOUR_MODES, GREY_16_MODES, GREY_MODES, read_image
+    from vaecodec.images.depth import GREY_16_MODES
+    from vaecodec.images.reading import COLOUR_MODES, GREY_MODES, read_image
 
     options: dict[str, Any] = image.encoderinfo
     unknown = [name for name in options if name not in OPTIONS]

@@ -19,7 +19,8 @@ from vaecodec.codec import Codec, modes
 from vaecodec.container import FallbackHeader, image_file
 from vaecodec.container.image_file import Header, read_preamble
 from vaecodec.errors import CodecError
-from vaecodec.images import count_channels, split_alpha
+from vaecodec.images import count_channels
+from vaecodec.images.colours import split_alpha
 from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import find_model, load_model
 from vaecodec.threads import available_cores

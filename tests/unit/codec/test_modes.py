@@ -15,7 +15,8 @@ from vaecodec import container
 from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.images import alpha_channel, clear_transparent, count_channels, fill_transparent, join_alpha, split_alpha
+from vaecodec.images import alpha_channel, clear_transparent, count_channels, join_alpha
+from vaecodec.images.colours import fill_transparent, split_alpha
 from vaecodec.limits import Limits
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
@@ -207,8 +208,22 @@ def test_avif_is_optional(small, monkeypatch):
 
 
 def test_images_too_wide_for_avif_are_not_coded_as_avif():
-    assert fallback.supports_avif((16384, 16384))
-    assert not fallback.supports_avif((16385, 1)) and not fallback.supports_avif((1, 16385))
+    assert fallback.supports_avif((16384, 1), 3)
+    assert not fallback.supports_avif((16385, 1), 3) and not fallback.supports_avif((1, 16385), 1)
+
+
+def test_images_whose_avif_takes_much_memory_are_not_coded_as_avif():
+    assert fallback.supports_avif((1200, 1920), 3) and not fallback.supports_avif((1440, 2560), 3)
+    assert fallback.supports_avif((1440, 2560), 1) and not fallback.supports_avif((2160, 3840), 1)
+
+
+def test_an_avif_does_not_depend_on_the_number_of_cores(monkeypatch):
+    from PIL import AvifImagePlugin
+
+    data = fallback.encode_avif(drawing(), 50)
+    for cores in (1, 8):
+        monkeypatch.setattr(AvifImagePlugin, "_get_default_max_threads", lambda cores=cores: cores)
+        assert fallback.encode_avif(drawing(), 50) == data
 
 
 def test_a_damaged_or_foreign_avif_is_refused():

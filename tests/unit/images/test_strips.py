@@ -14,7 +14,8 @@ from support.images import synthetic_image
 from vaecodec.container import insert_chunks
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
-from vaecodec.images import split_alpha, strips, writing
+from vaecodec.images import strips, writing
+from vaecodec.images.colours import split_alpha
 from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import read_image
 from vaecodec.images.strips import open_strips, png_chunk
