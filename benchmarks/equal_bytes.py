@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vaecodec.bench import open_peer
 from vaecodec.bench.gallery import largest_within
 from vaecodec.bench.peer import Options, Peer
-from vaecodec.bench.peers import open_peer
 
 CODECS = ("avif", "jxl", "vaecodec")
 NAMES = {"avif": "AVIF", "jxl": "JPEG XL", "vaecodec": "vaecodec"}

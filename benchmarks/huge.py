@@ -19,7 +19,7 @@ import numpy as np
 from common import PARROTS, publish
 from PIL import Image
 
-from vaecodec import limits
+from vaecodec.arguments import NO_LIMITS, pillow_limits
 from vaecodec.images.writing import write_strips
 
 
@@ -78,7 +78,7 @@ def main() -> None:
         folder = pathlib.Path(options.folder or temporary)
         source, coded = folder / f"huge.{options.format}", str(folder / "huge.vae")
         if not source.exists():
-            with open(source, "wb") as file, limits.for_pillow(limits.NONE):
+            with open(source, "wb") as file, pillow_limits(NO_LIMITS):
                 format = {"ppm": "PPM", "png": "PNG", "jpg": "JPEG", "tif": "TIFF", "bmp": "BMP"}[options.format]
                 write_strips((side, side, 3), strips(side), file, {}, format)
         window = f"{side // 2},{side // 3},{min(512, side // 2)},{min(512, side // 2)}"

@@ -15,10 +15,10 @@ import sys
 import numpy as np
 
 import vaecodec
+from vaecodec.bench import open_peer
 from vaecodec.bench.gallery import largest_within
 from vaecodec.bench.measure import find_images, read_images
 from vaecodec.bench.peer import Options, Peer
-from vaecodec.bench.peers import open_peer
 from vaecodec.codec import modes
 from vaecodec.container import image_file
 from vaecodec.images.colours import split_alpha

@@ -13,8 +13,8 @@ import shutil
 import sys
 
 from vaecodec import cli
+from vaecodec.bench import DEFAULT
 from vaecodec.bench.codecs import PROGRAMS
-from vaecodec.bench.peers import DEFAULT
 
 HERE = pathlib.Path(__file__).parent
 LOSSLESS = ("png", "webp-lossless", "jxl-lossless")

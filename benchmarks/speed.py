@@ -23,8 +23,8 @@ import numpy as np
 from common import PARROTS, least_seconds, publish
 from PIL import Image
 
+from vaecodec.bench import open_peer
 from vaecodec.bench.peer import Options, Peer
-from vaecodec.bench.peers import open_peer
 from vaecodec.codec import Codec
 from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model

@@ -19,10 +19,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vaecodec import arguments
-from vaecodec.arguments import DEFAULT_MODEL, Readable, StrPath
+from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_MODEL, Limits, Readable, StrPath
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
-from vaecodec.limits import DEFAULT as DEFAULT_LIMITS
-from vaecodec.limits import Limits
 from vaecodec.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -110,10 +108,10 @@ def encode(
         TargetError: no quality meets the target.
         ValueError, TypeError: an argument is wrong, or two exclude each other.
     """
+    from vaecodec.arguments import NO_LIMITS, pillow_limits
     from vaecodec.codec import exact, modes
     from vaecodec.codec.rate_control import Target
     from vaecodec.images.reading import read_image, read_samples, read_weights
-    from vaecodec.limits import NONE, for_pillow
 
     goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)
     effort, tune = arguments.check_effort(effort), arguments.check_tune(tune, target_psnr)
@@ -122,11 +120,11 @@ def encode(
         if roi is not None:
             raise ValueError("roi excludes lossless and max_error")
         arguments.check_model(model)
-        with for_pillow(limits or NONE):
+        with pillow_limits(limits or NO_LIMITS):
             samples, metadata = read_image(image)
         return exact.encode(samples, int(goal.value), metadata, arguments.check_threads(threads), effort=effort)
     codec = load(model, threads=threads)
-    with for_pillow(limits or NONE):
+    with pillow_limits(limits or NO_LIMITS):
         samples, metadata = read_samples(codec.model.config.channels, image)
         weights = None if roi is None else read_weights(roi, samples.shape[:2])
     return modes.encode(codec, samples, goal, metadata, effort=effort, weights=weights, tune=tune)
@@ -183,9 +181,9 @@ def encode_batch(
 
     Tiles of all images share the threads where there are enough pixels in all to pay for it.
     """
+    from vaecodec.arguments import NO_LIMITS, pillow_limits
     from vaecodec.codec import modes
     from vaecodec.images.reading import read_samples
-    from vaecodec.limits import NONE, for_pillow
 
     given, quality = quality, arguments.quality_or_default(quality)
     effort, tune = arguments.check_effort(effort), arguments.check_tune(tune)
@@ -196,7 +194,7 @@ def encode_batch(
         options |= {"effort": effort, "tune": tune}
         return [encode(image, given, lossless=lossless, max_error=max_error, **options) for image in images]
     codec = load(model, threads=threads)
-    with for_pillow(limits or NONE):
+    with pillow_limits(limits or NO_LIMITS):
         pairs = [read_samples(codec.model.config.channels, image) for image in images]
     samples, metadata = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return modes.encode_batch(codec, samples, quality, metadata, effort=effort, tune=tune)

@@ -1,17 +1,25 @@
-"""Check the arguments of public functions, and read what names a file.  Standard library only.
+"""Check the arguments of public functions, limit the size of images, and read what names a file.
 
-Every function returns the argument in its plain type.  It raises TypeError where the type is wrong and ValueError where
-the value is; the message names the argument, shows its value and says what is expected.
+Every check returns the argument in its plain type.  It raises TypeError where the type is wrong and ValueError where
+the value is; the message names the argument, shows its value and says what is expected.  Limits apply to the size that
+the header of an image gives, before anything is allocated.  Files at URLs, such as https://, s3:// and memory://, are
+read and written through fsspec (extra `fsspec`).  Standard library only.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, Protocol
 
-from vaecodec.urls import is_url, read_url
+from vaecodec.errors import CodecError, LimitError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +29,97 @@ if TYPE_CHECKING:
         """A tensor or another object that NumPy converts to an array."""
 
         def __array__(self, *args: Any, **options: Any) -> np.ndarray: ...
+
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://")
+
+
+def is_url(file: object) -> bool:
+    """Whether a file is named by a URL.  A scheme has two letters or more, so a drive of Windows is none."""
+    return isinstance(file, str) and URL.match(file) is not None
+
+
+def read_url(url: str) -> bytes:
+    """Read a file; raises FileNotFoundError if it is missing, CodecError for another failure."""
+    with _opened(url) as (files, path):
+        data: bytes = files.cat_file(path)
+        return data
+
+
+def write_url(url: str, data: bytes) -> None:
+    """Write a file, or replace it; raises CodecError if that fails."""
+    with _opened(url) as (files, path):
+        files.pipe_file(path, data)
+
+
+def check_url_target(url: str, overwrite: bool) -> None:
+    """Raise FileExistsError if a file exists that may not be replaced."""
+    with _opened(url) as (files, path):
+        if not overwrite and files.exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL, and the path in it; errors of its library become CodecError."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as exc:
+        raise CodecError(f"{url}: URLs need another package: pip install 'vaecodec[fsspec]' ({exc})") from exc
+    try:
+        yield url_to_fs(url)
+    except FileNotFoundError as exc:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from exc
+    except (FileExistsError, CodecError):
+        raise
+    except Exception as exc:  # the library of a scheme may raise anything
+        raise CodecError(f"{url}: {exc or type(exc).__name__}") from exc
+
+
+PILLOW_WARNING_PIXELS = 89_478_485  # pixels from which Pillow warns: 256 MiB of RGB
+
+
+class Limits(NamedTuple):
+    """The largest image that a decoder accepts; None lifts a limit.  Of a window, its own size counts."""
+
+    pixels: int | None = 2 * PILLOW_WARNING_PIXELS  # above half of it a RuntimeWarning, as in Pillow
+    side: int | None = 65_535  # pixels, as in JPEG
+
+    def refuse(self, width: int, height: int) -> None:
+        """Raise LimitError on an image that is too large."""
+        if self.side is not None and max(width, height) > self.side:
+            raise LimitError(f"{width} x {height} pixels: a side exceeds the limit of {self.side}")
+        if self.pixels is not None and width * height > self.pixels:
+            raise LimitError(f"{width} x {height} pixels exceed the limit of {self.pixels}")
+
+    def check(self, width: int, height: int) -> None:
+        """Raise LimitError on an image that is too large; warn of one above half of the limit."""
+        self.refuse(width, height)
+        if self.pixels is not None and 2 * width * height > self.pixels:
+            warnings.warn(f"{width} x {height} pixels are more than half of the limit", RuntimeWarning, stacklevel=3)
+
+
+DEFAULT_LIMITS = Limits()
+NO_LIMITS = Limits(None, None)
+
+_pillow_lock = threading.RLock()
+
+
+@contextmanager
+def pillow_limits(limits: Limits) -> Iterator[None]:
+    """Make Pillow, whose own limit is one for the whole process, open what `limits` allow."""
+    if limits.pixels == DEFAULT_LIMITS.pixels:
+        yield
+        return
+    from PIL import Image
+
+    with _pillow_lock:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if limits.pixels is None else max(1, limits.pixels // 2)
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 StrPath = str | os.PathLike[str]

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
+from vaecodec.arguments import check_url_target, is_url
 from vaecodec.errors import CodecError
-from vaecodec.urls import check_url_target, is_url
 
 Path = str | os.PathLike[str]
 PATH_TYPES = (str, os.PathLike)  # `Path`, as isinstance takes it

@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec import limits
+from vaecodec import arguments
+from vaecodec.arguments import Limits
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.limits import Limits
 from vaecodec.native.lossless import (
     AHEAD_MAX,
     BOUND_MAX,
@@ -154,7 +154,7 @@ def encode(
 
 
 def decode(
-    payload: bytes | memoryview, threads: Threads = ONE_THREAD, *, limits: Limits = limits.DEFAULT
+    payload: bytes | memoryview, threads: Threads = ONE_THREAD, *, limits: Limits = arguments.DEFAULT_LIMITS
 ) -> np.ndarray:
     """Decode what `encode` returned to u8 or u16 [H, W] for one channel, or [H, W, C].
 

@@ -9,10 +9,10 @@ import pytest
 from support.damage import flipped, mutants, truncations
 from support.paths import GOLDEN
 from vaecodec import container
+from vaecodec.arguments import Limits
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header, pack, parse
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.limits import Limits
 
 META = {"icc": b"profile" * 40, "exif": b"II*\0" + bytes(40), "xmp": b"<x/>"}
 

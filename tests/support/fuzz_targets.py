@@ -46,7 +46,7 @@ def files(pattern: str, largest: int) -> Iterator[bytes]:
 
 
 def limits() -> Any:
-    from vaecodec.limits import Limits
+    from vaecodec.arguments import Limits
 
     return Limits(pixels=PIXELS, side=1 << 12)
 

@@ -19,13 +19,13 @@ from support.damage import mutate, with_right_crcs
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import entropy, prior
+from vaecodec.arguments import Limits
 from vaecodec.codec import Codec, exact, modes
 from vaecodec.config import QUALITY_INDICES, Config
 from vaecodec.container import MAGIC
 from vaecodec.container.image_file import Parsed, pack, parse
 from vaecodec.entropy import coding
 from vaecodec.errors import CodecError, ModelError
-from vaecodec.limits import Limits
 from vaecodec.model.file import MALFORMED, Model, build_model, pack_model, parse_model
 from vaecodec.transforms import FILTER_CLASSES, FILTER_MAX_SHIFT, FILTER_WEIGHTS
 

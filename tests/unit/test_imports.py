@@ -15,7 +15,7 @@ PACKAGE = ROOT / "vaecodec"
 
 # Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
 ORDER = """
-errors version urls arguments config limits progress atomic threads
+errors version arguments config progress atomic threads
 container native entropy transforms prior model rdo images lossless codec arrays generative files
 training integrations bench cli
 """.split()
@@ -37,7 +37,7 @@ ALLOWED = {
     "tqdm": ("cli.benchmark",),
     "shtab": ("cli.inspection",),
     "backports": ("container",),
-    "fsspec": ("urls",),
+    "fsspec": ("arguments",),
     "numcodecs": ("integrations.numcodecs",),
     "zarr": ("integrations.zarr",),
     "pyarrow": ("integrations.ray_tasks",),

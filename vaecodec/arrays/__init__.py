@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from vaecodec.arguments import check_number
+from vaecodec.arguments import DEFAULT_LIMITS, NO_LIMITS, Limits, check_number
 from vaecodec.arrays import chunks, modes
 from vaecodec.codec import cached_codec
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, LimitError
 from vaecodec.images import to_numpy
-from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model import added_models, shipped_models
 from vaecodec.model.file import load_model
 
@@ -62,7 +61,7 @@ def encode(
 def decode(
     data: bytes | memoryview,
     model: str | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     expected: tuple[tuple[int, ...], np.dtype] | None = None,
 ) -> np.ndarray:
     """Decode a chunk to the array, with its order in memory; the same bits on every machine.
@@ -80,7 +79,7 @@ def decode(
     chunk = chunks.parse(data)
     if expected is not None and (chunk.shape, chunk.kind) != (tuple(expected[0]), expected[1].newbyteorder("<")):
         raise FormatError(f"the chunk is {chunk.kind}{list(chunk.shape)}, expected {expected[1]}{list(expected[0])}")
-    most = (limits or NONE).pixels
+    most = (limits or NO_LIMITS).pixels
     if most is not None and chunk.size > most:
         raise LimitError(f"{chunk.size} values exceed the limit of {most}")
     if chunk.mode == chunks.STORED:

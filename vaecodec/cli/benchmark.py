@@ -154,7 +154,7 @@ def _metrics(args: argparse.Namespace, console: Console) -> list[str]:
 
 def _specs(args: argparse.Namespace) -> list[str]:
     """The codecs that are asked for, without those of files."""
-    from vaecodec.bench.peers import DEFAULT
+    from vaecodec.bench import DEFAULT
 
     if args.codecs:
         return list(args.codecs)
@@ -163,9 +163,9 @@ def _specs(args: argparse.Namespace) -> list[str]:
 
 def _asked(args: argparse.Namespace) -> set[str]:
     """The names in results of all codecs that are asked for."""
-    from vaecodec.bench import peer, peers
+    from vaecodec.bench import name_of, peer
 
-    return {peers.name_of(spec) for spec in _specs(args)} | set(peer.names_of_files())
+    return {name_of(spec) for spec in _specs(args)} | set(peer.names_of_files())
 
 
 def _compare(
@@ -190,7 +190,7 @@ def _compare(
 
 def _open_peers(args: argparse.Namespace, console: Console) -> list[Peer]:
     """The codecs that can take part; a missing one is a failure if it was named, else a note."""
-    from vaecodec.bench import peer, peers
+    from vaecodec.bench import open_peer, peer
     from vaecodec.bench.peer import Options
 
     opened, files = [], []
@@ -201,7 +201,7 @@ def _open_peers(args: argparse.Namespace, console: Console) -> list[Peer]:
             console.fail(path, exc)
     for name in dict.fromkeys([*_specs(args), *files]):
         try:
-            opened.append(peers.open_peer(name, Options(args.threads, args.device)))
+            opened.append(open_peer(name, Options(args.threads, args.device)))
         except CodecError as exc:
             if args.codecs or name in files:
                 console.fail(name, exc)

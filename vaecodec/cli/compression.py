@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO
 
-from vaecodec import limits
+from vaecodec import arguments
 from vaecodec.arguments import check_tune
 from vaecodec.cli.options import check_files, check_folders, check_no_stdin, check_stdin, split_output
 from vaecodec.codec.rate_control import Target
@@ -264,7 +264,7 @@ def _selection(args: argparse.Namespace) -> Selection:
 def _resources(args: argparse.Namespace) -> dict[str, Any]:
     """Return limits and cores; worker processes share the cores."""
     threads = args.threads or (max(1, available_cores() // args.jobs) if args.recursive else None)
-    return {"limits": None if args.no_limits else limits.DEFAULT, "threads": threads}
+    return {"limits": None if args.no_limits else arguments.DEFAULT_LIMITS, "threads": threads}
 
 
 def _show_tiles(console: Console, name: str) -> Progress:

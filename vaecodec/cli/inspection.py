@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from vaecodec.arguments import is_url, read_url
 from vaecodec.cli.options import check_stdin
 from vaecodec.cli.parser import make_parser
 from vaecodec.container.info import describe_file
@@ -31,7 +32,6 @@ from vaecodec.model import (
     summary_of_model,
 )
 from vaecodec.progress import Console, format_bytes
-from vaecodec.urls import is_url, read_url
 
 CHANNELS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}
 CODINGS = {"vae": "quality", "lossless": "lossless", "near-lossless": "within {max_error}", "avif": "as AVIF"}

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from vaecodec.arguments import EFFORTS, MAX_ERROR
-from vaecodec.urls import is_url
+from vaecodec.arguments import EFFORTS, MAX_ERROR, is_url
 
 T = TypeVar("T")
 

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from vaecodec.arguments import (
+    DEFAULT_LIMITS,
     DEFAULT_MODEL,
     DEFAULT_TUNE,
     REDUCTIONS,
+    Limits,
     Readable,
     check_reduction,
     check_window,
@@ -32,7 +34,6 @@ from vaecodec.container.info import Info
 from vaecodec.errors import CodecError
 from vaecodec.images.strips import Rows, Window
 from vaecodec.images.writing import write_image
-from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import Model, find_model, load_model
 from vaecodec.progress import Progress
 from vaecodec.threads import available_cores
@@ -131,7 +132,7 @@ class Codec:
         data: bytes,
         window: Window | None = None,
         reduce: int = 1,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Progress | None = None,
         check: bool = False,
         is_fine: bool = False,
@@ -144,7 +145,7 @@ class Codec:
         files: Sequence[bytes],
         window: Window | None = None,
         reduce: int = 1,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Progress | None = None,
         names: Sequence[str] | None = None,
         are_fine: Sequence[bool] | None = None,
@@ -157,7 +158,7 @@ class Codec:
         data: bytes,
         window: Window | None = None,
         reduce: int = 1,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Progress | None = None,
         check: bool = False,
         is_fine: bool = False,
@@ -165,15 +166,17 @@ class Codec:
         """See Decoder.decode_strips."""
         return self.decoder.decode_strips(data, window, reduce, limits, progress, check, is_fine)
 
-    def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
+    def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
         """See Decoder.decode_levels."""
         return self.decoder.decode_levels(data, limits)
 
-    def symbol_crcs(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> list[int]:
+    def symbol_crcs(
+        self, data: bytes, limits: Limits | None = DEFAULT_LIMITS, progress: Progress | None = None
+    ) -> list[int]:
         """See Decoder.symbol_crcs."""
         return self.decoder.symbol_crcs(data, limits, progress)
 
-    def verify(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> None:
+    def verify(self, data: bytes, limits: Limits | None = DEFAULT_LIMITS, progress: Progress | None = None) -> None:
         """See Decoder.verify."""
         self.decoder.verify(data, limits, progress)
 
@@ -235,7 +238,7 @@ class OpenedImage:
         self,
         source: Readable,
         model: str | None = None,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         threads: int | None = None,
     ) -> None:
         self._data = to_bytes(source, "source")

@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from vaecodec.arguments import check_reduction
+from vaecodec.arguments import DEFAULT_LIMITS, NO_LIMITS, Limits, check_reduction
 from vaecodec.codec.tiles import (
     DecodePlan,
     DecodeTask,
@@ -27,7 +27,6 @@ from vaecodec.config import STRIDE
 from vaecodec.container.image_file import Header, parse
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.images.strips import Window, gather
-from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model.file import Model
 from vaecodec.native.transforms import FilterWeights
 from vaecodec.prior import decode_tile
@@ -52,7 +51,7 @@ class Decoder:
         data: bytes,
         window: Window | None = None,
         reduce: int = 1,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Progress | None = None,
         check: bool = False,
         is_fine: bool = False,
@@ -84,7 +83,7 @@ class Decoder:
         data: bytes,
         window: Window | None = None,
         reduce: int = 1,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Progress | None = None,
         check: bool = False,
         is_fine: bool = False,
@@ -102,7 +101,7 @@ class Decoder:
         files: Sequence[bytes],
         window: Window | None = None,
         reduce: int = 1,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Progress | None = None,
         names: Sequence[str] | None = None,
         are_fine: Sequence[bool] | None = None,
@@ -129,7 +128,7 @@ class Decoder:
                 images[n] = gather(shape, join_tiles(output, islice(tiles, tasks[n].tile_count)))
         return [images[n] for n in range(len(tasks))]
 
-    def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT) -> np.ndarray:
+    def decode_levels(self, data: bytes, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
         """Decode to levels, before the restoration filter and rounding.
 
         Returns i16[H, W, C] in units of 2**-6 of a level, 0 in the middle of the range.  Raises as `decode` does.
@@ -143,14 +142,18 @@ class Decoder:
                 out[place.slices()] = levels[place.relative_to(pixel_box(outer)).slices()]
         return out
 
-    def symbol_crcs(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> list[int]:
+    def symbol_crcs(
+        self, data: bytes, limits: Limits | None = DEFAULT_LIMITS, progress: Progress | None = None
+    ) -> list[int]:
         """Decode and check the symbols of each tile, and return their CRC-32; raises as `decode` does."""
         task = self._task(data, None, 1, limits)
         with Schedule.of_grids([(task.plan.grid, task.tile_count)], self._threads) as schedule:
             decoded = self._coefficients(schedule, task, task.plan.cells)
             return [task.parsed.tiles[index].crc for index, _ in counted(decoded, task.tile_count, progress)]
 
-    def pixel_crcs(self, data: bytes, limits: Limits | None = DEFAULT, values: Sequence[Values] = ()) -> list[int]:
+    def pixel_crcs(
+        self, data: bytes, limits: Limits | None = DEFAULT_LIMITS, values: Sequence[Values] = ()
+    ) -> list[int]:
         """CRC-32 of the decoded pixels of each tile; raises as `decode` does.
 
         An encoder knows the values of all tiles, so that their symbols need not be decoded.
@@ -159,7 +162,7 @@ class Decoder:
         with Schedule.of_grids([(task.plan.grid, task.tile_count)], self._threads) as schedule:
             return [pixel_crc(pixels) for _, pixels in self._tiles(schedule, [task])]
 
-    def verify(self, data: bytes, limits: Limits | None = DEFAULT, progress: Progress | None = None) -> None:
+    def verify(self, data: bytes, limits: Limits | None = DEFAULT_LIMITS, progress: Progress | None = None) -> None:
         """Decode everything and compare symbols and pixels with the CRCs in the file; raises as `decode` does."""
         _, strips = self.decode_strips(data, limits=limits, progress=progress, check=True)
         for _ in strips:
@@ -177,7 +180,7 @@ class Decoder:
             raise FormatError(f"the header gives {header.channels} channels, its model {channels}")
         check_reduction(reduce)
         target = window_box(window, (header.height, header.width))
-        (limits or NONE).check(target.shape[1], target.shape[0])
+        (limits or NO_LIMITS).check(target.shape[1], target.shape[0])
         self._filter_weights(header)
         plan = DecodePlan(Grid(header.height, header.width, header.tile), target, reduce)
         return DecodeTask(data, parsed, plan, name)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaecodec import lossless
+from vaecodec.arguments import NO_LIMITS
 from vaecodec.codec import fallback
 from vaecodec.codec.tiles import Schedule, join_tiles, pixel_box
 from vaecodec.config import STRIDE
@@ -22,7 +23,6 @@ from vaecodec.container import ALPHA, SCALED, SHIFTED, FallbackHeader, insert_ch
 from vaecodec.container.image_file import Contents, pack_fallback
 from vaecodec.errors import FormatError
 from vaecodec.images import alpha_channel, count_channels, downscale
-from vaecodec.limits import NONE
 from vaecodec.progress import Progress, counted
 from vaecodec.threads import Threads, available_cores
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid
@@ -180,7 +180,7 @@ def _decode_tile(part: memoryview, header: FallbackHeader, shape: tuple[int, int
         raise FormatError(f"it has {about.channels} channels of {about.width} x {about.height}")
     if about.max_error != header.max_error or not is_coded:
         raise FormatError(f"it has {about.depth} bits and an error of {about.max_error}")
-    coded = lossless.decode(part, threads, limits=NONE)
+    coded = lossless.decode(part, threads, limits=NO_LIMITS)
     return expand(coded, Depth(header.depth, about.depth, header.expansion)).reshape(*shape, channels)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vaecodec import lossless
+from vaecodec.arguments import NO_LIMITS
 from vaecodec.config import LAST_ANCHOR
 from vaecodec.container import FallbackHeader
 from vaecodec.container.image_file import pack_fallback
@@ -24,7 +25,6 @@ from vaecodec.images import count_channels, to_array
 from vaecodec.images.depth import bit_depth, read_16_bit
 from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.writing import encode_png16
-from vaecodec.limits import NONE
 from vaecodec.threads import ONE_THREAD, Threads
 
 CRC = struct.Struct("<I")
@@ -120,7 +120,7 @@ def _read_adaptive(data: bytes | memoryview, shape: tuple[int, int], channels: i
     is_deep = about.depth > 8
     if (about.height, about.width, about.channels) != (*shape, channels) or is_deep != (depth > 8) or about.max_error:
         raise FormatError("the lossless part is not of the size and depth that the header gives")
-    return lossless.decode(data, limits=NONE)
+    return lossless.decode(data, limits=NO_LIMITS)
 
 
 def _read(file: bytes, shape: tuple[int, int], channels: int, depth: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from vaecodec.arguments import DEFAULT_TUNE, check_reduction
+from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_TUNE, NO_LIMITS, Limits, check_reduction
 from vaecodec.codec import Codec, codec_for, exact, fallback
 from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
 from vaecodec.codec.parts import check_samples, decode_alpha, split
@@ -24,7 +24,6 @@ from vaecodec.container.image_file import Contents, quality_index_of
 from vaecodec.images import check_array, clear_transparent, downscale, join_alpha
 from vaecodec.images.colours import ColourRows
 from vaecodec.images.strips import ModelRows, Rows, Window, gather, is_large
-from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.progress import Progress, named
 from vaecodec.rdo.effort import check_effort
 from vaecodec.transforms.tiling import DEFAULT_TILE, Box, window_box
@@ -205,7 +204,7 @@ def decode(
     window: Window | None = None,
     reduce: int = 1,
     model: str | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Progress | None = None,
     codec: Codec | None = None,
@@ -238,7 +237,7 @@ def decode_strips(
     window: Window | None = None,
     reduce: int = 1,
     model: str | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Progress | None = None,
     codec: Codec | None = None,
@@ -261,7 +260,7 @@ def decode_batch(
     window: Window | None = None,
     reduce: int = 1,
     model: str | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     names: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
@@ -294,13 +293,13 @@ def decode_batch(
 def verify(
     data: bytes,
     model: str | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Decode everything in a .vae file and check it against its checksums; raises as `decode` does."""
     contents = image_file.contents(data)
-    (limits or NONE).check(contents.header.width, contents.header.height)
+    (limits or NO_LIMITS).check(contents.header.width, contents.header.height)
     if isinstance(contents.header, FallbackHeader):
         box = Box(0, 0, contents.header.height, contents.header.width)
         for _ in _decode_fallback(data, contents, contents.header, box, 1, threads, progress):
@@ -320,7 +319,7 @@ def _parse(
     check_reduction(reduce)
     # Other codecs and alpha are decoded as a whole.
     whole = (isinstance(head, FallbackHeader) and head.coding != "adaptive") or contents.alpha is not None
-    (limits or NONE).check(*((head.width, head.height) if whole else box.shape[::-1]))
+    (limits or NO_LIMITS).check(*((head.width, head.height) if whole else box.shape[::-1]))
     return contents, box, (*box.reduce(reduce).shape, channels)[: 2 + (channels > 1)]
 
 

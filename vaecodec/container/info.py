@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO
 
-from vaecodec.arguments import Readable, to_bytes
+from vaecodec.arguments import Readable, is_url, to_bytes
 from vaecodec.container import image_file, image_set, stored
-from vaecodec.urls import is_url
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vaecodec import arguments
-from vaecodec.arguments import DEFAULT_MODEL
+from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_MODEL, Limits, is_url, write_url
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import stored
 from vaecodec.container.image_set import is_image_set
 from vaecodec.errors import CodecError
+from vaecodec.files import Source
 from vaecodec.files.outputs import (
     ChooseTarget,
     Output,
@@ -28,11 +29,8 @@ from vaecodec.files.outputs import (
     restore_file,
     store_file,
 )
-from vaecodec.files.sources import Source
 from vaecodec.images.writing import format_of
-from vaecodec.limits import DEFAULT, Limits
 from vaecodec.progress import Progress, warn
-from vaecodec.urls import is_url, write_url
 
 if TYPE_CHECKING:
     from vaecodec.arguments import ImageLike
@@ -48,7 +46,7 @@ def compress_file(
     strip: bool = False,
     remove: bool = False,
     only_images: bool = False,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Progress | None = None,
     whole_name: bool = False,
@@ -130,7 +128,7 @@ def decompress_file(
     window: tuple[int, int, int, int] | None = None,
     remove: bool = False,
     reduce: int = 1,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Progress | None = None,
     adopt: bool = False,
@@ -168,7 +166,7 @@ def verify_file(
     src: Path | BinaryIO,
     *,
     model: Path | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:

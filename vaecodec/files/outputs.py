@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from vaecodec.arguments import DEFAULT_TUNE
+from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_TUNE, NO_LIMITS, Limits, pillow_limits
 from vaecodec.atomic import Attributes, Path
 from vaecodec.codec import exact, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import SUFFIX, image_file, stored
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
-from vaecodec.files.sources import ByteCounter, Comparison, Source
+from vaecodec.files import ByteCounter, Comparison, Source
 from vaecodec.images import check_frame, describe_frames
 from vaecodec.images.inspection import is_image, trailing_bytes
 from vaecodec.images.reading import read_image, read_weights
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
 from vaecodec.images.writing import write_strips
-from vaecodec.limits import DEFAULT, NONE, Limits, for_pillow
 from vaecodec.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ OWN_PREFIX = ".vaecodec-"  # of manifests and temporary files
 class Resources(NamedTuple):
     """The size limits, the cores to use (None: all), and the function to report progress to."""
 
-    limits: Limits | None = DEFAULT
+    limits: Limits | None = DEFAULT_LIMITS
     threads: int | None = None
     progress: Progress | None = None
 
@@ -135,7 +134,7 @@ def encode_image(
     try:
         if several:
             raise CodecError(f"holds {several}")
-        with for_pillow(resources.limits or NONE):
+        with pillow_limits(resources.limits or NO_LIMITS):
             data = encode(source)
     except CodecError as exc:
         if only_images or isinstance(exc, (LimitError, ModelError, TargetError)):
@@ -253,7 +252,7 @@ def refuse_large(source: Source, window: Window | None, limits: Limits | None) -
     """Raise LimitError on the .vae file of an image that is too large, before the file is read whole."""
     with suppress(FormatError):  # which the decoder reports
         head = read_preamble(source.rewind()).header
-        (limits or NONE).refuse(*(window[:1:-1] if window else (head.width, head.height)))
+        (limits or NO_LIMITS).refuse(*(window[:1:-1] if window else (head.width, head.height)))
 
 
 def store_file(source: Source, choose_target: ChooseTarget) -> Output:

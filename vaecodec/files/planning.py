@@ -13,8 +13,8 @@ from typing import NamedTuple
 from vaecodec.atomic import TEMPORARY, check_target
 from vaecodec.container import stored
 from vaecodec.errors import SkippedError
+from vaecodec.files import Source
 from vaecodec.files.outputs import compressed_name, decompressed_name, restored_name
-from vaecodec.files.sources import Source
 from vaecodec.images import describe_frames
 from vaecodec.images.inspection import is_image
 from vaecodec.progress import Console, format_bytes, format_seconds

@@ -23,10 +23,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from vaecodec.arguments import DEFAULT_LIMITS, NO_LIMITS, Limits
 from vaecodec.container.image_set import Header, pack, parse
 from vaecodec.entropy import coding
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.limits import DEFAULT, NONE, Limits
 from vaecodec.model import generative
 from vaecodec.model.file import find_generator, load_generator
 from vaecodec.model.generative import ORDER, PHASES
@@ -189,14 +189,14 @@ def encode(images: np.ndarray, model: str = "digits") -> bytes:
     return pack(Header(generator.id, len(images), generator.config.side, consumed, crc), words)
 
 
-def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT) -> np.ndarray:
+def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
     """Decode a .vae file to u8[N, S, S], with a model by name or path, or else the known one of the id in the header.
 
     Raises FormatError on damage, ModelError if the model is unknown or another one, and LimitError if the header
     announces more pixels than `limits` allow (None: any number).
     """
     header, words = parse(data)
-    pixels, limit = header.images * header.side**2, (limits or NONE).pixels
+    pixels, limit = header.images * header.side**2, (limits or NO_LIMITS).pixels
     if limit is not None and pixels > limit:
         raise LimitError(f"{header.images} images of {pixels} pixels in all exceed the limit of {limit}")
     generator = load_generator(model) if model else find_generator(header.model)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from vaecodec.arguments import DEFAULT_MODEL, check_tune
+from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_MODEL, Limits, check_tune
 from vaecodec.codec.rate_control import Target
 from vaecodec.errors import CodecError
 from vaecodec.files.folders import FolderWalk, Job, append_entry, compress_jobs
@@ -30,7 +30,6 @@ from vaecodec.files.runs import (
     settings_text,
     sizes_of_report,
 )
-from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model import SUFFIX
 from vaecodec.model.file import load_model
 from vaecodec.progress import Console, explain
@@ -73,7 +72,7 @@ def compress(
     strip: bool = False,
     remove: bool = False,
     only_images: bool = False,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
     target_size: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from vaecodec.arguments import NO_LIMITS, pillow_limits
 from vaecodec.codec import Codec, load, modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.codec.tiles import Latents
 from vaecodec.errors import CodecError, ModelError
+from vaecodec.files import Source
 from vaecodec.files.compression import convert_file
 from vaecodec.files.folders import Job
 from vaecodec.files.outputs import (
@@ -33,10 +35,8 @@ from vaecodec.files.outputs import (
     store_file,
 )
 from vaecodec.files.runs import JobRunner, Outcome, compress_job
-from vaecodec.files.sources import Source
 from vaecodec.images.inspection import is_image
 from vaecodec.images.strips import is_large
-from vaecodec.limits import NONE, for_pillow
 from vaecodec.progress import hushed
 
 SCHEMA = pa.schema([("number", pa.int64()), ("content", pa.large_binary())])
@@ -83,8 +83,8 @@ def read(table: pa.Table, settings: Settings) -> Iterator[pa.Table]:
     """Read the images of lists of jobs; a large image, which is read in strips, is left to Finish."""
     for _, jobs in rows_of(table):
         for number, job in jobs:
-            task, limits = Task(job), settings.options["limits"] or NONE
-            with suppress(Exception), hushed(), Source(job.path) as source, for_pillow(limits):
+            task, limits = Task(job), settings.options["limits"] or NO_LIMITS
+            with suppress(Exception), hushed(), Source(job.path) as source, pillow_limits(limits):
                 if is_image(source.rewind(), source.name) and not _is_large(source):
                     task = Task(job, read_source_image(source), _version(source))
             yield table_of([(number, task)])

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
+from vaecodec.arguments import DEFAULT_LIMITS, Limits
 from vaecodec.codec import Codec, modes
 from vaecodec.container import FallbackHeader, image_file
 from vaecodec.container.image_file import Header, read_preamble
 from vaecodec.errors import CodecError
 from vaecodec.images import count_channels
 from vaecodec.images.colours import split_alpha
-from vaecodec.limits import DEFAULT, Limits
 from vaecodec.model.file import find_model, load_model
 from vaecodec.threads import available_cores
 
@@ -36,7 +36,7 @@ def dataset(
     workers: int | None = None,
     deterministic: bool = True,
     model: str | None = None,
-    limits: Limits | None = DEFAULT,
+    limits: Limits | None = DEFAULT_LIMITS,
 ) -> tf.data.Dataset:
     """Make a dataset of the images in .vae files, u8[H, W, channels]; alpha is left out.
 
@@ -88,7 +88,7 @@ def decode_image(contents: tf.Tensor, channels: int = 3) -> tf.Tensor:
 class Decoder:
     """Decode in several threads: each call uses a codec of its own, as calls of one codec take turns."""
 
-    def __init__(self, channels: int = 3, model: str | None = None, limits: Limits | None = DEFAULT) -> None:
+    def __init__(self, channels: int = 3, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels are {channels!r}, expected 1 or 3")
         self._channels, self._model, self._limits = channels, model, limits

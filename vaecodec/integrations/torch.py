@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from vaecodec.arguments import DEFAULT_LIMITS, Limits
 from vaecodec.codec import modes
 from vaecodec.container.info import info
 from vaecodec.errors import CodecError
-from vaecodec.limits import DEFAULT, Limits
 
 SUFFIX = ".vae"
 
@@ -49,7 +49,7 @@ class VaeFiles(Dataset[Any]):
         reduce: int = 1,
         transform: Callable[[torch.Tensor], Any] | None = None,
         model: str | os.PathLike[str] | None = None,
-        limits: Limits | None = DEFAULT,
+        limits: Limits | None = DEFAULT_LIMITS,
     ) -> None:
         if crop is not None and reduce != 1:
             raise ValueError("crop does not go with reduce")

@@ -25,11 +25,11 @@ import vaecodec
 from support.damage import mutants, mutate, with_right_crc
 from support.images import synthetic_image
 from vaecodec import arrays
+from vaecodec.arguments import Limits
 from vaecodec.codec import Codec, modes
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError
-from vaecodec.limits import Limits
 from vaecodec.model.file import load_model, pack_model, parse_model
 
 MODEL = TESTS / "golden" / "tiny.vcm"

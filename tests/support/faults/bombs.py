@@ -22,8 +22,8 @@ from PIL import Image
 
 from support.crash import ENVIRONMENT
 from support.images import synthetic_image
+from vaecodec.arguments import DEFAULT_LIMITS
 from vaecodec.images.writing import encode_png16
-from vaecodec.limits import DEFAULT
 
 MIB = 1 << 20
 BASE, BYTES_A_PIXEL = 256 * MIB, 40
@@ -183,7 +183,7 @@ def rows(folder: pathlib.Path) -> Iterator[list[object]]:
     for bombs in (pngs, tiffs, gifs, webps, avifs, jpegs):
         for bomb in bombs():
             status, text, seconds, memory = measured(bomb, folder)
-            allowed = BASE + BYTES_A_PIXEL * min(bomb.pixels, DEFAULT.pixels or 0)
+            allowed = BASE + BYTES_A_PIXEL * min(bomb.pixels, DEFAULT_LIMITS.pixels or 0)
             assert status in (0, 1) and "Traceback" not in text, f"{bomb.name}: {status}, {text}"
             assert memory <= allowed, f"{bomb.name}: {memory / MIB:.0f} MiB, at most {allowed / MIB:.0f}: {text}"
             assert seconds <= SECONDS, f"{bomb.name}: {seconds:.1f} s: {text}"

@@ -12,9 +12,9 @@ import pytest
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
+from vaecodec.arguments import Limits
 from vaecodec.arrays import chunks, prediction
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.limits import Limits
 
 TINY = str(GOLDEN / "tiny.vcm")
 RNG = np.random.default_rng(5)

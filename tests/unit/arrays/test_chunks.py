@@ -11,10 +11,10 @@ from support.damage import flipped, mutate, truncations, with_right_crc
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import arrays
+from vaecodec.arguments import Limits
 from vaecodec.arrays import chunks, planes, prediction
 from vaecodec.arrays.prediction import AFFINE, INTEGERS, ORDERED, QUOTIENTS, Scale
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.limits import Limits
 
 TINY = str(GOLDEN / "tiny.vcm")
 

@@ -11,7 +11,8 @@ from PIL import Image
 from support.bench import COMMON, OURS, write_images
 from support.images import synthetic_image
 from support.paths import ROOT
-from vaecodec.bench import measure, peers
+from vaecodec import bench
+from vaecodec.bench import measure
 from vaecodec.cli import benchmark, main
 
 pytest.importorskip("scipy")
@@ -124,11 +125,11 @@ def test_an_empty_folder_is_an_error(tmp_path, capsys):
 
 
 def test_a_broken_peer_is_reported_and_skipped(folder, tmp_path, capsys, monkeypatch):
-    def broken(options: peers.Options) -> peers.Peer:
-        jpeg = peers.open_peer("jpeg", options)
+    def broken(options: bench.Options) -> bench.Peer:
+        jpeg = bench.open_peer("jpeg", options)
         return jpeg._replace(name="broken", decode=lambda data: jpeg.decode(data)[:5])
 
-    monkeypatch.setitem(peers.PEERS, "broken", broken)
+    monkeypatch.setitem(bench.PEERS, "broken", broken)
     line = ["bench", str(folder), "-o", str(tmp_path), "--show", "1", "--metrics", "psnr", "--qualities", "20,50,80"]
     assert main([*line, "--codecs", "broken,jpeg"]) == 1
     messages = capsys.readouterr().err
@@ -139,8 +140,8 @@ def test_a_broken_peer_is_reported_and_skipped(folder, tmp_path, capsys, monkeyp
 
 
 def test_images_that_a_codec_refuses_are_skipped(tmp_path, capsys, monkeypatch):
-    def picky(options: peers.Options) -> peers.Peer:
-        jpeg = peers.open_peer("jpeg", options)
+    def picky(options: bench.Options) -> bench.Peer:
+        jpeg = bench.open_peer("jpeg", options)
 
         def encode(x, quality):
             if x.shape[0] < 16:
@@ -149,7 +150,7 @@ def test_images_that_a_codec_refuses_are_skipped(tmp_path, capsys, monkeypatch):
 
         return jpeg._replace(name="picky", encode=encode)
 
-    monkeypatch.setitem(peers.PEERS, "picky", picky)
+    monkeypatch.setitem(bench.PEERS, "picky", picky)
     for n, side in enumerate((8, 32, 8, 32)):
         Image.fromarray(synthetic_image(side, side, n)).save(tmp_path / f"{n}.png")
     line = ["bench", str(tmp_path), "-o", str(tmp_path / "out"), "--show", "0", "--metrics", "psnr"]
@@ -168,7 +169,7 @@ def test_runs_without_curves_have_a_report(codecs, folder, tmp_path, capsys):
 
 def test_missing_default_peers_are_noted(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(peers, "DEFAULT", ("jpeg", "hevc"))
+    monkeypatch.setattr(bench, "DEFAULT", ("jpeg", "hevc"))
     line = ["bench", str(folder / "0.png"), "-o", str(tmp_path), "--show", "0", "--metrics", "psnr"]
     assert main([*line, "--qualities", "20,80"]) == 0
     assert "vaecodec: hevc is left out: needs PyAV with x265: pip install av" in capsys.readouterr().err

@@ -15,9 +15,9 @@ from support.models import DISTINCT_CONFIG, random_model
 from support.paths import GOLDEN, PARROTS
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_TUNE
+from vaecodec.bench import DEFAULT, OURS, PEERS, name_of, open_peer
 from vaecodec.bench.codecs import FORMATS, PROGRAMS, TUNES
 from vaecodec.bench.peer import LOSSLESS, Options, PeerError, Scale, check_decoded
-from vaecodec.bench.peers import DEFAULT, OURS, PEERS, name_of, open_peer
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import psnr
 from vaecodec.images.reading import read_image

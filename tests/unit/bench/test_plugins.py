@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from support.images import synthetic_image
-from vaecodec.bench import measure, peer
+from vaecodec.bench import measure, open_peer, peer
 from vaecodec.bench.peer import Options, Peer, PeerError, Scale, add_file, check_decoded
-from vaecodec.bench.peers import open_peer
 from vaecodec.cli import main
 from vaecodec.errors import CodecError
 from vaecodec.images.metrics import Metric

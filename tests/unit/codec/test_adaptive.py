@@ -12,12 +12,12 @@ from support.damage import mutants, with_right_crcs
 from support.images import synthetic_channels, synthetic_image
 from support.paths import GOLDEN
 from vaecodec import container, lossless
+from vaecodec.arguments import Limits
 from vaecodec.codec import exact, fallback, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images import downscale
 from vaecodec.images.reading import read_image
-from vaecodec.limits import Limits
 from vaecodec.transforms.tiling import Box
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 import vaecodec
 from support.images import synthetic_image
 from support.paths import GOLDEN
+from vaecodec.arguments import Limits
 from vaecodec.codec import Codec, modes
 from vaecodec.errors import FormatError, LimitError, ModelError
 from vaecodec.images.writing import encode_png16
-from vaecodec.limits import Limits
 
 SIZES = [(70, 90), (64, 64), (200, 130), (70, 90), (1, 1), (64, 64), (130, 200)]
 

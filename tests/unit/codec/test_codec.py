@@ -11,11 +11,11 @@ from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from support.symbols import decoding_inverts_encoding
+from vaecodec.arguments import Limits
 from vaecodec.codec import Codec, encoder
 from vaecodec.codec.tiles import join_tiles
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.limits import Limits
 from vaecodec.transforms.tiling import Box
 
 

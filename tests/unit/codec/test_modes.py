@@ -12,12 +12,12 @@ from reference import reference_decoder
 from support.images import synthetic_image
 from support.paths import GOLDEN
 from vaecodec import container
+from vaecodec.arguments import Limits
 from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images import alpha_channel, clear_transparent, count_channels, join_alpha
 from vaecodec.images.colours import fill_transparent, split_alpha
-from vaecodec.limits import Limits
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]
 

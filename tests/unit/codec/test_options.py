@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from support.images import synthetic_image
-from vaecodec import cli, limits
+from vaecodec import arguments, cli
+from vaecodec.arguments import Limits
 from vaecodec.errors import LimitError
 from vaecodec.images.reading import read_image
-from vaecodec.limits import Limits
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def test_invalid_options_are_usage_errors(folder, options):
 
 def test_default_limits_are_those_of_pillow():
     """Both warn of more than 89,478,485 pixels, and refuse more than twice as many."""
-    assert Limits(178_956_970, 65_535) == limits.DEFAULT
-    assert limits.PILLOW_WARNING_PIXELS == Image.MAX_IMAGE_PIXELS
+    assert Limits(178_956_970, 65_535) == arguments.DEFAULT_LIMITS
+    assert arguments.PILLOW_WARNING_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
 def test_images_above_half_of_the_limit_cause_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Limits(pixels=100).check(10, 5)
-        limits.NONE.check(1 << 20, 1 << 20)
+        arguments.NO_LIMITS.check(1 << 20, 1 << 20)
     with pytest.warns(RuntimeWarning, match="17 x 3 pixels are more than half"):
         Limits(pixels=100).check(17, 3)
     Limits(pixels=100, side=50).refuse(50, 2)
@@ -56,12 +56,12 @@ def test_images_above_half_of_the_limit_cause_a_warning():
 def test_only_other_limits_than_the_default_change_those_of_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)
     for chosen, expected in (
-        (limits.DEFAULT, 1234),
+        (arguments.DEFAULT_LIMITS, 1234),
         (Limits(pixels=99), 49),
         (Limits(pixels=1), 1),
-        (limits.NONE, None),
+        (arguments.NO_LIMITS, None),
     ):
-        with limits.for_pillow(chosen):
+        with arguments.pillow_limits(chosen):
             assert expected == Image.MAX_IMAGE_PIXELS
         assert Image.MAX_IMAGE_PIXELS == 1234
 
@@ -69,7 +69,7 @@ def test_only_other_limits_than_the_default_change_those_of_pillow(monkeypatch):
 def test_limits_apply_unless_lifted(folder, monkeypatch, capsys):
     assert cli.main(["compress", "photo.png"]) == 0
     before = np.asarray(Image.open("photo.png"))
-    monkeypatch.setattr(limits, "DEFAULT", Limits(pixels=50 * 70 - 1))
+    monkeypatch.setattr(arguments, "DEFAULT_LIMITS", Limits(pixels=50 * 70 - 1))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 70 // 2 - 1)
     for command in (["compress", "photo.png", "-o", "again.vae"], ["decompress", "photo.vae", "-o", "back.png"]):
         capsys.readouterr()

@@ -11,12 +11,12 @@ from support.damage import mutants, truncations
 from support.images import synthetic_image
 from support.models import reload
 from support.symbols import INVALID_OUTLIERS, outlier_stack
+from vaecodec.arguments import Limits
 from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse
 from vaecodec.entropy import coding
 from vaecodec.entropy.coding import pop_outliers, push_outliers
 from vaecodec.errors import CodecError, FormatError, ModelError
-from vaecodec.limits import Limits
 from vaecodec.native.wavelet import LOW_MAX, VALUE_MAX
 from vaecodec.prior import decode_tile, encode_tile
 

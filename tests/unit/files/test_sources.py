@@ -5,7 +5,7 @@ import io
 import pytest
 
 from vaecodec.errors import CodecError
-from vaecodec.files.sources import ByteCounter, Comparison
+from vaecodec.files import ByteCounter, Comparison
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
+from vaecodec.arguments import is_url
 from vaecodec.cli import main
 from vaecodec.errors import CodecError
-from vaecodec.urls import is_url
 
 fsspec = pytest.importorskip("fsspec")
 IMAGE = synthetic_image(40, 50)

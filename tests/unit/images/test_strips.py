@@ -11,6 +11,7 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
+from vaecodec.arguments import Limits
 from vaecodec.container import insert_chunks
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
@@ -20,7 +21,6 @@ from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import read_image
 from vaecodec.images.strips import open_strips, png_chunk
 from vaecodec.images.writing import write_image, write_strips
-from vaecodec.limits import Limits
 
 HEIGHT, WIDTH = 150, 117
 

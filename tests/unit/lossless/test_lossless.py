@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from support.images import synthetic_channels, synthetic_image
+from vaecodec.arguments import Limits
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.limits import Limits
 from vaecodec.lossless import HEADER, PlaneSchedule, decode, encode, read_header, size_at
 from vaecodec.native import library
 from vaecodec.threads import Threads
