@@ -22,7 +22,7 @@ def center_crops(paths: list[str], count: int, side: int) -> list[Any]:
     import numpy as np
     from PIL import Image
 
-    from vaecodec.training.datasets import encoded_images
+    from vaecodec.training import encoded_images
 
     large = [data for data in encoded_images(paths) if min(Image.open(io.BytesIO(data)).size) >= side]
     crops = []

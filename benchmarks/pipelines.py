@@ -20,7 +20,7 @@ from PIL import Image
 
 from vaecodec.codec import Codec
 from vaecodec.model.file import load_model
-from vaecodec.training.datasets import SUFFIXES
+from vaecodec.training import SUFFIXES
 
 
 def cpu_seconds() -> float:

@@ -74,8 +74,8 @@ def random_weights() -> dict[str, np.ndarray]:
 
 def make_model() -> None:
     """Freeze the tiny model."""
+    from vaecodec.training import save_compact
     from vaecodec.training.freezing import freeze
-    from vaecodec.training.runs import save_compact
 
     fewer = mock.patch("vaecodec.training.freezing.SCALES", SCALES)
     with tempfile.TemporaryDirectory() as folder, fewer:

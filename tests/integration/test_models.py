@@ -100,8 +100,8 @@ def trained_folder(tmp_path_factory):
     """A folder with a compact checkpoint of a tiny model, its frozen model, and an image to train on."""
     pytest.importorskip("tensorflow")
     from support.models import TINY_CONFIG as CONFIG
+    from vaecodec.training import save_compact
     from vaecodec.training.freezing import freeze
-    from vaecodec.training.runs import save_compact
     from vaecodec.training.vae import initial_weights
 
     folder = tmp_path_factory.mktemp("trained")
@@ -114,8 +114,8 @@ def trained_folder(tmp_path_factory):
 def test_training_continues_from_a_model_file(trained_folder, models_folder, capfd):
     from vaecodec.model.file import load_model, pack_model
     from vaecodec.model.weights import transform_weights
+    from vaecodec.training import save_compact
     from vaecodec.training.freezing import freeze, unfreeze
-    from vaecodec.training.runs import save_compact
 
     first = load_model(str(trained_folder / "first.vcm"))
     config, weights = unfreeze(first)
@@ -149,16 +149,16 @@ def test_training_continues_from_a_model_file(trained_folder, models_folder, cap
 
 def test_recipes_are_written_and_read(trained_folder, models_folder, capfd):
     from support.models import TINY_CONFIG as CONFIG
+    from vaecodec import training
     from vaecodec.config import PRESETS
-    from vaecodec.training import runs
-    from vaecodec.training.runs import load_checkpoint
+    from vaecodec.training import load_checkpoint
     from vaecodec.training.train_step import Options
 
     options = Options(minutes=3.5, seed=4, bfloat16=True)
-    for config in (CONFIG, PRESETS["base"], runs.preset("digits")):
+    for config in (CONFIG, PRESETS["base"], training.preset("digits")):
         with open("a.toml", "w") as file:
-            file.write(runs.format_recipe(config, options))
-        read_config, values = runs.read_recipe("a.toml")
+            file.write(training.format_recipe(config, options))
+        read_config, values = training.read_recipe("a.toml")
         assert read_config == config and Options(**values) == options
     sizes = "".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items())
     with open("b.toml", "w") as file:
@@ -171,7 +171,7 @@ def test_recipes_are_written_and_read(trained_folder, models_folder, capfd):
         )
     config, options, _, progress = load_checkpoint("run")
     assert (config, options.rate, options.batch, progress["steps"]) == (CONFIG, 1e-3, 1, 1)
-    assert runs.read_recipe("run/config.toml")[0] == CONFIG
+    assert training.read_recipe("run/config.toml")[0] == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_recipes_are_written_and_read(trained_folder, models_folder, capfd):
 )
 def test_errors_of_recipes_take_one_line(text, message, models_folder, capsys):
     pytest.importorskip("tensorflow")
-    from vaecodec.training import runs
+    from vaecodec import training
 
     with open("a.toml", "w") as file:
         file.write(text)
     with pytest.raises(CodecError, match="a.toml: "):
-        runs.read_recipe("a.toml")
+        training.read_recipe("a.toml")
     assert cli.main(["train", "a.png", "--config", "a.toml", "--out", "run"]) == 1
     error = capsys.readouterr().err
     first, second = error.splitlines()

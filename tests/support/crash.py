@@ -192,7 +192,7 @@ loop.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
 
 def training(rounds: int, rng: random.Random, folder: pathlib.Path) -> Counter[str]:
     """Kill a training run that saves at every report; each start resumes the last."""
-    from vaecodec.training.runs import load_checkpoint
+    from vaecodec.training import load_checkpoint
 
     tally, last, steps = Counter(), 0, 0
     Image.fromarray(synthetic_image(100, 100)).save(folder / "one.png")

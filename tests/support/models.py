@@ -57,11 +57,12 @@ def random_model(config: Config = DISTINCT_CONFIG, index_offset: float = 1.5) ->
 
 def freeze_weights(folder: pathlib.Path, config: Config, weights: Weights) -> str:
     """Save a checkpoint of a training run in a folder, and return the path of the model frozen from it."""
-    from vaecodec.training import loop, runs
+    from vaecodec import training
+    from vaecodec.training import loop
     from vaecodec.training.freezing import freeze
 
-    state = runs.initial_state(config, 0, weights)
-    runs.save_checkpoint(str(folder), config, loop.Options(), state, {"steps": 0})
+    state = training.initial_state(config, 0, weights)
+    training.save_checkpoint(str(folder), config, loop.Options(), state, {"steps": 0})
     freeze(str(folder), str(folder / "frozen.vcm"))
     return str(folder / "frozen.vcm")
 

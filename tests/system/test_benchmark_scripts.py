@@ -134,11 +134,11 @@ def test_exported_transforms_run_in_jax(run, tmp_path, monkeypatch):
 def test_an_exported_training_step_runs_in_jax(run, tmp_path):
     pytest.importorskip("tensorflow")
     pytest.importorskip("jax")
-    from vaecodec.training import runs
+    from vaecodec import training
     from vaecodec.training.train_step import Options, export_step
 
     options = Options(batch=2, crop=64)
-    export_step(TINY_CONFIG, options, str(tmp_path / "bundle"), runs.initial_state(TINY_CONFIG))
+    export_step(TINY_CONFIG, options, str(tmp_path / "bundle"), training.initial_state(TINY_CONFIG))
     [row] = run("exported.py", "step", str(tmp_path / "bundle"), "--repeat", "2")
     assert row[1:3] == ["64 x 64", 2] and row[5] == pytest.approx(row[4] * 2 * 64**2 / 1e6) and min(row[3:]) > 0
 

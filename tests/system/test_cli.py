@@ -673,12 +673,13 @@ def test_train_passes_its_options_on(folder, train_calls, capsys):
 
 
 def test_a_run_goes_on_with_its_own_options(folder, train_calls, capsys):
-    from vaecodec.training import loop, runs
+    from vaecodec import training
+    from vaecodec.training import loop
 
     own = loop.Options(minutes=90.0, batch=2, seed=5)
-    checkpoints_of_run = PRESETS["small"], own, runs.initial_state(PRESETS["small"]), {"steps": 3, "seconds": 1.0}
+    checkpoints_of_run = PRESETS["small"], own, training.initial_state(PRESETS["small"]), {"steps": 3, "seconds": 1.0}
     os.makedirs("run")
-    runs.save_checkpoint("run", *checkpoints_of_run, "other.vcm")
+    training.save_checkpoint("run", *checkpoints_of_run, "other.vcm")
     assert cli.main(["train", "a", "--out", "run"]) == 0
     assert cli.main(["train", "a", "--out", "run", "--minutes", "90", "--from", "other.vcm"]) == 0
     assert [call[2:4] for call in train_calls] == [(PRESETS["small"], train_calls[0][3])] * 2
@@ -697,11 +698,11 @@ def test_a_run_goes_on_with_its_own_options(folder, train_calls, capsys):
 
 
 def test_train_from_uses_the_architecture_of_the_checkpoint(folder, train_calls, monkeypatch, capsys):
+    from vaecodec import training
     from vaecodec.config import Config
-    from vaecodec.training import runs
 
     config, weights = Config(fine=32), {"w": np.zeros(1)}
-    monkeypatch.setattr(runs, "averaged_weights", lambda path: (config, weights))
+    monkeypatch.setattr(training, "averaged_weights", lambda path: (config, weights))
     assert cli.main(["train", "a", "--out", "run", "--from", "other"]) == 0
     assert train_calls[0][2] == config and train_calls[0][4] is weights
     assert cli.main(["train", "a", "--out", "run", "--from", "other", "--preset", "small"]) == 1
@@ -724,13 +725,14 @@ def test_train_from_a_colour_model_in_grey(folder, train_calls, capsys):
 
 
 def test_train_exports_the_step_and_imports_its_state(folder, train_calls, monkeypatch):
-    from vaecodec.training import runs, train_step
+    from vaecodec import training
+    from vaecodec.training import train_step
     from vaecodec.training.train_step import Options
 
     calls = []
-    monkeypatch.setattr(runs, "resume", lambda run, *_: (run, {}))
+    monkeypatch.setattr(training, "resume", lambda run, *_: (run, {}))
     monkeypatch.setattr(train_step, "export_step", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(runs, "import_state", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(training, "import_state", lambda *arguments: calls.append(arguments))
     assert cli.main(["train", "--out", "run", "--export-step", "step", "--batch", "2"]) == 0
     assert cli.main(["train", "--out", "run", "--import-state", "step"]) == 0
     small = PRESETS["small"]

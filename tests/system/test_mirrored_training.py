@@ -60,7 +60,7 @@ def runs(tmp_path_factory):
 
 def test_two_devices_give_the_result_of_one(runs):
     from support.models import TINY_CONFIG as CONFIG
-    from vaecodec.training.runs import initial_state, load_checkpoint
+    from vaecodec.training import initial_state, load_checkpoint
 
     single_device, two_devices = (load_checkpoint(str(runs[0] / name)) for name in ("one", "two"))
     assert (

@@ -24,7 +24,7 @@ ALLOWED = {
     "constriction": ("entropy.coding",),
     "ctypes": ("native.library",),
     "threadpoolctl": ("threads",),
-    "safetensors": ("model.file", "training.runs"),
+    "safetensors": ("model.file", "training"),
     "tensorflow_probability": ("training.densities",),
     "tensorflow": ("training", "transforms.tensorflow", "integrations.tfdata"),
     "imagecodecs": ("bench.codecs",),

@@ -40,24 +40,25 @@ def train(args: argparse.Namespace, console: Console) -> int:
 
 
 def _train(args: argparse.Namespace, console: Console) -> Report:
+    from vaecodec import training
     from vaecodec.model.generative import Generative
-    from vaecodec.training import loop, runs, train_step
+    from vaecodec.training import loop, train_step
 
-    stored = None if args.import_state is not None else runs.stored_run(args.out)
+    stored = None if args.import_state is not None else training.stored_run(args.out)
     config, options, weights = _resolve(args, stored)
     if isinstance(config, Generative) and (args.export_step or args.import_state or args.validate):
         what = "validated" if args.validate else "exported; it trains in minutes on a CPU"
         raise CodecError(f"a generative model cannot be {what}")
     if args.export_step is not None:
-        state, _ = runs.resume(args.out, config, options, weights)
+        state, _ = training.resume(args.out, config, options, weights)
         train_step.export_step(config, options, args.export_step, state, args.hard)
         return {"run": args.out, "exported": args.export_step}, f"{args.out}: training step in {args.export_step}"
     if args.import_state is not None:
-        runs.import_state(args.import_state, args.out, config, options)
+        training.import_state(args.import_state, args.out, config, options)
         return {"run": args.out, "imported": args.import_state}, f"{args.out}: has the state of {args.import_state}"
     train_step.spread(options, args.devices)
     os.makedirs(args.out, exist_ok=True)
-    recipe = runs.format_recipe(config, options).encode()
+    recipe = training.format_recipe(config, options).encode()
     write_atomic(os.path.join(args.out, "config.toml"), recipe, overwrite=True)
     start = args.start or (stored.start if stored else "")
     outcome = loop.train(
@@ -79,22 +80,23 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
 
     Raises CodecError where the command line asks for something else than the run was begun with.
     """
-    from vaecodec.training import runs, train_step
+    from vaecodec import training
+    from vaecodec.training import train_step
 
     config: Any
-    config, recipe = runs.read_recipe(args.config) if args.config is not None else (None, {})
+    config, recipe = training.read_recipe(args.config) if args.config is not None else (None, {})
     chosen = {field.name: getattr(args, field.name, None) for field in fields(train_step.Options)}
     chosen = recipe | {name: value for name, value in chosen.items() if value is not None}
-    config = runs.preset(args.preset) if args.preset is not None else config
+    config = training.preset(args.preset) if args.preset is not None else config
     start_config, weights, tune = None, None, chosen.get("tune", "psnr")
     if args.start is not None and stored is None:
         start_config, weights = _load_weights(args.start, tune)
     if args.channels is not None:
-        base = config or (stored.config if stored else start_config or runs.preset("small"))
-        config = runs.with_sizes(base, channels=args.channels)
+        base = config or (stored.config if stored else start_config or training.preset("small"))
+        config = training.with_sizes(base, channels=args.channels)
     if args.analysis_blocks is not None:
-        base = config or (stored.config if stored else start_config or runs.preset("small"))
-        config = runs.with_sizes(base, analysis_blocks=args.analysis_blocks)
+        base = config or (stored.config if stored else start_config or training.preset("small"))
+        config = training.with_sizes(base, analysis_blocks=args.analysis_blocks)
     if stored is not None:
         _check_unchanged(args, stored, config, chosen)
         if stored.start:  # for validation; a run does not need its start to go on
@@ -104,21 +106,21 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
     if weights is not None:
         start_config, weights = _fitting(start_config, weights, config)
         if config not in (None, start_config, getattr(start_config, "of_decoders", None)):
-            raise CodecError(f"{args.start} does not have the architecture {runs.describe(config)}")
+            raise CodecError(f"{args.start} does not have the architecture {training.describe(config)}")
         config = start_config
-    config = config or runs.preset("small")
-    return config, train_step.Options(**{**runs.kind_of(config).defaults, **chosen}), weights
+    config = config or training.preset("small")
+    return config, train_step.Options(**{**training.kind_of(config).defaults, **chosen}), weights
 
 
 def _check_unchanged(args: argparse.Namespace, stored: Any, config: Any, chosen: dict[str, Any]) -> None:
     """Raise CodecError if the command line differs from the run in what it may not change without --override."""
-    from vaecodec.training import runs
+    from vaecodec import training
 
     if config not in (None, stored.config):
-        raise CodecError(f"contains a run of another architecture, {runs.describe(stored.config)}")
+        raise CodecError(f"contains a run of another architecture, {training.describe(stored.config)}")
     if args.start is not None and stored.start and args.start != stored.start:
         raise CodecError(f"contains a run that started from {stored.start}, not {args.start}; name another --out")
-    changed = runs.changed_options(stored.options, chosen)
+    changed = training.changed_options(stored.options, chosen)
     if changed and not args.override:
         values = asdict(stored.options)
         text = ", ".join(f"{name} {values[name]} (not {chosen[name]})" for name in changed)
@@ -154,9 +156,9 @@ def _load_weights(source: str, tune: str) -> tuple[Any, dict[str, Any]]:
         from vaecodec.training.freezing import unfreeze
 
         return unfreeze(load_model(source), tune)
-    from vaecodec.training import runs
+    from vaecodec import training
 
-    return runs.averaged_weights(source)
+    return training.averaged_weights(source)
 
 
 def _fitting(config: Any, weights: dict[str, Any], target: Any) -> tuple[Any, dict[str, Any]]:
@@ -179,11 +181,12 @@ def freeze(args: argparse.Namespace, console: Console) -> int:
         args.usage("--eye-of writes a model file, under the name of its model")
 
     def work() -> Report:
-        from vaecodec.training import freezing, runs
+        from vaecodec import training
+        from vaecodec.training import freezing
 
         check_target(args.run, args.output, args.force)
         if args.output.endswith(".safetensors"):
-            count = runs.compact(args.run, args.output, args.half)
+            count = training.compact(args.run, args.output, args.half)
             return {"run": args.run, "output": args.output, "parameters": count}, f"{args.output}: {count} parameters"
         if args.eye_of:
             model = freezing.freeze_eye(args.run, args.eye_of, args.output)

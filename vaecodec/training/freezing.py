@@ -35,9 +35,8 @@ from vaecodec.native.reference.prior import octave_order
 from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
-from vaecodec.training import vae
+from vaecodec.training import averaged_weights, vae
 from vaecodec.training.densities import distributions
-from vaecodec.training.runs import averaged_weights
 from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms import EYE, arrays_for_the_eye
 from vaecodec.transforms.networks import LOG_BITS, analysis_blocks

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vaecodec import training
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
 from vaecodec.model.generative import Generative
-from vaecodec.training import datasets, runs, train_step, validation
-from vaecodec.training.runs import Architecture, Weights, kind_of, layout_of, resume, save_checkpoint
+from vaecodec.training import Architecture, Weights, kind_of, layout_of, resume, save_checkpoint, train_step, validation
 from vaecodec.training.train_step import GROUPS, SCHEDULE, Options
 
 REPORT_EVERY = 10.0  # seconds between lines; a bar on a terminal is redrawn more often
@@ -208,14 +208,14 @@ def train(
     state, before = resume(run, config, options, start)
     progress = Progress(run, before, kind.metrics, say)
     images: Any = kind.read(paths, config)
-    held: list[datasets.Encoded] = []
+    held: list[training.Encoded] = []
     if validate is not None and isinstance(config, Config):
-        images, held = (images, datasets.read_images(validate)) if validate else validation.hold_out(images)
+        images, held = (images, training.read_training_images(validate)) if validate else validation.hold_out(images)
     number = int(before["steps"])
     batches = iter(kind.batches(images, config, options, options.seed + number))
     progress.say(
         f"{run}: {len(images)} images" + f", {len(held)} more for validation" * bool(held) + "; "
-        f"{runs.describe(config)}, {len(state[0]) / 1e6:.2f} million weights; batches of {options.batch}; "
+        f"{training.describe(config)}, {len(state[0]) / 1e6:.2f} million weights; batches of {options.batch}; "
         + (f"resumes at step {number}" if number else f"starts from {start_name or 'random weights'}")
     )
     loop = _Loop(run, config, options, state, before, progress, start_name)

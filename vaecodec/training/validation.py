@@ -22,9 +22,8 @@ from vaecodec.errors import CodecError
 from vaecodec.images import read_training_image
 from vaecodec.images.metrics import linear_rate, rising, ssimulacra2
 from vaecodec.model.file import Model, identify, load_model
-from vaecodec.training.datasets import Encoded
+from vaecodec.training import Encoded, Weights
 from vaecodec.training.freezing import photograph_arrays
-from vaecodec.training.runs import Weights
 
 SHARE = 10  # one image in ten is held out
 MOST_IMAGES = 24

@@ -25,7 +25,8 @@ SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 def train_model(tmp_path_factory):
     """A function that returns the path of a model with the given channels, trained for a few steps."""
     pytest.importorskip("tensorflow")
-    from vaecodec.training import loop, runs
+    from vaecodec import training
+    from vaecodec.training import loop
     from vaecodec.training.freezing import freeze
 
     @cache
@@ -40,7 +41,7 @@ def train_model(tmp_path_factory):
         options = loop.Options(batch=2, crop=64, steps=4, minutes=1e9)
         with eager():
             means = loop.train([str(folder)], str(folder / "run"), config, options)
-        assert runs.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
+        assert training.load_checkpoint(str(folder / "run"))[3]["steps"] == 4 and means
         freeze(str(folder / "run"), str(folder / "own.vcm"))
         return str(folder / "own.vcm")
 
@@ -92,8 +93,8 @@ def test_symbols_and_pixels_equal_the_reference_decoder(model):
 
 def test_unfreezing_and_freezing_keep_the_model(model, tmp_path):
     from vaecodec.model.file import load_model
+    from vaecodec.training import save_compact
     from vaecodec.training.freezing import freeze, unfreeze
-    from vaecodec.training.runs import save_compact
 
     model_file = load_model(model[1])
     config, weights = unfreeze(model_file)

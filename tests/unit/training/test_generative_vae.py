@@ -122,7 +122,7 @@ def test_coded_size_is_the_negative_elbo():
 def test_training_lowers_the_loss_and_resumes(tmp_path, capfd):
     from vaecodec.cli import main
     from vaecodec.model.file import read_config
-    from vaecodec.training.runs import load_checkpoint
+    from vaecodec.training import load_checkpoint
 
     np.save(tmp_path / "set.npy", np.tile(np.pad(random_images(1), ((0, 0), (10, 10), (10, 10))), (20, 1, 1)))
     command = ["train", str(tmp_path / "set.npy"), "--out", str(tmp_path / "run"), "--preset", "digits", "--batch", "4"]

@@ -20,9 +20,20 @@ from PIL import Image
 from support.images import synthetic_image
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
+from vaecodec.training import (
+    averaged_weights,
+    batches_of_crops,
+    encoded_images,
+    import_state,
+    initial_state,
+    load_checkpoint,
+    random_crops,
+    read_training_images,
+    save_compact,
+    train_step,
+    validation,
+)
 from vaecodec.training import loop as progress_module
-from vaecodec.training import runs, train_step, validation
-from vaecodec.training.datasets import batches, encoded_images, random_crops, read_images
 from vaecodec.training.loop import train
 from vaecodec.training.train_step import Options
 from vaecodec.training.vae import VAE, initial_weights
@@ -113,15 +124,15 @@ def test_enlarged_crops_are_smooth(channels):
 
 def test_the_fraction_of_enlarged_crops_is_checked(photos):
     with pytest.raises(CodecError, match="fraction of enlarged crops is 1.5"):
-        batches(read_images([str(photos)]), 2, 32, 0, 3, 1.5)
+        batches_of_crops(read_training_images([str(photos)]), 2, 32, 0, 3, 1.5)
 
 
 def test_batches_skip_unusable_images(photos):
-    images = read_images([str(photos)])
-    for batch in batches(images, 3, 64, 0).take(4):
+    images = read_training_images([str(photos)])
+    for batch in batches_of_crops(images, 3, 64, 0).take(4):
         assert batch.shape == (3, 64, 64, 3) and batch.dtype == tf.uint8
     with pytest.raises(CodecError, match="at least 256 x 256"):
-        batches(images, 3, 256, 0)
+        batches_of_crops(images, 3, 256, 0)
 
 
 def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
@@ -129,7 +140,7 @@ def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", synthetic_image(70, 80, 1))
     np.save(tmp_path / "objects.npy", np.array([{}], object))  # needs pickle
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': nothing")
-    feed = batches(read_images([str(tmp_path)]), 2, 64, 0)
+    feed = batches_of_crops(read_training_images([str(tmp_path)]), 2, 64, 0)
     monkeypatch.setattr(np, "load", None)
     for batch in feed.take(3):
         assert batch.shape == (2, 64, 64, 3)
@@ -138,19 +149,19 @@ def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
 def test_a_run_resumes_and_completes(photos, tmp_path, monkeypatch, capfd):
     run, options = str(tmp_path / "run"), Options(batch=2, crop=64, steps=3, minutes=10, hard_from=0)
     train([str(photos)], run, CONFIG, options)
-    _, saved_options, state, progress = runs.load_checkpoint(run)
+    _, saved_options, state, progress = load_checkpoint(run)
     assert saved_options == options and progress["steps"] == 3 and state[-1] == 3
     options.steps, options.hard_from = 101, 1  # each run traces one of the two steps
     monkeypatch.setattr(progress_module, "REPORT_EVERY", 0.0)
     outcome = train([str(photos)], run, CONFIG, options)
-    _, _, state, progress = runs.load_checkpoint(run)
+    _, _, state, progress = load_checkpoint(run)
     assert progress["steps"] == 101 and state[-1] == 101 and np.isfinite(outcome.means["loss"])
     assert outcome.steps == 101 and outcome.is_complete
     assert re.search(r"step 50 loss .* steps/s, \d+ s left \(50 %\)", capfd.readouterr().err)
     assert os.listdir(os.path.join(run, "logs"))
     before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
     train([str(photos)], run, CONFIG, options)  # the run is complete, so no step follows
-    assert runs.load_checkpoint(run)[3]["steps"] == 101
+    assert load_checkpoint(run)[3]["steps"] == 101
     assert os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns == before
     with pytest.raises(CodecError, match="another architecture"):
         train([str(photos)], run, Config(**{**CONFIG.to_dict(), "prior": 12}), options)
@@ -173,40 +184,40 @@ def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
     run = str(tmp_path / "run")
     with eager():
         train([str(photos)], run, CONFIG, Options(batch=2, crop=64, steps=2))
-    config, weights = runs.averaged_weights(run)
+    config, weights = averaged_weights(run)
     path = str(tmp_path / "compact.safetensors")
-    runs.save_compact(path, config, weights, {"steps": 2})
-    loaded_config, loaded = runs.averaged_weights(path)
+    save_compact(path, config, weights, {"steps": 2})
+    loaded_config, loaded = averaged_weights(path)
     assert loaded_config == CONFIG and loaded.keys() == weights.keys()
     assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
     (tmp_path / "foreign").write_bytes(b"12345678{}")
     with pytest.raises(CodecError, match="not a checkpoint"):
-        runs.averaged_weights(str(tmp_path / "foreign"))
+        averaged_weights(str(tmp_path / "foreign"))
     with pytest.raises(CodecError, match="gone: No such file or directory$"):
-        runs.averaged_weights(str(tmp_path / "gone"))
+        averaged_weights(str(tmp_path / "gone"))
 
 
 def test_export_writes_the_step_as_text_with_its_state(tmp_path):
     options = Options(batch=2, crop=64)
-    train_step.export_step(CONFIG, options, str(tmp_path / "bundle"), runs.initial_state(CONFIG))
+    train_step.export_step(CONFIG, options, str(tmp_path / "bundle"), initial_state(CONFIG))
     text = (tmp_path / "bundle" / "step.mlir").read_text()
     state = train_step.load_pieces(str(tmp_path / "bundle"))
     assert "stablehlo." in text
     # Each array of the state is an argument and a result, beside images, rate, seed and metrics.
     (entry,) = [line for line in text.splitlines() if "func.func" in line and "private" not in line]
     assert entry.count("%arg") == len(state) + 3
-    runs.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
-    _, _, imported, progress = runs.load_checkpoint(str(tmp_path / "run"))
+    import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+    _, _, imported, progress = load_checkpoint(str(tmp_path / "run"))
     assert all(np.array_equal(a, b) for a, b in zip(imported, state, strict=True)) and progress["steps"] == 0
     np.savez(tmp_path / "bundle" / "state-00.npz", **{f"{n:05d}": np.full_like(a, np.nan) for n, a in enumerate(state)})
     with pytest.raises(CodecError, match="not finite"):
-        runs.import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
+        import_state(str(tmp_path / "bundle"), str(tmp_path / "run"), CONFIG, options)
     with pytest.raises(CodecError, match=r"contains no state-\*\.npz"):
         train_step.load_pieces(str(tmp_path))
 
 
 def test_joining_inverts_splitting_of_the_state(monkeypatch):
-    state = runs.initial_state(CONFIG)
+    state = initial_state(CONFIG)
     state = [vector + n for n, vector in enumerate(state)]
     monkeypatch.setattr(train_step, "PIECE_LENGTH", len(state[0]) // 3 + 1)
     pieces = train_step.split_state(state)
@@ -216,7 +227,7 @@ def test_joining_inverts_splitting_of_the_state(monkeypatch):
 
 def test_towers_divide_the_batch():
     options = train_step.Options(batch=4, crop=64, towers=2)
-    state = [tf.constant(value) for value in runs.initial_state(CONFIG)]
+    state = [tf.constant(value) for value in initial_state(CONFIG)]
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     after, metrics = train_step.make_step(CONFIG, options)(
         state, tf.constant(images), tf.constant(1e-3), tf.constant([0, 1])
@@ -235,8 +246,8 @@ def test_arrays_of_any_memory_order_are_saved_with_their_values(tmp_path):
     from vaecodec.model.file import pack_model
 
     transposed = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    runs.save_compact(str(tmp_path / "w"), CONFIG, {"a": transposed}, {})
-    assert np.array_equal(runs.averaged_weights(str(tmp_path / "w"))[1]["a"], transposed)
+    save_compact(str(tmp_path / "w"), CONFIG, {"a": transposed}, {})
+    assert np.array_equal(averaged_weights(str(tmp_path / "w"))[1]["a"], transposed)
     assert np.array_equal(load(pack_model("name", CONFIG, {"a": transposed}, {}))["a"], transposed)
 
 
@@ -250,7 +261,7 @@ def album(tmp_path_factory):
 
 
 def test_a_tenth_of_the_images_is_held_out_by_content(album):
-    images = read_images([str(album)])
+    images = read_training_images([str(album)])
     training, held = validation.hold_out(images)
     assert len(training) == 11 and len(held) == 1 and held[0] not in training
     assert validation.hold_out(images[::-1])[1] == held  # in any order

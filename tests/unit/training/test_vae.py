@@ -52,7 +52,7 @@ def test_loss_is_the_negative_elbo(vae, random):
 
 
 def test_training_lowers_the_loss():
-    from vaecodec.training.runs import initial_state
+    from vaecodec.training import initial_state
     from vaecodec.training.train_step import Options, make_step
 
     options = Options(batch=2, crop=64)
@@ -137,8 +137,8 @@ def test_macs_equal_counts_by_hand():
 
 def test_freezing_keeps_the_transforms(tmp_path, vae):
     from vaecodec.model.file import load_model
+    from vaecodec.training import save_compact
     from vaecodec.training.freezing import freeze
-    from vaecodec.training.runs import save_compact
     from vaecodec.transforms.latents import values_of_latents
     from vaecodec.transforms.wavelet import quantisation_targets
 
