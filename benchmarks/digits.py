@@ -24,7 +24,7 @@ from PIL import Image
 
 import vaecodec
 from vaecodec import generative as generation
-from vaecodec.container.image_set import parse
+from vaecodec.container.info import parse_set
 from vaecodec.entropy import TOTAL
 from vaecodec.generative import image_sets
 from vaecodec.generative.image_sets import read_set
@@ -76,7 +76,7 @@ def ours(images: np.ndarray, name: str) -> dict[str, object]:
     encoded = time.process_time()
     assert np.array_equal(vaecodec.decode_set(data, name), images)
     decoded = time.process_time()
-    header, words = parse(data)
+    header, words = parse_set(data)
     elbo, initial = generation.negative_elbo(model, images, draws=1).sum(), 32 * header.consumed
     alone = np.mean([len(image_sets.encode(image[None], name)) for image in images[:100]])
     return {

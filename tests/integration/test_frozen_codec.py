@@ -20,7 +20,7 @@ from vaecodec.model.file import load_model
 from vaecodec.prior import Distributions, choose_symbols, decode_tile
 from vaecodec.rdo import quantization
 from vaecodec.threads import Threads
-from vaecodec.transforms.tiling import Box, halo
+from vaecodec.transforms import Box, halo
 from vaecodec.transforms.wavelet import empty_coefficients, quantisation_targets
 
 

@@ -47,7 +47,7 @@ MODULES = {
         DAMAGE,
     ),
     "container/stored.py": ("tests/unit/container/test_stored.py", "tests/unit/files"),
-    "container/image_set.py": (
+    "container/info.py": (
         "tests/unit/container/test_image_set.py",
         "tests/unit/generative/test_image_sets.py",
         "tests/unit/container/test_corpus.py",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 from support.damage import with_right_crcs
-from vaecodec.container import image_file, image_set, stored
-from vaecodec.container.info import info
+from vaecodec.container import image_file, stored
+from vaecodec.container.info import info, parse_set
 from vaecodec.errors import CodecError
 
 
@@ -14,7 +14,7 @@ def take_apart(data: bytes) -> int:
     """The number of parsers that accept these bytes, or the same with right CRCs; all others raise CodecError."""
     accepted = 0
     for file in (data, with_right_crcs(data)):
-        for parser in (info, image_file.metadata, read_tiles, read_preamble, image_set.parse, restore):
+        for parser in (info, image_file.metadata, read_tiles, read_preamble, parse_set, restore):
             try:
                 parser(file)
                 accepted += 1

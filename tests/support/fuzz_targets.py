@@ -171,7 +171,7 @@ TARGETS = {
     "decode": Target(decode, lambda: files("*.vae", SMALL), ("vaecodec.codec", "vaecodec.entropy"), SMALL),
     "lossless": Target(lossless, lossless_payloads, ("vaecodec.lossless",), SMALL),
     "arrays": Target(array, lambda: files("*.chunk", MEDIUM), ("vaecodec.arrays",), MEDIUM),
-    "sets": Target(image_set, set_files, ("vaecodec.generative", "vaecodec.container.image_set"), MEDIUM),
+    "sets": Target(image_set, set_files, ("vaecodec.generative", "vaecodec.container.info"), MEDIUM),
     "models": Target(model, models, ("vaecodec.model",), LARGE),
     "pillow": Target(pillow, lambda: files("*.vae", SMALL), ("vaecodec.integrations.pillow",), SMALL),
     "images": Target(image_file, image_files, ("vaecodec.images.inspection",), MEDIUM),

@@ -37,8 +37,7 @@ from vaecodec.images.writing import write_image
 from vaecodec.model.file import Model, find_model, load_model
 from vaecodec.progress import Progress
 from vaecodec.threads import available_cores
-from vaecodec.transforms import Transforms, load_transforms
-from vaecodec.transforms.tiling import DEFAULT_TILE
+from vaecodec.transforms import DEFAULT_TILE, Transforms, load_transforms
 
 __all__ = ["Codec", "cached_codec", "codec_for", "load"]
 

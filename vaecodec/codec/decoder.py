@@ -32,9 +32,8 @@ from vaecodec.native.transforms import FilterWeights
 from vaecodec.prior import decode_tile
 from vaecodec.progress import Progress, counted, named
 from vaecodec.threads import Threads
-from vaecodec.transforms import Transforms, read_filter
+from vaecodec.transforms import Box, Grid, Transforms, halo, read_filter, window_box
 from vaecodec.transforms.networks import fine_levels
-from vaecodec.transforms.tiling import Box, Grid, halo, window_box
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, empty_coefficients
 
 PlacedTile = tuple[Box, np.ndarray]  # place in the output, and pixels

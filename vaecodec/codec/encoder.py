@@ -42,8 +42,7 @@ from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.rdo.weights import prices_of_tile
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
-from vaecodec.transforms import Transforms
-from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid, halo
+from vaecodec.transforms import DEFAULT_TILE, Box, Grid, Transforms, halo
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets
 
 KEPT_SAMPLES = 1 << 24  # of an image whose values are kept: 32 MiB

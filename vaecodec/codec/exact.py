@@ -25,7 +25,7 @@ from vaecodec.errors import FormatError
 from vaecodec.images import alpha_channel, count_channels, downscale
 from vaecodec.progress import Progress, counted
 from vaecodec.threads import Threads, available_cores
-from vaecodec.transforms.tiling import DEFAULT_TILE, Box, Grid
+from vaecodec.transforms import DEFAULT_TILE, Box, Grid
 
 PROBE = 1009  # one of so many samples shows whether an expansion is likely
 

@@ -26,7 +26,7 @@ from vaecodec.images.colours import ColourRows
 from vaecodec.images.strips import ModelRows, Rows, Window, gather, is_large
 from vaecodec.progress import Progress, named
 from vaecodec.rdo.effort import check_effort
-from vaecodec.transforms.tiling import DEFAULT_TILE, Box, window_box
+from vaecodec.transforms import DEFAULT_TILE, Box, window_box
 
 
 def encode(

@@ -17,7 +17,7 @@ import numpy as np
 from vaecodec.config import FINE_MAX, STRIDE
 from vaecodec.container.image_file import Parsed
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.tiling import Box, Grid
+from vaecodec.transforms import Box, Grid
 from vaecodec.transforms.wavelet import Coefficients, Values
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomi
 from vaecodec.codec import modes
 from vaecodec.codec.rate_control import Target
 from vaecodec.container import stored
-from vaecodec.container.image_set import is_image_set
+from vaecodec.container.info import is_image_set
 from vaecodec.errors import CodecError
 from vaecodec.files import Source
 from vaecodec.files.outputs import (

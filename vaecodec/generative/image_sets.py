@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from vaecodec.arguments import DEFAULT_LIMITS, NO_LIMITS, Limits
-from vaecodec.container.image_set import Header, pack, parse
+from vaecodec.container.info import SetHeader, pack_set, parse_set
 from vaecodec.entropy import coding
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.model import generative
@@ -186,7 +186,7 @@ def encode(images: np.ndarray, model: str = "digits") -> bytes:
     generator = load_generator(model)
     words, consumed = encode_words(generator, images)
     crc = zlib.crc32(images.tobytes())
-    return pack(Header(generator.id, len(images), generator.config.side, consumed, crc), words)
+    return pack_set(SetHeader(generator.id, len(images), generator.config.side, consumed, crc), words)
 
 
 def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAULT_LIMITS) -> np.ndarray:
@@ -195,7 +195,7 @@ def decode(data: bytes, model: str | None = None, limits: Limits | None = DEFAUL
     Raises FormatError on damage, ModelError if the model is unknown or another one, and LimitError if the header
     announces more pixels than `limits` allow (None: any number).
     """
-    header, words = parse(data)
+    header, words = parse_set(data)
     pixels, limit = header.images * header.side**2, (limits or NO_LIMITS).pixels
     if limit is not None and pixels > limit:
         raise LimitError(f"{header.images} images of {pixels} pixels in all exceed the limit of {limit}")

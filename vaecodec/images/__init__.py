@@ -22,7 +22,7 @@ import numpy as np
 from vaecodec.config import FINE_MAX, IMAGE_CHANNELS
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.images.inspection import PNG_SIGNATURE
-from vaecodec.transforms.tiling import Box
+from vaecodec.transforms import Box
 
 if TYPE_CHECKING:
     from PIL import Image

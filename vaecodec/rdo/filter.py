@@ -20,9 +20,8 @@ from vaecodec.config import FILTER_REACH
 from vaecodec.native.transforms import ClassSums, FitSums, fit_class_sums, fit_sums
 from vaecodec.rdo.least_squares import NormalEquations
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms import CLASS_LIMITS, FILTER_CLASSES, FILTER_MAX_SHIFT, OTHER_SHIFT, Filter
+from vaecodec.transforms import CLASS_LIMITS, FILTER_CLASSES, FILTER_MAX_SHIFT, OTHER_SHIFT, Box, Filter
 from vaecodec.transforms.networks import color_transform
-from vaecodec.transforms.tiling import Box
 
 MAX_WEIGHT = 127
 SQUARED_UNITS = 64.0  # of the sums of `fit_sums`, which are in eighths of a level

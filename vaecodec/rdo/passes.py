@@ -28,9 +28,9 @@ from vaecodec.rdo.prior_gradients import PriorGradients, SymbolBits
 from vaecodec.rdo.quantization import Parts, Quantizer
 from vaecodec.rdo.synthesis_gradients import Backward, Synthesis
 from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms import Box
 from vaecodec.transforms.latents import latents_of_values, pack_latents, values_of_latents
 from vaecodec.transforms.networks import PIXEL_BITS
-from vaecodec.transforms.tiling import Box
 from vaecodec.transforms.wavelet import (
     OCTAVES,
     SUBBANDS,

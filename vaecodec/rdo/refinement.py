@@ -35,8 +35,8 @@ from vaecodec.rdo.passes import FloatPasses, IntegerPasses, Passes, Trial
 from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
 from vaecodec.rdo.weights import Prices, weights_of_pixels
 from vaecodec.threads import ONE_THREAD, Threads
+from vaecodec.transforms import Box
 from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms
-from vaecodec.transforms.tiling import Box
 from vaecodec.transforms.wavelet import Coefficients
 
 # Chosen on held-out images.

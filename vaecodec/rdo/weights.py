@@ -7,7 +7,7 @@ import numpy as np
 from vaecodec.config import STRIDE
 from vaecodec.prior import LOWEST_PARTS, OCTAVES, PARTS
 from vaecodec.rdo import eye
-from vaecodec.transforms.tiling import Box
+from vaecodec.transforms import Box
 from vaecodec.transforms.wavelet import SUBBANDS, Coefficients
 
 LEAST_WEIGHT = 1 / 64  # a bit costs at most 64 times as much as where the weight is 1

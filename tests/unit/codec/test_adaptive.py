@@ -18,7 +18,7 @@ from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
 from vaecodec.images import downscale
 from vaecodec.images.reading import read_image
-from vaecodec.transforms.tiling import Box
+from vaecodec.transforms import Box
 
 
 def sample(channels, height, width, dtype=np.uint8):

@@ -16,7 +16,7 @@ from vaecodec.codec import Codec, encoder
 from vaecodec.codec.tiles import join_tiles
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
-from vaecodec.transforms.tiling import Box
+from vaecodec.transforms import Box
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from vaecodec.codec.tiles import OWN_TILE_PIXELS, Schedule
 from vaecodec.container.image_file import parse
 from vaecodec.errors import CodecError, FormatError
 from vaecodec.threads import ONE_THREAD, Threads, available_cores, single_threaded_blas
-from vaecodec.transforms.tiling import Grid
+from vaecodec.transforms import Grid
 
 PIXELS = synthetic_image(260, 300)
 

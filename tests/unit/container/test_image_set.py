@@ -2,16 +2,16 @@
 
 import pytest
 
-from vaecodec.container.image_set import MAX_CONSUMED, Header, pack, parse
+from vaecodec.container.info import MAX_CONSUMED, SetHeader, pack_set, parse_set
 from vaecodec.errors import FormatError
 
-HEADER = Header("0123456789abcdef" * 2, images=4096, side=28, consumed=0, crc=7)
+HEADER = SetHeader("0123456789abcdef" * 2, images=4096, side=28, consumed=0, crc=7)
 WORDS = bytes(4)  # with the state, 64 bits: of 1/64 bit an image
 
 
 def test_the_largest_numbers_are_accepted():
     for header in (HEADER, HEADER._replace(images=4096 + 2048 * MAX_CONSUMED, consumed=MAX_CONSUMED)):
-        assert parse(pack(header, WORDS)) == (header, WORDS)
+        assert parse_set(pack_set(header, WORDS)) == (header, WORDS)
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ def test_the_largest_numbers_are_accepted():
 )
 def test_larger_numbers_are_refused(change, message):
     with pytest.raises(FormatError, match=message):
-        parse(pack(HEADER._replace(**change), WORDS))
+        parse_set(pack_set(HEADER._replace(**change), WORDS))

@@ -14,7 +14,7 @@ from support.paths import DATA, GOLDEN, MODELS
 from support.skips import needs_data
 from vaecodec import cli
 from vaecodec import generative as generation
-from vaecodec.container.image_set import HEADER
+from vaecodec.container.info import SET_HEADER
 from vaecodec.entropy import TOTAL, coding
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError
 from vaecodec.generative import image_sets
@@ -133,9 +133,9 @@ def test_damage_gives_an_error_or_the_same_images(fixed):
 def with_fields(data: bytes, **fields: int) -> bytes:
     """Replace values of PSET, and repair the CRCs."""
     names = ("version", "reserved", "model", "count", "side", "consumed", "crc")
-    values = dict(zip(names, HEADER.unpack_from(data, 16), strict=True)) | fields
+    values = dict(zip(names, SET_HEADER.unpack_from(data, 16), strict=True)) | fields
     out = bytearray(data)
-    HEADER.pack_into(out, 16, *values.values())
+    SET_HEADER.pack_into(out, 16, *values.values())
     return with_right_crcs(bytes(out))
 
 

@@ -19,9 +19,8 @@ from vaecodec.native import library
 from vaecodec.native.transforms import restore
 from vaecodec.rdo import filter as filters
 from vaecodec.rdo.filter import Equations, FloatFilter
-from vaecodec.transforms import FILTER_CLASSES, Filter
+from vaecodec.transforms import FILTER_CLASSES, Box, Filter, halo
 from vaecodec.transforms.networks import integer_color_transform
-from vaecodec.transforms.tiling import Box, halo
 from vaecodec.transforms.wavelet import NORM
 
 STEP = 8.0

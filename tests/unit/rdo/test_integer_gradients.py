@@ -15,7 +15,7 @@ from vaecodec.prior import PARTS
 from vaecodec.rdo.passes import FloatPasses, IntegerPasses
 from vaecodec.rdo.quantization import quantizer
 from vaecodec.threads import ONE_THREAD, Threads
-from vaecodec.transforms.tiling import Box
+from vaecodec.transforms import Box
 
 QUALITY_INDEX = 300
 

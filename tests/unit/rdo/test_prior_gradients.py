@@ -36,9 +36,8 @@ from vaecodec.rdo.prior_gradients import (
 )
 from vaecodec.rdo.refinement import Refiner, curvatures_of
 from vaecodec.training import layers, vae
-from vaecodec.transforms import latents, wavelet
+from vaecodec.transforms import Box, latents, wavelet
 from vaecodec.transforms.latents import values_of_latents
-from vaecodec.transforms.tiling import Box
 
 
 @pytest.fixture(scope="module")
