@@ -11,14 +11,13 @@ from support.models import freeze_weights, random_weights
 
 pytest.importorskip("tensorflow")
 
-from vaecodec import generative
+from vaecodec import generative, rdo
 from vaecodec.codec import Codec
 from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT, Config
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.images import downscale
 from vaecodec.model.file import load_model
 from vaecodec.prior import Distributions, choose_symbols, decode_tile
-from vaecodec.rdo import quantization
 from vaecodec.threads import Threads
 from vaecodec.transforms import Box, halo
 from vaecodec.transforms.wavelet import empty_coefficients, quantisation_targets
@@ -58,7 +57,7 @@ def test_decoded_values_are_close_to_their_targets(codec, quality):
     for halves, expected in zip((*values.halves, (values.low,)), (*targets.halves, (targets.low,)), strict=True):
         for half, target in zip(halves, expected, strict=True):
             # Within one step, and two for the fifth octave, which is rounded twice.
-            assert np.abs(half / quantization.UNIT - target).max() < 2.5
+            assert np.abs(half / rdo.UNIT - target).max() < 2.5
 
 
 def test_windows_of_tiled_images_are_crops(codec):
@@ -153,7 +152,7 @@ def test_tensorflow_codes_the_same_bytes(codec):
 
 
 def test_values_that_the_zero_table_does_not_expect_are_outliers(codec):
-    quantize = quantization.quantizer(codec.model.prior, codec.model.models.tables)
+    quantize = rdo.quantizer(codec.model.prior, codec.model.models.tables)
     residual = np.linspace(-6, 6, 2001, dtype=np.float32)
     zeros = Distributions(np.zeros(residual.shape, np.uint8), np.zeros(residual.shape, np.int32))
     assert np.array_equal(quantize(residual, zeros), np.rint(residual) * (np.abs(residual) >= 2.5))

@@ -24,7 +24,7 @@ from vaecodec.images.reading import read_image, read_rgb
 from vaecodec.images.writing import format_of, write_image
 from vaecodec.model.generative import Generator
 from vaecodec.progress import Console, hushed
-from vaecodec.rdo.quantization import fit_tables
+from vaecodec.rdo import fit_tables
 
 Report = tuple[dict[str, Any], str]  # for --json, and as text
 LARGE_CELL, SMALL_CELL = 192, 84  # sides of the cells of a contact sheet, in pixels

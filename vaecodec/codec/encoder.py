@@ -36,10 +36,10 @@ from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
 from vaecodec.prior import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
+from vaecodec.rdo import quantizer, targets
 from vaecodec.rdo.effort import ITERATIONS, NARROW, PRECISE, WIDE, check_effort, coded_index
 from vaecodec.rdo.eye import goal_of_refinement, tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
-from vaecodec.rdo.quantization import quantizer, targets
 from vaecodec.rdo.weights import prices_of_tile
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms import DEFAULT_TILE, Box, Grid, Transforms, halo

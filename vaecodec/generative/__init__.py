@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from vaecodec import rdo
 from vaecodec.codec import Codec, cached_codec
 from vaecodec.config import IMAGE_CHANNELS, STRIDE, lambda_at
 from vaecodec.container.image_file import parse, quality_index_of, quality_of
@@ -41,7 +42,6 @@ from vaecodec.prior import (
     decode_tile,
     value_limit,
 )
-from vaecodec.rdo import quantization
 from vaecodec.transforms.wavelet import Values, dequantise
 
 GENERATIVE, PHOTOGRAPHS = "digits", "small"  # models for images of either kind
@@ -185,15 +185,13 @@ def sample_photographs(codec: Codec, n: int, size: tuple[int, int], quality: flo
     quality_index, rng, model = quality_index_of(quality), np.random.default_rng(seed), codec.model
     tables = model.models.tables
     # Half of the range from black to white, in quantisation steps; each octave doubles the scale of the low-pass image.
-    reach = 0.5 * math.sqrt(model.config.channels) / float(model.inverse_gain(quality_index)[0]) * quantization.UNIT
+    reach = 0.5 * math.sqrt(model.config.channels) / float(model.inverse_gain(quality_index)[0]) * rdo.UNIT
     counts = [octave.stop - octave.start for octave in PARTS_BY_OCTAVE]
     bounds = [reach * 2 ** (len(counts) - 1 - n) for n, count in enumerate(counts) for _ in range(count)]
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
         symbols = _draw_symbols(tables, distributions.indices, rng)
-        low, high = (
-            np.trunc((bound - distributions.loc) / quantization.UNIT) for bound in (-bounds[part], bounds[part])
-        )
+        low, high = (np.trunc((bound - distributions.loc) / rdo.UNIT) for bound in (-bounds[part], bounds[part]))
         return np.asarray(np.clip(symbols, low, high), np.int32)
 
     return np.stack([_draw_photograph(codec, size, quality_index, choose) for _ in range(n)])
@@ -212,17 +210,17 @@ def vary_photograph(
 
     def record(part: int, distributions: Distributions) -> np.ndarray:
         values = symbol_values(symbols[part], *distributions, model.prior.centroids, value_limit(part))
-        targets.append(values.astype(np.float32) * np.float32(1 / quantization.UNIT))
+        targets.append(values.astype(np.float32) * np.float32(1 / rdo.UNIT))
         return symbols[part]
 
     choose_symbols(model.prior, _cells(size), quality_index, record)
-    nearest = quantization.quantizer(model.prior, model.models.tables, 0.0)
+    nearest = rdo.quantizer(model.prior, model.models.tables, 0.0)
 
     def choose(part: int, distributions: Distributions) -> np.ndarray:
         # What a symbol stands for depends on those before it, so values are drawn, and then all are quantised.
         drawn = _draw_symbols(model.models.tables, distributions.indices, rng)
         levels = HALF_LEVEL * (2 * drawn - np.sign(drawn) * rng.integers(0, 2, len(drawn)))
-        values = ((levels + distributions.loc) / quantization.UNIT).astype(np.float32)
+        values = ((levels + distributions.loc) / rdo.UNIT).astype(np.float32)
         redrawn = rng.random(len(drawn)) < strength
         return nearest(np.where(redrawn, values, targets[part]), distributions)
 

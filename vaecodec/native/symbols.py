@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaecodec.native import library
+from vaecodec.native import library, reference
 from vaecodec.native.library import check, check_writable
-from vaecodec.native.reference import prior as reference
-from vaecodec.native.reference import trellis
+from vaecodec.native.reference import COSTS as COSTS
+from vaecodec.native.reference import HALF_LEVEL as HALF_LEVEL
+from vaecodec.native.reference import STRIP as STRIP
+from vaecodec.native.reference import prior
 from vaecodec.native.reference.prior import ANS_BITS, INDICES, LOOKUP_BITS, SMALL
-from vaecodec.native.reference.trellis import COSTS as COSTS
-from vaecodec.native.reference.trellis import HALF_LEVEL as HALF_LEVEL
-from vaecodec.native.reference.trellis import STRIP as STRIP
 
 CENTROIDS = 4  # of a table: by quantiser, and whether the magnitude is 1
 ENTRIES_MAX = 1 << 16  # of a table: the lookup holds 16 bits
@@ -32,7 +31,7 @@ def sort_by_table(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     check("indices", indices, np.uint8, (indices.size,))
     if library.in_numpy():
-        return reference.sort_by_table(indices)
+        return prior.sort_by_table(indices)
     places, order = np.empty(indices.size, np.uint32), np.empty(indices.size, np.uint32)
     counts = np.empty(INDICES, np.int32)
     count = library.call("sort_by_table", "qpppp", indices.size, indices, places, order, counts)
@@ -56,7 +55,7 @@ def place_symbols(
     check("positions", positions, np.int32, (len(order),))
     _check_order(size, order, counts, low, last, table_of)
     if library.in_numpy():
-        return reference.place_symbols(size, positions, order, counts, low, last, table_of)
+        return prior.place_symbols(size, positions, order, counts, low, last, table_of)
     symbols, escapes = np.empty(size, np.int32), np.empty(len(order), np.uint32)
     arrays = (positions, order, counts, low, last, table_of, symbols, escapes)
     return symbols, escapes[: library.call("place_symbols", "qpppppppp", size, *arrays)]
@@ -72,7 +71,7 @@ def gather_symbols(
     check("symbols", symbols, np.int32, (symbols.size,))
     _check_order(symbols.size, order, counts, low, last, table_of)
     if library.in_numpy():
-        return reference.gather_symbols(symbols, order, counts, low, last, table_of)
+        return prior.gather_symbols(symbols, order, counts, low, last, table_of)
     positions, escapes = np.empty(len(order), np.int32), np.empty(len(order), np.uint32)
     uncodable = np.zeros(1, np.int32)
     arrays = (symbols, order, counts, low, last, table_of, positions, escapes, uncodable)
@@ -109,7 +108,7 @@ def symbol_values(
     if not 0 <= limit < 1 << 31:
         raise ValueError(f"the limit {limit} is out of range")
     if library.in_numpy():
-        return trellis.symbol_values(symbols, indices, loc, centroids, limit)
+        return reference.symbol_values(symbols, indices, loc, centroids, limit)
     values = np.empty(shape, np.int32)
     library.call("symbol_values", "qppppip", symbols.size, symbols, indices, loc, centroids, limit, values)
     return values
@@ -138,7 +137,7 @@ def quantise(
         check("prices", prices, np.float32, shape)
     _check_indices(indices, shape, len(costs))
     if library.in_numpy():
-        return trellis.quantise(target, indices, loc, centroids, costs, prices)
+        return reference.quantise(target, indices, loc, centroids, costs, prices)
     symbols = np.empty(shape, np.int32)
     library.call("quantise", "qppppppp", target.size, target, indices, loc, centroids, costs, prices, symbols)
     return symbols
@@ -149,7 +148,7 @@ def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tupl
     check("symbols", symbols, np.int32, (symbols.size,))
     _check_indices(indices, symbols.shape, scales)
     if library.in_numpy():
-        return reference.count_symbols(symbols, indices, scales)
+        return prior.count_symbols(symbols, indices, scales)
     histogram, large = np.zeros((scales, 2 * SMALL + 1), np.int32), np.empty(symbols.size, np.uint32)
     count = library.call("count_symbols", "qpppp", symbols.size, symbols, indices, histogram, large)
     return histogram, large[:count]
@@ -185,7 +184,7 @@ def ans_tables(freq: np.ndarray, start: np.ndarray) -> AnsTables:
     bounds = np.zeros(len(freq) + len(sizes), np.uint32)
     bounds[np.arange(1, len(freq) + 1) + tables] = sums - (tables << ANS_BITS)
     if library.in_numpy():
-        return AnsTables(offsets, bounds, reference.ans_lookup(offsets, bounds))
+        return AnsTables(offsets, bounds, prior.ans_lookup(offsets, bounds))
     lookup = np.empty((len(sizes), (1 << LOOKUP_BITS) + 1), np.uint16)
     library.call("ans_lookup", "qppp", len(sizes), offsets, bounds, lookup)
     return AnsTables(offsets, bounds, lookup)
@@ -205,7 +204,7 @@ def ans_decode(stack: AnsStack, tables: AnsTables, used: np.ndarray, counts: np.
     """
     total = _check_runs(stack, tables, used, counts)
     if library.in_numpy():
-        return reference.ans_decode(*stack, used, counts, tables.offsets, tables.bounds)
+        return prior.ans_decode(*stack, used, counts, tables.offsets, tables.bounds)
     positions = np.empty(total, np.int32)
     runs = (used, counts, tables.offsets, tables.bounds, tables.lookup)
     library.call("ans_decode", "ppqpppppp", *stack, len(used), *runs, positions)
@@ -221,7 +220,7 @@ def ans_encode(stack: AnsStack, tables: AnsTables, positions: np.ndarray, used: 
     check("positions", positions, np.int32, (total,))
     _check_room(stack, total)
     if library.in_numpy():
-        return reference.ans_encode(*stack, positions, used, counts, tables.offsets, tables.bounds)
+        return prior.ans_encode(*stack, positions, used, counts, tables.offsets, tables.bounds)
     runs = (used, counts, tables.offsets, tables.bounds)
     _accept(library.call("ans_encode", "ppqppppqp", *stack, len(used), *runs, total, positions))
 
@@ -240,7 +239,7 @@ def ans_decode_each(stack: AnsStack, bounds: np.ndarray) -> np.ndarray:
     _check_stack(stack)
     check("bounds", bounds, np.uint32, (len(bounds), bounds.shape[1]))
     if library.in_numpy():
-        return reference.ans_decode_each(*stack, bounds)
+        return prior.ans_decode_each(*stack, bounds)
     positions = np.empty(len(bounds), np.int32)
     library.call("ans_decode_each", "ppqipp", *stack, len(bounds), bounds.shape[1] - 1, bounds, positions)
     return positions
@@ -253,7 +252,7 @@ def ans_encode_each(stack: AnsStack, positions: np.ndarray, bounds: np.ndarray) 
     check("positions", positions, np.int32, (len(bounds),))
     _check_room(stack, len(positions))
     if library.in_numpy():
-        return reference.ans_encode_each(*stack, positions, bounds)
+        return prior.ans_encode_each(*stack, positions, bounds)
     _accept(library.call("ans_encode_each", "ppqipp", *stack, len(bounds), bounds.shape[1] - 1, bounds, positions))
 
 
@@ -262,7 +261,7 @@ def ans_decode_uniform(stack: AnsStack, count: int, bits: int) -> np.ndarray:
     _check_stack(stack)
     _check_bits(bits)
     if library.in_numpy():
-        return reference.ans_decode_uniform(*stack, count, bits)
+        return prior.ans_decode_uniform(*stack, count, bits)
     positions = np.empty(count, np.int32)
     library.call("ans_decode_uniform", "ppqip", *stack, count, bits, positions)
     return positions
@@ -275,7 +274,7 @@ def ans_encode_uniform(stack: AnsStack, positions: np.ndarray, bits: int) -> Non
     check("positions", positions, np.int32, (positions.size,))
     _check_room(stack, len(positions))
     if library.in_numpy():
-        return reference.ans_encode_uniform(*stack, positions, bits)
+        return prior.ans_encode_uniform(*stack, positions, bits)
     _accept(library.call("ans_encode_uniform", "ppqip", *stack, len(positions), bits, positions))
 
 

@@ -24,8 +24,8 @@ from vaecodec.native.library import reused
 from vaecodec.native.networks import Dense, Depthwise
 from vaecodec.native.transforms import analysis_coarse
 from vaecodec.prior import LOWEST_PARTS, OCTAVES, OctavePass, Record, level_of
+from vaecodec.rdo import Parts, octave_gain
 from vaecodec.rdo.prior_gradients import UNIT, BitSlopes, PriorGradients, SymbolBits
-from vaecodec.rdo.quantization import Parts, octave_gain
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import ACTIVATION_BITS, PIXEL_BITS
 from vaecodec.transforms.wavelet import NORM, SUBBANDS, Coefficients, empty_coefficients

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from vaecodec import rdo
 from vaecodec.config import SQUARED_STEPS_PER_BIT, STRIDE
 from vaecodec.entropy.coding import Part, outlier_bits, outlier_bits_of
 from vaecodec.model.file import Model
@@ -21,11 +22,10 @@ from vaecodec.native.library import reused
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.transforms import FilterWeights, restore_levels
 from vaecodec.prior import Distributions, Record, choose_symbols, value_limit
-from vaecodec.rdo import quantization
+from vaecodec.rdo import Parts, Quantizer
 from vaecodec.rdo.filter import Equations, FloatFilter, fit_all_classes, fit_classes, fit_one_class, sparsity
 from vaecodec.rdo.integer_gradients import IntegerPriorGradients, IntegerSynthesis
 from vaecodec.rdo.prior_gradients import PriorGradients, SymbolBits
-from vaecodec.rdo.quantization import Parts, Quantizer
 from vaecodec.rdo.synthesis_gradients import Backward, Synthesis
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import Box
@@ -133,7 +133,7 @@ class IntegerPasses:
     def targets(self) -> Parts:
         """What the symbols of each part approximate, f32[n] in quantisation steps."""
         inner, gains = self._coefficients.crop(*self._inner), self._model.gains.scaled(self._quality_index)
-        return quantization.targets(self._model.prior, quantisation_targets(inner, gains), self._quality_index)
+        return rdo.targets(self._model.prior, quantisation_targets(inner, gains), self._quality_index)
 
     def trial(self, targets: Parts, quantizers: list[Quantizer]) -> Trial:
         """Quantise targets, and decode them."""
@@ -164,7 +164,7 @@ class IntegerPasses:
             kernels.add_to_halves(planes, scales, first, second)
             halves.append((first, second))
         low = inner.low * self._slope_scales[OCTAVES * width :, None, None]
-        return quantization.part_gradients(self._model.prior, Values(halves, low), self._quality_index)
+        return rdo.part_gradients(self._model.prior, Values(halves, low), self._quality_index)
 
     def gradients(self, trial: Trial, error_gradients: Parts) -> Parts:
         """Half of the gradient of squared error and bits together of the last trial; may overwrite its argument."""
@@ -272,7 +272,7 @@ class FloatPasses:
     def targets(self) -> Parts:
         """What the symbols of each part approximate, f32[n] in quantisation steps."""
         values = values_of_latents(self._latents[self._inner.slices()])
-        return quantization.targets(self._model.prior, values, self._quality_index)
+        return rdo.targets(self._model.prior, values, self._quality_index)
 
     def trial(self, targets: Parts, quantizers: list[Quantizer]) -> Trial:
         """Quantise targets, and decode them."""
@@ -299,11 +299,11 @@ class FloatPasses:
         assert self._back is not None
         error, back = self._back
         slopes = back(np.float32(self._lambda * SQUARED_STEPS_PER_BIT) * error)[self._inner.slices()]
-        return quantization.part_gradients(self._model.prior, values_of_latents(slopes), self._quality_index)
+        return rdo.part_gradients(self._model.prior, values_of_latents(slopes), self._quality_index)
 
     def gradients(self, trial: Trial, error_gradients: Parts) -> Parts:
         """Half of the gradient of squared error and bits together of the last trial; may overwrite its argument."""
-        values = [part.astype(np.float32) * np.float32(1 / quantization.UNIT) for part in trial.values]
+        values = [part.astype(np.float32) * np.float32(1 / rdo.UNIT) for part in trial.values]
         return self._prior_gradients(trial.symbols, trial.indices, values, error_gradients)
 
     def descend(
@@ -319,14 +319,14 @@ class FloatPasses:
         """Targets moved by a part, `rate`, of the way to values - steps * gradients, within `reach` of the first."""
         moved = []
         for target, start, value, gradient, step in zip(targets, first, trial.values, gradients, steps, strict=True):
-            way = value.astype(np.float32) * np.float32(1 / quantization.UNIT) - gradient * np.float32(step) - target
+            way = value.astype(np.float32) * np.float32(1 / rdo.UNIT) - gradient * np.float32(step) - target
             moved.append(np.clip(target + np.float32(rate) * way, start - np.float32(reach), start + np.float32(reach)))
         return moved
 
     def _filtered_error(self, decoded: Values) -> tuple[np.ndarray, Backward, Equations]:
         """Synthesise and filter values of the tile: (error f32[H, W, C], backward pass, equations of the filter)."""
         latents = self._latents.copy()
-        latents[self._inner.slices()] = latents_of_values(decoded) * np.float32(1 / quantization.UNIT)
+        latents[self._inner.slices()] = latents_of_values(decoded) * np.float32(1 / rdo.UNIT)
         image, back = self._synthesis.forward(latents)
         area = Box(*(STRIDE * edge for edge in self._inner)).intersection(Box(0, 0, *self._within))
         equations = fit_classes(image, self._pixels, area, self._step_size)

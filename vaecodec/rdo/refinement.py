@@ -24,15 +24,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vaecodec import rdo
 from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT
 from vaecodec.model.file import Model
 from vaecodec.native import library
 from vaecodec.prior import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
-from vaecodec.rdo import quantization
+from vaecodec.rdo import Parts, Quantizer, quantizer
 from vaecodec.rdo.effort import NARROW, POWER, Price, Tolerance
 from vaecodec.rdo.eye import share_of_error
 from vaecodec.rdo.passes import FloatPasses, IntegerPasses, Passes, Trial
-from vaecodec.rdo.quantization import Parts, Quantizer, quantizer
 from vaecodec.rdo.weights import Prices, weights_of_pixels
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import Box
@@ -181,7 +181,7 @@ class Refiner:
 
 def _floats(trial: Trial) -> Parts:
     """f32[n]: values of each part in quantisation steps."""
-    return [part.astype(np.float32) * np.float32(1 / quantization.UNIT) for part in trial.values]
+    return [part.astype(np.float32) * np.float32(1 / rdo.UNIT) for part in trial.values]
 
 
 def error_after(curvatures: list[float], values: Parts, targets: Parts) -> float:

@@ -18,7 +18,7 @@ from tensorflow_probability import distributions as distributions
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, SQUARED_STEPS_PER_BIT
 from vaecodec.model.file import load_model
 from vaecodec.native.symbols import HALF_LEVEL, quantise, symbol_values
-from vaecodec.rdo.quantization import UNIT, Quantizer, quantizer, symbol_bits
+from vaecodec.rdo import UNIT, Quantizer, quantizer, symbol_bits
 
 LOG2 = 0.6931471805599453
 Tensor = Any

@@ -232,7 +232,7 @@ def trellis_masses(scales: np.ndarray, mix: np.ndarray, reach: int) -> np.ndarra
     """Probabilities f64[2 k + 1] of symbols -k..k within `reach` steps, of Normals N(0, scales) in proportions `mix`.
 
     A symbol has the mean of its probabilities under both quantisers of the trellis, each of which takes what is nearest
-    to its level.  `rdo.quantization` fits tables to the symbols of images.
+    to its level.  `rdo.fit_tables` fits tables to the symbols of images.
     """
     half, k = HALF_LEVEL / UNIT, np.arange(1, max(1, math.ceil(reach * UNIT / (2 * HALF_LEVEL))) + 1)
 

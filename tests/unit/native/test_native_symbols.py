@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from support.symbols import random_tables
+from vaecodec import rdo
 from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.prior import Distributions
-from vaecodec.rdo import quantization
 
 SIZES = [0, 1, 7, 8, 9, 31, 32, 33, 64, 250, 3001]
 EXTREMES = np.array([-(2**31), 2**31 - 1, -65536, -65535, 65535, 65536, -25, -24, 24, 25, -1, 0, 1], np.int32)
@@ -149,7 +149,7 @@ def test_symbol_values_of_extreme_centroids(kinds):
 
 
 def test_quantise_is_equal_everywhere(kinds, prior, shipped_tables):
-    rng, rule = np.random.default_rng(5), quantization.quantizer(prior, shipped_tables)
+    rng, rule = np.random.default_rng(5), rdo.quantizer(prior, shipped_tables)
     special = [np.nan, np.inf, -np.inf, 0.5, -0.5, 2.5, -2.5, 1e-40, -0.0, 65535.5, 2**23 + 1, 3e38]
     for size in [*SIZES, 255, 256, 257, 512, 5000]:
         target = (rng.standard_normal(size) * 10 ** rng.uniform(-2, 2, size)).astype(np.float32)
@@ -177,7 +177,7 @@ def path_cost(sizes, magnitudes, tables, rule):
 
 def test_quantise_finds_the_path_of_least_cost(prior, shipped_tables):
     """Of residuals as their tables expect them; for others, symbols nearer to 0 than the next ones may cost less."""
-    rng, rule = np.random.default_rng(6), quantization.quantizer(prior, shipped_tables)
+    rng, rule = np.random.default_rng(6), rdo.quantizer(prior, shipped_tables)
     for _ in range(6):
         tables = rng.integers(12, 30, 6)
         sizes = np.abs(rng.normal(0, 0.11 * 1.11 ** (tables + 4.0))).clip(0, 4).astype(np.float32)
@@ -190,7 +190,7 @@ def test_quantise_finds_the_path_of_least_cost(prior, shipped_tables):
 
 
 def test_a_bit_that_costs_nothing_leaves_the_least_error(prior, shipped_tables):
-    rng, rule = np.random.default_rng(7), quantization.quantizer(prior, shipped_tables, 0.0)
+    rng, rule = np.random.default_rng(7), rdo.quantizer(prior, shipped_tables, 0.0)
     target = rng.uniform(-20, 20, 5000).astype(np.float32)
     distributions = Distributions(
         rng.integers(1, 60, 5000, dtype=np.uint8), rng.integers(-99, 99, 5000, dtype=np.int32)

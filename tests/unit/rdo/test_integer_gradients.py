@@ -12,8 +12,8 @@ from support.rdo import rd_cost
 from vaecodec.codec import Codec
 from vaecodec.native import library
 from vaecodec.prior import PARTS
+from vaecodec.rdo import quantizer
 from vaecodec.rdo.passes import FloatPasses, IntegerPasses
-from vaecodec.rdo.quantization import quantizer
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import Box
 

@@ -14,6 +14,7 @@ from support.models import SMALL_CONFIG as CONFIG
 from support.models import freeze_weights
 from support.rdo import check_gradients, rd_cost
 from support.wavelets import inverse_dwt
+from vaecodec import rdo
 from vaecodec.codec import Codec
 from vaecodec.container.image_file import parse, quality_index_of
 from vaecodec.model.file import load_model
@@ -23,7 +24,7 @@ from vaecodec.native.reference.prior import details as details_exactly
 from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import octave_halves
 from vaecodec.prior import LOWEST_PARTS, PARTS, choose_symbols, encode_tile
-from vaecodec.rdo import prior_gradients, quantization
+from vaecodec.rdo import prior_gradients
 from vaecodec.rdo.effort import ITERATIONS
 from vaecodec.rdo.prior_gradients import (
     BitSlopes,
@@ -107,7 +108,7 @@ def code_random_symbols(model, cells, quality_index, rng):
         indices, loc = distributions
         symbols = rng.integers(-1, 2, indices.shape).astype(np.int32) * (indices != 0)
         values = symbol_values(symbols, indices, loc, model.prior.centroids)
-        floats = (array.astype(np.float64) / quantization.UNIT for array in (loc, values))
+        floats = (array.astype(np.float64) / rdo.UNIT for array in (loc, values))
         width = channels if part < LOWEST_PARTS else 6 * channels
         parts.append([array.reshape(-1, width) for array in (symbols, indices, *floats)])
         return symbols
@@ -219,10 +220,10 @@ def test_slopes_of_parts_are_differences(codec):
     y, gradient = (rng.normal(0, 1, (5, 3, CONFIG.latents)).astype(np.float32) for _ in range(2))
     direction = rng.normal(0, 1, y.shape).astype(np.float32)
     parts, moves = (
-        quantization.targets(prior, values_of_latents(latent_values), quality_index) for latent_values in (y, direction)
+        rdo.targets(prior, values_of_latents(latent_values), quality_index) for latent_values in (y, direction)
     )
     assert len(parts) == PARTS
-    slopes = quantization.part_gradients(prior, values_of_latents(gradient), quality_index)
+    slopes = rdo.part_gradients(prior, values_of_latents(gradient), quality_index)
     expected = sum(float((slope * move).sum()) for slope, move in zip(slopes, moves, strict=True))
     assert expected == pytest.approx(float((gradient * direction).sum()), rel=1e-3)
 

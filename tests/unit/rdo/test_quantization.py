@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from vaecodec import rdo
 from vaecodec.model.file import load_model
 from vaecodec.prior import Distributions
-from vaecodec.rdo import quantization
 from vaecodec.threads import Threads
 
 
@@ -19,7 +19,7 @@ def test_threads_share_the_strips_of_a_trellis(coded):
     indices[rng.permutation(count)[:coded]] = rng.integers(1, 60, coded)
     distributions = Distributions(indices, rng.integers(-99, 99, count, dtype=np.int32))
     target = rng.laplace(0, 2, count).astype(np.float32)
-    quantize = quantization.quantizer(model.prior, model.models.tables)
+    quantize = rdo.quantizer(model.prior, model.models.tables)
     alone = quantize(target, distributions)
     with ThreadPoolExecutor(3) as pool:
         np.testing.assert_array_equal(quantize(target, distributions, Threads(3, pool)), alone)

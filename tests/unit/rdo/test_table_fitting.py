@@ -8,10 +8,10 @@ from vaecodec.config import SQUARED_STEPS_PER_BIT
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.entropy import TOTAL
 from vaecodec.model.file import load_model
-from vaecodec.native.reference.trellis import UNIT, levels, states
+from vaecodec.native.reference import UNIT, levels, states
 from vaecodec.native.symbols import symbol_values
 from vaecodec.prior import choose_symbols, information
-from vaecodec.rdo.quantization import QUALITIES, Statistics, fit_tables, quantizer, targets
+from vaecodec.rdo import QUALITIES, Statistics, fit_tables, quantizer, targets
 from vaecodec.transforms.wavelet import quantisation_targets
 
 IMAGES = [synthetic_image(64, 96, n) for n in range(len(QUALITIES))]

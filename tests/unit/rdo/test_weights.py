@@ -13,7 +13,7 @@ from vaecodec.codec import Codec
 from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.prior import PARTS
-from vaecodec.rdo.quantization import quantizer
+from vaecodec.rdo import quantizer
 from vaecodec.rdo.weights import LEAST_WEIGHT, prices_of_parts, squares_of_weights
 
 

@@ -10,7 +10,7 @@ from vaecodec.config import INDICES_PER_ANCHOR, SQUARED_STEPS_PER_BIT
 from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
 from vaecodec.prior import choose_symbols
-from vaecodec.rdo.quantization import quantizer, targets
+from vaecodec.rdo import quantizer, targets
 from vaecodec.training.densities import load_trellis
 from vaecodec.training.freezing import unfreeze
 from vaecodec.training.train_step import Layout, Options, make_step
