@@ -7,7 +7,7 @@ import pytest
 
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, QUALITY_INDICES
 from vaecodec.container.image_file import quality_index_of
-from vaecodec.rdo.synthesis_gradients import Synthesis
+from vaecodec.rdo.float_decoder import Synthesis
 
 
 def rd_cost(pixels, codec, data, quality):

@@ -5,7 +5,7 @@ are trained and those that are deployed cannot differ:
 
     training.layers.Float              float32 in TensorFlow: the transforms in training
     training.layers.Quantised          floats rounded as the integers of the core: the prior in training
-    rdo.synthesis_gradients.Reverse    floats with gradients by their inputs, in NumPy: encoders
+    rdo.float_decoder.Reverse          floats with gradients by their inputs, in NumPy: encoders
     Exact                              integers in NumPy: generative models
     training.layers.Shapes             no numbers: collects shapes of weights and counts multiply-accumulates
 

@@ -4,7 +4,7 @@ The gradient of a dense layer is a dense layer of its transposed weights.  So gr
 unit that the caller chooses by the shifts of the transposed layers, and saturate; gradients by values and samples are
 float32.  A tape holds what a block keeps of its forward pass (`networks.tape_lines`).
 
-There is no kind "numpy" of these: rdo.prior_gradients and rdo.synthesis_gradients compute the same in floats.
+There is no kind "numpy" of these: rdo.prior_gradients and rdo.float_decoder compute the same in floats.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from vaecodec.native.symbols import symbol_values
 from vaecodec.native.transforms import FilterWeights, restore_levels
 from vaecodec.prior import Distributions, Record, choose_symbols, value_limit
 from vaecodec.rdo import Parts, Quantizer
-from vaecodec.rdo.filter import Equations, FloatFilter, fit_all_classes, fit_classes, fit_one_class, sparsity
+from vaecodec.rdo.filter import Equations, fit_all_classes, fit_one_class, sparsity
+from vaecodec.rdo.float_decoder import Backward, FloatFilter, Synthesis, fit_classes
 from vaecodec.rdo.integer_gradients import IntegerPriorGradients, IntegerSynthesis
 from vaecodec.rdo.prior_gradients import PriorGradients, SymbolBits
-from vaecodec.rdo.synthesis_gradients import Backward, Synthesis
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import Box
 from vaecodec.transforms.latents import latents_of_values, pack_latents, values_of_latents

@@ -29,7 +29,7 @@ from vaecodec.native.reference.transforms import octave_halves  # of any float t
 from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior import LOWEST_PARTS, PARTS_BY_OCTAVE, level_of
 from vaecodec.rdo import Parts, octave_gain
-from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot, unshuffle
+from vaecodec.rdo.float_decoder import Node, Reverse, Slot, unshuffle
 from vaecodec.transforms import latents, wavelet
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
 

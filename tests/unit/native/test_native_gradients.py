@@ -15,9 +15,9 @@ from vaecodec.native.networks import Block, Dense, Depthwise, block, tape_lines
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import FilterWeights, restore, restore_levels
 from vaecodec.native.wavelet import octave_halves
+from vaecodec.rdo.float_decoder import Node, Reverse, Slot
 from vaecodec.rdo.integer_gradients import transposed_block
 from vaecodec.rdo.prior_gradients import details_adjoint
-from vaecodec.rdo.synthesis_gradients import Node, Reverse, Slot
 from vaecodec.transforms.networks import integer_color_transform
 from vaecodec.transforms.wavelet import NORM, float_inverse_dwt_adjoint
 

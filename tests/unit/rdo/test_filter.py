@@ -18,7 +18,9 @@ from vaecodec.model.file import load_model, path_of_model
 from vaecodec.native import library
 from vaecodec.native.transforms import restore
 from vaecodec.rdo import filter as filters
-from vaecodec.rdo.filter import Equations, FloatFilter
+from vaecodec.rdo import float_decoder
+from vaecodec.rdo.filter import Equations
+from vaecodec.rdo.float_decoder import FloatFilter, fit_classes
 from vaecodec.transforms import FILTER_CLASSES, Box, Filter, halo
 from vaecodec.transforms.networks import integer_color_transform
 from vaecodec.transforms.wavelet import NORM
@@ -110,7 +112,7 @@ def test_integer_filter_is_close_to_the_float_filter_of_encoders(classes, channe
 def test_strips_do_not_change_the_result(monkeypatch):
     x, weights = textured_image(64, 40, 3), filter_of(4, 3)
     expected = FloatFilter(weights, STEP)(x.copy())
-    monkeypatch.setattr(filters, "STRIP_SAMPLES", 200)
+    monkeypatch.setattr(float_decoder, "STRIP_SAMPLES", 200)
     assert np.abs(FloatFilter(weights, STEP)(x.copy()) - expected).max() < 1e-4
 
 
@@ -124,7 +126,7 @@ def test_adjoint_preserves_inner_products(classes, monkeypatch):
     error[:6], error[-6:], error[:, :6], error[:, -6:] = 0, 0, 0, 0
     frozen_classes = FloatFilter(filter_of(classes, 3), STEP)
     frozen_classes._ramps = [
-        lambda active, ramp=ramp: ramp(filters._activity(filters._rotated(x)[0]).ravel())
+        lambda active, ramp=ramp: ramp(float_decoder._activity(float_decoder._rotated(x)[0]).ravel())
         for ramp in frozen_classes._ramps
     ]
     response = frozen_classes((x + change).copy()) - frozen_classes(x.copy())
@@ -139,7 +141,7 @@ def test_adjoint_preserves_inner_products(classes, monkeypatch):
 def test_fitting_predicts_the_error_reduction(channels):
     x, true = textured_image(96, 80, channels), filter_of(4, channels, seed=3, most=60)
     target = FloatFilter(true, STEP)(x.copy())
-    equations = filters.fit_classes(x, target, Box(0, 0, 96, 80), STEP)
+    equations = fit_classes(x, target, Box(0, 0, 96, 80), STEP)
     fitted = equations.best_filter(SQUARED_STEPS_PER_BIT)
     restored = FloatFilter(fitted, STEP)(x.copy())
     before, after = (float(np.square(target - image, dtype=np.float64).sum()) for image in (x, restored))
@@ -154,10 +156,10 @@ def test_fitting_predicts_the_error_reduction(channels):
 def test_a_filter_that_does_not_repay_its_bytes_is_dropped():
     x = textured_image(32, 32, 3)
     noise = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
-    equations = filters.fit_classes(x, x + noise, Box(0, 0, 32, 32), STEP)
+    equations = fit_classes(x, x + noise, Box(0, 0, 32, 32), STEP)
     assert equations.best_filter(1e-3) is None
     assert Equations.zero(3).best_filter(1.0) is None and Equations.zero(1).best_filter(1.0) is None
-    equations_of_one_class = filters.fit_classes(
+    equations_of_one_class = fit_classes(
         x, FloatFilter(filter_of(1, 3, most=60), STEP)(x.copy()), Box(0, 0, 32, 32), STEP
     )
     assert (
@@ -167,10 +169,10 @@ def test_a_filter_that_does_not_repay_its_bytes_is_dropped():
 
 def test_equations_of_areas_add_up(monkeypatch):
     x, target = textured_image(40, 48, 3), textured_image(40, 48, 3, seed=1)
-    expected = filters.fit_classes(x, target, Box(0, 0, 40, 48), STEP)
-    monkeypatch.setattr(filters, "STRIP_SAMPLES", 300)
+    expected = fit_classes(x, target, Box(0, 0, 40, 48), STEP)
+    monkeypatch.setattr(float_decoder, "STRIP_SAMPLES", 300)
     parts = [Box(0, 0, 16, 48), Box(16, 0, 40, 20), Box(16, 20, 40, 48)]
-    total, *others = (filters.fit_classes(x, target, part, STEP) for part in parts)
+    total, *others = (fit_classes(x, target, part, STEP) for part in parts)
     for equations in others:
         total = total + equations
     for expected_sums, sums in zip((*expected.first, *expected.others), (*total.first, *total.others), strict=True):
@@ -259,8 +261,8 @@ def test_one_class_fit_matches_the_float_fit(channels, monkeypatch):
     )
     x, rotation = levels * np.float32(1 / 64) + np.float32(127.5), integer_color_transform(channels)
     for area in (Box(16, 0, 45, 64), Box(0, 3, 48, 40)):
-        float_equations = filters.fit_classes(x, target.astype(np.float32), area, STEP)
-        monkeypatch.setattr(filters, "STRIP_SAMPLES", 300)
+        float_equations = fit_classes(x, target.astype(np.float32), area, STEP)
+        monkeypatch.setattr(float_decoder, "STRIP_SAMPLES", 300)
         equations = filters.fit_one_class(levels, target, area, 1, rotation)
         monkeypatch.undo()
         for expected, sums in zip(
@@ -280,7 +282,7 @@ def test_class_fit_of_the_core_matches_the_float_fit(channels, kinds):
     target = np.clip(textured_image(48, 64, channels, seed=1), 0, 255).astype(np.uint8)
     x, rotation = levels * np.float32(1 / 64) + np.float32(127.5), integer_color_transform(channels)
     for area in (Box(16, 0, 45, 64), Box(0, 3, 48, 40)):
-        floats, results = filters.fit_classes(x, target.astype(np.float32), area, STEP), []
+        floats, results = fit_classes(x, target.astype(np.float32), area, STEP), []
         for kind in kinds:
             with library.use(kind):
                 results.append(filters.fit_all_classes(levels, target, area, STEP, 1, rotation))
@@ -297,7 +299,7 @@ def test_class_fit_of_the_core_matches_the_float_fit(channels, kinds):
 
 def test_the_halo_covers_the_reach_of_the_networks_and_filter(codec):
     config = codec.model.config
-    assert halo(config, True) * 16 >= 46 + 8 * config.fine_blocks + filters.REACH
+    assert halo(config, True) * 16 >= 46 + 8 * config.fine_blocks + float_decoder.REACH
     assert halo(config) <= halo(config, True)
 
 

@@ -14,8 +14,8 @@ from vaecodec.codec import Codec, modes
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.rdo.effort import ITERATIONS
+from vaecodec.rdo.float_decoder import Synthesis, shuffle, unshuffle
 from vaecodec.rdo.prior_gradients import SymbolBits
-from vaecodec.rdo.synthesis_gradients import Synthesis, shuffle, unshuffle
 from vaecodec.threads import single_threaded_blas
 from vaecodec.transforms.latents import latents_of_values
 from vaecodec.transforms.wavelet import dequantise, quantisation_targets
