@@ -27,7 +27,7 @@ import numpy as np
 
 from vaecodec.config import INDICES_PER_LEVEL, LEVELS, Config
 from vaecodec.entropy import coding
-from vaecodec.entropy.coding import ZERO_TABLE, Models, Part
+from vaecodec.entropy.coding import Models, Part
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.native import prior as kernels
 from vaecodec.native.library import reused
@@ -289,7 +289,7 @@ def code_tile(prior: Prior, models: Models, parts: list[Part], values: Values) -
     coder, crcs = coding.writer(), []
     for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
         runs, tables = coding.by_table(indices), coding.shifted_tables(offset, prior.scales)
-        crcs.append(part_checksum(symbols, indices, runs))
+        crcs.append(coding.part_checksum(symbols, indices, runs))
         inliers = coding.push_outliers(coder, symbols, indices, models)
         coding.push(coder, inliers, indices, models, tables, runs)
     coding.push_scale_offsets(coder, offsets)
@@ -336,7 +336,7 @@ def decode_tile(
         runs, tables = coding.by_table(indices), coding.shifted_tables(offset, prior.scales)
         symbols = coding.pop(coder, indices, models, tables, runs)
         coding.pop_outliers(coder, symbols, indices, models)
-        crcs.append(part_checksum(symbols, indices, runs))
+        crcs.append(coding.part_checksum(symbols, indices, runs))
         if observe is not None:
             observe(symbols)
         try:
@@ -358,16 +358,6 @@ def information(prior: Prior, models: Models, parts: list[Part]) -> float:
     for (symbols, indices), offset in zip(parts, offsets or [0] * len(parts), strict=True):
         bits += tables.bits(symbols, coding.shift_tables(indices, offset, prior.scales))
     return bits
-
-
-def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: coding.Runs) -> int:
-    """CRC-32 of a part: its coded symbols by table, then the place and the symbol of each outlier, all as i32."""
-    coded = symbols[runs.order]
-    crc = zlib.crc32(coded.astype("<i4", copy=False).data)
-    if np.count_nonzero(coded) != np.count_nonzero(symbols):
-        places = np.flatnonzero((symbols != 0) & (indices == ZERO_TABLE))
-        crc = zlib.crc32(np.stack([places, symbols[places]], -1).astype("<i4").data, crc)
-    return crc
 
 
 def tile_checksum(part_checksums: Sequence[int]) -> int:

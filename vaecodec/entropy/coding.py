@@ -11,6 +11,7 @@ reads the same words.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -180,6 +181,16 @@ def pop(
             raise FormatError("a symbol is out of range")
         symbols[runs.order[escapes]] = numbers
     return symbols
+
+
+def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: Runs) -> int:
+    """CRC-32 of a part: its coded symbols by table, then the place and the symbol of each outlier, all as i32."""
+    coded = symbols[runs.order]
+    crc = zlib.crc32(coded.astype("<i4", copy=False).data)
+    if np.count_nonzero(coded) != np.count_nonzero(symbols):
+        places = np.flatnonzero((symbols != 0) & (indices == ZERO_TABLE))
+        crc = zlib.crc32(np.stack([places, symbols[places]], -1).astype("<i4").data, crc)
+    return crc
 
 
 def push_numbers(coder: Coder, numbers: np.ndarray, models: Models) -> None:
