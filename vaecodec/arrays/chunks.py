@@ -154,6 +154,27 @@ def restore_layout(values: np.ndarray, chunk: Chunk) -> np.ndarray:
     return np.asfortranarray(values) if chunk.layout & FORTRAN else values
 
 
+def planes_shape(shape: tuple[int, ...], channels: bool) -> tuple[int, int, int]:
+    """[L, H, W] of an array's planes; an array of one axis is a plane of one row."""
+    if channels:
+        shape = (*shape[:-3], shape[-1], *shape[-3:-1])
+    shape = (1, 1, 1, *shape)
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+def to_planes(values: np.ndarray, channels: bool) -> np.ndarray:
+    """An array as planes [L, H, W], channels moved before rows."""
+    shape = planes_shape(values.shape, channels)
+    return np.ascontiguousarray(np.moveaxis(values, -1, -3) if channels else values).reshape(shape)
+
+
+def from_planes(numbers: np.ndarray, shape: tuple[int, ...], channels: bool) -> np.ndarray:
+    """Planes [L, H, W] as an array of this shape; inverse of to_planes."""
+    if not channels:
+        return numbers.reshape(shape)
+    return np.ascontiguousarray(np.moveaxis(numbers.reshape(*shape[:-3], shape[-1], *shape[-3:-1]), -3, -1))
+
+
 def checksum(values: np.ndarray) -> int:
     """CRC-32 of values, little-endian, in C order."""
     return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
