@@ -22,9 +22,8 @@ FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 COMMANDS = {
     "compression": ("compress", "decompress", "verify"),
     "inspection": ("info", "filetype", "models", "completion"),
-    "training": ("train", "freeze"),
     "benchmark": ("bench",),
-    "generation": ("pack", "unpack", "sample", "vary", "interpolate", "score", "calibrate"),
+    "models": ("train", "freeze", "calibrate", "pack", "unpack", "sample", "vary", "interpolate", "score"),
 }
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
 EXTRAS = {
