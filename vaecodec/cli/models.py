@@ -97,6 +97,7 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
     """
     from vaecodec import training
     from vaecodec.training import train_step
+    from vaecodec.training.freezing import fit_architecture
 
     config: Any
     config, recipe = training.read_recipe(args.config) if args.config is not None else (None, {})
@@ -106,20 +107,18 @@ def _resolve(args: argparse.Namespace, stored: Any) -> tuple[Any, Any, dict[str,
     start_config, weights, tune = None, None, chosen.get("tune", "psnr")
     if args.start is not None and stored is None:
         start_config, weights = _load_weights(args.start, tune)
-    if args.channels is not None:
+    sizes = {"channels": args.channels, "analysis_blocks": args.analysis_blocks}
+    if sizes := {name: size for name, size in sizes.items() if size is not None}:
         base = config or (stored.config if stored else start_config or training.preset("small"))
-        config = training.with_sizes(base, channels=args.channels)
-    if args.analysis_blocks is not None:
-        base = config or (stored.config if stored else start_config or training.preset("small"))
-        config = training.with_sizes(base, analysis_blocks=args.analysis_blocks)
+        config = training.with_sizes(base, **sizes)
     if stored is not None:
         _check_unchanged(args, stored, config, chosen)
         if stored.start:  # for validation; a run does not need its start to go on
             with suppress(CodecError, OSError):
-                weights = _fitting(*_load_weights(stored.start, tune), stored.config)[1]
+                weights = fit_architecture(*_load_weights(stored.start, tune), stored.config)[1]
         return stored.config, train_step.Options(**{**asdict(stored.options), **chosen}), weights
     if weights is not None:
-        start_config, weights = _fitting(start_config, weights, config)
+        start_config, weights = fit_architecture(start_config, weights, config)
         if config not in (None, start_config, getattr(start_config, "of_decoders", None)):
             raise CodecError(f"{args.start} does not have the architecture {training.describe(config)}")
         config = start_config
@@ -174,19 +173,6 @@ def _load_weights(source: str, tune: str) -> tuple[Any, dict[str, Any]]:
     from vaecodec import training
 
     return training.averaged_weights(source)
-
-
-def _fitting(config: Any, weights: dict[str, Any], target: Any) -> tuple[Any, dict[str, Any]]:
-    """The config and weights of a model, or of the grey or deeper model made from it where one is wanted."""
-    from vaecodec.config import Config
-    from vaecodec.training.freezing import COLOURS, grey_weights, with_deeper_analysis
-
-    if isinstance(target, Config) and isinstance(config, Config):
-        if (target.channels, config.channels) == (1, COLOURS):
-            config, weights = grey_weights(config, weights)
-        if target.of_decoders == config.of_decoders and target.analysis_blocks > config.analysis_blocks:
-            config, weights = with_deeper_analysis(config, weights, target.analysis_blocks)
-    return config, weights
 
 
 def freeze(args: argparse.Namespace, console: Console) -> int:

@@ -290,6 +290,16 @@ COLOURS = 3
 ROOT = np.sqrt(COLOURS)  # brightness of a grey pixel in the colour transform, over its level
 
 
+def fit_architecture(config: Any, weights: Weights, target: Any) -> tuple[Any, Weights]:
+    """The config and weights of a model, or of the grey or deeper model made from it where one is wanted."""
+    if isinstance(target, Config) and isinstance(config, Config):
+        if (target.channels, config.channels) == (1, COLOURS):
+            config, weights = grey_weights(config, weights)
+        if target.of_decoders == config.of_decoders and target.analysis_blocks > config.analysis_blocks:
+            config, weights = with_deeper_analysis(config, weights, target.analysis_blocks)
+    return config, weights
+
+
 def grey_weights(config: Config, weights: Weights) -> tuple[Config, Weights]:
     """The grey model that computes what a colour model computes for the brightness of grey images.
 

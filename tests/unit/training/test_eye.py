@@ -186,17 +186,17 @@ def test_models_do_not_keep_the_number_of_blocks(tuned_path):
 
 
 def test_options_make_a_deeper_analysis():
-    from vaecodec.cli.training import _fitting
-    from vaecodec.training import runs
+    from vaecodec import training
+    from vaecodec.training.freezing import fit_architecture
 
     config, weights = unfreeze(load_model("small"))
-    deeper, more = _fitting(config, weights, runs.with_sizes(config, analysis_blocks=5))
+    deeper, more = fit_architecture(config, weights, training.with_sizes(config, analysis_blocks=5))
     assert deeper.of_analysis.fine_blocks == deeper.of_analysis.coarse_blocks == 5
     assert set(more) == set(layout_of(deeper).names) > set(weights)
-    assert runs.describe(deeper) == "small with analysis_blocks 5"
+    assert training.describe(deeper) == "small with analysis_blocks 5"
     for wrong in (65, -1):
         with pytest.raises(CodecError, match="analysis_blocks"):
-            runs.with_sizes(config, analysis_blocks=wrong)
+            training.with_sizes(config, analysis_blocks=wrong)
 
 
 def test_another_architecture_is_refused(tmp_path, capsys):
