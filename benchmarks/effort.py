@@ -22,7 +22,7 @@ from vaecodec.cli.options import numbers
 from vaecodec.codec import Codec
 from vaecodec.images.metrics import psnr
 from vaecodec.model.file import load_model
-from vaecodec.rdo.effort import ITERATIONS
+from vaecodec.rdo.prices import ITERATIONS
 
 COLUMNS = ["effort", "iterations", "BD-rate %", "lower half %", "upper half %", "CPU s/MP"]
 Key = tuple[str, int, int, float, int]  # model, crop, image, quality, effort

@@ -12,7 +12,7 @@ import re
 from argparse_manpage.manpage import Manpage
 
 from vaecodec.cli.parser import make_parser
-from vaecodec.version import __version__
+from vaecodec.errors import __version__
 
 NO_MACRO = re.compile(r"^(?=\.(?!(?:TH|SH|SS|TP|PP|RS|RE|B|I|nf|fi|br|sp)\b))", re.M)
 VERBATIM = ".nf\n{}\n.fi"  # lines stay as they are

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_MODEL, Limits, Readable, StrPath
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, TargetError
-from vaecodec.version import __version__ as __version__
+from vaecodec.errors import __version__ as __version__
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +110,7 @@ def encode(
     """
     from vaecodec.arguments import NO_LIMITS, pillow_limits
     from vaecodec.codec import exact, modes
-    from vaecodec.codec.rate_control import Target
+    from vaecodec.codec.mode_decision import Target
     from vaecodec.images.reading import read_image, read_samples, read_weights
 
     goal = Target.from_arguments(target_size, target_bpp, target_psnr, quality, lossless, max_error)

@@ -1,4 +1,6 @@
-"""Define the exceptions of the package."""
+"""Define the version of the package, and its exceptions."""
+
+__version__ = "0.1.0"
 
 
 class CodecError(Exception):

@@ -29,7 +29,7 @@ from vaecodec import arrays, lossless
 from vaecodec.arrays import chunks
 from vaecodec.atomic import Attributes
 from vaecodec.codec import Codec, exact, fallback, modes
-from vaecodec.codec.parts import split
+from vaecodec.codec.fallback import split
 from vaecodec.config import MAX_TILT, Config
 from vaecodec.container import ALPHA, GREY, image_file, insert_chunks, stored
 from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_crcs

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "vaecodec"
 
 # Lowest first.  The facade, vaecodec/__init__.py, imports all of them, and none imports the facade.
 ORDER = """
-errors version arguments config progress atomic threads
+errors arguments config progress atomic threads
 container native entropy transforms prior model rdo images lossless codec arrays generative files
 training integrations bench cli
 """.split()
@@ -30,7 +30,7 @@ ALLOWED = {
     "imagecodecs": ("bench.codecs",),
     "av": ("bench.codecs",),
     "pyjpegli": ("bench.codecs",),
-    "ssimulacra2": ("images.metrics", "training.ssimulacra2"),
+    "ssimulacra2": ("images.metrics", "training.operations"),
     "scipy": ("images.metrics", "bench.curves"),
     "bjontegaard": ("bench.curves",),
     "matplotlib": ("bench.report",),

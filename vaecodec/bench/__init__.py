@@ -41,8 +41,8 @@ def _open_vaecodec(options: Options, model: str = "", variant: str = "", is_bare
     half of the settings.
     """
     from vaecodec.codec import Codec, modes
+    from vaecodec.errors import __version__
     from vaecodec.model.file import load_model
-    from vaecodec.version import __version__
 
     name = "vaecodec-model" if is_bare else "vaecodec"
     effort, tune = _read_variant(name, variant)

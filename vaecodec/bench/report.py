@@ -143,7 +143,7 @@ def machine() -> dict[str, str]:
     """The machine and the versions that times depend on."""
     import numpy as np
 
-    from vaecodec.version import __version__
+    from vaecodec.errors import __version__
 
     model = platform.processor()
     try:

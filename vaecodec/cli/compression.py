@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from vaecodec import arguments
 from vaecodec.arguments import check_tune
 from vaecodec.cli.options import check_files, check_folders, check_no_stdin, check_stdin, split_output
-from vaecodec.codec.rate_control import Target
+from vaecodec.codec.mode_decision import Target
 from vaecodec.container import SUFFIX
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file, verify_file

@@ -318,7 +318,7 @@ class Version(argparse.Action):
     """--version, which imports the version when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from vaecodec.version import __version__
+        from vaecodec.errors import __version__
 
         print(f"vaecodec {__version__}")
         parser.exit()

@@ -37,10 +37,18 @@ from vaecodec.native.transforms import restore
 from vaecodec.prior import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo import quantizer, targets
-from vaecodec.rdo.effort import ITERATIONS, NARROW, PRECISE, WIDE, check_effort, coded_index
-from vaecodec.rdo.eye import goal_of_refinement, tilt_of
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
-from vaecodec.rdo.weights import prices_of_tile
+from vaecodec.rdo.prices import (
+    ITERATIONS,
+    NARROW,
+    PRECISE,
+    WIDE,
+    check_effort,
+    coded_index,
+    goal_of_refinement,
+    prices_of_tile,
+    tilt_of,
+)
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms import DEFAULT_TILE, Box, Grid, Transforms, halo
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets

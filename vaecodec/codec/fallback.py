@@ -1,4 +1,7 @@
-"""Fallback codecs, for what the model does not code: lossless WebP or PNG, and RGB or grey AVIF, from Pillow.
+"""Split off what the model does not code, and code it by lossless WebP or PNG, or RGB or grey AVIF, from Pillow.
+
+samples --split--> colours u8[H, W, 1 or 3]  + grey, deep, ALPH
+colours of a decoder --join--> samples
 
 lossless    u32 CRC-32 of the samples, little-endian, row by row
             a WebP (RFC 9649), or for 16 bits and sides above 16383 a PNG (ISO/IEC 15948)
@@ -11,18 +14,19 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vaecodec import lossless
 from vaecodec.arguments import NO_LIMITS
+from vaecodec.codec import fallback
 from vaecodec.config import LAST_ANCHOR
-from vaecodec.container import FallbackHeader
-from vaecodec.container.image_file import pack_fallback
+from vaecodec.container import ALPHA, DEEP, GREY, FallbackHeader
+from vaecodec.container.image_file import Contents, pack_fallback
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import count_channels, to_array
-from vaecodec.images.depth import bit_depth, read_16_bit
+from vaecodec.images import alpha_channel, count_bits, count_channels, to_array
+from vaecodec.images.colours import ColourRows, bit_depth, read_16_bit
 from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.writing import encode_png16
 from vaecodec.threads import ONE_THREAD, Threads
@@ -195,3 +199,37 @@ def decode_avif(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
         raise
     except Exception as exc:  # as above
         raise FormatError(f"the AVIF part is damaged ({type(exc).__name__}: {exc})") from exc
+
+
+class Parts(NamedTuple):
+    """What the model codes of samples, and what is beside it."""
+
+    colours: ColourRows
+    chunks: list[tuple[bytes, bytes]]
+
+
+def split(samples: np.ndarray, channels: int) -> Parts:
+    """Split u8 or u16 samples, whatever they have under alpha 0, for a model of 1 or 3 channels."""
+    alpha, colours = alpha_channel(samples), ColourRows(samples, channels)
+    chunks = [(GREY, b"")] if count_channels(samples) < 3 and channels == 3 else []
+    if samples.dtype == np.uint16:
+        chunks.append((DEEP, bytes([count_bits(samples)])))
+    if alpha is not None:
+        chunks.append((ALPHA, fallback.encode_plane(np.ascontiguousarray(alpha))))
+    return Parts(colours, chunks)
+
+
+def decode_alpha(data: bytes, contents: Contents) -> np.ndarray | None:
+    """Decode the alpha [H, W] of a file, u8 or u16 as its colours, if it is in a chunk of its own."""
+    if contents.alpha is None:
+        return None
+    head, depth = contents.header, 8 if contents.depth == 8 else 16
+    return fallback.decode_lossless(contents.alpha.of(data), (head.height, head.width), 1, depth)
+
+
+def check_samples(samples: np.ndarray) -> None:
+    """Raise CodecError on what no image is encoded from."""
+    if samples.dtype not in (np.uint8, np.uint16):
+        raise CodecError(f"pixels are {samples.dtype}, expected uint8 in [0, 255] or uint16 in [0, 65535]")
+    if samples.ndim not in (2, 3) or samples.shape[2:] not in ((), (2,), (3,), (4,)) or not samples.size:
+        raise CodecError(f"shape {samples.shape}, expected [H, W], or [H, W, 2, 3 or 4], none of them 0")

@@ -14,9 +14,8 @@ import numpy as np
 
 from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_TUNE, NO_LIMITS, Limits, check_reduction
 from vaecodec.codec import Codec, codec_for, exact, fallback
-from vaecodec.codec.mode_decision import choose_file, psnr, reconstruct
-from vaecodec.codec.parts import check_samples, decode_alpha, split
-from vaecodec.codec.rate_control import Target, meet
+from vaecodec.codec.fallback import check_samples, decode_alpha, split
+from vaecodec.codec.mode_decision import Target, choose_file, meet, psnr, reconstruct
 from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import GREY, FallbackHeader, image_file, insert_chunks
@@ -25,7 +24,7 @@ from vaecodec.images import check_array, clear_transparent, downscale, join_alph
 from vaecodec.images.colours import ColourRows
 from vaecodec.images.strips import ModelRows, Rows, Window, gather, is_large
 from vaecodec.progress import Progress, named
-from vaecodec.rdo.effort import check_effort
+from vaecodec.rdo.prices import check_effort
 from vaecodec.transforms import DEFAULT_TILE, Box, window_box
 
 

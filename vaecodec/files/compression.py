@@ -12,7 +12,7 @@ from vaecodec import arguments
 from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_MODEL, Limits, is_url, write_url
 from vaecodec.atomic import PATH_TYPES, Path, check_target, name_of, write_atomic
 from vaecodec.codec import modes
-from vaecodec.codec.rate_control import Target
+from vaecodec.codec.mode_decision import Target
 from vaecodec.container import stored
 from vaecodec.container.info import is_image_set
 from vaecodec.errors import CodecError

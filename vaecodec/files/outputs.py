@@ -16,7 +16,7 @@ import numpy as np
 from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_TUNE, NO_LIMITS, Limits, pillow_limits
 from vaecodec.atomic import Attributes, Path
 from vaecodec.codec import exact, load, modes
-from vaecodec.codec.rate_control import Target
+from vaecodec.codec.mode_decision import Target
 from vaecodec.container import SUFFIX, image_file, stored
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError

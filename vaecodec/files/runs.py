@@ -22,7 +22,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any, NamedTuple, TypeVar
 
 from vaecodec.arguments import DEFAULT_TUNE
-from vaecodec.codec.rate_control import Target
+from vaecodec.codec.mode_decision import Target
 from vaecodec.container.image_file import Header, read_preamble
 from vaecodec.errors import CodecError, SkippedError
 from vaecodec.files import folders

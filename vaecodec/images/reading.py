@@ -36,8 +36,7 @@ from vaecodec.images import (
     to_array,
     to_numpy,
 )
-from vaecodec.images.colours import split_alpha
-from vaecodec.images.depth import bit_depth, raw_mode, read_16_bit
+from vaecodec.images.colours import bit_depth, raw_mode, read_16_bit, split_alpha
 from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
 from vaecodec.progress import collect_messages
 

@@ -154,8 +154,8 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     Raises OSError on a mode that is not supported, TypeError or ValueError on an option that is unknown or wrong.
     """
     from vaecodec.codec import exact, load, modes
-    from vaecodec.codec.rate_control import Target
-    from vaecodec.images.depth import GREY_16_MODES
+    from vaecodec.codec.mode_decision import Target
+    from vaecodec.images.colours import GREY_16_MODES
     from vaecodec.images.reading import COLOUR_MODES, GREY_MODES, read_image
 
     options: dict[str, Any] = image.encoderinfo

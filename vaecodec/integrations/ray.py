@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from vaecodec.arguments import DEFAULT_LIMITS, DEFAULT_MODEL, Limits, check_tune
-from vaecodec.codec.rate_control import Target
+from vaecodec.codec.mode_decision import Target
 from vaecodec.errors import CodecError
 from vaecodec.files.folders import FolderWalk, Job, append_entry, compress_jobs
 from vaecodec.files.runs import (
@@ -33,7 +33,7 @@ from vaecodec.files.runs import (
 from vaecodec.model import SUFFIX
 from vaecodec.model.file import load_model
 from vaecodec.progress import Console, explain
-from vaecodec.rdo.effort import check_effort
+from vaecodec.rdo.prices import check_effort
 
 try:
     import ray

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from vaecodec.arguments import NO_LIMITS, pillow_limits
 from vaecodec.codec import Codec, load, modes
-from vaecodec.codec.rate_control import Target
+from vaecodec.codec.mode_decision import Target
 from vaecodec.codec.tiles import Latents
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.files import Source

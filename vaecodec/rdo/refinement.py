@@ -30,10 +30,8 @@ from vaecodec.model.file import Model
 from vaecodec.native import library
 from vaecodec.prior import LOWEST_PARTS, OCTAVES, PARTS, PARTS_BY_OCTAVE
 from vaecodec.rdo import Parts, Quantizer, quantizer
-from vaecodec.rdo.effort import NARROW, POWER, Price, Tolerance
-from vaecodec.rdo.eye import share_of_error
 from vaecodec.rdo.passes import FloatPasses, IntegerPasses, Passes, Trial
-from vaecodec.rdo.weights import Prices, weights_of_pixels
+from vaecodec.rdo.prices import NARROW, POWER, Price, Prices, Tolerance, share_of_error, weights_of_pixels
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms import Box
 from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms

@@ -16,7 +16,7 @@ import tensorflow as tf
 from vaecodec.config import CELL
 from vaecodec.model.network import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.rdo.prior_gradients import COMPANDED
-from vaecodec.training import wavelets
+from vaecodec.training import operations
 from vaecodec.transforms.networks import color_transform
 from vaecodec.transforms.wavelet import OCTAVES
 
@@ -99,7 +99,9 @@ class Shapes:
 
     def forward_dwt(self, x: Shape) -> Shape:
         samples = math.prod(x)
-        self.macs["wavelet"] = wavelets.dwt_macs(samples, range(OCTAVES)) + samples * x[-1]  # and the colour transform
+        self.macs["wavelet"] = (
+            operations.dwt_macs(samples, range(OCTAVES)) + samples * x[-1]
+        )  # and the colour transform
         return (x[-3] // 16, x[-2] // 16, CELL * x[-1])
 
     def inverse_dwt(self, y: Shape) -> Shape:
@@ -173,11 +175,11 @@ class Float:
 
     def forward_dwt(self, x: Tensor) -> Tensor:
         """Colour transform and wavelet of f[B, H, W, C]: y f[B, h, w, 256 C]."""
-        return wavelets.forward_dwt(pointwise(x, tf.constant(color_transform(x.shape[3]).T, x.dtype)))
+        return operations.forward_dwt(pointwise(x, tf.constant(color_transform(x.shape[3]).T, x.dtype)))
 
     def inverse_dwt(self, y: Tensor) -> Tensor:
         """The inverse of coefficients."""
-        x = wavelets.inverse_dwt(y)
+        x = operations.inverse_dwt(y)
         return pointwise(x, tf.constant(color_transform(x.shape[3]), y.dtype))
 
 

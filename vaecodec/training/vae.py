@@ -35,11 +35,10 @@ from vaecodec.config import (
 from vaecodec.model import network
 from vaecodec.model.network import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.native.prior import LOWEST_DISTANCES
-from vaecodec.training import wavelets
+from vaecodec.training import operations
 from vaecodec.training.densities import Trellis, bits, distributions, latent_density
 from vaecodec.training.layers import Float, Quantised, Shapes, on_grid, straight_through
-from vaecodec.training.ms_ssim import ms_ssim
-from vaecodec.training.wavelets import details, from_halves, to_halves, with_magnitudes
+from vaecodec.training.operations import details, from_halves, ms_ssim, to_halves, with_magnitudes
 from vaecodec.transforms.latents import subband_of
 from vaecodec.transforms.networks import LOG_BITS, tilt_logarithms
 from vaecodec.transforms.wavelet import OCTAVES, SUBBANDS
@@ -66,7 +65,7 @@ def specification(config: Config, size: int = 256) -> dict[str, Shapes]:
         features = network.octave_features(prior, config, octave, (*cells, count))
         network.octave_first(prior, config, octave, features)
         network.octave_second(prior, config, octave, features, (*cells, 12 * channels))
-    prior.macs["context/wavelet"] = wavelets.dwt_macs(size * size * channels, range(1, ALL_OCTAVES))
+    prior.macs["context/wavelet"] = operations.dwt_macs(size * size * channels, range(1, ALL_OCTAVES))
     for part, (distance, corners) in enumerate(LOWEST_DISTANCES):
         side = (size >> ALL_OCTAVES) // distance
         network.lowest_part(prior, config, part, (side // 2, side // (1 + corners), 10 * channels))
@@ -235,8 +234,8 @@ class VAE:
 
     def targets(self, scaled: Tensor, gains: Gains) -> list[Tensor]:
         """Split y [B, h, w, 256 C] in quantisation steps, h and w even, into the values of `parts`, in their order."""
-        low, octaves = wavelets.unpack(scaled)
-        lowest, coarsest = wavelets.forward_octave(low)
+        low, octaves = operations.unpack(scaled)
+        lowest, coarsest = operations.forward_octave(low)
         coarsest *= gains.subbands[..., -coarsest.shape[3] :]
         return [lowest] * (1 + len(LOWEST_DISTANCES)) + [
             *(half for octave in (coarsest, *reversed(octaves)) for half in to_halves(octave))
@@ -251,10 +250,10 @@ class VAE:
         prior, config, width = Quantised(self.weights, gains.conditions), self.config, SUBBANDS * self.config.channels
         start = tf.broadcast_to(gains.conditions["start"], tf.concat([shape[:3], [2 * config.channels]], 0))
         loc, index = tf.split(start, 2, -1)
-        first_mask, *masks = wavelets.lowest_masks(shape[1], shape[2])
+        first_mask, *masks = operations.lowest_masks(shape[1], shape[2])
         low = yield self._part(LOC_GAIN * loc, INDEX_GAIN * index, first_mask)
         for part, ((distance, corners), mask) in enumerate(zip(LOWEST_DISTANCES, masks, strict=True)):
-            near = wavelets.four_neighbours(low, distance, corners)
+            near = operations.four_neighbours(low, distance, corners)
             mean = on_grid(tf.add_n(near) / 4, ACTIVATION_BITS)
             inputs = [prior.compand(tf.stop_gradient(x)) for x in (*(x - mean for x in near), mean)]
             loc, index = network.lowest_part(prior, config, part, with_magnitudes(*inputs))
@@ -274,10 +273,10 @@ class VAE:
             octaves.insert(0, parents)
             if octave:
                 gain = gains.subbands[..., octave * width : (octave + 1) * width]
-                low = wavelets.inverse_octave(low, parents / gain)
+                low = operations.inverse_octave(low, parents / gain)
             if octave == OCTAVES:
                 low_pass, parents = low, octaves.pop()
-        yield Part(self.likelihood(self.synthesis(wavelets.pack(low_pass, octaves), gains), lmbda), None, None)
+        yield Part(self.likelihood(self.synthesis(operations.pack(low_pass, octaves), gains), lmbda), None, None)
 
     def _part(self, loc: Tensor, index: Tensor, mask: Tensor | None = None) -> Part:
         """A part with means on the grid of latents."""

@@ -11,7 +11,7 @@ import vaecodec
 from vaecodec import TargetError
 from vaecodec.cli import main
 from vaecodec.codec import modes
-from vaecodec.codec.rate_control import Target, search
+from vaecodec.codec.mode_decision import Target, search
 from vaecodec.config import LAST_ANCHOR, QUALITY_INDICES
 from vaecodec.images import strips
 from vaecodec.images.metrics import psnr

@@ -34,7 +34,7 @@ def test_ms_ssim_equals_tensorflow(shape):
 
 def test_the_loss_of_training_equals_the_metric():
     tf = pytest.importorskip("tensorflow")
-    from vaecodec.training.ms_ssim import ms_ssim as differentiable
+    from vaecodec.training.operations import ms_ssim as differentiable
 
     a = np.stack([synthetic_image(192, 256, n) for n in range(2)])
     b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)

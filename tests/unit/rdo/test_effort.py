@@ -3,17 +3,7 @@
 import pytest
 
 from vaecodec.config import QUALITY_INDICES
-from vaecodec.rdo.effort import (
-    INDEX_OFFSETS,
-    ITERATIONS,
-    MAX_PRICE,
-    MIN_PRICE,
-    NARROW,
-    POWER,
-    WIDE,
-    Price,
-    coded_index,
-)
+from vaecodec.rdo.prices import INDEX_OFFSETS, ITERATIONS, MAX_PRICE, MIN_PRICE, NARROW, POWER, WIDE, Price, coded_index
 
 
 @pytest.mark.parametrize("power", [0.15, 0.3, 0.6])

@@ -17,8 +17,8 @@ from vaecodec.container import image_file
 from vaecodec.container.image_file import parse
 from vaecodec.native import library
 from vaecodec.prior import GAIN_MAX
-from vaecodec.rdo import eye
-from vaecodec.rdo.weights import prices_of_tile, squares_of_weights
+from vaecodec.rdo import prices
+from vaecodec.rdo.prices import prices_of_tile, squares_of_weights
 from vaecodec.transforms.networks import LOG_MAX, step_logarithms
 from vaecodec.transforms.wavelet import Coefficients, empty_coefficients
 
@@ -72,7 +72,7 @@ def test_coefficients_without_their_halo_give_the_same_file(tiny, image):
 
 def test_the_header_tells_decoders_the_tilt(tiny, image):
     data, plain = (tiny.encode(image, 60, tune=tune) for tune in TUNES)
-    assert (parse(data).header.tilt, parse(plain).header.tilt) == (eye.TILT, 0)
+    assert (parse(data).header.tilt, parse(plain).header.tilt) == (prices.TILT, 0)
     assert tiny.encode_latents(image, tiny.analyse_batch([image], 60, tune="eye")[0], 60, tune="eye") == data
     np.testing.assert_array_equal(tiny.decode_batch([data, plain])[0], tiny.decode(data, check=True))
     assert tiny.decode(data, reduce=4).shape == (38, 48, 3)
@@ -117,7 +117,7 @@ def coefficients_of(cells, channels=3):
 @pytest.mark.parametrize("cells", [(1, 1), (3, 5), (4, 2)])
 def test_prices_are_powers_of_the_activity(cells, channels):
     coefficients = coefficients_of(cells, channels)
-    squares = eye.prices_of_squares(coefficients)
+    squares = prices.prices_of_squares(coefficients)
     expected = squares_of_weights(np.ones((16 * cells[0], 16 * cells[1]), np.float32), cells)
     assert [price.shape for price in squares] == [price.shape for price in expected]
     means = []
@@ -127,8 +127,8 @@ def test_prices_are_powers_of_the_activity(cells, channels):
     padded = np.pad(sum(means) * 255 / 2**14, 1, "edge")
     rows, columns = np.indices(means[0].shape)
     around = sum(padded[rows + y, columns + x] for y in range(3) for x in range(3)) / 9
-    exact = ((around + eye.FLOOR) / eye.TYPICAL) ** eye.EXPONENT
-    step = 2 ** (eye.EXPONENT / eye.LEVELS_PER_OCTAVE)
+    exact = ((around + prices.FLOOR) / prices.TYPICAL) ** prices.EXPONENT
+    step = 2 ** (prices.EXPONENT / prices.LEVELS_PER_OCTAVE)
     assert (squares[1] <= exact * 1.001).all() and (squares[1] * step >= exact * 0.999).all()
     np.testing.assert_array_equal(squares[0], squares[1].repeat(2, 0).repeat(2, 1))
     for finer, coarser in pairwise(squares[1:]):
@@ -142,8 +142,8 @@ def test_prices_are_bounded_by_those_of_no_and_full_activity():
     for plane in full.planes():
         plane[...] = -(1 << 16)
     for coefficients, index in ((flat, 0), (full, -1)):
-        assert {float(price) for squares in eye.prices_of_squares(coefficients) for price in squares.ravel()} <= {
-            float(price) for price in (eye.PRICES[:1] if index == 0 else eye.PRICES[40:])
+        assert {float(price) for squares in prices.prices_of_squares(coefficients) for price in squares.ravel()} <= {
+            float(price) for price in (prices.PRICES[:1] if index == 0 else prices.PRICES[40:])
         }
 
 

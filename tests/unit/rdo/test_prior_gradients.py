@@ -25,7 +25,7 @@ from vaecodec.native.symbols import symbol_values
 from vaecodec.native.wavelet import octave_halves
 from vaecodec.prior import LOWEST_PARTS, PARTS, choose_symbols, encode_tile
 from vaecodec.rdo import prior_gradients
-from vaecodec.rdo.effort import ITERATIONS
+from vaecodec.rdo.prices import ITERATIONS
 from vaecodec.rdo.prior_gradients import (
     BitSlopes,
     PriorGradients,

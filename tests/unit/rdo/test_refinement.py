@@ -13,8 +13,8 @@ from vaecodec.cli import main
 from vaecodec.codec import Codec, modes
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.model.file import load_model
-from vaecodec.rdo.effort import ITERATIONS
 from vaecodec.rdo.float_decoder import Synthesis, shuffle, unshuffle
+from vaecodec.rdo.prices import ITERATIONS
 from vaecodec.rdo.prior_gradients import SymbolBits
 from vaecodec.threads import single_threaded_blas
 from vaecodec.transforms.latents import latents_of_values

@@ -14,7 +14,7 @@ from vaecodec.native import library
 from vaecodec.native import symbols as native
 from vaecodec.prior import PARTS
 from vaecodec.rdo import quantizer
-from vaecodec.rdo.weights import LEAST_WEIGHT, prices_of_parts, squares_of_weights
+from vaecodec.rdo.prices import LEAST_WEIGHT, prices_of_parts, squares_of_weights
 
 
 def squared_errors(data, image, inside):

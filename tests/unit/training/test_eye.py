@@ -19,11 +19,11 @@ from vaecodec.config import Config
 from vaecodec.errors import CodecError, ModelError
 from vaecodec.images import metrics
 from vaecodec.model.file import Model, load_model, pack_model, parse_model
-from vaecodec.rdo.eye import prices_of_squares
+from vaecodec.rdo.prices import prices_of_squares
 from vaecodec.training import initial_state, layout_of, train_step
-from vaecodec.training.eye import eye_loss, prices_of_parts
 from vaecodec.training.freezing import photograph_arrays, unfreeze, with_deeper_analysis
-from vaecodec.training.ssimulacra2 import ssimulacra2
+from vaecodec.training.operations import ssimulacra2
+from vaecodec.training.train_step import eye_loss, prices_of_parts
 from vaecodec.training.vae import VAE
 from vaecodec.training.validation import frozen
 from vaecodec.transforms.networks import Analysis

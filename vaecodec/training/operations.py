@@ -1,6 +1,10 @@
-"""Wavelet transforms and neighbourhoods of [B, H, W, C] in TensorFlow, for training.
+"""Operations on images [B, H, W, C] in TensorFlow, with gradients: wavelets, neighbourhoods, MS-SSIM and SSIMULACRA2.
 
-The same as `transforms.wavelet` and `transforms.latents`, with gradients that are fast on a CPU.
+Wavelets are those of `transforms.wavelet` and `transforms.latents`, with gradients that are fast on a CPU.  The two
+metrics are those of `images.metrics`, for losses.  SSIMULACRA2 is that of Sneyers (github.com/cloudinary/ssimulacra2,
+version 2.1); its constants are those of the package `ssimulacra2`:
+
+    image, at six scales --> XYB --> errors of structure, new edges, lost edges --> norms --> one score
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaecodec.config import CELL, STRIDE
+from vaecodec.images.metrics import SSIM_C1, SSIM_C2, SSIM_TAPS, SSIM_WEIGHTS, gaussian
 from vaecodec.native.prior import lowest_parts
 from vaecodec.native.reference.prior import octave_order
 from vaecodec.transforms.wavelet import BLOCK, NORM, OCTAVES, REACH, STEPS, SUBBANDS
@@ -202,3 +207,155 @@ def _either_side(count: Tensor, distance: int) -> list[Tensor]:
     before = tf.where(place >= distance, place - distance, place + distance)
     after = tf.where(place + distance < count, place + distance, place - distance)
     return [tf.clip_by_value(at, 0, count - 1) for at in (before, after)]
+
+
+MS_SSIM_FLOOR = 1e-4  # of a mean of contrasts, because a power has no gradient at 0
+
+
+def ms_ssim(x: Tensor, y: Tensor, stride: int = 1) -> Tensor:
+    """MS-SSIM f32[B] of two f32[B, H, W, C] on a scale of 255, sides above SSIM_LEAST; the mean over channels.
+
+    The product over scales of mean(contrast * structure)^weight, with luminance at the coarsest (Wang, Simoncelli and
+    Bovik 2003, section 3).  At the finest scale, which is three quarters of the work and a twentieth of the weight,
+    only every `stride`th window each way is evaluated.  Blurs and means are matrix products, which on a CPU are
+    several times as fast as convolutions and slices and their gradients.
+    """
+    channels, planes = x.shape[3], tf.shape(x)[0] * x.shape[3]
+    x, y = (tf.reshape(tf.transpose(t, [1, 0, 3, 2]), [t.shape[1], planes, t.shape[2]]) for t in (x, y))
+    product = tf.ones([planes])
+    for scale, weight in enumerate(SSIM_WEIGHTS):
+        if scale:
+            x, y = _halve_valid(x), _halve_valid(y)
+        step = 1 if scale else stride
+        mean_x, mean_y = _blur_windows(x, step), _blur_windows(y, step)
+        mean_product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+        luminance = (2 * mean_product + SSIM_C1) / (squares + SSIM_C1)
+        covariance, variances = _blur_windows(x * y, step) - mean_product, _blur_windows(x * x + y * y, step) - squares
+        contrast = (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
+        last = scale == len(SSIM_WEIGHTS) - 1
+        mean = tf.reduce_mean(luminance * contrast if last else contrast, [0, 2])
+        product *= tf.maximum(mean, MS_SSIM_FLOOR) ** weight
+    return tf.reduce_mean(tf.reshape(product, [-1, channels]), 1)
+
+
+def _blur_windows(x: Tensor, stride: int) -> Tensor:
+    """Gaussian means over the complete windows of f32[H, planes, W], or over every `stride`th window."""
+    taps, kernels = gaussian(), []
+    for side in (x.shape[0], x.shape[2]):
+        kernel = np.zeros((side - SSIM_TAPS + 1, side), np.float32)
+        for row in range(len(kernel)):
+            kernel[row, row : row + SSIM_TAPS] = taps
+        kernels.append(kernel[::stride])
+    down, along = kernels
+    t = tf.reshape(tf.matmul(down, tf.reshape(x, [x.shape[0], -1])), [-1, x.shape[2]])
+    return tf.reshape(tf.matmul(t, along, transpose_b=True), [len(down), -1, len(along)])
+
+
+def _halve_valid(x: Tensor) -> Tensor:
+    """Means of 2 x 2 of f32[H, planes, W], sides even."""
+    height, width = x.shape[0], x.shape[2]
+    down, along = (np.repeat(np.eye(side // 2, dtype=np.float32), 2, axis=0) / 2 for side in (height, width))
+    t = tf.reshape(tf.matmul(tf.reshape(x, [-1, width]), along), [height, -1])
+    return tf.reshape(tf.matmul(down, t, transpose_a=True), [height // 2, -1, width // 2])
+
+
+SCALES = 6
+LEAST_SIDE = 8  # of a scale that is compared
+CHANNELS, NORMS, MAPS = 3, 2, 3  # X, Y, B - Y; means and 4-norms; structure, new edges, lost edges
+LEAST_WEIGHT = 0.01  # of a 4-norm that is computed; those below it hardly change a score
+TINY = 1e-18  # because a root has no gradient at 0
+# The score of a weighted sum of errors.
+FACTOR, CUBIC = 0.9562382616834844, (2.326765642916932, -0.020884521182843837, 6.248496625763138e-05)
+RANGE, POWER = 10.0, 0.6276336467831387
+
+
+def ssimulacra2(x: Tensor, y: Tensor) -> Tensor:
+    """Score f32[B] of f32[B, H, W, 3] on a scale of 255 compared with x; H and W static, and at least LEAST_SIDE.
+
+    Scales of odd sides end the pyramid, so that sides should be multiples of 32.
+    """
+    from ssimulacra2.ssimulacra2 import kC2, weights  # of the extra `train`
+
+    table = weights.reshape(CHANNELS, SCALES, NORMS, MAPS)
+    pair = [_linear(tf.transpose(image, [3, 0, 1, 2])) for image in (x, y)]
+    total: Tensor = 0.0
+    for scale in range(SCALES):
+        height, width = pair[0].shape[2:]
+        if min(height, width) < LEAST_SIDE:
+            break
+        maps = _errors(_xyb(pair[0]), _xyb(pair[1]), kC2)
+        for errors, weight in zip(maps, np.moveaxis(table[:, scale], -1, 0), strict=True):
+            means, fourths = weight.T.astype(np.float32)
+            total += tf.tensordot(tf.constant(means), tf.reduce_mean(errors, [2, 3]), 1)
+            for channel in np.flatnonzero(fourths > LEAST_WEIGHT):
+                mean = tf.reduce_mean(tf.square(tf.square(errors[channel])), [1, 2])
+                total += float(fourths[channel]) * tf.pow(mean + TINY, 0.25)
+        if height % 2 or width % 2:
+            break
+        pair = [_halve(image) for image in pair]
+    error = FACTOR * total
+    error *= CUBIC[0] + error * (CUBIC[1] + error * CUBIC[2])
+    return 100.0 - RANGE * tf.pow(tf.maximum(error, 1e-3), POWER)
+
+
+def _linear(x: Tensor) -> Tensor:
+    """Linear light of sRGB samples in [0, 255]; others are clipped."""
+    x = tf.clip_by_value(x, 0.0, 255.0) / 255.0
+    # The power is that of a positive number in either branch, for the sake of gradients.
+    return tf.where(x <= 0.04045, x / 12.92, tf.pow((tf.maximum(x, 0.04) + 0.055) / 1.055, 2.4))
+
+
+def _xyb(linear: Tensor) -> Tensor:
+    """Linear RGB [3, B, H, W] -> X, Y and B - Y [3, B, H, W], shifted and scaled to be positive."""
+    from ssimulacra2.ssimulacra2 import kB0, kOpsinAbsorbanceMatrix
+
+    matrix = kOpsinAbsorbanceMatrix.reshape(CHANNELS, CHANNELS).astype(np.float32)
+    mixed = tf.maximum(tf.tensordot(tf.constant(matrix), linear, 1) + float(kB0), 1e-4)
+    long, middle, short = tf.unstack(tf.pow(mixed, 1 / 3) - float(np.cbrt(kB0)))
+    y = 0.5 * (long + middle)
+    return tf.stack([7.0 * (long - middle) + 0.42, y + 0.01, short - y + 0.55])
+
+
+def _errors(x: Tensor, y: Tensor, c2: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps [3, B, H, W] of errors of structure (SSIM without its luminance's denominator), and of edges."""
+    blur = _Blur(*x.shape[2:])
+    mean_x, mean_y = blur(x), blur(y)
+    covariance = blur(x * y) - mean_x * mean_y
+    variances = blur(x * x + y * y) - mean_x**2 - mean_y**2
+    similarity = (1.0 - (mean_x - mean_y) ** 2) * (2.0 * covariance + c2) / (variances + c2)
+    edges = (1.0 + tf.abs(y - mean_y)) / (1.0 + tf.abs(x - mean_x)) - 1.0
+    return tf.nn.relu(1.0 - similarity), tf.nn.relu(edges), tf.nn.relu(-edges)
+
+
+class _Blur:
+    """Gaussian means of [..., H, W] as products with matrices, which are faster on a CPU than convolutions.
+
+    Rows are mirrored at their ends and columns are followed by zeros, as the package `ssimulacra2` has it.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._down, self._along = tf.constant(_band(height, True)), tf.constant(_band(width, False))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape, planes = tf.shape(x), [-1, x.shape[-2], x.shape[-1]]
+        rows = tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self._along, transpose_b=True), planes)
+        return tf.reshape(tf.matmul(self._down, rows), shape)
+
+
+def _band(side: int, mirror: bool) -> np.ndarray:
+    """f32[side, side]: the weights of samples in each Gaussian mean."""
+    band = np.zeros((side, side))
+    for row in range(side):
+        for place, tap in enumerate(gaussian(), row - SSIM_TAPS // 2):
+            if mirror:
+                inside = place % (2 * side)
+                band[row, min(inside, 2 * side - 1 - inside)] += tap
+            elif 0 <= place < side:
+                band[row, place] += tap
+    return band.astype(np.float32)
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Means of 2 x 2 of [3, B, H, W], sides even."""
+    height, width = x.shape[2:]
+    return tf.reduce_mean(tf.reshape(x, [CHANNELS, -1, height // 2, 2, width // 2, 2]), [3, 5])
