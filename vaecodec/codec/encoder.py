@@ -32,6 +32,7 @@ from vaecodec.container.image_file import Header, pack, quality_index_of, with_p
 from vaecodec.errors import CodecError
 from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
+from vaecodec.native.library import release_memory
 from vaecodec.native.reference.transforms import pixels_of
 from vaecodec.native.transforms import restore
 from vaecodec.prior import CodedTile, code_tile, encode_tile, information
@@ -339,6 +340,8 @@ class Encoder:
             # The pixels of a tile depend on its neighbours, and all pixels on the filter, which depends on all tiles.
             data = pack(header, [(part.payload, part.symbol_crc, 0) for part in tiles], metadata)
             values = [part.values for part in tiles if part.values is not None]
+            if not values:
+                release_memory()
             crcs = self._decoder.pixel_crcs(data, None, values if len(values) == len(tiles) else ())
             return with_pixel_crcs(data, crcs)
         if chosen is None:

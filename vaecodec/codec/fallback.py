@@ -4,7 +4,7 @@ samples --split--> colours u8[H, W, 1 or 3]  + grey, deep, ALPH
 colours of a decoder --join--> samples
 
 lossless    u32 CRC-32 of the samples, little-endian, row by row
-            a WebP (RFC 9649), or for 16 bits and sides above 16383 a PNG (ISO/IEC 15948)
+            a WebP (RFC 9649), or for 16 bits, sides above 16383 and large graphics a PNG (ISO/IEC 15948)
             or the rest of a payload of vaecodec.lossless, which begins with that CRC, too
 AVIF        the file alone
 """
@@ -35,7 +35,7 @@ CRC = struct.Struct("<I")
 WEBP_SIDE = 16383
 # Its encoder takes 11 bytes a pixel of what hardly needs any bits, and up to 39 of others: larger images become PNG.
 WEBP_PIXELS, WEBP_FLAT_PIXELS = 1 << 23, 1 << 24
-FLAT_BITS = 0.25  # a pixel, as estimated
+FLAT_BITS = 1 / 64  # a pixel, as estimated
 STRIP = 256  # rows converted at a time
 MASK_SAMPLES = 20  # of a bit of a WebP, from which on a plane is a mask, which the adaptive coding does not shorten
 AVIF_SIDE = 16384  # so that libavif's limit on pixels, the square of it, is kept too

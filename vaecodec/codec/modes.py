@@ -23,9 +23,12 @@ from vaecodec.container.image_file import Contents, quality_index_of
 from vaecodec.images import check_array, clear_transparent, downscale, join_alpha
 from vaecodec.images.colours import ColourRows
 from vaecodec.images.strips import ModelRows, Rows, Window, gather, is_large
+from vaecodec.native.library import release_memory
 from vaecodec.progress import Progress, named
 from vaecodec.rdo.prices import check_effort
 from vaecodec.transforms import DEFAULT_TILE, Box, window_box
+
+RELEASE = 1 << 21  # pixels of an image after which freed memory is worth the time to return it
 
 
 def encode(
@@ -135,6 +138,8 @@ def encode_batch(
     undecided = [n for n in numbers if not is_large(*images[n].shape[:2])]
     best = encode_latents_of([n for n in numbers if n not in undecided], effort)
     latents = encode_latents_of(undecided, 1)
+    if any(images[n].shape[0] * images[n].shape[1] > RELEASE for n in undecided):
+        release_memory()  # other encoders ask for much at once
     for n in undecided:
         best[n] = choose_file(codec, clear_transparent(images[n]), parts[n], latents[n], quality, about[n])
     if effort > 1:

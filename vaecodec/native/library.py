@@ -141,6 +141,22 @@ def _size(kind: str, name: str, numbers: tuple[int, ...]) -> int:
     return _bound(kind, name, "i" * len(numbers))(*numbers)
 
 
+def release_memory() -> None:
+    """Return freed memory to the operating system, of which glibc keeps up to 200 MiB after a large image."""
+    trim = getattr(_process(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _process() -> ctypes.CDLL | None:
+    """The symbols of this process; None on Windows."""
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+
+
 def memory(lines: int) -> np.ndarray:
     """u8 of so many lines of 64 bytes, the unit of the kernels' size functions; not initialised."""
     return np.empty(64 * lines, np.uint8)

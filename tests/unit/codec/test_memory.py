@@ -13,6 +13,7 @@ from vaecodec.images import (
     to_8_bits,
 )
 from vaecodec.images.colours import ColourRows, fill_transparent, split_alpha
+from vaecodec.native.library import release_memory
 
 
 def image_with_holes(height, width, channels, bits=8, seed=0):
@@ -80,7 +81,7 @@ def test_large_images_are_coded_with_the_model_without_a_decision(small, monkeyp
 
 
 def test_large_graphics_are_webp_only_where_they_hardly_need_bits(monkeypatch):
-    flat, busy = np.full((600, 40, 3), 77, np.uint8), image_with_holes(600, 40, 3)
+    flat, busy = np.full((600, 400, 3), 77, np.uint8), image_with_holes(600, 400, 3)
     monkeypatch.setattr(fallback, "WEBP_PIXELS", flat.shape[0] * flat.shape[1])
     assert all(fallback.encode_lossless(samples)[4:8] == b"RIFF" for samples in (flat, busy))
     monkeypatch.setattr(fallback, "WEBP_PIXELS", flat.shape[0] * flat.shape[1] - 1)
@@ -122,3 +123,15 @@ def test_costs_in_strips_are_those_of_the_whole_image(small, bits):
     error = np.mean((decoded.astype(float) - samples) ** 2)
     peak = 255 if bits == 8 else 4095
     assert mode_decision.psnr(iter(pairs)) == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
+
+
+def test_freed_memory_is_returned_after_large_images(small, monkeypatch):
+    released = []
+    monkeypatch.setattr(modes, "release_memory", lambda: released.append(1))
+    image = synthetic_image(70, 80)
+    data = modes.encode(small, image)
+    assert not released
+    monkeypatch.setattr(modes, "RELEASE", 70 * 80 - 1)
+    assert modes.encode(small, image) == data and released == [1]
+    monkeypatch.undo()
+    release_memory()  # works, or does nothing, on every system
