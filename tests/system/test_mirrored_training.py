@@ -21,7 +21,7 @@ SCRIPT = """
 import json, sys
 import tensorflow as tf
 from support.models import TINY_CONFIG as CONFIG
-from vaecodec.training import loop, runs as checkpoints, train_step
+from vaecodec.training import initial_state, loop, train_step
 from vaecodec.training.train_step import Options
 
 folder, runs = sys.argv[1], sys.argv[2]
@@ -36,7 +36,7 @@ loop.train([folder], runs + "/two", CONFIG, options, devices=2)
 
 step = functions[0]
 assert step.experimental_get_tracing_count() == 1
-state = [tf.constant(value) for value in checkpoints.initial_state(CONFIG)]
+state = [tf.constant(value) for value in initial_state(CONFIG)]
 images, rate, seed = tf.zeros([4, 64, 64, 3], tf.uint8), tf.constant(0.0), tf.constant([0, 1])
 operations = step.get_concrete_function(state, images, rate, seed).graph.get_operations()
 assert step.experimental_get_tracing_count() == 1
