@@ -35,7 +35,7 @@ from vaecodec.container import ALPHA, GREY, image_file, insert_chunks, stored
 from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_crcs
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
 from vaecodec.generative import image_sets
-from vaecodec.images import clear_transparent
+from vaecodec.images.channels import clear_transparent
 from vaecodec.images.colours import split_alpha
 from vaecodec.model.file import load_model
 from vaecodec.prior import Distributions, encode_tile

@@ -22,7 +22,7 @@ from support.skips import needs_data
 from vaecodec.codec import fallback, modes
 from vaecodec.container.image_file import info
 from vaecodec.errors import CodecError
-from vaecodec.images import alpha_channel, clear_transparent, count_channels
+from vaecodec.images.channels import alpha_channel, clear_transparent, count_channels
 from vaecodec.images.reading import read_image
 
 TABLE = pathlib.Path(__file__).parent / "conformance.tsv"

@@ -15,7 +15,7 @@ from vaecodec import generative, rdo
 from vaecodec.codec import Codec
 from vaecodec.config import LAST_ANCHOR, SQUARED_STEPS_PER_BIT, Config
 from vaecodec.container.image_file import parse, quality_index_of
-from vaecodec.images import downscale
+from vaecodec.images.channels import downscale
 from vaecodec.model.file import load_model
 from vaecodec.prior import Distributions, choose_symbols, decode_tile
 from vaecodec.threads import Threads

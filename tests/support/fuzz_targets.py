@@ -147,10 +147,10 @@ def pillow(data: bytes) -> None:
 
 def image_file(data: bytes) -> None:
     """The headers of AVIF, PNG and JPEG files that are read before Pillow reads them."""
-    from vaecodec.images import inspection
+    from vaecodec import images
 
-    inspection.check_avif(data, 64, 48)
-    inspection.trailing_bytes(io.BytesIO(data))
+    images.check_avif(data, 64, 48)
+    images.trailing_bytes(io.BytesIO(data))
 
 
 def image_files() -> Iterator[bytes]:
@@ -174,7 +174,7 @@ TARGETS = {
     "sets": Target(image_set, set_files, ("vaecodec.generative", "vaecodec.container.info"), MEDIUM),
     "models": Target(model, models, ("vaecodec.model",), LARGE),
     "pillow": Target(pillow, lambda: files("*.vae", SMALL), ("vaecodec.integrations.pillow",), SMALL),
-    "images": Target(image_file, image_files, ("vaecodec.images.inspection",), MEDIUM),
+    "images": Target(image_file, image_files, ("vaecodec.images",), MEDIUM),
 }
 
 

@@ -20,7 +20,7 @@ from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.files import folders, runs
 from vaecodec.files.compression import compress_file, decompress_file
-from vaecodec.images.inspection import trailing_bytes
+from vaecodec.images import trailing_bytes
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from support.images import synthetic_image
 from vaecodec import cli
 from vaecodec.errors import CodecError
 from vaecodec.files.compression import compress_file, decompress_file
-from vaecodec.images import count_frames, describe_frames
+from vaecodec.images.channels import count_frames, describe_frames
 
 FRAMES = [synthetic_image(32, 48, seed) for seed in range(3)]
 LOSSLESS = {"tif": {}, "webp": {"lossless": True}, "png": {}, "gif": {}, "avif": {"quality": 100}}

@@ -38,7 +38,7 @@ from vaecodec.codec import Codec, cached_codec, codec_for
 from vaecodec.container import MAX_SIDE, image_file
 from vaecodec.container.image_file import quality_of
 from vaecodec.errors import FormatError, LimitError
-from vaecodec.images import to_numpy
+from vaecodec.images.channels import to_numpy
 from vaecodec.model import added_models, shipped_models
 from vaecodec.model.file import load_model
 

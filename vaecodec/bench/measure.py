@@ -26,7 +26,7 @@ import numpy as np
 from vaecodec.atomic import write_atomic
 from vaecodec.bench.peer import Peer, check_decoded
 from vaecodec.errors import CodecError
-from vaecodec.images import to_numpy
+from vaecodec.images.channels import to_numpy
 from vaecodec.images.metrics import METRICS, Metric
 from vaecodec.images.reading import read_rgb
 from vaecodec.images.writing import write_image

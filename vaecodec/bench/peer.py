@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import to_numpy
+from vaecodec.images.channels import to_numpy
 
 
 class PeerError(CodecError):

@@ -42,7 +42,7 @@ from vaecodec.files.runs import (
     sizes_of_report,
     verify_job,
 )
-from vaecodec.images import count_frames
+from vaecodec.images.channels import count_frames
 from vaecodec.model.file import load_model
 from vaecodec.progress import Console, Progress, format_bytes, hushed
 from vaecodec.threads import available_cores

@@ -22,7 +22,7 @@ from vaecodec.config import STRIDE
 from vaecodec.container import ALPHA, SCALED, SHIFTED, FallbackHeader, insert_chunks
 from vaecodec.container.image_file import Contents, pack_fallback
 from vaecodec.errors import FormatError
-from vaecodec.images import alpha_channel, count_channels, downscale
+from vaecodec.images.channels import alpha_channel, count_channels, downscale
 from vaecodec.progress import Progress, counted
 from vaecodec.threads import Threads, available_cores
 from vaecodec.transforms import DEFAULT_TILE, Box, Grid

@@ -25,9 +25,9 @@ from vaecodec.config import LAST_ANCHOR
 from vaecodec.container import ALPHA, DEEP, GREY, FallbackHeader
 from vaecodec.container.image_file import Contents, pack_fallback
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import alpha_channel, count_bits, count_channels, to_array
+from vaecodec.images import check_still_avif
+from vaecodec.images.channels import alpha_channel, count_bits, count_channels, to_array
 from vaecodec.images.colours import ColourRows, bit_depth, read_16_bit
-from vaecodec.images.inspection import check_still_avif
 from vaecodec.images.writing import encode_png16
 from vaecodec.threads import ONE_THREAD, Threads
 

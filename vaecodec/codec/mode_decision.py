@@ -27,7 +27,7 @@ from vaecodec.config import LAST_ANCHOR, QUALITY_INDICES, lambda_at
 from vaecodec.container import ALPHA, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import pack_fallback, quality_index_of, quality_of
 from vaecodec.errors import TargetError
-from vaecodec.images import alpha_channel, count_bits, count_channels, join_alpha, to_8_bits
+from vaecodec.images.channels import alpha_channel, count_bits, count_channels, join_alpha, to_8_bits
 from vaecodec.images.strips import Rows
 
 MIDDLE = LAST_ANCHOR // 2

@@ -20,7 +20,7 @@ from vaecodec.codec.tiles import Latents
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.container import GREY, FallbackHeader, image_file, insert_chunks
 from vaecodec.container.image_file import Contents, quality_index_of
-from vaecodec.images import check_array, clear_transparent, downscale, join_alpha
+from vaecodec.images.channels import check_array, clear_transparent, downscale, join_alpha
 from vaecodec.images.colours import ColourRows
 from vaecodec.images.strips import ModelRows, Rows, Window, gather, is_large
 from vaecodec.native.library import release_memory

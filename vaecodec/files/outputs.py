@@ -21,8 +21,8 @@ from vaecodec.container import SUFFIX, image_file, stored
 from vaecodec.container.image_file import read_preamble
 from vaecodec.errors import CodecError, FormatError, LimitError, ModelError, SkippedError, TargetError
 from vaecodec.files import ByteCounter, Comparison, Source
-from vaecodec.images import check_frame, describe_frames
-from vaecodec.images.inspection import is_image, trailing_bytes
+from vaecodec.images import is_image, trailing_bytes
+from vaecodec.images.channels import check_frame, describe_frames
 from vaecodec.images.reading import read_image, read_weights
 from vaecodec.images.strips import Strips, Window, is_large, open_strips
 from vaecodec.images.writing import write_strips

@@ -15,8 +15,8 @@ from vaecodec.container import stored
 from vaecodec.errors import SkippedError
 from vaecodec.files import Source
 from vaecodec.files.outputs import compressed_name, decompressed_name, restored_name
-from vaecodec.images import describe_frames
-from vaecodec.images.inspection import is_image
+from vaecodec.images import is_image
+from vaecodec.images.channels import describe_frames
 from vaecodec.progress import Console, format_bytes, format_seconds
 
 

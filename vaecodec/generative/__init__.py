@@ -26,7 +26,7 @@ from vaecodec.container.image_file import parse, quality_index_of, quality_of
 from vaecodec.entropy import TOTAL, Tables
 from vaecodec.errors import CodecError
 from vaecodec.generative import image_sets
-from vaecodec.images import check_array, count_channels
+from vaecodec.images.channels import check_array, count_channels
 from vaecodec.images.colours import split_alpha, to_model_channels
 from vaecodec.images.reading import read_image
 from vaecodec.model import generative

@@ -243,7 +243,7 @@ def read_set(path: str) -> tuple[np.ndarray, list[str]]:
 
 
 def _parse_npy_or_idx(data: bytes, path: str) -> np.ndarray:
-    from vaecodec.images import NPY_MAGIC, read_npy
+    from vaecodec.images.channels import NPY_MAGIC, read_npy
 
     if data.startswith(NPY_MAGIC):
         try:

@@ -1,326 +1,390 @@
-"""Convert between samples and what a model takes: grey, RGB, alpha, or an array of any number of channels.
+"""Inspect untrusted image files before Pillow decodes them: their format, their end and the memory they ask for.
 
-A model of 1 or 3 channels codes images: samples [H, W] or [H, W, 2, 3 or 4] are split into u8[H, W, 3] and alpha.
-Other models code arrays u8[H, W, C], for which there is neither an image format nor alpha.  Arrays of other libraries
-are accepted: tensors of PyTorch and JAX, and whatever else NumPy or DLPack can read.
+An AVIF container states a size of its own, and decoders compare it with that of the AV1 frames only after they have
+allocated memory for these.  check_avif and check_still_avif read the frame sizes first.
 
-Files of several images are here, too: pages of a TIFF, whose directories are checked, and frames of an animated GIF,
-WebP, PNG or AVIF.
+Sources: AVIF 1.1 and ISO/IEC 23008-12 (HEIF), items; ISO/IEC 14496-12, boxes; AV1 specification, section 5, OBUs.
 """
 
 from __future__ import annotations
 
-import io
+import os
+import re
 import struct
-from collections.abc import Callable
-from contextlib import suppress
-from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
+from vaecodec.errors import FormatError
 
-from vaecodec.config import FINE_MAX, IMAGE_CHANNELS
-from vaecodec.errors import CodecError, ModelError
-from vaecodec.images.inspection import PNG_SIGNATURE
-from vaecodec.transforms import Box
+EXIF_PREFIX = b"Exif\0\0"  # in JPEG; Pillow returns it for some formats only
+RESOLUTION = struct.Struct("<II")  # horizontal and vertical pixels per metre
+INCH = 0.0254  # metres
 
-if TYPE_CHECKING:
-    from PIL import Image
+# Formats that is_image detects: they hold one image, or its frames, and begin with a signature.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "PCX", "SGI", "QOI")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+NEXT_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# TIFF tags: TIFF 6.0, section 8, and Supplement 1; DNG 1.7, chapter 4
+NEW_SUBFILE_TYPE, REDUCED, SUB_IFDS, DNG_VERSION = 254, 1, 330, 50706
+
+SEQUENCE_HEADER, FRAME_HEADER, FRAME, REDUNDANT_FRAME_HEADER = 1, 3, 6, 7  # OBU types
+KEY_FRAME, SWITCH_FRAME = 0, 3
+SELECT = 2  # of screen content tools and of integer motion vectors: each frame header says
+MAX_TILE = 1 << 22  # pixels of a tile of a grid in an image smaller than that
+MAX_EXTENTS = 2  # bytes of items or tracks, which may overlap, for each byte of the file
+
+Frame = tuple[int, int, bool]  # at most this width and height; whether samples have more than 8 bits
+Box = tuple[bytes, int, int]  # type, begin and end of the content
 
 
-def is_array(value: Any) -> bool:
-    """Whether a value is an array, of any library, rather than a path, a file or an image of Pillow."""
-    return hasattr(value, "__array_interface__") or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+def is_image(file: BinaryIO, name: str = "") -> bool:
+    """Whether a seekable file is an image that samples and metadata represent; reads only its head.
 
-
-def to_numpy(values: Any) -> np.ndarray:
-    """A NumPy array of the values of an array of any library, without a copy where that is possible.
-
-    An object with `__array__` decides itself.  If it has none or refuses, as tensors on a GPU do, `__dlpack__` is used;
-    for other devices than the CPU that copies (Python array API standard 2023.12).  Raises TypeError, ValueError or
-    BufferError where neither works.
+    A camera's raw file opens as a TIFF of its preview, a layered document as its flattened copy: those are not images.
+    A damaged or truncated image is one.
     """
-    if isinstance(values, np.ndarray) or not hasattr(values, "__dlpack__"):
-        return np.asarray(values)
-    if hasattr(values, "__array__"):
-        try:
-            return np.asarray(values)
-        except (TypeError, ValueError, RuntimeError):
-            pass
-    values = values.detach() if hasattr(values, "detach") else values  # PyTorch exports no tensor that has a gradient
-    try:
-        array: np.ndarray = np.from_dlpack(values)
-    except (BufferError, RuntimeError, TypeError):
-        if not hasattr(values, "cpu"):
-            array = np.from_dlpack(values, device="cpu", copy=True)
-        else:
-            array = np.from_dlpack(values.cpu())
-    return array
-
-
-SUB_DIRECTORIES = (34665, 34853)  # tags of the EXIF and GPS directories
-# Bytes of a value, by type (TIFF 6.0, section 2; BigTIFF)
-TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-
-
-def tiff_directories_fit(file: BinaryIO) -> bool:
-    """Whether all values of a TIFF's first, EXIF and GPS directories lie in the file (TIFF 6.0, section 2; BigTIFF)."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    header = file.read(16)
-    order = "<" if header[:2] == b"II" else ">"
-    is_big = header[2:4] in (b"+\0", b"\0+")
-    count, entry, offset = (struct.Struct(order + x) for x in (("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")))
-    if len(header) < 16:
-        return False
-    pending = [offset.unpack_from(header, 8 if is_big else 4)[0]]
-    visited = {*pending}
-    while pending:
-        file.seek(pending.pop())
-        prefix = file.read(count.size)
-        if len(prefix) < count.size:
-            return False
-        length = count.unpack(prefix)[0] * entry.size
-        entries = file.read(min(length, size))
-        if len(entries) < length:
-            return False
-        for tag, kind, number, value in entry.iter_unpack(entries):
-            length = number * TYPE_SIZES.get(kind, 0)
-            position = offset.unpack(value)[0]
-            if length > offset.size and position + length > size:
-                return False
-            if tag in SUB_DIRECTORIES and position not in visited:
-                pending.append(position)
-                visited.add(position)
-    return True
-
-
-# Not MPO: the further images of such JPEGs are previews or depths of the first.
-FRAME_FORMATS = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
-PAGE_FORMATS = ("TIFF",)  # formats whose images are called pages
-
-
-def _format_and_count(file: BinaryIO) -> tuple[str, int]:
-    """The format of a seekable image file, "" if Pillow cannot open it, and what `count_frames` returns."""
     from PIL import Image
 
     file.seek(0)
-    try:
-        with Image.open(file) as image:
-            return image.format or "", getattr(image, "n_frames", 1) if image.format in FRAME_FORMATS else 1
-    except Exception:  # Pillow's readers raise nearly anything on damage, which read_image reports
-        return "", 1
-    finally:
+    is_canon_raw = file.read(10)[8:] == b"CR"  # in what is otherwise a TIFF
+    without_signature = ("TGA",) if name.lower().endswith(".tga") else ()
+    for load_plugins in (Image.preinit, Image.init):  # the usual formats; all formats, which takes longer
+        load_plugins()
         file.seek(0)
-
-
-def count_frames(file: BinaryIO) -> int:
-    """Count the images in a seekable image file; 1 for formats that hold only one, or whose others are previews."""
-    return _format_and_count(file)[1]
-
-
-def describe_frames(file: BinaryIO) -> str:
-    """Say what a seekable image file holds, if that is more than one image: "12 frames", "3 pages"; else ""."""
-    name, count = _format_and_count(file)
-    if count > 1:
-        return f"{count} {'pages' if name in PAGE_FORMATS else 'frames'}"
-    if name != "PNG":
-        return ""
-    try:
-        return "an animation that is damaged" if has_png_frames(file) else ""
-    except OSError:
-        return ""
-    finally:
-        file.seek(0)
-
-
-def check_frame(file: BinaryIO, frame: int, name: str) -> None:
-    """Raise CodecError unless a seekable image file has an image of this number, from 1."""
-    count = count_frames(file)
-    if frame > count:
-        raise CodecError(f"{name}: has {count} image{'s' * (count > 1)}, and no number {frame}")
-
-
-def has_png_frames(file: BinaryIO) -> bool:
-    """Whether frames of an animation, chunks fdAT, follow the default image (PNG 3rd edition, section 11.3.6.3)."""
-    file.seek(len(PNG_SIGNATURE))
-    while len(head := file.read(8)) == 8:
-        length, tag = struct.unpack(">I4s", head)
-        if tag in (b"fdAT", b"IEND"):
-            return bool(tag == b"fdAT")
-        file.seek(length + 4, 1)
+        formats = [format for format in (*FORMATS, *without_signature) if format in Image.OPEN]
+        try:
+            with Image.open(file, formats=formats) as image:
+                tags = getattr(image, "tag_v2", {})
+                is_preview = tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED or SUB_IFDS in tags or DNG_VERSION in tags
+                return image.format != "TIFF" or not (is_canon_raw or is_preview)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return True  # too large to decode, but an image
+        except Exception:  # Pillow's readers raise nearly anything on other formats
+            continue
+        finally:
+            file.seek(0)
     return False
 
 
-NPY_MAGIC = b"\x93NUMPY"
-STRIP_ROWS = 256  # of images of Pillow that are converted at a time
-BLOCK_ROWS = 64  # converted at a time: wider types of a whole image would take a multiple of its memory
+def trailing_bytes(file: BinaryIO) -> int:
+    """Count the bytes after the end of a JPEG or PNG file, padding aside: phones append videos to photographs.
 
-
-def count_channels(samples: np.ndarray) -> int:
-    """1 grey, 2 grey and alpha, 3 RGB, 4 RGBA."""
-    return 1 if samples.ndim == 2 else samples.shape[2]
-
-
-def alpha_channel(samples: np.ndarray) -> np.ndarray | None:
-    """A view [H, W] of the alpha of samples, None without alpha."""
-    return samples[..., -1] if count_channels(samples) in (2, 4) else None
-
-
-def clear_transparent(samples: np.ndarray) -> np.ndarray:
-    """Set colours to 0 where alpha is 0."""
-    alpha = alpha_channel(samples)
-    if alpha is None or alpha.all():
-        return samples
-    cleared = np.empty(samples.shape, samples.dtype)
-    return np.multiply(samples, (alpha != 0)[..., None], out=cleared)
-
-
-def join_alpha(rgb: np.ndarray, grey: bool, alpha: np.ndarray | None, depth: int = 8) -> np.ndarray:
-    """Join u8[H, W, 1 or 3] and alpha to samples; grey is the mean of three channels.  Inverse of split_alpha.
-
-    With a depth above 8, colours are u16 of 0..FINE_MAX, and become samples of so many bits.
+    The file is not mapped: access to a mapped file that another process cuts off ends this process.
     """
-    if grey and rgb.shape[2] == 3:
-        total = rgb.sum(axis=2, dtype=np.uint16)
-        rgb = ((total + 1) // 3).astype(rgb.dtype)[..., None]
-    if depth > 8:
-        fine, rgb = rgb, np.empty(rgb.shape, np.uint16)
-        for top in range(0, len(rgb), BLOCK_ROWS):
-            part = fine[top : top + BLOCK_ROWS]
-            rgb[top : top + BLOCK_ROWS] = (part * np.uint32((1 << depth) - 1) + FINE_MAX // 2) // FINE_MAX
-    if alpha is not None:
-        return clear_transparent(np.concatenate([rgb, alpha[..., None]], axis=2))
-    return rgb[..., 0] if grey else rgb
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head, end = file.read(4), size
+    file.seek(0)
+    if head[:2] == b"\xff\xd8":
+        end = _jpeg_end(file.read())
+    elif head == PNG_SIGNATURE[:4]:  # PNG 3rd edition, section 5
+        position, tag = len(PNG_SIGNATURE), b""
+        while tag != b"IEND" and position + 12 <= size:
+            file.seek(position)
+            length, tag = file.read(4), file.read(4)
+            position += 12 + int.from_bytes(length, "big")
+        end = position if tag == b"IEND" else end
+    file.seek(end)
+    return len(file.read().strip(b"\0\t\r\n "))
 
 
-def count_bits(samples: np.ndarray) -> int:
-    """How many bits the colours of samples have, but for those under alpha 0: 8 of u8, 9 to 16 of u16."""
-    if samples.dtype == np.uint8:
-        return 8
-    alpha = alpha_channel(samples)
-    if alpha is None:
-        return max(9, int(samples.max()).bit_length())
-    visible = (alpha != 0)[..., None]
-    return max(9, int(np.max(samples[..., :-1], where=visible, initial=0)).bit_length())
+def _jpeg_end(data: bytes) -> int:
+    """The position after the end-of-image marker, or the length of the data without one (ITU-T T.81, B.1.1)."""
+    position = 2
+    while position + 2 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xD9:  # EOI
+            return position + 2
+        if marker == 0xFF:  # fill
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a length
+            position += 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # SOS: entropy-coded data up to the next marker other than a restart
+            following = NEXT_JPEG_MARKER.search(data, position)
+            position = following.start() if following else len(data)
+    return len(data)
 
 
-def to_8_bits(samples: np.ndarray, bits: int | None = None) -> np.ndarray:
-    """u8 samples of the same shape: colours of u16 by `bits`, alpha by 16, where 0 alone becomes 0.
+class Sequence(NamedTuple):
+    """Fields of a sequence header: what bounds its frames, and what precedes a frame's flag for a size of its own."""
 
-    `bits` are those that the colours have, where samples are a part of an image those of all of it.
-    """
-    if samples.dtype == np.uint8:
-        return samples
-    top, has_alpha = np.uint32((1 << (bits or count_bits(samples))) - 1), alpha_channel(samples) is not None
-    reduced = np.empty(samples.shape, np.uint8)
-    for first in range(0, len(samples), BLOCK_ROWS):
-        part, out = samples[first : first + BLOCK_ROWS], reduced[first : first + BLOCK_ROWS]
-        out[...] = np.minimum((part * np.uint32(255) + top // 2) // top, 255)
-        if has_alpha:
-            out[..., -1] = np.maximum((part[..., -1].astype(np.uint32) + 128) // 257, part[..., -1] != 0)
-    return reduced
+    width: int
+    height: int
+    size_bits: tuple[int, int]  # of width and height in frame headers
+    is_reduced: bool  # a still picture, whose frame header has no such flag
+    time_bits: int
+    screen_content: int
+    integer_vectors: int
+    id_bits: int
+    is_deep: bool  # more than 8 bits a sample
 
 
-def downscale(samples: np.ndarray, box: Box, factor: int) -> np.ndarray:
-    """Average squares of factor x factor pixels, in `box` of u8 or u16 samples, rounding halves up.
+class Items(NamedTuple):
+    """The meta box: the primary item's id, types and data by id, references between items."""
 
-    Colours are weighted by alpha.  Squares that the box cuts count whole, those at the image's edge as far as they go.
-    """
-    if factor == 1:
-        return np.ascontiguousarray(samples[box.slices()])
-    out = box.reduce(factor)
-    pixels = samples[factor * out.top : factor * out.bottom, factor * out.left : factor * out.right]
-    pixels = pixels[..., None] if samples.ndim == 2 else pixels
-    has_alpha = alpha_channel(samples) is not None
-    columns = np.arange(0, pixels.shape[1], factor)
-    widths = np.diff(columns, append=pixels.shape[1])[:, None].astype(np.uint64)
-    means = np.empty((*out.shape, pixels.shape[2]), samples.dtype)
-    for row in range(len(means)):  # one at a time, at 8 bytes a sample
-        squares = pixels[factor * row : factor * (row + 1)].astype(np.uint64)
-        if has_alpha:
-            squares[..., :-1] *= squares[..., -1:]
-        total = np.add.reduceat(squares.sum(axis=0), columns, axis=0)
-        weight = np.broadcast_to(widths * np.uint64(len(squares)), total.shape).copy()
-        if has_alpha:
-            weight[:, :-1] = np.maximum(total[:, -1:], 1)
-        means[row] = (2 * total + weight) // (2 * weight)
-    return clear_transparent(means) if samples.ndim == 3 else means[..., 0]
+    primary: int
+    types: dict[int, bytes]
+    data: dict[int, bytes]
+    references: list[tuple[bytes, int, int]]  # type, from, to
+
+    def needed(self) -> set[int]:
+        """The ids of all items that the primary item is decoded from: alpha, and the tiles of a grid."""
+        ids, pending = set[int](), {self.primary}
+        while pending:
+            ids |= pending
+            linked = {target for kind, source, target in self.references if kind == b"dimg" and source in pending}
+            linked |= {source for kind, source, target in self.references if kind == b"auxl" and target in pending}
+            pending = linked - ids
+        return ids
 
 
-def key_to_alpha(samples: np.ndarray, key: Any) -> np.ndarray:
-    """Opaque samples with an alpha of 0 at pixels of the colour `key`, if there are any."""
-    if not isinstance(key, (int, tuple)):
-        return samples
-    colours, key = samples[..., None] if samples.ndim == 2 else samples, np.asarray(key, np.int64)
-    parts = [colours[top : top + STRIP_ROWS] for top in range(0, len(colours), STRIP_ROWS)]
-    opaque = np.concatenate([(part != key).any(axis=-1) for part in parts])
-    if opaque.all():
-        return samples
-    keyed = np.empty((*opaque.shape, colours.shape[2] + 1), samples.dtype)
-    keyed[..., :-1], keyed[..., -1] = colours, np.where(opaque, np.iinfo(samples.dtype).max, 0)
-    return keyed
-
-
-def check_array(channels: int, image: Any) -> None:
-    """Raise ModelError unless `image` is an array u8[H, W, channels]."""
-    if not isinstance(image, np.ndarray):
-        raise ModelError(f"the model is for arrays uint8[H, W, {channels}], not for an image")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
-        shape = f"{image.dtype}{list(image.shape)}"
-        raise ModelError(f"the model is for arrays uint8[H, W, {channels}], not for {shape}")
-
-
-def to_array(image: Image.Image, convert: Callable[[Image.Image], np.ndarray] = np.asarray) -> np.ndarray:
-    """Convert an image to an array, strip by strip: np.asarray of the whole takes twice the memory of its result."""
-    width, height = image.size
-    out = np.empty(0)
-    for top in range(0, height, STRIP_ROWS):
-        strip = convert(image.crop((0, top, width, min(top + STRIP_ROWS, height))))
-        if not top:
-            out = np.empty((height, *strip.shape[1:]), strip.dtype)
-        out[top : top + len(strip)] = strip
-    return out
-
-
-def read_npy(data: bytes) -> np.ndarray:
-    """Read a .npy file without pickles; raise ValueError on damage.
-
-    Not for use in threads: NumPy parses the header with Python's parser, which in CPython 3.11 may fail while another
-    thread is parsing, as TensorFlow does to trace a function.
-    """
+def check_still_avif(data: bytes | memoryview, width: int, height: int) -> None:
+    """Raise FormatError unless a file holds one 8-bit image whose frames do not exceed this size."""
+    data = bytes(data)
     try:
-        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-        return array
-    except (EOFError, OSError, SyntaxError, TokenError, MemoryError) as exc:
-        raise ValueError(str(exc)) from exc
+        items, tracks = _items(data), _tracks(data)
+        if tracks or list(items.types.values()) != [b"av01"] or items.primary not in items.types:
+            raise FormatError("the AVIF part holds other things than one image")
+        boxes = _boxes_at(data, (b"meta", b"iprp", b"ipco", b"av1C"), 0, len(data))
+        configuration = b"".join(data[begin + 4 : end] for _, begin, end in boxes)
+        for frame_width, frame_height, is_deep in _frames(items.data[items.primary], configuration):
+            if frame_width > width or frame_height > height or is_deep:
+                raise FormatError("the AVIF part holds a frame that is not of the size and depth that the header gives")
+    except (struct.error, IndexError, KeyError) as exc:
+        raise FormatError("the AVIF part is damaged (a box or an OBU is cut off)") from exc
 
 
-def load_npy(encoded: bytes) -> bytes | np.ndarray:
-    """The array of a .npy file, b"" where it is damaged; other files as they are."""
-    if not encoded.startswith(NPY_MAGIC):
-        return encoded
-    with suppress(ValueError):
-        return read_npy(encoded)
-    return b""
+def check_avif(data: bytes, width: int, height: int) -> None:
+    """Raise FormatError where frames of the first image exceed the size that the container states."""
+    try:
+        items, tracks = _items(data), _tracks(data)
+        is_grid = items.types.get(items.primary, b"av01") != b"av01"
+        payloads = [items.data[n] for n in items.needed() if items.types.get(n) == b"av01"]
+        frames = [(frame, is_grid) for payload in payloads for frame in _frames(payload)]
+        frames += [(frame, False) for payload in tracks for frame in _frames(payload)]
+    except (struct.error, IndexError, KeyError) as exc:
+        raise FormatError("the AVIF is damaged (a box or an OBU is cut off)") from exc
+    for (frame_width, frame_height, _), in_grid in frames:
+        fits = frame_width <= width and frame_height <= height
+        if not fits and not (in_grid and frame_width * frame_height <= max(width * height, MAX_TILE)):
+            size = f"{frame_width} x {frame_height}"
+            raise FormatError(f"the AVIF has a frame of {size} pixels in an image of {width} x {height}")
 
 
-def read_training_image(encoded: bytes | np.ndarray, channels: int) -> np.ndarray:
-    """u8[H, W, channels] of an image file, a .npy file or its array; images become grey or RGB for 1 or 3 channels.
+def _boxes(data: bytes, begin: int, end: int) -> Iterator[Box]:
+    while end - begin >= 8:
+        size, kind, head = *struct.unpack_from(">I4s", data, begin), 8
+        if size == 1:
+            (size,), head = struct.unpack_from(">Q", data, begin + 8), 16
+        size = size or end - begin
+        if size < head or size > end - begin:
+            raise IndexError("a box is cut off")
+        yield kind, begin + head, begin + size
+        begin += size
 
-    Raises OSError, SyntaxError or ValueError on damage, ValueError on another type or number of channels.
-    """
-    from PIL import Image
 
-    if isinstance(encoded, np.ndarray) or encoded.startswith(NPY_MAGIC):
-        pixels = encoded if isinstance(encoded, np.ndarray) else read_npy(encoded)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+def _boxes_at(data: bytes, path: tuple[bytes, ...], begin: int, end: int) -> Iterator[Box]:
+    """All boxes at a path of types."""
+    for kind, first, last in _boxes(data, begin, end):
+        if kind == path[0]:
+            first += 4 if kind == b"meta" else 0
+            if len(path) == 1:
+                yield kind, first, last
+            else:
+                yield from _boxes_at(data, path[1:], first, last)
+
+
+class _BitReader:
+    """Read successive big-endian integers of any number of bits."""
+
+    def __init__(self, data: bytes, begin: int, end: int) -> None:
+        self._data, self._position, self._end = data, 8 * begin, 8 * end
+
+    def __call__(self, bits: int = 1) -> int:
+        begin, self._position = self._position, self._position + bits
+        if self._position > self._end:
+            raise IndexError("a box or a header is cut off")
+        value = int.from_bytes(self._data[begin // 8 : -(-self._position // 8)], "big")
+        return value >> -self._position % 8 & ((1 << bits) - 1)
+
+
+def _items(data: bytes) -> Items:
+    """The items of the only meta box, if there is one."""
+    items = Items(-1, {}, {}, [])
+    metas = list(_boxes_at(data, (b"meta",), 0, len(data)))
+    if len(metas) > 1:
+        raise IndexError("there are two meta boxes")
+    for _, first, last in metas:
+        boxes = {kind: (begin, end) for kind, begin, end in _boxes(data, first, last)}
+        if b"pitm" in boxes:
+            begin = boxes[b"pitm"][0]
+            items = items._replace(primary=struct.unpack_from(">I" if data[begin] else ">H", data, begin + 4)[0])
+        if b"iinf" in boxes:
+            begin, end = boxes[b"iinf"]
+            for kind, entry, _ in _boxes(data, begin + (8 if data[begin] else 6), end):
+                if kind == b"infe" and data[entry] >= 2:
+                    form = ">IH4s" if data[entry] > 2 else ">HH4s"
+                    number, _, items.types[number] = struct.unpack_from(form, data, entry + 4)
+        if b"iloc" in boxes:
+            items.data.update(_item_data(data, boxes[b"iloc"], boxes.get(b"idat", (0, 0))))
+        if b"iref" in boxes:
+            begin, end = boxes[b"iref"]
+            bits = 32 if data[begin] else 16
+            for kind, *content in _boxes(data, begin + 4, end):
+                read = _BitReader(data, *content)
+                source = read(bits)
+                items.references.extend((kind, source, read(bits)) for _ in range(read(16)))
+    return items
+
+
+def _item_data(data: bytes, iloc: tuple[int, int], idat: tuple[int, int]) -> dict[int, bytes]:
+    """The data of each item by id; raises FormatError where the extents of items overlap too much."""
+    read = _BitReader(data, *iloc)
+    version, sizes, remaining = read(32) >> 24, read(16), MAX_EXTENTS * len(data)
+    offset_bits, length_bits, base_bits, index_bits = (8 * (sizes >> shift & 15) for shift in (12, 8, 4, 0))
+    contents = {}
+    for _ in range(read(32 if version == 2 else 16)):
+        number = read(32 if version == 2 else 16)
+        method = read(16) & 15 if version else 0
+        read(16)  # data reference
+        base, extents = read(base_bits), []
+        for _ in range(read(16)):
+            read(index_bits if version else 0)
+            offset, length = base + read(offset_bits), read(length_bits)
+            begin, end = (idat[0] + offset, idat[1]) if method == 1 else (offset, len(data))
+            extents.append(data[begin : min(begin + length, end) if length else end])
+            remaining -= len(extents[-1])
+            if remaining < 0:
+                raise FormatError("the AVIF is damaged (its items overlap)")
+        contents[number] = b"".join(extents)
+    return contents
+
+
+def _tracks(data: bytes) -> list[bytes]:
+    """The first sample of each track: the image that is shown of a sequence."""
+    samples, remaining = [], MAX_EXTENTS * len(data)
+    for _, begin, end in _boxes_at(data, (b"moov", b"trak", b"mdia", b"minf", b"stbl"), 0, len(data)):
+        boxes = {kind: (first, last) for kind, first, last in _boxes(data, begin, end)}
+        read = _BitReader(data, *boxes[b"stsz"])
+        read(32)
+        length, count = read(32), read(32)
+        chunks = boxes.get(b"stco") or boxes[b"co64"]
+        offset = int.from_bytes(data[chunks[0] + 8 : chunks[0] + (12 if b"stco" in boxes else 16)], "big")
+        if count:
+            samples.append(data[offset : offset + (length or read(32))])
+            remaining -= len(samples[-1])
+            if remaining < 0:
+                raise FormatError("the AVIF is damaged (its tracks overlap)")
+    return samples
+
+
+def _frames(data: bytes, configuration: bytes = b"") -> Iterator[Frame]:
+    """The bounds of each frame and of each sequence header in OBUs, end to end (AV1, 5.3 to 5.9)."""
+    for _, payload in _obus(configuration, (SEQUENCE_HEADER,)):
+        sequence = _sequence(_BitReader(payload, 0, len(payload)))
+        yield sequence.width, sequence.height, sequence.is_deep
+    current: Sequence | None = None
+    for kind, payload in _obus(data, (SEQUENCE_HEADER, FRAME_HEADER, FRAME, REDUNDANT_FRAME_HEADER)):
+        if kind == SEQUENCE_HEADER:
+            current = _sequence(_BitReader(payload, 0, len(payload)))
+        elif current is None:
+            raise IndexError("a frame has no sequence header")
+        if kind != SEQUENCE_HEADER and _overrides_size(_BitReader(payload, 0, len(payload)), current):
+            yield 1 << current.size_bits[0], 1 << current.size_bits[1], current.is_deep
+        else:
+            yield current.width, current.height, current.is_deep
+    if current is None:
+        raise IndexError("there is no sequence header")
+
+
+def _obus(data: bytes, kinds: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
+    """(type, first 1024 bytes of the payload) of the OBUs of some types (AV1, 5.3.2)."""
+    position = 0
+    while position < len(data):
+        head = data[position]
+        position += 1 + (head >> 2 & 1)  # extension
+        size, shift = 0, 0
+        while head & 2:  # leb128
+            byte, position = data[position], position + 1
+            size |= (byte & 127) << shift
+            shift += 7
+            if byte < 128 or shift > 56:
+                break
+        size = size if head & 2 else len(data) - position
+        if size > len(data) - position:
+            raise IndexError("an OBU is cut off")
+        if head >> 3 & 15 in kinds:
+            yield head >> 3 & 15, data[position : position + min(size, 1024)]
+        position += size
+
+
+def _sequence(read: _BitReader) -> Sequence:
+    """Parse a sequence header up to the depth of samples (AV1, 5.5.1)."""
+    read(4)  # profile, still picture
+    is_reduced, time_bits = bool(read()), 0
+    if is_reduced:
+        read(5)  # level
     else:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if channels in IMAGE_CHANNELS:
-                image = image.convert("L" if channels == 1 else "RGB")
-            pixels = np.asarray(image)
-            pixels = pixels[..., None] if channels == 1 else pixels
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != channels:
-        raise ValueError(f"{pixels.dtype}{list(pixels.shape)}, expected uint8[H, W, {channels}]")
-    return pixels
+        time_bits = _skip_operating_points(read)
+    size_bits = read(4) + 1, read(4) + 1
+    width, height = read(size_bits[0]) + 1, read(size_bits[1]) + 1
+    has_ids = not is_reduced and read()
+    id_bits = read(4) + 2 + read(3) + 1 if has_ids else 0
+    read(3)  # large superblocks, filtered intra prediction, intra edge filter
+    screen_content = integer_vectors = SELECT
+    if not is_reduced:
+        read(4)  # inter-intra and masked compounds, warped motion, dual filter
+        order_hint = read()
+        read(2 if order_hint else 0)
+        screen_content = SELECT if read() else read()
+        if screen_content:
+            integer_vectors = SELECT if read() else read()
+        read(3 if order_hint else 0)
+    read(3)  # super-resolution, CDEF, restoration
+    is_deep = bool(read())
+    return Sequence(width, height, size_bits, is_reduced, time_bits, screen_content, integer_vectors, id_bits, is_deep)
+
+
+def _skip_operating_points(read: _BitReader) -> int:
+    """Skip timing, decoder model and operating points; return the bits of temporal_point_info in frame headers."""
+    time_bits = delay_bits = 0
+    if read():  # timing info
+        read(64)
+        equal_intervals = read()
+        if equal_intervals:  # uvlc (AV1, 4.10.3)
+            zeros = 0
+            while not read():
+                zeros += 1
+            read(zeros if zeros < 32 else 0)
+        if read():  # decoder model info
+            delay_bits = read(5) + 1
+            read(37)
+            time_bits = 0 if equal_intervals else read(5) + 1
+            read(5 if equal_intervals else 0)
+    has_display_delay = read()
+    for _ in range(read(5) + 1):
+        read(12)
+        read(read(5) > 7)
+        if delay_bits and read():
+            read(2 * delay_bits + 1)
+        if has_display_delay and read():
+            read(4)
+    return time_bits
+
+
+def _overrides_size(read: _BitReader, sequence: Sequence) -> bool:
+    """Whether a frame header gives a size of its own (AV1, 5.9.2)."""
+    if sequence.is_reduced or read():  # or it shows a frame that exists
+        return False
+    kind, shown = read(2), read()
+    read(sequence.time_bits if shown else 1)
+    if not (kind == SWITCH_FRAME or (kind == KEY_FRAME and shown)):
+        read()  # error resilience
+    read()
+    content = read() if sequence.screen_content == SELECT else sequence.screen_content
+    if content and sequence.integer_vectors == SELECT:
+        read()
+    read(sequence.id_bits)
+    return kind == SWITCH_FRAME or bool(read())

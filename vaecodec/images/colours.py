@@ -13,7 +13,7 @@ import numpy as np
 
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError
-from vaecodec.images import (
+from vaecodec.images.channels import (
     BLOCK_ROWS,
     STRIP_ROWS,
     alpha_channel,

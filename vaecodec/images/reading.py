@@ -26,7 +26,8 @@ import numpy as np
 from vaecodec.arguments import to_bytes
 from vaecodec.config import IMAGE_CHANNELS
 from vaecodec.errors import CodecError, LimitError
-from vaecodec.images import (
+from vaecodec.images import EXIF_PREFIX, INCH, RESOLUTION, check_avif
+from vaecodec.images.channels import (
     SUB_DIRECTORIES,
     check_array,
     has_png_frames,
@@ -37,7 +38,6 @@ from vaecodec.images import (
     to_numpy,
 )
 from vaecodec.images.colours import bit_depth, raw_mode, read_16_bit, split_alpha
-from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION, check_avif
 from vaecodec.progress import collect_messages
 
 if TYPE_CHECKING:

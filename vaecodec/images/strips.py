@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from vaecodec.errors import CodecError
-from vaecodec.images import has_png_frames, tiff_directories_fit
+from vaecodec.images import PNG_SIGNATURE
+from vaecodec.images.channels import has_png_frames, tiff_directories_fit
 from vaecodec.images.colours import split_alpha, to_model_channels
-from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import ORIENTATION, check_coded_size, read_image
 from vaecodec.progress import collect_messages
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from vaecodec.container import SUFFIX
 from vaecodec.errors import CodecError
-from vaecodec.images import alpha_channel, count_channels
-from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION
+from vaecodec.images import EXIF_PREFIX, INCH, RESOLUTION
+from vaecodec.images.channels import alpha_channel, count_channels
 from vaecodec.images.reading import convert_to_rgb
 from vaecodec.images.strips import gather, png_chunk, read_png_layout
 from vaecodec.progress import collect_messages

@@ -15,7 +15,7 @@ from vaecodec.arguments import DEFAULT_MODEL, TARGETS, check_effort, check_model
 from vaecodec.container import MAGIC, SUFFIX, FallbackHeader, inflate_metadata
 from vaecodec.container.image_file import Preamble, check_is_image, read_preamble, shown_quality_of
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images.inspection import EXIF_PREFIX, INCH, RESOLUTION
+from vaecodec.images import EXIF_PREFIX, INCH, RESOLUTION
 
 FORMAT, MIME = "VAE", "image/x-vaecodec"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by channels

@@ -35,7 +35,7 @@ from vaecodec.files.outputs import (
     store_file,
 )
 from vaecodec.files.runs import JobRunner, Outcome, compress_job
-from vaecodec.images.inspection import is_image
+from vaecodec.images import is_image
 from vaecodec.images.strips import is_large
 from vaecodec.progress import hushed
 

@@ -20,7 +20,7 @@ from vaecodec.codec import Codec, modes
 from vaecodec.container import FallbackHeader, image_file
 from vaecodec.container.image_file import Header, read_preamble
 from vaecodec.errors import CodecError
-from vaecodec.images import count_channels
+from vaecodec.images.channels import count_channels
 from vaecodec.images.colours import split_alpha
 from vaecodec.model.file import find_model, load_model
 from vaecodec.threads import available_cores

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 from vaecodec.atomic import write_atomic
 from vaecodec.config import IMAGE_CHANNELS, PRESETS, Config, without_retired_fields
 from vaecodec.errors import CodecError
-from vaecodec.images import load_npy, read_training_image
+from vaecodec.images.channels import load_npy, read_training_image
 from vaecodec.model.file import read_config
 from vaecodec.model.generative import GENERATIVE, Generative
 from vaecodec.training import generative_vae, train_step, vae

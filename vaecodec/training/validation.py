@@ -19,7 +19,7 @@ from vaecodec.atomic import write_atomic
 from vaecodec.codec import Codec
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
-from vaecodec.images import read_training_image
+from vaecodec.images.channels import read_training_image
 from vaecodec.images.metrics import linear_rate, rising, ssimulacra2
 from vaecodec.model.file import Model, identify, load_model
 from vaecodec.training import Encoded, Weights

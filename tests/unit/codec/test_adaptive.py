@@ -16,7 +16,7 @@ from vaecodec.arguments import Limits
 from vaecodec.codec import exact, fallback, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.images import downscale
+from vaecodec.images.channels import downscale
 from vaecodec.images.reading import read_image
 from vaecodec.transforms import Box
 

@@ -16,7 +16,7 @@ from vaecodec.config import PRESETS, Config
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import read_training_image
+from vaecodec.images.channels import read_training_image
 
 SIZES = Config(16, 1, 24, 1, prior=16, coarser=20, hyper_width=16)
 

@@ -14,7 +14,7 @@ from vaecodec.codec import modes
 from vaecodec.config import FINE_MAX
 from vaecodec.container import image_file
 from vaecodec.errors import FormatError, TargetError
-from vaecodec.images import alpha_channel, count_bits, join_alpha, to_8_bits
+from vaecodec.images.channels import alpha_channel, count_bits, join_alpha, to_8_bits
 from vaecodec.images.reading import read_weights
 from vaecodec.native import library
 

@@ -6,12 +6,7 @@ import pytest
 from support.images import synthetic_image
 from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.container import image_file
-from vaecodec.images import (
-    alpha_channel,
-    clear_transparent,
-    count_bits,
-    to_8_bits,
-)
+from vaecodec.images.channels import alpha_channel, clear_transparent, count_bits, to_8_bits
 from vaecodec.images.colours import ColourRows, fill_transparent, split_alpha
 from vaecodec.native.library import release_memory
 

@@ -16,7 +16,7 @@ from vaecodec.arguments import Limits
 from vaecodec.codec import fallback, mode_decision, modes
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError, LimitError
-from vaecodec.images import alpha_channel, clear_transparent, count_channels, join_alpha
+from vaecodec.images.channels import alpha_channel, clear_transparent, count_channels, join_alpha
 from vaecodec.images.colours import fill_transparent, split_alpha
 
 KINDS = ["grey", "grey + alpha", "RGB", "RGBA"]

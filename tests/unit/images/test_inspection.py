@@ -11,10 +11,10 @@ from PIL import Image
 
 import vaecodec
 from support.images import synthetic_image
+from vaecodec import images
 from vaecodec.codec import fallback
 from vaecodec.container import image_file
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.images import inspection
 from vaecodec.images.reading import read_image
 
 AvifImagePlugin = pytest.importorskip("PIL.AvifImagePlugin")
@@ -71,37 +71,37 @@ def test_image_files_with_oversized_frames_are_refused_before_decoding(mode, no_
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 77)])
 def test_the_size_of_frames_is_parsed(size, options):
     data = encoded(*size, **options)
-    inspection.check_still_avif(data, *size)
-    inspection.check_avif(data, *size)
+    images.check_still_avif(data, *size)
+    images.check_avif(data, *size)
     for less in ((size[0] - 1, size[1]), (size[0], size[1] - 1)):
         with pytest.raises(FormatError, match="not of the size"):
-            inspection.check_still_avif(data, *less)
+            images.check_still_avif(data, *less)
 
 
 def test_frames_of_alpha_are_checked(monkeypatch):
     data = encoded(512, 80, "RGBA")
-    items = inspection._items(data)
+    items = images._items(data)
     assert len(items.needed()) == 2
-    inspection.check_avif(data, 512, 80)
+    images.check_avif(data, 512, 80)
     (alpha,) = items.needed() - {items.primary}
-    large = items._replace(data=items.data | {alpha: inspection._items(encoded(512, 96)).data[1]})
+    large = items._replace(data=items.data | {alpha: images._items(encoded(512, 96)).data[1]})
     with monkeypatch.context() as patch:
-        patch.setattr(inspection, "_items", lambda _: large)
+        patch.setattr(images, "_items", lambda _: large)
         with pytest.raises(FormatError, match="a frame of 512 x 96 pixels in an image of 512 x 80"):
-            inspection.check_avif(data, 512, 80)
+            images.check_avif(data, 512, 80)
     with pytest.raises(FormatError, match="other things than one image"):
-        inspection.check_still_avif(data, 512, 80)
+        images.check_still_avif(data, 512, 80)
 
 
 def test_the_first_image_of_a_sequence_is_checked():
     frames = [Image.fromarray(synthetic_image(48, 64, seed)) for seed in range(3)]
     file = io.BytesIO()
     frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:], speed=10)
-    inspection.check_avif(file.getvalue(), 64, 48)
+    images.check_avif(file.getvalue(), 64, 48)
     with pytest.raises(FormatError, match="a frame of 64 x 48 pixels in an image of 63 x 48"):
-        inspection.check_avif(file.getvalue(), 63, 48)
+        images.check_avif(file.getvalue(), 63, 48)
     with pytest.raises(FormatError, match="other things than one image"):
-        inspection.check_still_avif(file.getvalue(), 64, 48)
+        images.check_still_avif(file.getvalue(), 64, 48)
 
 
 class Bits:
@@ -137,22 +137,22 @@ def sequence_header(width, height, bits, timing=False, ids=False):
     if ids:
         header.write((2, 4), (1, 3))  # 6 bits
     header.write((0, 3), (0, 4), (1, 1), (0, 2), (1, 1), (1, 1), (5, 3), (0, 3), (0, 1))
-    return header.obu(inspection.SEQUENCE_HEADER)
+    return header.obu(images.SEQUENCE_HEADER)
 
 
 def frame_header(override, timing=False, ids=False):
-    header = Bits().write((0, 1), (inspection.KEY_FRAME, 2), (1, 1))
+    header = Bits().write((0, 1), (images.KEY_FRAME, 2), (1, 1))
     header.write(*[(99, 7)] * timing).write((0, 1), (1, 1), (0, 1)).write(*[(33, 6)] * ids)
-    return header.write((int(override), 1)).obu(inspection.FRAME)
+    return header.write((int(override), 1)).obu(images.FRAME)
 
 
 @pytest.mark.parametrize("timing", [False, True])
 @pytest.mark.parametrize("ids", [False, True])
 def test_frames_that_override_their_size_count_as_the_largest_possible(timing, ids):
     sequence = sequence_header(64, 48, 16, timing, ids)
-    frames = [*inspection._frames(sequence + frame_header(False, timing, ids))]
+    frames = [*images._frames(sequence + frame_header(False, timing, ids))]
     assert frames == [(64, 48, False)] * 2
-    *_, overriding = inspection._frames(sequence + frame_header(True, timing, ids))
+    *_, overriding = images._frames(sequence + frame_header(True, timing, ids))
     assert overriding == (1 << 16, 1 << 16, False)
 
 
@@ -162,7 +162,7 @@ def test_damage_raises_only_format_errors():
         damaged = bytearray(data[: rng.integers(1, len(data))] if n % 3 == 0 else data)
         for position in rng.integers(0, len(damaged), rng.integers(0, 4)):
             damaged[position] = rng.integers(256)
-        for check in (inspection.check_still_avif, inspection.check_avif):
+        for check in (images.check_still_avif, images.check_avif):
             with contextlib.suppress(FormatError):
                 check(bytes(damaged), 64, 48)
 

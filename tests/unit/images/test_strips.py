@@ -15,9 +15,8 @@ from vaecodec.arguments import Limits
 from vaecodec.container import insert_chunks
 from vaecodec.errors import CodecError, LimitError
 from vaecodec.files import compression
-from vaecodec.images import strips, writing
+from vaecodec.images import PNG_SIGNATURE, strips, writing
 from vaecodec.images.colours import split_alpha
-from vaecodec.images.inspection import PNG_SIGNATURE
 from vaecodec.images.reading import read_image
 from vaecodec.images.strips import open_strips, png_chunk
 from vaecodec.images.writing import write_image, write_strips

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaecodec import arrays
-from vaecodec.images import is_array, to_numpy
+from vaecodec.images.channels import is_array, to_numpy
 
 VALUES = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
