@@ -181,10 +181,10 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 TRAINING = """
 import sys
-from vaecodec.training import loop, progress
+from vaecodec.training import loop
 from vaecodec.config import Config
 tiny = Config(prior=8, coarser=8, hyper_width=8, coarse=8, coarse_blocks=1, fine=8, fine_blocks=1)
-progress.REPORT_EVERY = 1.0
+loop.REPORT_EVERY = 1.0
 options = loop.Options(batch=1, crop=64, minutes=600)
 loop.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
 """
