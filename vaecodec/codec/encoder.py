@@ -39,17 +39,7 @@ from vaecodec.prior import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo import quantizer, targets
 from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
-from vaecodec.rdo.prices import (
-    ITERATIONS,
-    NARROW,
-    PRECISE,
-    WIDE,
-    check_effort,
-    coded_index,
-    goal_of_refinement,
-    prices_of_tile,
-    tilt_of,
-)
+from vaecodec.rdo.prices import NARROW, WIDE, Plan, check_effort, goal_of_refinement, plan_of, prices_of_tile, tilt_of
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms import DEFAULT_TILE, Box, Grid, Transforms, halo
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets
@@ -110,11 +100,11 @@ class Encoder:
         check_effort(effort)
         tune = self._tune(tune)
         asked = quality_index_of(quality, tilt_of(tune))
-        quality_index = coded_index(asked, effort)
+        plan = plan_of(effort, asked, tune)
         rest = None, asked, weights, tune
-        encoded = self._encode_tiles(images, quality_index, tile, effort, progress, *rest)
+        encoded = self._encode_tiles(images, plan.quality_index, tile, plan, progress, *rest)
         columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
-        how = quality_index, tile, tilt_of(tune)
+        how = plan.quality_index, tile, tilt_of(tune)
         return [self._pack(image.shape[:2], tiles, *how, about) for image, tiles, about in columns]
 
     def encode_unfiltered(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> bytes:
@@ -159,10 +149,11 @@ class Encoder:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, from the coefficients of `analyse_batch`."""
         tune = self._tune(tune)
         quality_index, [grid] = quality_index_of(quality, tilt_of(tune)), self._grids([pixels], tile)
+        plan = plan_of(1, quality_index, tune)
         with Schedule.of_grids([(grid, grid.total)], self._threads) as schedule:
 
             def encode(task: EncodeTask, part: Latents) -> EncodedTile:
-                return self._encode_tile(task, part, quality_index, 1, schedule.inner, tune=tune)
+                return self._encode_tile(task, part, quality_index, plan, schedule.inner, tune=tune)
 
             tiles = list(schedule.map(encode, zip(self._tasks(pixels, grid), latents, strict=True)))
         return self._pack(pixels.shape[:2], tiles, quality_index, tile, tilt_of(tune), metadata)
@@ -214,21 +205,21 @@ class Encoder:
         images: Sequence[np.ndarray | Rows],
         quality_index: int,
         tile: int,
-        effort: int = 0,
+        plan: Plan | None = None,
         progress: Progress | None = None,
         observe: Callable[[CodedTile], None] | None = None,
         asked: int | None = None,
         weights: Sequence[np.ndarray] | None = None,
         tune: str = "psnr",
     ) -> list[list[EncodedTile]]:
-        """Encode the tiles of each image, in order; at effort 0 without a filter.
+        """Encode the tiles of each image, in order; without a plan also without a filter.
 
         Images of one size are coded one after another.  `observe` is called with each coded tile.  `asked` is the
         quality index whose squared error refinement keeps.
         """
         grids = self._grids(images, tile)
         order = sorted(range(len(grids)), key=grids.__getitem__)
-        iterations = _iterations(effort) or 1
+        iterations = max(plan.iterations, 1) if plan else 1
         tick = ticker(iterations * sum(grid.total for grid in grids), progress)
         refining = threading.Semaphore(self._threads)  # a refinement takes a core and much memory
         samples = self.model.config.channels * sum(grid.height * grid.width for grid in grids)
@@ -238,7 +229,7 @@ class Encoder:
             def encode(*tasks: EncodeTask) -> list[EncodedTile]:
                 pixels = [task.pixels for task in tasks]
                 analysed = self._transforms.analysis(pixels, quality_index, schedule.inner, tune)
-                rest = quality_index, effort, schedule.inner, tick, refining, observe, keep, asked, tune
+                rest = quality_index, plan, schedule.inner, tick, refining, observe, keep, asked, tune
                 return [self._encode_tile(task, part, *rest) for task, part in zip(tasks, analysed, strict=True)]
 
             tasks = chain.from_iterable(
@@ -253,7 +244,7 @@ class Encoder:
         task: EncodeTask,
         coefficients: Coefficients,
         quality_index: int,
-        effort: int,
+        plan: Plan | None,
         threads: Threads = ONE_THREAD,
         tick: Callable[[], None] = _ignore,
         refining: threading.Semaphore | None = None,
@@ -269,7 +260,7 @@ class Encoder:
         model, refined = self.model.tilted(tilt_of(tune)), None
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         prices = prices_of_tile(tune, inner, task.weights)
-        if iterations := _iterations(effort):
+        if plan and plan.iterations:
             from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
 
             with refining or threading.Semaphore(), single_threaded_blas:
@@ -283,8 +274,8 @@ class Encoder:
                     limit = Refiner(model, goal, task.within, *rest).squared_error()
                 rest = coefficients, task.inner, quality_index, threads, prices, tune
                 refiner = Refiner(model, goal, task.within, *rest)
-                refined = refiner(iterations, tick, limit, NARROW if effort >= PRECISE else WIDE)
-                equations = refined.equations(effort >= PRECISE)
+                refined = refiner(plan.iterations, tick, limit, NARROW if plan.is_precise else WIDE)
+                equations = refined.equations(plan.is_precise)
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
@@ -297,7 +288,7 @@ class Encoder:
         if refined is not None:
             alone = refined.levels is not None and coefficients.cells == task.inner.shape
             encoded = EncodedTile(coded.payload, coded.crc, equations, refined.levels if alone else None)
-        elif effort:
+        elif plan:
             encoded = self._fit_filter(task, coded, model, quality_index, threads)
         if keep and encoded.levels is None:  # the CRC of its pixels follows from the values
             return encoded._replace(values=coded.values.narrowed())
@@ -358,8 +349,3 @@ def _padded_weights(weights: np.ndarray, box: Box) -> np.ndarray:
     part = weights[pixel_box(box).slices()]
     height, width = (STRIDE * side for side in box.shape)
     return np.pad(part, [(0, height - part.shape[0]), (0, width - part.shape[1])], "edge")
-
-
-def _iterations(effort: int) -> int:
-    """Iterations of refinement."""
-    return ITERATIONS[effort - 1] if effort else 0

@@ -33,10 +33,29 @@ PRECISE = 3  # the effort from which on squared errors are met closely, and filt
 INDEX_OFFSETS = (0, 0, 10, 14, 18, 20, 22, 23, 23)
 
 
-def coded_index(quality_index: int, effort: int) -> int:
-    """The quality index to code with: lower than what is asked for if refinement makes up for it."""
-    offset = INDEX_OFFSETS[effort - 1] * (1.3 - 0.6 * quality_index / LAST_ANCHOR)
-    return max(0, quality_index - round(offset))
+# For the eye one iteration gains nothing, and at low quality none does.
+EYE_ITERATIONS = (0, 2, 3, 4, 5, 7, 10, 14, 22)
+EYE_INDEX_OFFSETS = (0, 10, 14, 16, 18, 20, 22, 23, 23)
+EYE_LEAST_INDEX = 430  # below it every effort codes as effort 1
+
+
+class Plan(NamedTuple):
+    """How an image is coded at an effort."""
+
+    iterations: int  # of refinement
+    quality_index: int  # to code with: lower than what is asked for if refinement makes up for it
+    is_precise: bool  # squared errors are met closely, and filters may have several classes
+
+
+def plan_of(effort: int, asked: int, tune: str) -> Plan:
+    """The plan of an effort 1..9 for the quality index that is asked for, and a tune."""
+    if tune == "eye":
+        if asked < EYE_LEAST_INDEX:
+            return Plan(0, asked, False)
+        iterations, index_offset, is_precise = EYE_ITERATIONS[effort - 1], EYE_INDEX_OFFSETS[effort - 1], effort > 1
+    else:
+        iterations, index_offset, is_precise = ITERATIONS[effort - 1], INDEX_OFFSETS[effort - 1], effort >= PRECISE
+    return Plan(iterations, max(0, asked - round(index_offset * (1.3 - 0.6 * asked / LAST_ANCHOR))), is_precise)
 
 
 class Tolerance(NamedTuple):
@@ -113,8 +132,9 @@ TYPICAL = 50.0  # activity, with the floor, at which a bit has the price 1
 # Refinement lowers the squared error, and would take back what the analysis does for the eye.  So its goal is an image
 # between the original and what the analysis gives without quantisation, this many tenths of the way.
 TENTHS = 4
-# It is allowed less of the error of effort 1 at low quality, where an equal error has a lower score of SSIMULACRA2.
-REMISSION, FULL_SHARE, SHARE_RANGE = 0.04, 660, 400
+# It is allowed less of the error of effort 1, and least at low quality, since a refined image of an equal error has a
+# lower score of SSIMULACRA2: a share by quality index.
+SHARES = (430, 0.963), (560, 0.969), (640, 0.979), (750, 0.986), (980, 0.997)
 
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 ACTIVITY_UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255
@@ -127,7 +147,8 @@ def tilt_of(tune: str) -> int:
 
 def share_of_error(quality_index: int) -> float:
     """How much of the squared error of effort 1 refinement is allowed, so that SSIMULACRA2 is that of effort 1."""
-    return 1 - REMISSION * min(max(0, FULL_SHARE - quality_index), SHARE_RANGE) / SHARE_RANGE
+    indices, shares = zip(*SHARES, strict=True)
+    return float(np.interp(quality_index, indices, shares))
 
 
 def goal_of_refinement(pixels: np.ndarray, unquantised: np.ndarray) -> np.ndarray:

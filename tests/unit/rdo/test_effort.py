@@ -2,8 +2,19 @@
 
 import pytest
 
+from vaecodec.arguments import TUNES
 from vaecodec.config import QUALITY_INDICES
-from vaecodec.rdo.prices import INDEX_OFFSETS, ITERATIONS, MAX_PRICE, MIN_PRICE, NARROW, POWER, WIDE, Price, coded_index
+from vaecodec.rdo.prices import (
+    EYE_LEAST_INDEX,
+    MAX_PRICE,
+    MIN_PRICE,
+    NARROW,
+    POWER,
+    WIDE,
+    Price,
+    plan_of,
+    share_of_error,
+)
 
 
 @pytest.mark.parametrize("power", [0.15, 0.3, 0.6])
@@ -51,9 +62,28 @@ def test_an_error_of_nothing_has_a_price():
 
 
 def test_efforts_lower_the_quality_index_less_at_its_upper_end():
-    assert len(INDEX_OFFSETS) == len(ITERATIONS)
-    for effort in range(1, len(ITERATIONS) + 1):
-        indices = [coded_index(index, effort) for index in range(QUALITY_INDICES)]
-        assert indices == sorted(indices) and indices[0] == 0
-        assert indices[-1] - indices[448] >= QUALITY_INDICES - 1 - 448
-        assert (indices == list(range(QUALITY_INDICES))) == (effort < 3)
+    for tune in TUNES:
+        for effort in range(1, 10):
+            indices = [plan_of(effort, index, tune).quality_index for index in range(QUALITY_INDICES)]
+            refined = indices[EYE_LEAST_INDEX if tune == "eye" else 0 :]
+            assert indices[0] == 0 and refined == sorted(refined)
+            assert indices[-1] - indices[448] >= QUALITY_INDICES - 1 - 448
+            assert (indices == list(range(QUALITY_INDICES))) == (effort < 2 + (tune == "psnr"))
+
+
+def test_each_effort_refines_more_often():
+    for tune in TUNES:
+        plans = [plan_of(effort, 700, tune) for effort in range(1, 10)]
+        iterations = [plan.iterations for plan in plans]
+        assert iterations == sorted(set(iterations)) and iterations[0] == 0 and not plans[0].is_precise
+
+
+def test_nothing_is_refined_for_the_eye_at_low_quality():
+    for effort in range(1, 10):
+        assert plan_of(effort, EYE_LEAST_INDEX - 1, "eye") == plan_of(1, EYE_LEAST_INDEX - 1, "eye")
+    assert plan_of(2, EYE_LEAST_INDEX, "eye").iterations > 0 and plan_of(2, 0, "psnr").iterations > 0
+
+
+def test_the_share_of_the_error_rises_with_quality():
+    shares = [share_of_error(index) for index in range(QUALITY_INDICES)]
+    assert shares == sorted(shares) and 0.9 < shares[0] < shares[-1] < 1

@@ -14,7 +14,7 @@ from vaecodec.codec import Codec, modes
 from vaecodec.container.image_file import quality_index_of
 from vaecodec.model.file import load_model
 from vaecodec.rdo.float_decoder import Synthesis, shuffle, unshuffle
-from vaecodec.rdo.prices import ITERATIONS
+from vaecodec.rdo.prices import EYE_ITERATIONS
 from vaecodec.rdo.prior_gradients import SymbolBits
 from vaecodec.threads import single_threaded_blas
 from vaecodec.transforms.latents import latents_of_values
@@ -114,8 +114,8 @@ def test_what_does_not_help_is_not_taken(tiny):
 
 def test_progress_counts_iterations(small, crop):
     reports = []
-    small.encode(crop[:128, :128], 30, tile=64, effort=4, progress=lambda *numbers: reports.append(numbers))
-    total = 4 * ITERATIONS[3]
+    small.encode(crop[:128, :128], 60, tile=64, effort=4, progress=lambda *numbers: reports.append(numbers))
+    total = 4 * EYE_ITERATIONS[3]
     assert total > 4 and reports == [(n, total) for n in range(total + 1)]
     del reports[:]
     small.encode(crop[:128, :128], 30, tile=64, effort=2, progress=lambda *numbers: reports.append(numbers))
