@@ -14,6 +14,7 @@ from support.paths import ROOT
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.long
 
 # Logical devices must be created before TensorFlow starts, so this runs in a separate process. Tracing takes most of
 # the time, so the graph of the second run is inspected, not traced again.
@@ -75,19 +76,3 @@ def test_two_devices_give_the_result_of_one(runs):
 def test_each_device_computes_half_of_the_products(runs):
     devices = [device.rpartition(":")[2] for device in runs[1]]
     assert set(devices) == {"0", "1"} and devices.count("0") == devices.count("1")
-
-
-def test_indivisible_batches_and_models_are_refused(tmp_path):
-    from support.models import TINY_CONFIG as CONFIG
-    from vaecodec.errors import CodecError
-    from vaecodec.model.generative import Generative
-    from vaecodec.training import loop
-
-    for config, batch, devices, message in (
-        (CONFIG, 3, 2, "a batch of 3 cannot be divided between 2 devices"),
-        (CONFIG, 64, 64, "64 devices are requested, but TensorFlow has"),
-        (Generative(), 4, 2, "trained on one device"),
-    ):
-        with pytest.raises(CodecError, match=message):
-            loop.train([], str(tmp_path / "run"), config, loop.Options(batch=batch), devices=devices)
-    assert not (tmp_path / "run").exists()
