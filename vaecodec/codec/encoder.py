@@ -89,7 +89,8 @@ class Encoder:
             metadata: metadata of each image.
             tile: side of the tiles in pixels, a power of two in 64..4096.
             progress: called as tiles, or iterations of their refinement, are done.
-            effort: 1..9; from 2 on coefficients are refined for each image, from 3 on a larger filter is fitted.
+            effort: 1..9; from 2 on coefficients are refined for each image, and a larger filter is fitted from 3 on, or
+                from 2 on for the eye.  For the eye nothing is refined up to quality 40.
             weights: f32[H, W], 0..1, of the squared errors of the pixels of each image.
             tune: "eye" or "psnr": what is to be as good as can be for the bits.
 

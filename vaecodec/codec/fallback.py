@@ -20,7 +20,6 @@ import numpy as np
 
 from vaecodec import lossless
 from vaecodec.arguments import NO_LIMITS
-from vaecodec.codec import fallback
 from vaecodec.config import LAST_ANCHOR
 from vaecodec.container import ALPHA, DEEP, GREY, FallbackHeader
 from vaecodec.container.image_file import Contents, pack_fallback
@@ -215,7 +214,7 @@ def split(samples: np.ndarray, channels: int) -> Parts:
     if samples.dtype == np.uint16:
         chunks.append((DEEP, bytes([count_bits(samples)])))
     if alpha is not None:
-        chunks.append((ALPHA, fallback.encode_plane(np.ascontiguousarray(alpha))))
+        chunks.append((ALPHA, encode_plane(np.ascontiguousarray(alpha))))
     return Parts(colours, chunks)
 
 
@@ -224,7 +223,7 @@ def decode_alpha(data: bytes, contents: Contents) -> np.ndarray | None:
     if contents.alpha is None:
         return None
     head, depth = contents.header, 8 if contents.depth == 8 else 16
-    return fallback.decode_lossless(contents.alpha.of(data), (head.height, head.width), 1, depth)
+    return decode_lossless(contents.alpha.of(data), (head.height, head.width), 1, depth)
 
 
 def check_samples(samples: np.ndarray) -> None:
