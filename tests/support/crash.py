@@ -179,12 +179,15 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
     }
 
 
+# Eager, since a trace takes longer than all the steps that are needed.
 TRAINING = """
 import sys
+import tensorflow as tf
 from vaecodec.training import loop
 from vaecodec.config import Config
 tiny = Config(prior=8, coarser=8, hyper_width=8, coarse=8, coarse_blocks=1, fine=8, fine_blocks=1)
 loop.REPORT_EVERY = 1.0
+tf.config.run_functions_eagerly(True)
 options = loop.Options(batch=1, crop=64, minutes=600)
 loop.train([sys.argv[1]], sys.argv[2], tiny, options, save_every=0)
 """

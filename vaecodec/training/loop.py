@@ -269,7 +269,7 @@ class _Loop:
 
     def run(self, steps: list[train_step.Step], batches: Any, save_every: float) -> None:
         """Take steps until the run is complete or a signal asks to stop; `steps` are those of the two phases."""
-        functions, compiled, begun_at = [tf.function(step) for step in steps], set(), self._number
+        functions, compiled, begun_at = [tf.function(step, autograph=False) for step in steps], set(), self._number
         saved = validated = time.monotonic()
         pause, lr = VALIDATE_EVERY, 0.0
         with StopRequest() as stop:

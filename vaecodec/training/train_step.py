@@ -254,7 +254,8 @@ def make_step(
     devices = strategy.num_replicas_in_sync if strategy else 1
     share = max(options.towers // devices if options.towers % devices == 0 else 1, 1)  # towers of a device
     towers = share * devices
-    tower, size = make_tower(config, replace(options, towers=towers), hard), options.batch // towers
+    size = options.batch // towers
+    tower = tf.function(make_tower(config, replace(options, towers=towers), hard), autograph=False)  # traced once
 
     def run_share(weights: Tensor, images: Tensor, quality: Tensor, seed: Tensor) -> list[Tensor]:
         device = tf.distribute.get_replica_context().replica_id_in_sync_group if strategy else 0
@@ -263,7 +264,7 @@ def make_step(
             number = device * share + n
             x = tf.ensure_shape(images[number * size : (number + 1) * size], [size, *images.shape[1:]])
             q = tf.ensure_shape(quality[number * size : (number + 1) * size], [size])
-            results.append(tower(weights, x, q, seed, number))
+            results.append(tower(weights, x, q, seed, tf.constant(number)))
         return [tf.add_n([value / towers for value in values]) for values in zip(*results, strict=True)]
 
     def step(state: list[Tensor], images: Tensor, lr: Tensor, seed: Tensor) -> tuple[list[Tensor], Tensor]:

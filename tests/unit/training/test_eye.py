@@ -84,7 +84,7 @@ def test_training_lowers_the_loss_and_changes_the_analysis_alone():
     """An analysis that is off by a constant finds back."""
     config, weights = unfreeze(load_model("small"))
     weights["analysis/latents/bias"] = weights["analysis/latents/bias"] + np.float32(0.3)
-    step = tf.function(train_step.make_step(config, train_step.Options(batch=1, crop=192, tune="eye")))
+    step = tf.function(train_step.make_step(config, train_step.Options(batch=1, crop=192, tune="eye")), autograph=False)
     start = [tf.constant(value) for value in initial_state(config, weights=weights)]
     image, state, losses = tf.constant(synthetic_image(192, 192, 1)[None]), start, []
     for _ in range(25):

@@ -129,7 +129,7 @@ def lower_loss(trained, hard):
     for octave in range(5):
         weights[f"context/{octave}/first/bias"][18:] += 0.2
     layout = Layout(weights)
-    step = tf.function(make_step(config, Options(batch=2, crop=64, trellis="small"), hard))
+    step = tf.function(make_step(config, Options(batch=2, crop=64, trellis="small"), hard), autograph=False)
     state = [tf.constant(value) for value in layout.initial_state(weights)]
     images, losses = tf.constant(np.stack([synthetic_image(64, 64, n) for n in (1, 2)])), []
     for _ in range(25):
