@@ -304,8 +304,11 @@ def check_callable(name: str, value: Any) -> None:
 
 
 def check_sequence(name: str, value: Any, of: str) -> list[Any]:
-    """Check several things in order, and return a list of them; a single path or buffer is none."""
-    if isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike)) or not hasattr(value, "__iter__"):
+    """Check several things in order, and return a list of them; a single path, buffer or image is none."""
+    shape = getattr(value, "shape", ())
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[-1] <= 4)  # its rows would pass for images
+    is_single = is_image or isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike))
+    if is_single or not hasattr(value, "__iter__"):
         wrong_type(name, value, f"a sequence of {of}")
     return list(value)
 

@@ -90,7 +90,7 @@ WRONG = [
     (vaecodec.open, "source", FILES),
     (vaecodec.decode_set, "data", FILES),
     (vaecodec.encode_set, "images", {TypeError: (5, None, "a.npy", b"", [DIGIT])}),
-    (encode_batch, "images", {TypeError: (5, "a.png", b"", None)}),
+    (encode_batch, "images", {TypeError: (5, "a.png", b"", None, PIXELS, PIXELS[..., 0])}),
     (lambda value: encode_batch([value]), "image", IMAGES),
     (decode_batch, "files", {TypeError: (5, FILE, b"", None)}),
     (lambda value: decode_batch([FILE, value]), "file 1", FILES),
