@@ -44,6 +44,11 @@ def least_seconds(work: Callable[[], Any], repeat: int) -> float:
     return min(seconds)
 
 
+def significant(value: float) -> float:
+    """A positive number with one decimal, or two significant digits where that is more: no measurement becomes 0."""
+    return round(value, 1) if value >= 1 else float(f"{value:.2g}")
+
+
 def publish(about: str, columns: list[str], rows: list[list[Any]], path: str | None) -> None:
     """Print a table, and write {about, machine, columns, rows} to `path`, where `vaecodec bench` may find it."""
     about = f"{about}  {', '.join(f'{key} {value}' for key, value in machine().items())}."

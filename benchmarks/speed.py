@@ -20,7 +20,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from common import PARROTS, least_seconds, publish
+from common import PARROTS, least_seconds, publish, significant
 from PIL import Image
 
 from vaecodec.bench import open_peer
@@ -55,7 +55,7 @@ def instruction_sets(options: argparse.Namespace) -> tuple[str, list[str], list[
                 ways = [
                     speeds(Codec(model, threads=n), pixels, options.quality, 1, options.repeat) for n in options.threads
                 ]
-            rows.append([model.name, NAMES.get(kind, kind), *np.round(ways, 1).T.ravel().tolist()])
+            rows.append([model.name, NAMES.get(kind, kind), *map(significant, np.ravel(np.transpose(ways)).tolist())])
     size = f"{pixels.shape[1]} x {pixels.shape[0]}"
     about = f"{os.path.basename(options.images[0])}, {size}, quality {options.quality:g}, effort 1, MP/s, "
     return about + f"fastest of {options.repeat} calls in one process.", columns, rows
@@ -82,7 +82,7 @@ def peers(options: argparse.Namespace) -> tuple[str, list[str], list[list[Any]]]
             times = interleaved(measured, images, options.repeat)
             pixels = sum(image.shape[0] * image.shape[1] for image in images) / 1e6
             for way, seconds in zip(("encode", "decode"), times, strict=True):
-                rates = [round(pixels / value, 1) for value in seconds]
+                rates = [significant(pixels / value) for value in seconds]
                 rows.append([codec.model.name, way, round(mean, 1), *rates])
     columns = ["model", "direction", "PSNR, dB", *(f"effort {effort}" for effort in options.efforts), *OTHERS.values()]
     described = "; ".join(f"{peer.name} {peer.version}, {peer.options}" for peer in others)
@@ -158,9 +158,8 @@ def large(options: argparse.Namespace) -> tuple[str, list[str], list[list[Any]]]
                 runs = [json.loads("[" + run(command).replace(" ", ",") + "]") for _ in range(min(3, options.repeat))]
                 results.append((min(seconds for seconds, _ in runs), max(memory for _, memory in runs)))
             (encode, encode_memory), (decode, decode_memory) = results
-            rows.append(
-                [shown, threads, round(encode, 2), round(decode, 2), round(encode_memory), round(decode_memory)]
-            )
+            seconds = [float(f"{value:.3g}") for value in (encode, decode)]
+            rows.append([shown, threads, *seconds, round(encode_memory), round(decode_memory)])
     os.remove(path)
     columns = ["model", "threads", "encode, s", "decode, s", "encode, MiB", "decode, MiB"]
     about = f"One photograph enlarged to {' x '.join(sides)}, quality {options.quality:g}, effort 1: seconds of the "
