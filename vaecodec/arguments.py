@@ -305,7 +305,7 @@ def check_callable(name: str, value: Any) -> None:
 
 def check_sequence(name: str, value: Any, of: str) -> list[Any]:
     """Check several things in order, and return a list of them; a single path, buffer or image is none."""
-    shape = getattr(value, "shape", ())
+    shape: tuple[int, ...] = getattr(value, "shape", ())
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[-1] <= 4)  # its rows would pass for images
     is_single = is_image or isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike))
     if is_single or not hasattr(value, "__iter__"):

@@ -254,8 +254,9 @@ def make_step(
     devices = strategy.num_replicas_in_sync if strategy else 1
     share = max(options.towers // devices if options.towers % devices == 0 else 1, 1)  # towers of a device
     towers = share * devices
-    size = options.batch // towers
-    tower = tf.function(make_tower(config, replace(options, towers=towers), hard), autograph=False)  # traced once
+    size, tower = options.batch // towers, make_tower(config, replace(options, towers=towers), hard)
+    if share > 1:
+        tower = tf.function(tower, autograph=False)  # traced once
 
     def run_share(weights: Tensor, images: Tensor, quality: Tensor, seed: Tensor) -> list[Tensor]:
         device = tf.distribute.get_replica_context().replica_id_in_sync_group if strategy else 0
