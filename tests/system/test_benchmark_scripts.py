@@ -186,8 +186,15 @@ def test_effort_resumes(run, tmp_path):
     arguments = [str(images), *MODEL, "--count", "2", "--crop", "64", "--rows", str(rows)]
     first = run("effort.py", *arguments, "--efforts", "2")
     measured = rows.read_text()
-    assert [row[0] for row in first] == ["1", "2"] and first[0][2:5] == [0, 0, 0] and len(measured.splitlines()) == 20
+    assert [row[0] for row in first] == ["1", "2"] and first[0][2:7] == [0] * 5 and len(measured.splitlines()) == 20
     assert run("effort.py", *arguments, "--efforts", "2") == first and rows.read_text() == measured
+
+
+def test_effort_for_the_eye_is_measured_by_ssimulacra2(run, tmp_path):
+    pytest.importorskip("ssimulacra2")
+    Image.fromarray(synthetic_image(70, 80)).save(tmp_path / "a.png")
+    rows = run("effort.py", str(tmp_path), "--tune", "eye", "--crop", "64", "--qualities", "50,90", "--efforts", "2")
+    assert [row[:2] for row in rows] == [["1", 0], ["2", 2]] and all(-30 < row[6] < 30 for row in rows)
 
 
 def test_quality_raises_rate(run, tmp_path):
