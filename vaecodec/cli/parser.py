@@ -204,6 +204,7 @@ def _add_training(add_command: AddCommand) -> None:
     text = "of the analysis, where it is to have more than the synthesis; new ones change nothing at first"
     add("--analysis-blocks", type=positive, metavar="N", help=f"blocks at 1/8 and at 1/16 {text}")
     add("--enlarged", type=float, metavar="PART", help="part of the crops that are enlarged first (default: 0)")
+    add("--vivid", type=float, metavar="PART", help="part of the crops whose colours are made extreme (default: 0)")
     add(
         "--from",
         dest="start",

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 from vaecodec.atomic import write_atomic
 from vaecodec.config import IMAGE_CHANNELS, PRESETS, Config, without_retired_fields
 from vaecodec.errors import CodecError
-from vaecodec.images.channels import load_npy, read_training_image
+from vaecodec.images.channels import load_npy, make_vivid, read_training_image
 from vaecodec.model.file import read_config
 from vaecodec.model.generative import GENERATIVE, Generative
 from vaecodec.training import generative_vae, train_step, vae
@@ -78,11 +78,12 @@ def random_crops(
     rng: np.random.Generator,
     channels: int = 3,
     enlarged: float = 0.0,
+    vivid: float = 0.0,
 ) -> np.ndarray:
     """Crops u8[count, crop, crop, C] of an image at random offsets, flipped and rotated at random.
 
-    A fraction `enlarged` of them is enlarged up to MAX_ENLARGEMENT by cubic interpolation.  Returns no crops if the
-    image is too small or broken.
+    A fraction `enlarged` of them is enlarged up to MAX_ENLARGEMENT by cubic interpolation, and a fraction `vivid` has
+    the colours of `make_vivid`.  Returns no crops if the image is too small or broken.
     """
     try:
         pixels = read_training_image(encoded, channels)
@@ -99,17 +100,25 @@ def random_crops(
             planes = [Image.fromarray(plane) for plane in np.moveaxis(patch, -1, 0)]
             resized = [plane.resize((crop, crop), Image.Resampling.BICUBIC) for plane in planes]
             patch = np.stack([np.asarray(plane) for plane in resized], -1)
+        patch = make_vivid(patch, rng) if vivid and rng.random() < vivid else patch
         patch = patch[:, ::-1] if rng.random() < 0.5 else patch
         crops[n] = np.rot90(patch, int(rng.integers(4)))
     return crops
 
 
 def batches_of_crops(
-    images: Sequence[Encoded], batch: int, crop: int, seed: int, channels: int = 3, enlarged: float = 0.0
+    images: Sequence[Encoded],
+    batch: int,
+    crop: int,
+    seed: int,
+    channels: int = 3,
+    enlarged: float = 0.0,
+    vivid: float = 0.0,
 ) -> tf.data.Dataset:
     """Endless batches u8[batch, crop, crop, C] of random_crops; raises CodecError if no image is large enough."""
-    if not 0 <= enlarged <= 1:
-        raise CodecError(f"the fraction of enlarged crops is {enlarged}, expected 0 to 1")
+    for name, fraction in (("enlarged", enlarged), ("vivid", vivid)):
+        if not 0 <= fraction <= 1:
+            raise CodecError(f"the fraction of {name} crops is {fraction}, expected 0 to 1")
     rng = np.random.default_rng(seed)
     if not any(len(random_crops(image, crop, 1, rng, channels)) for image in images):
         size = f"{crop} x {crop}" + f" and {channels} channels" * (channels not in IMAGE_CHANNELS)
@@ -117,7 +126,7 @@ def batches_of_crops(
 
     def cut(index: np.ndarray, draw: np.ndarray) -> np.ndarray:
         local = np.random.default_rng([seed, int(index), int(draw)])
-        return random_crops(images[int(index)], crop, CROPS_PER_IMAGE, local, channels, enlarged)
+        return random_crops(images[int(index)], crop, CROPS_PER_IMAGE, local, channels, enlarged, vivid)
 
     def crops(draw: Any, index: Any) -> Any:
         out = tf.numpy_function(cut, [index, draw], tf.uint8)
@@ -158,7 +167,8 @@ def _read(paths: list[str], _: Config) -> list[Encoded]:
 
 
 def _crops(images: list[Encoded], config: Config, options: Options, seed: int) -> tf.data.Dataset:
-    return batches_of_crops(images, options.batch, options.crop, seed, config.channels, options.enlarged)
+    size = options.batch, options.crop
+    return batches_of_crops(images, *size, seed, config.channels, options.enlarged, options.vivid)
 
 
 def layout_of(config: Architecture) -> Layout:

@@ -17,12 +17,13 @@ from vaecodec.config import CELL
 from vaecodec.model.network import ACTIVATION_BITS, ACTIVATION_MAX, INDEX_GAIN, LOC_GAIN, WEIGHT_BITS
 from vaecodec.rdo.prior_gradients import COMPANDED
 from vaecodec.training import operations
-from vaecodec.transforms.networks import color_transform
+from vaecodec.transforms import networks as transforms
 from vaecodec.transforms.wavelet import OCTAVES
 
 Shape = tuple[int, ...]
 Tensor = Any
 ACTIVATION_LIMIT = ACTIVATION_MAX * 2.0**-ACTIVATION_BITS
+TRANSFORM_LIMIT = transforms.ACTIVATION_MAX * 2.0**-transforms.ACTIVATION_BITS
 
 
 class Weight(NamedTuple):
@@ -161,11 +162,18 @@ class Float:
         return x * self.conditions[name]
 
     def gate(self, name: str, x: Tensor) -> Tensor:
+        return self._clip(self._gated(name, x))
+
+    def _gated(self, name: str, x: Tensor) -> Tensor:
         a, b = tf.split(self.dense(name, x, 2 * x.shape[-1]), 2, axis=-1)
         return tf.nn.relu(a) * b
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
+        return self._clip(x + y)
+
+    def _clip(self, x: Tensor) -> Tensor:
+        """Clip to the int16 of the core, with a straight-through gradient: gates in a row may square a value."""
+        return straight_through(x, tf.clip_by_value(x, -TRANSFORM_LIMIT, TRANSFORM_LIMIT))
 
     def shuffle(self, x: Tensor, r: int) -> Tensor:
         return tf.nn.depth_to_space(x, r)
@@ -175,12 +183,12 @@ class Float:
 
     def forward_dwt(self, x: Tensor) -> Tensor:
         """Colour transform and wavelet of f[B, H, W, C]: y f[B, h, w, 256 C]."""
-        return operations.forward_dwt(pointwise(x, tf.constant(color_transform(x.shape[3]).T, x.dtype)))
+        return operations.forward_dwt(pointwise(x, tf.constant(transforms.color_transform(x.shape[3]).T, x.dtype)))
 
     def inverse_dwt(self, y: Tensor) -> Tensor:
         """The inverse of coefficients."""
         x = operations.inverse_dwt(y)
-        return pointwise(x, tf.constant(color_transform(x.shape[3]), y.dtype))
+        return pointwise(x, tf.constant(transforms.color_transform(x.shape[3]), y.dtype))
 
 
 class Quantised(Float):
@@ -234,7 +242,7 @@ class Quantised(Float):
         return self.add(x, self.conditions[name])
 
     def gate(self, name: str, x: Tensor) -> Tensor:
-        return exact_activation(super().gate(name, x))
+        return exact_activation(self._gated(name, x))
 
     def rectify(self, x: Tensor) -> Tensor:
         return tf.nn.relu(x)

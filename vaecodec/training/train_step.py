@@ -137,6 +137,7 @@ class Options:
     bfloat16: bool = False
     ms_ssim: float = 0.0  # share of 1 - MS-SSIM in the distortion, in place of squared error
     enlarged: float = 0.0  # fraction of crops that are enlarged, up to twofold
+    vivid: float = 0.0  # fraction of crops whose colours are extreme
     trellis: str = ""  # model whose trellis chooses symbols; "" for none
     tune: str = "psnr"  # "eye" trains the analysis alone, by SSIMULACRA2
     towers: int = 1  # parts of a batch that are computed in parallel

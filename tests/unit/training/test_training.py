@@ -20,6 +20,7 @@ from PIL import Image
 from support.images import synthetic_image
 from vaecodec.config import Config
 from vaecodec.errors import CodecError
+from vaecodec.images.channels import make_vivid
 from vaecodec.training import (
     averaged_weights,
     batches_of_crops,
@@ -122,9 +123,31 @@ def test_enlarged_crops_are_smooth(channels):
     assert (random_crops(files[1].getvalue(), 64, 5, rng, channels, 1.0) == 77).all()
 
 
-def test_the_fraction_of_enlarged_crops_is_checked(photos):
-    with pytest.raises(CodecError, match="fraction of enlarged crops is 1.5"):
-        batches_of_crops(read_training_images([str(photos)]), 2, 32, 0, 3, 1.5)
+@pytest.mark.parametrize("name", ["enlarged", "vivid"])
+def test_fractions_of_crops_are_checked(photos, name):
+    with pytest.raises(CodecError, match=f"fraction of {name} crops is 1.5"):
+        batches_of_crops(read_training_images([str(photos)]), 2, 32, 0, 3, **{name: 1.5})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_vivid_crops_have_extreme_colours(channels):
+    """They are crops as before, of which more samples are black or white, and some channels are inverted."""
+    gradient = np.linspace(90, 165, 80, dtype=np.uint8)[None, :, None] + np.arange(3, dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.broadcast_to(gradient, (80, 80, 3)))).save(file, "PNG")
+    plain, vivid = (
+        random_crops(file.getvalue(), 64, 40, np.random.default_rng(1), channels, 0.0, fraction) for fraction in (0, 1)
+    )
+    assert vivid.shape == plain.shape == (40, 64, 64, channels) and vivid.dtype == np.uint8
+    assert plain.min() > 80 and plain.max() < 175
+    extreme = ((vivid == 0) | (vivid == 255)).mean((1, 2))
+    assert (extreme == 0).any() and (extreme > 0.1).any()  # contrasts vary
+    rng = np.random.default_rng(2)
+    pixels = synthetic_image(64, 64)[..., :channels]
+    correlations = [
+        np.corrcoef(pixels.mean(-1).ravel(), make_vivid(pixels, rng)[..., 0].ravel())[0, 1] for _ in range(20)
+    ]
+    assert min(correlations) < -0.3 and max(correlations) > 0.3
 
 
 def test_batches_skip_unusable_images(photos):
