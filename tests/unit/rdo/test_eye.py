@@ -15,6 +15,7 @@ from vaecodec.codec import Codec
 from vaecodec.config import MAX_TILT, QUALITY_INDICES
 from vaecodec.container import image_file
 from vaecodec.container.image_file import parse
+from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.prior import GAIN_MAX
 from vaecodec.rdo import prices
@@ -171,3 +172,29 @@ def test_files_tell_the_quality_that_was_asked_for(tiny, image):
         assert indices == sorted(indices) and indices[-1] == QUALITY_INDICES - 1
         shown = [image_file.shown_quality_of(index, tilt) for index in indices]
         assert all(a == b or index == indices[-1] for a, b, index in zip(shown, range(1, 101), indices, strict=True))
+
+
+def squares(side, colours, seed):
+    """u8[256, 256, 3] of squares of these colours, at random."""
+    count = -(-256 // side)
+    places = np.random.default_rng(seed).integers(0, len(colours), (count, count))
+    pixels = np.asarray(colours, np.uint8)[np.kron(places, np.ones((side, side), int))[:256, :256]]
+    return np.ascontiguousarray(pixels)
+
+
+CORNERS = np.stack(np.meshgrid(*[(0, 255)] * 3), -1).reshape(-1, 3)  # of the colour cube
+YELLOW, WHITE, BLACK, BLUE, MAGENTA = (255, 220, 0), (255,) * 3, (0,) * 3, (0, 0, 255), (255, 0, 255)
+
+
+@pytest.mark.parametrize("name", ["small", "base"])
+@pytest.mark.parametrize("side", [2, 4, 8, 16])
+def test_extreme_colours_are_no_larger_and_worse(name, side):
+    """An analysis for the eye that has not seen saturated colours may fail on them."""
+    codec = Codec(load_model(name), threads=1)
+    for colours in (CORNERS, (YELLOW, WHITE), (YELLOW, BLACK), (BLUE, MAGENTA)):
+        image = squares(side, colours, side)
+        files = [codec.encode(image, 75, tune=tune) for tune in TUNES]
+        errors = [np.square(codec.decode(data).astype(float) - image).mean() for data in files]
+        excess = 10 * np.log10(errors[0] / errors[1])
+        assert len(files[0]) < 1.03 * len(files[1]) or excess < 1, (colours, len(files[0]) / len(files[1]), excess)
+        assert excess < 8, (colours, excess)
