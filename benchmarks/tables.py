@@ -282,6 +282,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "complexity": lambda: measured("kodak/complexity.json"),
     "parts": parts,
     "effort": lambda: measured("heldout/effort.json"),
+    "effort for the eye": lambda: measured("heldout/effort_eye.json"),
     "quality": lambda: measured("heldout/quality.json", QUALITY_COLUMNS),
     "digits": digits,
     "digits scores": lambda: areas("digits"),
