@@ -19,13 +19,14 @@ import time
 
 import bjontegaard
 import numpy as np
-from common import center_crops, publish
+from common import center_crops, publish, significant
 
 from vaecodec.cli.options import numbers
 from vaecodec.codec import Codec
+from vaecodec.container.image_file import quality_index_of
 from vaecodec.images.metrics import psnr, ssimulacra2
 from vaecodec.model.file import load_model
-from vaecodec.rdo.prices import EYE_ITERATIONS, ITERATIONS
+from vaecodec.rdo.prices import ITERATIONS, plan_of
 
 COLUMNS = ["effort", "iterations", "BD-rate, %", "lower half, %", "upper half, %", "bytes, %", "{}", "s/MP"]
 UNITS = {"psnr": "dB", "eye": "points"}
@@ -92,14 +93,12 @@ def main() -> None:
     for effort, points in curves.items():
         parts = [slice(None), slice(0, half), slice(half - len(args.qualities) % 2, None)]
         rates = [bd_rate(curves[1][part], points[part]) if half > 1 else float("nan") for part in parts]
-        at_quality = [
-            100 * float(np.mean(points[:, 0] / curves[1][:, 0] - 1)),
-            float(np.mean(points[:, 1] - curves[1][:, 1])),
-        ]
-        iterations = (ITERATIONS if args.tune == "psnr" else EYE_ITERATIONS)[effort - 1]
+        larger = 100 * float(np.mean(points[:, 0] / curves[1][:, 0] - 1))
+        better = float(np.mean(points[:, 1] - curves[1][:, 1]))
+        iterations = plan_of(effort, quality_index_of(max(args.qualities)), args.tune).iterations
         seconds = float(points[:, 2].mean() / args.crop**2 * 1e6)
-        values = [*(round(value, 1) for value in rates), round(at_quality[0], 1), round(at_quality[1], 2)]
-        rows.append([str(effort), iterations, *values, float(f"{seconds:.2g}")])
+        values = [*(round(value, 1) for value in (*rates, larger)), round(better, 2)]
+        rows.append([str(effort), iterations, *values, significant(seconds)])
     columns = [column.format(UNITS[args.tune]) for column in COLUMNS]
     qualities = ", ".join(f"{quality:g}" for quality in args.qualities)
     about = (

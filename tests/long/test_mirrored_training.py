@@ -32,7 +32,7 @@ assert len(tf.config.list_logical_devices("CPU")) == 2
 options.towers = 2
 loop.train([folder], runs + "/one", CONFIG, options)
 functions, trace = [], tf.function
-tf.function = lambda step: functions.append(trace(step)) or functions[-1]
+tf.function = lambda step, **options: functions.append(trace(step, **options)) or functions[-1]
 loop.train([folder], runs + "/two", CONFIG, options, devices=2)
 
 step = functions[0]

@@ -266,7 +266,7 @@ def make_step(
             number = device * share + n
             x = tf.ensure_shape(images[number * size : (number + 1) * size], [size, *images.shape[1:]])
             q = tf.ensure_shape(quality[number * size : (number + 1) * size], [size])
-            results.append(tower(weights, x, q, seed, tf.constant(number)))
+            results.append(tower(weights, x, q, seed, tf.convert_to_tensor(number)))
         return [tf.add_n([value / towers for value in values]) for values in zip(*results, strict=True)]
 
     def step(state: list[Tensor], images: Tensor, lr: Tensor, seed: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -186,8 +186,8 @@ def test_a_run_lowers_the_loss_resumes_and_completes(photos, tmp_path, monkeypat
     steps, parts = np.array(re.findall(r"^step (\d+) loss .* steps/s, \d+ s left \((\d+) %\)", report, re.M), int).T
     assert (abs(parts - 100 * steps / 101) < 1).all()
     losses = [float(loss) for loss in re.findall(r"^step \d+ loss (\S+)", report, re.M)]
-    few = len(losses) // 4
-    assert few > 2 and np.mean(losses[-few:]) < 0.85 * np.mean(losses[:few]), losses
+    few = len(losses) // 5
+    assert few > 2 and np.mean(losses[-few:]) < 0.8 * np.mean(losses[:few]), losses
     assert os.listdir(os.path.join(run, "logs"))
     before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
     train([str(photos)], run, CONFIG, options)  # the run is complete, so no step follows
