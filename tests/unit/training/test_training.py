@@ -175,23 +175,23 @@ def test_a_run_lowers_the_loss_resumes_and_completes(photos, tmp_path, monkeypat
         train([str(photos)], run, CONFIG, options)
     _, saved_options, state, progress = load_checkpoint(run)
     assert saved_options == options and progress["steps"] == 3 and state[-1] == 3
-    options.steps, options.hard_from = 101, 1
+    options.steps, options.hard_from = 251, 1
     monkeypatch.setattr(progress_module, "REPORT_EVERY", 0.01)  # 0 would keep the thread busy that says it waits
     capfd.readouterr()
     outcome = train([str(photos)], run, CONFIG, options)
     _, _, state, progress = load_checkpoint(run)
-    assert progress["steps"] == 101 and state[-1] == 101 and np.isfinite(outcome.means["loss"])
-    assert outcome.steps == 101 and outcome.is_complete
+    assert progress["steps"] == 251 and state[-1] == 251 and np.isfinite(outcome.means["loss"])
+    assert outcome.steps == 251 and outcome.is_complete
     report = capfd.readouterr().err
     steps, parts = np.array(re.findall(r"^step (\d+) loss .* steps/s, \d+ s left \((\d+) %\)", report, re.M), int).T
-    assert (abs(parts - 100 * steps / 101) < 1).all()
+    assert (abs(parts - 100 * steps / 251) < 1).all()
     losses = [float(loss) for loss in re.findall(r"^step \d+ loss (\S+)", report, re.M)]
     few = len(losses) // 5
     assert few > 2 and np.mean(losses[-few:]) < 0.8 * np.mean(losses[:few]), losses
     assert os.listdir(os.path.join(run, "logs"))
     before = os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns
     train([str(photos)], run, CONFIG, options)  # the run is complete, so no step follows
-    assert load_checkpoint(run)[3]["steps"] == 101
+    assert load_checkpoint(run)[3]["steps"] == 251
     assert os.stat(os.path.join(run, "checkpoint.safetensors")).st_mtime_ns == before
     with pytest.raises(CodecError, match="another architecture"):
         train([str(photos)], run, Config(**{**CONFIG.to_dict(), "prior": 12}), options)
