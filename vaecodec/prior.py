@@ -280,20 +280,29 @@ def encode_tile(
     threads: Threads = ONE_THREAD,
 ) -> CodedTile:
     """Code a tile of (h, w) cells with the symbols that `choose` returns; raises CodecError if one cannot be coded."""
-    return code_tile(prior, models, *choose_symbols(prior, cells, quality_index, choose, threads))
+    return code_tile(prior, models, *choose_symbols(prior, cells, quality_index, choose, threads), threads)
 
 
-def code_tile(prior: Prior, models: Models, parts: list[Part], values: Values) -> CodedTile:
+def code_tile(
+    prior: Prior, models: Models, parts: list[Part], values: Values, threads: Threads = ONE_THREAD
+) -> CodedTile:
     """Code what `choose_symbols` returned; raises CodecError if a symbol cannot be coded."""
-    offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales)
-    coder, crcs = coding.writer(), []
-    for (symbols, indices), offset in zip(reversed(parts), reversed(offsets or [0] * len(parts)), strict=True):
-        runs, tables = coding.by_table(indices), coding.shifted_tables(offset, prior.scales)
-        crcs.append(coding.part_checksum(symbols, indices, runs))
-        inliers = coding.push_outliers(coder, symbols, indices, models)
-        coding.push(coder, inliers, indices, models, tables, runs)
+    offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales, threads)
+    runs_of, crcs = dict[int, coding.Runs](), [0] * len(parts)
+
+    def sort(part: int) -> None:
+        runs_of[part] = coding.by_table(parts[part][1])
+        crcs[part] = coding.part_checksum(*parts[part], runs_of[part])
+
+    last_first = range(len(parts) - 1, -1, -1)
+    threads.run(sort, last_first)
+    coder = coding.writer()
+    for part in last_first:
+        tables = coding.shifted_tables(offsets[part] if offsets else 0, prior.scales)
+        inliers = coding.push_outliers(coder, *parts[part], models)
+        coding.push(coder, inliers, parts[part][1], models, tables, runs_of.pop(part))
     coding.push_scale_offsets(coder, offsets)
-    return CodedTile(coding.words(coder), tile_checksum(crcs[::-1]), parts, values)
+    return CodedTile(coding.words(coder), tile_checksum(crcs), parts, values)
 
 
 def choose_symbols(

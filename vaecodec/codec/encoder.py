@@ -34,7 +34,6 @@ from vaecodec.images.strips import Rows
 from vaecodec.model.file import Model
 from vaecodec.native.library import release_memory
 from vaecodec.native.reference.transforms import pixels_of
-from vaecodec.native.transforms import restore
 from vaecodec.prior import CodedTile, code_tile, encode_tile, information
 from vaecodec.progress import Progress, ticker
 from vaecodec.rdo import quantizer, targets
@@ -42,6 +41,7 @@ from vaecodec.rdo.filter import Equations, fit_one_class, sparsity
 from vaecodec.rdo.prices import NARROW, WIDE, Plan, check_effort, goal_of_refinement, plan_of, prices_of_tile, tilt_of
 from vaecodec.threads import ONE_THREAD, Threads, single_threaded_blas
 from vaecodec.transforms import DEFAULT_TILE, Box, Grid, Transforms, halo
+from vaecodec.transforms.networks import restored
 from vaecodec.transforms.wavelet import Coefficients, Values, dequantise, quantisation_targets
 
 KEPT_SAMPLES = 1 << 24  # of an image whose values are kept: 32 MiB
@@ -277,7 +277,7 @@ class Encoder:
                 refiner = Refiner(model, goal, task.within, *rest)
                 refined = refiner(plan.iterations, tick, limit, NARROW if plan.is_precise else WIDE)
                 equations = refined.equations(plan.is_precise)
-            coded = code_tile(model.prior, model.models, refined.parts, refined.decoded)
+            coded = code_tile(model.prior, model.models, refined.parts, refined.decoded, threads)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
             choose = quantizer(model.prior, model.models.tables).of_parts(parts, prices, threads)
@@ -340,7 +340,9 @@ class Encoder:
             pixels = pixels_of(levels)
         else:
             low = model.gains.low_logarithm(quality_index)
-            pixels = restore(levels, chosen.weights(model.transforms.synthesis.colors, low))
+            weights = chosen.weights(model.transforms.synthesis.colors, low)
+            with Schedule.of_grids([(Grid(height, width, tile), 1)], self._threads) as schedule:
+                pixels = restored(levels, weights, schedule.inner)
         crc = pixel_crc(pixels[:height, :width])
         return pack(header, [(tiles[0].payload, tiles[0].symbol_crc, crc)], metadata)
 

@@ -29,6 +29,7 @@ from vaecodec.native.symbols import (
     place_symbols,
     sort_by_table,
 )
+from vaecodec.threads import ONE_THREAD, Threads
 
 ZERO_TABLE = 0  # symbols under this table are 0 and are not coded
 OUTLIER_FLAG = 1  # table of the symbol that tells whether outliers follow
@@ -321,13 +322,21 @@ def outlier_bits_of(tables: Tables, count: int) -> float:
 #     a bit, whether it does; then for each part its offset + 8, four bits, before any symbol
 
 
-def choose_scale_offsets(parts: Sequence[Part], tables: Tables, scales: int) -> list[int] | None:
+def choose_scale_offsets(
+    parts: Sequence[Part], tables: Tables, scales: int, threads: Threads = ONE_THREAD
+) -> list[int] | None:
     """The scale offset of each part that saves most; None where all of them save less than they cost."""
     indices, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
     bits_of_small = tables.bits_of_each(small, indices)
+    costs_of: dict[int, np.ndarray] = {}
+
+    def estimate(part: int) -> None:
+        costs_of[part] = scale_offset_costs(*parts[part], bits_of_small, tables)
+
+    threads.run(estimate, range(len(parts) - 1, -1, -1))
     offsets, saved = list[int](), -float(OFFSET_BITS * len(parts))
-    for part in parts:
-        costs = scale_offset_costs(*part, bits_of_small, tables)
+    for part in range(len(parts)):
+        costs = costs_of[part]
         best = int(np.argmin(costs)) if costs.any() else -MIN_OFFSET
         offsets.append(best + MIN_OFFSET)
         saved += float(costs[-MIN_OFFSET] - costs[best])
