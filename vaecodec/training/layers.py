@@ -8,7 +8,7 @@ integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -24,6 +24,7 @@ Shape = tuple[int, ...]
 Tensor = Any
 ACTIVATION_LIMIT = ACTIVATION_MAX * 2.0**-ACTIVATION_BITS
 TRANSFORM_LIMIT = transforms.ACTIVATION_MAX * 2.0**-transforms.ACTIVATION_BITS
+EXCESS_LIMIT = 0.75 * TRANSFORM_LIMIT  # from where a penalty keeps activations of the transforms in their range
 
 
 class Weight(NamedTuple):
@@ -128,6 +129,20 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     return x + tf.stop_gradient(rounded - x)
 
 
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def clip_with_penalty(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Clip to the int16 of the core, which photographs seldom reach, but gates in a row may square a value.
+
+    The gradient is straight-through, and that of half the mean square of what exceeds EXCESS_LIMIT is added to it.
+    """
+
+    def gradient(upstream: Tensor) -> Tensor:
+        excess = x - tf.clip_by_value(x, -EXCESS_LIMIT, EXCESS_LIMIT)
+        return upstream + excess / tf.cast(tf.size(x), x.dtype)
+
+    return tf.clip_by_value(x, -TRANSFORM_LIMIT, TRANSFORM_LIMIT), gradient
+
+
 def on_grid(x: Tensor, bits: int) -> Tensor:
     """Round to multiples of 2**-bits, halves up, with a straight-through gradient."""
     return straight_through(x, tf.floor(x * 2.0**bits + 0.5) * 2.0**-bits)
@@ -153,27 +168,23 @@ class Float:
     def dense(self, name: str, x: Tensor, channels: int, relu: bool = False, small: bool = False) -> Tensor:
         kernel = tf.cast(self.weights[f"{name}/kernel"], self.operands)
         t = tf.cast(pointwise(tf.cast(x, self.operands), kernel), x.dtype) + self.weights[f"{name}/bias"]
-        return tf.nn.relu(t) if relu else t
+        return clip_with_penalty(tf.nn.relu(t) if relu else t)
 
     def depthwise(self, name: str, x: Tensor) -> Tensor:
-        return depthwise(x, self.weights[f"{name}/kernel"]) + self.weights[f"{name}/bias"]
+        return clip_with_penalty(depthwise(x, self.weights[f"{name}/kernel"]) + self.weights[f"{name}/bias"])
 
     def condition(self, name: str, x: Tensor) -> Tensor:
-        return x * self.conditions[name]
+        return clip_with_penalty(x * self.conditions[name])
 
     def gate(self, name: str, x: Tensor) -> Tensor:
-        return self._clip(self._gated(name, x))
+        return clip_with_penalty(self._gated(name, x))
 
     def _gated(self, name: str, x: Tensor) -> Tensor:
         a, b = tf.split(self.dense(name, x, 2 * x.shape[-1]), 2, axis=-1)
         return tf.nn.relu(a) * b
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._clip(x + y)
-
-    def _clip(self, x: Tensor) -> Tensor:
-        """Clip to the int16 of the core, with a straight-through gradient: gates in a row may square a value."""
-        return straight_through(x, tf.clip_by_value(x, -TRANSFORM_LIMIT, TRANSFORM_LIMIT))
+        return clip_with_penalty(x + y)
 
     def shuffle(self, x: Tensor, r: int) -> Tensor:
         return tf.nn.depth_to_space(x, r)

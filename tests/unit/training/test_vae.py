@@ -12,7 +12,7 @@ from support.models import random_weights
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
 from vaecodec.model.network import ACTIVATION_BITS
 from vaecodec.training.densities import bits, latent_density
-from vaecodec.training.layers import on_grid
+from vaecodec.training.layers import EXCESS_LIMIT, TRANSFORM_LIMIT, Float, clip_with_penalty, on_grid
 from vaecodec.training.vae import VAE, add_noise, centroid, initial_weights, lambda_of, specification
 
 CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
@@ -140,3 +140,28 @@ def test_freezing_keeps_the_transforms(tmp_path, vae):
     for frozen, trained in zip((*targets.halves, (targets.low,)), (*expected.halves, (expected.low,)), strict=True):
         assert all(np.allclose(*pair, atol=tolerance) for pair in zip(frozen, trained, strict=True))
     assert model.inverse_gain(quality_index) == pytest.approx(gains.inverse_gain.numpy().ravel(), rel=2e-4)
+
+
+def test_activations_beyond_their_range_are_clipped_and_drawn_back():
+    x = tf.constant([-300.0, -TRANSFORM_LIMIT, -1.0, 0.0, EXCESS_LIMIT, EXCESS_LIMIT + 2.0, 90.0, 4.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = clip_with_penalty(x)
+        loss = tf.reduce_sum(y)
+    assert np.array_equal(y, np.clip(x, -TRANSFORM_LIMIT, TRANSFORM_LIMIT))
+    excess = np.sign(x) * np.maximum(np.abs(x) - EXCESS_LIMIT, 0)
+    assert np.allclose(tape.gradient(loss, x), 1 + excess / 8) and np.count_nonzero(excess) == 4
+
+
+def test_every_layer_of_the_transforms_clips_its_result():
+    ones = {f"large/{part}": tf.fill(shape, 50.0) for part, shape in (("kernel", (2, 4)), ("bias", (4,)))}
+    taps = {"taps/kernel": tf.fill((3, 3, 2), 50.0), "taps/bias": tf.zeros(2)}
+    ops, x = Float({**ones, **taps}, {"scale": tf.fill((1, 1, 1, 2), 50.0)}), tf.ones((1, 4, 4, 2))
+    for y in (
+        ops.dense("large", x, 4),
+        ops.depthwise("taps", x),
+        ops.condition("scale", x),
+        ops.gate("large", x),
+        ops.add(10 * x, 10 * x),
+    ):
+        assert np.array_equal(y, tf.fill(y.shape, TRANSFORM_LIMIT))
