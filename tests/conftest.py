@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
 from collections.abc import Generator, Iterator
 
@@ -15,6 +17,11 @@ from vaecodec.native import build, library
 
 # A shell's background jobs ignore SIGINT, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# As commands that train have it: TensorFlow starts in 3.4 s instead of 4.9.
+if importlib.util.find_spec("tf_keras"):
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,7 +44,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
         args.usage("--hard needs --export-step; training here reaches that phase by itself")
     if args.validate and args.no_validation:
         args.usage("--validate does not go with --no-validation")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _prepare_tensorflow()
     console.progress = False  # training shows its own
     if importlib.util.find_spec("tensorflow"):  # which takes seconds to import
         console.note(f"{args.out}: starting TensorFlow")
@@ -52,6 +52,13 @@ def train(args: argparse.Namespace, console: Console) -> int:
             import vaecodec.training.loop  # noqa: F401
     console.attempt(args.out, partial(_train, args, console))
     return console.failures
+
+
+def _prepare_tensorflow() -> None:
+    """Let TensorFlow log errors alone, and not load another Keras than TensorFlow Probability does, for 1.5 s."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if importlib.util.find_spec("tf_keras"):
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 def _train(args: argparse.Namespace, console: Console) -> Report:
@@ -177,7 +184,7 @@ def _load_weights(source: str, tune: str) -> tuple[Any, dict[str, Any]]:
 
 def freeze(args: argparse.Namespace, console: Console) -> int:
     """Make a model file or a compact checkpoint from a training run."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _prepare_tensorflow()
     if args.eye_of and (args.name is not None or args.output.endswith(".safetensors")):
         args.usage("--eye-of writes a model file, under the name of its model")
 

@@ -170,11 +170,11 @@ def test_headers_of_arrays_are_read_before_threads_start(tmp_path, monkeypatch):
 
 
 def test_a_run_lowers_the_loss_resumes_and_completes(photos, tmp_path, monkeypatch, capfd):
-    run, options = str(tmp_path / "run"), Options(batch=1, crop=64, steps=3, minutes=10, hard_from=0)
+    run, options = str(tmp_path / "run"), Options(batch=1, crop=64, steps=1, minutes=10, hard_from=0)
     with eager():  # test_trellis.py traces the step of the last phase
         train([str(photos)], run, CONFIG, options)
     _, saved_options, state, progress = load_checkpoint(run)
-    assert saved_options == options and progress["steps"] == 3 and state[-1] == 3
+    assert saved_options == options and progress["steps"] == 1 and state[-1] == 1
     options.steps, options.hard_from = 251, 1
     monkeypatch.setattr(progress_module, "REPORT_EVERY", 0.01)  # 0 would keep the thread busy that says it waits
     capfd.readouterr()
@@ -198,7 +198,7 @@ def test_a_run_lowers_the_loss_resumes_and_completes(photos, tmp_path, monkeypat
 
 
 def test_a_non_finite_loss_keeps_the_last_checkpoint(photos, tmp_path):
-    run, options = str(tmp_path / "run"), Options(batch=1, crop=64, steps=2)
+    run, options = str(tmp_path / "run"), Options(batch=1, crop=64, steps=1)
     with eager():
         train([str(photos)], run, CONFIG, options)
     with open(os.path.join(run, "checkpoint.safetensors"), "rb") as file:
@@ -213,10 +213,10 @@ def test_a_non_finite_loss_keeps_the_last_checkpoint(photos, tmp_path):
 def test_compact_checkpoints_hold_the_running_average(photos, tmp_path):
     run = str(tmp_path / "run")
     with eager():
-        train([str(photos)], run, CONFIG, Options(batch=1, crop=64, steps=2))
+        train([str(photos)], run, CONFIG, Options(batch=1, crop=64, steps=1))
     config, weights = averaged_weights(run)
     path = str(tmp_path / "compact.safetensors")
-    save_compact(path, config, weights, {"steps": 2})
+    save_compact(path, config, weights, {"steps": 1})
     loaded_config, loaded = averaged_weights(path)
     assert loaded_config == CONFIG and loaded.keys() == weights.keys()
     assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
