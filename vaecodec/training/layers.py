@@ -133,12 +133,14 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
 def clip_with_penalty(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Clip to the int16 of the core, which photographs seldom reach, but gates in a row may square a value.
 
-    The gradient is straight-through, and that of half the mean square of what exceeds EXCESS_LIMIT is added to it.
+    The gradient is 0 where it would move a clipped value further out, else straight-through.  That of half the mean
+    square of what exceeds EXCESS_LIMIT is added to it.
     """
 
     def gradient(upstream: Tensor) -> Tensor:
         excess = x - tf.clip_by_value(x, -EXCESS_LIMIT, EXCESS_LIMIT)
-        return upstream + excess / tf.cast(tf.size(x), x.dtype)
+        outwards = (tf.abs(x) > TRANSFORM_LIMIT) & (upstream * x < 0)
+        return tf.where(outwards, 0.0, upstream) + excess / tf.cast(tf.size(x), x.dtype)
 
     return tf.clip_by_value(x, -TRANSFORM_LIMIT, TRANSFORM_LIMIT), gradient
 
