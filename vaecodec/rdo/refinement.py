@@ -79,7 +79,7 @@ class Refiner:
         if self._for_eye and prices:
             weights = weights_of_pixels(prices, inner, coefficients.cells, within)
         self._model, self._lambda = model, model.config.lambda_of_sum(quality_index)
-        self._share = share_of_error(quality_index) if self._for_eye else 1.0
+        self._quality_index = quality_index
         self._unforeseen = math.exp(UNFORESEEN * quality_index / LAST_ANCHOR)
         arguments = model, pixels, within, coefficients, inner, quality_index
         self._passes: Passes
@@ -113,7 +113,8 @@ class Refiner:
         """
         passes, start = self._passes, self._passes.targets()
         targets, shortening, least_cost, rank = start, 1.0, np.inf, (True, True, np.inf)
-        allocation, price = [1.0] * PARTS, Price(limit, tolerance, self._share)
+        share = share_of_error(self._quality_index, iterations) if self._for_eye else 1.0
+        allocation, price = [1.0] * PARTS, Price(limit, tolerance, share)
         for n in range(iterations + CORRECTIONS + 1):
             trial = passes.trial(targets, self._quantizers(allocation, price.value))
             excess, cost = price.exceeds_limit(trial.squared_error), trial.bits + self._lambda * trial.squared_error

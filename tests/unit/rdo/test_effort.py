@@ -85,5 +85,10 @@ def test_nothing_is_refined_for_the_eye_at_low_quality():
 
 
 def test_the_share_of_the_error_rises_with_quality():
-    shares = [share_of_error(index) for index in range(QUALITY_INDICES)]
+    shares = [share_of_error(index, 5) for index in range(QUALITY_INDICES)]
     assert shares == sorted(shares) and 0.9 < shares[0] < shares[-1] < 1
+
+
+def test_the_share_of_the_error_falls_with_iterations():
+    shares = [share_of_error(700, plan_of(effort, 700, "eye").iterations) for effort in range(2, 10)]
+    assert shares == sorted(shares, reverse=True) and shares[0] == shares[3] > shares[4] and shares[-1] > 0.97
