@@ -56,8 +56,8 @@ def clocked(codec: Codec) -> Iterator[dict[str, float]]:
     for name in ("levels", "pixels"):
         clock(codec.transforms, name, "synthesis")
     clock(encoder, "fit_one_class", "filter")
-    clock(encoder, "restore", "filter")
-    clock(networks, "restored", "filter")
+    for module in (encoder, networks):
+        clock(module, "restored", "filter")
     for name in ("push", "pop"):
         clock(coding, name, "coding")
     clock(coding, "by_table", "sorting")

@@ -1,11 +1,14 @@
 """Training on the trellis's symbols: its rate is that of the coder, and its gradients are those of the cost."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
 from support.images import synthetic_image
+from support.training import eager
 from vaecodec.config import INDICES_PER_ANCHOR, SQUARED_STEPS_PER_BIT
 from vaecodec.entropy import coding
 from vaecodec.model.file import load_model
@@ -123,19 +126,24 @@ def test_values_of_zeros_alone_move_with_their_means(trellis):
 
 
 def lower_loss(trained, hard):
-    """Take 25 steps from a prior whose scales are too large; return the names of the weights that changed."""
+    """Take steps from a prior whose scales are too large; return the names of the weights that changed.
+
+    A trace of the last phase takes as long as six eager steps, one of the others as eleven.
+    """
     config, weights = trained
     weights = {name: value.copy() for name, value in weights.items()}
     for octave in range(5):
         weights[f"context/{octave}/first/bias"][18:] += 0.2
     layout = Layout(weights)
-    step = tf.function(make_step(config, Options(batch=2, crop=64, trellis="small"), hard), autograph=False)
+    step = make_step(config, Options(batch=2, crop=64, trellis="small"), hard)
+    step = tf.function(step, autograph=False) if hard else step
     state = [tf.constant(value) for value in layout.initial_state(weights)]
     images, losses = tf.constant(np.stack([synthetic_image(64, 64, n) for n in (1, 2)])), []
-    for _ in range(25):
-        state, metrics = step(state, images, tf.constant(1e-3), tf.constant([0, 1]))
-        losses.append(float(metrics[0]))
-    assert np.isfinite(losses).all() and losses[-1] < 0.97 * losses[0]
+    with nullcontext() if hard else eager():
+        for _ in range(6):
+            state, metrics = step(state, images, tf.constant(2e-3), tf.constant([0, 1]))
+            losses.append(float(metrics[0]))
+    assert np.isfinite(losses).all() and losses[-1] < 0.8 * losses[0]
     after = layout.unpack(state[0].numpy())
     return {name for name in weights if not np.array_equal(after[name], weights[name])}
 
