@@ -135,7 +135,7 @@ TENTHS = 4
 # It is allowed less of the error of effort 1, and least at low quality, since a refined image of an equal error has a
 # lower score of SSIMULACRA2: a share by quality index.
 SHARES = (430, 0.963), (560, 0.969), (640, 0.979), (750, 0.986), (980, 0.997)
-SHARED_ITERATIONS, SHARE_OF_ITERATION = 5, 0.0005  # each iteration after these lowers the share
+EARLY_ITERATIONS, LATE_SHARE = 5, 0.0005  # each iteration beyond the early ones lowers the share by so much
 
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 ACTIVITY_UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255
@@ -149,8 +149,8 @@ def tilt_of(tune: str) -> int:
 def share_of_error(quality_index: int, iterations: int) -> float:
     """How much of the squared error of effort 1 refinement is allowed, so that SSIMULACRA2 is that of effort 1."""
     indices, shares = zip(*SHARES, strict=True)
-    less = SHARE_OF_ITERATION * max(0, iterations - SHARED_ITERATIONS)
-    return float(np.interp(quality_index, indices, shares)) - less
+    late = max(0, iterations - EARLY_ITERATIONS)
+    return float(np.interp(quality_index, indices, shares)) - LATE_SHARE * late
 
 
 def goal_of_refinement(pixels: np.ndarray, unquantised: np.ndarray) -> np.ndarray:

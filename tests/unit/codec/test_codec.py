@@ -153,18 +153,19 @@ def test_damage_of_any_payload_byte_is_detected(tiny):
     pixels, harmless = tiny.decode(data), 0
     start = parse(data).tiles[0].offset
     for position in range(start, len(data)):
-        damaged = bytearray(data)
-        damaged[position] ^= 1 << position % 8
-        # A window skips the CRC of the chunk, so the checksums of tiles must detect the damage.
-        for window in (None, (0, 0, 48, 64)):
-            if window and position >= len(data) - 4:
-                continue
-            try:
-                decoded = tiny.decode(bytes(damaged), window)
-            except FormatError:
-                continue
-            assert window and np.array_equal(decoded, pixels)
-            harmless += 1
+        for mask in (1, 128):
+            damaged = bytearray(data)
+            damaged[position] ^= mask
+            # A window skips the CRC of the chunk, so the checksums of tiles must detect the damage.
+            for window in (None, (0, 0, 48, 64)):
+                if window and position >= len(data) - 4:
+                    continue
+                try:
+                    decoded = tiny.decode(bytes(damaged), window)
+                except FormatError:
+                    continue
+                assert window and np.array_equal(decoded, pixels)
+                harmless += 1
     assert harmless <= 4
 
 
