@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -341,8 +341,8 @@ class Lowest:
         return np.ascontiguousarray(self._known.T).reshape(-1, *self._size)
 
 
-def lowest_parts(row: Any, column: Any) -> list[Any]:
-    """Masks of the coefficients at these rows and columns (arrays or tensors) that are in each part."""
+def lowest_parts(row: np.ndarray, column: np.ndarray) -> list[np.ndarray]:
+    """Masks of the coefficients at these rows and columns that are in each part."""
     masks = [(row % LOWEST_GRID == 0) & (column % LOWEST_GRID == 0)]
     for distance, corners in LOWEST_DISTANCES:
         if corners:

@@ -17,10 +17,12 @@ from tensorflow_probability import distributions as distributions
 
 from vaecodec.config import SCALE_MIN, SCALE_RATIO, SCALES, SQUARED_STEPS_PER_BIT
 from vaecodec.model.file import load_model
+from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.native.symbols import HALF_LEVEL, quantise, symbol_values
 from vaecodec.rdo import UNIT, Quantizer, quantizer, symbol_bits
 
 LOG2 = 0.6931471805599453
+KNOTS = 24  # centroids are learned at every second scale index, and are constant beyond the last knot
 Tensor = Any
 
 
@@ -88,6 +90,33 @@ def latent_density(loc: Tensor, index: Tensor, ratios: Tensor, weights: Tensor) 
 def bits(density: distributions.Distribution, x: Tensor) -> Tensor:
     """Information content -log2 density(x), elementwise."""
     return density.log_prob(x) / -LOG2
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """f32[B, N]: parts f32[B, ...] of each image, because one long tensor takes fewer operations than many."""
+    return tf.concat([tf.reshape(part, [part.shape[0], -1]) for part in parts], 1)
+
+
+def sums_at_mask(rates: Tensor, lowest_mask: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(bits f32[B] of the lowest coefficients, of all), from bits f32[B, N] and the mask bool[n] of the lowest."""
+    lowest = tf.reduce_sum(tf.where(lowest_mask, rates[:, : lowest_mask.size], 0.0), 1)
+    return lowest, lowest + tf.reduce_sum(rates[:, lowest_mask.size :], 1)
+
+
+def sums_of_parts(rates: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(bits f32[B] of the lowest coefficients, of all), from those of each part."""
+    return tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)]), tf.add_n(rates)
+
+
+def centroid(table: Tensor, symbols: Tensor, index: Tensor) -> Tensor:
+    """The values that symbols represent, less the mean: symbols shifted by their magnitude and scale index."""
+    size = tf.abs(symbols)
+    place = tf.clip_by_value(index / 2.0, 0.0, KNOTS - 2.0)
+    knot = tf.floor(place)
+    fraction, flat = place - knot, tf.reshape(table, [-1])
+    entry = 2 * tf.cast(knot, tf.int32) + tf.cast(size > 1.5, tf.int32)
+    shift = tf.gather(flat, entry) * (1.0 - fraction) + tf.gather(flat, entry + 2) * fraction
+    return symbols + tf.sign(symbols) * shift
 
 
 class Hurdle(Scalar):

@@ -36,7 +36,7 @@ from vaecodec.native.symbols import HALF_LEVEL
 from vaecodec.prior import GAIN_MAX
 from vaecodec.rdo.prior_gradients import COMPANDED, UNIT
 from vaecodec.training import averaged_weights, vae
-from vaecodec.training.densities import distributions
+from vaecodec.training.densities import KNOTS, distributions
 from vaecodec.training.vae import ALL_OCTAVES, Weights
 from vaecodec.transforms import EYE, arrays_for_the_eye
 from vaecodec.transforms.networks import LOG_BITS, analysis_blocks
@@ -248,9 +248,9 @@ def trellis_masses(scales: np.ndarray, mix: np.ndarray, reach: int) -> np.ndarra
 
 
 def centroids(weights: Weights, first: int) -> np.ndarray:
-    """vae.centroid at each scale index from `first` on, for both quantisers: i8[scales, 4] in units of 2**-6."""
-    place = np.clip(np.arange(first, SCALES) / 2, 0, vae.KNOTS - 2)
-    values = [np.interp(place, np.arange(vae.KNOTS), column) for column in weights["centroid"].T]
+    """densities.centroid at each scale index from `first` on, for both quantisers: i8[scales, 4] in units of 2**-6."""
+    place = np.clip(np.arange(first, SCALES) / 2, 0, KNOTS - 2)
+    values = [np.interp(place, np.arange(KNOTS), column) for column in weights["centroid"].T]
     both = np.clip(np.rint(np.stack(values, -1) * UNIT), -UNIT + 1, UNIT - 1)
     return np.concatenate([both, both], -1).astype(np.int8)
 

@@ -119,9 +119,7 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 
 def pointwise(x: Tensor, kernel: Tensor) -> Tensor:
     """Multiply f[B, h, w, C] by f[C, K] as one matrix product, which trains faster on a CPU than a 1x1 convolution."""
-    shape = tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], 0)
-    y = tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), shape)
-    return tf.ensure_shape(y, [*x.shape[:-1], kernel.shape[-1]])
+    return tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), [*x.shape[:-1], kernel.shape[-1]])
 
 
 def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -140,7 +138,7 @@ def clip_with_penalty(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     def gradient(upstream: Tensor) -> Tensor:
         excess = x - tf.clip_by_value(x, -EXCESS_LIMIT, EXCESS_LIMIT)
         outwards = (tf.abs(x) > TRANSFORM_LIMIT) & (upstream * x < 0)
-        return tf.where(outwards, 0.0, upstream) + excess / tf.cast(tf.size(x), x.dtype)
+        return tf.where(outwards, 0.0, upstream) + excess / x.shape.num_elements()
 
     return tf.clip_by_value(x, -TRANSFORM_LIMIT, TRANSFORM_LIMIT), gradient
 
@@ -169,11 +167,14 @@ class Float:
 
     def dense(self, name: str, x: Tensor, channels: int, relu: bool = False, small: bool = False) -> Tensor:
         kernel = tf.cast(self.weights[f"{name}/kernel"], self.operands)
-        t = tf.cast(pointwise(tf.cast(x, self.operands), kernel), x.dtype) + self.weights[f"{name}/bias"]
+        t = tf.cast(pointwise(tf.cast(x, self.operands), kernel), x.dtype)
+        t = tf.nn.bias_add(t, self.weights[f"{name}/bias"])
         return clip_with_penalty(tf.nn.relu(t) if relu else t)
 
     def depthwise(self, name: str, x: Tensor) -> Tensor:
-        return clip_with_penalty(depthwise(x, self.weights[f"{name}/kernel"]) + self.weights[f"{name}/bias"])
+        return clip_with_penalty(
+            tf.nn.bias_add(depthwise(x, self.weights[f"{name}/kernel"]), self.weights[f"{name}/bias"])
+        )
 
     def condition(self, name: str, x: Tensor) -> Tensor:
         return clip_with_penalty(x * self.conditions[name])
@@ -220,7 +221,7 @@ class Quantised(Float):
         return on_grid(self.weights[f"{name}/bias"], WEIGHT_BITS + ACTIVATION_BITS)
 
     def _product(self, name: str, x: Tensor) -> Tensor:
-        return pointwise(x, self._kernel(name)) + self._bias(name)
+        return tf.nn.bias_add(pointwise(x, self._kernel(name)), self._bias(name))
 
     def activation(self, x: Tensor, relu: bool = False) -> Tensor:
         """Round to the activation grid and clip.
@@ -239,7 +240,7 @@ class Quantised(Float):
         return self.activation(self._product(name, x), relu)
 
     def depthwise(self, name: str, x: Tensor) -> Tensor:
-        return self.activation(depthwise(x, self._kernel(name)) + self._bias(name))
+        return self.activation(tf.nn.bias_add(depthwise(x, self._kernel(name)), self._bias(name)))
 
     def mix(self, name: str, x: Tensor) -> Tensor:
         cells = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])

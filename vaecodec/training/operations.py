@@ -1,7 +1,8 @@
 """Operations on images [B, H, W, C] in TensorFlow, with gradients: wavelets, neighbourhoods, MS-SSIM and SSIMULACRA2.
 
-Wavelets are those of `transforms.wavelet` and `transforms.latents`, with gradients that are fast on a CPU.  The two
-metrics are those of `images.metrics`, for losses.  SSIMULACRA2 is that of Sneyers (github.com/cloudinary/ssimulacra2,
+Shapes are known when a graph is made, which saves it most of its operations.  Wavelets are those of
+`transforms.wavelet` and `transforms.latents`, as products with matrices.  The two metrics are those of
+`images.metrics`, for losses.  SSIMULACRA2 is that of Sneyers (github.com/cloudinary/ssimulacra2,
 version 2.1); its constants are those of the package `ssimulacra2`:
 
     image, at six scales --> XYB --> errors of structure, new edges, lost edges --> norms --> one score
@@ -10,6 +11,7 @@ version 2.1); its constants are those of the package `ssimulacra2`:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,9 @@ import tensorflow as tf
 
 from vaecodec.config import CELL, STRIDE
 from vaecodec.images.metrics import SSIM_C1, SSIM_C2, SSIM_TAPS, SSIM_WEIGHTS, gaussian
-from vaecodec.native.prior import lowest_parts
+from vaecodec.native.prior import lowest_neighbours, lowest_parts, lowest_places
 from vaecodec.native.reference.prior import octave_order
-from vaecodec.transforms.wavelet import BLOCK, NORM, OCTAVES, REACH, STEPS, SUBBANDS
+from vaecodec.transforms.wavelet import BLOCK, OCTAVES, REACH, SUBBANDS, merge_axis, split_axis
 
 Tensor = Any
 
@@ -47,95 +49,62 @@ def inverse_dwt(y: Tensor) -> Tensor:
 
 
 def forward_octave(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Split f[B, H, W, C] into low f[B, H/2, W/2, C] and subbands f[B, H/2, W/2, 3 C]."""
-    channels, parts = x.shape[3], []
-    for half in _split_rows(_merge_columns(x)):
-        columns = _transpose(_split_columns(half, tf.shape(x)[2], channels))
-        quarters = _split_rows(_merge_columns(columns))
-        parts += [_transpose(_split_columns(quarter, tf.shape(x)[1] // 2, channels)) for quarter in quarters]
-    return parts[0], tf.concat(parts[1:], -1)
+    """Split f[B, H, W, C] into low f[B, H/2, W/2, C] and subbands f[B, H/2, W/2, 3 C].
+
+    Products with matrices take a tenth of the operations of lifting.
+    """
+    columns = _product(_split_matrix(x.shape[2]), tf.transpose(x, [2, 0, 1, 3]))
+    rows = _product(_split_matrix(x.shape[1]), tf.transpose(columns, [2, 1, 0, 3]))
+    low, *subbands = (
+        quarter for half in tf.split(tf.transpose(rows, [1, 0, 2, 3]), 2, 1) for quarter in tf.split(half, 2, 2)
+    )
+    return low, tf.concat(subbands, -1)
 
 
 def inverse_octave(low: Tensor, subbands: Tensor) -> Tensor:
     """The inverse of forward_octave."""
-    channels, height, width = low.shape[3], tf.shape(low)[1], 2 * tf.shape(low)[2]
     across, down, both = tf.split(subbands, SUBBANDS, -1)
-    halves = []
-    for pair in ((low, across), (down, both)):
-        joined = _join_rows(*(_merge_columns(_transpose(quarter)) for quarter in pair))
-        halves.append(_merge_columns(_transpose(_split_columns(joined, height, channels))))
-    return tf.ensure_shape(_split_columns(_join_rows(*halves), width, channels), [None, None, None, channels])
+    joined = tf.concat([tf.concat([low, across], 2), tf.concat([down, both], 2)], 1)
+    rows = _product(_merge_matrix(joined.shape[1]), tf.transpose(joined, [1, 0, 2, 3]))
+    columns = _product(_merge_matrix(joined.shape[2]), tf.transpose(rows, [2, 1, 0, 3]))
+    return tf.transpose(columns, [1, 2, 0, 3])
 
 
-def _split_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Lift the rows of f[B, H, n] to low, high f[B, H/2, n]."""
-    shape = tf.shape(x)
-    even, odd = tf.unstack(tf.reshape(x, [shape[0], shape[1] // 2, 2, shape[2]]), axis=2)
-    odd += STEPS[0] * _add_next(even)
-    even += STEPS[1] * _add_previous(odd)
-    odd += STEPS[2] * _add_next(even)
-    even += STEPS[3] * _add_previous(odd)
-    return even * NORM, odd / NORM
+def _product(matrix: np.ndarray, x: Tensor) -> Tensor:
+    """Multiply along the first axis of x."""
+    return tf.reshape(tf.matmul(tf.constant(matrix, x.dtype), tf.reshape(x, [len(matrix), -1])), x.shape)
 
 
-def _join_rows(low: Tensor, high: Tensor) -> Tensor:
-    """The inverse of _split_rows."""
-    even, odd = low / NORM, high * NORM
-    even -= STEPS[3] * _add_previous(odd)
-    odd -= STEPS[2] * _add_next(even)
-    even -= STEPS[1] * _add_previous(odd)
-    odd -= STEPS[0] * _add_next(even)
-    shape = tf.shape(even)
-    return tf.reshape(tf.stack([even, odd], 2), [shape[0], 2 * shape[1], shape[2]])
+@lru_cache(maxsize=64)
+def _split_matrix(length: int) -> np.ndarray:
+    """f64[length, length]: times samples, this is low-pass coefficients followed by detail."""
+    return np.concatenate(split_axis(np.eye(length), 0))
 
 
-def _add_next(x: Tensor) -> Tensor:
-    """Add to each row of f[B, H, n] the next one; edges are mirrored.
-
-    tf.slice, because its gradient takes a tenth of the time of that of an index.
-    """
-    last = tf.shape(x)[1] - 1
-    return x + tf.concat([tf.slice(x, [0, 1, 0], [-1, -1, -1]), tf.slice(x, [0, last, 0], [-1, 1, -1])], 1)
-
-
-def _add_previous(x: Tensor) -> Tensor:
-    last = tf.shape(x)[1] - 1
-    return x + tf.concat([tf.slice(x, [0, 0, 0], [-1, 1, -1]), tf.slice(x, [0, 0, 0], [-1, last, -1])], 1)
-
-
-def _merge_columns(x: Tensor) -> Tensor:
-    """[B, H, W, C] -> [B, H, W * C]."""
-    return tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], tf.shape(x)[2] * x.shape[3]])
-
-
-def _split_columns(x: Tensor, width: Tensor, channels: int) -> Tensor:
-    """The inverse of _merge_columns."""
-    return tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], width, channels])
-
-
-def _transpose(x: Tensor) -> Tensor:
-    return tf.transpose(x, [0, 2, 1, 3])
+@lru_cache(maxsize=64)
+def _merge_matrix(length: int) -> np.ndarray:
+    """The inverse of _split_matrix."""
+    low, high = np.split(np.eye(length), 2)
+    return merge_axis(low, high, 0)
 
 
 def pack(low: Tensor, octaves: list[Tensor]) -> Tensor:
     """Arrange low f[B, h, w, C] and the subbands f[B, n h, n w, 3 C] of each octave, finest first, as y."""
-    channels, shape = low.shape[3], tf.shape(low)
+    *shape, channels = low.shape
     for subbands in reversed(octaves):
-        joined = tf.ensure_shape(tf.concat([low, subbands], -1), [None, None, None, 4 * channels])
-        low = tf.nn.depth_to_space(joined, 2)
+        low = tf.nn.depth_to_space(tf.concat([low, subbands], -1), 2)
     places = tf.reshape(low, [shape[0], shape[1], STRIDE, shape[2], STRIDE, channels])
-    cells = tf.reshape(tf.transpose(places, [0, 1, 3, 5, 2, 4]), [*tf.unstack(shape[:3]), CELL * channels])
-    return tf.ensure_shape(cells, [None, None, None, CELL * channels])
+    return tf.reshape(tf.transpose(places, [0, 1, 3, 5, 2, 4]), [*shape, CELL * channels])
 
 
 def unpack(y: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The inverse of pack."""
-    channels, shape, octaves = y.shape[3] // CELL, tf.shape(y), []
-    places = tf.transpose(tf.reshape(y, [*tf.unstack(shape[:3]), channels, STRIDE, STRIDE]), [0, 1, 4, 2, 5, 3])
+    *shape, latents = y.shape
+    channels, octaves = latents // CELL, []
+    places = tf.transpose(tf.reshape(y, [*shape, channels, STRIDE, STRIDE]), [0, 1, 4, 2, 5, 3])
     low = tf.reshape(places, [shape[0], shape[1] * STRIDE, shape[2] * STRIDE, channels])
     for _ in range(OCTAVES):
-        parts = tf.nn.space_to_depth(tf.ensure_shape(low, [None, None, None, channels]), 2)
-        low, subbands = tf.split(parts, [channels, SUBBANDS * channels], -1)
+        low, subbands = tf.split(tf.nn.space_to_depth(low, 2), [channels, SUBBANDS * channels], -1)
         octaves.append(subbands)
     return low, octaves
 
@@ -150,8 +119,7 @@ def to_halves(subbands: Tensor) -> tuple[Tensor, Tensor]:
 def from_halves(first: Tensor, second: Tensor) -> Tensor:
     """The inverse of to_halves."""
     order = np.argsort(np.concatenate(octave_order(first.shape[3] // 6)))
-    cells = _permute(tf.concat([first, second], -1), order)
-    return tf.nn.depth_to_space(tf.ensure_shape(cells, [None, None, None, len(order)]), 2)
+    return tf.nn.depth_to_space(_permute(tf.concat([first, second], -1), order), 2)
 
 
 def _permute(x: Tensor, order: np.ndarray) -> Tensor:
@@ -178,35 +146,21 @@ def with_magnitudes(*parts: Tensor, between: Sequence[Tensor] = ()) -> Tensor:
     return tf.concat([*parts, *between, *map(tf.abs, parts)], -1)
 
 
-def lowest_masks(height: Tensor, width: Tensor) -> list[Tensor]:
+def lowest_masks(height: int, width: int) -> list[np.ndarray]:
     """The places bool[h, w, 1] of each part of the lowest coefficients: see native.prior.lowest_parts."""
-    row, column = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
-    return [mask[..., None] for mask in lowest_parts(row, column)]
+    return [mask[..., None] for mask in lowest_parts(*np.indices((height, width)))]
 
 
-def four_neighbours(x: Tensor, distance: int, corners: bool) -> list[Tensor]:
-    """The four neighbours of each place of f[B, h, w, C], as in native.prior.
+def four_neighbours(x: Tensor, part: int) -> list[Tensor]:
+    """The four neighbours of each place of f[B, h, w, C] that is in a part of the lowest coefficients but the first.
 
-    They are at the corners of a square or in a row and a column.  Values at places that a part does not code are
-    arbitrary.
+    See native.prior.lowest_neighbours.  Values at other places are arbitrary.
     """
-    (up, down), (left, right) = (_either_side(tf.shape(x)[axis], distance) for axis in (1, 2))
-    vertical = [tf.gather(x, at, axis=1) for at in (up, down)]
-    if corners:
-        return [tf.gather(row, at, axis=2) for row in vertical for at in (left, right)]
-    across = [tf.gather(x, at, axis=2) for at in (left, right)]
-    single_row, single_column = tf.shape(x)[1] <= distance, tf.shape(x)[2] <= distance
-    return [
-        *(tf.where(single_row, beside, above) for above, beside in zip(vertical, across, strict=True)),
-        *(tf.where(single_column, above, beside) for above, beside in zip(vertical, across, strict=True)),
-    ]
-
-
-def _either_side(count: Tensor, distance: int) -> list[Tensor]:
-    place = tf.range(count)
-    before = tf.where(place >= distance, place - distance, place + distance)
-    after = tf.where(place + distance < count, place + distance, place - distance)
-    return [tf.clip_by_value(at, 0, count - 1) for at in (before, after)]
+    count, height, width, channels = x.shape
+    places = np.zeros((4, height * width), np.int32)
+    places[:, lowest_places(height, width)[1 + part]] = lowest_neighbours(height, width)[part]
+    near = tf.gather(tf.reshape(x, [count, -1, channels]), places, axis=1)
+    return tf.unstack(tf.reshape(near, [count, 4, height, width, channels]), axis=1)
 
 
 MS_SSIM_FLOOR = 1e-4  # of a mean of contrasts, because a power has no gradient at 0
@@ -220,7 +174,8 @@ def ms_ssim(x: Tensor, y: Tensor, stride: int = 1) -> Tensor:
     only every `stride`th window each way is evaluated.  Blurs and means are matrix products, which on a CPU are
     several times as fast as convolutions and slices and their gradients.
     """
-    channels, planes = x.shape[3], tf.shape(x)[0] * x.shape[3]
+    count, _, _, channels = x.shape
+    planes = count * channels
     x, y = (tf.reshape(tf.transpose(t, [1, 0, 3, 2]), [t.shape[1], planes, t.shape[2]]) for t in (x, y))
     product = tf.ones([planes])
     for scale, weight in enumerate(SSIM_WEIGHTS):
@@ -337,9 +292,9 @@ class _Blur:
         self._down, self._along = tf.constant(_band(height, True)), tf.constant(_band(width, False))
 
     def __call__(self, x: Tensor) -> Tensor:
-        shape, planes = tf.shape(x), [-1, x.shape[-2], x.shape[-1]]
+        planes = [-1, x.shape[-2], x.shape[-1]]
         rows = tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self._along, transpose_b=True), planes)
-        return tf.reshape(tf.matmul(self._down, rows), shape)
+        return tf.reshape(tf.matmul(self._down, rows), x.shape)
 
 
 def _band(side: int, mirror: bool) -> np.ndarray:

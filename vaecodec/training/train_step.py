@@ -72,7 +72,7 @@ def eye_loss(vae: VAE, x: Tensor, quality: Tensor, seed: Tensor) -> Loss:
     gained += MS_SSIM_SHARE * _between(index, PER_MS_SSIM_DECIBEL) * similarity
     gained += PSNR_SHARE * _between(index, PER_DECIBEL) * psnr
     rate = coded.bpp + coded.noisy_bpp - tf.stop_gradient(coded.noisy_bpp)
-    return mean_loss(tf.math.log(rate + LEAST_RATE) - gained, coded.bpp, mse, coded.rates, x.shape[1] * x.shape[2])
+    return mean_loss(tf.math.log(rate + LEAST_RATE) - gained, coded.bpp, mse, coded.lowest_bpp)
 
 
 def prices_of_parts(x: Tensor) -> list[Tensor]:
@@ -160,8 +160,8 @@ class Layout:
         if isinstance(vector, np.ndarray):
             vectors = np.split(vector, np.cumsum(self.sizes)[:-1])
             return {name: part.reshape(s) for name, part, s in zip(self.names, vectors, self.shapes, strict=True)}
-        vectors = tf.split(vector, self.sizes)
-        return {name: tf.reshape(part, s) for name, part, s in zip(self.names, vectors, self.shapes, strict=True)}
+        tensors = zip(self.names, tf.split(vector, self.sizes), self.shapes, strict=True)
+        return {name: part if len(shape) == 1 else tf.reshape(part, shape) for name, part, shape in tensors}
 
     def initial_state(self, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The state at step 0."""

@@ -21,7 +21,6 @@ import tensorflow as tf
 
 from vaecodec.config import (
     ANCHORS,
-    CELL,
     FINER,
     INDICES_PER_ANCHOR,
     LAMBDA_MAX,
@@ -36,7 +35,17 @@ from vaecodec.model import network
 from vaecodec.model.network import ACTIVATION_BITS, INDEX_GAIN, LOC_GAIN
 from vaecodec.native.prior import LOWEST_DISTANCES
 from vaecodec.training import operations
-from vaecodec.training.densities import Trellis, bits, distributions, latent_density
+from vaecodec.training.densities import (
+    KNOTS,
+    Trellis,
+    bits,
+    centroid,
+    distributions,
+    joined,
+    latent_density,
+    sums_at_mask,
+    sums_of_parts,
+)
 from vaecodec.training.layers import Float, Quantised, Shapes, on_grid, straight_through
 from vaecodec.training.operations import details, from_halves, ms_ssim, to_halves, with_magnitudes
 from vaecodec.transforms.latents import subband_of
@@ -47,7 +56,6 @@ Tensor = Any
 Weights = dict[str, np.ndarray]
 SQUARED_ERROR_PER_MS_SSIM = 2300.0  # equal weight with 1 - MS-SSIM; `small` gives 2100 to 2400 on held-out photographs
 ALL_OCTAVES = OCTAVES + 1
-KNOTS = 24  # centroids are learned at every second scale index, and are constant beyond the last knot
 TAIL_RATIOS = (math.log(0.75), math.log(1.6))  # initial logarithms
 LOWEST_SIGMA = 37.0  # initial scale of the lowest coefficients, in quantisation steps
 SUBBAND_SIGMA = 0.31
@@ -116,18 +124,7 @@ def _scale_activation(sigma: float) -> float:
 
 def add_noise(x: Tensor, seed: Tensor) -> Tensor:
     """Add U(-1/2, 1/2): a sample of the unit box around x, the posterior (Balle et al. 2017, section 3)."""
-    return x + tf.random.stateless_uniform(tf.shape(x), seed, -0.5, 0.5, x.dtype)
-
-
-def centroid(table: Tensor, symbols: Tensor, index: Tensor) -> Tensor:
-    """The values that symbols represent, less the mean: symbols shifted by their magnitude and scale index."""
-    size = tf.abs(symbols)
-    place = tf.clip_by_value(index / 2.0, 0.0, KNOTS - 2.0)
-    knot = tf.floor(place)
-    fraction, flat = place - knot, tf.reshape(table, [-1])
-    entry = 2 * tf.cast(knot, tf.int32) + tf.cast(size > 1.5, tf.int32)
-    shift = tf.gather(flat, entry) * (1.0 - fraction) + tf.gather(flat, entry + 2) * fraction
-    return symbols + tf.sign(symbols) * shift
+    return x + tf.random.stateless_uniform(x.shape, seed, -0.5, 0.5, x.dtype)
 
 
 def lambda_of(quality: Tensor) -> Tensor:
@@ -150,7 +147,7 @@ class Part(NamedTuple):
 
     density: distributions.Distribution
     index: Tensor  # scale indices
-    mask: Tensor | None  # bool: places that belong to the part; None for all
+    mask: np.ndarray | None  # bool: places that belong to the part; None for all
 
 
 class Coded(NamedTuple):
@@ -158,7 +155,7 @@ class Coded(NamedTuple):
 
     bpp: Tensor
     noisy_bpp: Tensor  # of values with noise, which have a gradient in the weights of the analysis
-    rates: list[Tensor]  # bits of each part
+    lowest_bpp: Tensor
     likelihood: distributions.Distribution  # p(x | y)
 
 
@@ -241,19 +238,20 @@ class VAE:
             *(half for octave in (coarsest, *reversed(octaves)) for half in to_halves(octave))
         ]
 
-    def parts(self, gains: Gains, lmbda: Tensor, shape: Tensor) -> Generator[Part, Tensor, None]:
+    def parts(self, gains: Gains, lmbda: Tensor, shape: tuple[int, ...]) -> Generator[Part, Tensor, None]:
         """Yield the distributions of p(y) p(x | y) part by part, and receive the values of each.
 
-        `shape` is [B, h, w, C], that of the lowest coefficients.  Values are 0 at places outside the mask of a part.
+        `shape` is [B, h, w], that of y.  Values are 0 at places outside the mask of a part.
         The last part is p(x | y), with neither scale indices nor values.
         """
-        prior, config, width = Quantised(self.weights, gains.conditions), self.config, SUBBANDS * self.config.channels
-        start = tf.broadcast_to(gains.conditions["start"], tf.concat([shape[:3], [2 * config.channels]], 0))
+        prior, config = Quantised(self.weights, gains.conditions), self.config
+        count, height, width = shape[0], shape[1] // 2, shape[2] // 2  # of the lowest coefficients
+        start = tf.broadcast_to(gains.conditions["start"], [count, height, width, 2 * config.channels])
         loc, index = tf.split(start, 2, -1)
-        first_mask, *masks = operations.lowest_masks(shape[1], shape[2])
+        first_mask, *masks = operations.lowest_masks(height, width)
         low = yield self._part(LOC_GAIN * loc, INDEX_GAIN * index, first_mask)
-        for part, ((distance, corners), mask) in enumerate(zip(LOWEST_DISTANCES, masks, strict=True)):
-            near = operations.four_neighbours(low, distance, corners)
+        for part, mask in enumerate(masks):
+            near = operations.four_neighbours(low, part)
             mean = on_grid(tf.add_n(near) / 4, ACTIVATION_BITS)
             inputs = [prior.compand(tf.stop_gradient(x)) for x in (*(x - mean for x in near), mean)]
             loc, index = network.lowest_part(prior, config, part, with_magnitudes(*inputs))
@@ -272,7 +270,7 @@ class VAE:
             parents = from_halves(first, second)
             octaves.insert(0, parents)
             if octave:
-                gain = gains.subbands[..., octave * width : (octave + 1) * width]
+                gain = gains.subbands[..., octave * parents.shape[3] : (octave + 1) * parents.shape[3]]
                 low = operations.inverse_octave(low, parents / gain)
             if octave == OCTAVES:
                 low_pass, parents = low, octaves.pop()
@@ -290,11 +288,10 @@ class VAE:
         nearest = tf.round(residual)
         smaller = tf.sign(residual) * tf.maximum(tf.abs(nearest) - 1.0, 0.0)
 
-        def cost(symbols: Tensor) -> Tensor:
-            error = residual - centroid(table, symbols, index)
-            return error * error + SQUARED_STEPS_PER_BIT * price * bits(density, density.loc + symbols)
-
-        return tf.stop_gradient(tf.where(cost(smaller) < cost(nearest), smaller, nearest))
+        symbols = tf.stack([nearest, smaller])
+        error = residual - centroid(table, symbols, index)
+        cost = error * error + SQUARED_STEPS_PER_BIT * price * bits(density, density.loc + symbols)
+        return tf.stop_gradient(tf.where(cost[1] < cost[0], smaller, nearest))
 
     def distortion(self, x: Tensor, density: distributions.Distribution, lmbda: Tensor) -> tuple[Tensor, Tensor]:
         """(lambda * distortion in bits a pixel, squared error) f32[B] of x f32[B, H, W, C] under p(x | y)."""
@@ -320,7 +317,7 @@ class VAE:
         coded = self.code(x, quality, seed, hard, trellis)
         distortion, mse = self.distortion(x, coded.likelihood, lmbda)
         rate = coded.bpp + coded.noisy_bpp - tf.stop_gradient(coded.noisy_bpp)
-        return mean_loss((rate + distortion) / tf.sqrt(lmbda), coded.bpp, mse, coded.rates, x.shape[1] * x.shape[2])
+        return mean_loss((rate + distortion) / tf.sqrt(lmbda), coded.bpp, mse, coded.lowest_bpp)
 
     def code(
         self,
@@ -336,9 +333,10 @@ class VAE:
         scaled = self.analysis(x, gains) * gains.gain
         if hard:
             scaled = tf.stop_gradient(scaled)
-        frozen = replace(self, weights={name: tf.stop_gradient(value) for name, value in self.weights.items()})
-        rates, noisy_rates = [], []
-        parts = self.parts(gains, lmbda, tf.shape(scaled) // [1, 2, 2, CELL])
+        fixed = {name: tf.stop_gradient(self.weights[name]) for name in ("centroid", "tail/log_ratio", "tail/logit")}
+        frozen = replace(self, weights=fixed)  # to choose symbols
+        masks, indices, moving, exact, rates = [], [], [], [], []
+        parts = self.parts(gains, lmbda, scaled.shape[:3])
         density, index, mask = next(parts)
         for number, target in enumerate(self.targets(scaled, gains)):
             loc, fixed_index = density.loc, tf.stop_gradient(index)
@@ -348,16 +346,25 @@ class VAE:
             else:
                 symbols = frozen.choose_symbols(density, fixed_index, target, prices[number] if prices else 1.0)
                 # The gradient treats a symbol as its target relative to the mean.
-                moving = straight_through(tf.stop_gradient(target) - loc, symbols)
-                rates.append(_image_bits(latent_density(0.0 * loc, index, *self.tail()), moving, mask))
+                moving.append(straight_through(tf.stop_gradient(target) - loc, symbols))
                 value = loc + centroid(self.weights["centroid"], symbols, fixed_index)
-            noisy = add_noise(target - loc, seed + [number, 0])
-            noisy_rates.append(_image_bits(latent_density(0.0 * loc, fixed_index, *frozen.tail()), noisy, mask))
+            if mask is not None:
+                masks.append(mask)
+            indices.append(index)
+            exact.append(target - loc)
             value = on_grid(value + target - tf.stop_gradient(target), ACTIVATION_BITS)
             density, index, mask = parts.send(value if mask is None else tf.where(mask, value, 0.0))
+        lowest_mask = np.concatenate([np.repeat(mask, self.config.channels, -1).ravel() for mask in masks])
+        index, mean = joined(indices), tf.zeros([], x.dtype)  # all values are relative to their means
+        if trellis:
+            lowest, total = sums_of_parts(rates)
+        else:
+            rate = bits(latent_density(mean, index, *self.tail()), joined(moving))
+            lowest, total = sums_at_mask(rate, lowest_mask)
+        noisy_rate = bits(latent_density(mean, tf.stop_gradient(index), *frozen.tail()), add_noise(joined(exact), seed))
+        _, noisy_total = sums_at_mask(noisy_rate, lowest_mask)
         pixels = x.shape[1] * x.shape[2]
-        bpp, noisy_bpp = tf.add_n(rates) / pixels, tf.add_n(noisy_rates) / pixels
-        return Coded(bpp, noisy_bpp, rates, density)
+        return Coded(total / pixels, noisy_total / pixels, lowest / pixels, density)
 
     def prior_loss(self, x: Tensor, quality: Tensor, trellis: Trellis) -> Loss:
         """The loss that the trellis minimises, of x u8[B, H, W, C], sides multiples of 64; it trains the prior alone.
@@ -366,7 +373,7 @@ class VAE:
         """
         gains, lmbda = self.gains(quality), lambda_of(quality)
         scaled = self.analysis(tf.cast(x, tf.float32), gains) * gains.gain
-        parts = self.parts(gains, lmbda, tf.shape(scaled) // [1, 2, 2, CELL])
+        parts = self.parts(gains, lmbda, scaled.shape[:3])
         density, index, mask = next(parts)
         rates, errors = [], []
         targets = self.targets(tf.stop_gradient(scaled), gains)
@@ -377,19 +384,13 @@ class VAE:
             if number + 1 < len(targets):  # the last is followed by p(x | y), which is not trained
                 density, index, mask = parts.send(values)
         pixels = x.shape[1] * x.shape[2]
-        bpp, error = tf.add_n(rates) / pixels, tf.add_n(errors) / pixels
+        lowest, total = sums_of_parts(rates)
+        bpp, error = total / pixels, tf.add_n(errors) / pixels
         mse = error / lmbda * (self.config.lambda_channels / self.config.channels)
-        return mean_loss((bpp + error) / tf.sqrt(lmbda), bpp, mse, rates, pixels)
+        return mean_loss((bpp + error) / tf.sqrt(lmbda), bpp, mse, lowest / pixels)
 
 
-def mean_loss(loss: Tensor, bpp: Tensor, mse: Tensor, rates: list[Tensor], pixels: int) -> Loss:
-    """Means over the batch, of f32[B] and the bits f32[B] of each part."""
+def mean_loss(loss: Tensor, bpp: Tensor, mse: Tensor, lowest_bpp: Tensor) -> Loss:
+    """Means over the batch, of f32[B]."""
     psnr = tf.reduce_mean(-10.0 * tf.math.log(tf.maximum(mse, 1e-3) / 255.0**2) / math.log(10.0))
-    lowest_bpp = tf.reduce_mean(tf.add_n(rates[: 1 + len(LOWEST_DISTANCES)])) / pixels
-    return Loss(tf.reduce_mean(loss), tf.reduce_mean(bpp), psnr, lowest_bpp)
-
-
-def _image_bits(density: distributions.Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Bits f32[B] of each image, at the places of the mask."""
-    rates = bits(density, x)
-    return tf.reduce_sum(rates if mask is None else tf.where(mask, rates, 0.0), [1, 2, 3])
+    return Loss(tf.reduce_mean(loss), tf.reduce_mean(bpp), psnr, tf.reduce_mean(lowest_bpp))

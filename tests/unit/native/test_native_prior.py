@@ -148,12 +148,12 @@ def test_neighbours_of_the_lowest_are_those_of_training(shape):
     from vaecodec.training import operations
 
     levels = np.random.default_rng(0).normal(size=(*shape, 2))
-    masks = operations.lowest_masks(*map(tf.constant, shape))
+    masks = operations.lowest_masks(*shape)
     for mask, places in zip(masks, lowest_places(*shape), strict=True):
         assert np.array_equal(np.flatnonzero(mask), places)
-    parts = zip(LOWEST_DISTANCES, lowest_places(*shape)[1:], lowest_neighbours(*shape), strict=True)
-    for (distance, corners), places, neighbours in parts:
-        expected = operations.four_neighbours(tf.constant(levels[None]), distance, corners)
+    parts = zip(lowest_places(*shape)[1:], lowest_neighbours(*shape), strict=True)
+    for part, (places, neighbours) in enumerate(parts):
+        expected = operations.four_neighbours(tf.constant(levels[None]), part)
         for expected_values, places_of_neighbours in zip(expected, neighbours, strict=True):
             assert np.array_equal(
                 expected_values[0].numpy().reshape(-1, 2)[places], levels.reshape(-1, 2)[places_of_neighbours]

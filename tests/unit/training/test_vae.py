@@ -11,9 +11,9 @@ from support.images import synthetic_image
 from support.models import random_weights
 from vaecodec.config import LAMBDA_MAX, LAMBDA_MIN, Config
 from vaecodec.model.network import ACTIVATION_BITS
-from vaecodec.training.densities import bits, latent_density
+from vaecodec.training.densities import bits, centroid, latent_density
 from vaecodec.training.layers import EXCESS_LIMIT, TRANSFORM_LIMIT, Float, clip_with_penalty, on_grid
-from vaecodec.training.vae import VAE, add_noise, centroid, initial_weights, lambda_of, specification
+from vaecodec.training.vae import VAE, add_noise, initial_weights, lambda_of, specification
 
 CONFIG = Config(fine=8, fine_blocks=1, coarse=8, coarse_blocks=1, prior=12, coarser=8, hyper_width=8)
 
@@ -31,7 +31,7 @@ def test_loss_is_the_negative_elbo(vae, random):
     loss = model.loss(tf.constant(x), quality, tf.constant([1, 2]), hard=True)
     gains, lmbda = model.gains(quality), lambda_of(quality)
     scaled = model.analysis(tf.constant(x, tf.float32), gains) * gains.gain
-    parts, bits_of_latents = model.parts(gains, lmbda, tf.constant([1, 2, 4, 3])), 0.0
+    parts, bits_of_latents = model.parts(gains, lmbda, (1, 4, 8)), 0.0
     density, index, mask = next(parts)
     for target in model.targets(scaled, gains):
         symbols = model.choose_symbols(density, index, target)
