@@ -50,6 +50,7 @@ def reciprocal(n):
 SOFTPLUS = [math.floor(256 * math.log1p(math.exp(-x / 256)) + 0.5) for x in range(3072)]
 GAP = [math.floor(-256 * math.log(-math.expm1(-max(x, 1) / 256)) + 0.5) for x in range(3072)]
 WINDOWS = {0: [(2, 4)], 1: [(2, 4)], 2: [(1, 6), (3, 1)], 3: [(1, 6), (2, 4), (4, 1)]}
+WINDOWS[4] = WINDOWS[3]
 
 
 def softplus(x):
@@ -74,7 +75,13 @@ def shape_input(node, centre, m, step):
     def place(d):
         return clip(d * inverse >> 10, 2**20)
 
-    if node < 2:
+    if isinstance(node, tuple):  # section 9
+        _, bucket, negative = node
+        centre, start, size = -centre if negative else centre, (2 + bucket % 2) << (bucket >> 1), 1 << (bucket >> 1)
+        ends = (64 * start, 64 * start + 32 * size, 64 * start + 64 * size)
+        i, j, k = (place((end - 96) * step - centre) for end in ends)
+        value = j + gap(k - j) - softplus(-k) - (i + gap(j - i) - softplus(-i))
+    elif node < 2:
         low, high = place(-32 * step - centre), place(32 * step - centre)
         i, j = softplus(low), softplus(-high)
         value = j - i if node == 1 else gap(high - low) - i - softplus(i - j)
@@ -157,6 +164,9 @@ class Plane:
         self.counters = defaultdict(lambda: [2**21, 0])
         self.level, self.windows = level, WINDOWS[level]
         first = [4300] * 7 + [0] + [8000] * (level + 3) if level else [7000] * 7 + [0]
+        if level == 4:
+            first = [4300] * 7 + [0] + [3500] * 11
+        self.maps = defaultdict(lambda: [squash(clip(128 * n - 2048, 2047)) for n in range(33)])
         self.mixers = defaultdict(first.copy)
         self.f = [np.zeros((height, width), np.int64) for _ in self.windows]
         self.deviations = {}
@@ -232,8 +242,13 @@ class Plane:
                 inputs[n] = inputs[n] * (256 * (2 * k + 1) // (2 * k + 4)) >> 8
             inputs += [shape_input(node, centre, m, 2 * self.bound + 1) for centre, (m, _) in self.shapes]
             mixers.append(self.mixers[node, "sides", contexts[2][:2]])
+        if self.level == 4:
+            mixers.append(self.mixers[node, "height", self.height])
         sums = [sum((u >> 4) * x for u, x in zip(mixer, inputs, strict=True)) >> 12 for mixer in mixers]
-        bit = self.code(squash(sum(sums) * 21846 >> 16 if self.level else sum(sums) >> 1))
+        if self.level == 4:
+            bit = self.code_mapped(self.maps[node, self.map_sides], sum(sums) >> 2)
+        else:
+            bit = self.code(squash(sum(sums) * 21846 >> 16 if self.level else sum(sums) >> 1))
         for mixer, total in zip(mixers, sums, strict=True):
             error = (65536 * bit - squash(total)) * 20 >> 10
             for n in range(len(inputs)):
@@ -241,6 +256,15 @@ class Plane:
         for counter in counters:
             p, k = counter
             counter[:] = p + (((2**22 - 1) * bit - p >> 7) * (655360 // (10 * k + 16)) >> 9), min(k + 1, 250)
+        return bit
+
+    def code_mapped(self, values, odds):
+        """Section 9."""
+        n, rest = divmod(clip(odds, 2047) + 2048, 128)
+        mapped = (values[n] * (128 - rest) + values[n + 1] * rest) >> 7
+        bit = self.code(clip((squash(odds) + mapped) >> 1, 16, 65520))
+        n += rest >= 64
+        values[n] += (65535 * bit - values[n]) * 12 >> 10
         return bit
 
     def residual(self, contexts, energy_log):
@@ -252,6 +276,9 @@ class Plane:
             bucket += 1
         rest = 0
         for n in range(bucket >> 1):
+            if n == 0 and self.level == 4:
+                rest = self.decide(("half", bucket, negative), contexts, energy_log)
+                continue
             place = 0 if n == 0 else 1 + rest if n == 1 else n + 1
             entry = bucket, negative, min(energy_log >> 1, 23) % 16, place
             p = self.plain[entry]
@@ -381,6 +408,17 @@ class Plane:
         )  # fmt: skip
         if self.level:
             self.place_shapes(y, x, predictions, M, P, o1, energy_log, contexts)
+        if self.level == 4:
+            self.height = P * 32 >> depth
+            self.map_sides = nine((unit * WW - M) >> (5 + r)), nine((unit * NE - M) >> (5 + r))
+            guesses = [median, 2 * W - WW, 2 * N - NN, W + NE - N, W + N - NW]
+            for n, plane in enumerate(self.before):
+                guesses[1 + 2 * n] = W + plane.sample(y, x) - plane.sample(y, x - 1)
+                guesses[2 + 2 * n] = N + plane.sample(y, x) - plane.sample(y - 1, x)
+            place = min(energy_log, 95)
+            for n, guess in enumerate(guesses):
+                deviation = self.deviations.setdefault(("guess", n, place), [first_deviation(place), 0])
+                self.shapes.append((unit * guess - 64 * P, deviation))
         residual = self.residual(contexts, energy_log)
         value = clip(P + residual * (2 * self.bound + 1), 0, top)
         self.x[y, x], self.estimates[y, x] = value, self.estimate(value, residual, M, energy)
@@ -399,7 +437,7 @@ def decode(payload):
     crc, kind, channels, depth, bound, height, width = struct.unpack_from("<I4B2I", payload)
     bound, level = bound % 32, bound // 32
     require(kind == 76 and 1 <= channels <= 4 and 1 <= depth <= 16, "adaptive: its header")
-    require(bound <= 16 and level <= 3, "adaptive: its bound or level")
+    require(bound <= 16 and level <= 4, "adaptive: its bound or level")
     require(1 <= height <= 65535 and 1 <= width <= 65535, "adaptive: its size")
     start = 16 + 4 * channels
     require(len(payload) >= start, "adaptive: too short")

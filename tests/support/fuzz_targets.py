@@ -98,6 +98,7 @@ def lossless_payloads() -> Iterator[bytes]:
         image = synthetic_channels(5, 9, channels)
         yield lossless.encode(image)
         yield lossless.encode(image, 2)
+        yield lossless.encode(image, effort=9)
         yield lossless.encode(image.astype(np.uint16) * 200)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vaecodec.native.reference.lossless_bits import CLASSES, Bits, Shape, clip
 
-CHANNELS_MAX, DEPTH_MAX, BOUND_MAX, LEVEL_MAX = 4, 16, 16, 3
+CHANNELS_MAX, DEPTH_MAX, BOUND_MAX, LEVEL_MAX = 4, 16, 16, 4
 AHEAD_MAX = 12  # rows that a plane may be ahead of one that sees it
 PAD, BLOCK = 8, 8
 FINE = 3  # bits of estimates of samples below those of samples, with a bound
@@ -24,7 +24,8 @@ NUMBERS = ((19,), (12, 7), (8, 6, 5))  # features in the plane itself, in the on
 FEATURES, SERIAL, RIDGE = 19, 3, 200
 PAIRS = list(combinations_with_replacement(range(FEATURES + 1), 2))
 BIAS_COUNT_MAX, DEVIATION_COUNT_MAX, DEVIATIONS = 255, 100, 96
-WINDOWS = (((2, 4),), ((2, 4),), ((1, 6), (3, 1)), ((1, 6), (2, 4), (4, 1)))  # by level: radius in blocks, decay
+THREE_WINDOWS = (1, 6), (2, 4), (4, 1)
+WINDOWS = (((2, 4),), ((2, 4),), ((1, 6), (3, 1)), THREE_WINDOWS, THREE_WINDOWS)  # by level: radius in blocks, decay
 
 
 def order_of_planes(channels: int) -> tuple[int, ...]:
@@ -200,9 +201,9 @@ class PlaneCoder:
     def _place_shapes(
         self, plane: _Plane, y: int, x: int, predictions: list[int], base: int, o1: int, keys: list[tuple[int, int]]
     ) -> list[list[int]]:
-        """Place the shapes of a sample around predictions of fits, then the final one; returns their deviations.
+        """Place the shapes of a sample around predictions of fits, the final one and guesses; returns their deviations.
 
-        `keys` are those of the final one's three deviations.
+        `keys` are those of the deviations of the final one, which has three, and of guesses.
         """
         places = []
         for fit, misses in enumerate(plane.misses):
@@ -214,9 +215,9 @@ class PlaneCoder:
             if key not in plane.deviations:
                 octave, part = divmod(key[1] - 1, 4)
                 start = 819 + (128 * (4 + part) << min(octave, 18) if key[1] else 0)
-                plane.deviations[key] = [start if n <= len(places) else 0, 0]
+                plane.deviations[key] = [0 if key[0] in (4, 5) else start, 0]
             deviations.append(plane.deviations[key])
-            if n > len(places) and not deviations[n][1]:
+            if key[0] in (4, 5) and not deviations[n][1]:
                 deviations[n][0] = deviations[len(places)][0]
         pairs = zip(predictions, deviations, strict=True)
         step = 2 * self._bound + 1
@@ -241,6 +242,7 @@ class PlaneCoder:
         before = self._planes[index - 1] if count else plane
         other_above, other = before.samples[y + 2 : y + 4].tolist()
         other_errors = before.errors[y + 3].tolist()
+        others_above, others = (self._planes[index - 2] if count > 1 else plane).samples[y + 2 : y + 4].tolist()
         first_errors = self._planes[index - 2].errors[y + 3].tolist() if count > 1 else other_errors
         scales = []
         for n in range(width):
@@ -313,6 +315,19 @@ class PlaneCoder:
                 bits.sides = nine(dN) * 9 + nine(dW)
                 keys = [(3, min(log_all, DEVIATIONS - 1)), (4, contexts[6]), (5, contexts[1])]
                 predictions = [*fitted, mean, mean, mean]
+            if self._level == 4:
+                bits.height = prediction << 5 >> depth
+                bits.map_sides = nine((unit * WW - mean) >> (5 + less)) * 9 + nine((unit * NE - mean) >> (5 + less))
+                guesses = (
+                    median,
+                    W + other[x] - other[x - 1] if count else 2 * W - WW,
+                    N + other[x] - other_above[x] if count else 2 * N - NN,
+                    W + others[x] - others[x - 1] if count > 1 else W + NE - N,
+                    N + others[x] - others_above[x] if count > 1 else W + N - NW,
+                )
+                keys += [(6 + n, min(log_all, DEVIATIONS - 1)) for n in range(len(guesses))]
+                predictions += [unit * guess for guess in guesses]
+            if self._level:
                 deviations = self._place_shapes(plane, y, x, predictions, 64 * prediction, o1, keys)
             residual = value - prediction
             residual = -((bound - residual) // step) if residual < 0 else (residual + bound) // step

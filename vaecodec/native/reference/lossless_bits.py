@@ -12,8 +12,11 @@ from functools import lru_cache
 import numpy as np
 
 RATE, COUNT_MAX, WEIGHT_MAX = 20, 250, 1 << 20
-FIRST_WEIGHT, CLASSES = 7000, 24
-DEEP_WEIGHTS = 4300, 8000  # of counters and shapes at levels above 0
+FIRST_WEIGHT, CLASSES, SIDES = 7000, 24, 81
+SHAPES = 0, 4, 5, 6, 11  # by level
+DEEP_WEIGHTS = 4300, 8000, 3500  # of counters at levels above 0, of shapes, and of shapes at level 4
+HALVES = 64  # first of the nodes for the halves of buckets, at level 4
+MAP_POINTS, MAP_RATE = 33, 12
 DECAY = 4593706758521714574  # exp(-1/256) * 2^62
 
 
@@ -77,7 +80,14 @@ class Shape:
 
     def odds(self, node: int) -> int:
         """The logarithm of the odds of a decision, in 1/256, within 2047."""
-        if node < 2:
+        if node >= HALVES:
+            bucket, centre = (node - HALVES) >> 1, -self._centre if node & 1 else self._centre
+            start, size = (2 + (bucket & 1)) << (bucket >> 1), 1 << (bucket >> 1)
+            points = (64 * start, 64 * start + 32 * size, 64 * (start + size))
+            near, middle, far = (self._place((point - 96) * self._step - centre) for point in points)
+            upper = middle + self._gap(far - middle) - self._softplus(-far)
+            odds = upper - near - self._gap(middle - near) + self._softplus(-near)
+        elif node < 2:
             low, high = (self._place(side * self._step - self._centre) for side in (-32, 32))
             upper, lower = self._softplus(low), self._softplus(-high)
             odds = lower - upper if node else self._gap(high - low) - upper - self._softplus(upper - lower)
@@ -95,15 +105,20 @@ class Bits:
     def __init__(self, level: int) -> None:
         weights = [FIRST_WEIGHT] * 7 + [0]
         if level:
-            weights = [DEEP_WEIGHTS[0]] * 7 + [0] + [DEEP_WEIGHTS[1]] * (level + 3)
+            weights = [DEEP_WEIGHTS[0]] * 7 + [0] + [DEEP_WEIGHTS[1 + (level > 3)]] * SHAPES[level]
         self.shapes: list[Shape] = []
         self.sides: int | None = None  # the class of the third mixer, at levels above 0
+        self.height: int | None = None  # the class of the fourth mixer, at level 4
+        self.map_sides = 0  # the class of the maps, at level 4
         self.low, self.high, self.code, self.position = 0, 0xFFFFFFFF, 0, 0
         self.data: bytes | None = None
         self.out = bytearray()
         self.counters: dict[tuple[int, int], int] = defaultdict(lambda: 1 << 31)  # 22 bits of probability, 10 of count
         self.mixers: dict[tuple[int, int], list[int]] = defaultdict(weights.copy)
         self.raw: dict[tuple[int, int, int], int] = defaultdict(lambda: 32768)
+        self.maps: dict[tuple[int, int], list[int]] = defaultdict(
+            lambda: [self.squash(clip(128 * n - 2048, -2047, 2047)) for n in range(MAP_POINTS)]
+        )
         self.contexts: list[int] = []
         self.error_class = 0
         self.tables = Tables()
@@ -143,8 +158,13 @@ class Bits:
                 inputs[n] = inputs[n] * self.tables.trust[counter & 1023] >> 8
             inputs += [shape.odds(node) for shape in self.shapes]
             mixers.append(self.mixers[CLASSES + self.sides, node])
+        if self.height is not None:
+            mixers.append(self.mixers[CLASSES + SIDES + self.height, node])
         sums = [sum((w >> 4) * x for w, x in zip(mixer, inputs, strict=True)) >> 12 for mixer in mixers]
-        bit = self.code_bit(bit, self.squash(sum(sums) * 21846 >> 16 if len(sums) == 3 else sum(sums) >> 1))
+        if len(sums) == 4:
+            bit = self.code_mapped(node, bit, sum(sums) >> 2)
+        else:
+            bit = self.code_bit(bit, self.squash(sum(sums) * 21846 >> 16 if len(sums) == 3 else sum(sums) >> 1))
         for mixer, total in zip(mixers, sums, strict=True):
             error = ((bit << 16) - self.squash(total)) * RATE >> 10
             mixer[:] = [
@@ -157,10 +177,20 @@ class Bits:
             self.counters[place] = p << 10 | (count + (count < COUNT_MAX))
         return bit
 
+    def code_mapped(self, node: int, bit: bool, odds: int) -> bool:
+        """Code a decision with the mean of the probability of `odds` and of what a map has learned for them."""
+        values, place = self.maps[self.map_sides, node], clip(odds, -2047, 2047) + 2048
+        n, rest = place >> 7, place & 127
+        mapped = (values[n] * (128 - rest) + values[n + 1] * rest) >> 7
+        bit = self.code_bit(bit, clip((self.squash(odds) + mapped) >> 1, 16, 65520))
+        n += rest >= 64
+        values[n] += ((65535 if bit else 0) - values[n]) * MAP_RATE >> 10
+        return bit
+
     def residual(self, depth: int, residual: int) -> int:
         """Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
 
-        Bucket n holds magnitudes from ((2 + n % 2) << n // 2) - 1.
+        Bucket n holds magnitudes from ((2 + n % 2) << n // 2) - 1.  At level 4 the first of its bits is a decision.
         """
         if self.decide(0, residual == 0):
             return 0
@@ -171,9 +201,13 @@ class Bits:
             bucket += 1
         bits, rest = bucket >> 1, 0
         for n in range(bits):
-            place = 2 * bucket + negative, self.error_class & 15, (0, 1 + rest)[n] if n < 2 else n + 1
-            p = self.raw[place]
-            bit = self.code_bit(bool((magnitude - starts[bucket]) >> (bits - 1 - n) & 1), clip(p, 64, 65472))
-            self.raw[place] = p + ((65535 * bit - p) >> 6)
+            bit = bool((magnitude - starts[bucket]) >> (bits - 1 - n) & 1)
+            if self.height is not None and not n:
+                bit = self.decide(HALVES + 2 * bucket + negative, bit)
+            else:
+                place = 2 * bucket + negative, self.error_class & 15, (0, 1 + rest)[n] if n < 2 else n + 1
+                p = self.raw[place]
+                bit = self.code_bit(bit, clip(p, 64, 65472))
+                self.raw[place] = p + ((65535 * bit - p) >> 6)
             rest = 2 * rest + bit
         return 1 - starts[bucket] - rest if negative else starts[bucket] + rest - 1

@@ -59,24 +59,27 @@ VC_INLINE int32_t ll_blend(const ll_plane *plane, const int32_t *fitted, int32_t
     return (int32_t)((sum + (total >> 1)) / total);
 }
 
-// Place the shapes of a sample: one around each fit's prediction, and three around the final one.
+// Place the shapes of a sample: one around each fit's prediction, three around the final one, one around each guess.
 VC_INLINE void ll_place_shapes(const ll_plane *plane, ll_bits *b, const int32_t *fitted, int32_t mean,
-                               int32_t prediction, int32_t y, int32_t x, int32_t o1, int32_t log_all,
-                               const int32_t *contexts) {
+                               const int32_t *guesses, int32_t prediction, int32_t y, int32_t x, int32_t o1,
+                               int32_t log_all, const int32_t *contexts) {
     int32_t *final = plane->deviations + 2 * (LL_FITS * LL_DEVIATIONS + ll_min(log_all, LL_DEVIATIONS - 1));
+    int32_t *others = plane->deviations + 2 * (LL_FITS + 1 + LL_GUESSES) * LL_DEVIATIONS;
     ll_shapes *shapes = &b->shapes;
-    shapes->count = plane->fits + 3;
+    shapes->count = plane->fits + 3 + (guesses ? LL_GUESSES : 0);
     for (int32_t n = 0; n < shapes->count; n++) {
         const int32_t third = n - plane->fits;
         if (third < 0) {
             const int32_t class = ll_log((ll_missed(plane, n, y, x, 1) + 8 * o1) >> 3);
             shapes->deviation[n] = plane->deviations + 2 * (n * LL_DEVIATIONS + ll_min(class, LL_DEVIATIONS - 1));
-        } else {
+        } else if (third < 3) {
             const int32_t place = third == 1 ? contexts[6] - 512 - 5 * 2048 : 2048 + contexts[1] - 512;
-            shapes->deviation[n] = third ? plane->deviations + 2 * ((LL_FITS + 1) * LL_DEVIATIONS + place) : final;
+            shapes->deviation[n] = third ? others + 2 * place : final;
             if (!shapes->deviation[n][1]) shapes->deviation[n][0] = final[0];
+        } else {
+            shapes->deviation[n] = final + 2 * (third - 2) * LL_DEVIATIONS;
         }
-        shapes->centre[n] = (third < 0 ? fitted[n] : mean) - prediction * 64;
+        shapes->centre[n] = (third < 0 ? fitted[n] : third < 3 ? mean : guesses[third - 3]) - prediction * 64;
         shapes->inverse[n] = 27962027 / (shapes->deviation[n][0] + 341);
     }
 }
@@ -117,6 +120,7 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
     // The planes before; where none is seen, any row: its values are multiplied by 0 or not chosen.
     const ll_plane *before = seen ? planes - 1 : planes, *first = seen > 1 ? planes - 2 : before;
     const int32_t *other = ll_line(before->samples, stride, y), *other_above = ll_line(before->samples, stride, y - 1);
+    const int32_t *others = ll_line(first->samples, stride, y), *others_above = ll_line(first->samples, stride, y - 1);
     const int32_t *other_errors = ll_line(before->errors, stride, y), *first_errors = ll_line(first->errors, stride, y);
     for (int32_t x = 0; x < width; x++) {
         const int32_t value = plane->coded[x], W = samples[x - 1], WW = samples[x - 2], N = above[x], NW = above[x - 1];
@@ -186,11 +190,25 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
             __builtin_prefetch(b->counters[n]);
         }
         const int32_t class = ll_min(log_all >> 1, LL_CLASSES - 1);
-        const int32_t inputs = deep ? LL_DEEP_INPUTS : LL_INPUTS;
+        const int32_t inputs = deep > 1 ? LL_DEEPEST_INPUTS : deep ? LL_DEEP_INPUTS : LL_INPUTS;
         b->mixer_of_class = plane->mixers + (1 + class) * plane->nodes * inputs;
         if (deep) {
             b->mixer_of_sides = plane->mixers + (1 + LL_CLASSES + dN * 9 + dW) * plane->nodes * inputs;
-            ll_place_shapes(plane, b, fitted, mean, prediction, y, x, o1, log_all, contexts);
+            // Guesses: without a fit, by the change of a plane before or along a line.
+            const int32_t guesses[LL_GUESSES] = {
+                unit * median,
+                unit * (seen ? W + other[x] - other[x - 1] : 2 * W - WW),
+                unit * (seen ? N + other[x] - other_above[x] : 2 * N - NN),
+                unit * (seen > 1 ? W + others[x] - others[x - 1] : W + NE - N),
+                unit * (seen > 1 ? N + others[x] - others_above[x] : W + N - NW),
+            };
+            if (deep > 1) {
+                const int32_t dWW = ll_nine((WW * unit - mean) >> (5 + less));
+                const int32_t dNE = ll_nine((NE * unit - mean) >> (5 + less)), height = prediction << 5 >> depth;
+                b->mixer_of_height = plane->mixers + (1 + LL_CLASSES + LL_SIDES + height) * plane->nodes * inputs;
+                b->maps = plane->maps + (ptrdiff_t)(dWW * 9 + dNE) * plane->nodes * LL_MAP_POINTS;
+            }
+            ll_place_shapes(plane, b, fitted, mean, deep > 1 ? guesses : NULL, prediction, y, x, o1, log_all, contexts);
         }
         b->raw = plane->raw + (class & 15) * 16;
         // The residual, quantised to steps of 2 * bound + 1.
@@ -248,6 +266,9 @@ VC_INLINE void ll_rows(int decode, int deep, uint8_t *memory, int64_t plane_size
     b->tables = tables;
     b->mixer = plane->mixers;
     b->shapes.step = 2 * bound + 1;
+    b->halves = plane->nodes / 2;
+    for (ptrdiff_t n = 0; deep > 1 && !top && n < (ptrdiff_t)LL_MAPS * plane->nodes * LL_MAP_POINTS; n++)
+        plane->maps[n] = (uint16_t)ll_squash(tables, vc_clip(128 * (int32_t)(n % LL_MAP_POINTS) - 2048, -2047, 2047));
     if (decode && !b->coder.started) {
         for (; b->coder.position < 4; b->coder.position++)
             b->coder.code = b->coder.code << 8 | (b->coder.position < b->size ? b->data[b->coder.position] : 0);
@@ -300,7 +321,10 @@ static int32_t lossless_encode(uint8_t *memory, int64_t plane_size, int32_t inde
                                uint8_t *image, int32_t wide, int32_t channels, int32_t channel, const uint16_t *tables,
                                uint8_t *out, int32_t last) {
     ll_bits bits = {.out = out};
-    if (level)
+    if (level > 3)
+        ll_rows(0, 2, memory, plane_size, index, seen, width, depth, bound, level, top, bottom, image, wide, channels,
+                channel, tables, &bits);
+    else if (level)
         ll_rows(0, 1, memory, plane_size, index, seen, width, depth, bound, level, top, bottom, image, wide, channels,
                 channel, tables, &bits);
     else
@@ -316,7 +340,10 @@ static int32_t lossless_decode(uint8_t *memory, int64_t plane_size, int32_t inde
                                uint8_t *image, int32_t wide, int32_t channels, int32_t channel, const uint16_t *tables,
                                const uint8_t *data, int64_t size) {
     ll_bits bits = {.data = data, .size = (uint64_t)size};
-    if (level)
+    if (level > 3)
+        ll_rows(1, 2, memory, plane_size, index, seen, width, depth, bound, level, top, bottom, image, wide, channels,
+                channel, tables, &bits);
+    else if (level)
         ll_rows(1, 1, memory, plane_size, index, seen, width, depth, bound, level, top, bottom, image, wide, channels,
                 channel, tables, &bits);
     else

@@ -18,7 +18,9 @@ typedef struct {
     uint64_t size;
     const uint16_t *tables;
     uint32_t *counters[LL_CONTEXTS];  // of the sample's contexts
-    int32_t *mixer, *mixer_of_class, *mixer_of_sides;
+    int32_t *mixer, *mixer_of_class, *mixer_of_sides, *mixer_of_height;
+    uint16_t *maps;  // of the sample
+    int32_t halves;  // first of the nodes for the halves of buckets
     uint16_t *raw;
     ll_shapes shapes;
 } ll_bits;
@@ -170,8 +172,18 @@ VC_INLINE int32_t ll_place(const ll_shapes *shapes, int32_t n, int32_t distance)
 }
 
 // The logarithm of the odds of a decision where residuals are logistic around a centre, in 1/256.
-VC_INLINE int32_t ll_shape(const ll_bits *b, int32_t n, int32_t node) {
+VC_INLINE int32_t ll_shape(const ll_bits *b, int deep, int32_t n, int32_t node) {
     const int32_t step = b->shapes.step, centre = b->shapes.centre[n];
+    if (deep > 1 && node >= b->halves) {
+        const int32_t bucket = (node - b->halves) >> 1, side = node & 1 ? -centre : centre;
+        const int32_t start = (2 + (bucket & 1)) << (bucket >> 1), size = 1 << (bucket >> 1);
+        const int32_t near = ll_place(&b->shapes, n, (64 * start - 96) * step - side);
+        const int32_t middle = ll_place(&b->shapes, n, (64 * start + 32 * size - 96) * step - side);
+        const int32_t far = ll_place(&b->shapes, n, (64 * (start + size) - 96) * step - side);
+        const int32_t upper = middle + ll_gap(b->tables, far - middle) - ll_softplus(b->tables, -far);
+        const int32_t lower = near + ll_gap(b->tables, middle - near) - ll_softplus(b->tables, -near);
+        return vc_clip(upper - lower, -2047, 2047);
+    }
     if (node < 2) {
         const int32_t low = ll_place(&b->shapes, n, -32 * step - centre);
         const int32_t high = ll_place(&b->shapes, n, 32 * step - centre);
@@ -187,23 +199,40 @@ VC_INLINE int32_t ll_shape(const ll_bits *b, int32_t n, int32_t node) {
     return vc_clip(ll_softplus(b->tables, near) - ll_gap(b->tables, far - near), -2047, 2047);
 }
 
-// Code a decision at a level above 0: with inputs from shapes as well, and three mixers.
-VC_INLINE int32_t ll_decide_deep(ll_bits *b, int decode, int32_t node, int32_t bit) {
+// Mix the probability of a decision with that of a map, which learns from it.
+VC_INLINE int32_t ll_code_mapped(ll_bits *b, int decode, int32_t node, int32_t bit, int32_t odds) {
+    const int32_t place = vc_clip(odds, -2047, 2047) + 2048, rest = place & 127;
+    uint16_t *map = b->maps + node * LL_MAP_POINTS + (place >> 7);
+    const int32_t mapped = (map[0] * (128 - rest) + map[1] * rest) >> 7;
+    const int32_t probability = vc_clip((ll_squash(b->tables, odds) + mapped) >> 1, 16, 65520);
+    bit = ll_code(b, decode, bit, (uint32_t)probability);
+    map += rest >= 64;
+    *map = (uint16_t)(*map + (((bit ? 65535 : 0) - *map) * LL_MAP_RATE >> 10));
+    return bit;
+}
+
+// Code a decision at a level above 0, and at level 4 (deep = 2): with inputs from shapes as well, and more mixers.
+VC_INLINE int32_t ll_decide_deep(ll_bits *b, int decode, int deep, int32_t node, int32_t bit) {
     const ll_counters counters = ll_read(b, node);
-    int32_t inputs[LL_DEEP_INPUTS] __attribute__((aligned(32))) = {0};
+    const int mixers = deep > 1 ? 4 : 3, width = deep > 1 ? LL_DEEPEST_INPUTS : LL_DEEP_INPUTS;
+    int32_t inputs[LL_DEEPEST_INPUTS] __attribute__((aligned(32))) = {0};
     ll_ask(b, counters, 1, inputs);
-    for (int n = 0; n < b->shapes.count; n++) inputs[LL_INPUTS + n] = ll_shape(b, n, node);
-    int32_t *weights[3] = {b->mixer, b->mixer_of_class, b->mixer_of_sides}, odds[3];
-    for (int n = 0; n < 3; n++) {
-        weights[n] += LL_DEEP_INPUTS * node;
-        odds[n] = (ll_dot(weights[n], inputs) + ll_dot(weights[n] + 8, inputs + 8)) >> 12;
+    for (int n = 0; n < b->shapes.count; n++) inputs[LL_INPUTS + n] = ll_shape(b, deep, n, node);
+    int32_t *weights[4] = {b->mixer, b->mixer_of_class, b->mixer_of_sides, b->mixer_of_height}, odds[4];
+    int64_t total = 0;
+    for (int n = 0; n < mixers; n++) {
+        int64_t sum = 0;
+        weights[n] += width * node;
+        for (int eight = 0; eight < width; eight += 8) sum += ll_dot(weights[n] + eight, inputs + eight);
+        total += odds[n] = (int32_t)(sum >> 12);
     }
-    const int32_t mean = (int32_t)((int64_t)(odds[0] + odds[1] + odds[2]) * 21846 >> 16);
-    bit = ll_code(b, decode, bit, (uint32_t)ll_squash(b->tables, mean));
-    for (int n = 0; n < 3; n++) {
+    if (deep > 1)
+        bit = ll_code_mapped(b, decode, node, bit, (int32_t)(total >> 2));
+    else
+        bit = ll_code(b, decode, bit, (uint32_t)ll_squash(b->tables, (int32_t)(total * 21846 >> 16)));
+    for (int n = 0; n < mixers; n++) {
         const int32_t error = (bit * 65536 - ll_squash(b->tables, odds[n])) * LL_RATE >> 10;
-        ll_learn(weights[n], inputs, error);
-        ll_learn(weights[n] + 8, inputs + 8, error);
+        for (int eight = 0; eight < width; eight += 8) ll_learn(weights[n] + eight, inputs + eight, error);
     }
     ll_count(b, counters, node, bit);
     return bit;
@@ -211,7 +240,7 @@ VC_INLINE int32_t ll_decide_deep(ll_bits *b, int decode, int32_t node, int32_t b
 
 // Code a decision with a probability mixed from those of the contexts, and learn from it.
 VC_INLINE int32_t ll_decide(ll_bits *b, int decode, int deep, int32_t node, int32_t bit) {
-    if (deep) return ll_decide_deep(b, decode, node, bit);
+    if (deep) return ll_decide_deep(b, decode, deep, node, bit);
     const ll_counters counters = ll_read(b, node);
     int32_t inputs[LL_INPUTS] __attribute__((aligned(32)));
     ll_ask(b, counters, 0, inputs);
@@ -230,7 +259,8 @@ VC_INLINE int32_t ll_raw(ll_bits *b, int decode, uint16_t *probability, int32_t 
     return bit;
 }
 
-// Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
+// Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.  At level 4 the first of these,
+// which says in which half of the bucket it is, is a decision.
 // Magnitude + 1 is a float with one bit of mantissa in the bucket: (2 + bucket % 2) << bucket / 2, and further bits.
 VC_INLINE int32_t ll_residual(ll_bits *b, int decode, int deep, int32_t depth, int32_t residual) {
     if (ll_decide(b, decode, deep, 0, residual == 0)) return 0;
@@ -246,8 +276,11 @@ VC_INLINE int32_t ll_residual(ll_bits *b, int decode, int deep, int32_t depth, i
     int32_t rest = 0;
     uint16_t *raw = b->raw + (2 * bucket + negative) * 256;
     for (int32_t n = 0; n < bits; n++) {
-        const int32_t place = n == 0 ? 0 : n == 1 ? 1 + rest : n + 1;
-        rest = 2 * rest + ll_raw(b, decode, raw + place, (magnitude - start) >> (bits - 1 - n) & 1);
+        const int32_t place = n == 0 ? 0 : n == 1 ? 1 + rest : n + 1, bit = (magnitude - start) >> (bits - 1 - n) & 1;
+        if (deep > 1 && !n)
+            rest = ll_decide_deep(b, decode, deep, b->halves + 2 * bucket + negative, bit);
+        else
+            rest = 2 * rest + ll_raw(b, decode, raw + place, bit);
     }
     return negative ? 1 - start - rest : start + rest - 1;
 }

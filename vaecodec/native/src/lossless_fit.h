@@ -15,9 +15,15 @@ enum {
     LL_CLASSES = 24,  // of local error
     LL_FITS = 3,  // at most
     LL_SIDES = 81,  // classes of a second mixer by class at levels above 0
-    LL_DEEP_INPUTS = 16,  // of a mixer at levels above 0
-    LL_SHAPES = LL_FITS + 3,
-    LL_DEVIATIONS = 96,  // of each fit, and of the final prediction
+    LL_DEEP_INPUTS = 16,  // of a mixer at levels 1 to 3
+    LL_GUESSES = 5,  // at level 4
+    LL_SHAPES = LL_FITS + 3 + LL_GUESSES,
+    LL_DEEPEST_INPUTS = 24,  // of a mixer at level 4
+    LL_HEIGHTS = 32,  // classes of a prediction, for a mixer at level 4
+    LL_MAPS = 81,  // of odds to a probability, for each decision at level 4
+    LL_MAP_POINTS = 33,
+    LL_MAP_RATE = 12,
+    LL_DEVIATIONS = 96,  // of each fit, of the final prediction, and of each guess
     LL_COUNTERS = 512 + 6 * 2048,  // contexts of all kinds
     LL_BIASES = 1024 + 1024 + 2048,
     LL_RIDGE = 200,
@@ -49,8 +55,8 @@ static const int8_t ll_numbers[3][3] = {{19, 0, 0}, {12, 7, 0}, {8, 6, 5}};
 typedef struct {
     int32_t radius, decay;
 } ll_window;
-static const ll_window ll_windows[4][LL_FITS] = {  // by level
-    {{2, 4}}, {{2, 4}}, {{1, 6}, {3, 1}}, {{1, 6}, {2, 4}, {4, 1}}};
+static const ll_window ll_windows[5][LL_FITS] = {  // by level
+    {{2, 4}}, {{2, 4}}, {{1, 6}, {3, 1}}, {{1, 6}, {2, 4}, {4, 1}}, {{1, 6}, {2, 4}, {4, 1}}};
 
 typedef struct {
     uint32_t low, high, code;
@@ -70,6 +76,7 @@ typedef struct {  // the memory of a plane
     int32_t *deviations;  // pairs at levels above 0: mean error in 1/4096, count
     uint32_t *counters;  // 22 bits of probability, 10 of count
     int32_t *mixers;
+    uint16_t *maps;  // [LL_MAPS, nodes, LL_MAP_POINTS]
     uint16_t *raw;
     int32_t *bias;  // pairs: mean in 1/4096, count
     ptrdiff_t stride, blocks, sums_stride;
@@ -77,18 +84,25 @@ typedef struct {  // the memory of a plane
 } ll_plane;
 
 // Mixers of each node.
-VC_INLINE int32_t ll_mixers(int32_t level) { return 1 + LL_CLASSES + (level ? LL_SIDES : 0); }
+VC_INLINE int32_t ll_mixers(int32_t level) {
+    return 1 + LL_CLASSES + (level ? LL_SIDES : 0) + (level > 3 ? LL_HEIGHTS : 0);
+}
+
+VC_INLINE int32_t ll_inputs(int32_t level) {
+    return level > 3 ? LL_DEEPEST_INPUTS : level ? LL_DEEP_INPUTS : LL_INPUTS;
+}
 
 static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t depth, int32_t level) {
-    const size_t columns = ((size_t)width + 63) / 64 * 64, blocks = columns / LL_BLOCK, nodes = depth > 8 ? 64 : 32;
+    const size_t columns = ((size_t)width + 63) / 64 * 64, blocks = columns / LL_BLOCK;
+    // Decisions, and as many at level 4 for the halves of buckets.
+    const size_t nodes = (size_t)(depth > 8 ? 64 : 32) << (level > 3);
     size_t size = 0;
     plane->stride = (ptrdiff_t)columns + 2 * LL_PAD;
     plane->blocks = (ptrdiff_t)blocks;
     plane->sums_stride = (ptrdiff_t)blocks + 8;  // four of zeros before, and four after
     plane->nodes = (int32_t)nodes;
     plane->level = level;
-    plane->fits = level ? level : 1;
-    const size_t inputs = level ? LL_DEEP_INPUTS : LL_INPUTS;
+    plane->fits = level > 3 ? 3 : level ? level : 1;
 #define LL_TAKE(field, type, count)                                  \
     plane->field = memory ? (type *)(void *)(memory + size) : NULL; \
     size += ((count) * sizeof(type) + 63) / 64 * 64;
@@ -102,11 +116,12 @@ static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t
         LL_TAKE(partial[n], int64_t, columns)
         LL_TAKE(misses[n], int32_t, level ? LL_RING * (columns + 2 * LL_PAD) : 0)
     }
-    LL_TAKE(deviations, int32_t, level ? 2 * ((LL_FITS + 1) * LL_DEVIATIONS + 2 * 2048) : 0)
+    LL_TAKE(deviations, int32_t, level ? 2 * ((LL_FITS + 1 + LL_GUESSES) * LL_DEVIATIONS + 2 * 2048) : 0)
     LL_TAKE(scaled, int16_t, (LL_FEATURES + 1) * columns)
     LL_TAKE(scale, int32_t, columns)
     LL_TAKE(counters, uint32_t, LL_COUNTERS * nodes)
-    LL_TAKE(mixers, int32_t, (size_t)ll_mixers(level) * nodes * inputs)
+    LL_TAKE(mixers, int32_t, (size_t)ll_mixers(level) * nodes * (size_t)ll_inputs(level))
+    LL_TAKE(maps, uint16_t, level > 3 ? LL_MAPS * nodes * LL_MAP_POINTS : 0)
     LL_TAKE(raw, uint16_t, nodes * 16 * 16)
     LL_TAKE(bias, int32_t, 2 * LL_BIASES)
 #undef LL_TAKE
@@ -125,13 +140,15 @@ static int32_t lossless_start(uint8_t *memory, int32_t width, int32_t depth, int
     memset(memory, 0, ll_layout(&plane, memory, width, depth, level));
     plane.coder->high = 0xffffffff;
     for (int32_t n = 0; n < LL_COUNTERS * plane.nodes; n++) plane.counters[n] = 0x80000000;
-    const int32_t inputs = level ? LL_DEEP_INPUTS : LL_INPUTS;
+    const int32_t inputs = ll_inputs(level), of_counters = level ? 4300 : 7000, of_shapes = level > 3 ? 3500 : 8000;
+    const int32_t shapes = level ? plane.fits + 3 + (level > 3 ? LL_GUESSES : 0) : 0;
     for (int32_t n = 0; n < ll_mixers(level) * plane.nodes * inputs; n++) {
-        const int32_t input = n % inputs, shapes = input - LL_INPUTS;
-        plane.mixers[n] = input < LL_CONTEXTS ? (level ? 4300 : 7000) : shapes >= 0 && shapes < level + 3 ? 8000 : 0;
+        const int32_t input = n % inputs, shape = input - LL_INPUTS;
+        plane.mixers[n] = input < LL_CONTEXTS ? of_counters : shape >= 0 && shape < shapes ? of_shapes : 0;
     }
     for (int32_t n = 0; n < plane.nodes * 16 * 16; n++) plane.raw[n] = 32768;
-    for (int32_t n = 0; level && n < (LL_FITS + 1) * LL_DEVIATIONS; n++) {  // what the errors of each class are about
+    // What the errors of each class are about.
+    for (int32_t n = 0; level && n < (LL_FITS + 1 + LL_GUESSES) * LL_DEVIATIONS; n++) {
         const int32_t class = n % LL_DEVIATIONS, octave = (class - 1) >> 2;
         plane.deviations[2 * n] = 819 + (class ? (128 * (4 + ((class - 1) & 3))) << (octave < 18 ? octave : 18) : 0);
     }
