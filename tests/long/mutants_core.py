@@ -72,6 +72,8 @@ MUTANTS = (
         "next = b->coder.position <= b->size",
         "a byte beyond the end is read",
     ),
+    ("lossless_bits.h", "map += rest >= 64;", "map += rest > 64;", "another point of a map learns"),
+    ("lossless_bits.h", "b->halves + 2 * bucket + negative", "b->halves + 2 * bucket", "halves of both signs are one"),
     ("lossless_bits.h", "(count < LL_COUNT_MAX)", "(count <= LL_COUNT_MAX)", "a counter exceeds its bound"),
     (
         "lossless.h",

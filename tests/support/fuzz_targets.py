@@ -109,6 +109,13 @@ def array(data: bytes) -> None:
     arrays.decode(with_right_crc(data) if len(data) > 4 else data, str(GOLDEN / "tiny.vcm"), limits())
 
 
+def chunk(data: bytes) -> None:
+    """What is read of a chunk of numbers before it is decoded, and its description."""
+    from vaecodec import arrays
+
+    arrays.info(with_right_crc(data) if len(data) > 4 else data)
+
+
 def image_set(data: bytes) -> None:
     """A set of small images."""
     import vaecodec
@@ -172,6 +179,7 @@ TARGETS = {
     "decode": Target(decode, lambda: files("*.vae", SMALL), ("vaecodec.codec", "vaecodec.entropy"), SMALL),
     "lossless": Target(lossless, lossless_payloads, ("vaecodec.lossless",), SMALL),
     "arrays": Target(array, lambda: files("*.chunk", MEDIUM), ("vaecodec.arrays",), MEDIUM),
+    "chunks": Target(chunk, lambda: files("*.chunk", MEDIUM), ("vaecodec.arrays.chunks",), MEDIUM),
     "sets": Target(image_set, set_files, ("vaecodec.generative", "vaecodec.container.info"), MEDIUM),
     "models": Target(model, models, ("vaecodec.model",), LARGE),
     "pillow": Target(pillow, lambda: files("*.vae", SMALL), ("vaecodec.integrations.pillow",), SMALL),
