@@ -6,7 +6,7 @@ u32         CRC-32 of the decoded samples, row by row, u8 for up to 8 bits, else
 u8          76, which neither a WebP nor a PNG begins with
 u8          channels, 1..4
 u8          depth: bits of a sample, 1..16
-u8          bound: the largest error of a sample, 0..16; plus 32 times the level of adaptation, 0..4
+u8          bound: the largest error of a sample, 0..16; plus 32 times the level of adaptation, 0..6
 u32         height, width
 u32[C]      sizes of the streams
 streams     of the planes, in the order of native.lossless.order_of_planes
@@ -96,7 +96,7 @@ class PlaneSchedule:
 TAG = 76
 HEADER = struct.Struct("<I4B2I")
 SIDE_MAX = 65_535
-LEVELS = (0, 1, 1, 2, 2, 2, 3, 4, 4)  # of adaptation, by effort
+LEVELS = (0, 1, 1, 2, 4, 4, 5, 6, 6)  # of adaptation, by effort
 DAMAGED = "the lossless payload is damaged"
 
 

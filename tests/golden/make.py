@@ -259,10 +259,14 @@ def make_adaptive(codec: Codec) -> None:
         files[f"adaptive-{kind}"] = exact.pack(sample(channels, 9, 70), 0, metadata, tile=64)
         files[f"adaptive16-{kind}"] = exact.pack(deep, 0)
         files[f"near-{kind}"] = exact.pack(sample(channels, 8, 66), channels, tile=64)
-    for effort in (2, 4, 7, 9):
+    deep = sample(2, 8, 20, np.uint16) // 3 * 2 + 1
+    for effort in (2, 4, 5, 7, 9):
         files[f"adaptive-effort{effort}"] = exact.pack(sample(3, 9, 70), 0, metadata, tile=64, effort=effort)
-    for effort in (7, 9):
-        files[f"near16-effort{effort}"] = exact.pack(sample(2, 8, 20, np.uint16) // 3 * 2 + 1, 5, effort=effort)
+    for effort in (5, 9):
+        files[f"near16-effort{effort}"] = exact.pack(deep, 5, effort=effort)
+    with mock.patch("vaecodec.lossless.LEVELS", (3,)):  # which is read, but no longer written
+        files["adaptive-level3"] = exact.pack(sample(3, 9, 70), 0, metadata, tile=64, effort=1)
+        files["near16-level3"] = exact.pack(deep, 5, effort=1)
     grey = sample(1, 8, 20, np.uint16)
     files["adaptive12-grey"] = exact.pack(grey >> 4)
     files["adaptive-shifted"] = exact.pack(grey & 0xFFC0)

@@ -50,7 +50,7 @@ def reciprocal(n):
 SOFTPLUS = [math.floor(256 * math.log1p(math.exp(-x / 256)) + 0.5) for x in range(3072)]
 GAP = [math.floor(-256 * math.log(-math.expm1(-max(x, 1) / 256)) + 0.5) for x in range(3072)]
 WINDOWS = {0: [(2, 4)], 1: [(2, 4)], 2: [(1, 6), (3, 1)], 3: [(1, 6), (2, 4), (4, 1)]}
-WINDOWS[4] = WINDOWS[3]
+WINDOWS |= {3 + count: WINDOWS[count] for count in (1, 2, 3)}
 
 
 def softplus(x):
@@ -164,8 +164,8 @@ class Plane:
         self.counters = defaultdict(lambda: [2**21, 0])
         self.level, self.windows = level, WINDOWS[level]
         first = [4300] * 7 + [0] + [8000] * (level + 3) if level else [7000] * 7 + [0]
-        if level == 4:
-            first = [4300] * 7 + [0] + [3500] * 11
+        if level > 3:
+            first = [4300] * 7 + [0] + [3500] * (level + 5)
         self.maps = defaultdict(lambda: [squash(clip(128 * n - 2048, 2047)) for n in range(33)])
         self.mixers = defaultdict(first.copy)
         self.f = [np.zeros((height, width), np.int64) for _ in self.windows]
@@ -242,10 +242,10 @@ class Plane:
                 inputs[n] = inputs[n] * (256 * (2 * k + 1) // (2 * k + 4)) >> 8
             inputs += [shape_input(node, centre, m, 2 * self.bound + 1) for centre, (m, _) in self.shapes]
             mixers.append(self.mixers[node, "sides", contexts[2][:2]])
-        if self.level == 4:
+        if self.level > 3:
             mixers.append(self.mixers[node, "height", self.height])
         sums = [sum((u >> 4) * x for u, x in zip(mixer, inputs, strict=True)) >> 12 for mixer in mixers]
-        if self.level == 4:
+        if self.level > 3:
             bit = self.code_mapped(self.maps[node, self.map_sides], sum(sums) >> 2)
         else:
             bit = self.code(squash(sum(sums) * 21846 >> 16 if self.level else sum(sums) >> 1))
@@ -276,7 +276,7 @@ class Plane:
             bucket += 1
         rest = 0
         for n in range(bucket >> 1):
-            if n == 0 and self.level == 4:
+            if n == 0 and self.level > 3:
                 rest = self.decide(("half", bucket, negative), contexts, energy_log)
                 continue
             place = 0 if n == 0 else 1 + rest if n == 1 else n + 1
@@ -408,7 +408,7 @@ class Plane:
         )  # fmt: skip
         if self.level:
             self.place_shapes(y, x, predictions, M, P, o1, energy_log, contexts)
-        if self.level == 4:
+        if self.level > 3:
             self.height = P * 32 >> depth
             self.map_sides = nine((unit * WW - M) >> (5 + r)), nine((unit * NE - M) >> (5 + r))
             guesses = [median, 2 * W - WW, 2 * N - NN, W + NE - N, W + N - NW]
@@ -437,7 +437,7 @@ def decode(payload):
     crc, kind, channels, depth, bound, height, width = struct.unpack_from("<I4B2I", payload)
     bound, level = bound % 32, bound // 32
     require(kind == 76 and 1 <= channels <= 4 and 1 <= depth <= 16, "adaptive: its header")
-    require(bound <= 16 and level <= 4, "adaptive: its bound or level")
+    require(bound <= 16 and level <= 6, "adaptive: its bound or level")
     require(1 <= height <= 65535 and 1 <= width <= 65535, "adaptive: its size")
     start = 16 + 4 * channels
     require(len(payload) >= start, "adaptive: too short")

@@ -49,7 +49,7 @@ class PlaneCoder:
             encoders with a bound replace its samples with those that decoders get.
         depth: bits of a sample, 1..16.
         bound: the largest error of a sample, 0..16.
-        level: of adaptation, 0..4: more time for fewer bytes, in both directions.
+        level: of adaptation, 0..6: more time for fewer bytes, in both directions.
 
     Raises:
         ValueError: an argument is not within these limits.

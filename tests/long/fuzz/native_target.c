@@ -60,7 +60,7 @@ static const int32_t WIDTHS[] = {1, 2, 7, 16, 25, 65};
 static shape take_shape(input *in) {
     shape s = {1 + (int32_t)take(in, 4), 1 + (int32_t)take(in, 16), 0, 0, 1 + (int32_t)take(in, 5), 0, 0};
     if (take(in, 2)) s.channels = 1;
-    s.level = take(in, 2) ? 0 : (int32_t)take(in, 5);
+    s.level = take(in, 2) ? 0 : (int32_t)take(in, 7);
     s.bound = take(in, 3) ? 0 : (int32_t)take(in, 17);
     s.width = WIDTHS[take(in, 32) ? take(in, 5) : 5];
     s.wide = s.depth > 8;
@@ -70,8 +70,8 @@ static shape take_shape(input *in) {
 // The state of all planes before the first row.  Its memory is kept and filled again: to allocate megabytes takes longer
 // than to decode.  A smaller state lies at the end of it, and AddressSanitizer watches what is before and behind.
 static uint8_t *planes_of(shape s, int64_t *size) {
-    static uint8_t *starts[6][2][5], *memory[5];
-    const size_t room = (size_t)s.channels * 64 * lossless_size(WIDTHS[5], 16, 4);
+    static uint8_t *starts[6][2][7], *memory[5];
+    const size_t room = (size_t)s.channels * 64 * lossless_size(WIDTHS[5], 16, 6);
     int place = 0;
     while (WIDTHS[place] != s.width) place++;
     *size = 64 * (int64_t)lossless_size(s.width, s.depth, s.level);

@@ -423,8 +423,8 @@ def test_there_is_a_golden_file_of_every_kind():
     kinds = ("grey", "grey-alpha", "rgb", "rgba")
     codings = ("vae", "vae16", "avif", "lossless", "lossless16", "adaptive", "adaptive16", "near")
     others = {"lossless-png", "adaptive12-grey", "adaptive-shifted", "adaptive-scaled", "vae-adaptive-alpha"}
-    others |= {"adaptive-effort2", "adaptive-effort4", "adaptive-effort7", "adaptive-effort9"}
-    others |= {"near16-effort7", "near16-effort9"}
+    others |= {f"adaptive-effort{effort}" for effort in (2, 4, 5, 7, 9)} | {"adaptive-level3"}
+    others |= {"near16-effort5", "near16-effort9", "near16-level3"}
     assert names == {f"{coding}-{kind}" for coding in codings for kind in kinds} | others
 
 

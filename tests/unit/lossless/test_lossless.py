@@ -39,7 +39,7 @@ def test_depths(depth):
     np.testing.assert_array_equal(decode(payload), samples)
 
 
-@pytest.mark.parametrize(("effort", "level"), [(1, 0), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3), (8, 4), (9, 4)])
+@pytest.mark.parametrize(("effort", "level"), [(1, 0), (2, 1), (3, 1), (4, 2), (5, 4), (6, 4), (7, 5), (8, 6), (9, 6)])
 def test_effort_chooses_the_level(effort, level):
     samples = synthetic_image(40, 50)
     payload = encode(samples, 1, effort=effort)
@@ -49,8 +49,8 @@ def test_effort_chooses_the_level(effort, level):
 
 def test_an_unknown_level_is_refused():
     payload = bytearray(encode(synthetic_image(8, 9)))
-    payload[7] |= 5 << 5
-    with pytest.raises(FormatError, match="level 5"):
+    payload[7] |= 7 << 5
+    with pytest.raises(FormatError, match="level 7"):
         decode(bytes(payload))
 
 

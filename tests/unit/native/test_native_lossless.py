@@ -89,14 +89,14 @@ def test_every_depth_is_the_reference(kinds, depth):
         check_against_reference(kinds, pattern(name, (5, 9, 3), depth), depth, bound)
 
 
-@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("name", PATTERNS)
 def test_every_level_is_the_reference(kinds, name, level):
     for channels, depth, bound in ((3, 8, 0), (1, 8, 3), (2, 1, 0), (4, 13, 0), (3, 16, 16)):
         check_against_reference(kinds, pattern(name, (7, 10, channels), depth), depth, bound, level)
 
 
-@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5, 6])
 def test_levels_agree_on_larger_images(kinds, level):
     for depth, name in itertools.product((8, 16), PATTERNS):
         samples, streams = pattern(name, (25, 130, 3), depth), set()
@@ -141,7 +141,7 @@ def test_larger_bounds_cost_fewer_bytes():
     assert len(encode(pattern(FLAT, (64, 64, 1)))[0][0]) < 64
 
 
-@pytest.mark.parametrize("level", [0, 1, 3, 4])
+@pytest.mark.parametrize("level", [0, 1, 3, 4, 6])
 def test_damaged_and_truncated_streams_decode_within_memory(kinds, level):
     samples, rng = pattern(GRADIENT, (24, 40, 3), 12), np.random.default_rng(1)
     streams, _ = encode(samples, 12, level=level)
@@ -187,7 +187,7 @@ def test_a_photograph(kinds):
     samples = np.ascontiguousarray(image[100:356, 200:456])
     assert 8 * sum(map(len, check_round_trip(samples))) < 2.75 * samples.size
     assert 8 * sum(map(len, check_round_trip(samples, bound=2))) < 1.15 * samples.size
-    sizes = [sum(map(len, check_round_trip(samples, level=level))) for level in range(5)]
+    sizes = [sum(map(len, check_round_trip(samples, level=level))) for level in range(7)]
     assert sizes == sorted(sizes, reverse=True) and sizes[3] < 0.99 * sizes[0]
 
 
@@ -223,7 +223,7 @@ def test_arguments_are_checked():
     ):
         with pytest.raises(ValueError):
             lossless.PlaneCoder(image, depth, bound)
-    for level in (-1, 5):
+    for level in (-1, 7):
         with pytest.raises(ValueError, match="level"):
             lossless.PlaneCoder(samples, 8, level=level)
     coder = lossless.PlaneCoder(samples, 8)
@@ -239,7 +239,7 @@ def check_small_sizes(kinds, heights: Iterable[int]) -> None:
     rng = np.random.default_rng(0)
     for height, width in itertools.product(heights, range(1, 17)):
         channels, depth, bound = rng.integers(1, 5), rng.integers(1, 17), rng.choice((0, 0, 1, 16))
-        level = int(rng.integers(5))
+        level = int(rng.integers(7))
         samples = pattern(str(rng.choice(PATTERNS)), (height, width, channels), int(depth), seed=width)
         streams = set()
         for kind in kinds:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vaecodec.native.reference.lossless_bits import CLASSES, Bits, Shape, clip
 
-CHANNELS_MAX, DEPTH_MAX, BOUND_MAX, LEVEL_MAX = 4, 16, 16, 4
+CHANNELS_MAX, DEPTH_MAX, BOUND_MAX, LEVEL_MAX = 4, 16, 16, 6
 AHEAD_MAX = 12  # rows that a plane may be ahead of one that sees it
 PAD, BLOCK = 8, 8
 FINE = 3  # bits of estimates of samples below those of samples, with a bound
@@ -24,8 +24,8 @@ NUMBERS = ((19,), (12, 7), (8, 6, 5))  # features in the plane itself, in the on
 FEATURES, SERIAL, RIDGE = 19, 3, 200
 PAIRS = list(combinations_with_replacement(range(FEATURES + 1), 2))
 BIAS_COUNT_MAX, DEVIATION_COUNT_MAX, DEVIATIONS = 255, 100, 96
-THREE_WINDOWS = (1, 6), (2, 4), (4, 1)
-WINDOWS = (((2, 4),), ((2, 4),), ((1, 6), (3, 1)), THREE_WINDOWS, THREE_WINDOWS)  # by level: radius in blocks, decay
+WINDOWS = ((2, 4),), ((1, 6), (3, 1)), ((1, 6), (2, 4), (4, 1))  # radius in blocks, decay
+WINDOWS = WINDOWS[0], *WINDOWS, *WINDOWS  # by level
 
 
 def order_of_planes(channels: int) -> tuple[int, ...]:
@@ -315,7 +315,7 @@ class PlaneCoder:
                 bits.sides = nine(dN) * 9 + nine(dW)
                 keys = [(3, min(log_all, DEVIATIONS - 1)), (4, contexts[6]), (5, contexts[1])]
                 predictions = [*fitted, mean, mean, mean]
-            if self._level == 4:
+            if self._level > 3:
                 bits.height = prediction << 5 >> depth
                 bits.map_sides = nine((unit * WW - mean) >> (5 + less)) * 9 + nine((unit * NE - mean) >> (5 + less))
                 guesses = (

@@ -13,9 +13,9 @@ import numpy as np
 
 RATE, COUNT_MAX, WEIGHT_MAX = 20, 250, 1 << 20
 FIRST_WEIGHT, CLASSES, SIDES = 7000, 24, 81
-SHAPES = 0, 4, 5, 6, 11  # by level
-DEEP_WEIGHTS = 4300, 8000, 3500  # of counters at levels above 0, of shapes, and of shapes at level 4
-HALVES = 64  # first of the nodes for the halves of buckets, at level 4
+SHAPES = 0, 4, 5, 6, 9, 10, 11  # by level
+DEEP_WEIGHTS = 4300, 8000, 3500  # of counters at levels above 0, of shapes, and of shapes at levels above 3
+HALVES = 64  # first of the nodes for the halves of buckets, at levels above 3
 MAP_POINTS, MAP_RATE = 33, 12
 DECAY = 4593706758521714574  # exp(-1/256) * 2^62
 
@@ -108,8 +108,8 @@ class Bits:
             weights = [DEEP_WEIGHTS[0]] * 7 + [0] + [DEEP_WEIGHTS[1 + (level > 3)]] * SHAPES[level]
         self.shapes: list[Shape] = []
         self.sides: int | None = None  # the class of the third mixer, at levels above 0
-        self.height: int | None = None  # the class of the fourth mixer, at level 4
-        self.map_sides = 0  # the class of the maps, at level 4
+        self.height: int | None = None  # the class of the fourth mixer, at levels above 3
+        self.map_sides = 0  # the class of the maps, at levels above 3
         self.low, self.high, self.code, self.position = 0, 0xFFFFFFFF, 0, 0
         self.data: bytes | None = None
         self.out = bytearray()
@@ -190,7 +190,8 @@ class Bits:
     def residual(self, depth: int, residual: int) -> int:
         """Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.
 
-        Bucket n holds magnitudes from ((2 + n % 2) << n // 2) - 1.  At level 4 the first of its bits is a decision.
+        Bucket n holds magnitudes from ((2 + n % 2) << n // 2) - 1.  Above level 3 the first of its
+        bits is a decision.
         """
         if self.decide(0, residual == 0):
             return 0

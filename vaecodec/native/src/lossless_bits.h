@@ -211,7 +211,7 @@ VC_INLINE int32_t ll_code_mapped(ll_bits *b, int decode, int32_t node, int32_t b
     return bit;
 }
 
-// Code a decision at a level above 0, and at level 4 (deep = 2): with inputs from shapes as well, and more mixers.
+// Code a decision at a level above 0, and above 3 (deep = 2): with inputs from shapes as well, and more mixers.
 VC_INLINE int32_t ll_decide_deep(ll_bits *b, int decode, int deep, int32_t node, int32_t bit) {
     const ll_counters counters = ll_read(b, node);
     const int mixers = deep > 1 ? 4 : 3, width = deep > 1 ? LL_DEEPEST_INPUTS : LL_DEEP_INPUTS;
@@ -259,8 +259,8 @@ VC_INLINE int32_t ll_raw(ll_bits *b, int decode, uint16_t *probability, int32_t 
     return bit;
 }
 
-// Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.  At level 4 the first of these,
-// which says in which half of the bucket it is, is a decision.
+// Code a residual: zero or not, the sign, the bucket in unary, and the bits within it.  Above level 3 the first of
+// these, which says in which half of the bucket it is, is a decision.
 // Magnitude + 1 is a float with one bit of mantissa in the bucket: (2 + bucket % 2) << bucket / 2, and further bits.
 VC_INLINE int32_t ll_residual(ll_bits *b, int decode, int deep, int32_t depth, int32_t residual) {
     if (ll_decide(b, decode, deep, 0, residual == 0)) return 0;

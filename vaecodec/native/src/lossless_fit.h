@@ -16,11 +16,11 @@ enum {
     LL_FITS = 3,  // at most
     LL_SIDES = 81,  // classes of a second mixer by class at levels above 0
     LL_DEEP_INPUTS = 16,  // of a mixer at levels 1 to 3
-    LL_GUESSES = 5,  // at level 4
+    LL_GUESSES = 5,  // at levels above 3
     LL_SHAPES = LL_FITS + 3 + LL_GUESSES,
-    LL_DEEPEST_INPUTS = 24,  // of a mixer at level 4
-    LL_HEIGHTS = 32,  // classes of a prediction, for a mixer at level 4
-    LL_MAPS = 81,  // of odds to a probability, for each decision at level 4
+    LL_DEEPEST_INPUTS = 24,  // of a mixer at levels above 3
+    LL_HEIGHTS = 32,  // classes of a prediction, for a mixer at levels above 3
+    LL_MAPS = 81,  // of odds to a probability, for each decision at levels above 3
     LL_MAP_POINTS = 33,
     LL_MAP_RATE = 12,
     LL_DEVIATIONS = 96,  // of each fit, of the final prediction, and of each guess
@@ -55,8 +55,8 @@ static const int8_t ll_numbers[3][3] = {{19, 0, 0}, {12, 7, 0}, {8, 6, 5}};
 typedef struct {
     int32_t radius, decay;
 } ll_window;
-static const ll_window ll_windows[5][LL_FITS] = {  // by level
-    {{2, 4}}, {{2, 4}}, {{1, 6}, {3, 1}}, {{1, 6}, {2, 4}, {4, 1}}, {{1, 6}, {2, 4}, {4, 1}}};
+static const ll_window ll_windows[LL_FITS + 1][LL_FITS] = {  // by the number of fits
+    {{0}}, {{2, 4}}, {{1, 6}, {3, 1}}, {{1, 6}, {2, 4}, {4, 1}}};
 
 typedef struct {
     uint32_t low, high, code;
@@ -94,7 +94,7 @@ VC_INLINE int32_t ll_inputs(int32_t level) {
 
 static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t depth, int32_t level) {
     const size_t columns = ((size_t)width + 63) / 64 * 64, blocks = columns / LL_BLOCK;
-    // Decisions, and as many at level 4 for the halves of buckets.
+    // Decisions, and as many at levels above 3 for the halves of buckets.
     const size_t nodes = (size_t)(depth > 8 ? 64 : 32) << (level > 3);
     size_t size = 0;
     plane->stride = (ptrdiff_t)columns + 2 * LL_PAD;
@@ -102,7 +102,7 @@ static size_t ll_layout(ll_plane *plane, uint8_t *memory, int32_t width, int32_t
     plane->sums_stride = (ptrdiff_t)blocks + 8;  // four of zeros before, and four after
     plane->nodes = (int32_t)nodes;
     plane->level = level;
-    plane->fits = level > 3 ? 3 : level ? level : 1;
+    plane->fits = level > 3 ? level - 3 : level ? level : 1;
 #define LL_TAKE(field, type, count)                                  \
     plane->field = memory ? (type *)(void *)(memory + size) : NULL; \
     size += ((count) * sizeof(type) + 63) / 64 * 64;
@@ -353,7 +353,7 @@ static void ll_fit(const ll_plane *plane, const ll_features *features, int32_t w
         }
     }
     for (int fit = 0; fit < plane->fits; fit++) {
-        const ll_window window = ll_windows[plane->level][fit];
+        const ll_window window = ll_windows[plane->fits][fit];
         int32_t *sums = plane->sums[fit];
         for (ptrdiff_t block = 0; block < blocks; block += 8) {
             const int16_t *scaled = plane->scaled + 2 * block;
