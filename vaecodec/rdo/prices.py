@@ -136,6 +136,8 @@ TENTHS = 4
 # lower score of SSIMULACRA2: a share by quality index.
 SHARES = (430, 0.963), (560, 0.969), (640, 0.979), (750, 0.986), (980, 0.997)
 EARLY_ITERATIONS, LATE_SHARE = 5, 0.0005  # each iteration beyond the early ones lowers the share by so much
+FEW_ITERATIONS = 2  # and at low quality each doubling beyond these, by quality index:
+DOUBLING_SHARES = (510, 0.008), (570, 0.006), (650, 0.002), (730, 0.0)
 
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 ACTIVITY_UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255
@@ -149,8 +151,9 @@ def tilt_of(tune: str) -> int:
 def share_of_error(quality_index: int, iterations: int) -> float:
     """How much of the squared error of effort 1 refinement is allowed, so that SSIMULACRA2 is that of effort 1."""
     indices, shares = zip(*SHARES, strict=True)
-    late = max(0, iterations - EARLY_ITERATIONS)
-    return float(np.interp(quality_index, indices, shares)) - LATE_SHARE * late
+    share = float(np.interp(quality_index, indices, shares)) - LATE_SHARE * max(0, iterations - EARLY_ITERATIONS)
+    doublings = math.log2(max(iterations, FEW_ITERATIONS) / FEW_ITERATIONS)
+    return share - doublings * float(np.interp(quality_index, *zip(*DOUBLING_SHARES, strict=True)))
 
 
 def goal_of_refinement(pixels: np.ndarray, unquantised: np.ndarray) -> np.ndarray:
