@@ -150,10 +150,14 @@ def tilt_of(tune: str) -> int:
 
 def share_of_error(quality_index: int, iterations: int) -> float:
     """How much of the squared error of effort 1 refinement is allowed, so that SSIMULACRA2 is that of effort 1."""
-    indices, shares = zip(*SHARES, strict=True)
-    share = float(np.interp(quality_index, indices, shares)) - LATE_SHARE * max(0, iterations - EARLY_ITERATIONS)
+
+    def between(table: tuple[tuple[int, float], ...]) -> float:
+        indices, shares = zip(*table, strict=True)
+        return float(np.interp(quality_index, indices, shares))
+
+    late = max(0, iterations - EARLY_ITERATIONS)
     doublings = math.log2(max(iterations, FEW_ITERATIONS) / FEW_ITERATIONS)
-    return share - doublings * float(np.interp(quality_index, *zip(*DOUBLING_SHARES, strict=True)))
+    return between(SHARES) - LATE_SHARE * late - doublings * between(DOUBLING_SHARES)
 
 
 def goal_of_refinement(pixels: np.ndarray, unquantised: np.ndarray) -> np.ndarray:

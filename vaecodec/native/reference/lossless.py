@@ -24,8 +24,8 @@ NUMBERS = ((19,), (12, 7), (8, 6, 5))  # features in the plane itself, in the on
 FEATURES, SERIAL, RIDGE = 19, 3, 200
 PAIRS = list(combinations_with_replacement(range(FEATURES + 1), 2))
 BIAS_COUNT_MAX, DEVIATION_COUNT_MAX, DEVIATIONS = 255, 100, 96
-WINDOWS = ((2, 4),), ((1, 6), (3, 1)), ((1, 6), (2, 4), (4, 1))  # radius in blocks, decay
-WINDOWS = WINDOWS[0], *WINDOWS, *WINDOWS  # by level
+WINDOWS_OF_FITS = ((2, 4),), ((1, 6), (3, 1)), ((1, 6), (2, 4), (4, 1))  # radius in blocks, decay
+WINDOWS = WINDOWS_OF_FITS[0], *WINDOWS_OF_FITS, *WINDOWS_OF_FITS  # by level
 
 
 def order_of_planes(channels: int) -> tuple[int, ...]:
