@@ -57,8 +57,8 @@ def with_right_crcs(data: bytes) -> bytes:
 
 
 def with_right_crc(data: bytes) -> bytes:
-    """Return an array chunk with the right CRC."""
-    return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
+    """Return an array chunk with the right CRC; what is too short for one stays as it is."""
+    return data if len(data) <= 4 else data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
 
 
 def mutants(seed: int, count: int, files: list[bytes]) -> Iterator[bytes]:

@@ -106,14 +106,14 @@ def array(data: bytes) -> None:
     """A chunk of numbers."""
     from vaecodec import arrays
 
-    arrays.decode(with_right_crc(data) if len(data) > 4 else data, str(GOLDEN / "tiny.vcm"), limits())
+    arrays.decode(with_right_crc(data), str(GOLDEN / "tiny.vcm"), limits())
 
 
 def chunk(data: bytes) -> None:
     """What is read of a chunk of numbers before it is decoded, and its description."""
     from vaecodec import arrays
 
-    arrays.info(with_right_crc(data) if len(data) > 4 else data)
+    arrays.info(with_right_crc(data))
 
 
 def image_set(data: bytes) -> None:

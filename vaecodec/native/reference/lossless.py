@@ -242,7 +242,7 @@ class PlaneCoder:
         before = self._planes[index - 1] if count else plane
         other_above, other = before.samples[y + 2 : y + 4].tolist()
         other_errors = before.errors[y + 3].tolist()
-        others_above, others = (self._planes[index - 2] if count > 1 else plane).samples[y + 2 : y + 4].tolist()
+        first_above, first_samples = (self._planes[index - 2] if count > 1 else plane).samples[y + 2 : y + 4].tolist()
         first_errors = self._planes[index - 2].errors[y + 3].tolist() if count > 1 else other_errors
         scales = []
         for n in range(width):
@@ -322,8 +322,8 @@ class PlaneCoder:
                     median,
                     W + other[x] - other[x - 1] if count else 2 * W - WW,
                     N + other[x] - other_above[x] if count else 2 * N - NN,
-                    W + others[x] - others[x - 1] if count > 1 else W + NE - N,
-                    N + others[x] - others_above[x] if count > 1 else W + N - NW,
+                    W + first_samples[x] - first_samples[x - 1] if count > 1 else W + NE - N,
+                    N + first_samples[x] - first_above[x] if count > 1 else W + N - NW,
                 )
                 keys += [(6 + n, min(log_all, DEVIATIONS - 1)) for n in range(len(guesses))]
                 predictions += [unit * guess for guess in guesses]

@@ -120,7 +120,8 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
     // The planes before; where none is seen, any row: its values are multiplied by 0 or not chosen.
     const ll_plane *before = seen ? planes - 1 : planes, *first = seen > 1 ? planes - 2 : before;
     const int32_t *other = ll_line(before->samples, stride, y), *other_above = ll_line(before->samples, stride, y - 1);
-    const int32_t *others = ll_line(first->samples, stride, y), *others_above = ll_line(first->samples, stride, y - 1);
+    const int32_t *first_samples = ll_line(first->samples, stride, y);
+    const int32_t *first_above = ll_line(first->samples, stride, y - 1);
     const int32_t *other_errors = ll_line(before->errors, stride, y), *first_errors = ll_line(first->errors, stride, y);
     for (int32_t x = 0; x < width; x++) {
         const int32_t value = plane->coded[x], W = samples[x - 1], WW = samples[x - 2], N = above[x], NW = above[x - 1];
@@ -199,8 +200,8 @@ VC_INLINE void ll_row(const ll_plane *planes, ll_bits *b, int decode, int deep, 
                 unit * median,
                 unit * (seen ? W + other[x] - other[x - 1] : 2 * W - WW),
                 unit * (seen ? N + other[x] - other_above[x] : 2 * N - NN),
-                unit * (seen > 1 ? W + others[x] - others[x - 1] : W + NE - N),
-                unit * (seen > 1 ? N + others[x] - others_above[x] : W + N - NW),
+                unit * (seen > 1 ? W + first_samples[x] - first_samples[x - 1] : W + NE - N),
+                unit * (seen > 1 ? N + first_samples[x] - first_above[x] : W + N - NW),
             };
             if (deep > 1) {
                 const int32_t dWW = ll_nine((WW * unit - mean) >> (5 + less));
