@@ -201,13 +201,14 @@ def code_coefficients(
     passed: np.ndarray | None = None
     halves: list[tuple[Half, Half]] = []
     for octave in range(OCTAVES, -1, -1):
+        inverse_gain = prior.inverse_gain(octave, level)
         before = kernels.Before(low, parents, passed)
         parents, passed = yield from _code_octave(prior, octave, level, before, threads, record)
         if octave < OCTAVES:
             halves.insert(0, parents)
         if octave:
             shape = cells if octave == OCTAVES else None  # an odd side of the tile has one row less than two squares
-            low = context_low(low, *parents, prior.inverse_gain(octave, level), shape)
+            low = context_low(low, *parents, inverse_gain, shape)
         if octave == OCTAVES:
             tile_low = low
     return Values(halves, tile_low)
@@ -288,16 +289,9 @@ def code_tile(
 ) -> CodedTile:
     """Code what `choose_symbols` returned; raises CodecError if a symbol cannot be coded."""
     offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales, threads)
-    runs_of, crcs = dict[int, coding.Runs](), [0] * len(parts)
-
-    def sort(part: int) -> None:
-        runs_of[part] = coding.by_table(parts[part][1])
-        crcs[part] = coding.part_checksum(*parts[part], runs_of[part])
-
-    last_first = range(len(parts) - 1, -1, -1)
-    threads.run(sort, last_first)
+    runs_of, crcs = coding.sort_parts(parts, threads)
     coder = coding.writer()
-    for part in last_first:
+    for part in range(len(parts) - 1, -1, -1):
         tables = coding.shifted_tables(offsets[part] if offsets else 0, prior.scales)
         inliers = coding.push_outliers(coder, *parts[part], models)
         coding.push(coder, inliers, parts[part][1], models, tables, runs_of.pop(part))

@@ -21,14 +21,7 @@ import numpy as np
 from vaecodec import entropy
 from vaecodec.entropy import Tables
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.native.symbols import (
-    AnsTables,
-    ans_tables,
-    count_symbols,
-    gather_symbols,
-    place_symbols,
-    sort_by_table,
-)
+from vaecodec.native.symbols import AnsTables, ans_tables, count_symbols, gather_symbols, place_symbols, sort_by_table
 from vaecodec.threads import ONE_THREAD, Threads
 
 ZERO_TABLE = 0  # symbols under this table are 0 and are not coded
@@ -194,6 +187,18 @@ def part_checksum(symbols: np.ndarray, indices: np.ndarray, runs: Runs) -> int:
     return crc
 
 
+def sort_parts(parts: Sequence[Part], threads: Threads = ONE_THREAD) -> tuple[dict[int, Runs], list[int]]:
+    """The runs of each part by its number, and the CRC-32 of each."""
+    runs_of, crcs = dict[int, Runs](), [0] * len(parts)
+
+    def sort(part: int) -> None:
+        runs_of[part] = by_table(parts[part][1])
+        crcs[part] = part_checksum(*parts[part], runs_of[part])
+
+    threads.run(sort, range(len(parts) - 1, -1, -1))
+    return runs_of, crcs
+
+
 def push_numbers(coder: Coder, numbers: np.ndarray, models: Models) -> None:
     """Put i32[n] on the stack, four bytes each; inverse of pop_numbers."""
     coder.encode_reverse(numbers.astype("<i4").view(np.uint8).astype(np.int32), models.bytes)
@@ -328,15 +333,14 @@ def choose_scale_offsets(
     """The scale offset of each part that saves most; None where all of them save less than they cost."""
     indices, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
     bits_of_small = tables.bits_of_each(small, indices)
-    costs_of: dict[int, np.ndarray] = {}
+    costs_of = [np.zeros(0)] * len(parts)
 
     def estimate(part: int) -> None:
         costs_of[part] = scale_offset_costs(*parts[part], bits_of_small, tables)
 
     threads.run(estimate, range(len(parts) - 1, -1, -1))
     offsets, saved = list[int](), -float(OFFSET_BITS * len(parts))
-    for part in range(len(parts)):
-        costs = costs_of[part]
+    for costs in costs_of:
         best = int(np.argmin(costs)) if costs.any() else -MIN_OFFSET
         offsets.append(best + MIN_OFFSET)
         saved += float(costs[-MIN_OFFSET] - costs[best])
