@@ -16,7 +16,7 @@ import numpy as np
 
 from vaecodec.native import library, prior
 from vaecodec.native.library import check, check_rows, check_writable
-from vaecodec.native.networks import Dense, Depthwise, check_tape
+from vaecodec.native.networks import Dense, Depthwise, addresses, check_tape
 from vaecodec.native.prior import PASSED, Before, Octave, cells_of
 
 Rows = tuple[int, int]  # the first row, and the one beyond the last
@@ -40,14 +40,13 @@ class BlockBack(NamedTuple):
     def check(self) -> None:
         """Raise ValueError unless the layers fit each other."""
         c = self.channels
-        shapes = [layer.kernel.shape for layer in self[:5]]
+        shapes = [layer.kernel.shape for layer in self.layers]
         if shapes != [(c, c), (2 * c, c), (c, c), (3, 3, c), (c, c)] or not 0 <= self.shift <= 15:
             raise ValueError("the layers of a block do not fit each other")
 
     @property
-    def packed(self) -> list[int]:
-        """Addresses of the packed layers."""
-        return [self.mix.packed, self.gate.packed, self.out.packed, self.space.packed, self.enter.packed]
+    def layers(self) -> tuple[Dense | Depthwise, ...]:
+        return self[:5]
 
 
 class OctaveBack(NamedTuple):
@@ -130,7 +129,7 @@ def block_back(
         check("multiplier", multiplier, np.int32, shape[2:])
     scratch = library.memory(library.size("block_back_scratch", shape[1], shape[2]))
     arrays = (gradient, tape, multiplier, out, scratch)
-    layers = library.addresses(block.packed)
+    layers = addresses(*block.layers)
     library.call("block_back", "piiiii" + "p" * 5, layers, block.shift, *shape[:2], *strip, *arrays)
 
 
@@ -171,8 +170,7 @@ def second_half_back(
         raise ValueError("features are passed on if and only if there is a network for them")
     if passed is not None:
         check("passed", passed, np.int16, (*cells, 4 * PASSED))
-    passing = back.passing.packed if back.passing else 0
-    layers = library.addresses([back.second.packed, passing, *back.after.packed, back.known.packed])
+    layers = addresses(back.second, back.passing, *back.after.layers, back.known)
     numbers = prior.numbers_of(networks, shape)
     tables = (back.after.shift, slopes.unit, *slopes.tables, slopes.loc_gain)
     arrays = (*half, passed, values, tape, first, features, _scratch(networks, cells[1]))
@@ -212,7 +210,7 @@ def first_half_back(
         check_writable("parents", array, np.float32, values.shape)
     if out.passed is not None and before.passed is not None:
         check_writable("passed", out.passed, np.int16, before.passed.shape)
-    layers = library.addresses([back.first.packed, *back.before.packed, back.enter.packed])
+    layers = addresses(back.first, *back.before.layers, back.enter)
     numbers = prior.numbers_of(networks, low.shape)
     tables = (back.before.shift, slopes.unit, *slopes.tables, slopes.loc_gain)
     parents, passed = before.parents or (None, None), out.passed

@@ -107,10 +107,10 @@ class Block(NamedTuple):
     def channels(self) -> int:
         return self.space.channels
 
-    @property
-    def packed(self) -> list[int]:
-        """Addresses of the packed layers."""
-        return [layer.packed for layer in self]
+
+def addresses(*layers: Dense | Depthwise | None) -> np.ndarray:
+    """A C array of the addresses of packed layers, 0 for none, for the kind in use, which is not "numpy"."""
+    return library.addresses([layer._packed.pointer() if layer else 0 for layer in layers])
 
 
 def dense(
@@ -189,12 +189,12 @@ def block(
     multiplier = _optional(multiplier, channels)
     if multiplier is not None:
         _in_range("multiplier", multiplier, 0, MULTIPLIER_MAX)
+    check_tape(tape, x.shape)
     if library.in_numpy():
         out[top:bottom] = reference.block(layers, x, (top, bottom), multiplier)
         return out
-    check_tape(tape, x.shape)
+    packed = addresses(*layers)
     scratch = library.memory(library.size("block_scratch", x.shape[1], channels))
-    packed = library.addresses(layers.packed)
     library.call("block", "piiiippppp", packed, *x.shape[:2], top, bottom, x, multiplier, tape, out, scratch)
     return out
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from vaecodec.native import library
 from vaecodec.native.library import check, check_rows
-from vaecodec.native.networks import Block, Dense, Depthwise, check_tape, dense
+from vaecodec.native.networks import Block, Dense, Depthwise, addresses, check_tape, dense
 from vaecodec.native.reference import prior as reference
 from vaecodec.native.reference.prior import INDEX_SHIFT, LOC_SHIFT, compand, rounded
 
@@ -163,24 +163,24 @@ def first_half(
 
     `vector` i32[features] is added in the first layer; `tape` is that of networks.block.
     """
-    low = before.low
-    check("low", low, np.int32, (networks.colours, *low.shape[1:]))
-    cells = cells_of(low.shape)
+    low, colours, width = before.low, networks.colours, networks.features
+    cells, numbers = cells_of(low.shape), numbers_of(networks, low.shape)
     out, strip = out or empty_first(networks, cells), strip or (0, cells[0])
     vector = np.ascontiguousarray(vector, np.int32)
-    check("vector", vector, np.int32, (networks.features,))
-    check("features", out.features, np.int16, (*cells, networks.features))
-    _check_parameters(networks, cells, out, strip)
     across = check_before(networks, before, cells)
+    _check_parameters(networks, cells, out, strip)
+    check("low", low, np.int32, (colours, *low.shape[1:]))
+    check("vector", vector, np.int32, (width,))
+    check("features", out.features, np.int16, (*cells, width))
     if library.in_numpy():
         for array, values in zip(out, reference.first_half(networks, vector, before, strip), strict=True):
             array[slice(*strip)] = values
         return out
-    layers = library.addresses([networks.enter.packed, *networks.before.packed, networks.first.packed])
+    scratch = scratch_of(networks, cells[1])
     check_tape(tape, out.features.shape)
+    layers = addresses(networks.enter, *networks.before, networks.first)
     coarser = (*(before.parents or (None, None)), before.passed, across)
-    arrays = (vector, low, *coarser, tape, *out, scratch_of(networks, cells[1]))
-    numbers = numbers_of(networks, low.shape)
+    arrays = (vector, low, *coarser, tape, *out, scratch)
     library.call("prior_first", "piiiiipii" + "pppppippppp", layers, *numbers, *strip, *arrays)
     return out
 
@@ -200,11 +200,12 @@ def second_half(
         shape: (H, W) of the octave.
         values: i32[h, w, 6C].
     """
-    cells = cells_of(shape)
+    cells, numbers = cells_of(shape), numbers_of(networks, shape)
     out, strip = out or empty_second(networks, cells), strip or (0, cells[0])
-    check("features", features, np.int16, (*cells, networks.features))
-    check("values", values, np.int32, (*cells, 6 * networks.colours))
+    colours, width = networks.colours, networks.features
     _check_parameters(networks, cells, out, strip)
+    check("features", features, np.int16, (*cells, width))
+    check("values", values, np.int32, (*cells, 6 * colours))
     if (out.passed is None) != (networks.passing is None):
         raise ValueError("features are passed on if and only if there is a network for them")
     if out.passed is not None:
@@ -214,11 +215,11 @@ def second_half(
             if array is not None:
                 array[slice(*strip)] = part
         return out
-    passing = networks.passing.packed if networks.passing else 0
-    layers = library.addresses([networks.known.packed, *networks.after.packed, networks.second.packed, passing])
+    scratch = scratch_of(networks, cells[1])
     check_tape(tape, features.shape)
-    arrays = (features, values, tape, *out, scratch_of(networks, cells[1]))
-    library.call("prior_second", "piiiiipii" + "ppppppp", layers, *numbers_of(networks, shape), *strip, *arrays)
+    layers = addresses(networks.known, *networks.after, networks.second, networks.passing)
+    arrays = (features, values, tape, *out, scratch)
+    library.call("prior_second", "piiiiipii" + "ppppppp", layers, *numbers, *strip, *arrays)
     return out
 
 

@@ -52,8 +52,8 @@ def place_symbols(
     Tables have the first symbols `low` i32[R] and the escapes `last` i32[R].  `escapes` are sorted places: the
     symbols at order[escapes] are to be replaced by what follows in the stream.
     """
-    check("positions", positions, np.int32, (len(order),))
     _check_order(size, order, counts, low, last, table_of)
+    check("positions", positions, np.int32, (len(order),))
     if library.in_numpy():
         return prior.place_symbols(size, positions, order, counts, low, last, table_of)
     symbols, escapes = np.empty(size, np.int32), np.empty(len(order), np.uint32)
@@ -68,8 +68,8 @@ def gather_symbols(
 
     `uncodable` counts symbols of index 0 that are not 0, and coded ones beyond +-65535.
     """
-    check("symbols", symbols, np.int32, (symbols.size,))
     _check_order(symbols.size, order, counts, low, last, table_of)
+    check("symbols", symbols, np.int32, (symbols.size,))
     if library.in_numpy():
         return prior.gather_symbols(symbols, order, counts, low, last, table_of)
     positions, escapes = np.empty(len(order), np.int32), np.empty(len(order), np.uint32)
@@ -101,10 +101,10 @@ def symbol_values(
     Symbols i32[n] and indices u8[n] of a whole part, means loc i32[n] in the same units, centroids i8[K, 4].
     """
     shape = (symbols.size,)
+    _check_indices(indices, shape, len(centroids))
     check("symbols", symbols, np.int32, shape)
     check("loc", loc, np.int32, shape)
     check("centroids", centroids, np.int8, (len(centroids), CENTROIDS))
-    _check_indices(indices, shape, len(centroids))
     if not 0 <= limit < 1 << 31:
         raise ValueError(f"the limit {limit} is out of range")
     if library.in_numpy():
@@ -129,13 +129,13 @@ def quantise(
     coding with trellis-coded quantization").  With prices f32[n], the costs of coefficient i count prices[i] times.
     """
     shape = (target.size,)
+    _check_indices(indices, shape, len(costs))
     check("target", target, np.float32, shape)
     check("loc", loc, np.int32, shape)
     check("centroids", centroids, np.int8, (len(costs), CENTROIDS))
     check("costs", costs, np.float32, (len(costs), COSTS))
     if prices is not None:
         check("prices", prices, np.float32, shape)
-    _check_indices(indices, shape, len(costs))
     if library.in_numpy():
         return reference.quantise(target, indices, loc, centroids, costs, prices)
     symbols = np.empty(shape, np.int32)
@@ -145,8 +145,8 @@ def quantise(
 
 def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tuple[np.ndarray, np.ndarray]:
     """(counts i32[scales, 49] by index of coded symbols -24..24, places u32[l] of the other coded ones) of i32[n]."""
-    check("symbols", symbols, np.int32, (symbols.size,))
     _check_indices(indices, symbols.shape, scales)
+    check("symbols", symbols, np.int32, (symbols.size,))
     if library.in_numpy():
         return prior.count_symbols(symbols, indices, scales)
     histogram, large = np.zeros((scales, 2 * SMALL + 1), np.int32), np.empty(symbols.size, np.uint32)

@@ -74,14 +74,14 @@ def inverse_dwt(
     shape = shape or (2 * h, 2 * w)
     if half(shape) != (h, w) or not 0 <= limit < 1 << 31:
         raise ValueError(f"an image of {shape} does not have subbands of {(h, w)}, or the limit {limit} is too large")
-    out = _output(out, (channels, *shape), low, bands)
+    out, scratch = _output(out, (channels, *shape), low, bands), _scratch(scratch, shape[1])
     low_strides, out_strides = strides_of("low", low, (channels, h, w)), strides_of("out", out, (channels, *shape))
     arrays = (low, *low_strides, bands, *strides_of("bands", bands, (3 * channels, h, w)), out, *out_strides)
     if library.in_numpy():
         out[...] = reference.inverse_dwt(low, bands, shape, scale_low, limit)
     elif out.size:
         numbers = channels, *shape, int(scale_low), limit
-        library.call("inverse_dwt", "iiiiipqqpqqpqqp", *numbers, *arrays, _scratch(scratch, shape[1]))
+        library.call("inverse_dwt", "iiiiipqqpqqpqqp", *numbers, *arrays, scratch)
     return out
 
 
@@ -95,12 +95,13 @@ def forward_dwt(
     channels, height, width = samples.shape
     h, w = half((height, width))
     low, bands = np.empty((channels, h, w), np.int32), _output(bands, (3 * channels, h, w), samples)
+    scratch = _scratch(scratch, width)
     strides = strides_of("samples", samples, (channels, height, width))
     bands_strides = strides_of("bands", bands, (3 * channels, h, w))
     if library.in_numpy():
         low[...], bands[...] = reference.forward_dwt(samples)
     elif low.size:
-        arrays = (samples, *strides, low, h * w, w, bands, *bands_strides, _scratch(scratch, width))
+        arrays = (samples, *strides, low, h * w, w, bands, *bands_strides, scratch)
         library.call("forward_dwt", "iiipqqpqqpqqp", channels, height, width, *arrays)
     return low, bands
 
@@ -127,13 +128,13 @@ def octave_planes(
     """
     channels, cells = first.shape[2] // 6, half(shape)
     _check_channels(channels)
+    out = _output(out, (3 * channels, *shape), first, second)
     for name, array in (("first", first), ("second", second)):
         check(name, array, np.int32, (*cells, 6 * channels))
     check("mantissa", mantissa, np.int32, (3 * channels,))
     check("shift", shift, np.int32, (3 * channels,))
     if shift.min() < 0 or shift.max() > SHIFT_MAX or not 0 <= limit < 1 << 31:
         raise ValueError("a shift or the limit is out of range")
-    out = _output(out, (3 * channels, *shape), first, second)
     strides = strides_of("out", out, (3 * channels, *shape))
     if library.in_numpy():
         out[...] = reference.octave_planes(first, second, shape, mantissa, shift, limit)
@@ -147,13 +148,13 @@ def octave_halves(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Halves [h, w, 6C] of subbands [3C, H, W], i32 or f32: the inverse of octave_planes, 0 beyond odd sides."""
     count, height, width = planes.shape
     _check_channels(count // 3)
+    shape = (*half((height, width)), 2 * count)
     if planes.dtype not in (np.int32, np.float32):
         raise ValueError(f"planes are {planes.dtype}, expected int32 or float32")
     strides = strides_of("planes", planes.view(np.int32), (count // 3 * 3, height, width))
     if library.in_numpy():
         first, second = reference.octave_halves(planes)
         return np.ascontiguousarray(first), np.ascontiguousarray(second)
-    shape = (*half((height, width)), 2 * count)
     first, second = np.empty(shape, planes.dtype), np.empty(shape, planes.dtype)
     library.call("octave_halves", "iiipqqpp", count // 3, height, width, planes, *strides, first, second)
     return first, second
@@ -163,11 +164,11 @@ def octave_scaled(planes: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, n
     """Halves f32[h, w, 6C] of subbands i32[3C, H, W], plane p times scales[p], f32[3C]; 0 beyond odd sides."""
     count, height, width = planes.shape
     _check_channels(count // 3)
+    shape = (*half((height, width)), 2 * count)
     check("scales", scales, np.float32, (count,))
     strides = strides_of("planes", planes, (count // 3 * 3, height, width))
     if library.in_numpy():
         return octave_halves(planes.astype(np.float32) * scales[:, None, None])
-    shape = (*half((height, width)), 2 * count)
     first, second = np.empty(shape, np.float32), np.empty(shape, np.float32)
     library.call("octave_scaled", "iiipqqppp", count // 3, height, width, planes, *strides, scales, first, second)
     return first, second
