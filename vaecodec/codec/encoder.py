@@ -51,6 +51,7 @@ class EncodedTile(NamedTuple):
     """A coded tile, the equations of its filter, and what the CRC of its pixels follows from.
 
     That is levels i16[H, W, C] where the tile is the whole image, and values where the image is not too large.
+    `saved` are the bits that refinement saved, about.
     """
 
     payload: bytes
@@ -58,6 +59,7 @@ class EncodedTile(NamedTuple):
     equations: Equations | None = None
     levels: np.ndarray | None = None
     values: Values | None = None
+    saved: float = 0.0
 
 
 def _ignore() -> None:
@@ -104,9 +106,16 @@ class Encoder:
         plan = plan_of(effort, asked, tune)
         rest = None, asked, weights, tune
         encoded = self._encode_tiles(images, plan.quality_index, tile, plan, progress, *rest)
-        columns = zip(images, encoded, metadata or [None] * len(encoded), strict=True)
+        metadata = metadata or [None] * len(encoded)
         how = plan.quality_index, tile, tilt_of(tune)
-        return [self._pack(image.shape[:2], tiles, *how, about) for image, tiles, about in columns]
+        columns = zip(images, encoded, metadata, strict=True)
+        files = [self._pack(image.shape[:2], tiles, *how, about) for image, tiles, about in columns]
+        if plan.quality_index != asked:
+            # Refinement may need more bits for the squared error that it is allowed; then effort 1 has the better file.
+            for n in (n for n, tiles in enumerate(encoded) if math.fsum(part.saved for part in tiles) <= 0):
+                of_image = [images[n]], quality, [metadata[n]], tile, None, 1, [weights[n]] if weights else None, tune
+                files[n] = min(files[n], *self.encode_batch(*of_image), key=len)
+        return files
 
     def encode_unfiltered(self, pixels: np.ndarray, quality: float = 75, tile: int = DEFAULT_TILE) -> bytes:
         """Encode u8[H, W, C] as `encode_batch` does at effort 1, but without a filter; raises as it does."""
@@ -258,25 +267,25 @@ class Encoder:
 
         `asked` is the quality index whose squared error refinement keeps; None is `quality_index`.
         """
-        model, refined = self.model.tilted(tilt_of(tune)), None
+        model, refined, saved = self.model.tilted(tilt_of(tune)), None, 0.0
         inner = coefficients if coefficients.cells == task.inner.shape else coefficients.crop(*task.inner)
         prices = prices_of_tile(tune, inner, task.weights)
         if plan and plan.iterations:
             from vaecodec.rdo.refinement import Refiner  # not needed at lower efforts
 
             with refining or threading.Semaphore(), single_threaded_blas:
-                limit, goal = None, task.pixels
+                limit, bits, goal = None, 0.0, task.pixels
                 if tune == "eye":
                     [unquantised] = self._transforms.pixels([coefficients], quality_index, None, threads)
                     goal = goal_of_refinement(goal, unquantised)
                 if asked not in (None, quality_index):
                     [unrefined] = self._transforms.analysis([task.pixels], asked, threads, tune)
                     rest = unrefined, task.inner, asked, threads, prices, tune
-                    limit = Refiner(model, goal, task.within, *rest).squared_error()
+                    bits, limit = Refiner(model, goal, task.within, *rest).unrefined()
                 rest = coefficients, task.inner, quality_index, threads, prices, tune
                 refiner = Refiner(model, goal, task.within, *rest)
                 refined = refiner(plan.iterations, tick, limit, NARROW if plan.is_precise else WIDE)
-                equations = refined.equations(plan.is_precise)
+                equations, saved = refined.equations(plan.is_precise), bits - refined.bits
             coded = code_tile(model.prior, model.models, refined.parts, refined.decoded, threads)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
@@ -288,7 +297,8 @@ class Encoder:
         encoded = EncodedTile(coded.payload, coded.crc)
         if refined is not None:
             alone = refined.levels is not None and coefficients.cells == task.inner.shape
-            encoded = EncodedTile(coded.payload, coded.crc, equations, refined.levels if alone else None)
+            levels = refined.levels if alone else None
+            encoded = EncodedTile(coded.payload, coded.crc, equations, levels, saved=saved)
         elif plan:
             encoded = self._fit_filter(task, coded, model, quality_index, threads)
         if keep and encoded.levels is None:  # the CRC of its pixels follows from the values

@@ -37,6 +37,8 @@ INDEX_OFFSETS = (0, 0, 10, 14, 18, 20, 22, 23, 23)
 EYE_ITERATIONS = (0, 2, 3, 4, 5, 7, 10, 14, 22)
 EYE_INDEX_OFFSETS = (0, 10, 14, 16, 18, 20, 22, 23, 23)
 EYE_LEAST_INDEX = 430  # below it every effort codes as effort 1
+# At low quality many iterations lose what the analysis has gained, so there is a largest effort, by quality index.
+EYE_LARGEST_EFFORTS = (510, 4), (730, 9)
 
 
 class Plan(NamedTuple):
@@ -52,10 +54,19 @@ def plan_of(effort: int, asked: int, tune: str) -> Plan:
     if tune == "eye":
         if asked < EYE_LEAST_INDEX:
             return Plan(0, asked, False)
-        iterations, index_offset, is_precise = EYE_ITERATIONS[effort - 1], EYE_INDEX_OFFSETS[effort - 1], effort > 1
+        largest = min(effort, _interpolated(EYE_LARGEST_EFFORTS, asked))
+        iterations, is_precise = EYE_ITERATIONS[int(largest) - 1], effort > 1
+        index_offset = _interpolated(tuple(enumerate(EYE_INDEX_OFFSETS, 1)), largest)  # so that it rises smoothly
     else:
-        iterations, index_offset, is_precise = ITERATIONS[effort - 1], INDEX_OFFSETS[effort - 1], effort >= PRECISE
+        iterations, is_precise = ITERATIONS[effort - 1], effort >= PRECISE
+        index_offset = INDEX_OFFSETS[effort - 1]
     return Plan(iterations, max(0, asked - round(index_offset * (1.3 - 0.6 * asked / LAST_ANCHOR))), is_precise)
+
+
+def _interpolated(table: tuple[tuple[int, float], ...], place: float) -> float:
+    """The value at a place in a table of places and values: linear in between, constant beyond."""
+    places, values = zip(*table, strict=True)
+    return float(np.interp(place, places, values))
 
 
 class Tolerance(NamedTuple):
@@ -134,10 +145,10 @@ TYPICAL = 50.0  # activity, with the floor, at which a bit has the price 1
 TENTHS = 4
 # It is allowed less of the error of effort 1, and least at low quality, since a refined image of an equal error has a
 # lower score of SSIMULACRA2: a share by quality index.
-SHARES = (430, 0.963), (560, 0.969), (640, 0.979), (750, 0.986), (980, 0.997)
+SHARES = (430, 0.958), (560, 0.966), (640, 0.979), (750, 0.986), (980, 0.997)
 EARLY_ITERATIONS, LATE_SHARE = 5, 0.0005  # each iteration beyond the early ones lowers the share by so much
 FEW_ITERATIONS = 2  # and at low quality each doubling beyond these, by quality index:
-DOUBLING_SHARES = (510, 0.008), (570, 0.006), (650, 0.002), (730, 0.0)
+DOUBLING_SHARES = (510, 0.014), (570, 0.009), (650, 0.005), (730, 0.0)
 
 LEVELS_PER_OCTAVE = 8  # of activities, which double in an octave of levels
 ACTIVITY_UNIT = 255 / (48 * 9 << PIXEL_BITS)  # of sums of activities, in levels out of 255
@@ -150,14 +161,10 @@ def tilt_of(tune: str) -> int:
 
 def share_of_error(quality_index: int, iterations: int) -> float:
     """How much of the squared error of effort 1 refinement is allowed, so that SSIMULACRA2 is that of effort 1."""
-
-    def between(table: tuple[tuple[int, float], ...]) -> float:
-        indices, shares = zip(*table, strict=True)
-        return float(np.interp(quality_index, indices, shares))
-
     late = max(0, iterations - EARLY_ITERATIONS)
     doublings = math.log2(max(iterations, FEW_ITERATIONS) / FEW_ITERATIONS)
-    return between(SHARES) - LATE_SHARE * late - doublings * between(DOUBLING_SHARES)
+    of_doublings = doublings * _interpolated(DOUBLING_SHARES, quality_index)
+    return _interpolated(SHARES, quality_index) - LATE_SHARE * late - of_doublings
 
 
 def goal_of_refinement(pixels: np.ndarray, unquantised: np.ndarray) -> np.ndarray:

@@ -88,10 +88,10 @@ class Refiner:
         else:
             self._passes = IntegerPasses(*arguments, threads, weights)
 
-    def squared_error(self) -> float:
-        """The squared error of the tile without refinement."""
-        quantizers = self._quantizers([1.0] * PARTS, 1.0)
-        return self._passes.trial(self._passes.targets(), quantizers).squared_error
+    def unrefined(self) -> tuple[float, float]:
+        """Bits and squared error of the tile without refinement."""
+        trial = self._passes.trial(self._passes.targets(), self._quantizers([1.0] * PARTS, 1.0))
+        return trial.bits, trial.squared_error
 
     def __call__(
         self,

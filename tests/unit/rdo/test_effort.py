@@ -5,6 +5,7 @@ import pytest
 from vaecodec.arguments import TUNES
 from vaecodec.config import QUALITY_INDICES
 from vaecodec.rdo.prices import (
+    EYE_ITERATIONS,
     EYE_LEAST_INDEX,
     MAX_PRICE,
     MIN_PRICE,
@@ -73,7 +74,7 @@ def test_efforts_lower_the_quality_index_less_at_its_upper_end():
 
 def test_each_effort_refines_more_often():
     for tune in TUNES:
-        plans = [plan_of(effort, 700, tune) for effort in range(1, 10)]
+        plans = [plan_of(effort, 750, tune) for effort in range(1, 10)]
         iterations = [plan.iterations for plan in plans]
         assert iterations == sorted(set(iterations)) and iterations[0] == 0 and not plans[0].is_precise
 
@@ -92,5 +93,11 @@ def test_the_share_of_the_error_rises_with_quality():
 def test_the_share_of_the_error_falls_with_iterations():
     shares = [share_of_error(740, plan_of(effort, 740, "eye").iterations) for effort in range(2, 10)]
     assert shares == sorted(shares, reverse=True) and shares[0] == shares[3] > shares[4] and shares[-1] > 0.97
-    shares = [share_of_error(500, plan_of(effort, 500, "eye").iterations) for effort in range(2, 10)]
-    assert shares == sorted(set(shares), reverse=True) and shares[-1] > 0.92
+    shares = [share_of_error(500, iterations) for iterations in EYE_ITERATIONS[1:]]
+    assert shares == sorted(set(shares), reverse=True) and shares[-1] > 0.89
+
+
+def test_the_largest_effort_for_the_eye_rises_with_quality():
+    largest = [plan_of(9, index, "eye").iterations for index in range(EYE_LEAST_INDEX, 800)]
+    assert largest == sorted(largest)
+    assert largest[0] == plan_of(4, EYE_LEAST_INDEX, "eye").iterations and largest[-1] == max(EYE_ITERATIONS)

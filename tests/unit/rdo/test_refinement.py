@@ -80,6 +80,17 @@ def test_more_effort_is_smaller_at_the_same_error(small, crop, quality):
     assert sizes[1] < sizes[0] + 17  # the bytes that a filter of more classes takes
 
 
+def test_what_refinement_makes_larger_is_coded_as_effort_1(small, crop, monkeypatch):
+    images, metadata = [crop, crop[:100, :90]], [{"exif": b"1"}, None]
+
+    def files(effort):
+        return small.encode_batch(images, 70, metadata, effort=effort)
+
+    assert len(files(3)[0]) < len(files(1)[0])
+    monkeypatch.setattr("vaecodec.rdo.refinement.share_of_error", lambda *_: 0.5)  # of the error is allowed
+    assert files(3) == files(1)
+
+
 def test_tiles_keep_their_errors(small, crop):
     plain, refined = (small.encode(crop, 60, tile=64, effort=effort, tune="psnr") for effort in (1, 5))
     errors = [np.square(small.decode(data).astype(float) - crop).sum() for data in (plain, refined)]
