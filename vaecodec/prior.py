@@ -21,18 +21,21 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from vaecodec.config import INDICES_PER_LEVEL, LEVELS, Config
-from vaecodec.entropy import coding
+from vaecodec.entropy import coding, scale_offsets
 from vaecodec.entropy.coding import Models, Part
+from vaecodec.entropy.scale_offsets import Offsets, shifted_indices
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.native import prior as kernels
 from vaecodec.native.library import reused
 from vaecodec.native.networks import tape_lines
-from vaecodec.native.symbols import CENTROIDS, symbol_values
+from vaecodec.native.reference.prior import octave_order
+from vaecodec.native.symbols import ALL_ALIKE, CENTROIDS, symbol_values
 from vaecodec.native.wavelet import LOW_MAX, VALUE_MAX, context_low
 from vaecodec.threads import ONE_THREAD, Threads
 from vaecodec.transforms.networks import Arrays, read_tensor, scaled_gains, tilt_logarithms
@@ -279,24 +282,51 @@ def encode_tile(
     quality_index: int,
     choose: Chooser,
     threads: Threads = ONE_THREAD,
+    by_band: bool = False,
 ) -> CodedTile:
-    """Code a tile of (h, w) cells with the symbols that `choose` returns; raises CodecError if one cannot be coded."""
-    return code_tile(prior, models, *choose_symbols(prior, cells, quality_index, choose, threads), threads)
+    """Code a tile of (h, w) cells with the symbols that `choose` returns, as `code_tile` does."""
+    parts, values = choose_symbols(prior, cells, quality_index, choose, threads)
+    return code_tile(prior, models, parts, values, threads, by_band)
 
 
 def code_tile(
-    prior: Prior, models: Models, parts: list[Part], values: Values, threads: Threads = ONE_THREAD
+    prior: Prior,
+    models: Models,
+    parts: list[Part],
+    values: Values,
+    threads: Threads = ONE_THREAD,
+    by_band: bool = False,
 ) -> CodedTile:
-    """Code what `choose_symbols` returned; raises CodecError if a symbol cannot be coded."""
-    offsets = coding.choose_scale_offsets(parts, models.tables, prior.scales, threads)
-    runs_of, crcs = coding.sort_parts(parts, threads)
+    """Code what `choose_symbols` returned; with scale offsets by band, if they pay.
+
+    Raises CodecError if a symbol cannot be coded.
+    """
+    patterns = band_patterns(prior.channels, by_band)
+    symbols, indices = zip(*parts, strict=True)
+    offsets = scale_offsets.choose_scale_offsets(parts, patterns, models.tables, prior.scales, threads)
+    shifted, tables = zip(
+        *shifted_indices(indices, offsets or [Offsets()] * PARTS, patterns, prior.scales), strict=True
+    )
+    runs_of, crcs = coding.sort_parts([*zip(symbols, shifted, strict=True)], threads)
     coder = coding.writer()
-    for part in range(len(parts) - 1, -1, -1):
-        tables = coding.shifted_tables(offsets[part] if offsets else 0, prior.scales)
-        inliers = coding.push_outliers(coder, *parts[part], models)
-        coding.push(coder, inliers, parts[part][1], models, tables, runs_of.pop(part))
-    coding.push_scale_offsets(coder, offsets)
+    for part in range(PARTS - 1, -1, -1):
+        inliers = coding.push_outliers(coder, symbols[part], shifted[part], models)
+        coding.push(coder, inliers, shifted[part], models, tables[part], runs_of.pop(part))
+    scale_offsets.push_scale_offsets(coder, offsets, patterns)
     return CodedTile(coding.words(coder), tile_checksum(crcs), parts, values)
+
+
+@lru_cache(maxsize=32)
+def band_patterns(channels: int, by_band: bool) -> list[np.ndarray]:
+    """The bands of the coefficients of each part, not to be changed: of the lowest, and without `by_band`, all alike.
+
+    The bands of half an octave are its subbands, with those of the first channel apart from the others.
+    """
+    if not by_band:
+        return [ALL_ALIKE] * PARTS
+    planes = [np.divmod(numbers % (SUBBANDS * channels), channels) for numbers in octave_order(channels)]
+    halves = [subband * min(2, channels) + (channel > 0) for subband, channel in planes]
+    return [ALL_ALIKE] * LOWEST_PARTS + [half.astype(np.uint8) for half in halves] * (OCTAVES + 1)
 
 
 def choose_symbols(
@@ -328,15 +358,15 @@ def decode_tile(
     crc: int,
     threads: Threads = ONE_THREAD,
     observe: Callable[[np.ndarray], None] | None = None,
+    by_band: bool = False,
 ) -> Values:
     """Values of a tile; raises FormatError if its symbols are damaged.  `observe` gets the symbols of each part."""
     part_coder = code_coefficients(prior, cells, quality_index, threads)
-    coder, crcs = coding.reader(payload), list[int]()
-    offsets = coding.pop_scale_offsets(coder, PARTS)
+    coder, crcs, patterns = coding.reader(payload), list[int](), band_patterns(prior.channels, by_band)
     distributions = next(part_coder)
-    for offset in offsets:
-        indices = distributions.indices
-        runs, tables = coding.by_table(indices), coding.shifted_tables(offset, prior.scales)
+    for offsets, pattern in zip(scale_offsets.pop_scale_offsets(coder, patterns), patterns, strict=True):
+        [(indices, tables)] = shifted_indices([distributions.indices], [offsets], [pattern], prior.scales)
+        runs = coding.by_table(indices)
         symbols = coding.pop(coder, indices, models, tables, runs)
         coding.pop_outliers(coder, symbols, indices, models)
         crcs.append(coding.part_checksum(symbols, indices, runs))
@@ -355,12 +385,12 @@ def decode_tile(
 
 def information(prior: Prior, models: Models, parts: list[Part]) -> float:
     """Information content of the symbols of a tile under the model, in bits."""
-    tables = models.tables
-    offsets = coding.choose_scale_offsets(parts, tables, prior.scales)
-    bits = sum(coding.outlier_bits(tables, *part) for part in parts) + coding.scale_offset_bits(offsets)
-    for (symbols, indices), offset in zip(parts, offsets or [0] * len(parts), strict=True):
-        bits += tables.bits(symbols, coding.shift_tables(indices, offset, prior.scales))
-    return bits
+    tables, patterns, (symbols, indices) = models.tables, band_patterns(prior.channels, True), zip(*parts, strict=True)
+    offsets = scale_offsets.choose_scale_offsets(parts, patterns, tables, prior.scales)
+    bits = sum(coding.outlier_bits(tables, *part) for part in parts)
+    bits += scale_offsets.scale_offset_bits(offsets, patterns)
+    shifted = shifted_indices(indices, offsets or [Offsets()] * PARTS, patterns, prior.scales)
+    return bits + sum(tables.bits(part, of[table]) for part, (table, of) in zip(symbols, shifted, strict=True))
 
 
 def tile_checksum(part_checksums: Sequence[int]) -> int:

@@ -48,9 +48,10 @@ def test_quality_improves_with_bits(codec, shape):
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_decoded_values_are_close_to_their_targets(codec, quality):
     x, quality_index, model = synthetic_image(130, 170), quality_index_of(quality), codec.model
-    [tile] = parse(data := codec.encode(x, quality, tune="psnr")).tiles
+    header, [tile], _ = parse(data := codec.encode(x, quality, tune="psnr"))
     payload = data[tile.offset : tile.offset + tile.length]
-    values = decode_tile(model.prior, model.models, (9, 11), quality_index, payload, tile.crc)
+    rest = (9, 11), quality_index, payload, tile.crc
+    values = decode_tile(model.prior, model.models, *rest, by_band=header.by_band)
     targets = quantisation_targets(
         codec.analyse_batch([x], quality, tune="psnr")[0][0], model.gains.scaled(quality_index)
     )

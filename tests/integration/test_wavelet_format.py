@@ -16,11 +16,12 @@ from vaecodec.codec import Codec
 from vaecodec.container import image_file
 from vaecodec.container.image_file import Header, parse
 from vaecodec.entropy import coding
-from vaecodec.entropy.coding import pop_outliers, push_outliers, push_scale_offsets
+from vaecodec.entropy.coding import pop_outliers, push_outliers
+from vaecodec.entropy.scale_offsets import push_scale_offsets
 from vaecodec.errors import FormatError, ModelError
 from vaecodec.model.file import parse_model
 from vaecodec.native.wavelet import octave_planes
-from vaecodec.prior import decode_tile, encode_tile
+from vaecodec.prior import band_patterns, decode_tile, encode_tile
 from vaecodec.transforms import Filter
 
 
@@ -124,10 +125,11 @@ def test_the_reference_decoder_agrees_on_outliers(sparse_decoders, tile, monkeyp
 def test_the_reference_decoder_agrees_on_any_symbols(sparse_decoders, cells, reach, tilt):
     """Symbols include values beyond those of images, which are clipped, and positions beyond odd sides."""
     values, outliers = assert_same_symbols(sparse_decoders, cells, 700, reach, tilt)
+    assert_same_symbols(sparse_decoders, cells, 700, reach, tilt, by_band=True)
     assert outliers > 10 and (reach < 4000 or max(np.abs(half).max() for half in values.halves[0]) == 2**16)
 
 
-def assert_same_symbols(models, cells, quality_index, reach, tilt=0):
+def assert_same_symbols(models, cells, quality_index, reach, tilt=0, by_band=False):
     """Check that both decoders agree on random symbols with long tails; return the values and count of outliers."""
     codec, reference_model = models
     rng, model = np.random.default_rng(0), codec.model.tilted(tilt)
@@ -136,18 +138,16 @@ def assert_same_symbols(models, cells, quality_index, reach, tilt=0):
         symbols = np.rint(rng.standard_cauchy(distributions.loc.shape) * reach)
         return np.clip(symbols, -coding.SYMBOL_MAX, coding.SYMBOL_MAX).astype(np.int32)
 
-    coded = encode_tile(model.prior, model.models, cells, quality_index, any_symbols)
-    values = decode_tile(model.prior, model.models, cells, quality_index, coded.payload, coded.crc)
-    tile = reference_decoder.decode_tile(coded.payload, *cells, quality_index, reference_model, tilt)
+    coded = encode_tile(model.prior, model.models, cells, quality_index, any_symbols, by_band=by_band)
+    values = decode_tile(model.prior, model.models, cells, quality_index, coded.payload, coded.crc, by_band=by_band)
+    tile = reference_decoder.decode_tile(coded.payload, *cells, quality_index, reference_model, tilt, by_band)
     assert tile.crc == coded.crc and np.array_equal(np.moveaxis(tile.low, -1, 0), values.low)
     for octave, halves in enumerate(values.halves):
         shape, count = [side << (3 - octave) for side in cells], 3 * values.low.shape[0]
         planes = octave_planes(*halves, shape, np.ones(count, np.int32), np.zeros(count, np.int32))
         assert np.array_equal(np.moveaxis(tile.octaves[octave], -1, 0), planes)
-    data = image_file.pack(
-        Header(model.id, 16 * cells[0], 16 * cells[1], quality_index, 4096, channels=model.config.channels, tilt=tilt),
-        [(coded.payload, coded.crc, 0)],
-    )
+    header = Header(model.id, 16 * cells[0], 16 * cells[1], quality_index, 4096, channels=model.config.channels)
+    data = image_file.pack(header._replace(tilt=tilt, by_band=by_band), [(coded.payload, coded.crc, 0)])
     assert_same(models, image_file.with_pixel_crcs(data, codec.decoder.pixel_crcs(data)))
     outliers = sum(np.count_nonzero(symbols[indices == coding.ZERO_TABLE]) for symbols, indices in coded.parts)
     return values, outliers
@@ -173,7 +173,7 @@ def test_both_decoders_refuse_invalid_outliers(usual_decoders, case):
     # In a complete part the symbols of table 7 come first.
     coder = coding.reader(outlier_stack(codec.model.models, *INVALID_OUTLIERS[case]))
     coding.push(coder, np.array([3, -2], np.int32), np.array([7, 7], np.uint8), codec.model.models)
-    push_scale_offsets(coder, None)
+    push_scale_offsets(coder, None, band_patterns(3, False))
     tile = reference_decoder.TileDecoder(reference_decoder.Stack(coding.words(coder)), 0, reference_model)
     with pytest.raises(ValueError, match="outlier"):
         tile.take(np.zeros(5, np.int64), indices)

@@ -55,6 +55,7 @@ MODULES = {
     "codec/tiles.py": ("tests/unit/codec/test_threads.py", "tests/unit/codec/test_codec.py"),
     "entropy/__init__.py": ("tests/unit/entropy", "tests/unit/model/test_model_file.py"),
     "entropy/coding.py": ("tests/unit/entropy", FORMAT),
+    "entropy/scale_offsets.py": ("tests/unit/entropy", FORMAT),
     "atomic.py": ("tests/unit/test_atomic.py", "tests/unit/files", "tests/system/test_crash.py"),
     "arguments.py": ("tests/unit/codec/test_options.py", CONTAINER, "tests/unit/codec/test_codec.py", DAMAGE),
     "files/__init__.py": ("tests/unit/files", "tests/unit/test_atomic.py"),

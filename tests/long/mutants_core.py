@@ -55,6 +55,8 @@ MUTANTS = (
         "a position is not checked",
     ),
     ("symbols.h", "if (state >> 32 == 0 && stack->count > 0)", "if (state >> 32 == 0)", "an empty stack is read"),
+    ("symbols.h", "shifted = shifted < 1 ? 1 : shifted;", "", "a shifted index is below 1"),
+    ("symbols.h", "(i - row >= period) row", "(i - row > period) row", "a period is one place longer"),
     ("wavelet.h", "VC_STEP_3 = 3472", "VC_STEP_3 = 3471", "a lifting step differs in its last bit"),
     ("wavelet.h", "1 << (bits - 1)) >> bits", "0) >> bits", "lifting truncates"),
     ("prior.h", "return index < 0 ? 1 :", "return index < 0 ? 0 :", "edges are repeated, not mirrored"),

@@ -18,7 +18,7 @@ import struct
 import sys
 import zlib
 from bisect import bisect_right
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,6 +183,7 @@ class Header(NamedTuple):
     channels: int
     filter: bytes
     tilt: int
+    by_band: bool
 
 
 def read_chunks(data, last=b"DATA"):
@@ -208,7 +209,7 @@ def read_header(payload, model):
     require(version == 1, f"version {version} of the format is not supported")
     require(len(payload) >= 30, "HEAD: too short")
     _, flags, name, height, width, index, tile, channels = struct.unpack_from("<BB16sIIHBB", payload)
-    require(flags < 16 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
+    require(flags < 32 and channels <= 16 and channels != 3, f"HEAD: flags {flags} or channels {channels}")
     channels = channels or 3
     require(name == model["id"], f"the file needs the model {name.hex()}, not {model['id'].hex()}")
     expected = model["config"]["channels"]
@@ -230,7 +231,7 @@ def read_header(payload, model):
     entries = struct.iter_unpack("<II", payload[30 : 30 + 8 * count])
     pixels = struct.unpack_from(f"<{count}I", payload, 30 + 8 * count)
     tiles = [(length, crc, pixel_crc) for (length, crc), pixel_crc in zip(entries, pixels, strict=True)]
-    return Header(height, width, index, 1 << (tile - 4), tiles, channels, filter_bytes, flags >> 1)
+    return Header(height, width, index, 1 << (tile - 4), tiles, channels, filter_bytes, flags >> 1 & 7, flags > 15)
 
 
 def read_file(data, model):
@@ -527,9 +528,9 @@ class Tile(NamedTuple):
     low: np.ndarray
 
 
-def decode_tile(payload, h, w, quality_index, model, tilt=0):
+def decode_tile(payload, h, w, quality_index, model, tilt=0, by_band=False):
     """Sections 3 to 5: decode a Tile of h by w cells."""
-    return TileDecoder(Stack(payload), quality_index, model, tilt).decode(h, w)
+    return TileDecoder(Stack(payload), quality_index, model, tilt, by_band).decode(h, w)
 
 
 NEXT_STATE = (0, 2, 5, 6, 1, 3, 4, 7), (1, 3, 4, 7, 0, 2, 5, 6)  # after an even and an odd symbol
@@ -538,7 +539,7 @@ NEXT_STATE = (0, 2, 5, 6, 1, 3, 4, 7), (1, 3, 4, 7, 0, 2, 5, 6)  # after an even
 class TileDecoder:
     """Sections 3 and 5: decode the symbols and values of a tile."""
 
-    def __init__(self, stack, quality_index, model, tilt=0):
+    def __init__(self, stack, quality_index, model, tilt=0, by_band=False):
         """Read the scale offsets."""
         self.net, self.stack, self.model = Layers(model, "prior/"), stack, model
         levels = {k[7:]: v for k, v in model["tensors"].items() if k.startswith("levels/")}
@@ -549,13 +550,32 @@ class TileDecoder:
         gain = rounded(self.level["inverse_gain"] * mantissas(tilts), 13 - (tilts >> 12))
         self.level["inverse_gain"] = np.clip(gain, 1, 2**13)
         signalled = stack.take(even[::8])
-        self.offsets = [stack.take(even) - 8 if signalled else 0 for _ in range(15)]
+        self.offsets, colours = [], min(2, self.channels)
+        for part in range(15):
+            offset, bands = stack.take(even) - 8 if signalled else 0, []
+            if signalled and by_band and part >= 5 and stack.take(even[::8]):
+                bands = [stack.take(even[::2]) - 4 + offset for _ in range(3 * colours)]
+            self.offsets.append((offset, bands))
         self.crcs = []
+
+    def shifted(self, flat, bands):
+        """3.2: table indices i64[n] of half an octave, shifted by the offsets of bands."""
+        coefficients = [
+            (i + j + b + c, b * min(2, self.channels) + (c > 0))
+            for i, j, b, c in product(range(2), range(2), range(3), range(self.channels))
+        ]
+        half = 1 - len(self.crcs) % 2  # parts 6, 8, ... are first halves
+        offsets = [bands[band] for parity, band in coefficients if parity % 2 == half]
+        shifted = np.clip(flat + np.resize(offsets, flat.size), 1, self.scales - 1)
+        return np.where(flat == 0, 0, shifted)
 
     def take(self, loc, indices):
         """3.3 to 3.5 and 5.2: decode the next part to values, i64 of the shape of `loc` and `indices`."""
-        flat = indices.ravel()
-        symbols, order = take_coded(self.stack, flat, self.model, self.offsets[len(self.crcs)])
+        flat, (offset, bands) = indices.ravel(), self.offsets[len(self.crcs)]
+        if bands:
+            symbols, order = take_coded(self.stack, self.shifted(flat, bands), self.model)
+        else:
+            symbols, order = take_coded(self.stack, flat, self.model, offset)
         outliers = take_outliers(self.stack, flat, self.model)
         crc = zlib.crc32(symbols[order].astype("<i4").tobytes())
         for place, symbol in outliers:
@@ -848,7 +868,8 @@ def decode_levels(data, model):
     low = np.zeros((h, w, channels), np.int64)
     corners = [(r, c) for r in range(0, h, side) for c in range(0, w, side)]
     for number, ((r, c), payload, (_, crc, _)) in enumerate(zip(corners, payloads, header.tiles, strict=True)):
-        tile = decode_tile(payload, min(side, h - r), min(side, w - c), header.quality_index, model, header.tilt)
+        size, rest = (min(side, h - r), min(side, w - c)), (header.quality_index, model, header.tilt, header.by_band)
+        tile = decode_tile(payload, *size, *rest)
         require(tile.crc == crc, f"tile {number}: wrong CRC of its symbols")
         for target, source in zip((*octaves, low), (*tile.octaves, tile.low), strict=True):
             n = target.shape[0] // h

@@ -286,11 +286,11 @@ class Encoder:
                 refiner = Refiner(model, goal, task.within, *rest)
                 refined = refiner(plan.iterations, tick, limit, NARROW if plan.is_precise else WIDE)
                 equations, saved = refined.equations(plan.is_precise), bits - refined.bits
-            coded = code_tile(model.prior, model.models, refined.parts, refined.decoded, threads)
+            coded = code_tile(model.prior, model.models, refined.parts, refined.decoded, threads, by_band=True)
         else:
             parts = targets(model.prior, quantisation_targets(inner, model.gains.scaled(quality_index)), quality_index)
             choose = quantizer(model.prior, model.models.tables).of_parts(parts, prices, threads)
-            coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads)
+            coded = encode_tile(model.prior, model.models, inner.cells, quality_index, choose, threads, by_band=True)
             tick()
         if observe is not None:
             observe(coded)
@@ -336,7 +336,7 @@ class Encoder:
             lambda_ = model.config.lambda_of_sum(quality_index)
             chosen = reduce(Equations.__add__, equations).best_filter(lambda_)
         header = Header(model.id, height, width, quality_index, tile, channels=model.config.channels)
-        header = header._replace(filter=chosen.to_bytes() if chosen else b"", tilt=tilt)
+        header = header._replace(filter=chosen.to_bytes() if chosen else b"", tilt=tilt, by_band=True)
         levels = tiles[0].levels if len(tiles) == 1 else None
         if levels is None:
             # The pixels of a tile depend on its neighbours, and all pixels on the filter, which depends on all tiles.

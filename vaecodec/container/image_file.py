@@ -46,6 +46,7 @@ from vaecodec.errors import FormatError
 HEAD = struct.Struct("<BB16sIIHBB")  # version, flags, model, height, width, quality index, log2 of tile, channels
 FILTERED = 1  # of the flags: a filter follows the table of tiles in HEAD
 TILT_BIT = 2  # of the flags, whose bits 1 to 3 are the tilt
+BY_BAND = 16  # of the flags: parts may have scale offsets by band
 TILE = struct.Struct("<II")  # bytes of the tile, CRC-32 of its symbols
 PIXELS = struct.Struct("<I")  # CRC-32 of the tile's pixels
 ENTRY_BYTES = TILE.size + PIXELS.size
@@ -116,7 +117,7 @@ class TileTable(Sequence[Tile]):
 class Header(NamedTuple):
     """The fields of HEAD: `model` is 32 hexadecimal digits, sides are in pixels, `channels` are those of the model,
     `filter` is the bytes of a restoration filter (transforms.Filter), or empty, `tilt` is that of quantisation
-    steps (transforms.networks).
+    steps (transforms.networks), `by_band` whether parts may have scale offsets by band.
     """
 
     model: str
@@ -128,6 +129,7 @@ class Header(NamedTuple):
     channels: int = 3
     filter: bytes = b""
     tilt: int = 0
+    by_band: bool = False
 
     @property
     def is_image(self) -> bool:
@@ -215,7 +217,7 @@ def pack(header: Header, tiles: list[tuple[bytes, int, int]], metadata: dict[str
     check_sides(header.height, header.width)
     head = HEAD.pack(
         VERSION,
-        (FILTERED if header.filter else 0) + TILT_BIT * header.tilt,
+        (FILTERED if header.filter else 0) + TILT_BIT * header.tilt + BY_BAND * header.by_band,
         bytes.fromhex(header.model),
         header.height,
         header.width,
@@ -256,7 +258,7 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
     if len(payload) < HEAD.size:
         raise FormatError(f"the header is {length} bytes long, expected at least {HEAD.size}")
     version, flags, model, height, width, quality_index, size, channels = HEAD.unpack_from(payload)
-    if flags & ~(FILTERED + TILT_BIT * MAX_TILT):
+    if flags & ~(FILTERED + TILT_BIT * MAX_TILT + BY_BAND):
         raise FormatError("the header sets flags that this version does not know")
     if channels == 3 or channels > MAX_CHANNELS:
         raise FormatError(f"the header gives {channels} channels (3 are written as 0, at most {MAX_CHANNELS})")
@@ -271,7 +273,8 @@ def read_head(payload: bytes | memoryview, length: int) -> Header:
         raise FormatError("the header says that there is a filter, and has none")
     if length < end or (length > end and not flags & FILTERED):
         raise FormatError(f"the header lists {(length - HEAD.size) / ENTRY_BYTES:g} tiles, expected {count}")
-    return Header(model.hex(), height, width, quality_index, 1 << size, version, channels or 3, tilt=flags // TILT_BIT)
+    tilt, by_band = flags // TILT_BIT & MAX_TILT, bool(flags & BY_BAND)
+    return Header(model.hex(), height, width, quality_index, 1 << size, version, channels or 3, b"", tilt, by_band)
 
 
 def _check_beside(header: Header | FallbackHeader, tag: bytes, length: int) -> None:

@@ -1,4 +1,4 @@
-"""Code symbols under frequency tables by asymmetric numeral systems (ANS, Duda 2013), with outliers and scale offsets.
+"""Code symbols under frequency tables by asymmetric numeral systems (ANS, Duda 2013), with outliers.
 
     push: symbols ---> words        a stack: the last symbol pushed is popped first, so encoding goes
     pop:  symbols <--- words        backwards over what decoding goes through forwards
@@ -21,7 +21,7 @@ import numpy as np
 from vaecodec import entropy
 from vaecodec.entropy import Tables
 from vaecodec.errors import CodecError, FormatError
-from vaecodec.native.symbols import AnsTables, ans_tables, count_symbols, gather_symbols, place_symbols, sort_by_table
+from vaecodec.native.symbols import AnsTables, ans_tables, gather_symbols, place_symbols, sort_by_table
 from vaecodec.threads import ONE_THREAD, Threads
 
 ZERO_TABLE = 0  # symbols under this table are 0 and are not coded
@@ -29,9 +29,6 @@ OUTLIER_FLAG = 1  # table of the symbol that tells whether outliers follow
 NUMBER_BYTES = 4  # of an escaped symbol, and of other numbers without a table
 SYMBOL_MAX = 2**16 - 1  # a larger magnitude is clipped by encoders and refused by decoders
 OUTLIERS_AT_ONCE = 1 << 16  # taken off together: a file may claim as many as there are places
-OFFSET_BITS = 4
-MIN_OFFSET, MAX_OFFSET = -8, 7  # scale offsets
-SMALL, SAMPLE = 24, 1024  # magnitudes that are counted, and how many larger ones of a part are sampled
 VARIABLE = "VAECODEC_CODER"
 
 EntropyModel = Any  # of constriction or of ans.py
@@ -123,7 +120,7 @@ def by_table(indices: np.ndarray) -> Runs:
     return Runs(*sort_by_table(indices))
 
 
-_SAME = np.arange(256, dtype=np.uint8)
+SAME = np.arange(256, dtype=np.uint8)  # each table index is coded by the table of this number
 
 
 def push(
@@ -131,13 +128,13 @@ def push(
     symbols: np.ndarray,
     indices: np.ndarray,
     models: Models,
-    table_of: np.ndarray = _SAME,
+    table_of: np.ndarray = SAME,
     runs: Runs | None = None,
 ) -> None:
     """Put symbols i32[n] of table indices u8[n] on the stack; inverse of pop.
 
-    `table_of` u8[256] is the table that codes the symbols of each index, as shifted_tables returns it.  Raises
-    CodecError where a symbol of index 0 is not 0 or a symbol is out of range.
+    `table_of` u8[256] is the table that codes the symbols of each index (entropy.scale_offsets).  Raises CodecError
+    where a symbol of index 0 is not 0 or a symbol is out of range.
     """
     runs = runs or by_table(indices)
     (used,) = runs.counts.nonzero()
@@ -156,7 +153,7 @@ def push(
 
 
 def pop(
-    coder: Coder, indices: np.ndarray, models: Models, table_of: np.ndarray = _SAME, runs: Runs | None = None
+    coder: Coder, indices: np.ndarray, models: Models, table_of: np.ndarray = SAME, runs: Runs | None = None
 ) -> np.ndarray:
     """Take symbols i32[n] of table indices u8[n] off the stack; raises FormatError on a symbol out of range."""
     runs = runs or by_table(indices)
@@ -319,79 +316,3 @@ def outlier_bits_of(tables: Tables, count: int) -> float:
     """The same of so many outliers."""
     flag = tables.bits(np.array([count > 0], np.int32), np.array([OUTLIER_FLAG]))
     return flag + 8 * NUMBER_BYTES * (1 + 2 * count if count else 0)
-
-
-# Scale offsets.  All scales of an image may be larger or smaller than its prior predicts from neighbourhoods: more
-# grain, or less.  An encoder may shift the scale index of every symbol in a part by a signalled amount:
-#
-#     a bit, whether it does; then for each part its offset + 8, four bits, before any symbol
-
-
-def choose_scale_offsets(
-    parts: Sequence[Part], tables: Tables, scales: int, threads: Threads = ONE_THREAD
-) -> list[int] | None:
-    """The scale offset of each part that saves most; None where all of them save less than they cost."""
-    indices, small = np.meshgrid(np.arange(scales), np.arange(-SMALL, SMALL + 1), indexing="ij")
-    bits_of_small = tables.bits_of_each(small, indices)
-    costs_of = [np.zeros(0)] * len(parts)
-
-    def estimate(part: int) -> None:
-        costs_of[part] = scale_offset_costs(*parts[part], bits_of_small, tables)
-
-    threads.run(estimate, range(len(parts) - 1, -1, -1))
-    offsets, saved = list[int](), -float(OFFSET_BITS * len(parts))
-    for costs in costs_of:
-        best = int(np.argmin(costs)) if costs.any() else -MIN_OFFSET
-        offsets.append(best + MIN_OFFSET)
-        saved += float(costs[-MIN_OFFSET] - costs[best])
-    return offsets if saved > 0 else None
-
-
-def scale_offset_costs(
-    symbols: np.ndarray, indices: np.ndarray, bits_of_small: np.ndarray, tables: Tables
-) -> np.ndarray:
-    """f64[16]: bits of the coded symbols of a part under each scale offset, estimated from a sample of large symbols.
-
-    `bits_of_small` f64[scales, 2 SMALL + 1] has the bits of small symbols under each table, which are counted.
-    """
-    scales = len(bits_of_small)
-    counts, large = count_symbols(symbols, indices, scales)
-    shifted = np.clip(np.arange(scales) + np.arange(MIN_OFFSET, MAX_OFFSET + 1)[:, None], 1, scales - 1)
-    costs: np.ndarray = (bits_of_small @ counts.T.astype(np.float64))[shifted, np.arange(scales)].sum(1)
-    sample = large[:: max(1, len(large) // SAMPLE)]
-    if len(sample):
-        bits = tables.bits_of_each(symbols[sample], shifted[:, indices[sample]])
-        costs += bits.sum(1) * (len(large) / len(sample))
-    return costs
-
-
-def shift_tables(indices: np.ndarray, offset: int, scales: int) -> np.ndarray:
-    """Table indices shifted by a scale offset, within 1..scales - 1; ZERO_TABLE stays."""
-    if not offset:
-        return indices
-    return np.where(indices == ZERO_TABLE, indices, np.clip(indices.astype(np.int16) + offset, 1, scales - 1))
-
-
-@lru_cache(maxsize=64)
-def shifted_tables(offset: int, scales: int) -> np.ndarray:
-    """u8[256], not to be changed: the table that codes the symbols of each index under a scale offset."""
-    return shift_tables(_SAME, offset, scales).astype(np.uint8)
-
-
-def push_scale_offsets(coder: Coder, offsets: Sequence[int] | None) -> None:
-    """Put the scale offsets of all parts on the stack; inverse of pop_scale_offsets."""
-    if offsets is not None:
-        coder.encode_reverse(np.array(offsets, np.int32) - MIN_OFFSET, uniform(OFFSET_BITS))
-    coder.encode_reverse(np.array([offsets is not None], np.int32), uniform(1))
-
-
-def pop_scale_offsets(coder: Coder, count: int) -> list[int]:
-    """Take the scale offsets of `count` parts off the stack."""
-    if not int(coder.decode(uniform(1), 1)[0]):
-        return [0] * count
-    return [int(offset) + MIN_OFFSET for offset in coder.decode(uniform(OFFSET_BITS), count)]
-
-
-def scale_offset_bits(offsets: Sequence[int] | None) -> int:
-    """Bits of what push_scale_offsets puts on the stack."""
-    return 1 + OFFSET_BITS * len(offsets or ())

@@ -42,6 +42,7 @@ from vaecodec.prior import (
     decode_tile,
     value_limit,
 )
+from vaecodec.threads import ONE_THREAD
 from vaecodec.transforms.wavelet import Values, dequantise
 
 GENERATIVE, PHOTOGRAPHS = "digits", "small"  # models for images of either kind
@@ -267,12 +268,10 @@ def _encode_symbols(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[l
     """(symbols i32[n] of each part, values) of u8[H, W, C], coded as one tile."""
     cells = _cells((pixels.shape[0], pixels.shape[1]))
     data, model = codec.encode_unfiltered(pixels, quality, TILE), codec.model
-    tile, parts = parse(data).tiles[0], list[np.ndarray]()
+    (header, [tile], _), parts = parse(data), list[np.ndarray]()
     payload = data[tile.offset : tile.offset + tile.length]
-    values = decode_tile(
-        model.prior, model.models, cells, quality_index_of(quality), payload, tile.crc, observe=parts.append
-    )
-    return parts, values
+    rest = payload, tile.crc, ONE_THREAD, parts.append, header.by_band
+    return parts, decode_tile(model.prior, model.models, cells, quality_index_of(quality), *rest)
 
 
 def _cells(size: tuple[int, int]) -> tuple[int, int]:

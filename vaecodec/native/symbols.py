@@ -20,6 +20,7 @@ from vaecodec.native.reference import STRIP as STRIP
 from vaecodec.native.reference import prior
 from vaecodec.native.reference.prior import ANS_BITS, INDICES, LOOKUP_BITS, SMALL
 
+PERIOD_MAX = 4096  # of what shift_indices repeats
 CENTROIDS = 4  # of a table: by quantiser, and whether the magnitude is 1
 ENTRIES_MAX = 1 << 16  # of a table: the lookup holds 16 bits
 
@@ -143,15 +144,39 @@ def quantise(
     return symbols
 
 
-def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tuple[np.ndarray, np.ndarray]:
-    """(counts i32[scales, 49] by index of coded symbols -24..24, places u32[l] of the other coded ones) of i32[n]."""
+ALL_ALIKE = np.zeros(1, np.uint8)
+
+
+def count_symbols(
+    symbols: np.ndarray, indices: np.ndarray, scales: int, groups: np.ndarray = ALL_ALIKE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count coded symbols i32[n] by group and table index; the groups u8[p] of places 0, 1, ... repeat.
+
+    Returns:
+        Counts i32[G, scales, 49] of symbols -24..24, and the places u32[l] of the other coded ones.
+    """
     _check_indices(indices, symbols.shape, scales)
     check("symbols", symbols, np.int32, (symbols.size,))
+    check("groups", groups, np.uint8, (max(1, groups.size),))
     if library.in_numpy():
-        return prior.count_symbols(symbols, indices, scales)
-    histogram, large = np.zeros((scales, 2 * SMALL + 1), np.int32), np.empty(symbols.size, np.uint32)
-    count = library.call("count_symbols", "qpppp", symbols.size, symbols, indices, histogram, large)
+        return prior.count_symbols(symbols, indices, scales, groups)
+    histogram = np.zeros((int(groups.max()) + 1, scales, 2 * SMALL + 1), np.int32)
+    large, sizes = np.empty(symbols.size, np.uint32), (scales, groups.size)
+    count = library.call("count_symbols", "qppiippp", symbols.size, symbols, indices, *sizes, groups, histogram, large)
     return histogram, large[:count]
+
+
+def shift_indices(indices: np.ndarray, offsets: np.ndarray, scales: int) -> np.ndarray:
+    """Table indices u8[n] shifted by offsets i8[p], which repeat, within 1..scales - 1; 0 stays.  p is 1 to 4096."""
+    check("indices", indices, np.uint8, (indices.size,))
+    check("offsets", offsets, np.int8, (offsets.size,))
+    if not 0 < offsets.size <= PERIOD_MAX or not 1 < scales <= INDICES:
+        raise ValueError(f"{offsets.size} offsets, or {scales} scales, are out of range")
+    if library.in_numpy():
+        return prior.shift_indices(indices, offsets, scales)
+    out = np.empty_like(indices)
+    library.call("shift_indices", "qpipip", indices.size, indices, offsets.size, offsets, scales - 1, out)
+    return out
 
 
 def _check_indices(indices: np.ndarray, shape: tuple[int, ...], scales: int) -> None:

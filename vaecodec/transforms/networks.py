@@ -14,7 +14,7 @@ all machines have the same gains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -161,18 +161,7 @@ def run_blocks(
     source, target = x, np.empty_like(x)
     for block, tape in zip(blocks, tapes or [None] * len(blocks), strict=True):
         last = multiplier if block is blocks[-1] else None
-
-        def run(
-            rows: tuple[int, int],
-            block: Block = block,
-            source: np.ndarray = source,
-            target: np.ndarray = target,
-            last: np.ndarray | None = last,
-            tape: np.ndarray | None = tape,
-        ) -> None:
-            layers.block(block, source, target, rows, last, tape)
-
-        threads.over_rows(len(x), run)
+        threads.over_rows(len(x), partial(layers.block, block, source, target, multiplier=last, tape=tape))
         source, target = target, source
     return source
 

@@ -240,7 +240,9 @@ static void symbols_of_tables(input *in) {
     for (int t = 0; t < tables; t++) low[t] = -(int32_t)(t % 60), last[t] = 1 + t % 100;
     for (int t = 0; t < tables * VC_CENTROIDS; t++) centroids[t] = (int8_t)take(in, 256);
     int32_t *symbols = integers(in, (size_t)n), *placed = array((size_t)n, 4), *values = array((size_t)n, 4);
-    int32_t *loc = array((size_t)n, 4), *histogram = calloc((size_t)tables, 4 * (2 * VC_SMALL + 1));
+    int32_t *loc = array((size_t)n, 4), *histogram = calloc((size_t)tables * 3, 4 * (2 * VC_SMALL + 1));
+    const int32_t period = 1 + (int32_t)take(in, 4);  // as many centroids as there are at least
+    const uint8_t groups[4] = {0, 1, 2, 1};
     for (int64_t k = 0; k < n; k++) symbols[k] = indices[k] ? symbols[k] : 0, loc[k] = (int32_t)take(in, 4000) - 2000;
     uint32_t *places = array((size_t)n, 4), *order = array((size_t)n, 4), *large = array((size_t)n, 4);
     const int32_t coded = sort_by_table(n, indices, places, order, counts);
@@ -253,7 +255,9 @@ static void symbols_of_tables(input *in) {
     must(!memcmp(placed, symbols, 4 * (size_t)n), "symbols are back in their places");
     symbol_values(n, symbols, indices, loc, centroids, 1 << 16, values);
     for (int64_t k = 0; k < n; k++) must(values[k] >= -(1 << 16) && values[k] <= 1 << 16, "values are within the limit");
-    count_symbols(n, symbols, indices, histogram, large);
+    count_symbols(n, symbols, indices, tables, period, groups, histogram, large);
+    shift_indices(n, indices, period, centroids, tables > 1 ? tables - 1 : 1, indices);
+    for (int64_t k = 0; k < n; k++) must(indices[k] < (tables > 1 ? tables : 2), "shifted indices are in range");
     free(indices), free(centroids), free(low), free(last), free(symbols), free(placed), free(values), free(loc);
     free(histogram), free(places), free(order), free(large), free(positions), free(escapes), free(again);
 }

@@ -163,7 +163,7 @@ def with_head(**changes):
     ("changes", "message"),
     [
         ({"version": 2}, "version 2"),
-        ({"flags": 16}, "flags"),
+        ({"flags": 32}, "flags"),
         ({"flags": 128 + 2}, "flags"),
         ({"flags": 1}, "there is a filter"),
         ({"flags": 15}, "there is a filter"),

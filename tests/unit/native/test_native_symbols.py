@@ -7,7 +7,7 @@ import pytest
 
 from support.symbols import random_tables
 from vaecodec import rdo
-from vaecodec.entropy import coding
+from vaecodec.entropy import coding, scale_offsets
 from vaecodec.model.file import load_model
 from vaecodec.native import library
 from vaecodec.native import symbols as native
@@ -202,21 +202,51 @@ def test_a_bit_that_costs_nothing_leaves_the_least_error(prior, shipped_tables):
 
 def test_count_symbols_leads_to_the_costs_of_scale_offsets(kinds, prior, shipped_tables):
     rng, tables, scales = np.random.default_rng(6), shipped_tables, prior.scales
-    small, numbers = np.meshgrid(np.arange(-coding.SMALL, coding.SMALL + 1), np.arange(scales))
-    costs_of = tables.bits_of_each(small, numbers)
+    shifted = scale_offsets.shifted_scales(scales)
+    bits_of_small = scale_offsets.bits_of_small_symbols(tables, shifted)
     for size in SIZES:
         indices = sparse_indices(rng, size, scales)
         symbols = np.clip(integers(rng, size), -coding.SYMBOL_MAX, coding.SYMBOL_MAX)
         histogram, large = same(kinds, native.count_symbols, symbols, indices, scales)
-        shifted = np.clip(
-            np.arange(scales) + np.arange(coding.MIN_OFFSET, coding.MAX_OFFSET + 1)[:, None], 1, scales - 1
-        )
-        costs = (costs_of @ histogram.T.astype(np.float64))[shifted, np.arange(scales)].sum(1)
+        costs = bits_of_small @ histogram.ravel().astype(np.float64)
         if len(large):
             costs += tables.bits_of_each(symbols[large], shifted[:, indices[large]]).sum(1)
-        offsets = range(coding.MIN_OFFSET, coding.MAX_OFFSET + 1)
-        expected = [tables.bits(symbols, coding.shift_tables(indices, offset, scales)) for offset in offsets]
+        offsets = range(scale_offsets.MIN_OFFSET, scale_offsets.MAX_OFFSET + 1)
+        expected = [tables.bits(symbols, scale_offsets.shift_tables(indices, offset, scales)) for offset in offsets]
         np.testing.assert_allclose(costs, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("period", [1, 5, 18, 96])
+def test_groups_of_places_repeat(kinds, period):
+    rng = np.random.default_rng(period)
+    groups = rng.integers(0, min(period, 6), period, dtype=np.uint8)
+    groups[0] = min(period, 6) - 1
+    for size in SIZES:
+        indices, symbols = sparse_indices(rng, size, 90), integers(rng, size)
+        histogram, _ = same(kinds, native.count_symbols, symbols, indices, 90, groups)
+        assert histogram.shape == (min(period, 6), 90, 49)
+        for group, counts in enumerate(histogram):
+            here = np.resize(groups, size) == group
+            alone, _ = native.count_symbols(symbols[here].copy(), indices[here].copy(), 90)
+            np.testing.assert_array_equal(counts, alone[0])
+
+
+@pytest.mark.parametrize("period", [1, 5, 18, 96, 4096])
+def test_shifted_indices_are_in_range_and_zero_stays(kinds, period):
+    rng = np.random.default_rng(period)
+    for scales in (2, 90, 256):
+        offsets = rng.integers(-12, 11, period).astype(np.int8)
+        for size in (*SIZES, 9000):
+            indices = sparse_indices(rng, size, scales)
+            shifted = same(kinds, native.shift_indices, indices, offsets, scales)
+            expected = [
+                min(max(int(index) + int(offsets[n % period]), 1), scales - 1) if index else 0
+                for n, index in enumerate(indices)
+            ]
+            assert shifted.tolist() == expected
+    for wrong in (np.zeros(0, np.int8), np.zeros(4097, np.int8)):
+        with pytest.raises(ValueError, match="range"):
+            native.shift_indices(np.ones(3, np.uint8), wrong, 90)
 
 
 def test_wrong_arrays_are_refused(kinds, prior):

@@ -265,7 +265,8 @@ def test_the_start_is_what_effort_1_codes(codec, crop):
     refiner = Refiner(codec.model, image, (112, 144), latents, Box(0, 0, *latents.cells), quality_index)
     symbols = refiner(0).symbols
     model = codec.model
-    coded = encode_tile(model.prior, model.models, latents.cells, quality_index, lambda part, _: symbols[part])
+    rest = latents.cells, quality_index, lambda part, _: symbols[part]
+    coded = encode_tile(model.prior, model.models, *rest, by_band=True)
     [tile] = parse(codec.encode(image, 40, tune="psnr")).tiles
     assert (coded.crc, len(coded.payload)) == (tile.crc, tile.length)
 

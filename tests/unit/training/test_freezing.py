@@ -12,7 +12,7 @@ from support.models import SMALL_CONFIG as CONFIG
 from support.models import freeze_weights, random_weights
 from vaecodec.codec import Codec
 from vaecodec.container.image_file import quality_index_of
-from vaecodec.entropy import coding
+from vaecodec.entropy import scale_offsets
 from vaecodec.model import network
 from vaecodec.model.file import load_model
 from vaecodec.native import networks as kernels
@@ -42,7 +42,7 @@ def test_codec_costs_what_training_predicts(codec, monkeypatch):
 
     The codec quantises with a trellis, which costs less than the rounding of training.
     """
-    monkeypatch.setattr(coding, "choose_scale_offsets", lambda *_: None)
+    monkeypatch.setattr(scale_offsets, "choose_scale_offsets", lambda *_: None)
     x = synthetic_image(128, 192)
     quality_index = 448
     model = VAE(*unfreeze(codec.model))

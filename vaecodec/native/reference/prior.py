@@ -225,13 +225,20 @@ def gather_symbols(
     return positions.astype(np.int32), np.flatnonzero(outside).astype(np.uint32), uncodable
 
 
-def count_symbols(symbols: np.ndarray, indices: np.ndarray, scales: int) -> tuple[np.ndarray, np.ndarray]:
+def count_symbols(
+    symbols: np.ndarray, indices: np.ndarray, scales: int, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     small = (symbols >= -SMALL) & (symbols <= SMALL)
     coded = np.flatnonzero((indices != 0) & small)
-    width = 2 * SMALL + 1
-    bins = indices[coded].astype(np.int64) * width + symbols[coded] + SMALL
-    histogram = np.bincount(bins, minlength=scales * width).reshape(scales, width)
+    shape = int(groups.max()) + 1, scales, 2 * SMALL + 1
+    bins = np.ravel_multi_index((groups[coded % len(groups)], indices[coded], symbols[coded] + SMALL), shape)
+    histogram = np.bincount(bins, minlength=np.prod(shape)).reshape(shape)
     return histogram.astype(np.int32), np.flatnonzero((indices != 0) & ~small).astype(np.uint32)
+
+
+def shift_indices(indices: np.ndarray, offsets: np.ndarray, scales: int) -> np.ndarray:
+    shifted = indices + np.resize(offsets, len(indices)).astype(np.int16)
+    return np.where(indices == 0, 0, np.clip(shifted, 1, scales - 1)).astype(np.uint8)
 
 
 class Stack:

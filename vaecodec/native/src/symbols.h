@@ -104,24 +104,46 @@ static int32_t gather_symbols(int64_t n, const int32_t *symbols, const uint32_t 
     return (int32_t)found;
 }
 
-// Histogram i32[K, 49] of coded symbols within +-24 by index, which must be zeros; large u32[n] receives the places
-// of the others.  Returns the number of those.
-static int32_t count_symbols(int64_t n, const int32_t *symbols, const uint8_t *indices, int32_t *histogram,
-                             uint32_t *large) {
+// Histogram i32[groups, K, 49] of coded symbols within +-24 by group and index, which must be zeros; large u32[n]
+// receives the places of the others.  The groups u8[period] of places repeat.  Returns the number of large ones.
+static int32_t count_symbols(int64_t n, const int32_t *symbols, const uint8_t *indices, int32_t scales, int32_t period,
+                             const uint8_t *groups, int32_t *histogram, uint32_t *large) {
     uint32_t found = 0;
+    int64_t row = 0;  // where the period of the place begins
     for (int64_t begin = 0; begin < n; begin += 8) {
         uint8_t eight[8] = {0};
         memcpy(eight, indices + begin, begin + 8 <= n ? 8 : (size_t)(n - begin));
         for (uint64_t left = vc_nonzero(eight); left; left &= left - 1) {
             int64_t i = begin + (__builtin_ctzll(left) >> 3);
             int32_t s = symbols[i];
+            while (i - row >= period) row += period;
             if (s >= -VC_SMALL && s <= VC_SMALL)
-                histogram[(2 * VC_SMALL + 1) * indices[i] + s + VC_SMALL]++;
+                histogram[(2 * VC_SMALL + 1) * (scales * groups[i - row] + indices[i]) + s + VC_SMALL]++;
             else
                 large[found++] = (uint32_t)i;
         }
     }
     return (int32_t)found;
+}
+
+// Table indices u8[n] shifted by offsets i8[period], which repeat, within 1..last; 0 stays.
+static int32_t shift_indices(int64_t n, const uint8_t *indices, int32_t period, const int8_t *offsets, int32_t last,
+                             uint8_t *out) {
+    enum { PATTERN = 4096 };
+    int16_t pattern[PATTERN];
+    const int64_t length = PATTERN - PATTERN % period;
+    for (int64_t k = 0; k < length; k++) pattern[k] = offsets[k % period];
+    for (int64_t begin = 0; begin < n; begin += length) {
+        const int64_t count = n - begin < length ? n - begin : length;
+        for (int64_t k = 0; k < count; k++) {
+            const int16_t index = indices[begin + k];
+            int16_t shifted = (int16_t)(index + pattern[k]);
+            shifted = shifted < 1 ? 1 : shifted;
+            shifted = shifted > last ? (int16_t)last : shifted;
+            out[begin + k] = (uint8_t)(index ? shifted : 0);
+        }
+    }
+    return 0;
 }
 
 // The stack of section 4 of docs/reference/format.md: a state and words, of which the last is the next.  `memory` u64[2]
@@ -294,6 +316,6 @@ static int32_t ans_encode_uniform(uint64_t *memory, uint32_t *words, int64_t n, 
 }
 
 #define SYMBOL_KERNELS(X)                                                                                          \
-    X(sort_by_table) X(place_symbols) X(gather_symbols) X(count_symbols)              \
+    X(sort_by_table) X(place_symbols) X(gather_symbols) X(count_symbols) X(shift_indices)                          \
     X(ans_lookup) X(ans_decode) X(ans_encode) X(ans_decode_each) X(ans_encode_each) X(ans_decode_uniform)          \
     X(ans_encode_uniform)
