@@ -34,6 +34,7 @@ from vaecodec.config import MAX_TILT, Config
 from vaecodec.container import ALPHA, GREY, image_file, insert_chunks, stored
 from vaecodec.container.image_file import Header, parse, quality_of, with_pixel_crcs
 from vaecodec.entropy.coding import SYMBOL_MAX, ZERO_TABLE, push_outliers
+from vaecodec.entropy.scale_offsets import push_scale_offsets
 from vaecodec.generative import image_sets
 from vaecodec.images.channels import clear_transparent
 from vaecodec.images.colours import split_alpha
@@ -157,7 +158,7 @@ IMAGES = {
 
 def make_images(codec: Codec) -> None:
     """Write the files of the images, with and without a filter, and one whose symbols are random."""
-    names = ["escapes", "filtered", "steepest", "tilted", *IMAGES]
+    names = ["bands", "escapes", "filtered", "steepest", "tilted", *IMAGES]
     for name, (pixels, quality_index, tile) in IMAGES.items():
         metadata = METADATA if name in ("metadata", "photo") else None
         data = codec.encode(pixels, quality_of(quality_index), metadata, tile, tune="psnr")
@@ -168,12 +169,22 @@ def make_images(codec: Codec) -> None:
     data = codec.encode(synthetic_image(80, 130, 15), quality_of(500), tile=64, tune="eye")
     assert parse(data).header.tilt, "tilted.vae is to have a tilt"
     write(HERE / "tilted.vae", data, codec.decode(data))
+    make_bands(codec)
     for name, quality_index, tilt in (("escapes", 700, 0), ("steepest", 1232, MAX_TILT)):
         data = random_symbols(codec, 40, 77, quality_index, tilt)
         write(HERE / f"{name}.vae", data, codec.decode(data))
     counts = count_outliers(codec, "outliers")
     assert min(counts) == 0 < max(counts), "outliers.vae is to have parts with and without outliers"
     (HERE / "LIST").write_text("\n".join(f"{name}.vae" for name in sorted(names)) + "\n")
+
+
+def make_bands(codec: Codec) -> None:
+    """Write the file of an image, parts of which have scale offsets by band."""
+    with mock.patch("vaecodec.entropy.scale_offsets.push_scale_offsets", wraps=push_scale_offsets) as push:
+        data = codec.encode(synthetic_image(48, 70, 16), quality_of(520), tile=64)
+    by_band = [any(of_part.bands for of_part in call.args[1] or ()) for call in push.call_args_list]
+    assert parse(data).header.by_band and any(by_band), "bands.vae is to have scale offsets by band"
+    write(HERE / "bands.vae", data, codec.decode(data))
 
 
 def random_symbols(codec: Codec, height: int, width: int, quality_index: int, tilt: int) -> bytes:
