@@ -277,7 +277,6 @@ class Decoder:
         data, parsed, grid = memoryview(task.data), task.parsed, task.plan.grid
         quality_index, model = parsed.header.quality_index, self.model.tilted(parsed.header.tilt)
         prior, models, gains = model.prior, model.models, model.gains.scaled(quality_index)
-        by_band = parsed.header.by_band
         if task.values:
             known = ((index, task.values[index]) for index in grid.overlapping(cells))
             return schedule.map(lambda index, values: (index, dequantise(values.widened(), gains)), known)
@@ -286,8 +285,8 @@ class Decoder:
             tile, cells = parsed.tiles[index], grid.box(index).shape
             payload = bytes(data[tile.offset : tile.offset + tile.length])
             try:
-                rest = payload, tile.crc, schedule.inner, None, by_band
-                values = decode_tile(prior, models, cells, quality_index, *rest)
+                coded = payload, tile.crc, schedule.inner
+                values = decode_tile(prior, models, cells, quality_index, *coded, by_band=parsed.header.by_band)
             except FormatError as exc:
                 raise FormatError(f"{task.name}tile {index} is damaged: {exc}") from exc
             return index, dequantise(values, gains)

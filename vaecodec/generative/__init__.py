@@ -42,7 +42,6 @@ from vaecodec.prior import (
     decode_tile,
     value_limit,
 )
-from vaecodec.threads import ONE_THREAD
 from vaecodec.transforms.wavelet import Values, dequantise
 
 GENERATIVE, PHOTOGRAPHS = "digits", "small"  # models for images of either kind
@@ -270,8 +269,8 @@ def _encode_symbols(codec: Codec, pixels: np.ndarray, quality: float) -> tuple[l
     data, model = codec.encode_unfiltered(pixels, quality, TILE), codec.model
     (header, [tile], _), parts = parse(data), list[np.ndarray]()
     payload = data[tile.offset : tile.offset + tile.length]
-    rest = payload, tile.crc, ONE_THREAD, parts.append, header.by_band
-    return parts, decode_tile(model.prior, model.models, cells, quality_index_of(quality), *rest)
+    coded = cells, header.quality_index, payload, tile.crc
+    return parts, decode_tile(model.prior, model.models, *coded, observe=parts.append, by_band=header.by_band)
 
 
 def _cells(size: tuple[int, int]) -> tuple[int, int]:

@@ -163,6 +163,17 @@ def test_offsets_shrink_files_and_keep_pixels(monkeypatch):
     unshifted = codec.encode(x, 60, tune="psnr")
     assert len(data) < 0.995 * len(unshifted)
     assert np.array_equal(codec.decode(unshifted), codec.decode(data))
+    for symbols, others in zip(symbols_of(codec, data), symbols_of(codec, unshifted), strict=True):
+        assert np.array_equal(symbols, others)
+
+
+def symbols_of(codec, data):
+    """The symbols of each part of a file of one tile."""
+    (header, [tile], _), parts = parse(data), []
+    payload, cells = data[tile.offset : tile.offset + tile.length], (-(-header.height // 16), -(-header.width // 16))
+    how = {"observe": parts.append, "by_band": header.by_band}
+    decode_tile(codec.model.prior, codec.model.models, cells, header.quality_index, payload, tile.crc, **how)
+    return parts
 
 
 def test_offsets_without_symbols_are_refused(model):

@@ -325,7 +325,7 @@ def test_damaged_filters_are_refused(codec, filtered):
 
 @pytest.mark.parametrize(
     "flags, filter",
-    [(0, b"\0" * 17), (1, b""), (2, b"\0" * 17), (15, b""), (16, b"\0" * 17), (32, b""), (33, b"\0" * 17)],
+    [(0, b"\0" * 17), (1, b""), (2, b"\0" * 17), (15, b""), (16, b"\0" * 17), (17, b""), (32, b""), (33, b"\0" * 17)],
 )
 def test_flags_must_match_the_filter(codec, filtered, flags, filter):
     unfiltered = filtered[1]
